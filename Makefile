@@ -1,0 +1,67 @@
+# Every target prepares what it needs in $(VENV) and is quick the second time.
+#   VENV=folder     another environment than .venv
+#   PYTHON=command  another Python than python3 to make it with
+#   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
+
+VENV ?= .venv
+PYTHON ?= python3
+ARGS ?=
+
+# Two stamps, so that a change of settings does not install every package again. .ci/run writes the second itself,
+# after it has installed the wheel in place of the tree.
+locked := $(VENV)/.locked
+ready := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench lock locked clean
+
+help: ## List the targets.
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(ready) ## Run a file of orders through a local platform, and kill two of its processes on the way.
+	@$(VENV)/bin/antiphon demo $(ARGS)
+
+test: $(ready) ## Run the tests; make test ARGS="-k name" runs some of them.
+	@$(VENV)/bin/pytest $(ARGS)
+
+check: $(ready) ## Check style, types and layers with ruff, mypy, pyright and import-linter.
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/lint-imports
+
+format: $(ready) ## Format the code, and mend what ruff can mend by itself.
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+bench: $(ready) ## Measure sagas a second and their latency, beside the floor that the server sets.
+	@$(VENV)/bin/python -m tests.bench $(ARGS)
+
+lock: $(locked) ## Resolve requirements.lock anew; make lock ARGS=--upgrade takes newer releases.
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
+
+locked: $(locked) ## Install what requirements.lock names, and nothing of the project.
+
+clean: ## Remove the environment, the caches and what was built.
+	rm -rf .venv .ci/venv .ci/dist dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(ready): pyproject.toml $(locked)
+	@$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# pip, though uv would be three times as fast: every machine that reaches a package index has pip set up for it.
+$(locked): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Antiphon needs Python 3.11 or newer, which '$(PYTHON)' is not: name another with make PYTHON=python3.12." >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "'$(PYTHON)' lacks the venv module; on Debian and Ubuntu, apt install python3-venv brings it." >&2; \
+		exit 1; }
+	@echo "Preparing $(VENV): half a minute, once." >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""Antiphon's tests, one folder for each thing that is promised."""

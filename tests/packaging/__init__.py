@@ -1,0 +1,1 @@
+"""Promises about the project as a whole: what is shipped, how the layers lie, what its files may name."""
