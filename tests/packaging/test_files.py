@@ -20,6 +20,10 @@ REGISTRIES = [
 ]
 
 
-@pytest.mark.parametrize("forbidden", [*REGISTRIES, str(ROOT)])
+# A checkout in a folder such as /app tells nothing about a machine, and a Dockerfile may well name it.
+MACHINE = [str(ROOT)] if len(ROOT.parts) > 2 else []
+
+
+@pytest.mark.parametrize("forbidden", [*REGISTRIES, *MACHINE])
 def test_no_file_names_a_package_registry_or_a_folder_of_this_machine(forbidden: str) -> None:
     assert [path.relative_to(ROOT) for path in files() if forbidden.encode() in path.read_bytes()] == []

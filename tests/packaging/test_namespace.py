@@ -40,7 +40,8 @@ def test_the_tests_exercise_the_copy_that_will_be_shipped() -> None:
     expected = Path(sysconfig.get_path("purelib")) if wheel_expected else ROOT
     for package in packages():
         spec = find_spec(f"antiphon.{package.name}")
-        assert spec and spec.origin
+        assert spec is not None
+        assert spec.origin is not None
         origin = Path(spec.origin)
         assert origin.is_relative_to(expected)
         assert wheel_expected == ("site-packages" in origin.parts)

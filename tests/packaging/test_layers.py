@@ -1,0 +1,79 @@
+"""The layers are kept by import-linter, and import-linter is seen to keep them: each contract is broken once here."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.project import ROOT, SOURCE_ROOTS, settings
+
+CONTRACTS = [contract["name"] for contract in settings()["tool"]["importlinter"]["contracts"]]
+
+# For each contract a module and an import that it must not contain.
+BREACHES = [
+    ("A layer imports only the layers below it", "antiphon.coordinator", "import antiphon.participants"),
+    ("A layer imports only the layers below it", "antiphon.participants", "import antiphon.coordinator"),
+    ("A layer imports only the layers below it", "antiphon.participants", "import antiphon.order"),
+    ("A layer imports only the layers below it", "antiphon.tracing", "import antiphon.coordinator"),
+    ("A layer imports only the layers below it", "antiphon.link", "import antiphon.tracing"),
+    ("A layer imports only the layers below it", "antiphon.contracts", "import antiphon.link"),
+    ("A layer imports only the layers below it", "antiphon.order", "import antiphon.deploy"),
+    (
+        "Of the order system only the saga's definition needs the coordinator",
+        "antiphon.order.inventory",
+        "import antiphon.coordinator.saga",
+    ),
+    ("What decides knows neither clock, chance, network nor log", "antiphon.coordinator.decide", "import time"),
+    ("What decides knows neither clock, chance, network nor log", "antiphon.participants.inbox", "import asyncio"),
+    ("What decides knows neither clock, chance, network nor log", "antiphon.contracts", "from random import random"),
+    ("Contracts need msgspec and nothing else", "antiphon.contracts", "import sqlalchemy"),
+]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources and their settings that a test may spoil."""
+    copy = tmp_path_factory.mktemp("tree")
+    for root in SOURCE_ROOTS:
+        shutil.copytree(ROOT / root / "antiphon", copy / root / "antiphon")
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+def test_the_layers_are_kept(tree: Path) -> None:
+    assert broken_contracts(tree) == []
+
+
+def test_every_contract_is_seen_to_fail() -> None:
+    assert {contract for contract, _, _ in BREACHES} == set(CONTRACTS)
+
+
+@pytest.mark.parametrize(("contract", "module", "statement"), BREACHES)
+def test_a_breach_is_reported(tree: Path, contract: str, module: str, statement: str) -> None:
+    source = source_of(tree, module)
+    unspoilt = source.read_text()
+    source.write_text(f"{unspoilt}\n{statement}\n")
+    try:
+        assert contract in broken_contracts(tree)
+    finally:
+        source.write_text(unspoilt)
+
+
+def source_of(tree: Path, module: str) -> Path:
+    name = module.replace(".", "/")
+    (source,) = (path for ending in (".py", "/__init__.py") for path in tree.glob(f"*/{name}{ending}"))
+    return source
+
+
+def broken_contracts(tree: Path) -> list[str]:
+    """What import-linter finds broken in this copy, which is put on the path before any other Antiphon."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(tree / root) for root in SOURCE_ROOTS)}
+    lint = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    run = subprocess.run(lint, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    assert " kept, " in run.stdout, run.stdout + run.stderr
+    broken = [name for name in CONTRACTS if f"{name} BROKEN" in run.stdout]
+    assert bool(broken) == (run.returncode != 0), run.stdout + run.stderr
+    return broken
