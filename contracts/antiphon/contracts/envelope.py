@@ -1,0 +1,126 @@
+"""The envelope of every message: CloudEvents 1.0 in structured JSON, decoded strictly and bounded.
+
+The `id` of an envelope is the subject it is stored at. Subjects are unique, so it identifies the message as CloudEvents
+asks, and one comparison shows whether an envelope contradicts its subject.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, TypeVar
+
+import msgspec
+
+from .errors import TooLarge, Undecodable, UnknownType, WrongShape
+
+MESSAGE_BYTES_MAX: Final = 256 * 1024
+"""The largest message of the protocol, envelope included. A quarter of the server's default max_payload, so that
+headers and what PARKED adds around a message still fit."""
+
+CONTENT_TYPE: Final = "application/cloudevents+json"
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="specversion", tag="1.0"):
+    """One message on the wire.
+
+    Sequences are strings, because a CloudEvents integer has 32 bits and a stream sequence 64.
+    """
+
+    id: str
+    """The subject the message is stored at."""
+    source: str
+    """Who wrote it: a participant's name, `client` or `coordinator`."""
+    type: str
+    """The versioned tag of what `data` holds."""
+    time: datetime
+    """When the writer made it, by the writer's clock."""
+    data: msgspec.Raw
+    cause: str = ""
+    """On a journal entry: what it decides on. `e<sequence>` is a fact in EVENTS, `t<nanoseconds>` a timer due then,
+    empty the rest of an earlier decision."""
+    definition: str = ""
+    """On a journal's first entry: `<name>.v<version>.<shape hash>` of the definition the saga began with."""
+    retry: str = ""
+    """On a command: how often the participant may try, as `attempts/first/factor/cap`."""
+    command: str = ""
+    """On an answer: the stream sequence in SAGA of the command it answers."""
+    started: datetime | None = None
+    """On an answer: when the handler was called, by the participant's clock."""
+    traceparent: str = ""
+    """W3C Trace Context of the span this message belongs to."""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The bytes of an envelope.
+
+    Raises:
+        TooLarge: they are more than the protocol allows.
+    """
+    data = _encode(envelope)
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise TooLarge(f"{len(data)} bytes, and the limit is {MESSAGE_BYTES_MAX}", subject=envelope.id)
+    return data
+
+
+def decode(data: bytes, subject: str) -> Envelope:
+    """The envelope in `data`, which was stored at `subject`.
+
+    Raises:
+        TooLarge: more bytes than the protocol allows.
+        Undecodable: no JSON, or no envelope.
+        WrongShape: an attribute is missing or of the wrong type.
+    """
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise TooLarge(f"{len(data)} bytes, and the limit is {MESSAGE_BYTES_MAX}", subject=subject)
+    try:
+        return _decode_envelope(data)
+    except msgspec.ValidationError as error:
+        raise WrongShape(f"the envelope is wrong: {error}", subject=subject) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(f"no JSON: {error}", subject=subject) from None
+
+
+def pack(payload: msgspec.Struct) -> msgspec.Raw:
+    """A payload as the envelope carries it."""
+    return msgspec.Raw(_encode(payload))
+
+
+T = TypeVar("T")
+
+
+def unpack(envelope: Envelope, expected_type: str, shape: type[T]) -> T:
+    """The payload of an envelope that must have the given type.
+
+    Raises:
+        UnknownType: the envelope's type is another.
+        WrongShape: the payload does not fit the contract.
+    """
+    if envelope.type != expected_type:
+        raise UnknownType(f"type {envelope.type!r}, where {expected_type!r} belongs", subject=envelope.id)
+    return unpack_raw(envelope.data, shape, envelope.id)
+
+
+def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> T:
+    """A payload whose type is known by other means.
+
+    Raises:
+        WrongShape: it does not fit the contract.
+    """
+    try:
+        return _decoder(shape).decode(data)
+    except msgspec.ValidationError as error:
+        raise WrongShape(f"{shape.__name__}: {error}", subject=subject) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(f"{shape.__name__}: {error}", subject=subject) from None
+
+
+@lru_cache(maxsize=None)
+def _decoder(shape: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(shape)
+
+

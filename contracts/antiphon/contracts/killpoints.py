@@ -1,0 +1,47 @@
+"""Named places at which a test may have this process killed. Switched on by one environment variable, never in production.
+
+`ANTIPHON_KILL_AT=worker.committed:3` sends SIGKILL to the process when it reaches that point for the third time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+VARIABLE: Final = "ANTIPHON_KILL_AT"
+
+POINTS: Final = frozenset(
+    {
+        "worker.pulled",  # a command is held, its handler was not called
+        "worker.in_transaction",  # the handler has run, nothing is committed
+        "worker.committed",  # effect and inbox row are durable, the event was not sent
+        "worker.event_stored",  # the event is durable, the command is not acked
+        "coordinator.pulled",  # a fact is held, nothing was decided
+        "coordinator.between_appends",  # one of several writes is durable
+        "coordinator.appended",  # every write is durable, the fact is not acked
+    }
+)
+
+
+def _armed() -> Callable[[str], None]:
+    wanted, _, count = os.environ.get(VARIABLE, "").partition(":")
+    if not wanted:
+        return lambda point: None
+    if wanted not in POINTS:
+        raise SystemExit(f"{VARIABLE}={wanted}: no such point; known are {', '.join(sorted(POINTS))}.")
+    left = int(count or "1")
+
+    def reach(point: str) -> None:
+        nonlocal left
+        if point == wanted:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return reach
+
+
+reached: Final = _armed()
+"""Say that a named point was reached. Does nothing unless a test switched the point on."""

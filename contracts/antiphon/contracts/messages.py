@@ -1,0 +1,167 @@
+"""What a team declares: events, commands and compensations, as frozen structs that know their name, version and owner."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
+
+import msgspec
+
+from .errors import BadIdentity, DefinitionError
+from .wire import RESERVED, check_token, dashed
+
+CLIENT: Final = "client"
+"""The owner of events that no participant owns: starts, and signals from outside."""
+
+AnswerKind = Literal["done", "refused", "exhausted", "superseded"]
+"""How a command may be answered: it happened; a business no; its attempts ran out; a newer command overtook it."""
+
+
+class Contract(msgspec.Struct, frozen=True):
+    """What a message type is called on the wire, and who owns it."""
+
+    name: str
+    version: int
+    owner: str
+
+    @property
+    def type(self) -> str:
+        """The versioned tag that travels as the CloudEvents type: `inventory.reserve.v1`."""
+        return f"{self.name}.v{self.version}"
+
+    @property
+    def token(self) -> str:
+        """The name as it stands in subjects: `inventory-reserve`."""
+        return dashed(self.name)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class MessageMeta(msgspec.StructMeta):
+    """Makes message classes frozen and keyword-only, and reads their contract from the class statement."""
+
+    def __new__(
+        mcls,
+        class_name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        name: str = "",
+        version: int = 1,
+        owner: str = "",
+        **struct_config: Any,
+    ) -> Any:
+        config: dict[str, Any] = {"frozen": True, "kw_only": True, **struct_config}
+        cls: Any = super().__new__(mcls, class_name, bases, namespace, **config)
+        if namespace["__module__"] != __name__:
+            _declare(cls, name, version, owner)
+        return cls
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, metaclass=MessageMeta):
+    """The common base; teams derive from Event, Command and Compensation."""
+
+    __contract__: ClassVar[Contract]
+
+
+class Event(Message):
+    """Something that happened. `class InventoryReserved(Event, name="inventory.reserved", owner="inventory")`.
+
+    Class arguments:
+        name: the dotted name on the wire.
+        version: counts incompatible shapes of this name from 1; it is part of the type on the wire.
+        owner: the participant that may publish it; left out for what comes from clients (starts).
+    """
+
+
+R_co = TypeVar("R_co", bound=Event, covariant=True)
+
+
+class Command(Message, Generic[R_co]):
+    """An order to the participant that owns it, which earns the event named in brackets.
+
+    `class ReserveInventory(Command[InventoryReserved], name="inventory.reserve")`; its owner is the event's.
+    """
+
+    __reply__: ClassVar[type[Event]]
+
+
+C = TypeVar("C", bound=Command[Any])
+
+
+class Compensation(Message, Generic[C]):
+    """The order to undo the effect of the command named in brackets; owned by the same participant.
+
+    `class ReleaseInventory(Compensation[ReserveInventory], name="inventory.release")`
+    """
+
+    __undoes__: ClassVar[type[Command[Any]]]
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """The payload of a refused, exhausted or superseded answer."""
+
+    reason: str
+
+
+class Undone(msgspec.Struct, frozen=True, kw_only=True):
+    """The payload of a compensation's answer. `found` is false where there was nothing to undo."""
+
+    found: bool
+
+
+def answer_name(command: Contract, kind: AnswerKind) -> str:
+    """The name of an answer that has no event class of its own: `inventory.reserve.refused`."""
+    return f"{command.name}.{kind}"
+
+
+def answer_type(command: Contract, kind: AnswerKind) -> str:
+    """The versioned tag of such an answer: `inventory.reserve.refused.v1`."""
+    return f"{command.name}.{kind}.v{command.version}"
+
+
+def _declare(cls: Any, name: str, version: int, owner: str) -> None:
+    """Give a message class its contract, or refuse the class with the remedy."""
+    if version < 1:
+        raise DefinitionError(f"{cls.__name__}: version={version}, but versions count from 1.")
+    if not name:
+        raise DefinitionError(
+            f"{cls.__name__} has no name on the wire. Add one: class {cls.__name__}(..., name='inventory.reserved')."
+        )
+    if issubclass(cls, Event):
+        cls.__contract__ = _contract(cls, name, version, owner or CLIENT)
+    elif issubclass(cls, Command):
+        cls.__reply__ = _argument(cls, Command, Event, "Command[InventoryReserved]")
+        cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__reply__))
+    elif issubclass(cls, Compensation):
+        cls.__undoes__ = _argument(cls, Compensation, Command, "Compensation[ReserveInventory]")
+        cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__undoes__))
+
+
+def _contract(cls: type, name: str, version: int, owner: str) -> Contract:
+    try:
+        check_token(dashed(name), "message name")
+        check_token(owner, "owner")
+    except BadIdentity as error:
+        raise DefinitionError(f"{cls.__name__}: {error}.") from None
+    if owner in RESERVED and not (owner == CLIENT and issubclass(cls, Event)):
+        raise DefinitionError(f"{cls.__name__}: {owner!r} cannot own messages; it is a name of the platform.")
+    return Contract(name, version, owner)
+
+
+def _inherited(cls: type, owner: str, related: type[Message]) -> str:
+    """A command is owned by whoever owns its reply, a compensation by whoever owns what it undoes."""
+    theirs = related.__contract__.owner
+    if owner not in ("", theirs):
+        raise DefinitionError(
+            f"{cls.__name__} is owned by {owner!r}, but {related.__name__} by {theirs!r}. "
+            "Only the participant that does it can answer for it: give both the same owner."
+        )
+    return theirs
+
+
+def _argument(cls: Any, generic: type, bound: type, example: str) -> Any:
+    for base in getattr(cls, "__orig_bases__", ()):
+        if get_origin(base) is generic:
+            (argument,) = get_args(base)
+            if isinstance(argument, type) and issubclass(argument, bound):
+                return argument
+    raise DefinitionError(f"{cls.__name__} must name its counterpart in brackets: {example}.")

@@ -1,0 +1,63 @@
+"""How often and how far apart something is tried: a value that travels with the command it is for."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .errors import DefinitionError, WrongShape
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Capped exponential backoff with full jitter.
+
+    Full jitter (a uniform draw from zero up to the capped step) spreads retries of many sagas best; see "Exponential
+    Backoff And Jitter", AWS Architecture Blog, 2015.
+
+    Args:
+        attempts: how often a handler is called for one command before its answer is `exhausted`.
+        first_seconds: the upper bound of the first wait.
+        factor: by how much each further bound grows.
+        cap_seconds: the largest bound.
+    """
+
+    attempts: int = 5
+    first_seconds: float = 0.2
+    factor: float = 2.0
+    cap_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.first_seconds <= 0 or self.factor < 1 or self.cap_seconds < self.first_seconds:
+            raise DefinitionError(
+                f"{self}: attempts count from 1, first_seconds is above 0, factor at least 1, cap_seconds at least "
+                "first_seconds."
+            )
+
+    def bound_seconds(self, attempt: int) -> float:
+        """The longest wait after the given attempt, counted from 1."""
+        try:
+            return min(self.cap_seconds, self.first_seconds * self.factor ** (attempt - 1))
+        except OverflowError:
+            return self.cap_seconds
+
+    def wait_seconds(self, attempt: int, chance: float) -> float:
+        """The wait after the given attempt; `chance` is in [0, 1) and comes from the caller."""
+        return self.bound_seconds(attempt) * chance
+
+    def encode(self) -> str:
+        """As it travels in a command: `5/0.2/2/30` for attempts, first, factor and cap in seconds."""
+        return f"{self.attempts}/{self.first_seconds:g}/{self.factor:g}/{self.cap_seconds:g}"
+
+
+def parse_retry(text: str) -> Retry:
+    """Read what `Retry.encode` wrote; an empty text means one attempt.
+
+    Raises:
+        WrongShape: the text has another form.
+    """
+    if not text:
+        return Retry(attempts=1)
+    try:
+        attempts, first, factor, cap = text.split("/")
+        return Retry(int(attempts), float(first), float(factor), float(cap))
+    except (ValueError, DefinitionError):
+        raise WrongShape(f"retry {text[:40]!r} is not attempts/first/factor/cap") from None

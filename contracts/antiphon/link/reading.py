@@ -1,0 +1,93 @@
+"""Direct reads: the last message of every subject that matches, in one request (ADR-31)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from antiphon.contracts.errors import Ambiguous
+
+from .outcomes import status_code, status_line
+
+BATCH_MAX: Final = 1000
+"""The most messages of one read. The server refuses filters that match more than 1024 subjects."""
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message as a stream holds it."""
+
+    subject: str
+    sequence: int
+    stored_ns: int
+    data: bytes
+
+
+Pages = list[StoredMessage] | Ambiguous
+"""What a read gives: the messages in stream order, or that there was no whole answer."""
+
+
+class Read:
+    """One read under way; gathers answers until the server says that there are no more."""
+
+    __slots__ = ("_found", "_then", "deadline")
+
+    def __init__(self, deadline: float, then: Callable[[Pages], None]) -> None:
+        self.deadline, self._then = deadline, then
+        self._found: list[StoredMessage] = []
+
+    def take(self, data: bytes, headers: bytes | None) -> bool:
+        """Take one answer; true when it was the last."""
+        code = status_code(headers)
+        if code == 0 and headers is not None:
+            self._found.append(_stored(data, headers))
+            return False
+        self._then(self._result(code, headers))
+        return True
+
+    def fail(self, error: Ambiguous) -> None:
+        """Give up."""
+        self._then(error)
+
+    def _result(self, code: int, headers: bytes | None) -> Pages:
+        if code == 404:
+            return []
+        if code != 204:
+            return Ambiguous(f"a direct read was refused ({status_line(headers)})")
+        # The server cuts a read at its batch size and says so only here.
+        if headers is not None and _field(headers, b"Nats-Num-Pending") not in (b"", b"0"):
+            return Ambiguous("a direct read was cut short: the journal has more entries than one read returns")
+        self._found.sort(key=lambda message: message.sequence)
+        return self._found
+
+
+def request_body(filters: list[str]) -> bytes:
+    """The body of a read of all subjects that match the filters."""
+    return msgspec.json.encode({"multi_last": filters, "batch": BATCH_MAX})
+
+
+def _stored(data: bytes, headers: bytes) -> StoredMessage:
+    return StoredMessage(
+        _field(headers, b"Nats-Subject").decode(),
+        int(_field(headers, b"Nats-Sequence")),
+        nanoseconds(_field(headers, b"Nats-Time-Stamp").decode()),
+        data,
+    )
+
+
+def _field(headers: bytes, name: bytes) -> bytes:
+    """The value of the last header of this name: the server adds its own behind those of the message."""
+    start = headers.rfind(b"\r\n" + name + b":")
+    if start < 0:
+        return b""
+    start += len(name) + 3
+    return headers[start : headers.index(b"\r\n", start)].strip()
+
+
+def nanoseconds(timestamp: str) -> int:
+    """A server's RFC 3339 time with up to nine fractional digits as nanoseconds since 1970."""
+    whole, _, fraction = timestamp.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or "0")

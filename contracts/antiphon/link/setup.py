@@ -1,0 +1,109 @@
+"""The administrator's step: create streams and consumers, once, before anything runs; and the check that it was done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit
+from antiphon.contracts.topology import (
+    PLATFORM_CONSUMERS,
+    STREAMS,
+    Consumer,
+    Stream,
+    participant_consumers,
+)
+
+from .link import Link, missing
+
+TRIES_MAX: Final = 40
+WAIT_SECONDS: Final = 0.25
+"""A cluster that has just started refuses streams ("no suitable peers") until it has a leader, about a second."""
+
+
+async def set_up(link: Link, participants: Iterable[str], replicas: int = 1) -> None:
+    """Create or update all streams and the consumers of the platform and the given participants.
+
+    Args:
+        link: a connection with an administrator's rights.
+        participants: the names whose commands shall be delivered.
+        replicas: copies of each stream; 3 on a cluster of three.
+
+    Raises:
+        PlatformError: the server refused; the sentence says what and why.
+    """
+    for stream in STREAMS:
+        await _ensure_stream(link, stream, replicas)
+    consumers = [*PLATFORM_CONSUMERS, *(c for name in participants for c in participant_consumers(name))]
+    for consumer in consumers:
+        await _ensure_consumer(link, consumer)
+
+
+async def require_platform(link: Link, consumers: Iterable[Consumer] = PLATFORM_CONSUMERS) -> None:
+    """Check that the streams and the given consumers exist.
+
+    Raises:
+        StreamMissing: one does not; the sentence has the command that creates it.
+    """
+    for stream in STREAMS:
+        if "error" in await api(link, f"STREAM.INFO.{stream.name}"):
+            raise missing(stream.name)
+    for consumer in consumers:
+        if "error" in await api(link, f"CONSUMER.INFO.{consumer.stream}.{consumer.name}"):
+            raise missing(consumer.stream, consumer.name)
+
+
+async def _ensure_stream(link: Link, stream: Stream, replicas: int) -> None:
+    config = stream.config(replicas)
+    answer = await _insist(link, f"STREAM.CREATE.{stream.name}", config)
+    if answer.get("error", {}).get("err_code") == 10058:  # the name is taken by another configuration
+        answer = await _insist(link, f"STREAM.UPDATE.{stream.name}", config)
+    _require_done(answer, f"stream {stream.name}")
+
+
+async def _ensure_consumer(link: Link, consumer: Consumer) -> None:
+    body = {"stream_name": consumer.stream, "config": consumer.config()}
+    answer = await _insist(link, f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}", body)
+    _require_done(answer, f"consumer {consumer.name} of stream {consumer.stream}")
+
+
+def _require_done(answer: dict[str, Any], what: str) -> None:
+    if error := answer.get("error"):
+        raise PlatformError(f"the server refused to create {what}: {error.get('description')}.")
+
+
+async def _insist(link: Link, subject: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Ask until a young cluster has found its leaders."""
+    for _ in range(TRIES_MAX):
+        try:
+            answer = await api(link, subject, body)
+        except Ambiguous:
+            answer = {"error": {"code": 503, "description": "no answer"}}
+        if answer.get("error", {}).get("code", 0) < 500:
+            return answer
+        await asyncio.sleep(WAIT_SECONDS)
+    return answer
+
+
+async def api(link: Link, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request to JetStream's API (ADR-1).
+
+    Raises:
+        ServerUnfit: JetStream is not there.
+        RightsMissing: this user may not ask.
+    """
+    try:
+        data = await link.request(f"$JS.API.{subject}", msgspec.json.encode(body) if body else b"")
+    except Ambiguous:
+        if link.failure.done():
+            raise link.failure.result() from None
+        raise
+    answer: dict[str, Any] = msgspec.json.decode(data)
+    if answer.get("error", {}).get("err_code") in (10039, 10076):
+        raise ServerUnfit(f"JetStream is not enabled for this account: {answer['error'].get('description')}.")
+    return answer
+
+
