@@ -30,7 +30,7 @@ check: $(ready) ## Check style, types and layers with ruff, mypy, pyright and im
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --no-logo
 
 format: $(ready) ## Format the code, and mend what ruff can mend by itself.
 	$(VENV)/bin/ruff check --fix
