@@ -21,7 +21,7 @@ def required() -> Iterator[str]:
     yield from settings()["dependency-groups"]["dev"]
 
 
-@pytest.mark.parametrize("requirement", map(Requirement, required()), ids=str)
+@pytest.mark.parametrize("requirement", [Requirement(line) for line in required()], ids=str)
 def test_what_the_project_requires_is_locked(requirement: Requirement) -> None:
     assert LOCKED[canonicalize_name(requirement.name)] in requirement.specifier, "make lock brings it up to date"
 
