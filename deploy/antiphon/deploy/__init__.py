@@ -1,0 +1,1 @@
+"""What puts Antiphon onto machines: the command line, the local platform, servers and rights. Nothing imports it."""

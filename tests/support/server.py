@@ -1,0 +1,122 @@
+"""A real server for tests, in both forms: `plain` lets everybody in, `accounts` is the production form.
+
+with platform(tmp_path, "accounts", participants=("inventory",)) as up:
+    await up.set_up()
+    link = await up.connect("inventory")
+    up.server.kill()
+    up.server.start()
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from antiphon.deploy.server import Server, cluster_of
+from antiphon.link import Credentials, Link, set_up
+
+Form = Literal["plain", "accounts"]
+FORMS: tuple[Form, ...] = ("plain", "accounts")
+
+PARTICIPANTS = ("inventory", "billing", "shipping")
+
+
+@dataclass
+class Platform:
+    """One server or a cluster, and who may connect to it."""
+
+    nodes: list[Server]
+    form: Form
+    participants: tuple[str, ...]
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def server(self) -> Server:
+        """The server, or the first of the cluster."""
+        return self.nodes[0]
+
+    @property
+    def servers(self) -> str:
+        """What goes where a program takes `servers`."""
+        return ",".join(node.url for node in self.nodes)
+
+    def credentials(self, user: str) -> Credentials:
+        """How a user of the accounts form connects: administrator, coordinator, client, or a participant's name.
+
+        In the plain form everybody is nobody.
+        """
+        if self.form == "plain":
+            return Credentials()
+        return Credentials(user=user, password=self.passwords[user])
+
+    def environment(self, user: str) -> dict[str, str]:
+        """The same for a child process, with NATS_URL."""
+        found = {"NATS_URL": self.servers}
+        if self.form == "accounts":
+            found |= {"NATS_USER": user, "NATS_PASSWORD": self.passwords[user]}
+        return found
+
+    async def connect(self, user: str, name: str = "") -> Link:
+        """A link of that user; its name is the user's unless another is given."""
+        return await Link.connect(self.servers, name=name or user, credentials=self.credentials(user))
+
+    async def set_up(self) -> None:
+        """Do the administrator's step: streams, and the consumers of the platform and of all participants."""
+        link = await self.connect("administrator")
+        try:
+            await set_up(link, self.participants, replicas=len(self.nodes))
+        finally:
+            await link.close()
+
+
+@contextmanager
+def platform(
+    folder: Path,
+    form: Form = "plain",
+    *,
+    participants: tuple[str, ...] = PARTICIPANTS,
+    nodes: Literal[1, 3] = 1,
+    sync_interval: str = "2m",
+    weaken: Callable[[str], str] = lambda accounts: accounts,
+) -> Iterator[Platform]:
+    """Start a server, or a cluster of three, and end it after the block.
+
+    Args:
+        folder: where its files go.
+        form: `plain`, or `accounts` as in production.
+        participants: whose accounts and consumers there shall be.
+        nodes: 3 for a cluster.
+        sync_interval: the server's default by default; a kill -9 loses nothing with it, a power failure would.
+        weaken: changes the accounts, for tests of tests.
+    """
+    accounts, passwords = "", dict[str, str]()
+    if form == "accounts":
+        raise NotImplementedError
+    options = {"sync_interval": sync_interval, "accounts": weaken(accounts)}
+    if nodes == 1:
+        servers = [Server(folder / "nats", **options)]
+    else:
+        servers = cluster_of([folder / f"nats-{number}" for number in (1, 2, 3)], **options)
+    try:
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait_ready()
+        yield Platform(servers, form, participants, passwords)
+    finally:
+        for server in servers:
+            server.kill()
+
+
+async def until(condition: Callable[[], object], *, seconds: float = 20.0, what: str = "the condition") -> None:
+    """Wait until a condition holds, asked again every few milliseconds, and fail with words when it does not."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come to be within {seconds:g} s") from None
