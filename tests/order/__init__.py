@@ -1,0 +1,1 @@
+"""The order system: its data, its services one by one, and the reconciliation of their ledgers."""
