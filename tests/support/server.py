@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from antiphon.deploy.server import Server, cluster_of
+from antiphon.deploy.rights import Rights, server_environment
+from antiphon.deploy.server import ClusterSeat, Server, seats
 from antiphon.link import Credentials, Link, set_up
 
 Form = Literal["plain", "accounts"]
@@ -91,16 +92,22 @@ def platform(
         participants: whose accounts and consumers there shall be.
         nodes: 3 for a cluster.
         sync_interval: the server's default by default; a kill -9 loses nothing with it, a power failure would.
-        weaken: changes the accounts, for tests of tests.
+        weaken: changes the text of the accounts, for tests of tests.
     """
-    accounts, passwords = "", dict[str, str]()
-    if form == "accounts":
-        raise NotImplementedError
-    options = {"sync_interval": sync_interval, "accounts": weaken(accounts)}
-    if nodes == 1:
-        servers = [Server(folder / "nats", **options)]
-    else:
-        servers = cluster_of([folder / f"nats-{number}" for number in (1, 2, 3)], **options)
+    rights = Rights(participants)
+    passwords = rights.new_passwords() if form == "accounts" else {}
+    accounts = weaken(rights.config()) if form == "accounts" else ""
+    places: list[ClusterSeat | None] = [None] if nodes == 1 else list(seats(nodes))
+    servers = [
+        Server(
+            folder / f"nats-{number}",
+            seat=seat,
+            sync_interval=sync_interval,
+            accounts=accounts,
+            environment=server_environment(passwords),
+        )
+        for number, seat in enumerate(places, 1)
+    ]
     try:
         for server in servers:
             server.launch()

@@ -1,4 +1,4 @@
-"""A real nats-server as a child process: its configuration, its start, its end, and its second start on the same store."""
+"""A real nats-server as a child process: configured, started, ended, and started again on the same store."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from antiphon.contracts.errors import ServerUnreachable
 
+from .files import write_private
+
 HOST: Final = "127.0.0.1"
 
 PORTS: Final = range(20_000, 32_000)
-"""Below the ports a system hands out by itself (32768 and up on Linux). A client that reconnects again and again to a port
-of that range while its server is down is, now and then, connected to itself, and then holds the port against the server."""
+"""Below the ports a system hands out by itself (32768 and up on Linux). A client that keeps reconnecting to a port of that
+range while its server is down is, now and then, connected to itself, and then holds the port against the server."""
 
 READY_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 10.0
@@ -79,7 +79,8 @@ class Server:
     Args:
         folder: where its configuration, its log and (below `store`) its streams live; it survives the server.
         sync_interval: how often it calls fsync; `always` loses nothing even when the power fails.
-        accounts: what `rights` makes, for the form with accounts; empty for a server that lets everybody in.
+        accounts: what `Rights.config` makes, for the form with accounts; empty for a server that lets everybody in.
+        environment: variables of its own, such as the passwords that the accounts refer to.
         port: where it listens; chosen once, and kept over restarts, when left out.
         jetstream: off only in the tests of what is said then.
         seat: its place in a cluster.
@@ -88,6 +89,7 @@ class Server:
     folder: Path
     sync_interval: str = "always"
     accounts: str = ""
+    environment: dict[str, str] = field(default_factory=dict[str, str])
     port: int = 0
     jetstream: bool = True
     seat: ClusterSeat | None = None
@@ -141,6 +143,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self.environment},
                 process_group=0,
             )
 
@@ -186,9 +189,7 @@ class Server:
     def __enter__(self) -> Server:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def _end(self, number: signal.Signals) -> None:
@@ -221,17 +222,7 @@ def server_info(port: int) -> dict[str, Any]:
     return info
 
 
-def cluster_of(folders: Iterable[Path], **options: Any) -> list[Server]:
-    """Servers that form one cluster, one a folder, not yet started. `options` are those of `Server`."""
-    places = [(folder, free_port()) for folder in folders]
-    name = f"antiphon-{secrets.token_hex(4)}"
-    routes = tuple(port for _, port in places)
-    return [Server(folder, seat=ClusterSeat(name, port, routes), **options) for folder, port in places]
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, from its first byte on: it may hold passwords."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
+def seats(count: int) -> list[ClusterSeat]:
+    """The places of a cluster of so many servers."""
+    name, ports = f"antiphon-{secrets.token_hex(4)}", tuple(free_port() for _ in range(count))
+    return [ClusterSeat(name, port, ports) for port in ports]

@@ -1,0 +1,282 @@
+"""Who may do what: the accounts of a production server, made from a list of participants.
+
+Rights in NATS cover the subject that is published to, and neither headers nor the reply subject. So whoever shares an
+account with a stream can have an answer of the server stored in it. Therefore the streams live in an account of the
+platform, and everybody who is not the platform lives in an account of their own, which imports just what its role
+needs: an answer then goes back through the import, and a reply subject names something in the asker's own account only.
+
+The text holds no secrets: passwords come from the server's environment, and an nkey stands there by its public half.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from antiphon.contracts import wire
+from antiphon.contracts.errors import DefinitionError
+from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, participant_consumers
+
+from .files import write_private
+
+PLATFORM: Final = "PLATFORM"
+CLIENTS: Final = "CLIENTS"
+OPERATORS: Final = "OPERATORS"
+
+ADMINISTRATOR: Final = "administrator"
+COORDINATOR: Final = "coordinator"
+OPERATOR: Final = "operator"
+CLIENT: Final = "client"
+
+API: Final = "$JS.API"
+SERVER_ENVIRONMENT: Final = "nats-server.env"
+
+
+@dataclass(frozen=True)
+class Need:
+    """One subject of the platform that a role uses from its own account, and why.
+
+    `one` and `many` are services and say how many messages answer a request; `feed` comes without being asked for.
+    """
+
+    subject: str
+    why: str
+    kind: Literal["one", "many", "feed"] = "one"
+
+
+@dataclass(frozen=True)
+class User:
+    """Who connects, and what that user may publish and subscribe to inside its account."""
+
+    name: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    may_answer: bool = False
+    """Whether it may publish to the reply subject of a request it got."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account: its users, and what it imports from the platform's."""
+
+    name: str
+    users: tuple[User, ...]
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rights:
+    """All accounts of one platform.
+
+    Args:
+        participants: their names; each gets an account.
+        clients: the users of programs that start sagas; they share an account, and each has an inbox of its own.
+        nkeys: public nkeys by user; whoever has none logs in with a password.
+
+    Raises:
+        BadIdentity: a name cannot be a token.
+        DefinitionError: a name is reserved, or two users are told apart by nothing.
+    """
+
+    participants: Sequence[str]
+    clients: Sequence[str] = (CLIENT,)
+    nkeys: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        _check_names(self.participants, self.clients)
+
+    def accounts(self) -> list[Account]:
+        """The platform's account, and one for each participant, for all clients and for all operators."""
+        return [
+            Account(PLATFORM, (administrator_user(), coordinator_user())),
+            *(_outside(f"PARTICIPANT-{name}", [name], participant_needs(name)) for name in self.participants),
+            _outside(CLIENTS, self.clients, CLIENT_NEEDS),
+            _outside(OPERATORS, [OPERATOR], OPERATOR_NEEDS),
+        ]
+
+    def users(self) -> list[str]:
+        """The names of all users."""
+        return [user.name for account in self.accounts() for user in account.users]
+
+    def config(self) -> str:
+        """The text for nats.conf: the accounts, and no secrets."""
+        accounts = self.accounts()
+        return "\n".join(
+            [*_HEAD, "accounts {", *(line for a in accounts for line in self._account(a, accounts)), "}", ""]
+        )
+
+    def new_passwords(self) -> dict[str, str]:
+        """A fresh password for every user that has no nkey."""
+        # The letter in front keeps the server from reading a password as a number.
+        return {name: f"p{secrets.token_hex(24)}" for name in self.users() if name not in self.nkeys}
+
+    def _account(self, account: Account, accounts: list[Account]) -> list[str]:
+        lines = [f"  {_quoted(account.name)} {{", "    users: ["]
+        lines += [f"      {_user_line(user, self.nkeys.get(user.name))}" for user in account.users]
+        lines.append("    ]")
+        if account.name == PLATFORM:
+            lines += ["    jetstream: enabled", "    exports: [", *_exports(accounts), "    ]"]
+        if account.needs:
+            lines += ["    imports: [", *(_import_line(need) for need in account.needs), "    ]"]
+        return [*lines, "  }"]
+
+
+_HEAD = (
+    "# Made by `antiphon rights`: make it anew when a participant comes or goes, then have the server reload it.",
+    "# Passwords are taken from the server's environment.",
+)
+
+
+# --- what each role needs ---------------------------------------------------------------------------------------------
+
+
+def participant_needs(participant: str) -> tuple[Need, ...]:
+    """What a participant uses of the platform."""
+    needs = [
+        Need(f"evt.*.*.*.{participant}.>", "store its own events"),
+        Need(wire.parked_subject("*", participant), "park commands that it cannot read"),
+    ]
+    for consumer in participant_consumers(participant):
+        needs += [
+            Need(f"{API}.CONSUMER.MSG.NEXT.{SAGA}.{consumer.name}", "pull its own commands", "many"),
+            Need(f"$JS.ACK.{SAGA}.{consumer.name}.>", "ack them, hand them back, keep them longer"),
+            Need(f"{API}.CONSUMER.INFO.{SAGA}.{consumer.name}", "find out at its start that a consumer is missing"),
+        ]
+    return tuple(needs)
+
+
+CLIENT_NEEDS: Final = (
+    Need(wire.STARTS_FILTER, "start sagas"),
+    Need("evt.*.*.*.client.cancel", "ask for a cancel"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}.{wire.STARTS_FILTER}", "see with which payload an id was started"),
+    Need(wire.ENDS_FILTER, "hear of outcomes", "feed"),
+    Need(f"{API}.DIRECT.GET.{SAGA}.{wire.ENDS_FILTER}", "read an outcome"),
+    Need(wire.STATUS_FILTER, "ask how a saga stands"),
+)
+
+OPERATOR_NEEDS: Final = (
+    Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}", "read events", "many"),
+    Need(f"{API}.DIRECT.GET.{PARKED}", "read what is parked", "many"),
+    Need(f"{API}.STREAM.INFO.*", "see that the streams are there, and what they hold"),
+    Need(f"{API}.CONSUMER.INFO.*.*", "see that the consumers are there, and what waits in them"),
+    *CLIENT_NEEDS,
+)
+"""An operator reads everything and writes no more than a client, so an operator cannot forge either."""
+
+
+def coordinator_user() -> User:
+    """The user of all coordinators: it writes journals and reads both streams."""
+    publish = ["saga.>", "parked.>"]
+    for consumer in PLATFORM_CONSUMERS:
+        publish.append(f"{API}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}")
+        publish.append(f"$JS.ACK.{consumer.stream}.{consumer.name}.>")
+    for stream in (SAGA, EVENTS):
+        publish += [f"{API}.DIRECT.GET.{stream}", f"{API}.DIRECT.GET.{stream}.>"]
+    publish += [f"{API}.STREAM.INFO.*", f"{API}.CONSUMER.INFO.*.*"]
+    return User(COORDINATOR, tuple(publish), (inbox_of(COORDINATOR), wire.STATUS_FILTER), may_answer=True)
+
+
+def administrator_user() -> User:
+    """The user for `antiphon setup` and for emergencies: it may do everything in the platform's account."""
+    return User(ADMINISTRATOR, (">",), (">",))
+
+
+def inbox_of(user: str) -> str:
+    """The subjects on which a user gets answers; `Link` makes its inboxes below them."""
+    return f"_INBOX_{user}.>"
+
+
+def password_variable(user: str) -> str:
+    """The variable of the server's environment that holds a user's password."""
+    return f"NATS_PASSWORD_{re.sub('[^A-Za-z0-9]', '_', user).upper()}"
+
+
+def _outside(account: str, users: Iterable[str], needs: tuple[Need, ...]) -> Account:
+    return Account(account, tuple(_user(name, needs) for name in users), needs)
+
+
+def _user(name: str, needs: tuple[Need, ...]) -> User:
+    """A user outside the platform: it publishes to the services and hears the feeds its account imports.
+
+    Narrower than its account, because subjects that are not imported are local: users of one account could answer, or
+    listen to, each other.
+    """
+    asked = tuple(need.subject for need in needs if need.kind != "feed")
+    heard = tuple(need.subject for need in needs if need.kind == "feed")
+    return User(name, asked, (inbox_of(name), *heard))
+
+
+def _check_names(participants: Sequence[str], clients: Sequence[str]) -> None:
+    for name in participants:
+        wire.check_token(name, "participant")
+        if name in wire.RESERVED:
+            raise DefinitionError(f"{name!r} cannot be a participant's name; it is a name of the platform.")
+    for name in clients:
+        wire.check_token(name, "client")
+    variables = Counter(map(password_variable, [ADMINISTRATOR, COORDINATOR, OPERATOR, *participants, *clients]))
+    for variable, count in variables.items():
+        if count > 1:
+            raise DefinitionError(f"{count} users would have the password variable {variable}. Rename all but one.")
+
+
+# --- as the server's configuration ------------------------------------------------------------------------------------
+
+
+def _exports(accounts: Iterable[Account]) -> list[str]:
+    """One line a subject: a second export of the same subject would replace the first."""
+    takers = defaultdict[Need, list[str]](list)
+    for account in accounts:
+        for need in account.needs:
+            takers[need].append(account.name)
+    return [_export_line(need, names) for need, names in takers.items()]
+
+
+def _export_line(need: Need, takers: list[str]) -> str:
+    kind = "stream" if need.kind == "feed" else "service"
+    answers = ", response_type: stream" if need.kind == "many" else ""
+    return f"      {{ {kind}: {_quoted(need.subject)}{answers}, accounts: {_listed(takers)} }}"
+
+
+def _import_line(need: Need) -> str:
+    kind = "stream" if need.kind == "feed" else "service"
+    return f"      {{ {kind}: {{ account: {PLATFORM}, subject: {_quoted(need.subject)} }} }} # to {need.why}"
+
+
+def _user_line(user: User, nkey: str | None) -> str:
+    proof = f"nkey: {nkey}" if nkey else f"user: {_quoted(user.name)}, password: ${password_variable(user.name)}"
+    rights = f"publish: {{ allow: {_listed(user.publish)} }}, subscribe: {{ allow: {_listed(user.subscribe)} }}"
+    answer = ", allow_responses: true" if user.may_answer else ""
+    return f"{{ {proof}, permissions: {{ {rights}{answer} }} }}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(_quoted, texts))}]"
+
+
+# --- the secrets ------------------------------------------------------------------------------------------------------
+
+
+def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
+    """The variables the server's configuration refers to."""
+    return {password_variable(user): password for user, password in passwords.items()}
+
+
+def write_secrets(folder: Path, passwords: Mapping[str, str]) -> list[Path]:
+    """Write one file of environment variables for the server and one for each user, readable by their owner only."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files = {SERVER_ENVIRONMENT: server_environment(passwords)}
+    files |= {f"{user}.env": {"NATS_USER": user, "NATS_PASSWORD": password} for user, password in passwords.items()}
+    for name, variables in files.items():
+        write_private(folder / name, "".join(f"{variable}={value}\n" for variable, value in variables.items()))
+    return [folder / name for name in files]
