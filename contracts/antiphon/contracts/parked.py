@@ -1,0 +1,45 @@
+"""The index of what waits for a person: one message in PARKED for each message that could not be used."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .errors import BadIdentity, Forged, Undecodable, Unusable
+from .wire import parked_subject
+
+ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault"]
+"""Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows its type; handling it raises."""
+
+
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was set aside, with where it came from and what it was. `data` is base64 in JSON."""
+
+    kind: ParkedKind
+    reason: str
+    noticed_by: str
+    stream: str
+    sequence: int
+    subject: str
+    data: bytes
+
+    @property
+    def destination(self) -> str:
+        """The subject in PARKED, by kind and by who noticed."""
+        return parked_subject(self.kind, self.noticed_by)
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(self)
+
+
+def parked_kind(error: Unusable) -> ParkedKind:
+    """The kind of an unusable message, by the error that found it."""
+    match error:
+        case Forged() | BadIdentity():
+            return "forged"
+        case Undecodable():
+            return "undecodable"
+        case _:
+            return "fault"
