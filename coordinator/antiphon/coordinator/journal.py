@@ -68,12 +68,15 @@ def draft(history: History, what: Send | Record | Finish, cause: str, time: date
 def _command(history: History, send: Send, cause: str, time: datetime) -> Draft:
     step = history.definition.steps[send.step]
     order = step.order(send.direction)
+    command = order.make(State(history))
+    if command.__contract__ is not order.contract:
+        raise TypeError(f"{send.step} made a {type(command).__name__}, not the command it is annotated with")
     envelope = Envelope(
         id=command_subject(history.key, step.participant, send.step, send.direction, send.attempt),
         source=COORDINATOR_SOURCE,
         type=order.contract.type,
         time=time,
-        data=pack(order.make(State(history))),
+        data=pack(command),
         cause=cause,
         definition=_label(history),
         retry=order.retry,

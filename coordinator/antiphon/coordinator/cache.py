@@ -1,0 +1,105 @@
+"""Histories kept between facts. Losing any of it at any time costs a read and nothing else."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from antiphon.contracts.wire import SagaKey
+
+from .facts import Answer, Fact, Send
+from .history import History
+from .journal import Draft
+
+log = structlog.get_logger()
+
+SAGAS_MAX: Final = 10_000
+"""How many histories are kept, about 2 kB each; a saga that fell out costs two direct reads."""
+
+
+class Case:
+    """A history with the entry that is on its way to the stream, and the errands that wait for it."""
+
+    __slots__ = ("has_more", "history", "pending", "waiting")
+
+    def __init__(self) -> None:
+        self.history: History
+        self.pending: Draft | None = None
+        self.has_more = False
+        self.waiting: list[Callable[[], None]] = []
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known where the last entry is stored."""
+        return self.pending is None
+
+    def is_confirmed_by(self, fact: Fact) -> bool:
+        """An answer proves where its command is stored, even if it overtakes the server's own word for it."""
+        pending = self.pending
+        if pending is None or self.has_more or not isinstance(fact, Answer):
+            return False
+        if pending.what != Send(fact.step, fact.direction, fact.attempt):
+            return False
+        self.confirm(fact.command)
+        return True
+
+    def confirm(self, sequence: int) -> None:
+        """Take down where the pending entry is stored."""
+        self.history = replace(self.history, sequence=sequence)
+        self.pending = None
+
+
+class Cache:
+    """The cases of one coordinator, the oldest first out."""
+
+    def __init__(self) -> None:
+        self._cases: OrderedDict[SagaKey, Case] = OrderedDict()
+        self._highest = 0
+
+    def get(self, key: SagaKey) -> Case | None:
+        """The case of a saga, if it is kept."""
+        return self._cases.get(key)
+
+    def expect(self, key: SagaKey, history: History, entry: Draft, has_more: bool) -> None:
+        """Keep the history that will hold once an entry is stored. With `has_more` further entries follow it."""
+        case = self._cases.get(key)
+        if case is None:
+            case = self._cases[key] = Case()
+            if len(self._cases) > SAGAS_MAX:
+                self.forget(next(iter(self._cases)))
+        case.history, case.pending, case.has_more = history, entry, has_more
+
+    def stored(self, key: SagaKey, entry: Draft, sequence: int) -> None:
+        """Take down where an entry is stored, and let go on whoever waited for that."""
+        if sequence <= self._highest:
+            log.warning("stream.went_backwards", stored_at=sequence, highest_seen=self._highest)
+            self._highest = sequence
+            for other in list(self._cases):
+                self.forget(other)
+            return
+        self._highest = sequence
+        case = self._cases.get(key)
+        if case is None or case.pending is not entry:
+            return
+        case.confirm(sequence)
+        if case.history.end is not None:
+            self.forget(key)
+        elif not case.has_more:
+            self._wake(case)
+
+    def forget(self, key: SagaKey) -> None:
+        """Drop a saga; whoever waited for it reads for himself."""
+        case = self._cases.pop(key, None)
+        if case is not None:
+            self._wake(case)
+
+    def _wake(self, case: Case) -> None:
+        waiting, case.waiting = case.waiting, []
+        for go_on in waiting:
+            go_on()
+
+

@@ -1,0 +1,78 @@
+"""What the coordinator's loop needs from the world: deliveries that wake it, and a store it reads and appends to.
+
+Everything is a callback, so that the loop is a plain state machine: it runs the same over JetStream, over memory with
+virtual time, and in a test that decides the order of every answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.parked import Parked
+from antiphon.contracts.wire import SagaKey
+from antiphon.link.outcomes import Outcome
+from antiphon.link.reading import StoredMessage
+
+from .journal import Draft
+
+
+class Delivered(Protocol):
+    """A message of a stream, delivered by a durable consumer."""
+
+    @property
+    def stream(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def stored_ns(self) -> int: ...
+    @property
+    def deliveries(self) -> int: ...
+
+    def ack(self) -> None:
+        """Say that all the message asks for is durable."""
+
+    def hand_back(self, delay_seconds: float = 0.0) -> None:
+        """Have it delivered again after the delay, to any coordinator."""
+
+
+class Pages(msgspec.Struct, frozen=True):
+    """One saga as both streams hold it, each in stream order."""
+
+    entries: list[StoredMessage]
+    events: list[StoredMessage]
+
+
+class Store(Protocol):
+    """The two streams, as far as a coordinator uses them. Each `then` is called exactly once."""
+
+    def append(
+        self, key: SagaKey, draft: Draft, last_sequence: int, unschedule: bool, then: Callable[[Outcome], None]
+    ) -> None:
+        """Append an entry if the journal still ends at `last_sequence`; with `unschedule` it also cancels the timer."""
+
+    def arm(self, key: SagaKey, due_ns: int, body: bytes, first: bool, then: Callable[[Outcome], None]) -> None:
+        """Set the saga's timer; with `first` only if it has none."""
+
+    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
+        """Read a saga: its journal, and its events of clients and the given participants."""
+
+    def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
+        """Which of these sagas have ended."""
+
+    def park(self, parked: Parked, then: Callable[[Outcome], None]) -> None:
+        """Put a message into the index of what waits for a person."""
+
+    def now(self) -> datetime:
+        """The time by this process's clock, in UTC."""
+
+    def later(self, delay_seconds: float, call: Callable[[], None]) -> None:
+        """Call after a delay."""

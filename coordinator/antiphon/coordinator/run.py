@@ -1,0 +1,204 @@
+"""The coordinator: what wakes it, and the sweeper that looks after what was not woken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+
+from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.killpoints import reached
+from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
+from antiphon.contracts.platform import COORDINATOR_SOURCE, StatusAnswer
+from antiphon.contracts.wire import SagaKey, parse_fact, parse_fired
+
+from .accept import accept
+from .cache import Cache
+from .errand import DELIVERIES_MAX, HAND_BACK_SECONDS, Errand
+from .facts import Fact, Tick
+from .graph import Definition
+from .ports import Delivered, Pages, Store
+from .stored import Found, found, status_answer
+
+log = structlog.get_logger()
+
+IDLE_SECONDS: Final = 30.0
+"""How long nothing may happen to an open saga before the sweeper looks after it."""
+
+SWEEP_SECONDS_MAX: Final = 600.0
+"""The longest pause between two looks at an open saga."""
+
+GATHER_SECONDS: Final = 0.02
+"""How long the sweeper gathers starts, to ask for their outcomes in one read."""
+
+
+class Coordinator:
+    """One of any number of coordinators; all are equal, and share the work by sharing consumers."""
+
+    def __init__(self, store: Store, definitions: Iterable[Definition], idle_seconds: float = IDLE_SECONDS) -> None:
+        self.store, self.idle_seconds = store, idle_seconds
+        self.definitions = {definition.name: definition for definition in definitions}
+        self.cache = Cache()
+        self._gathered: list[tuple[SagaKey, Delivered]] = []
+
+    def on_fact(self, delivery: Delivered) -> None:
+        """A message of EVENTS was delivered."""
+        reached("coordinator.pulled")
+        try:
+            address = parse_fact(delivery.subject)
+            definition = self._definition(address.saga, delivery)
+            if definition is None:
+                return
+            fact = accept(
+                definition, address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns
+            )
+        except Unusable as error:
+            self.park(delivery, parked_kind(error), str(error))
+            return
+        Errand(self, address.saga, definition, fact, delivery).run()
+
+    def on_fired(self, delivery: Delivered) -> None:
+        """A saga's timer was delivered."""
+        try:
+            key = parse_fired(delivery.subject)
+        except Unusable as error:
+            self.park(delivery, parked_kind(error), str(error))
+            return
+        definition = self._definition(key, delivery)
+        if definition is not None:
+            Errand(self, key, definition, Tick(delivery.stored_ns), delivery).run()
+
+    def on_start_to_watch(self, delivery: Delivered) -> None:
+        """A start was delivered to the sweeper: look after its saga once that can have been idle for long enough."""
+        age_seconds = (self._now_ns() - delivery.stored_ns) / 1e9
+        self.store.later(max(0.0, self.idle_seconds - age_seconds), lambda: self._gather(delivery))
+
+    def status(self, key: SagaKey, then: Callable[[StatusAnswer], None]) -> None:
+        """Read how a saga stands."""
+        definition = self.definitions.get(key.type)
+        if definition is None:
+            then(StatusAnswer(error=f"no coordinator here has a saga {key.type!r}"))
+        else:
+            self.read(key, definition, lambda result: then(status_answer(result)))
+
+    def read(self, key: SagaKey, definition: Definition, then: Callable[[Found | Exception], None]) -> None:
+        """Read and fold a saga; `then` is called once, with what was found or why nothing was."""
+
+        def take(pages: Pages | Ambiguous) -> None:
+            result: Found | Exception
+            try:
+                result = pages if isinstance(pages, Ambiguous) else found(key, definition, pages)
+            except Exception as error:
+                result = error
+            then(result)
+
+        self.store.read(key, definition.sources, take)
+
+    def park(self, delivery: Delivered, kind: ParkedKind, reason: str) -> None:
+        """Set a message aside, and ack it once PARKED holds it."""
+        log.warning("fact.parked", kind=kind, reason=reason, subject=delivery.subject)
+        parked = Parked(
+            kind=kind,
+            reason=reason,
+            noticed_by=COORDINATOR_SOURCE,
+            stream=delivery.stream,
+            sequence=delivery.sequence,
+            subject=delivery.subject,
+            data=delivery.data,
+        )
+
+        def settle(outcome: object) -> None:
+            if isinstance(outcome, int):
+                delivery.ack()
+            else:
+                delivery.hand_back(HAND_BACK_SECONDS)
+
+        self.store.park(parked, settle)
+
+    def _definition(self, key: SagaKey, delivery: Delivered) -> Definition | None:
+        """The definition of a saga, or None after the delivery went back to whoever may have it."""
+        definition = self.definitions.get(key.type)
+        if definition is None:
+            reason = f"no coordinator here has a saga {key.type!r}; run one that does"
+            if delivery.deliveries < DELIVERIES_MAX:
+                delivery.hand_back(HAND_BACK_SECONDS)
+            else:
+                self.park(delivery, "unhandled", reason)
+        return definition
+
+    # --- the sweeper --------------------------------------------------------------------------------------------------
+
+    def _gather(self, delivery: Delivered) -> None:
+        try:
+            key = parse_fact(delivery.subject).saga
+        except Unusable:
+            delivery.ack()  # the consumer of facts parks it
+            return
+        self._gathered.append((key, delivery))
+        if len(self._gathered) == 1:
+            self.store.later(GATHER_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Ask for the outcomes of all gathered sagas at once, and look after those that have none."""
+        gathered, self._gathered = self._gathered, []
+
+        def judge(ended: set[SagaKey] | Ambiguous) -> None:
+            for key, delivery in gathered:
+                if isinstance(ended, Ambiguous):
+                    delivery.hand_back(self.idle_seconds)
+                elif key in ended:
+                    delivery.ack()
+                else:
+                    self._look_after(key, delivery)
+
+        self.store.ended([key for key, _ in gathered], judge)
+
+    def _look_after(self, key: SagaKey, delivery: Delivered) -> None:
+        definition = self.definitions.get(key.type)
+        if definition is None:
+            delivery.hand_back(self.idle_seconds)
+            return
+
+        def go_on(result: Found | Exception) -> None:
+            now_ns = self._now_ns()
+            if isinstance(result, Found) and now_ns - result.touched_ns >= self.idle_seconds * 1e9:
+                if result.unnamed:
+                    log.warning("sweeper.found_facts", saga=str(key), count=len(result.unnamed))
+                # The last is for a timer that was lost: what is due by our clock is due.
+                facts = [*result.unnamed, Tick(now_ns)]
+                _Sweep(self, key, definition, facts, delivery).ack()
+            else:
+                delivery.hand_back(self.idle_seconds)
+
+        self.read(key, definition, go_on)
+
+    def _now_ns(self) -> int:
+        return round(self.store.now().timestamp() * 1e9)
+
+
+class _Sweep:
+    """The facts of one neglected saga, taken as if each were delivered once the one before it is durable."""
+
+    deliveries = 0  # what is swept is never given up here; that is for the delivery that brings the fact itself
+
+    def __init__(
+        self, coordinator: Coordinator, key: SagaKey, definition: Definition, facts: list[Fact], start: Delivered
+    ) -> None:
+        self._coordinator, self._key, self._definition = coordinator, key, definition
+        self._facts, self._start = iter(facts), start
+        self.stream, self.subject, self.data = start.stream, start.subject, start.data
+        self.sequence, self.stored_ns = start.sequence, start.stored_ns
+
+    def ack(self) -> None:
+        """Go on with the next fact; after the last, come back to the saga later, unless it has ended by then."""
+        fact = next(self._facts, None)
+        if fact is None:
+            pause = self._coordinator.idle_seconds * self._start.deliveries
+            self._start.hand_back(min(SWEEP_SECONDS_MAX, pause))
+        else:
+            Errand(self._coordinator, self._key, self._definition, fact, self).run()
+
+    def hand_back(self, delay_seconds: float = 0.0) -> None:
+        """Leave the rest for the next look."""
+        self._start.hand_back(delay_seconds)
