@@ -1,0 +1,107 @@
+"""The coordinator's process: a link, the shared consumers, and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from antiphon.contracts import wire
+from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.platform import StatusAnswer
+from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIMERS
+from antiphon.link import Link, Pull, require_platform
+
+from .jetstream import JetStreamStore
+from .run import IDLE_SECONDS, Coordinator
+from .saga import Saga
+
+log = structlog.get_logger()
+
+FACTS_HELD_MAX: Final = 200
+"""Facts a coordinator holds at once: few enough to be done well within the ack wait, enough to fill a connection."""
+
+STARTS_HELD_MAX: Final = 100
+"""Starts the sweeper holds until they are old enough to look after."""
+
+DRAIN_SECONDS: Final = 5.0
+
+
+async def serve(
+    servers: str | list[str],
+    sagas: Iterable[Saga[Any]],
+    *,
+    name: str = "coordinator",
+    idle_seconds: float = IDLE_SECONDS,
+) -> None:
+    """Run a coordinator until SIGTERM or SIGINT, then finish what it holds.
+
+    Args:
+        servers: URLs of NATS servers.
+        sagas: the definitions it decides by.
+        name: the connection's name.
+        idle_seconds: after how long without a word an open saga is looked after.
+
+    Raises:
+        PlatformError: the platform is not as it must be; the sentence has the remedy.
+        DefinitionError: a definition is not complete.
+    """
+    definitions = [saga.definition for saga in sagas]
+    link = await Link.connect(servers, name=name)
+    try:
+        await require_platform(link)
+        coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds)
+        pulls = await attach(link, coordinator)
+        log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
+        await _until_told(link)
+        await _drain(pulls)
+        log.info("coordinator.drained")
+    finally:
+        await link.close()
+
+
+async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
+    """Begin to pull, and to answer status requests."""
+
+    def on_status(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        def answer(found: StatusAnswer) -> None:
+            link.send(reply, msgspec.json.encode(found))
+
+        try:
+            coordinator.status(wire.parse_status(subject), answer)
+        except AntiphonError as error:
+            answer(StatusAnswer(error=str(error)))
+
+    await link.subscribe(wire.STATUS_FILTER, on_status, queue=wire.COORDINATORS_QUEUE)
+    return [
+        await link.pull(SAGA, TIMERS, FACTS_HELD_MAX, coordinator.on_fired),
+        await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
+        await link.pull(EVENTS, COORDINATOR, FACTS_HELD_MAX, coordinator.on_fact),
+    ]
+
+
+async def _until_told(link: Link) -> None:
+    """Wait for a signal, or raise why the link is of no more use."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    waiting = asyncio.ensure_future(told.wait())
+    await asyncio.wait({waiting, link.failure}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if link.failure.done():
+        raise link.failure.result()
+
+
+async def _drain(pulls: list[Pull]) -> None:
+    """Ask for no more and let the facts in hand become durable. The sweeper's starts simply come again."""
+    for pull in pulls:
+        pull.stop()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + DRAIN_SECONDS
+    while any(pull.held for pull in pulls if pull.consumer != SWEEPER) and loop.time() < end:
+        await asyncio.sleep(0.01)
