@@ -14,7 +14,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
@@ -34,7 +34,7 @@ from antiphon.contracts.topology import SERVER_VERSION_MIN
 
 from .delivery import Delivery, Pull
 from .outcomes import AlreadyStored, Outcome, Rejected, outcome_of, status_code
-from .reading import Pages, Read, StoredMessage, request_body
+from .reading import Pages, Read, StoredMessage, request_body, scan_body
 
 Handler = Callable[[str, str, bytes, bytes | None], None]
 """Called with subject, reply subject, data and raw headers of each message."""
@@ -174,6 +174,32 @@ class Link:
         """
         pages: asyncio.Future[Pages] = self._loop.create_future()
         self.read(stream, filters, lambda result: None if pages.done() else pages.set_result(result))
+        result = await pages
+        if isinstance(result, Ambiguous):
+            raise result
+        return result
+
+    async def scan(self, stream: str, subject_filter: str) -> AsyncIterator[StoredMessage]:
+        """All messages of a stream that match, in stream order.
+
+        Raises:
+            Ambiguous: there was no whole answer.
+        """
+        sequence = 1
+        while True:
+            page = await self._page(f"$JS.API.DIRECT.GET.{stream}", scan_body(subject_filter, sequence))
+            for message in page:
+                yield message
+            if not page:
+                return
+            sequence = page[-1].sequence + 1
+
+    async def _page(self, subject: str, body: bytes) -> list[StoredMessage]:
+        pages: asyncio.Future[Pages] = self._loop.create_future()
+        token = self._token()
+        deadline = self._loop.time() + ANSWER_SECONDS_MAX
+        self._reads[token] = Read(deadline, lambda r: None if pages.done() else pages.set_result(r), whole=False)
+        self.send(subject, body, reply=f"{self._answers}.{token}")
         result = await pages
         if isinstance(result, Ambiguous):
             raise result

@@ -32,10 +32,10 @@ Pages = list[StoredMessage] | Ambiguous
 class Read:
     """One read under way; gathers answers until the server says that there are no more."""
 
-    __slots__ = ("_found", "_then", "deadline")
+    __slots__ = ("_found", "_then", "_whole", "deadline")
 
-    def __init__(self, deadline: float, then: Callable[[Pages], None]) -> None:
-        self.deadline, self._then = deadline, then
+    def __init__(self, deadline: float, then: Callable[[Pages], None], whole: bool = True) -> None:
+        self.deadline, self._then, self._whole = deadline, then, whole
         self._found: list[StoredMessage] = []
 
     def take(self, data: bytes, headers: bytes | None) -> bool:
@@ -57,7 +57,7 @@ class Read:
         if code != 204:
             return Ambiguous(f"a direct read was refused ({status_line(headers)})")
         # The server cuts a read at its batch size and says so only here.
-        if headers is not None and _field(headers, b"Nats-Num-Pending") not in (b"", b"0"):
+        if self._whole and headers is not None and _field(headers, b"Nats-Num-Pending") not in (b"", b"0"):
             return Ambiguous("a direct read was cut short: the journal has more entries than one read returns")
         self._found.sort(key=lambda message: message.sequence)
         return self._found
@@ -66,6 +66,11 @@ class Read:
 def request_body(filters: list[str]) -> bytes:
     """The body of a read of all subjects that match the filters."""
     return msgspec.json.encode({"multi_last": filters, "batch": BATCH_MAX})
+
+
+def scan_body(subject_filter: str, from_sequence: int) -> bytes:
+    """The body of a read of the next messages of a stream that match, in stream order."""
+    return msgspec.json.encode({"next_by_subj": subject_filter, "seq": from_sequence, "batch": BATCH_MAX})
 
 
 def _stored(data: bytes, headers: bytes) -> StoredMessage:
