@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, String, Table, func
+from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, String, Table, func, insert
+
+from antiphon.participants import Transaction
 
 
 def ledger_table(metadata: MetaData) -> Table:
@@ -24,3 +26,16 @@ def ledger_table(metadata: MetaData) -> Table:
         Column("reference", String, nullable=False),  # the reservation, charge or shipment
         Column("idempotency_key", String, nullable=False),  # of the command that had it done
     )
+
+
+async def write_line(tx: Transaction, ledger: Table, entry: str, account: str, amount: int, reference: str) -> None:
+    """Append a line for the saga of this transaction."""
+    line = {
+        "saga": f"{tx.saga_type}/{tx.saga_id}",
+        "entry": entry,
+        "account": account,
+        "amount": amount,
+        "reference": reference,
+        "idempotency_key": tx.idempotency_key,
+    }
+    await tx.execute(insert(ledger).values(line))

@@ -90,6 +90,7 @@ class ShippingScheduled(Event, name="shipping.scheduled", owner="shipping"):
     """A carrier will fetch the parcel."""
 
     shipment_id: str
+    country: Country
     carrier: str
 
 

@@ -9,21 +9,38 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from sqlalchemy import Select, Table, make_url, select
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from .billing import cards
+from .billing import ledger as billing_ledger
+from .inventory import ledger as inventory_ledger
+from .inventory import stock
 from .messages import OrderPlaced
+from .shipping import ledger as shipping_ledger
+from .shipping import routes
 
 Outcome = Literal["completed", "compensated"]
 
 
 @dataclass(frozen=True)
 class Service:
-    """How one service words its ledger, and what it should hold for a completed order: an account and an amount."""
+    """Where one service writes things down, how it words them, and what it should hold for a completed order.
+
+    Args:
+        ledger: its ledger.
+        holdings: selects, from its state, what each account holds.
+        owed: the account and the amount that a completed order stands for.
+    """
 
     name: str
     done: str
     undone: str
     unit: str
+    ledger: Table
+    holdings: Select[Any]
     owed: Callable[[OrderPlaced], tuple[str, int]]
 
     def tell(self, lines: Sequence[Line]) -> str:
@@ -31,9 +48,34 @@ class Service:
         return ", ".join(f"{abs(line.amount)} {self.unit} of {line.account} ({line.reference})" for line in lines)
 
 
-INVENTORY: Final = Service("inventory", "reserved", "released", "pieces", lambda order: (order.item_id, order.quantity))
-BILLING: Final = Service("billing", "charged", "refunded", "cents", lambda order: (order.customer_id, order.amount))
-SHIPPING: Final = Service("shipping", "scheduled", "cancelled", "parcels", lambda order: (order.country, 1))
+INVENTORY: Final = Service(
+    name="inventory",
+    done="reserved",
+    undone="released",
+    unit="pieces",
+    ledger=inventory_ledger,
+    holdings=select(stock.c.item_id, stock.c.initial - stock.c.available),
+    owed=lambda order: (order.item_id, order.quantity),
+)
+BILLING: Final = Service(
+    name="billing",
+    done="charged",
+    undone="refunded",
+    unit="cents",
+    ledger=billing_ledger,
+    holdings=select(cards.c.customer_id, cards.c.charged),
+    owed=lambda order: (order.customer_id, order.amount),
+)
+SHIPPING: Final = Service(
+    name="shipping",
+    done="scheduled",
+    undone="cancelled",
+    unit="parcels",
+    ledger=shipping_ledger,
+    holdings=select(routes.c.country, routes.c.parcels),
+    owed=lambda order: (order.country, 1),
+)
+SERVICES: Final = (INVENTORY, BILLING, SHIPPING)
 
 
 @dataclass(frozen=True)
@@ -96,6 +138,39 @@ class Report:
     def is_balanced(self) -> bool:
         """Nothing is lost, doubled or unaccounted for."""
         return not self.discrepancies
+
+
+async def reconcile(databases: Mapping[str, str], ended: Ended) -> Report:
+    """Read the books of all three services and compare them. Call it when no saga is under way.
+
+    Args:
+        databases: the URL of each service's database (`sqlite:///…` or `postgresql://…`), by the service's name.
+        ended: how every saga ended.
+    """
+    return compare([await read_books(service, databases[service.name]) for service in SERVICES], ended)
+
+
+async def read_books(service: Service, url: str) -> Books:
+    """What a service has written down in the database at a URL."""
+    engine = create_async_engine(with_driver(url))
+    try:
+        async with engine.connect() as connection:
+            holds = {row[0]: row[1] for row in await connection.execute(service.holdings)}
+            return Books(service, await _read_lines(connection, service.ledger), holds)
+    finally:
+        await engine.dispose()
+
+
+async def _read_lines(connection: AsyncConnection, ledger: Table) -> list[Line]:
+    columns = [ledger.c[name] for name in Line.__dataclass_fields__]
+    return [Line(*row) for row in await connection.execute(select(*columns).order_by(ledger.c.number))]
+
+
+def with_driver(url: str) -> str:
+    """The same database for SQLAlchemy's asynchronous drivers."""
+    parsed = make_url(url)
+    driver = "sqlite+aiosqlite" if parsed.get_backend_name() == "sqlite" else "postgresql+asyncpg"
+    return parsed.set(drivername=driver).render_as_string(hide_password=False)
 
 
 def compare(books: Sequence[Books], ended: Ended) -> Report:

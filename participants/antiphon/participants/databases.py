@@ -1,0 +1,107 @@
+"""The participant's own database, as the worker needs it: one transaction for the inbox row and the effect."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
+
+from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.wire import CommandAddress
+
+from .inbox import Row
+from .memory import MemoryDatabase
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+
+class Inbox(Protocol):
+    """The inbox within one transaction, over the row of one command.
+
+    Leaving the transaction normally commits it, leaving it with an exception undoes all of it.
+    """
+
+    @property
+    def transaction(self) -> Transaction:
+        """What the handler is given."""
+        ...
+
+    async def claim(self) -> Row | None:
+        """Keep everybody else from this row until the transaction ends, and read it. Comes first."""
+        ...
+
+    async def settle(self, row: Row) -> None:
+        """Write the row."""
+        ...
+
+    async def handed_back(self, sequence: int) -> int:
+        """How many deliveries of a command were handed back without an attempt."""
+        ...
+
+
+class Database(Protocol):
+    """A participant's database. Implementations pass one conformance suite."""
+
+    async def open(self, tables: MetaData | None = None) -> None:
+        """Connect, and create the inbox and the given tables where they are missing."""
+        ...
+
+    def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[Inbox]:
+        """A transaction for one command.
+
+        Raises:
+            Busy: on entering, or from `claim`: the database could not be had. No handler has run.
+        """
+        ...
+
+    async def count_handed_back(self, sequence: int) -> None:
+        """Note that a delivery of the command with this stream sequence was no attempt."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...
+
+
+def open_database(url: str, *, connections: int = 16) -> Database:
+    """The database at a URL; nothing is connected yet.
+
+    Args:
+        url: `sqlite:///inventory.db` (three slashes and a relative path, four and an absolute one),
+            `postgresql://user@host/name`, or `memory:`.
+        connections: how many transactions may be open at once in PostgreSQL.
+
+    Raises:
+        PlatformError: no such kind of database, or the extra that brings its driver is not installed.
+    """
+    scheme, _, rest = url.partition(":")
+    match scheme.partition("+")[0]:
+        case "memory":
+            return MemoryDatabase()
+        case "sqlite":
+            sql = _sql("sqlite", "aiosqlite")
+            sqlite: Database = sql.SqliteDatabase(f"sqlite+aiosqlite:{rest}")
+            return sqlite
+        case "postgresql" | "postgres":
+            sql = _sql("postgres", "asyncpg")
+            postgres: Database = sql.PostgresDatabase(f"postgresql+asyncpg:{rest}", connections)
+            return postgres
+        case _:
+            raise PlatformError(
+                f"{scheme or url!r} is no database that a participant can use. Give sqlite:///path, postgresql://… or "
+                "memory: instead."
+            )
+
+
+def _sql(extra: str, driver: str) -> ModuleType:
+    """The module with the SQL databases, if the extra that brings them is installed."""
+    try:
+        import_module(driver)
+        return import_module(f"{__package__}.sql")
+    except ModuleNotFoundError as error:
+        raise PlatformError(
+            f"this database needs the package {error.name}, which is not installed. Install antiphon[{extra}]."
+        ) from None

@@ -1,0 +1,123 @@
+"""The inbox's rules: what to do with a command, given what this participant has already done for its step.
+
+There is one row for each saga, step and list element, shared by the command and its compensation and claimed before a
+handler runs: whoever comes second waits for whoever is inside, and then sees what became of it. The README of this
+folder shows `decide` as a table.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from antiphon.contracts.wire import Direction
+
+RowState = Literal["done", "refused", "undone", "void"]
+"""done: the effect is there. refused: a business no, nothing happened. undone: the effect was there and was taken back.
+void: the compensation came first or found nothing; the command will never be carried out."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An event's type and payload: all of it that does not depend on who asks."""
+
+    type: str
+    data: bytes
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What the inbox holds of one step. Nothing is held of a step nobody has been answered about."""
+
+    state: RowState
+    attempt: int
+    """The attempt of the command that `answer` was given to; 0 where the compensation came first."""
+    answer: Answer | None = None
+    """The event or the refusal; kept when the effect is undone."""
+
+
+# --- what to do -------------------------------------------------------------------------------------------------------
+
+
+class RunHandler(msgspec.Struct, frozen=True):
+    """Carry the command out; its answer makes the row done or refused."""
+
+
+class RunCompensation(msgspec.Struct, frozen=True):
+    """Take the effect back; the row becomes undone."""
+
+    answer: Answer
+
+
+class SendAgain(msgspec.Struct, frozen=True):
+    """Nothing to do but to answer as before."""
+
+    answer: Answer
+
+
+class NothingToUndo(msgspec.Struct, frozen=True):
+    """There is no effect, and there must never be one: the row becomes void."""
+
+    attempt: int
+
+
+class AlreadyUndone(msgspec.Struct, frozen=True):
+    """Nothing to do but to answer the compensation as before."""
+
+    found: bool
+
+
+class Superseded(msgspec.Struct, frozen=True):
+    """The command came too late and must not be carried out."""
+
+    reason: str
+
+
+OnDo = RunHandler | SendAgain | Superseded
+OnUndo = RunCompensation | NothingToUndo | AlreadyUndone
+Decision = OnDo | OnUndo
+
+
+def decide(row: Row | None, direction: Direction, attempt: int) -> Decision:
+    """What to do with a command whose row is claimed.
+
+    Args:
+        row: what the inbox held before, None if nothing.
+        direction: whether the command asks to do or to undo.
+        attempt: the number of the command, counted from 1 for each direction.
+    """
+    return on_do(row, attempt) if direction == "do" else on_undo(row)
+
+
+def on_do(row: Row | None, attempt: int) -> OnDo:
+    """What to do with a command."""
+    match row:
+        case None:
+            return RunHandler()
+        case Row(state="undone" | "void"):
+            return Superseded("its compensation has been here")
+        case Row(attempt=seen) if attempt < seen:
+            return Superseded(f"attempt {seen} has been answered")
+        # A later attempt is a new question: who asks again after a no wants another look.
+        case Row(state="refused", attempt=seen) if attempt > seen:
+            return RunHandler()
+        case Row(state="done" | "refused", answer=Answer() as answer):
+            return SendAgain(answer)
+        case Row():
+            raise ValueError(f"a row that is {row.state} must hold its answer")
+
+
+def on_undo(row: Row | None) -> OnUndo:
+    """What to do with a compensation. Its own attempt decides nothing: the row says whether there is an effect."""
+    match row:
+        case None:
+            return NothingToUndo(attempt=0)
+        case Row(state="refused", attempt=seen):
+            return NothingToUndo(attempt=seen)
+        case Row(state="done", answer=Answer() as answer):
+            return RunCompensation(answer)
+        case Row(state="undone"):
+            return AlreadyUndone(found=True)
+        case Row(state="void"):
+            return AlreadyUndone(found=False)
+        case Row():
+            raise ValueError(f"a row that is {row.state} must hold its answer")

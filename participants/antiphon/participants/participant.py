@@ -1,0 +1,215 @@
+"""Which commands a participant handles, and how it takes their effects back: a value, filled by decorators."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ForwardRef, Generic, TypeVar, get_type_hints
+
+from antiphon.contracts.errors import BadIdentity, DefinitionError
+from antiphon.contracts.messages import Command, Compensation, Event, Message
+from antiphon.contracts.wire import RESERVED, check_token
+
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+R = TypeVar("R", bound=Event)
+C = TypeVar("C", bound=Command[Any])
+C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
+K = TypeVar("K", bound=Compensation[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class CommandHandler:
+    """The function that carries a command out, and the event it earns."""
+
+    command: type[Command[Any]]
+    reply: type[Event]
+    call: Callable[[Any, Transaction], Awaitable[Event]]
+    concurrency: int | None
+    """How many of these may run at once in one worker; None leaves it to the worker's own bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationHandler:
+    """The function that takes a command's effect back, given what was answered then."""
+
+    compensation: type[Compensation[Any]]
+    command: type[Command[Any]]
+    reply: type[Event]
+    call: Callable[[Any, Any, Transaction], Awaitable[None]]
+
+
+class Participant:
+    """One service's part in sagas.
+
+    Args:
+        name: its name on the wire, the owner of its commands and events.
+        tables: SQLAlchemy tables that a worker creates at its start where they are missing.
+
+    Raises:
+        DefinitionError: the name cannot be a participant's.
+    """
+
+    def __init__(self, name: str, *, tables: MetaData | None = None) -> None:
+        try:
+            check_token(name, "participant")
+        except BadIdentity as error:
+            raise DefinitionError(f"{error}.") from None
+        if name in RESERVED:
+            raise DefinitionError(f"{name!r} is a name of the platform; call the participant something else.")
+        self.name, self.tables = name, tables
+        self.handlers: dict[str, CommandHandler] = {}
+        """By the type of the command."""
+        self.compensations: dict[str, CompensationHandler] = {}
+        """By the type of the compensation."""
+
+    def handles(self, command: type[C], *, concurrency: int | None = None) -> Handles[C]:
+        """Decorate the function that carries out a command of this participant.
+
+        Args:
+            command: the command's class; it names the event the function returns.
+            concurrency: how many may run at once in one worker, for what can bear less than the rest.
+
+        Raises:
+            DefinitionError: the command is another participant's or handled already, or the function does not fit.
+        """
+        _require_owned(self.name, command)
+        if concurrency is not None and concurrency < 1:
+            raise DefinitionError(f"{command.__name__}: concurrency={concurrency}, and it counts from 1.")
+        return Handles(self, command, concurrency)
+
+    def compensates(self, command: type[C]) -> Compensates[C]:
+        """Decorate the function that takes back the effect of a command of this participant.
+
+        The function is called only where the effect is there, with the compensation, the event that was answered
+        then, and the transaction. Which compensation it takes stands in its first parameter's annotation.
+
+        Args:
+            command: the class of the command whose effect is taken back.
+
+        Raises:
+            DefinitionError: the command is another participant's or compensated already, or the function does not fit.
+        """
+        _require_owned(self.name, command)
+        return Compensates(self, command)
+
+
+class Handles(Generic[C_co]):
+    """The decorator that `Participant.handles` returns; covariant, so that the command tells the reply."""
+
+    def __init__(self, participant: Participant, command: type[C_co], concurrency: int | None) -> None:
+        self._participant, self._command, self._concurrency = participant, command, concurrency
+
+    def __call__(
+        self: Handles[Command[R]], function: Callable[[C_co, Transaction], Awaitable[R]]
+    ) -> Callable[[C_co, Transaction], Awaitable[R]]:
+        """Register the function and give it back unchanged."""
+        command, handlers = self._command, self._participant.handlers
+        first, *_ = _parameters(function, ("command", "tx"))
+        if (found := _annotation(function, first)) not in (None, command):
+            raise DefinitionError(
+                f"{_named(function)} handles {command.__name__}, but its first parameter is {_text(found)}. Make both the same."
+            )
+        if command.__contract__.type in handlers:
+            other = handlers[command.__contract__.type].call
+            raise DefinitionError(
+                f"{command.__name__} is handled by {_named(other)} and by {_named(function)}. Keep one of them."
+            )
+        handlers[command.__contract__.type] = CommandHandler(command, command.__reply__, function, self._concurrency)
+        return function
+
+
+class Compensates(Generic[C_co]):
+    """The decorator that `Participant.compensates` returns."""
+
+    def __init__(self, participant: Participant, command: type[C_co]) -> None:
+        self._participant, self._command = participant, command
+
+    def __call__(
+        self: Compensates[Command[R]], function: Callable[[K, R, Transaction], Awaitable[None]]
+    ) -> Callable[[K, R, Transaction], Awaitable[None]]:
+        """Register the function and give it back unchanged."""
+        command, compensations = self._command, self._participant.compensations
+        first, second, _ = _parameters(function, ("command", "answer", "tx"))
+        compensation = _compensation(function, first, command)
+        if (found := _annotation(function, second)) not in (None, command.__reply__):
+            raise DefinitionError(
+                f"{_named(function)} compensates {command.__name__}, which is answered with "
+                f"{command.__reply__.__name__}, but its second parameter is {_text(found)}. Make both the same."
+            )
+        if compensation.__contract__.type in compensations:
+            other = compensations[compensation.__contract__.type].call
+            raise DefinitionError(
+                f"{compensation.__name__} is handled by {_named(other)} and by {_named(function)}. Keep one of them."
+            )
+        compensations[compensation.__contract__.type] = CompensationHandler(
+            compensation, command, command.__reply__, function
+        )
+        return function
+
+
+def _require_owned(name: str, command: type[Message]) -> None:
+    if not (isinstance(command, type) and issubclass(command, Command)):
+        raise DefinitionError(f"{_text(command)} is no Command; a participant handles and compensates commands.")
+    owner = command.__contract__.owner
+    if owner != name:
+        raise DefinitionError(
+            f"{command.__name__} is owned by {owner!r}, not by {name!r}. Let {owner!r} handle it, or change the owner "
+            f"of {command.__reply__.__name__}."
+        )
+
+
+def _parameters(function: Callable[..., Any], wanted: tuple[str, ...]) -> list[str]:
+    """The names of a handler's parameters, if it can be called as the library will."""
+    if not inspect.iscoroutinefunction(function):
+        raise DefinitionError(f"{_named(function)} must be an `async def` function.")
+    parameters = list(inspect.signature(function).parameters.values())
+    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(needed) != len(wanted):
+        raise DefinitionError(f"{_named(function)} must take {', '.join(wanted)}; it takes {len(needed)} parameters.")
+    return [parameter.name for parameter in needed]
+
+
+def _compensation(function: Callable[..., Any], first: str, command: type[Command[Any]]) -> type[Compensation[Any]]:
+    found = _annotation(function, first)
+    if not (isinstance(found, type) and issubclass(found, Compensation)):
+        raise DefinitionError(
+            f"{_named(function)} compensates {command.__name__}, so its first parameter must be annotated with a class "
+            f"derived from Compensation[{command.__name__}]; it is {_text(found)}."
+        )
+    if found.__undoes__ is not command:
+        raise DefinitionError(
+            f"{_named(function)} compensates {command.__name__}, but {found.__name__} undoes {found.__undoes__.__name__}. "
+            f"Take a Compensation[{command.__name__}], or name {found.__undoes__.__name__} in the decorator."
+        )
+    return found
+
+
+def _annotation(function: Callable[..., Any], parameter: str) -> Any:
+    """The class a parameter is annotated with, or None. Only this one is resolved: others may be for type checkers."""
+    annotation = function.__annotations__.get(parameter)
+    if not isinstance(annotation, str):
+        return annotation
+    holder = type("holder", (), {"__annotations__": {parameter: ForwardRef(annotation)}})
+    try:
+        return get_type_hints(holder, vars(sys.modules[function.__module__]))[parameter]
+    except NameError as error:
+        raise DefinitionError(
+            f"{_named(function)}: the annotation {annotation!r} of {parameter!r} cannot be resolved ({error}). "
+            "Import or define that class at the top of the module, not under TYPE_CHECKING and not in a function."
+        ) from None
+
+
+def _named(function: Callable[..., Any]) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def _text(found: object) -> str:
+    if found is None:
+        return "without an annotation"
+    return found.__name__ if isinstance(found, type) else repr(found)

@@ -1,0 +1,143 @@
+"""Runs a system as separate processes on a server of its own, and measures what they and their client do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import msgspec
+import psutil
+
+from antiphon.deploy.server import Server
+
+from .load import Load, Seen
+from .process import PROFILE_VARIABLE
+from .systems import System
+
+WARM_UP: Final = Load("warm-up", sagas=300, in_flight=50)
+STOP_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one load on one system cost."""
+
+    system: str
+    load: Load
+    seen: Seen
+    cpu_us: dict[str, float]
+    """Microseconds of CPU a saga, by process."""
+    rss_mb: dict[str, float]
+    """Resident memory after the load, by process."""
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """Which process shall write its profile, and where."""
+
+    role: str
+    file: Path
+
+
+def measure(system: System, loads: Sequence[Load], sync: str, profiled: Profiled | None = None) -> Iterator[Measured]:
+    """Run some loads, one after the other, on one fresh server.
+
+    Args:
+        system: what to run.
+        loads: what to put on it.
+        sync: the server's sync_interval.
+        profiled: which process to profile, if any. The profiler slows it down: believe its shares, not its sums.
+    """
+    with TemporaryDirectory(prefix="antiphon-bench-") as folder, Server(Path(folder), sync_interval=sync) as server:
+        asyncio.run(_set_up(system, server.url))
+        with _roles(system, server.url, profiled) as processes:
+            watched = {"server": _process_of(server), **processes}
+            _drive(system, server.url, WARM_UP, None)
+            for load in loads:
+                yield _measure(system, server.url, load, watched, profiled)
+
+
+def _measure(
+    system: System, url: str, load: Load, watched: dict[str, psutil.Process], profiled: Profiled | None
+) -> Measured:
+    before = {name: _cpu_seconds(process) for name, process in watched.items()}
+    seen = _drive(system, url, load, profiled)
+    spent = {name: _cpu_seconds(process) - before[name] for name, process in watched.items()}
+    return Measured(
+        system=system.name,
+        load=load,
+        seen=seen,
+        cpu_us={name: seconds / load.sagas * 1e6 for name, seconds in {**spent, "client": seen.cpu_seconds}.items()},
+        rss_mb={name: process.memory_info().rss / 1e6 for name, process in watched.items()},
+    )
+
+
+async def _set_up(system: System, url: str) -> None:
+    await system.set_up(url)
+
+
+@contextmanager
+def _roles(system: System, url: str, profiled: Profiled | None) -> Iterator[dict[str, psutil.Process]]:
+    """The system's processes, ready to work."""
+    with ExitStack() as stack:
+        started = {role: _start(system, role, url, profiled) for role in system.roles}
+        for process in started.values():
+            stack.callback(_stop, process)
+        for role, process in started.items():
+            assert process.stdout is not None
+            if process.stdout.readline() != b"ready\n":
+                raise SystemExit(f"bench: the {role} of {system.name} did not start.")
+        yield {role: psutil.Process(process.pid) for role, process in started.items()}
+
+
+def _start(system: System, role: str, url: str, profiled: Profiled | None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        _command(system, role, url), stdout=subprocess.PIPE, env=_environment(role, profiled), process_group=0
+    )
+
+
+def _drive(system: System, url: str, load: Load, profiled: Profiled | None) -> Seen:
+    command = [*_command(system, "client", url), msgspec.json.encode(load).decode()]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, env=_environment("client", profiled), check=False)
+    if ran.returncode:
+        raise SystemExit(f"bench: the client of {system.name} failed under load {load.name}.")
+    return msgspec.json.decode(ran.stdout, type=Seen)
+
+
+def _command(system: System, role: str, url: str) -> list[str]:
+    return [sys.executable, "-m", "tests.bench.process", system.name, role, url]
+
+
+def _environment(role: str, profiled: Profiled | None) -> dict[str, str]:
+    if profiled is None or profiled.role != role:
+        return dict(os.environ)
+    return {**os.environ, PROFILE_VARIABLE: str(profiled.file)}
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _process_of(server: Server) -> psutil.Process:
+    assert server.process is not None
+    return psutil.Process(server.process.pid)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

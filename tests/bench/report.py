@@ -1,0 +1,93 @@
+"""The tables and the last line of a benchmark: medians over its rounds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from rich.table import Table
+
+from .measure import Measured
+from .systems import ANTIPHON, FLOOR, System
+
+IN_FLIGHT: Final = "300 in flight"
+ONE_AT_A_TIME: Final = "one at a time"
+AT_A_RATE: Final = "200 a second"
+
+
+def tables(sync: str, found: Sequence[Measured]) -> list[Table]:
+    """What was measured with one sync_interval."""
+    return [_speed(sync, found), _cost(sync, found)]
+
+
+def last_line(found: Sequence[Measured]) -> str:
+    """The result in one line, for machines."""
+    ours, floor = (_median(found, system, IN_FLIGHT, _rate) for system in (ANTIPHON, FLOOR))
+    ours_p50, floor_p50 = (_median(found, system, ONE_AT_A_TIME, _p50) for system in (ANTIPHON, FLOOR))
+    return (
+        f"bench: sagas_per_second={ours:.0f} floor={floor:.0f} ratio={ours / floor:.2f} "
+        f"p50_ms={ours_p50:.2f} floor_p50_ms={floor_p50:.2f}"
+    )
+
+
+def _speed(sync: str, found: Sequence[Measured]) -> Table:
+    table = _table(f"Speed, sync_interval {sync}", "load", "", "floor", "Antiphon", "ratio")
+    for load, label, value, digits in (
+        (IN_FLIGHT, "sagas/s", _rate, 0),
+        (IN_FLIGHT, "p50 ms", _p50, 1),
+        (IN_FLIGHT, "p99 ms", _p99, 1),
+        (ONE_AT_A_TIME, "p50 ms", _p50, 2),
+        (ONE_AT_A_TIME, "p99 ms", _p99, 2),
+        (AT_A_RATE, "p50 ms", _p50, 2),
+        (AT_A_RATE, "p99 ms", _p99, 2),
+    ):
+        floor, ours = (_median(found, system, load, value) for system in (FLOOR, ANTIPHON))
+        table.add_row(load, label, f"{floor:.{digits}f}", f"{ours:.{digits}f}", f"{ours / floor:.2f}")
+    return table
+
+
+def _cost(sync: str, found: Sequence[Measured]) -> Table:
+    table = _table(
+        f"Cost at {IN_FLIGHT}, sync_interval {sync}", "process", "floor µs CPU a saga", "Antiphon µs", "floor MB", "Antiphon MB"
+    )
+    for process in ("server", "coordinator", "worker", "client"):
+        cpu = [_median(found, system, IN_FLIGHT, _cpu(system, process)) for system in (FLOOR, ANTIPHON)]
+        rss = [_median(found, system, IN_FLIGHT, _rss(system, process)) for system in (FLOOR, ANTIPHON)]
+        name = "worker (each of three)" if process == "worker" else process
+        memory = ["" if value == 0 else f"{value:.0f}" for value in rss]
+        table.add_row(name, *(f"{value:.0f}" for value in cpu), *memory)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 or not column else "right")
+    return table
+
+
+def _median(found: Sequence[Measured], system: System, load: str, value: Callable[[Measured], float]) -> float:
+    return statistics.median(value(each) for each in found if each.system == system.name and each.load.name == load)
+
+
+def _rate(measured: Measured) -> float:
+    return measured.seen.sagas_per_second
+
+
+def _p50(measured: Measured) -> float:
+    return measured.seen.p50_ms
+
+
+def _p99(measured: Measured) -> float:
+    return measured.seen.p99_ms
+
+
+def _cpu(system: System, process: str) -> Callable[[Measured], float]:
+    names = system.workers if process == "worker" else (process,)
+    return lambda measured: statistics.mean(measured.cpu_us[name] for name in names)
+
+
+def _rss(system: System, process: str) -> Callable[[Measured], float]:
+    names = system.workers if process == "worker" else (process,)
+    return lambda measured: statistics.mean(measured.rss_mb.get(name, 0.0) for name in names)
