@@ -46,7 +46,11 @@ TICK_SECONDS: Final = 1.0
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """How a process proves who it is. Taken from the environment by `from_environment`; never logged."""
+    """How a process proves who it is. Taken from the environment by `from_environment`; never logged.
+
+    The user also names the inboxes, since the right to listen there belongs to the user: several processes may share
+    one. With a creds or nkey file it proves nothing and only names them.
+    """
 
     user: str | None = None
     password: str | None = None
@@ -55,7 +59,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_environment(cls) -> Credentials:
-        """NATS_USER and NATS_PASSWORD, or NATS_CREDS (a file), or NATS_NKEY (a file with a seed)."""
+        """NATS_USER, and NATS_PASSWORD or NATS_CREDS (a file) or NATS_NKEY (a file with a seed)."""
         take = os.environ.get
         return cls(
             user=take("NATS_USER"),
@@ -99,7 +103,7 @@ class Link:
 
         Args:
             servers: one URL, several separated by commas, or a list of URLs.
-            name: the connection's name, seen in the server's monitoring; the inbox prefix is made of it.
+            name: the connection's name, seen in the server's monitoring; it names the inboxes where no user does.
             credentials: who connects; taken from the environment when left out.
             timeout_seconds: how long to try.
 
@@ -410,7 +414,7 @@ async def _open(urls: list[str], name: str, credentials: Credentials, timeout_se
                 connect_timeout=2,
                 ping_interval=2,
                 max_outstanding_pings=2,
-                inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', name)}",
+                inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', credentials.user or name)}",
                 **_authentication(credentials),
             )
             return nc
@@ -421,7 +425,7 @@ async def _open(urls: list[str], name: str, credentials: Credentials, timeout_se
 
 def _authentication(credentials: Credentials) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if credentials.user is not None:
+    if credentials.password is not None:
         options |= {"user": credentials.user, "password": credentials.password}
     if credentials.creds_file is not None:
         options["user_credentials"] = credentials.creds_file
