@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ class Driver:
 
     def __init__(self, load: Load, begin: Callable[[str], None]) -> None:
         self._load, self._begin = load, begin
+        # Loads follow each other on one server, and their names are for people.
+        self._prefix = re.sub("[^A-Za-z0-9]+", "-", load.name)
         self._began: dict[str, float] = {}
         self._took: list[float] = []
         self._count = 0
@@ -88,7 +91,7 @@ class Driver:
             await asyncio.sleep(OPEN_LOOP_TICK_SECONDS)
 
     def _start(self) -> None:
-        saga_id = f"{self._load.name}-{self._count}"
+        saga_id = f"{self._prefix}-{self._count}"
         self._count += 1
         self._began[saga_id] = time.perf_counter()
         self._begin(saga_id)

@@ -5,6 +5,7 @@ The client is raw: it publishes the starts and hears of the ends as the client l
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,6 +14,9 @@ from typing import Final
 from antiphon import link as links
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.wire import ENDS_FILTER, SagaKey, start_subject
+from antiphon.coordinator.jetstream import JetStreamStore
+from antiphon.coordinator.run import Coordinator
+from antiphon.coordinator.serve import attach
 from antiphon.link import Link
 from antiphon.order.messages import (
     CancelShipping,
@@ -28,8 +32,13 @@ from antiphon.order.messages import (
 )
 from antiphon.order.saga import order
 from antiphon.participants import Participant, Transaction
+from antiphon.participants.memory import MemoryDatabase
+from antiphon.participants.worker import Worker
 
 from .load import Driver, Load, Seen
+
+CONCURRENCY: Final = 200
+"""As many commands as the floor's workers pull at once."""
 
 inventory, billing, shipping = Participant("inventory"), Participant("billing"), Participant("shipping")
 PARTICIPANTS: Final = {each.name: each for each in (inventory, billing, shipping)}
@@ -117,3 +126,14 @@ def require_stored(outcome: links.Outcome) -> None:
     """End the benchmark if a start was not stored."""
     if not isinstance(outcome, int):
         raise SystemExit(f"bench: a start was not stored: {outcome}")
+
+
+async def serve(role: str, url: str, ready: Callable[[], None]) -> None:
+    """Run the coordinator or one participant for ever."""
+    link = await Link.connect(url, name=role)
+    if role == "coordinator":
+        await attach(link, Coordinator(JetStreamStore(link), [order.definition]))
+    else:
+        await Worker(PARTICIPANTS[role], link, MemoryDatabase(), concurrency=CONCURRENCY).start()
+    ready()
+    await asyncio.Event().wait()
