@@ -51,8 +51,12 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """W3C Trace Context of the span this message belongs to."""
 
 
+class _Other(msgspec.Struct, tag_field="specversion", tag="other"):
+    """Never sent. msgspec insists on a tag only where there is a choice, and `specversion` must be there."""
+
+
 _encode = msgspec.json.Encoder().encode
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_envelope = msgspec.json.Decoder(Envelope | _Other).decode
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -78,11 +82,14 @@ def decode(data: bytes, subject: str) -> Envelope:
     if len(data) > MESSAGE_BYTES_MAX:
         raise TooLarge(f"{len(data)} bytes, and the limit is {MESSAGE_BYTES_MAX}", subject=subject)
     try:
-        return _decode_envelope(data)
+        envelope = _decode_envelope(data)
     except msgspec.ValidationError as error:
         raise WrongShape(f"the envelope is wrong: {error}", subject=subject) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(f"no JSON: {error}", subject=subject) from None
+    if isinstance(envelope, _Other):
+        raise WrongShape("the envelope is wrong: its specversion is not 1.0", subject=subject)
+    return envelope
 
 
 def pack(payload: msgspec.Struct) -> msgspec.Raw:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import msgspec
 
 from .errors import DefinitionError, WrongShape
@@ -26,7 +28,8 @@ class Retry(msgspec.Struct, frozen=True):
     cap_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.first_seconds <= 0 or self.factor < 1 or self.cap_seconds < self.first_seconds:
+        is_sound = self.attempts >= 1 and 0 < self.first_seconds <= self.cap_seconds < inf and 1 <= self.factor < inf
+        if not is_sound:  # asked this way round, because no comparison holds for nan
             raise DefinitionError(
                 f"{self}: attempts count from 1, first_seconds is above 0, factor at least 1, cap_seconds at least "
                 "first_seconds."

@@ -1,0 +1,105 @@
+"""What a contract promises, and which classes are refused with which sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from antiphon.contracts import BadIdentity, Command, Compensation, DefinitionError, Event
+from antiphon.contracts.messages import answer_name, answer_type
+from antiphon.contracts.wire import RESERVED
+from tests.support.trip import ASKED, BookRoom, FreeRoom, RoomBooked, TripAsked
+
+
+def test_a_command_is_owned_by_whoever_owns_its_reply() -> None:
+    assert BookRoom.__contract__.owner == RoomBooked.__contract__.owner == "hotel"
+    assert BookRoom.__reply__ is RoomBooked
+
+
+def test_a_compensation_is_owned_by_whoever_owns_what_it_undoes() -> None:
+    assert FreeRoom.__contract__.owner == "hotel"
+    assert FreeRoom.__undoes__ is BookRoom
+
+
+def test_the_version_is_part_of_the_type_and_dots_become_dashes_in_subjects() -> None:
+    contract = BookRoom.__contract__
+    assert (contract.type, contract.token) == ("hotel.book.v1", "hotel-book")
+    assert answer_name(contract, "refused") == "hotel.book.refused"
+    assert answer_type(contract, "refused") == "hotel.book.refused.v1"
+
+
+def test_an_event_without_an_owner_comes_from_clients() -> None:
+    assert TripAsked.__contract__.owner == "client"
+
+
+def test_messages_are_frozen_and_take_their_fields_by_name() -> None:
+    with pytest.raises(AttributeError):
+        ASKED.nights = 3  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue] # this is what is tested
+    with pytest.raises(TypeError):
+        TripAsked("Ada", 2)  # type: ignore[misc] # pyright: ignore[reportCallIssue] # this is what is tested
+
+
+def test_a_message_without_a_name_is_refused_with_an_example() -> None:
+    with pytest.raises(DefinitionError, match=r"Nameless has no name on the wire. Add one: class Nameless\("):
+
+        class Nameless(Event):
+            pass
+
+
+def test_versions_count_from_one() -> None:
+    with pytest.raises(DefinitionError, match="versions count from 1"):
+
+        class Early(Event, name="early", version=0):
+            pass
+
+
+@pytest.mark.parametrize("owner", sorted(RESERVED - {"client"}))
+def test_names_of_the_platform_own_no_event(owner: str) -> None:
+    with pytest.raises(DefinitionError, match="is a name of the platform"):
+
+        class Taken(Event, name="taken", owner=owner):
+            pass
+
+
+def test_a_client_answers_no_command() -> None:
+    with pytest.raises(DefinitionError, match="'client' cannot own messages"):
+
+        class AskClient(Command[TripAsked], name="client.ask"):
+            pass
+
+
+def test_a_command_cannot_be_owned_by_another_than_its_reply() -> None:
+    with pytest.raises(DefinitionError, match="owned by 'airline', but RoomBooked by 'hotel'"):
+
+        class Stolen(Command[RoomBooked], name="hotel.steal", owner="airline"):
+            pass
+
+
+def test_a_compensation_cannot_be_owned_by_another_than_what_it_undoes() -> None:
+    with pytest.raises(DefinitionError, match="owned by 'airline', but BookRoom by 'hotel'"):
+
+        class Stolen(Compensation[BookRoom], name="hotel.steal", owner="airline"):
+            pass
+
+
+def test_a_command_must_name_its_reply_and_a_compensation_what_it_undoes() -> None:
+    with pytest.raises(DefinitionError, match=r"must name its counterpart in brackets: Command\["):
+
+        class Bare(Command, name="bare"):  # type: ignore[type-arg] # pyright: ignore[reportMissingTypeArgument]
+            pass
+
+    with pytest.raises(DefinitionError, match=r"must name its counterpart in brackets: Compensation\["):
+
+        class BareUndo(Compensation, name="bare"):  # type: ignore[type-arg] # pyright: ignore[reportMissingTypeArgument]
+            pass
+
+
+@pytest.mark.parametrize("name", ["with space", "star*", "x" * 65, "greater>"])
+def test_a_name_must_fit_into_a_subject(name: str) -> None:
+    with pytest.raises(DefinitionError, match="message name"):
+
+        class Odd(Event, name=name):
+            pass
+
+
+def test_who_must_act_is_the_author_and_not_the_operator() -> None:
+    assert not issubclass(DefinitionError, BadIdentity)
