@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.deploy.rights import Rights, server_environment
 from antiphon.deploy.server import ClusterSeat, Server, seats
 from antiphon.link import Credentials, Link, set_up
@@ -65,11 +66,11 @@ class Platform:
         """A link of that user; its name is the user's unless another is given."""
         return await Link.connect(self.servers, name=name or user, credentials=self.credentials(user))
 
-    async def set_up(self) -> None:
+    async def set_up(self, ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS) -> None:
         """Do the administrator's step: streams, and the consumers of the platform and of all participants."""
         link = await self.connect("administrator")
         try:
-            await set_up(link, self.participants, replicas=len(self.nodes))
+            await set_up(link, self.participants, len(self.nodes), ack_wait_seconds)
         finally:
             await link.close()
 
@@ -82,7 +83,7 @@ def platform(
     participants: tuple[str, ...] = PARTICIPANTS,
     nodes: Literal[1, 3] = 1,
     sync_interval: str = "2m",
-    weaken: Callable[[str], str] = lambda accounts: accounts,
+    rights: Callable[[Rights], Rights] = lambda rights: rights,
 ) -> Iterator[Platform]:
     """Start a server, or a cluster of three, and end it after the block.
 
@@ -92,11 +93,11 @@ def platform(
         participants: whose accounts and consumers there shall be.
         nodes: 3 for a cluster.
         sync_interval: the server's default by default; a kill -9 loses nothing with it, a power failure would.
-        weaken: changes the text of the accounts, for tests of tests.
+        rights: changes the accounts, for tests of tests.
     """
-    rights = Rights(participants)
-    passwords = rights.new_passwords() if form == "accounts" else {}
-    accounts = weaken(rights.config()) if form == "accounts" else ""
+    given = rights(Rights(participants))
+    passwords = given.new_passwords() if form == "accounts" else {}
+    accounts = given.config() if form == "accounts" else ""
     places: list[ClusterSeat | None] = [None] if nodes == 1 else list(seats(nodes))
     servers = [
         Server(

@@ -118,15 +118,20 @@ def participant_consumer_name(participant: str, direction: wire.Direction) -> st
     return participant if direction == "do" else f"{participant}-undo"
 
 
-def participant_consumers(participant: str) -> tuple[Consumer, Consumer]:
+def participant_consumers(
+    participant: str, ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS
+) -> tuple[Consumer, Consumer]:
     """The consumers over SAGA that one participant's workers share."""
-    return (_participant_consumer(participant, "do"), _participant_consumer(participant, "undo"))
+    return (
+        _participant_consumer(participant, "do", ack_wait_seconds),
+        _participant_consumer(participant, "undo", ack_wait_seconds),
+    )
 
 
-def _participant_consumer(participant: str, direction: wire.Direction) -> Consumer:
+def _participant_consumer(participant: str, direction: wire.Direction, ack_wait_seconds: float) -> Consumer:
     return Consumer(
         stream=SAGA,
         name=participant_consumer_name(participant, direction),
         filters=(wire.commands_filter(participant, direction),),
-        ack_wait_seconds=PARTICIPANT_ACK_WAIT_SECONDS,
+        ack_wait_seconds=ack_wait_seconds,
     )

@@ -10,6 +10,7 @@ import msgspec
 
 from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit
 from antiphon.contracts.topology import (
+    PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
     STREAMS,
     Consumer,
@@ -24,20 +25,27 @@ WAIT_SECONDS: Final = 0.25
 """A cluster that has just started refuses streams ("no suitable peers") until it has a leader, about a second."""
 
 
-async def set_up(link: Link, participants: Iterable[str], replicas: int = 1) -> None:
+async def set_up(
+    link: Link,
+    participants: Iterable[str],
+    replicas: int = 1,
+    ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+) -> None:
     """Create or update all streams and the consumers of the platform and the given participants.
 
     Args:
         link: a connection with an administrator's rights.
         participants: the names whose commands shall be delivered.
         replicas: copies of each stream; 3 on a cluster of three.
+        ack_wait_seconds: how long a command waits for another worker after the one that held it died. Workers extend
+            it for handlers that run long, every ten seconds, so below that a handler may meet itself in the inbox.
 
     Raises:
         PlatformError: the server refused; the sentence says what and why.
     """
     for stream in STREAMS:
         await _ensure_stream(link, stream, replicas)
-    consumers = [*PLATFORM_CONSUMERS, *(c for name in participants for c in participant_consumers(name))]
+    consumers = [*PLATFORM_CONSUMERS, *(c for name in participants for c in participant_consumers(name, ack_wait_seconds))]
     for consumer in consumers:
         await _ensure_consumer(link, consumer)
 

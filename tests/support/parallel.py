@@ -1,0 +1,59 @@
+"""The order saga with two steps at once: goods and money are taken side by side, and shipping waits for both."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from antiphon.coordinator.saga import Saga, State
+from antiphon.order.messages import (
+    CancelShipping,
+    ChargeCustomer,
+    OrderPlaced,
+    RefundCustomer,
+    ReleaseInventory,
+    ReserveInventory,
+    ScheduleShipping,
+)
+
+order = Saga(OrderPlaced, name="order", version=2, deadline=timedelta(hours=24))
+
+
+@order.step()
+def reserve_inventory(s: State[OrderPlaced]) -> ReserveInventory:
+    return ReserveInventory(order_id=s.start.order_id, item_id=s.start.item_id, quantity=s.start.quantity)
+
+
+@reserve_inventory.compensation
+def release_inventory(s: State[OrderPlaced]) -> ReleaseInventory:
+    return ReleaseInventory(order_id=s.start.order_id, reason=s.reason)
+
+
+@order.step()
+def charge_customer(s: State[OrderPlaced]) -> ChargeCustomer:
+    return ChargeCustomer(
+        order_id=s.start.order_id,
+        customer_id=s.start.customer_id,
+        amount=s.start.amount,
+        reservation_id=s.start.order_id,
+    )
+
+
+@charge_customer.compensation
+def refund_customer(s: State[OrderPlaced]) -> RefundCustomer:
+    return RefundCustomer(order_id=s.start.order_id, reason=s.reason)
+
+
+@order.step(after=(reserve_inventory, charge_customer))
+def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
+    return ScheduleShipping(
+        order_id=s.start.order_id,
+        reservation_id=s[reserve_inventory].reservation_id,
+        recipient=s.start.recipient,
+        address=s.start.address,
+        country=s.start.country,
+    )
+
+
+@schedule_shipping.compensation
+def cancel_shipping(s: State[OrderPlaced]) -> CancelShipping:
+    return CancelShipping(order_id=s.start.order_id, reason=s.reason)

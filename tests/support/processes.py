@@ -1,0 +1,176 @@
+"""The order system as real processes, which a test may kill: coordinators, participants, and a supervisor for both.
+
+`python -m tests.support.processes ROLE …` is what runs in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvloop
+
+from antiphon.contracts.killpoints import VARIABLE
+from antiphon.coordinator.client import Antiphon
+from antiphon.coordinator.serve import serve as serve_coordinator
+from antiphon.order.billing import billing
+from antiphon.order.inventory import inventory
+from antiphon.order.messages import OrderPlaced
+from antiphon.order.reconciliation import Ended, Report, reconcile
+from antiphon.order.saga import order
+from antiphon.order.shipping import shipping
+from antiphon.participants.worker import serve as serve_participant
+
+from .parallel import order as parallel_order
+from .server import Platform
+
+PARTICIPANTS: Final = {each.name: each for each in (inventory, billing, shipping)}
+SAGAS: Final = {"order": order, "parallel": parallel_order}
+ROOT: Final = Path(__file__).parents[2]
+IDLE_SECONDS: Final = 2.0
+
+
+@dataclass
+class Child:
+    """One process, started again whenever it dies, as an orchestrator would. Only its first life has the kill point."""
+
+    role: str
+    arguments: list[str]
+    environment: dict[str, str]
+    log: Path
+    kill_at: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    exits: list[int] = field(default_factory=list)
+
+    def launch(self) -> None:
+        """Start it."""
+        environment = {**os.environ, **self.environment}
+        environment.pop(VARIABLE, None)
+        if self.kill_at and not self.exits:
+            environment[VARIABLE] = self.kill_at
+        command = [sys.executable, "-m", "tests.support.processes", *self.arguments]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it ever died of SIGKILL."""
+        return -signal.SIGKILL in self.exits
+
+
+class Fleet:
+    """Two coordinators and three participants over one platform."""
+
+    def __init__(self, up: Platform, folder: Path, kill_at: Mapping[str, str], saga: str) -> None:
+        self.databases = {name: f"sqlite:///{folder}/{name}.db" for name in PARTICIPANTS}
+        self.children: dict[str, Child] = {}
+        for role in ("coordinator-1", "coordinator-2", *PARTICIPANTS):
+            participant = role in PARTICIPANTS
+            arguments = ["participant", role, self.databases[role]] if participant else ["coordinator", saga]
+            user = role if participant else "coordinator"
+            child = Child(role, arguments, up.environment(user), folder / f"{role}.log", kill_at.get(role, ""))
+            self.children[role] = child
+        self._stopped = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+
+    def start(self) -> None:
+        """Start all, and keep starting what dies."""
+        for child in self.children.values():
+            child.launch()
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """End all."""
+        self._stopped.set()
+        self._keeper.join()
+        for child in self.children.values():
+            if child.process is not None:
+                child.process.terminate()
+        for child in self.children.values():
+            if child.process is not None:
+                try:
+                    child.process.wait(15)
+                except subprocess.TimeoutExpired:
+                    child.process.kill()
+
+    def _keep(self) -> None:
+        while not self._stopped.wait(0.05):
+            for child in self.children.values():
+                if child.process is not None and (code := child.process.poll()) is not None:
+                    child.exits.append(code)
+                    child.launch()
+
+    def logs(self) -> str:
+        """The last lines of every process, for a failing test to show."""
+        return "\n".join(
+            f"--- {role} {child.exits}\n{child.log.read_text()[-2000:]}" for role, child in self.children.items()
+        )
+
+
+@contextmanager
+def fleet(
+    up: Platform, folder: Path, kill_at: Mapping[str, str] | None = None, saga: str = "order"
+) -> Iterator[Fleet]:
+    """Run the order system for the length of a block. `kill_at` names a kill point by role."""
+    running = Fleet(up, folder, kill_at or {}, saga)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+async def run_orders(up: Platform, running: Fleet, orders: list[OrderPlaced], seconds: float = 50.0) -> Report:
+    """Start a saga for each order, wait until all have ended, and compare the books with the outcomes."""
+    outcomes: dict[str, str] = {}
+    async with Antiphon.connect(up.servers, name="client", credentials=up.credentials("client")) as antiphon:
+
+        async def one(placed: OrderPlaced) -> None:
+            handle = await antiphon.start(order, placed, id=placed.order_id)
+            outcomes[f"order/{placed.order_id}"] = (await handle.result(timeout=seconds)).outcome
+
+        await asyncio.gather(*(one(placed) for placed in orders))
+    placed = {f"order/{each.order_id}": each for each in orders}
+    return await reconcile(running.databases, Ended(outcomes, placed))  # type: ignore[arg-type]
+
+
+def main(arguments: list[str]) -> None:
+    """The entry point of a child."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    servers = os.environ["NATS_URL"]
+    started = time.monotonic()
+    while True:
+        try:
+            match arguments:
+                case ["coordinator", saga]:
+                    uvloop.run(serve_coordinator(servers, [SAGAS[saga]], idle_seconds=IDLE_SECONDS))
+                case ["participant", name, database]:
+                    uvloop.run(serve_participant(PARTICIPANTS[name], servers, database))
+                case _:
+                    raise SystemExit(f"unknown role {arguments}")
+            return
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            if time.monotonic() - started > 30:
+                raise SystemExit(1) from None
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
