@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ def envelope(**changes: Any) -> Envelope:
         "id": SUBJECT,
         "source": "client",
         "type": TYPE,
-        "time": datetime(2026, 1, 2, tzinfo=timezone.utc),
+        "time": datetime(2026, 1, 2, tzinfo=UTC),
         "data": pack(ASKED),
     }
     return Envelope(**{**fields, **changes})

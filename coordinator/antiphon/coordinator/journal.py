@@ -57,7 +57,8 @@ def draft(history: History, what: Send | Record | Finish, cause: str, time: date
         case Send():
             return _command(history, what, cause, time)
         case Record():
-            subject = record_subject(history.key, cause or f"n{history.entries}")
+            # By its place and not by its cause, which may have a second record: a read gives one message a subject.
+            subject = record_subject(history.key, f"n{history.entries + 1}")
             return _draft(history, subject, RECORD_TYPE, what, what, cause, time)
         case Finish():
             return _draft(history, end_subject(history.key), END_TYPE, what.end, what, cause, time)

@@ -12,7 +12,7 @@ import msgspec
 from antiphon.contracts.platform import Record
 
 from .decide import decide
-from .facts import Action, Fact, Send, Start, Tick, cause_of
+from .facts import Action, Fact, Finish, Send, Start, Tick, cause_of
 from .history import ENTRIES_MAX, History, absorb, apply, dues
 from .journal import Draft, draft, timer_body
 
@@ -68,6 +68,8 @@ def _entries(
     """Encode the actions one after the other, up to the first that cannot be."""
     entries: list[Planned] = []
     for what in actions:
+        if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
+            break  # full; that it is parked for this reason is its last entry, and only its end may still follow
         fault = ""
         if history.entries >= ENTRIES_MAX - 1 and isinstance(what, Send | Record):
             fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
@@ -87,6 +89,8 @@ def _entries(
 
 def _timer(before: History, after: History, fact: Fact, may_be_gone: bool, time: datetime) -> Timer | None:
     """The timer, where it must be set: something is due earlier than before, or the old one has fired or may be lost."""
+    if before.start is not None and not after.turned and not may_be_gone:
+        return None  # on its way forward a saga waits for its deadline, and that does not move
     due, previous = dues(after), dues(before)
     if due and (may_be_gone or not previous or due[0] < previous[0]):
         return Timer(due[0][0], timer_body(after, time), isinstance(fact, Start))

@@ -1,0 +1,110 @@
+"""A saga lived through without a broker: facts in, entries out, stored as bytes and read back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from antiphon.contracts import SagaKey
+from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.platform import Record
+from antiphon.contracts.wire import Direction
+from antiphon.coordinator.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
+from antiphon.coordinator.history import Entry, History, begin, deadline_ns, fold
+from antiphon.coordinator.journal import read_entry
+from antiphon.coordinator.plan import Plan, plan
+from antiphon.coordinator.saga import Saga
+from antiphon.link.reading import StoredMessage
+from tests.support.trip import ASKED, REPLIES, TRIP
+
+KEY = SagaKey.of("trip", "t1")
+TIME = datetime(2026, 1, 2, tzinfo=UTC)
+SECOND = 1_000_000_000
+BEGUN_NS = 1_000_000 * SECOND
+
+
+class Life:
+    """One saga: what EVENTS and SAGA hold, and the history a coordinator would have."""
+
+    def __init__(self, saga: Saga[Any] = TRIP) -> None:
+        self.definition = saga.definition
+        self.history: History = begin(KEY, self.definition)
+        self.journal: list[StoredMessage] = []
+        self.facts: dict[int, Fact] = {}
+        self.now_ns = BEGUN_NS
+        self.plans: list[Plan] = []
+
+    def take(self, fact: Fact, stored_max: int | None = None) -> list[Send | Record | Finish]:
+        """Have a coordinator handle a fact, and die after `stored_max` entries; what it appended."""
+        if not isinstance(fact, Tick):
+            self.facts[fact.sequence] = fact
+        made = plan(self.history, fact, TIME)
+        self.plans.append(made)
+        for entry in made.entries[:stored_max]:
+            sequence = 10 + 3 * len(self.journal)
+            self.journal.append(StoredMessage(entry.draft.subject, sequence, self.now_ns, entry.draft.data))
+            self.history = replace(entry.after, sequence=sequence)
+        return [entry.draft.what for entry in made.entries[:stored_max]]
+
+    # --- facts --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> list[Send | Record | Finish]:
+        return self.take(Start(self._next(), self.now_ns, ASKED))
+
+    def answer(
+        self, step: str, kind: AnswerKind = "done", direction: Direction = "do", attempt: int = 1
+    ) -> list[Send | Record | Finish]:
+        reply = REPLIES[step] if (kind, direction) == ("done", "do") else None
+        reason = "" if kind == "done" else f"{kind} it was"
+        command = self.history.sequence
+        return self.take(Answer(self._next(), self.now_ns, step, direction, attempt, kind, command, reply, reason))
+
+    def undone(self, step: str, attempt: int = 1) -> list[Send | Record | Finish]:
+        return self.answer(step, "done", "undo", attempt)
+
+    def undo_fails(self, step: str, attempt: int) -> list[Send | Record | Finish]:
+        return self.answer(step, "exhausted", "undo", attempt)
+
+    def cancel(self) -> list[Send | Record | Finish]:
+        return self.take(Cancel(self._next(), self.now_ns, "changed my mind"))
+
+    def tick(self, at_ns: int) -> list[Send | Record | Finish]:
+        self.now_ns = max(self.now_ns, at_ns)
+        return self.take(Tick(self.now_ns))
+
+    def deadline(self) -> list[Send | Record | Finish]:
+        return self.tick(deadline_ns(self.history))
+
+    def due(self, step: str) -> list[Send | Record | Finish]:
+        """Let the time come at which a failed compensation is sent again."""
+        return self.tick(self.history.steps[step].undo_due_ns)
+
+    def _next(self) -> int:
+        return len(self.facts) + 1
+
+    # --- what is seen -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        return self.history.state
+
+    def phases(self) -> dict[str, str]:
+        return {name: step.phase for name, step in self.history.steps.items()}
+
+    def entries(self) -> list[Entry]:
+        """The journal as it is read back from the stored bytes."""
+        return [read_entry(message.subject, message.sequence, message.data) for message in self.journal]
+
+    def refolded(self, length: int | None = None) -> History:
+        """The history that the first entries of the stored journal give."""
+        return fold(begin(KEY, self.definition), self.entries()[:length], self.facts)
+
+
+def do(step: str) -> Send:
+    return Send(step, "do", 1)
+
+
+def undo(step: str, attempt: int = 1) -> Send:
+    return Send(step, "undo", attempt)
