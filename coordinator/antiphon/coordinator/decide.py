@@ -24,13 +24,13 @@ def decide(history: History) -> tuple[Action, ...]:
 
 def _forward(history: History) -> tuple[Action, ...]:
     """Send every step whose predecessors are done; complete when all are."""
-    steps = history.steps
-    if all(step.phase == "done" for step in steps.values()):
+    done = {name for name, step in history.steps.items() if step.phase == "done"}
+    if len(done) == len(history.steps):
         return (Finish(End(outcome="completed")),)
     return tuple(
         Send(name, "do", 1)
         for name, step in history.definition.steps.items()
-        if steps[name].phase == "waiting" and all(steps[earlier].phase == "done" for earlier in step.after)
+        if history.steps[name].phase == "waiting" and done.issuperset(step.after)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Iterable
 from typing import Any, Final
@@ -56,6 +57,8 @@ async def serve(
         await require_platform(link)
         coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds)
         pulls = await attach(link, coordinator)
+        # What is loaded by now lives as long as the process; the collector need not walk it again and again.
+        gc.freeze()
         log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
         await _until_told(link)
         await _drain(pulls)
