@@ -124,9 +124,7 @@ class Fleet:
 
 
 @contextmanager
-def fleet(
-    up: Platform, folder: Path, kill_at: Mapping[str, str] | None = None, saga: str = "order"
-) -> Iterator[Fleet]:
+def fleet(up: Platform, folder: Path, kill_at: Mapping[str, str] | None = None, saga: str = "order") -> Iterator[Fleet]:
     """Run the order system for the length of a block. `kill_at` names a kill point by role."""
     running = Fleet(up, folder, kill_at or {}, saga)
     running.start()
@@ -166,7 +164,7 @@ def main(arguments: list[str]) -> None:
                     raise SystemExit(f"unknown role {arguments}")
             return
         except Exception as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
             if time.monotonic() - started > 30:
                 raise SystemExit(1) from None
             time.sleep(0.2)

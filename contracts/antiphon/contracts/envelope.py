@@ -6,9 +6,10 @@ asks, and one comparison shows whether an envelope contradicts its subject.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
-from typing import Final, TypeVar
+from functools import cache
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -56,7 +57,7 @@ class _Other(msgspec.Struct, tag_field="specversion", tag="other"):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_envelope = msgspec.json.Decoder(Envelope | _Other).decode
+_decode_envelope: Callable[[bytes], Envelope | _Other] = msgspec.json.Decoder(Envelope | _Other).decode
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -119,15 +120,14 @@ def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> 
         WrongShape: it does not fit the contract.
     """
     try:
-        return _decoder(shape).decode(data)
+        payload: T = _decoder(shape).decode(data)
+        return payload
     except msgspec.ValidationError as error:
         raise WrongShape(f"{shape.__name__}: {error}", subject=subject) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(f"{shape.__name__}: {error}", subject=subject) from None
 
 
-@lru_cache(maxsize=None)
-def _decoder(shape: type[T]) -> msgspec.json.Decoder[T]:
+@cache
+def _decoder(shape: Any) -> Any:
     return msgspec.json.Decoder(shape)
-
-

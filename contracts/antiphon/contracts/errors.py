@@ -14,7 +14,7 @@ class AntiphonError(Exception):
 
 
 class DefinitionError(AntiphonError):
-    """A contract, a saga definition or a participant is unsound. Raised when its module is imported, with the remedy."""
+    """A contract, a saga definition or a participant is unsound. Raised on import, with the remedy."""
 
 
 # --- the business -----------------------------------------------------------------------------------------------------
@@ -123,8 +123,8 @@ class StillRunning(AntiphonError):
 
     def __init__(self, saga_type: str, saga_id: str, timeout_seconds: float) -> None:
         super().__init__(
-            f"saga {saga_type}/{saga_id} has not ended within {timeout_seconds:g} s. It goes on: wait again, or look at "
-            f"`antiphon show {saga_id}`."
+            f"saga {saga_type}/{saga_id} has not ended within {timeout_seconds:g} s. It goes on: wait again, or look "
+            f"at `antiphon show {saga_id}`."
         )
         self.saga_type, self.saga_id, self.timeout_seconds = saga_type, saga_id, timeout_seconds
 

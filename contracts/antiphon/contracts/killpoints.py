@@ -1,4 +1,4 @@
-"""Named places at which a test may have this process killed. Switched on by one environment variable, never in production.
+"""Named places at which a test may have this process killed, switched on by one environment variable.
 
 `ANTIPHON_KILL_AT=worker.committed:3` sends SIGKILL to the process when it reaches that point for the third time.
 """

@@ -1,4 +1,4 @@
-"""What a team declares: events, commands and compensations, as frozen structs that know their name, version and owner."""
+"""What a team declares: events, commands and compensations, as frozen structs that know their name and owner."""
 
 from __future__ import annotations
 

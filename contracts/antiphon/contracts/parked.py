@@ -10,7 +10,7 @@ from .errors import BadIdentity, Forged, Undecodable, Unusable
 from .wire import parked_subject
 
 ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault"]
-"""Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows its type; handling it raises."""
+"""Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows it; handling it raises."""
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,9 +81,7 @@ STREAMS: Final = (
     # The server takes no schedules together with discard new (2.15.1); without limits nothing is ever discarded.
     Stream(name=SAGA, subjects=("saga.>",), settings={"allow_msg_schedules": True, "discard": "old"}),
     # One message a subject and no schedules, roll-ups, TTLs or batches: whoever may write here can do nothing but add.
-    Stream(
-        name=EVENTS, subjects=("evt.>",), settings={"max_msgs_per_subject": 1, "discard_new_per_subject": True}
-    ),
+    Stream(name=EVENTS, subjects=("evt.>",), settings={"max_msgs_per_subject": 1, "discard_new_per_subject": True}),
     Stream(
         name=PARKED,
         subjects=("parked.>",),
@@ -100,13 +98,9 @@ PLATFORM_CONSUMERS: Final = (
     Consumer(
         stream=EVENTS, name=COORDINATOR, filters=(wire.EVENTS_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS
     ),
-    Consumer(
-        stream=SAGA, name=TIMERS, filters=(wire.FIRED_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS
-    ),
+    Consumer(stream=SAGA, name=TIMERS, filters=(wire.FIRED_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS),
     # Every start stays pending here until its saga has ended: the pending starts are the list of open sagas.
-    Consumer(
-        stream=EVENTS, name=SWEEPER, filters=(wire.STARTS_FILTER,), ack_wait_seconds=60.0, ack_pending_max=-1
-    ),
+    Consumer(stream=EVENTS, name=SWEEPER, filters=(wire.STARTS_FILTER,), ack_wait_seconds=60.0, ack_pending_max=-1),
 )
 
 

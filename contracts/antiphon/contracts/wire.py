@@ -1,14 +1,14 @@
 """Every subject and every header, built and parsed here and nowhere else.
 
-All subjects of one saga begin, after their first token, with the saga's path `<k>.<type>.<id>`, so that one filter reads
-the whole of it and one partition holds it.
+All subjects of one saga begin, after their first token, with the saga's path `<k>.<type>.<id>`, so that one
+filter reads the whole of it and one partition holds it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 import msgspec
@@ -142,9 +142,14 @@ def parse_command(subject: str) -> CommandAddress:
     tokens = subject.split(".")
     if len(tokens) != 10 or tokens[0] != "saga" or tokens[4] != "c" or tokens[5] != "cmd":
         raise Forged("not a command's subject", subject=subject)
-    direction = tokens[8]
-    if direction != "do" and direction != "undo":
-        raise Forged("a command is either do or undo", subject=subject)
+    direction: Direction
+    match tokens[8]:
+        case "do":
+            direction = "do"
+        case "undo":
+            direction = "undo"
+        case _:
+            raise Forged("a command is either do or undo", subject=subject)
     return CommandAddress(_saga(tokens, subject), tokens[6], tokens[7], direction, _number(tokens[9], subject))
 
 
@@ -323,7 +328,7 @@ def traceparent_header(traceparent: str) -> str:
     return f"traceparent: {traceparent}\r\n"
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def rfc3339(at_ns: int) -> str:
@@ -357,4 +362,6 @@ def parse_stamp(reply: str) -> Stamp:
     """
     tokens = reply.split(".")
     first = 2 if len(tokens) == 9 else 4
-    return Stamp(tokens[first], tokens[first + 1], int(tokens[first + 2]), int(tokens[first + 3]), int(tokens[first + 5]))
+    return Stamp(
+        tokens[first], tokens[first + 1], int(tokens[first + 2]), int(tokens[first + 3]), int(tokens[first + 5])
+    )

@@ -1,4 +1,4 @@
-"""One connection to NATS, made for many small messages: raw frames, synchronous handlers, standing pulls, direct reads."""
+"""One connection to NATS, made for many small messages: frames, synchronous handlers, standing pulls, direct reads."""
 
 from .delivery import Delivery, Pull
 from .link import Credentials, Link

@@ -64,7 +64,9 @@ class Pull:
         handle: called with each delivery, in the order of arrival, on the event loop.
     """
 
-    def __init__(self, link: Link, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, link: Link, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]
+    ) -> None:
         self.link, self.stream, self.consumer, self.capacity = link, stream, consumer, capacity
         self._handle = handle
         self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"

@@ -11,6 +11,7 @@ message that will be delivered again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import time
@@ -33,7 +34,7 @@ from antiphon.contracts.errors import (
 from antiphon.contracts.topology import SERVER_VERSION_MIN
 
 from .delivery import Delivery, Pull
-from .outcomes import AlreadyStored, Outcome, Rejected, outcome_of, status_code
+from .outcomes import Outcome, outcome_of
 from .reading import Pages, Read, StoredMessage, request_body, scan_body
 
 Handler = Callable[[str, str, bytes, bytes | None], None]
@@ -217,7 +218,9 @@ class Link:
         """
         answer: asyncio.Future[Pages] = self._loop.create_future()
         token = self._token()
-        single = _Single(self._loop.time() + ANSWER_SECONDS_MAX, lambda r: None if answer.done() else answer.set_result(r))
+        single = _Single(
+            self._loop.time() + ANSWER_SECONDS_MAX, lambda r: None if answer.done() else answer.set_result(r)
+        )
         self._reads[token] = single
         self.send(f"$JS.API.DIRECT.GET.{stream}.{subject}", reply=f"{self._answers}.{token}")
         result = await answer
@@ -264,12 +267,25 @@ class Link:
             self._tick.cancel()
         if self.nc.is_connected:
             self._flush()
-            try:
+            with contextlib.suppress(nats.errors.Error):
                 await self.nc.flush(2)
-            except nats.errors.Error:
-                pass
         self._fail_all("the connection was closed")
         await self.nc.close()
+
+    async def until(self, told: asyncio.Event, timeout_seconds: float | None = None) -> None:
+        """Wait for an event, or for as long as given.
+
+        Raises:
+            PlatformError: the link failed first.
+        """
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(told.wait())
+        either: list[asyncio.Future[Any]] = [waiting, self.failure]
+        try:
+            await asyncio.wait(either, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self.failure.done():
+            raise self.failure.result()
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -282,7 +298,7 @@ class Link:
             self._take_over_dispatch()
         self._answers = self.new_inbox()
         await self.subscribe(f"{self._answers}.*", self._on_answer)
-        await self.nc.flush(CONNECT_SECONDS)
+        await self.nc.flush(round(CONNECT_SECONDS))
         options: dict[str, Any] = {"_error_cb": self._on_error, "_disconnected_cb": self._on_disconnect}
         options |= {"_reconnected_cb": self._on_reconnect, "_closed_cb": self._on_closed}
         for callback, handle in options.items():
@@ -306,7 +322,7 @@ class Link:
         if not self._frames:
             return
         frames, self._frames = self._frames, []
-        # A connection in the middle of a reconnect would lose the frames silently; dropped here they count as ambiguous.
+        # A connection in the middle of a reconnect would lose frames silently; dropped here they count as ambiguous.
         if self.nc.is_connected:
             transport: Any = self.nc._transport
             transport.write(b"".join(frames))
@@ -410,7 +426,7 @@ async def _open(urls: list[str], name: str, credentials: Credentials, timeout_se
                 name=name,
                 error_cb=note,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.5,
+                reconnect_time_wait=0.5,  # type: ignore[arg-type] # documented as seconds, and a float works
                 connect_timeout=2,
                 ping_interval=2,
                 max_outstanding_pings=2,
@@ -438,7 +454,8 @@ def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
     where = ", ".join(re.sub(r"//[^/@]*@", "//", url) for url in urls)
     if any("authorization" in str(error).lower() for error in errors):
         return RightsMissing(
-            f"the server at {where} does not let this user in. Set NATS_USER and NATS_PASSWORD, NATS_CREDS or NATS_NKEY."
+            f"the server at {where} does not let this user in. Set NATS_USER and NATS_PASSWORD, or NATS_CREDS, or "
+            "NATS_NKEY."
         )
     reason = str(errors[0]) or type(errors[0]).__name__
     return ServerUnreachable(
@@ -482,5 +499,3 @@ _VIOLATION = re.compile(r'permissions violation for (?:publish|subscription) (?:
 def _refused_subject(error: Exception) -> str:
     found = _VIOLATION.search(str(error))
     return found.group(1) if found else ""
-
-

@@ -1,4 +1,4 @@
-"""The administrator's step: create streams and consumers, once, before anything runs; and the check that it was done."""
+"""The administrator's step, once before anything runs: create streams and consumers. And the check that it was done."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ async def set_up(
     """
     for stream in STREAMS:
         await _ensure_stream(link, stream, replicas)
-    consumers = [*PLATFORM_CONSUMERS, *(c for name in participants for c in participant_consumers(name, ack_wait_seconds))]
+    consumers = [
+        *PLATFORM_CONSUMERS,
+        *(c for name in participants for c in participant_consumers(name, ack_wait_seconds)),
+    ]
     for consumer in consumers:
         await _ensure_consumer(link, consumer)
 
@@ -113,5 +116,3 @@ async def api(link: Link, subject: str, body: dict[str, Any] | None = None) -> d
     if answer.get("error", {}).get("err_code") in (10039, 10076):
         raise ServerUnfit(f"JetStream is not enabled for this account: {answer['error'].get('description')}.")
     return answer
-
-

@@ -12,7 +12,9 @@ from .facts import Answer, Cancel, Fact, Start
 from .graph import Definition
 
 
-def accept(definition: Definition, address: FactAddress, message: bytes, subject: str, sequence: int, at_ns: int) -> Fact:
+def accept(
+    definition: Definition, address: FactAddress, message: bytes, subject: str, sequence: int, at_ns: int
+) -> Fact:
     """The fact in a message of EVENTS.
 
     Args:
@@ -64,5 +66,3 @@ def _sequence(envelope: Envelope) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         raise Forged("an answer names the sequence of its command", subject=envelope.id)
     return int(text)
-
-

@@ -101,5 +101,3 @@ class Cache:
         waiting, case.waiting = case.waiting, []
         for go_on in waiting:
             go_on()
-
-

@@ -24,7 +24,8 @@ def check_saga(saga: Saga[Any]) -> None:
     """Refuse a saga whose own settings are unsound."""
     where = f"saga {saga.name!r}"
     _require_token(saga.name, where)
-    if not (isinstance(saga.start, type) and issubclass(saga.start, Event)):
+    start: Any = saga.start
+    if not (isinstance(start, type) and issubclass(start, Event)):
         raise DefinitionError(f"{where} must start with an Event class, not {saga.start!r}.")
     if saga.version < 1:
         raise DefinitionError(f"{where}: version={saga.version}, but versions count from 1.")

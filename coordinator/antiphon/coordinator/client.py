@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -151,10 +151,7 @@ class Antiphon:
                 end = await self._read_end(subject)
                 if end is not None:
                     return end
-                waiting = asyncio.ensure_future(told.wait())
-                await asyncio.wait({waiting, self._link.failure}, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
-                waiting.cancel()
-                self._raise_if_failed()
+                await self._link.until(told, LOOK_SECONDS)
         finally:
             self._ends[subject].remove(told)
             if not self._ends[subject]:
@@ -236,7 +233,5 @@ class Antiphon:
 
 
 def _encode(subject: str, type_: str, payload: msgspec.Struct) -> bytes:
-    envelope = Envelope(
-        id=subject, source=CLIENT, type=type_, time=datetime.now(timezone.utc), data=pack(payload)
-    )
+    envelope = Envelope(id=subject, source=CLIENT, type=type_, time=datetime.now(UTC), data=pack(payload))
     return encode(envelope)

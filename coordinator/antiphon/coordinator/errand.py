@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from msgspec.structs import replace
 
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.killpoints import reached
@@ -205,5 +204,3 @@ class _Writes:
             self._failed = True
             self._coordinator.cache.forget(self._key)
             self._errand.not_stored(outcome)
-
-

@@ -74,7 +74,9 @@ class History(msgspec.Struct, frozen=True):
         if self.fault:
             return self.fault
         patience = self.definition.backoff.attempts
-        tired = [f"{n} (tried {s.undo_attempts} times: {s.reason})" for n, s in self.steps.items() if is_tired(s, patience)]
+        tired = [
+            f"{n} (tried {s.undo_attempts} times: {s.reason})" for n, s in self.steps.items() if is_tired(s, patience)
+        ]
         return f"compensation keeps failing: {', '.join(tired)}" if tired else ""
 
 
@@ -242,5 +244,3 @@ def wait_ns(backoff: Retry, key: SagaKey, step: str, attempt: int) -> int:
     """
     seed = hashlib.sha256(f"{key}/{step}/{attempt}".encode()).digest()
     return round(backoff.wait_seconds(attempt, int.from_bytes(seed[:8]) / 2**64) * 1e9) + 1
-
-

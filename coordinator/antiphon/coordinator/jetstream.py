@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from antiphon.contracts import wire
 from antiphon.contracts.errors import Ambiguous
@@ -67,7 +67,7 @@ class JetStreamStore:
 
     def now(self) -> datetime:
         """The wall clock."""
-        return datetime.now(timezone.utc)
+        return datetime.now(UTC)
 
     def later(self, delay_seconds: float, call: Callable[[], None]) -> None:
         """Call from the event loop."""

@@ -88,7 +88,7 @@ def _entries(
 
 
 def _timer(before: History, after: History, fact: Fact, may_be_gone: bool, time: datetime) -> Timer | None:
-    """The timer, where it must be set: something is due earlier than before, or the old one has fired or may be lost."""
+    """The timer, where it must be set: something is due earlier than before, or the old one may be gone."""
     if before.start is not None and not after.turned and not may_be_gone:
         return None  # on its way forward a saga waits for its deadline, and that does not move
     due, previous = dues(after), dues(before)

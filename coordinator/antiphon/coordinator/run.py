@@ -50,9 +50,7 @@ class Coordinator:
             definition = self._definition(address.saga, delivery)
             if definition is None:
                 return
-            fact = accept(
-                definition, address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns
-            )
+            fact = accept(definition, address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns)
         except Unusable as error:
             self.park(delivery, parked_kind(error), str(error))
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from antiphon.contracts.messages import Command, Compensation, Event
 from antiphon.contracts.retry import Retry
@@ -25,7 +25,7 @@ COMPENSATION_RETRY: Final = Retry(attempts=3)
 """How often a participant tries one compensation command before it hands the matter back to the coordinator."""
 
 COMPENSATION_BACKOFF: Final = Retry(attempts=10, first_seconds=1, factor=2, cap_seconds=900)
-"""How far apart the coordinator sends compensations again, for ever; after `attempts` of them the saga is parked too."""
+"""How far apart the coordinator sends compensations again, for ever; after `attempts` the saga is parked too."""
 
 
 class State(Generic[S]):
@@ -39,8 +39,7 @@ class State(Generic[S]):
     @property
     def start(self) -> S:
         """The event the saga began with."""
-        start: Any = self._history.start
-        return start
+        return cast(S, self._history.start)
 
     @property
     def reason(self) -> str:
@@ -58,10 +57,10 @@ class State(Generic[S]):
         Raises:
             LookupError: the step is not done; name it in `after`.
         """
-        reply: Any = self._history.steps[step.name].reply
+        reply = self._history.steps[step.name].reply
         if reply is None:
             raise LookupError(f"step {step.name} has no reply yet; name it in `after`")
-        return reply
+        return cast(R, reply)
 
 
 class Step(Generic[C_co]):
@@ -76,7 +75,9 @@ class Step(Generic[C_co]):
         self.undo_make: Callable[[State[Any]], Any] | None = None
         self.undo_command: type[Compensation[Any]] | None = None
 
-    def compensation(self: Step[C], make: Callable[[State[S]], Compensation[C]]) -> Callable[[State[S]], Compensation[C]]:
+    def compensation(
+        self: Step[C], make: Callable[[State[S]], Compensation[C]]
+    ) -> Callable[[State[S]], Compensation[C]]:
         """Decorate the function that makes the command which undoes this step's effect.
 
         It is sent when the saga is compensated and this step is done, or may have happened.

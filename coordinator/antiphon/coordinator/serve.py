@@ -60,7 +60,7 @@ async def serve(
         # What is loaded by now lives as long as the process; the collector need not walk it again and again.
         gc.freeze()
         log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
-        await _until_told(link)
+        await link.until(told_to_stop())
         await _drain(pulls)
         log.info("coordinator.drained")
     finally:
@@ -87,17 +87,13 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     ]
 
 
-async def _until_told(link: Link) -> None:
-    """Wait for a signal, or raise why the link is of no more use."""
+def told_to_stop() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    waiting = asyncio.ensure_future(told.wait())
-    await asyncio.wait({waiting, link.failure}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if link.failure.done():
-        raise link.failure.result()
+    return told
 
 
 async def _drain(pulls: list[Pull]) -> None:

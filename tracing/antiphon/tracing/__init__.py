@@ -1,0 +1,1 @@
+"""Logs that say which saga they are about. Traces, computed from journals, will live here."""
