@@ -1,0 +1,229 @@
+"""The platform in memory, under virtual time: the streams, the timers and the consumers, as the server behaves.
+
+Every answer is a callback that the next turn delivers, so that runs are the same every time. Tests bend the weather by
+overriding what a `MemoryStore` is asked: reads may lag, answers may be lost. The conformance suite holds it to what the
+real server does.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from antiphon.contracts import wire
+from antiphon.contracts.errors import Ambiguous, Conflict
+from antiphon.contracts.messages import CLIENT
+from antiphon.contracts.parked import Parked
+from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Consumer
+from antiphon.contracts.wire import SagaKey
+from antiphon.link.outcomes import AlreadyStored, Outcome
+from antiphon.link.reading import StoredMessage
+
+from .journal import Draft
+from .ports import Delivered, Pages
+
+BEGINNING_NS = 1_750_000_000_000_000_000
+"""When virtual time begins: some day in June 2025."""
+
+NANO = 1_000_000_000
+
+
+T = TypeVar("T")
+
+
+class MemoryPlatform:
+    """Streams, timers and consumers, and the clock they share."""
+
+    def __init__(self) -> None:
+        self.now_ns = BEGINNING_NS
+        self.streams: dict[str, list[StoredMessage]] = {SAGA: [], EVENTS: [], PARKED: []}
+        self.schedules: dict[SagaKey, tuple[int, bytes]] = {}
+        self._sequences = dict.fromkeys(self.streams, 0)
+        self._consumers: dict[str, MemoryConsumer] = {}
+        self._calls: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def later_ns(self, delay_ns: int, call: Callable[[], None]) -> None:
+        """Call after a delay; calls due at the same time are made in the order they were asked for."""
+        heapq.heappush(self._calls, (self.now_ns + max(0, delay_ns), next(self._order), call))
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Let time pass, and everything happen that happens by then."""
+        end_ns = self.now_ns + round(seconds * NANO)
+        while self._calls and self._calls[0][0] <= end_ns:
+            due_ns, _, call = heapq.heappop(self._calls)
+            self.now_ns = max(self.now_ns, due_ns)
+            call()
+        self.now_ns = end_ns
+
+    # --- streams ------------------------------------------------------------------------------------------------------
+
+    def store(self, stream: str, subject: str, data: bytes) -> Outcome:
+        """Store a message; EVENTS takes one a subject."""
+        if stream == EVENTS and self.last(EVENTS, subject):
+            return AlreadyStored("maximum messages per subject exceeded")
+        self._sequences[stream] += 1
+        message = StoredMessage(subject, self._sequences[stream], self.now_ns, data)
+        self.streams[stream].append(message)
+        for consumer in list(self._consumers.values()):
+            consumer.offer(stream, message)
+        return message.sequence
+
+    def last(self, stream: str, subject_filter: str) -> int:
+        """The sequence of the last message that matches, 0 if there is none."""
+        found = (m.sequence for m in reversed(self.streams[stream]) if matches(subject_filter, m.subject))
+        return next(found, 0)
+
+    def read(self, stream: str, filters: list[str]) -> list[StoredMessage]:
+        """The last message of every subject that matches, in stream order."""
+        found = {m.subject: m for m in self.streams[stream] if any(matches(f, m.subject) for f in filters)}
+        return sorted(found.values(), key=lambda message: message.sequence)
+
+    def schedule(self, key: SagaKey, due_ns: int, body: bytes) -> None:
+        """Set the saga's timer in place of the one it may have."""
+        armed = self.schedules[key] = (due_ns, body)
+
+        def fire() -> None:
+            if self.schedules.get(key) is armed:
+                del self.schedules[key]
+                self.store(SAGA, wire.fired_subject(key), body)
+
+        self.later_ns(due_ns - self.now_ns, fire)
+
+    # --- consumers ----------------------------------------------------------------------------------------------------
+
+    def consume(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None:
+        """Share a durable consumer: its messages go to its handlers in turn."""
+        found = self._consumers.get(consumer.name)
+        if found is None:
+            found = self._consumers[consumer.name] = MemoryConsumer(self, consumer)
+            found.handlers.append(handle)
+            for message in self.streams[consumer.stream]:
+                found.offer(consumer.stream, message)
+        else:
+            found.handlers.append(handle)
+
+    def leave(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None:
+        """Share it no more, as a process that died; what it held is delivered to others after the ack wait."""
+        self._consumers[consumer.name].handlers.remove(handle)
+
+    def pending(self, consumer: Consumer) -> int:
+        """How many of its messages are not acked yet."""
+        return len(self._consumers[consumer.name].pending)
+
+
+class MemoryConsumer:
+    """A durable consumer: delivers until it is acked, again after each ack wait."""
+
+    def __init__(self, platform: MemoryPlatform, consumer: Consumer) -> None:
+        self.platform, self.consumer = platform, consumer
+        self.handlers: list[Callable[[Delivered], None]] = []
+        self.pending: dict[int, int] = {}
+        """Sequences that are not acked, with the number of their deliveries."""
+        self._turn = 0
+
+    def offer(self, stream: str, message: StoredMessage) -> None:
+        """Take a stored message on, if it is one of this consumer's."""
+        if stream == self.consumer.stream and any(matches(f, message.subject) for f in self.consumer.filters):
+            self.pending[message.sequence] = 0
+            self.deliver_after(0, message, 0)
+
+    def deliver_after(self, delay_ns: int, message: StoredMessage, deliveries: int) -> None:
+        """Deliver after a delay, unless it was acked or delivered by then."""
+
+        def deliver() -> None:
+            if self.pending.get(message.sequence) != deliveries:
+                return
+            if not self.handlers:
+                self.deliver_after(NANO, message, deliveries)
+                return
+            self.pending[message.sequence] = deliveries + 1
+            self.deliver_after(round(self.consumer.ack_wait_seconds * NANO), message, deliveries + 1)
+            self._turn += 1
+            self.handlers[self._turn % len(self.handlers)](MemoryDelivery(self, message, deliveries + 1))
+
+        self.platform.later_ns(delay_ns, deliver)
+
+
+class MemoryDelivery:
+    """One delivery of a message; see `Delivered`."""
+
+    def __init__(self, consumer: MemoryConsumer, message: StoredMessage, deliveries: int) -> None:
+        self._consumer, self._message = consumer, message
+        self.stream, self.subject, self.data = consumer.consumer.stream, message.subject, message.data
+        self.sequence, self.stored_ns, self.deliveries = message.sequence, message.stored_ns, deliveries
+
+    def ack(self) -> None:
+        """Done, whoever holds it now."""
+        self._consumer.pending.pop(self.sequence, None)
+
+    def hand_back(self, delay_seconds: float = 0.0) -> None:
+        """Deliver again after the delay, instead of after the ack wait."""
+        self._consumer.deliver_after(round(delay_seconds * NANO), self._message, self.deliveries)
+
+
+class MemoryStore:
+    """What one coordinator sees of a `MemoryPlatform`; the port `Store`."""
+
+    def __init__(self, platform: MemoryPlatform) -> None:
+        self.platform = platform
+
+    def append(
+        self, key: SagaKey, draft: Draft, last_sequence: int, unschedule: bool, then: Callable[[Outcome], None]
+    ) -> None:
+        """Append under the journal's guard."""
+        if self.platform.last(SAGA, wire.journal_filter(key)) != last_sequence:
+            self._answer(then, Conflict("wrong last sequence"))
+            return
+        if unschedule:
+            self.platform.schedules.pop(key, None)
+        self._answer(then, self.platform.store(SAGA, draft.subject, draft.data))
+
+    def arm(self, key: SagaKey, due_ns: int, body: bytes, first: bool, then: Callable[[Outcome], None]) -> None:
+        """Set the timer, and keep its message in the stream as the server does until it fires."""
+        if first and key in self.platform.schedules:
+            self._answer(then, Conflict("wrong last sequence"))
+            return
+        self.platform.schedule(key, due_ns, body)
+        self._answer(then, self.platform.store(SAGA, wire.timer_subject(key), body))
+
+    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
+        """Read both streams as they are now."""
+        events = [wire.events_filter(key, source) for source in (CLIENT, *sources)]
+        pages = Pages(self.platform.read(SAGA, [wire.journal_filter(key)]), self.platform.read(EVENTS, events))
+        self._answer(then, pages)
+
+    def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
+        """Look for the outcomes."""
+        self._answer(then, {key for key in keys if self.platform.last(SAGA, wire.end_subject(key))})
+
+    def park(self, parked: Parked, then: Callable[[Outcome], None]) -> None:
+        """Store in PARKED."""
+        self._answer(then, self.platform.store(PARKED, parked.destination, parked.encode()))
+
+    def now(self) -> datetime:
+        """Virtual time."""
+        return datetime.fromtimestamp(self.platform.now_ns / NANO, UTC)
+
+    def later(self, delay_seconds: float, call: Callable[[], None]) -> None:
+        """Call after a delay in virtual time."""
+        self.platform.later_ns(round(delay_seconds * NANO), call)
+
+    def _answer(self, then: Callable[[T], None], result: T) -> None:
+        self.platform.later_ns(0, lambda: then(result))
+
+
+def matches(subject_filter: str, subject: str) -> bool:
+    """Whether a subject falls under a filter, where `*` is one token and `>` all that follow."""
+    wanted, tokens = subject_filter.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(tokens) == len(wanted) and all(w in ("*", token) for w, token in zip(wanted, tokens, strict=True))

@@ -1,0 +1,248 @@
+"""What a coordinator may rely on, whichever store it runs over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from antiphon.contracts import SagaKey, wire
+from antiphon.contracts.errors import Conflict
+from antiphon.contracts.parked import Parked
+from antiphon.contracts.platform import Record
+from antiphon.contracts.topology import PLATFORM_CONSUMERS
+from antiphon.coordinator.journal import Draft
+from antiphon.coordinator.ports import Delivered, Pages
+from antiphon.link.outcomes import AlreadyStored, Outcome
+from tests.conformance.world import World, answer_of, append, appended, fresh_key
+
+COORDINATOR, TIMERS, _ = PLATFORM_CONSUMERS
+SECOND = 1_000_000_000
+
+
+async def arm(world: World, key: SagaKey, due_ns: int, body: bytes = b"due", first: bool = False) -> Outcome:
+    return await answer_of(world, lambda then: world.store.arm(key, due_ns, body, first, then))
+
+
+async def read(world: World, key: SagaKey, *sources: str) -> Pages:
+    pages = await answer_of(world, lambda then: world.store.read(key, sources, then))
+    assert isinstance(pages, Pages)
+    return pages
+
+
+class Inbox:
+    """The deliveries of one saga; those of other tests are acked away."""
+
+    def __init__(self, *keys: SagaKey) -> None:
+        self.paths = tuple(f".{key.path}." for key in keys)
+        self.got: list[Delivered] = []
+
+    def take(self, delivery: Delivered) -> None:
+        if any(path in delivery.subject for path in self.paths):
+            self.got.append(delivery)
+        else:
+            delivery.ack()
+
+
+async def test_a_journal_begins_once(world: World) -> None:
+    key = fresh_key()
+    assert isinstance(await append(world, key, "a", 0), int)
+    assert isinstance(await append(world, key, "b", 0), Conflict)
+
+
+async def test_an_entry_is_appended_only_behind_the_one_its_writer_saw(world: World) -> None:
+    key = fresh_key()
+    first = await appended(world, key, "a", 0)
+    second = await appended(world, key, "b", first)
+    assert second > first
+    for stale in (0, first, second + 1):
+        assert isinstance(await append(world, key, "c", stale), Conflict)
+    assert isinstance(await append(world, key, "c", second), int)
+
+
+async def test_of_two_writers_at_once_one_is_first(world: World) -> None:
+    key = fresh_key()
+    guard = await appended(world, key, "a", 0)
+    outcomes: list[Outcome] = []
+    for name in ("left", "right", "middle"):
+        draft = Draft(wire.record_subject(key, name), b"", "", Record())
+        world.store.append(key, draft, guard, False, outcomes.append)
+    await world.until(lambda: len(outcomes) == 3)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Conflict", "int"]
+
+
+async def test_neither_other_sagas_nor_timers_disturb_a_guard(world: World) -> None:
+    key, other = fresh_key(), fresh_key()
+    guard = await appended(world, key, "a", 0)
+    await appended(world, other, "a", 0)
+    await arm(world, key, world.now_ns() + 3600 * SECOND)
+    assert isinstance(await append(world, key, "b", guard), int)
+
+
+async def test_the_first_timer_is_set_once(world: World) -> None:
+    key = fresh_key()
+    due_ns = world.now_ns() + 3600 * SECOND
+    assert isinstance(await arm(world, key, due_ns, first=True), int)
+    assert isinstance(await arm(world, key, due_ns + SECOND, first=True), Conflict)
+    assert isinstance(await arm(world, key, due_ns + SECOND), int)
+
+
+async def test_a_timer_fires_once_and_not_early(world: World) -> None:
+    key = fresh_key()
+    inbox = Inbox(key)
+    await world.consume(TIMERS, inbox.take)
+    due_ns = world.now_ns() + SECOND // 2
+    await arm(world, key, due_ns, b"what is due", first=True)
+    await world.until(lambda: inbox.got)
+    fired = inbox.got[0]
+    assert fired.stored_ns >= due_ns
+    assert (fired.subject, fired.data) == (wire.fired_subject(key), b"what is due")
+    assert wire.parse_fired(fired.subject) == key
+    fired.ack()
+
+
+async def test_a_timer_that_fired_leaves_the_place_of_the_first_free(world: World) -> None:
+    key = fresh_key()
+    inbox = Inbox(key)
+    await world.consume(TIMERS, inbox.take)
+    await arm(world, key, world.now_ns() + SECOND // 10, first=True)
+    await world.until(lambda: inbox.got)
+    assert isinstance(await arm(world, key, world.now_ns() + 3600 * SECOND, first=True), int)
+
+
+async def test_a_timer_set_anew_replaces_the_one_before(world: World) -> None:
+    key = fresh_key()
+    inbox = Inbox(key)
+    await world.consume(TIMERS, inbox.take)
+    await arm(world, key, world.now_ns() + 3600 * SECOND, b"late")
+    await arm(world, key, world.now_ns() + SECOND // 5, b"early")
+    await world.until(lambda: inbox.got)
+    assert [delivery.data for delivery in inbox.got] == [b"early"]
+
+
+async def test_the_end_cancels_the_timer(world: World) -> None:
+    key, later = fresh_key(), fresh_key()
+    inbox = Inbox(key, later)
+    await world.consume(TIMERS, inbox.take)
+    guard = await appended(world, key, "a", 0)
+    await arm(world, key, world.now_ns() + SECOND)
+    assert isinstance(await append(world, key, "end", guard, unschedule=True), int)
+    await arm(world, later, world.now_ns() + 2 * SECOND)
+    await world.until(lambda: inbox.got)
+    assert [wire.parse_fired(delivery.subject) for delivery in inbox.got] == [later]
+
+
+async def test_an_end_that_loses_against_another_writer_leaves_the_timer_alone(world: World) -> None:
+    key = fresh_key()
+    inbox = Inbox(key)
+    await world.consume(TIMERS, inbox.take)
+    await appended(world, key, "a", 0)
+    await arm(world, key, world.now_ns() + SECOND // 2)
+    assert isinstance(await append(world, key, "end", 0, unschedule=True), Conflict)
+    await world.until(lambda: inbox.got)
+
+
+async def test_which_sagas_have_ended(world: World) -> None:
+    ended, open_, unknown = fresh_key(), fresh_key(), fresh_key()
+    await append(world, ended, "end", await appended(world, ended, "a", 0))
+    await appended(world, open_, "a", 0)
+    keys = [ended, open_, unknown]
+    assert await answer_of(world, lambda then: world.store.ended(keys, then)) == {ended}
+    assert await answer_of(world, lambda then: world.store.ended([unknown], then)) == set()
+
+
+async def test_a_read_returns_the_whole_journal_in_order(world: World) -> None:
+    key = fresh_key()
+    guard = 0
+    for number in range(30):
+        guard = await appended(world, key, f"n{number}", guard)
+    await appended(world, fresh_key(), "other", 0)
+    await arm(world, key, world.now_ns() + 3600 * SECOND)
+    entries = (await read(world, key)).entries
+    assert [entry.data for entry in entries] == [f"n{number}".encode() for number in range(30)]
+    assert entries[-1].sequence == guard
+    assert entries[0].subject == wire.record_subject(key, "n0")
+    assert abs(entries[0].stored_ns - world.now_ns()) < 60 * SECOND
+
+
+async def test_a_read_returns_the_events_of_the_sources_it_names_and_of_clients(world: World) -> None:
+    key = fresh_key()
+    written = [
+        wire.event_subject(key.path, "hotel", "hotel-booked", "book_room", 1),
+        wire.start_subject(key),
+        wire.event_subject(key.path, "stranger", "noise", "book_room", 1),
+        wire.event_subject(key.path, "airline", "airline-booked", "book_seat", 1),
+    ]
+    for subject in written:
+        await world.put(subject, b"x")
+    events = (await read(world, key, "hotel", "airline")).events
+    assert [event.subject for event in events] == [written[0], written[1], written[3]]
+
+
+async def test_a_saga_nobody_started_is_empty(world: World) -> None:
+    assert await read(world, fresh_key(), "hotel") == Pages([], [])
+
+
+async def test_events_take_one_message_a_subject(world: World) -> None:
+    key = fresh_key()
+    assert isinstance(await world.put(wire.start_subject(key), b"first"), int)
+    assert isinstance(await world.put(wire.start_subject(key), b"second"), AlreadyStored)
+    assert [event.data for event in (await read(world, key)).events] == [b"first"]
+
+
+async def test_parked_takes_many_messages_of_one_kind(world: World) -> None:
+    for number in (1, 2):
+        parked = Parked(
+            kind="forged",
+            reason="r",
+            noticed_by="coordinator",
+            stream="EVENTS",
+            sequence=number,
+            subject="evt",
+            data=b"\x00",
+        )
+
+        def park(then: Callable[[Outcome], None], parked: Parked = parked) -> None:
+            world.store.park(parked, then)
+
+        assert isinstance(await answer_of(world, park), int)
+
+
+async def test_a_delivery_says_where_the_message_is_stored(world: World) -> None:
+    key = fresh_key()
+    inbox = Inbox(key)
+    sequence = await world.put(wire.start_subject(key), b"x")
+    await world.consume(COORDINATOR, inbox.take)
+    await world.until(lambda: inbox.got)
+    got = inbox.got[0]
+    assert (got.stream, got.subject, got.data, got.deliveries) == ("EVENTS", wire.start_subject(key), b"x", 1)
+    assert got.sequence == sequence
+    assert got.stored_ns == (await read(world, key)).events[0].stored_ns
+    got.ack()
+
+
+async def test_what_is_handed_back_comes_again_after_the_delay(world: World) -> None:
+    key = fresh_key()
+    inbox = Inbox(key)
+    await world.consume(COORDINATOR, inbox.take)
+    await world.put(wire.start_subject(key), b"x")
+    await world.until(lambda: inbox.got)
+    handed_back_ns = world.now_ns()
+    inbox.got[0].hand_back(0.5)
+    await world.until(lambda: len(inbox.got) == 2)
+    assert world.now_ns() - handed_back_ns >= SECOND // 2
+    assert inbox.got[1].deliveries == 2
+    inbox.got[1].ack()
+
+
+async def test_what_is_not_acked_comes_again_after_the_ack_wait_and_what_is_does_not(world: World) -> None:
+    lost, kept = fresh_key(), fresh_key()
+    inbox = Inbox(lost, kept)
+    await world.consume(COORDINATOR, inbox.take)
+    await world.put(wire.start_subject(lost), b"x")
+    await world.put(wire.start_subject(kept), b"x")
+    await world.until(lambda: len(inbox.got) == 2)
+    held_ns = world.now_ns()
+    next(d for d in inbox.got if d.subject == wire.start_subject(kept)).ack()
+    await world.until(lambda: len(inbox.got) == 3)
+    assert world.now_ns() - held_ns >= (COORDINATOR.ack_wait_seconds - 1) * SECOND
+    assert (inbox.got[2].subject, inbox.got[2].deliveries) == (wire.start_subject(lost), 2)
+    inbox.got[2].ack()
