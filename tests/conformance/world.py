@@ -11,8 +11,8 @@ from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.platform import Record
 from antiphon.contracts.topology import EVENTS, Consumer
-from antiphon.coordinator.journal import Draft
 from antiphon.coordinator.jetstream import JetStreamStore
+from antiphon.coordinator.journal import Draft
 from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.ports import Delivered, Store
 from antiphon.link import Link

@@ -10,7 +10,7 @@ from antiphon.contracts.wire import SagaKey, parse_fact, rfc3339
 from antiphon.link.reading import StoredMessage
 
 from .accept import accept
-from .facts import Fact
+from .facts import Fact, Start
 from .graph import Definition
 from .history import Entry, History, begin, fold
 from .journal import read_entry
@@ -22,7 +22,8 @@ class OtherDefinition(AntiphonError):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A saga as it was read: its history, and the facts its journal does not name yet, in stream order."""
+    """A saga as it was read: its history, and the facts its journal does not name yet, in stream order
+    but for the start, which comes first."""
 
     history: History
     unnamed: list[Fact]
@@ -42,6 +43,8 @@ def found(key: SagaKey, definition: Definition, pages: Pages) -> Found:
     facts = _facts(definition, pages.events)
     history = fold(begin(key, definition), entries, facts)
     unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named]
+    # The start first, even if a cancel was stored before it: nothing else opens a journal.
+    unnamed.sort(key=lambda fact: not isinstance(fact, Start))
     touched = max((message.stored_ns for message in (*pages.entries, *pages.events)), default=0)
     return Found(history, unnamed, touched)
 

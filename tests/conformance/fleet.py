@@ -1,0 +1,155 @@
+"""Coordinators, participants and the weather over a platform in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from antiphon.contracts import SagaKey, wire
+from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.topology import (
+    EVENTS,
+    PARKED,
+    PLATFORM_CONSUMERS,
+    SAGA,
+    Consumer,
+    participant_consumers,
+)
+from antiphon.coordinator.facts import Send
+from antiphon.coordinator.history import Entry, History
+from antiphon.coordinator.journal import Draft, read_entry
+from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
+from antiphon.coordinator.ports import Delivered, Pages
+from antiphon.coordinator.run import Coordinator
+from antiphon.coordinator.saga import Saga
+from antiphon.coordinator.stored import found
+from antiphon.link.outcomes import Outcome
+from tests.support.raw_worker import Play, answer_message, start_message, willing
+from tests.support.trip import ASKED, PARTICIPANTS, TRIP
+
+COORDINATOR, TIMERS, SWEEPER = PLATFORM_CONSUMERS
+KEY = SagaKey.of("trip", "t1")
+
+
+class StormyStore(MemoryStore):
+    """A store whose weather a test decides."""
+
+    def __init__(self, platform: MemoryPlatform) -> None:
+        super().__init__(platform)
+        self.lag = 0
+        """How many of the next reads of a journal miss its last entry."""
+        self.lost_answers = 0
+        """How many of the next appends are stored and never confirmed."""
+        self.lost_writes = 0
+        """How many of the next appends are neither stored nor confirmed."""
+        self.rivals = 0
+        """How many of the next appends find that somebody else was first."""
+        self.reads = 0
+        self.appends = 0
+
+    def append(
+        self, key: SagaKey, draft: Draft, last_sequence: int, unschedule: bool, then: Callable[[Outcome], None]
+    ) -> None:
+        self.appends += 1
+        if self.rivals:
+            self.rivals -= 1
+            last_sequence = -1
+        if self.lost_writes:
+            self.lost_writes -= 1
+            self.later(5.0, lambda: then(Ambiguous("no answer")))
+        elif self.lost_answers:
+            self.lost_answers -= 1
+            super().append(key, draft, last_sequence, unschedule, lambda outcome: None)
+            self.later(5.0, lambda: then(Ambiguous("no answer")))
+        else:
+            super().append(key, draft, last_sequence, unschedule, then)
+
+    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
+        self.reads += 1
+
+        def age(pages: Pages | Ambiguous) -> None:
+            if self.lag and isinstance(pages, Pages):
+                self.lag -= 1
+                pages = Pages(pages.entries[:-1], pages.events)
+            then(pages)
+
+        super().read(key, sources, age)
+
+
+class Fleet:
+    """Any number of coordinators that share the platform's consumers."""
+
+    def __init__(self, coordinators: int = 1, saga: Saga[Any] = TRIP, play: Play = willing) -> None:
+        self.platform = MemoryPlatform()
+        self.definition, self.play = saga.definition, play
+        self.stores = [StormyStore(self.platform) for _ in range(coordinators)]
+        self.coordinators = [Coordinator(store, [self.definition]) for store in self.stores]
+        for coordinator in self.coordinators:
+            self.join(coordinator)
+        for name in PARTICIPANTS:
+            for consumer in participant_consumers(name):
+                self.platform.consume(consumer, self.answer)
+
+    def join(self, coordinator: Coordinator) -> None:
+        self.platform.consume(COORDINATOR, coordinator.on_fact)
+        self.platform.consume(TIMERS, coordinator.on_fired)
+        self.platform.consume(SWEEPER, coordinator.on_start_to_watch)
+
+    def answer(self, delivery: Delivered) -> None:
+        """Play the participant."""
+        command = wire.parse_command(delivery.subject)
+        kind = self.play(command)
+        if kind is not None:
+            self.put(*answer_message(command, delivery.sequence, kind, self.definition))
+            delivery.ack()
+
+    def start(self, key: SagaKey = KEY) -> SagaKey:
+        self.put(*start_message(key, ASKED))
+        return key
+
+    def put(self, subject: str, data: bytes) -> Outcome:
+        return self.platform.store(EVENTS, subject, data)
+
+    def deliver_again(self, subject: str, consumer: Consumer = COORDINATOR) -> None:
+        """Have every coordinator handle a stored event once more, at once."""
+        message = next(m for m in self.platform.streams[EVENTS] if m.subject == subject)
+        for coordinator in self.coordinators:
+            coordinator.on_fact(Again(message.subject, message.data, message.sequence, message.stored_ns))
+
+    def run(self, seconds: float = 1.0) -> None:
+        self.platform.run(seconds)
+
+    def entries(self, key: SagaKey = KEY) -> list[Entry]:
+        stored = self.platform.read(SAGA, [wire.journal_filter(key)])
+        return [read_entry(message.subject, message.sequence, message.data) for message in stored]
+
+    def history(self, key: SagaKey = KEY) -> History:
+        events = self.platform.read(EVENTS, [f"evt.{key.path}.>"])
+        return found(key, self.definition, Pages(self.platform.read(SAGA, [wire.journal_filter(key)]), events)).history
+
+    def state(self, key: SagaKey = KEY) -> str:
+        return self.history(key).state
+
+    def sends(self, key: SagaKey = KEY) -> list[tuple[str, str, int]]:
+        whats = [entry.what for entry in self.entries(key)]
+        return [(what.step, what.direction, what.attempt) for what in whats if isinstance(what, Send)]
+
+    def parked(self) -> list[bytes]:
+        return [message.data for message in self.platform.streams[PARKED]]
+
+
+class Again:
+    """A delivery that a test makes up; nobody waits for its ack."""
+
+    stream = EVENTS
+
+    def __init__(self, subject: str, data: bytes, sequence: int, stored_ns: int) -> None:
+        self.subject, self.data, self.sequence, self.stored_ns = subject, data, sequence, stored_ns
+        self.deliveries = 2
+        self.verdicts: list[str] = []
+
+    def ack(self) -> None:
+        self.verdicts.append("ack")
+
+    def hand_back(self, delay_seconds: float = 0.0) -> None:
+        self.verdicts.append("back")

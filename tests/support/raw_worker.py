@@ -1,0 +1,88 @@
+"""Participants of the trip, played over a raw link: as small as a program in another language could be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from antiphon.contracts import SagaKey, wire
+from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.messages import AnswerKind, Event, Refusal, Undone
+from antiphon.contracts.topology import participant_consumers
+from antiphon.coordinator.graph import Definition
+from antiphon.link import Delivery, Link
+from antiphon.link.outcomes import AlreadyStored, Outcome
+from tests.support.trip import ASKED, PARTICIPANTS, REPLIES, TRIP
+
+Play = Callable[[wire.CommandAddress], AnswerKind | None]
+"""How a command is answered; None leaves it without an answer."""
+
+
+def willing(command: wire.CommandAddress) -> AnswerKind | None:
+    """Everything succeeds."""
+    return "done"
+
+
+def start_message(key: SagaKey, event: Event = ASKED) -> tuple[str, bytes]:
+    """What a client stores to begin a saga."""
+    subject = wire.start_subject(key)
+    return subject, _envelope(subject, "client", event.__contract__.type, event)
+
+
+def answer_message(
+    command: wire.CommandAddress, sequence: int, kind: AnswerKind, definition: Definition = TRIP.definition
+) -> tuple[str, bytes]:
+    """What a participant stores to answer a command that SAGA holds at `sequence`."""
+    token, expected = next(
+        (token, expected)
+        for (step, token), expected in definition.answers.items()
+        if (step, expected.direction, expected.kind) == (command.step, command.direction, kind)
+    )
+    payload: msgspec.Struct = Refusal(reason=f"{kind} it was")
+    if kind == "done":
+        payload = REPLIES[command.step] if command.direction == "do" else Undone(found=True)
+    subject = wire.event_subject(command.saga.path, command.participant, token, command.step, command.attempt)
+    return subject, _envelope(subject, command.participant, expected.type, payload, str(sequence))
+
+
+def _envelope(subject: str, source: str, type_: str, payload: msgspec.Struct, command: str = "") -> bytes:
+    time = datetime.now(UTC)
+    return encode(Envelope(id=subject, source=source, type=type_, time=time, data=pack(payload), command=command))
+
+
+class RawWorker:
+    """All participants of the trip over one link; counts how often each command was acted on."""
+
+    def __init__(self, link: Link, play: Play = willing) -> None:
+        self.link, self.play = link, play
+        self.acted: Counter[wire.CommandAddress] = Counter()
+
+    async def begin(self) -> None:
+        """Pull the commands of every participant, in both directions."""
+        for name in PARTICIPANTS:
+            for consumer in participant_consumers(name):
+                await self.link.pull(consumer.stream, consumer.name, 20, self._on_command)
+
+    def steps(self, key: SagaKey, direction: wire.Direction = "do") -> list[str]:
+        """What was acted on for a saga, in this order."""
+        return [c.step for c in self.acted if c.saga == key and c.direction == direction]
+
+    def _on_command(self, delivery: Delivery) -> None:
+        command = wire.parse_command(delivery.subject)
+        kind = self.play(command)
+        if kind is None:
+            delivery.drop()
+            return
+        self.acted[command] += 1
+
+        def settle(outcome: Outcome) -> None:
+            if isinstance(outcome, int | AlreadyStored):
+                delivery.ack()
+            else:
+                delivery.hand_back(0.2)
+
+        subject, data = answer_message(command, delivery.sequence, kind)
+        self.link.publish(subject, data, "", settle)
