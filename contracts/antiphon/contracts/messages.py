@@ -126,12 +126,13 @@ def _declare(cls: Any, name: str, version: int, owner: str) -> None:
         raise DefinitionError(
             f"{cls.__name__} has no name on the wire. Add one: class {cls.__name__}(..., name='inventory.reserved')."
         )
-    if issubclass(cls, Event):
+    kind: type = cls
+    if issubclass(kind, Event):
         cls.__contract__ = _contract(cls, name, version, owner or CLIENT)
-    elif issubclass(cls, Command):
+    elif issubclass(kind, Command):
         cls.__reply__ = _argument(cls, Command, Event, "Command[InventoryReserved]")
         cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__reply__))
-    elif issubclass(cls, Compensation):
+    elif issubclass(kind, Compensation):
         cls.__undoes__ = _argument(cls, Compensation, Command, "Compensation[ReserveInventory]")
         cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__undoes__))
 

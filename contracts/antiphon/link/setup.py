@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -88,13 +89,12 @@ def _require_done(answer: dict[str, Any], what: str) -> None:
 
 async def _insist(link: Link, subject: str, body: dict[str, Any]) -> dict[str, Any]:
     """Ask until a young cluster has found its leaders."""
+    answer: dict[str, Any] = {"error": {"code": 503, "description": "no answer"}}
     for _ in range(TRIES_MAX):
-        try:
+        with contextlib.suppress(Ambiguous):
             answer = await api(link, subject, body)
-        except Ambiguous:
-            answer = {"error": {"code": 503, "description": "no answer"}}
         if answer.get("error", {}).get("code", 0) < 500:
-            return answer
+            break
         await asyncio.sleep(WAIT_SECONDS)
     return answer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -96,7 +96,7 @@ class Antiphon:
     @asynccontextmanager
     async def connect(
         cls, servers: str | list[str], *, name: str = "client", credentials: Credentials | None = None
-    ) -> AsyncIterator[Antiphon]:
+    ) -> AsyncGenerator[Antiphon]:
         """Connect for the length of an `async with` block.
 
         Args:

@@ -73,6 +73,7 @@ class Store(Protocol):
 
     def now(self) -> datetime:
         """The time by this process's clock, in UTC."""
+        ...
 
     def later(self, delay_seconds: float, call: Callable[[], None]) -> None:
         """Call after a delay."""
