@@ -23,8 +23,8 @@ from .files import write_private
 HOST: Final = "127.0.0.1"
 
 PORTS: Final = range(20_000, 32_000)
-"""Below the ports a system hands out by itself (32768 and up on Linux): a client that keeps reconnecting to one of those
-while its server is down is, now and then, connected to itself, and then holds the port against the server."""
+"""Below the ports a system hands out by itself (32768 and up on Linux): a client that keeps reconnecting to one of
+those while its server is down is, now and then, connected to itself, and then holds the port against the server."""
 
 READY_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 10.0
@@ -170,7 +170,7 @@ class Server:
         """End it as a crash would."""
         self._end(signal.SIGKILL)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal, such as SIGSTOP."""
         if self.process is not None and self.is_running:
             self.process.send_signal(number)
