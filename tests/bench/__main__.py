@@ -52,8 +52,8 @@ def main() -> None:
     """Measure, and print tables or a profile."""
     options = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     options.add_argument("--quick", action="store_true", help="one short round of each, in half a minute")
-    options.add_argument("--rounds", type=int, default=5, help="how often each system has its turn (default %(default)s)")
-    options.add_argument("--profile", choices=["coordinator", "worker", "client"], help="where this process's time goes")
+    options.add_argument("--rounds", type=int, default=5, help="turns of each system (default %(default)s)")
+    options.add_argument("--profile", choices=["coordinator", "worker", "client"], help="where its time goes")
     options.add_argument("--lines", type=int, default=30, help="how much of the profile (default %(default)s lines)")
     arguments = options.parse_args()
     if arguments.profile:

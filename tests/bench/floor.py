@@ -1,9 +1,9 @@
 """The floor: the tightest loop that carries a saga over JetStream, written by hand, with nothing around it.
 
-A saga of three steps is eight messages: a start, three commands, three answers, an end. All are stored in a file stream,
-each delivery is acked only after what it causes is stored, and whatever the coordinator writes is guarded by the
-sequence of the saga's last entry. There are no retries, no inbox, no timers, no types and no checks: this is the price
-of the messages alone, and what Antiphon costs is measured against it.
+A saga of three steps is eight messages: a start, three commands, three answers, an end. All are in a file stream,
+stream, each delivery is acked only after what it causes is stored, and whatever the coordinator writes is guarded by
+the sequence of the saga's last entry. There are no retries, no inbox, no timers, no types and no checks: this is the
+price of the messages alone, and what Antiphon costs is measured against it.
 
 It reaches deep into nats-py to be a floor. That is no example to follow.
 """
@@ -133,9 +133,9 @@ async def set_up(url: str) -> None:
     await _api(nc, f"STREAM.CREATE.{STREAM}", stream)
     filters = {"coordinator": ["s.*.start", "s.*.evt.*"], **{step: [f"s.*.cmd.{step}"] for step in WORKERS}}
     for durable, subjects in filters.items():
-        config = {"durable_name": durable, "filter_subjects": subjects, "ack_policy": "explicit", "deliver_policy": "all"}
-        limits = {"max_ack_pending": 100_000, "ack_wait": 30_000_000_000}
-        await _api(nc, f"CONSUMER.CREATE.{STREAM}.{durable}", {"stream_name": STREAM, "config": config | limits})
+        what = {"durable_name": durable, "filter_subjects": subjects, "deliver_policy": "all"}
+        how = {"ack_policy": "explicit", "max_ack_pending": 100_000, "ack_wait": 30_000_000_000}
+        await _api(nc, f"CONSUMER.CREATE.{STREAM}.{durable}", {"stream_name": STREAM, "config": what | how})
     await nc.close()
 
 

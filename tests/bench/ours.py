@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Final
 
 from antiphon import link as links
@@ -116,7 +116,7 @@ def start(link: Link, saga_id: str) -> None:
         id=subject,
         source="client",
         type=OrderPlaced.__contract__.type,
-        time=datetime.now(timezone.utc),
+        time=datetime.now(UTC),
         data=pack(PLACED),
     )
     link.publish(subject, encode(envelope), "", require_stored)

@@ -26,8 +26,8 @@ async def serve(system: System, role: str, url: str) -> None:
     """Run a role until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    serving = asyncio.create_task(system.serve(role, url, lambda: print("ready", flush=True)))
-    stopped = asyncio.create_task(stop.wait())
+    serving: asyncio.Future[None] = asyncio.ensure_future(system.serve(role, url, lambda: print("ready", flush=True)))
+    stopped: asyncio.Future[object] = asyncio.ensure_future(stop.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()

@@ -48,9 +48,8 @@ def _speed(sync: str, found: Sequence[Measured]) -> Table:
 
 
 def _cost(sync: str, found: Sequence[Measured]) -> Table:
-    table = _table(
-        f"Cost at {IN_FLIGHT}, sync_interval {sync}", "process", "floor µs CPU a saga", "Antiphon µs", "floor MB", "Antiphon MB"
-    )
+    heads = ("process", "floor µs CPU a saga", "Antiphon µs CPU a saga", "floor MB", "Antiphon MB")
+    table = _table(f"Cost at {IN_FLIGHT}, sync_interval {sync}", *heads)
     for process in ("server", "coordinator", "worker", "client"):
         cpu = [_median(found, system, IN_FLIGHT, _cpu(system, process)) for system in (FLOOR, ANTIPHON)]
         rss = [_median(found, system, IN_FLIGHT, _rss(system, process)) for system in (FLOOR, ANTIPHON)]

@@ -6,7 +6,6 @@ from importlib.resources import files
 import msgspec
 import pytest
 
-from antiphon.order import data
 from antiphon.order.data import load_catalogue, load_customers, load_orders
 
 
@@ -42,5 +41,5 @@ def test_no_line_holds_more_than_its_type_does(file_name: str) -> None:
         "catalogue.jsonl": load_catalogue,
         "customers.jsonl": load_customers,
     }[file_name]()  # type: ignore[assignment]  # three lists of structs
-    lines = files(data.__package__).joinpath(file_name).read_bytes().splitlines()
+    lines = files("antiphon.order").joinpath(file_name).read_bytes().splitlines()
     assert [msgspec.json.encode(record) for record in loaded] == lines

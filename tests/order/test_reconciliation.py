@@ -10,9 +10,7 @@ import pytest
 
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import (
-    BILLING,
-    INVENTORY,
-    SHIPPING,
+    SERVICES,
     Books,
     Ended,
     Line,
@@ -22,7 +20,6 @@ from antiphon.order.reconciliation import (
     compare,
 )
 
-SERVICES = (INVENTORY, BILLING, SHIPPING)
 COMPLETED, COMPENSATED, REFUSED = "order/order-1", "order/order-2", "order/order-3"
 
 

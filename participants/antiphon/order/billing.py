@@ -48,8 +48,10 @@ async def charge(command: ChargeCustomer, tx: Transaction) -> PaymentCharged:
     once: hand it `tx.idempotency_key`, which stays the same however often this runs, and it charges once as well.
     """
     customer, amount = command.customer_id, command.amount
-    payable = cards.c.customer_id == customer, cards.c.state == "valid", cards.c.charged + amount <= cards.c.credit_limit
-    charged = await tx.execute(update(cards).where(*payable).values(charged=cards.c.charged + amount))
+    # One relative statement that looks and takes: two orders of one customer cannot both have the last of the limit.
+    theirs = update(cards).where(cards.c.customer_id == customer)
+    payable = theirs.where(cards.c.state == "valid", cards.c.charged + amount <= cards.c.credit_limit)
+    charged = await tx.execute(payable.values(charged=cards.c.charged + amount))
     if charged.rowcount == 0:
         raise Refused(await decline(command, tx))
     charge_id = f"charge-{command.order_id}"
@@ -67,11 +69,11 @@ async def refund(command: RefundCustomer, charged: PaymentCharged, tx: Transacti
 
 async def decline(command: ChargeCustomer, tx: Transaction) -> str:
     """Why the card cannot be charged, in numbers."""
-    query = select(cards.c.state, cards.c.credit_limit - cards.c.charged)
+    query = select(cards.c.state, (cards.c.credit_limit - cards.c.charged).label("left"))
     card = (await tx.execute(query.where(cards.c.customer_id == command.customer_id))).one_or_none()
     if card is None:
         return f"there is no customer {command.customer_id}"
-    state, left = card
+    state, left = card.state, card.left
     if state != "valid":
         return f"card declined: the card of {command.customer_id} is {state}"
     return f"card declined: {command.amount} cents were asked for, and {left} are left of the limit"

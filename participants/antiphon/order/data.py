@@ -53,4 +53,4 @@ T = TypeVar("T")
 
 
 def _records(file_name: str, shape: type[T]) -> list[T]:
-    return msgspec.json.Decoder(shape).decode_lines(files(__package__).joinpath(file_name).read_bytes())
+    return msgspec.json.Decoder(shape).decode_lines(files(__name__.rpartition(".")[0]).joinpath(file_name).read_bytes())

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, Connection, Integer, MetaData, String, Table, event, insert, select, update
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    event,
+    insert,
+    select,
+    update,
+)
 
 from antiphon.contracts import Refused
 from antiphon.participants import Participant, Transaction
@@ -32,8 +44,8 @@ async def reserve(command: ReserveInventory, tx: Transaction) -> InventoryReserv
     """Set the pieces aside if there are as many."""
     item, quantity = command.item_id, command.quantity
     # One relative statement that looks and takes: no two orders get the same piece, in whatever order they come.
-    enough = stock.c.item_id == item, stock.c.available >= quantity
-    taken = await tx.execute(update(stock).where(*enough).values(available=stock.c.available - quantity))
+    enough = update(stock).where(stock.c.item_id == item, stock.c.available >= quantity)
+    taken = await tx.execute(enough.values(available=stock.c.available - quantity))
     if taken.rowcount == 0:
         raise Refused(await shortage(command, tx))
     reservation_id = f"reservation-{command.order_id}"

@@ -40,7 +40,7 @@ class Service:
     undone: str
     unit: str
     ledger: Table
-    holdings: Select[Any]
+    holdings: Select[Any, Any]
     owed: Callable[[OrderPlaced], tuple[str, int]]
 
     def tell(self, lines: Sequence[Line]) -> str:
@@ -155,7 +155,8 @@ async def read_books(service: Service, url: str) -> Books:
     engine = create_async_engine(with_driver(url))
     try:
         async with engine.connect() as connection:
-            holds = {row[0]: row[1] for row in await connection.execute(service.holdings)}
+            rows: Any = await connection.execute(service.holdings)
+            holds: dict[str, int] = dict(rows.all())
             return Books(service, await _read_lines(connection, service.ledger), holds)
     finally:
         await engine.dispose()

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import CheckConstraint, Column, Connection, Integer, MetaData, String, Table, event, insert, select, update
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    event,
+    insert,
+    select,
+    update,
+)
 
 from antiphon.contracts import Refused
 from antiphon.participants import Participant, Transaction
