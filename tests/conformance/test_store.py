@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from antiphon.contracts import SagaKey, wire
-from antiphon.contracts.errors import Conflict
+from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.platform import Record
 from antiphon.contracts.topology import PLATFORM_CONSUMERS
@@ -23,9 +23,19 @@ async def arm(world: World, key: SagaKey, due_ns: int, body: bytes = b"due", fir
 
 
 async def read(world: World, key: SagaKey, *sources: str) -> Pages:
-    pages = await answer_of(world, lambda then: world.store.read(key, sources, then))
+    def ask(then: Callable[[Pages | Ambiguous], None]) -> None:
+        world.store.read(key, sources, then)
+
+    pages = await answer_of(world, ask)
     assert isinstance(pages, Pages)
     return pages
+
+
+async def ended_of(world: World, *keys: SagaKey) -> set[SagaKey] | Ambiguous:
+    def ask(then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
+        world.store.ended(list(keys), then)
+
+    return await answer_of(world, ask)
 
 
 class Inbox:
@@ -144,9 +154,8 @@ async def test_which_sagas_have_ended(world: World) -> None:
     ended, open_, unknown = fresh_key(), fresh_key(), fresh_key()
     await append(world, ended, "end", await appended(world, ended, "a", 0))
     await appended(world, open_, "a", 0)
-    keys = [ended, open_, unknown]
-    assert await answer_of(world, lambda then: world.store.ended(keys, then)) == {ended}
-    assert await answer_of(world, lambda then: world.store.ended([unknown], then)) == set()
+    assert await ended_of(world, ended, open_, unknown) == {ended}
+    assert await ended_of(world, unknown) == set()
 
 
 async def test_a_read_returns_the_whole_journal_in_order(world: World) -> None:

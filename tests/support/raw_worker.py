@@ -15,7 +15,7 @@ from antiphon.contracts.topology import participant_consumers
 from antiphon.coordinator.graph import Definition
 from antiphon.link import Delivery, Link
 from antiphon.link.outcomes import AlreadyStored, Outcome
-from tests.support.trip import ASKED, PARTICIPANTS, REPLIES, TRIP
+from tests.support.trip import ASKED, REPLIES, TRIP
 
 Play = Callable[[wire.CommandAddress], AnswerKind | None]
 """How a command is answered; None leaves it without an answer."""
@@ -54,17 +54,17 @@ def _envelope(subject: str, source: str, type_: str, payload: msgspec.Struct, co
 
 
 class RawWorker:
-    """All participants of the trip over one link; counts how often each command was acted on."""
+    """All participants of the trip, each over its own link; counts how often each command was acted on."""
 
-    def __init__(self, link: Link, play: Play = willing) -> None:
-        self.link, self.play = link, play
+    def __init__(self, links: dict[str, Link], play: Play = willing) -> None:
+        self.links, self.play = links, play
         self.acted: Counter[wire.CommandAddress] = Counter()
 
     async def begin(self) -> None:
         """Pull the commands of every participant, in both directions."""
-        for name in PARTICIPANTS:
+        for name, link in self.links.items():
             for consumer in participant_consumers(name):
-                await self.link.pull(consumer.stream, consumer.name, 20, self._on_command)
+                await link.pull(consumer.stream, consumer.name, 20, self._on_command)
 
     def steps(self, key: SagaKey, direction: wire.Direction = "do") -> list[str]:
         """What was acted on for a saga, in this order."""
@@ -85,4 +85,4 @@ class RawWorker:
                 delivery.hand_back(0.2)
 
         subject, data = answer_message(command, delivery.sequence, kind)
-        self.link.publish(subject, data, "", settle)
+        self.links[command.participant].publish(subject, data, "", settle)
