@@ -10,7 +10,7 @@ import cProfile
 import os
 import signal
 import sys
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import uvloop
@@ -27,8 +27,9 @@ async def serve(system: System, role: str, url: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     serving: asyncio.Future[None] = asyncio.ensure_future(system.serve(role, url, lambda: print("ready", flush=True)))
-    stopped: asyncio.Future[object] = asyncio.ensure_future(stop.wait())
-    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    either: list[asyncio.Future[Any]] = [serving, stopped]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
     serving.cancel()
