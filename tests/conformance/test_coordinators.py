@@ -233,6 +233,22 @@ def test_no_weather_loses_a_saga_or_doubles_a_decision(weather: str, count: int)
     assert fleet.parked() == []
 
 
+def test_a_conflict_costs_another_look_and_no_pause() -> None:
+    fleet = Fleet()
+    fleet.stores[0].rivals = 3
+    fleet.start()
+    fleet.run(0.1)
+    assert fleet.state() == "completed"
+
+
+def test_a_coordinator_whose_cache_is_old_reads_before_it_writes() -> None:
+    fleet = Fleet(coordinators=2)
+    fleet.start()
+    fleet.run()
+    assert fleet.state() == "completed"
+    assert sum(store.appends for store in fleet.stores) == len(fleet.entries())
+
+
 def test_a_read_without_an_answer_hands_the_fact_back() -> None:
     fleet = Fleet()
     fleet.start()

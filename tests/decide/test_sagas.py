@@ -9,12 +9,12 @@ import pytest
 from antiphon.contracts import Retry, SagaKey
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import End, Record
-from antiphon.coordinator.facts import Cancel, Finish, Start
-from antiphon.coordinator.history import DEADLINE_REASON, ENTRIES_MAX, dues, wait_ns
+from antiphon.coordinator.facts import Cancel, Finish, Start, Tick
+from antiphon.coordinator.history import DEADLINE_REASON, ENTRIES_MAX, absorb, dues, wait_ns
 from antiphon.coordinator.plan import plan
-from antiphon.coordinator.saga import State
+from antiphon.coordinator.saga import Saga, State
 from tests.decide.life import BEGUN_NS, KEY, SECOND, TIME, Life, do, undo
-from tests.support.trip import ASKED, BACKOFF, DEADLINE, TRIP, BookRoom, make_trip
+from tests.support.trip import ASKED, BACKOFF, DEADLINE, TRIP, BookRoom, TripAsked, make_trip
 
 
 def compensated(reason: str) -> Finish:
@@ -106,6 +106,27 @@ def test_a_cancel_turns_a_step_in_flight_unknown_and_compensates_it() -> None:
     life = booked(Life())
     assert life.cancel() == [undo("charge_card")]
     assert life.history.turned == "cancelled: changed my mind"
+
+
+@pytest.mark.parametrize(
+    "turn", [Cancel(9, BEGUN_NS, "no"), Tick(BEGUN_NS + 3600 * SECOND)], ids=["cancel", "deadline"]
+)
+def test_at_the_turn_a_step_in_flight_becomes_unknown_at_once(turn: Cancel | Tick) -> None:
+    life = booked(Life())
+    steps = absorb(life.history, turn).steps
+    assert [step.phase for step in steps.values()] == ["done", "done", "unknown"]
+
+
+def test_a_step_in_flight_that_needs_no_compensation_does_not_hold_up_a_cancel() -> None:
+    saga = Saga(TripAsked, name="trip", version=1, deadline=DEADLINE)
+
+    @saga.step(needs_no_compensation=True)
+    def book_room(s: State[TripAsked]) -> BookRoom:
+        return BookRoom(nights=s.start.nights)
+
+    life = Life(saga)
+    assert life.start() == [do(book_room.name)]
+    assert life.cancel() == [compensated("cancelled: changed my mind")]
 
 
 def test_a_second_cancel_changes_nothing() -> None:

@@ -178,7 +178,7 @@ async def test_the_same_start_from_two_processes_begins_one_saga(there: Company)
 
 async def test_what_is_not_there_is_said_in_sentences(there: Company) -> None:
     client = await there.client()
-    with pytest.raises(PlatformError, match="no coordinator answers. Start one"):
+    with pytest.raises(PlatformError, match="no coordinator answers"):
         await client.handle(TRIP, "t1").status()
     await there.coordinate()
     with pytest.raises(UnknownSaga, match="there is no saga trip/t1"):
