@@ -89,7 +89,7 @@ def command_subject(saga: SagaKey, participant: str, step: str, direction: Direc
 
 
 def record_subject(saga: SagaKey, name: str) -> str:
-    """Where an accepted fact that sends nothing is recorded. `name` is unique by what it records."""
+    """Where an accepted fact that sends nothing is recorded. `name` is unique within the journal."""
     return f"saga.{saga.path}.c.rec.{name}"
 
 
