@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 import structlog
@@ -57,7 +57,7 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, str):
         return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value)
     if isinstance(value, dict):
-        pairs = cast("dict[Any, Any]", value)
+        pairs = cast("Mapping[Any, Any]", value)
         return {name: HIDDEN if _SECRET_NAME.search(str(name)) else _cleaned(v) for name, v in pairs.items()}
     if isinstance(value, list | tuple):
         items = cast("Iterable[Any]", value)
