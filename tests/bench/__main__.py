@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import pstats
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from . import profiling
 from .load import Load
 from .measure import Measured, Profiled, measure
 from .report import AT_A_RATE, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
@@ -38,14 +38,14 @@ def compare(sync: str, rounds: int, share: float) -> list[Measured]:
     return found
 
 
-def profile(role: str, lines: int) -> None:
+def profile(role: str, lines: int, console: Console) -> None:
     """Print where one of Antiphon's processes spends its time while 300 sagas are in flight."""
+    load = Load(IN_FLIGHT, sagas=20_000, in_flight=300)
     with TemporaryDirectory(prefix="antiphon-bench-") as folder:
         file = Path(folder) / "profile"
-        load = Load(IN_FLIGHT, sagas=3_000, in_flight=300)
-        for _ in measure(ANTIPHON, [load], SYNCS["default"], Profiled(role, file)):
-            pass
-        pstats.Stats(str(file)).sort_stats("tottime").print_stats(lines)
+        (measured,) = measure(ANTIPHON, [load], SYNCS["default"], Profiled(role, file))
+        for table in profiling.tables(file, measured.cpu_us[role], lines):
+            console.print(table, "")
 
 
 def main() -> None:
@@ -56,11 +56,12 @@ def main() -> None:
     options.add_argument("--profile", choices=["coordinator", "worker", "client"], help="where its time goes")
     options.add_argument("--lines", type=int, default=30, help="how much of the profile (default %(default)s lines)")
     arguments = options.parse_args()
+    console = Console()
     if arguments.profile:
-        profile("inventory" if arguments.profile == "worker" else arguments.profile, arguments.lines)
+        role = ANTIPHON.workers[0] if arguments.profile == "worker" else arguments.profile
+        profile(role, arguments.lines, console)
         return
     rounds, share = (1, 0.25) if arguments.quick else (arguments.rounds, 1.0)
-    console = Console()
     found = {sync: compare(sync, rounds if sync == "default" else (rounds + 1) // 2, share) for sync in SYNCS}
     for sync, measured in found.items():
         for table in tables(sync, measured):

@@ -54,7 +54,7 @@ def measure(system: System, loads: Sequence[Load], sync: str, profiled: Profiled
         system: what to run.
         loads: what to put on it.
         sync: the server's sync_interval.
-        profiled: which process to profile, if any. The profiler slows it down: believe its shares, not its sums.
+        profiled: which process writes a profile of itself, if any.
     """
     with TemporaryDirectory(prefix="antiphon-bench-") as folder, Server(Path(folder), sync_interval=sync) as server:
         asyncio.run(_set_up(system, server.url))

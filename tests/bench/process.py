@@ -6,16 +6,17 @@ A role says `ready` when it serves, and ends on SIGTERM. The client takes its lo
 from __future__ import annotations
 
 import asyncio
-import cProfile
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import uvloop
 
 from .load import Load
+from .profiling import Sampler
 from .systems import SYSTEMS, System
 
 PROFILE_VARIABLE: Final = "ANTIPHON_BENCH_PROFILE"
@@ -50,11 +51,12 @@ def main() -> None:
     if not target:
         uvloop.run(work)
         return
-    profile = cProfile.Profile()
+    sampler = Sampler()
+    sampler.start()
     try:
-        profile.runcall(uvloop.run, work)
+        uvloop.run(work)
     finally:
-        profile.dump_stats(target)
+        sampler.stop(Path(target))
 
 
 if __name__ == "__main__":
