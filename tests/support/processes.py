@@ -30,7 +30,7 @@ from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Report, reconcile
 from antiphon.order.saga import order
 from antiphon.order.shipping import shipping
-from antiphon.participants.worker import serve as serve_participant
+from antiphon.participants.serve import serve as serve_participant
 
 from .parallel import order as parallel_order
 from .server import Platform

@@ -56,6 +56,7 @@ class MessageMeta(msgspec.StructMeta):
         return cls
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Message(msgspec.Struct, frozen=True, kw_only=True, metaclass=MessageMeta):
     """The common base; teams derive from Event, Command and Compensation."""
 

@@ -83,9 +83,12 @@ class Cache:
             return
         self._highest = sequence
         case = self._cases.get(key)
-        if case is None or case.pending is not entry:
+        if case is None:
             return
-        case.confirm(sequence)
+        if case.pending is entry:
+            case.confirm(sequence)
+        elif not case.is_settled:
+            return  # an answer has confirmed this entry before, and the next one is on its way
         if case.history.end is not None:
             self.forget(key)
         elif not case.has_more:
