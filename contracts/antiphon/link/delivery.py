@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+import nats.errors
 
 from antiphon.contracts.wire import parse_stamp
 
 from .outcomes import status_code, status_line
 
 if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
+
     from .link import Link
 
 PULL_EXPIRES_SECONDS: Final = 30
@@ -77,18 +82,39 @@ class Pull:
         self._held = 0
         self._heard = time.monotonic()
         self._stopped = False
+        self._draining = False
+        self._subscription: Subscription | None = None
         self.refused = ""
         """The server's last refusal to deliver, for instance that there is no such consumer."""
 
     async def start(self) -> None:
         """Subscribe to the answers and ask for the first messages."""
-        await self.link.subscribe(f"{self._inbox}.*", self._on_message)
+        self._subscription = await self.link.subscribe(f"{self._inbox}.*", self._on_message)
         self.link.add_pull(self)
         self.ask()
 
     def stop(self) -> None:
         """Ask for nothing more; what is held stays held."""
         self._stopped = True
+
+    async def drain(self) -> None:
+        """Ask for nothing more, and return when nothing more can come; what was under way is handed out until then.
+
+        Without this the server goes on to serve the requests that stand, for as long as they last, and each message
+        it sends and gets back counts as a delivery.
+        """
+        self._stopped = self._draining = True
+        if self._subscription is not None:
+            self.link.flush()
+            with contextlib.suppress(nats.errors.Error):
+                await self._subscription.drain()  # type: ignore[no-untyped-call]
+
+    async def is_accepted(self) -> bool:
+        """Whether the server takes the pull, asked once: false where the consumer, or its leader, is not there."""
+        self.link.flush()
+        with contextlib.suppress(nats.errors.Error):
+            await self.link.nc.flush()
+        return not self.refused
 
     @property
     def held(self) -> int:
@@ -100,6 +126,7 @@ class Pull:
         free = self.capacity - self._asked - self._held
         if self._stopped or free <= 0:
             return
+        self.refused = ""
         self._count += 1
         token = str(self._count)
         self._requests[token] = free
@@ -140,7 +167,7 @@ class Pull:
             self._on_status(subject, code, headers)
             return
         self._asked = max(0, self._asked - 1)
-        if self._stopped:
+        if self._stopped and not self._draining:
             self.link.send(reply, b"-NAK")
             return
         self._held += 1

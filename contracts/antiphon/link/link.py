@@ -22,6 +22,7 @@ import msgspec
 import nats
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 from antiphon.contracts.errors import (
     Ambiguous,
@@ -239,17 +240,20 @@ class Link:
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.Error) as error:
             raise Ambiguous(f"no answer on {subject} ({type(error).__name__})") from None
 
-    async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> None:
+    async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> Subscription:
         """Call `handle` with every message on a subject."""
         nc: Any = self.nc
         if self._fast:
-            self._handlers[(await nc.subscribe(subject, queue=queue))._id] = handle
-            return
+            subscription: Subscription = await nc.subscribe(subject, queue=queue)
+            private: Any = subscription
+            self._handlers[private._id] = handle
+            return subscription
 
         async def adapt(message: Any) -> None:
             handle(message.subject, message.reply, message.data, _raw_headers(message.headers))
 
-        await nc.subscribe(subject, queue=queue, cb=adapt)
+        adapted: Subscription = await nc.subscribe(subject, queue=queue, cb=adapt)
+        return adapted
 
     async def pull(self, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]) -> Pull:
         """Keep pulling from a durable consumer; see `Pull`."""

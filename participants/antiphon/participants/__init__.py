@@ -1,8 +1,9 @@
-"""What a service team writes: a participant and its handlers. The worker runs them, each effect exactly once."""
+"""A service's part in sagas: its handlers, its inbox, and the worker that runs them."""
 
-from antiphon.contracts.errors import Refused, Unavailable
-
+from .databases import Database, open_database
 from .participant import Participant
+from .serve import serve
 from .transaction import Transaction
+from .worker import Worker
 
-__all__ = ["Participant", "Refused", "Transaction", "Unavailable"]
+__all__ = ["Database", "Participant", "Transaction", "Worker", "open_database", "serve"]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.wire import CommandAddress
 
 from .inbox import Row
-from .memory import MemoryDatabase
 from .transaction import Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
+
+
+class Busy(Exception):
+    """The database could not be had: locked for long, out of connections, or away. No handler was called."""
 
 
 class Inbox(Protocol):
@@ -78,30 +80,28 @@ def open_database(url: str, *, connections: int = 16) -> Database:
         PlatformError: no such kind of database, or the extra that brings its driver is not installed.
     """
     scheme, _, rest = url.partition(":")
+    database: Database
     match scheme.partition("+")[0]:
         case "memory":
-            return MemoryDatabase()
+            database = import_module(".memory", __package__).MemoryDatabase()
         case "sqlite":
-            sql = _sql("sqlite", "aiosqlite")
-            sqlite: Database = sql.SqliteDatabase(f"sqlite+aiosqlite:{rest}")
-            return sqlite
+            database = _sql("sqlite", "aiosqlite").SqliteDatabase(f"sqlite+aiosqlite:{rest}")
         case "postgresql" | "postgres":
-            sql = _sql("postgres", "asyncpg")
-            postgres: Database = sql.PostgresDatabase(f"postgresql+asyncpg:{rest}", connections)
-            return postgres
+            database = _sql("postgres", "asyncpg").PostgresDatabase(f"postgresql+asyncpg:{rest}", connections)
         case _:
             raise PlatformError(
-                f"{scheme or url!r} is no database that a participant can use. Give sqlite:///path, postgresql://… or "
-                "memory: instead."
+                f"{scheme!r} is no database that a participant can use. Give sqlite:///path, postgresql://… or memory:."
             )
+    return database
 
 
-def _sql(extra: str, driver: str) -> ModuleType:
-    """The module with the SQL databases, if the extra that brings them is installed."""
+def _sql(extra: str, driver: str) -> Any:
+    """The SQL databases; imported only by who uses them, so that the others stay small and need no extra."""
     try:
         import_module(driver)
-        return import_module(f"{__package__}.sql")
+        return import_module(".sql", __package__)
     except ModuleNotFoundError as error:
         raise PlatformError(
-            f"this database needs the package {error.name}, which is not installed. Install antiphon[{extra}]."
+            f"this database needs the package {error.name!r}, which is not installed. "
+            f"Run: pip install 'antiphon[{extra}]'"
         ) from None

@@ -1,11 +1,10 @@
-"""An inbox in memory: for tests, for benchmarks, and for participants whose effects are not in a database."""
+"""A database that forgets: for tests and for measuring what the rest costs. Nothing in it survives its process."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from antiphon.contracts.wire import CommandAddress
@@ -19,62 +18,91 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 
 
-class MemoryDatabase:
-    """Rows in a dictionary; a transaction holds the lock of its row until it ends."""
+class MemoryTransaction(Transaction):
+    """A transaction whose effects are a list."""
 
-    def __init__(self) -> None:
-        self.rows: dict[Key, Row] = {}
-        self._locks: dict[Key, asyncio.Lock] = {}
-        self._handed_back: Counter[int] = Counter()
+    __slots__ = ("_effects",)
 
-    async def open(self, tables: MetaData | None = None) -> None:
-        """Nothing to open."""
+    def __init__(self, address: CommandAddress) -> None:
+        super().__init__(address)
+        self._effects: list[object] | None = None
 
-    @asynccontextmanager
-    async def begin(self, address: CommandAddress) -> AsyncIterator[MemoryInbox]:
-        """A transaction: its row is written when the block ends without an exception."""
-        key = (address.saga.type, address.saga.id, address.step)
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        inbox = MemoryInbox(self, key, address)
-        async with lock:
-            yield inbox
-            if inbox.written is not None:
-                self.rows[key] = inbox.written
-        if not lock.locked():
-            self._locks.pop(key, None)
+    @property
+    def effects(self) -> list[object]:
+        """What a handler adds here is in the database's `effects` once the transaction is committed."""
+        if self._effects is None:
+            self._effects = []
+        return self._effects
 
-    async def count_handed_back(self, sequence: int) -> None:
-        """Count in memory."""
-        self._handed_back[sequence] += 1
-
-    def handed_back(self, sequence: int) -> int:
-        """How often a command was handed back."""
-        return self._handed_back[sequence]
-
-    async def close(self) -> None:
-        """Nothing to close."""
+    def take_effects(self) -> list[object] | None:
+        """What the handler added, if anything."""
+        return self._effects
 
 
 class MemoryInbox:
-    """The inbox within one transaction."""
+    """The inbox within one transaction, and its context manager."""
 
-    def __init__(self, database: MemoryDatabase, key: Key, address: CommandAddress) -> None:
-        self._database, self._key = database, key
-        self.transaction = Transaction(address)
-        self.written: Row | None = None
+    __slots__ = ("_claimed", "_database", "_key", "_row", "transaction")
+
+    def __init__(self, database: MemoryDatabase, address: CommandAddress) -> None:
+        self._database = database
+        self._key: Key = (address.saga.type, address.saga.id, address.step)
+        self._claimed = False
+        self._row: Row | None = None
+        self.transaction = MemoryTransaction(address)
 
     async def claim(self) -> Row | None:
-        """The row; the transaction holds its lock already."""
-        return self._database.rows.get(self._key)
+        """Wait until nobody else holds the row, and read it."""
+        claims, key = self._database.claims, self._key
+        while key in claims:
+            waited_for = claims[key] = claims[key] or asyncio.Event()
+            await waited_for.wait()
+        claims[key] = None
+        self._claimed = True
+        return self._database.rows.get(key)
 
     async def settle(self, row: Row) -> None:
         """Keep the row for the commit."""
-        self.written = row
+        self._row = row
 
     async def handed_back(self, sequence: int) -> int:
-        """How often a command was handed back."""
-        return self._database.handed_back(sequence)
+        """How many deliveries were no attempts."""
+        return self._database.handed_back[sequence]
+
+    async def __aenter__(self) -> MemoryInbox:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None and self._row is not None:
+            self._database.rows[self._key] = self._row
+            if effects := self.transaction.take_effects():
+                self._database.effects.extend(effects)
+        if self._claimed and (waiting := self._database.claims.pop(self._key)):
+            waiting.set()
 
 
+class MemoryDatabase:
+    """Rows and effects of one process, with the locks of a real database."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Key, Row] = {}
+        self.claims: dict[Key, asyncio.Event | None] = {}
+        self.handed_back: Counter[int] = Counter()
+        self.effects: list[object] = []
+        """What handlers added to `MemoryTransaction.effects`, in the order of commits."""
+
+    async def open(self, tables: MetaData | None = None) -> None:
+        """Nothing to open; tables stay unmade, because there is no SQL here."""
+
+    def begin(self, address: CommandAddress) -> MemoryInbox:
+        """A transaction for one command."""
+        return MemoryInbox(self, address)
+
+    async def count_handed_back(self, sequence: int) -> None:
+        """Note that a delivery was no attempt."""
+        self.handed_back[sequence] += 1
+
+    async def close(self) -> None:
+        """Nothing to close."""

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ForwardRef, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ForwardRef, Generic, TypeGuard, TypeVar, get_type_hints
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.messages import Command, Compensation, Event, Message
@@ -33,6 +33,11 @@ class CommandHandler:
     concurrency: int | None
     """How many of these may run at once in one worker; None leaves it to the worker's own bound."""
 
+    @property
+    def shape(self) -> type[Message]:
+        """What the handler takes."""
+        return self.command
+
 
 @dataclass(frozen=True, slots=True)
 class CompensationHandler:
@@ -42,6 +47,11 @@ class CompensationHandler:
     command: type[Command[Any]]
     reply: type[Event]
     call: Callable[[Any, Any, Transaction], Awaitable[None]]
+
+    @property
+    def shape(self) -> type[Message]:
+        """What the handler takes."""
+        return self.compensation
 
 
 class Participant:
@@ -113,7 +123,8 @@ class Handles(Generic[C_co]):
         first, *_ = _parameters(function, ("command", "tx"))
         if (found := _annotation(function, first)) not in (None, command):
             raise DefinitionError(
-                f"{_named(function)} handles {command.__name__}, but its first parameter is {_text(found)}. Make both the same."
+                f"{_named(function)} handles {command.__name__}, but its first parameter is {_text(found)}. "
+                "Make both the same."
             )
         if command.__contract__.type in handlers:
             other = handlers[command.__contract__.type].call
@@ -153,8 +164,8 @@ class Compensates(Generic[C_co]):
         return function
 
 
-def _require_owned(name: str, command: type[Message]) -> None:
-    if not (isinstance(command, type) and issubclass(command, Command)):
+def _require_owned(name: str, command: object) -> None:
+    if not _is_command(command):
         raise DefinitionError(f"{_text(command)} is no Command; a participant handles and compensates commands.")
     owner = command.__contract__.owner
     if owner != name:
@@ -177,17 +188,26 @@ def _parameters(function: Callable[..., Any], wanted: tuple[str, ...]) -> list[s
 
 def _compensation(function: Callable[..., Any], first: str, command: type[Command[Any]]) -> type[Compensation[Any]]:
     found = _annotation(function, first)
-    if not (isinstance(found, type) and issubclass(found, Compensation)):
+    if not _is_compensation(found):
         raise DefinitionError(
             f"{_named(function)} compensates {command.__name__}, so its first parameter must be annotated with a class "
             f"derived from Compensation[{command.__name__}]; it is {_text(found)}."
         )
     if found.__undoes__ is not command:
         raise DefinitionError(
-            f"{_named(function)} compensates {command.__name__}, but {found.__name__} undoes {found.__undoes__.__name__}. "
-            f"Take a Compensation[{command.__name__}], or name {found.__undoes__.__name__} in the decorator."
+            f"{_named(function)} compensates {command.__name__}, but {found.__name__} undoes "
+            f"{found.__undoes__.__name__}. Take a Compensation[{command.__name__}], or name "
+            f"{found.__undoes__.__name__} in the decorator."
         )
     return found
+
+
+def _is_compensation(found: object) -> TypeGuard[type[Compensation[Any]]]:
+    return isinstance(found, type) and issubclass(found, Compensation)
+
+
+def _is_command(found: object) -> TypeGuard[type[Command[Any]]]:
+    return isinstance(found, type) and issubclass(found, Command)
 
 
 def _annotation(function: Callable[..., Any], parameter: str) -> Any:
@@ -212,4 +232,4 @@ def _named(function: Callable[..., Any]) -> str:
 def _text(found: object) -> str:
     if found is None:
         return "without an annotation"
-    return found.__name__ if isinstance(found, type) else repr(found)
+    return getattr(found, "__name__", repr(found))

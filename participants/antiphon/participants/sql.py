@@ -1,67 +1,103 @@
-"""The inbox in a team's own database, through SQLAlchemy Core: SQLite as the embedded default, PostgreSQL elsewhere."""
+"""SQLite and PostgreSQL through SQLAlchemy Core: the inbox's tables, and how each of the two claims a row."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import datetime, timezone
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Final, get_args
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    DateTime,
+    Connection,
     Integer,
-    LargeBinary,
     MetaData,
     String,
     Table,
+    Text,
+    bindparam,
     event,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.wire import CommandAddress
 
+from .databases import Busy
 from .inbox import Answer, Row, RowState
-from .transaction import Busy, Transaction
+from .transaction import Transaction
 
-BUSY_TIMEOUT_MS: Final = 5_000
-"""How long SQLite waits for another process that writes, before the command is handed back."""
+BUSY_TIMEOUT_SECONDS: Final = 5.0
+"""How long SQLite waits for another process's transaction before it says "database is locked"."""
+LOCKED_TRIES_MAX: Final = 3
+"""How often a locked database is asked before the command is handed back."""
+CONNECT_SECONDS: Final = 5.0
+CREATE_LOCK: Final = 0x616E7469
+"""The advisory lock under which PostgreSQL's tables are created: workers that start together would collide."""
 
 CLAIMED: Final = "claimed"
-"""The state of a row inside the transaction that made it; nobody else ever sees it."""
+"""The state of a new row in PostgreSQL until its transaction ends; never committed by the library."""
 
-METADATA: Final = MetaData()
+tables = MetaData()
 
-INBOX: Final = Table(
+inbox = Table(
     "antiphon_inbox",
-    METADATA,
+    tables,
     Column("saga_type", String(64), primary_key=True),
     Column("saga_id", String(64), primary_key=True),
     Column("step", String(64), primary_key=True),
-    Column("element", Integer, primary_key=True, default=0),
-    Column("state", String(16), nullable=False),
+    Column("element", Integer, primary_key=True, autoincrement=False),  # 0, until steps run over lists
+    Column("state", String(8), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("answer_type", String(200)),
-    Column("answer", LargeBinary),
-    Column("written_at", DateTime(timezone=True), nullable=False),
+    Column("answer_type", Text),
+    Column("answer", Text),
 )
 
-HANDED_BACK: Final = Table(
+handed_back = Table(
     "antiphon_handed_back",
-    METADATA,
-    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    tables,
+    Column("command", BigInteger, primary_key=True, autoincrement=False),  # its stream sequence
     Column("times", Integer, nullable=False),
+)
+
+_KEY = inbox.primary_key.columns
+_VALUES = ("state", "attempt", "answer_type", "answer")
+_read = select(*(inbox.c[name] for name in _VALUES)).where(*(column == bindparam(column.name) for column in _KEY))
+_read_locked = _read.with_for_update()
+_read_handed_back = select(handed_back.c.times).where(handed_back.c.command == bindparam("command"))
+
+# The two dialects spell these alike, but SQLAlchemy has an insert for each.
+_Insert = Callable[[Table], Any]
+
+
+def _upsert(insert: _Insert) -> Any:
+    new = insert(inbox)
+    return new.on_conflict_do_update(index_elements=list(_KEY), set_={name: new.excluded[name] for name in _VALUES})
+
+
+def _count(insert: _Insert) -> Any:
+    new = insert(handed_back)
+    more = {"times": handed_back.c.times + 1}
+    return new.on_conflict_do_update(index_elements=[handed_back.c.command], set_=more)
+
+
+_sqlite_settle, _sqlite_count = _upsert(sqlite.insert), _count(sqlite.insert)
+_postgres_settle, _postgres_count = _upsert(postgresql.insert), _count(postgresql.insert)
+_postgres_claim = (
+    postgresql.insert(inbox)
+    .values(state=CLAIMED, attempt=0, answer_type=None, answer=None)
+    .on_conflict_do_nothing()
+    .returning(inbox.c.state)
 )
 
 
 class SqlTransaction(Transaction):
-    """A transaction with a connection."""
+    """What a handler is given: the connection on which the inbox row is claimed."""
 
     __slots__ = ("_connection",)
 
@@ -76,159 +112,199 @@ class SqlTransaction(Transaction):
 
 
 class SqlInbox:
-    """The inbox within one database transaction."""
+    """The inbox within one SQL transaction."""
 
-    def __init__(self, address: CommandAddress, connection: AsyncConnection, insert: Any) -> None:
-        self._connection, self._insert = connection, insert
-        self._key = {
-            "saga_type": address.saga.type,
-            "saga_id": address.saga.id,
-            "step": address.step,
-            "element": 0,
-        }
+    _settle: Any
+
+    def __init__(self, address: CommandAddress, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._key = {"saga_type": address.saga.type, "saga_id": address.saga.id, "step": address.step, "element": 0}
         self.transaction = SqlTransaction(address, connection)
 
     async def claim(self) -> Row | None:
-        """Insert the row, or wait for whoever holds it and read it.
-
-        The insert comes first: under READ COMMITTED a look before it would miss a row that is about to be committed.
-        """
-        fresh = self._insert(INBOX).values(**self._key, state=CLAIMED, attempt=0, written_at=_now())
-        inserted = await self._connection.execute(fresh.on_conflict_do_nothing())
-        if inserted.rowcount == 1:
-            return None
-        found = (await self._connection.execute(select(INBOX).where(*self._where()).with_for_update())).one()
-        answer = Answer(found.answer_type, found.answer) if found.answer_type else None
-        state: RowState = found.state
-        return Row(state, found.attempt, answer)
+        """Keep everybody else from this row, and read it."""
+        try:
+            return await self._claim()
+        except SQLAlchemyError as error:
+            raise Busy(f"the inbox cannot be read: {_first_line(error)}") from error
 
     async def settle(self, row: Row) -> None:
-        """Write the claimed row."""
-        answer = row.answer
-        await self._connection.execute(
-            INBOX.update()
-            .where(*self._where())
-            .values(
-                state=row.state,
-                attempt=row.attempt,
-                answer_type=answer.type if answer else None,
-                answer=answer.data if answer else None,
-                written_at=_now(),
-            )
-        )
+        """Write the row."""
+        answer_type, answer = (row.answer.type, row.answer.data.decode()) if row.answer else (None, None)
+        values = {"state": row.state, "attempt": row.attempt, "answer_type": answer_type, "answer": answer}
+        await self._connection.execute(self._settle, {**self._key, **values})
 
     async def handed_back(self, sequence: int) -> int:
-        """How often a command was handed back."""
-        found = await self._connection.execute(select(HANDED_BACK.c.times).where(HANDED_BACK.c.sequence == sequence))
+        """How many deliveries were no attempts."""
+        found = await self._connection.execute(_read_handed_back, {"command": sequence})
         return found.scalar_one_or_none() or 0
 
-    def _where(self) -> list[Any]:
-        return [INBOX.c[name] == value for name, value in self._key.items()]
+    async def _claim(self) -> Row | None:
+        raise NotImplementedError
+
+
+class SqliteInbox(SqlInbox):
+    """The transaction began with the database's only write lock, so that reading the row is claiming it."""
+
+    _settle = _sqlite_settle
+
+    async def _claim(self) -> Row | None:
+        return _row((await self._connection.execute(_read, self._key)).one_or_none())
+
+
+class PostgresInbox(SqlInbox):
+    """The row itself is the lock, and is there before any handler runs."""
+
+    _settle = _postgres_settle
+
+    async def _claim(self) -> Row | None:
+        # The insert waits for an open transaction that has claimed the row, and then does nothing if that one was
+        # committed. The row it found may have been purged when the select looks, hence the loop.
+        while True:
+            if (await self._connection.execute(_postgres_claim, self._key)).one_or_none() is not None:
+                return None
+            found = (await self._connection.execute(_read_locked, self._key)).one_or_none()
+            if found is not None:
+                return _row(found)
+
+
+def _row(found: Any) -> Row | None:
+    if found is None:
+        return None
+    state, attempt, answer_type, answer = found
+    if state not in get_args(RowState):
+        raise RuntimeError(
+            "an inbox row was committed before it was answered: a handler commits by itself. It must leave that to the "
+            "worker; whether this command's effect is there has to be looked up."
+        )
+    return Row(state, attempt, None if answer_type is None else Answer(answer_type, answer.encode()))
 
 
 class SqlDatabase:
-    """What both databases have in common."""
+    """What both databases have in common: an engine, and one transaction for each command."""
 
-    insert: Any
+    _inbox: type[SqlInbox]
+    _count: Any
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
+        self._engine = engine
 
     async def open(self, tables: MetaData | None = None) -> None:
-        """Connect and create what is missing.
+        """Connect, and create the inbox and the given tables where they are missing.
 
         Raises:
-            PlatformError: the database cannot be had.
+            PlatformError: the database cannot be used.
         """
         try:
-            for metadata in (METADATA, *([tables] if tables is not None else [])):
-                await self._create(metadata)
-        except (DBAPIError, OSError) as error:
-            where = self.engine.url.render_as_string(hide_password=True)
-            raise PlatformError(f"the database {where} cannot be opened: {error}. Check its URL and its rights.") from error
+            async with self._transaction() as connection:
+                await connection.run_sync(self._create, tables)
+        except (Busy, SQLAlchemyError) as error:
+            where = self._engine.url.render_as_string(hide_password=True)
+            raise PlatformError(
+                f"the database {where} cannot be used: {_first_line(error)}. Check that it is there and that this user "
+                "may create tables in it."
+            ) from error
 
-    async def _create(self, metadata: MetaData) -> None:
-        """Create tables; two workers that start together may both try, and the second finds them there."""
-        for last in (False, True):
-            try:
-                async with self.engine.begin() as connection:
-                    await connection.run_sync(metadata.create_all)
-                return
-            except DBAPIError:
-                if last:
-                    raise
+    def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[SqlInbox]:
+        """A transaction for one command."""
+        return self._begin(address)
 
     @asynccontextmanager
-    async def begin(self, address: CommandAddress) -> AsyncIterator[SqlInbox]:
-        """A transaction: commits when the block ends without an exception."""
-        async with self.engine.begin() as connection:
-            yield SqlInbox(address, connection, self.insert)
+    async def _begin(self, address: CommandAddress) -> AsyncGenerator[SqlInbox]:
+        async with self._transaction() as connection:
+            yield self._inbox(address, connection)
 
     async def count_handed_back(self, sequence: int) -> None:
-        """Note it in a transaction of its own."""
-        note = self.insert(HANDED_BACK).values(sequence=sequence, times=1)
-        again = note.on_conflict_do_update(index_elements=["sequence"], set_={"times": HANDED_BACK.c.times + 1})
-        async with self.engine.begin() as connection:
-            await connection.execute(again)
+        """Note that a delivery was no attempt."""
+        async with self._transaction() as connection:
+            await connection.execute(self._count, {"command": sequence, "times": 1})
 
     async def close(self) -> None:
         """Let go of every connection."""
-        await self.engine.dispose()
+        await self._engine.dispose()
 
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._engine.begin())
+            # asyncpg lets errors of the network and of the server's greeting through as they are.
+            except Exception as error:
+                raise Busy(f"no transaction can be begun: {_first_line(error)}") from error
+            yield connection
 
-class PostgresDatabase(SqlDatabase):
-    """PostgreSQL at its default isolation; the claimed row keeps command and compensation apart."""
-
-    def __init__(self, url: str, connections: int) -> None:
-        super().__init__(create_async_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True))
-        self.insert = postgresql.insert
+    def _create(self, connection: Connection, theirs: MetaData | None) -> None:
+        tables.create_all(connection)
+        if theirs is not None:
+            theirs.create_all(connection)
 
 
 class SqliteDatabase(SqlDatabase):
-    """SQLite in WAL mode, synced at every commit, one writer at a time."""
+    """One file, one writer at a time: within the process by a lock, between processes by SQLite's own."""
 
-    def __init__(self, url: str) -> None:
+    _inbox = SqliteInbox
+    _count = _sqlite_count
+
+    def __init__(self, url: str, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
         super().__init__(create_async_engine(url))
-        self.insert = sqlite.insert
-        self._writing = asyncio.Lock()
-        event.listen(self.engine.sync_engine, "connect", _prepare)
-        # The driver would begin on the first write and then fail at once if another process writes; IMMEDIATE waits.
-        event.listen(self.engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._writer = asyncio.Lock()
+        self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
+        event.listen(self._engine.sync_engine, "connect", self._prepare)
+        event.listen(self._engine.sync_engine, "begin", _begin_immediate)
 
     @asynccontextmanager
-    async def begin(self, address: CommandAddress) -> AsyncIterator[SqlInbox]:
-        """A transaction, once no other of this process writes.
+    async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
+        async with self._writer, AsyncExitStack() as stack:
+            yield await self._insist(stack)
 
-        Raises:
-            Busy: another process held the database for too long. No handler has run.
-        """
-        async with self._writing:
-            connection = await self.engine.connect()
-            try:
-                try:
-                    await connection.begin()
-                except OperationalError as error:
-                    raise Busy(f"the database is locked by another process: {error.orig}") from None
-                yield SqlInbox(address, connection, self.insert)
-                await connection.commit()
-            finally:
-                await connection.close()
+    async def _insist(self, stack: AsyncExitStack, tries: int = 1) -> AsyncConnection:
+        try:
+            return await stack.enter_async_context(super()._transaction())
+        except Busy as error:
+            if tries == LOCKED_TRIES_MAX or "locked" not in str(error):
+                raise
+        return await self._insist(stack, tries + 1)
 
-    async def count_handed_back(self, sequence: int) -> None:
-        """Note it in a transaction of its own, after whoever writes."""
-        async with self._writing:
-            await super().count_handed_back(sequence)
-
-
-def _prepare(connection: Any, record: Any) -> None:
-    """SQLAlchemy's recipe for SQLite: the driver keeps its hands off transactions."""
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    cursor.close()
+    def _prepare(self, connection: Any, record: object) -> None:
+        # Without this the driver begins transactions by itself, and too late (SQLAlchemy's documentation of pysqlite).
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        # The timeout first: switching to WAL needs a lock that another process may hold.
+        cursor.execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+def _begin_immediate(connection: Connection) -> None:
+    """A deferred transaction would fail at once where it turns from reading to writing; this one waits."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class PostgresDatabase(SqlDatabase):
+    """READ COMMITTED, whatever the server's default: the claim must see what it waited for."""
+
+    _inbox = PostgresInbox
+    _count = _postgres_count
+
+    def __init__(self, url: str, connections: int) -> None:
+        try:
+            engine = create_async_engine(
+                url,
+                isolation_level="READ COMMITTED",
+                pool_size=connections,
+                max_overflow=0,
+                pool_timeout=CONNECT_SECONDS,
+                connect_args={"timeout": CONNECT_SECONDS},
+            )
+        except ArgumentError as error:
+            raise PlatformError(f"no database URL: {_first_line(error)}. Give postgresql://user@host/name.") from None
+        super().__init__(engine)
+
+    def _create(self, connection: Connection, theirs: MetaData | None) -> None:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})"))
+        super()._create(connection, theirs)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,79 +1,107 @@
-"""The worker: pull a command, carry it out once, store its answer, ack; in this order, so that a crash repeats a step
-rather than losing one.
+"""The loop of a participant: pull a command, perform it, store its event, and only then ack.
 
-Nothing is acked before its answer is stored, and nothing is answered before its effect is. In between lies the inbox: a
-command that comes again finds there what was done and is answered with the same bytes.
+Whatever goes wrong on the way leaves the command unacked, so that it comes again, and the inbox makes that harmless.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import signal
+import re
+from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timezone
-from typing import Any, Final, assert_never
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 import structlog
 
-from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack_raw
-from antiphon.contracts.errors import Forged, Refused, TooLarge, Unavailable, UnknownType, Unusable
-from antiphon.contracts.killpoints import reached
-from antiphon.contracts.messages import AnswerKind, Contract, Refusal, Undone, answer_type
-from antiphon.contracts.parked import Parked, parked_kind
+from antiphon.contracts import killpoints
+from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, unpack_raw
+from antiphon.contracts.errors import (
+    Ambiguous,
+    AntiphonError,
+    Conflict,
+    Forged,
+    TooLarge,
+    Unavailable,
+    Undecodable,
+    Unusable,
+)
+from antiphon.contracts.messages import Contract
+from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
 from antiphon.contracts.retry import parse_retry
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, SAGA, participant_consumer_name
 from antiphon.contracts.wire import CommandAddress, Direction, dashed, event_subject, parse_command
-from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull
-from antiphon.link.link import missing
+from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
 
-from .databases import Database, Inbox, open_database
-from .inbox import (
-    AlreadyUndone,
-    Answer,
-    NothingToUndo,
-    Row,
-    RunCompensation,
-    RunHandler,
-    SendAgain,
-    Superseded,
-    decide,
-)
+from .databases import Busy, Database
+from .inbox import Answer
 from .participant import CommandHandler, CompensationHandler, Participant
-from .transaction import Busy
+from .perform import Asked, Exhausted, carry_out, negative, take_back
+
+CONCURRENCY: Final = 16
+"""How many commands a worker performs at once, unless told otherwise."""
+ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 256
+"""A little below the limit, so that an answer still fits when a later attempt, with longer numbers, gets it again."""
+BUSY_SECONDS: Final = 1.0
+"""How long a command rests on average after the database could not be had, or its answer was rejected."""
+PUBLISH_TRIES_MAX: Final = 10
+PUBLISH_AGAIN_SECONDS: Final = 1.0
+GRACE_SECONDS: Final = 10.0
+"""How long running handlers may go on after SIGTERM; below the 30 s after which container platforms kill."""
+CANCEL_SECONDS: Final = 5.0
 
 log = structlog.get_logger()
 
-CONCURRENCY: Final = 32
-"""Commands one worker holds at once, and as many compensations."""
 
-LEASE_SECONDS: Final = PARTICIPANT_ACK_WAIT_SECONDS / 3
-"""How often the worker says that it still works on what it holds."""
-
-GRACE_SECONDS: Final = 10.0
-"""How long a drain waits for handlers before it hands back what they hold."""
-
-HAND_BACK_SECONDS: Final = 1.0
-"""How soon a command comes again whose answer could not be stored, or whose database was busy."""
-
-ATTACH_SECONDS: Final = 0.5
-"""How long a worker listens for a refusal of its first pulls."""
+class NoHandler(Exception):
+    """Nobody in this worker knows the type of a command. Another version of the participant may."""
 
 
-class Exhausted(Exception):
-    """No attempt is left."""
+class Held:
+    """A command this worker has: from its delivery until it is acked, handed back or ended."""
+
+    __slots__ = (
+        "address",
+        "data",
+        "delivery",
+        "end_reason",
+        "publishes",
+        "subject",
+        "task",
+        "ticks",
+        "traceparent",
+        "type",
+    )
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.task: asyncio.Task[None] | None = None
+        self.address: CommandAddress | None = None
+        self.type = self.traceparent = ""
+        self.subject, self.data = "", b""
+        """The event, once it is sealed."""
+        self.publishes = 0
+        self.ticks = 0
+        """How many turns of the lease timer it has seen."""
+        self.end_reason = ""
+        """Why the command must not be delivered again although it was not performed."""
 
 
 class Worker:
-    """One process's share of a participant's commands.
+    """Performs the commands of one participant.
 
     Args:
-        participant: what it handles.
-        link: its connection.
-        database: where its inbox and its effects are.
-        concurrency: how many commands, and how many compensations, it holds at once.
-        chance: a source of numbers in [0, 1) for the jitter of retries.
+        participant: the handlers.
+        link: a connection that may pull the participant's commands and store its events.
+        database: where its inbox is, opened.
+        concurrency: how many commands are held at once; no more than that are ever fetched.
+        undo_concurrency: the same for compensations, which have places of their own so that those which keep failing
+            leave the commands alone; half as many when left out.
+        ack_wait_seconds: what the consumers are configured with; the lease is extended at a third of it.
+        chance: draws from [0, 1), for the jitter of delays.
     """
 
     def __init__(
@@ -83,386 +111,326 @@ class Worker:
         database: Database,
         *,
         concurrency: int = CONCURRENCY,
+        undo_concurrency: int | None = None,
+        ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._participant, self._link, self._database = participant, link, database
-        self._concurrency, self._chance = concurrency, chance
+        self._places: dict[Direction, int] = {"do": concurrency, "undo": undo_concurrency or undo_places(concurrency)}
+        self._lease_seconds = ack_wait_seconds / 3
+        self._chance = chance
         self._loop = asyncio.get_running_loop()
-        self._pulls: list[Pull] = []
-        self._held: dict[Delivery, asyncio.Task[None]] = {}
         self._limits = {
-            type_: asyncio.Semaphore(handler.concurrency)
-            for type_, handler in participant.handlers.items()
+            kind: asyncio.Semaphore(handler.concurrency)
+            for kind, handler in participant.handlers.items()
             if handler.concurrency is not None
         }
+        self._held: set[Held] = set()
+        self._uncounted: Counter[int] = Counter()
+        """Deliveries handed back that the database could not be told of, by stream sequence."""
+        self._lease: asyncio.TimerHandle | None = None
+        self._draining = False
+        self._idle = asyncio.Event()
+        self.pulls: list[Pull] = []
 
     async def start(self) -> None:
-        """Begin to pull. Compensations have a pull of their own, so that commands never wait behind them.
-
-        Raises:
-            StreamMissing: there is no consumer for this participant; the sentence has the command that creates it.
-        """
-        directions: tuple[Direction, ...] = ("undo", "do")
-        for direction in directions:
+        """Begin to pull."""
+        self._lease = self._loop.call_later(self._lease_seconds, self._extend_leases)
+        for direction, places in self._places.items():
             consumer = participant_consumer_name(self._participant.name, direction)
-            self._pulls.append(await self._link.pull(SAGA, consumer, self._concurrency, self._take))
-        await asyncio.sleep(ATTACH_SECONDS)
-        for pull in self._pulls:
-            if pull.refused:
-                raise missing(SAGA, pull.consumer)
-        self._loop.call_later(LEASE_SECONDS, self._keep_leases)
+            self.pulls.append(await self._link.pull(SAGA, consumer, places, self._take))
 
-    async def drain(self) -> None:
-        """Take nothing new, let handlers finish, and hand back what they cannot finish in time."""
-        for pull in self._pulls:
-            pull.stop()
-        if self._held:
-            await asyncio.wait(list(self._held.values()), timeout=GRACE_SECONDS)
-        for task in list(self._held.values()):
-            task.cancel()
-        await asyncio.gather(*self._held.values(), return_exceptions=True)
-        end = self._loop.time() + HAND_BACK_SECONDS
-        while any(pull.held for pull in self._pulls) and self._loop.time() < end:
-            await asyncio.sleep(0.01)
+    async def drain(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Take nothing more, let what is running end within the grace, and hand the rest back, which is no attempt."""
+        self._draining = True
+        await asyncio.gather(*(pull.drain() for pull in self.pulls))
+        if not await self._is_idle(grace_seconds):
+            for held in self._held:
+                if held.task is not None:
+                    held.task.cancel()
+            await self._is_idle(CANCEL_SECONDS)
+        if self._lease is not None:
+            self._lease.cancel()
+        self._link.flush()
+        log.info("worker_drained", participant=self._participant.name, left=len(self._held))
 
-    def _take(self, delivery: Delivery) -> None:
-        task = self._loop.create_task(self._work(delivery))
-        self._held[delivery] = task
-        task.add_done_callback(lambda _: self._held.pop(delivery, None))
-
-    def _keep_leases(self) -> None:
-        """Extend what is held. Once a third of the ack wait, for all at once: most commands never see it."""
-        for delivery in self._held:
-            delivery.in_progress()
-        self._loop.call_later(LEASE_SECONDS, self._keep_leases)
+    @property
+    def held(self) -> int:
+        """How many commands this worker has."""
+        return len(self._held)
 
     # --- one command --------------------------------------------------------------------------------------------------
 
-    async def _work(self, delivery: Delivery) -> None:
-        """Carry one delivery to its end, whatever happens."""
-        reached("worker.pulled")
+    def _take(self, delivery: Delivery) -> None:
+        killpoints.reached("worker.pulled")
+        held = Held(delivery)
+        self._held.add(held)
+        work = self._hand_back(held, 0.0) if self._draining else self._work(held)
+        held.task = self._loop.create_task(work)
+
+    async def _work(self, held: Held) -> None:
+        """Bring one command to an end: its event is on its way, or it is handed back, or set aside."""
         try:
-            call = self._read(delivery)
+            await self._attempt(held)
+        except asyncio.CancelledError:
+            await self._hand_back(held, 0.0)
+        # A mistake in this file must not keep a command for ever: its lease would be extended with those of the others.
+        except Exception:
+            log.exception("worker_fault", subject=held.delivery.subject)
+            self._let_go(held)
+
+    async def _attempt(self, held: Held) -> None:
+        try:
+            asked, handler = self._read(held)
         except Unusable as error:
-            self._set_aside(delivery, error)
+            await self._set_aside(held, error)
             return
         try:
-            await self._carry_out(call)
-        except asyncio.CancelledError:
-            await self._hand_back_uncounted(delivery, 0.0)
+            await self._perform(held, asked, handler)
         except Busy as error:
-            log.warning("command.database_busy", error=str(error), **call.facts)
-            await self._hand_back_uncounted(delivery, HAND_BACK_SECONDS)
-        except Exception as error:  # a defect of ours: the command comes again
-            log.error("command.faulty", error=repr(error), exc_info=error, **call.facts)
-            delivery.hand_back(HAND_BACK_SECONDS)
+            self._log("database_busy", held, reason=str(error))
+            await self._hand_back(held, self._jittered(BUSY_SECONDS))
+        except asyncio.CancelledError as error:
+            if self._draining:
+                raise
+            await self._fail(held, asked, error)
+        except Exception as error:
+            await self._fail(held, asked, error)
+        else:
+            self._publish(held)
 
-    def _read(self, delivery: Delivery) -> _Call:
-        """Decode a command.
+    def _read(self, held: Held) -> tuple[Asked, CommandHandler | CompensationHandler | None]:
+        """Read a command and find its handler.
 
         Raises:
-            Unusable: it is none that this participant can carry out.
+            Unusable: no worker can use it.
         """
-        address = parse_command(delivery.subject)
+        delivery = held.delivery
+        address = held.address = parse_command(delivery.subject)
         envelope = decode(delivery.data, delivery.subject)
         if envelope.id != delivery.subject:
             raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=delivery.subject)
+        held.type, held.traceparent = envelope.type, envelope.traceparent
         handler: CommandHandler | CompensationHandler | None
-        shape: Any = None
         if address.direction == "do":
-            if (handler := self._participant.handlers.get(envelope.type)) is not None:
-                shape = handler.command
-        elif (handler := self._participant.compensations.get(envelope.type)) is not None:
-            shape = handler.compensation
+            handler = self._participant.handlers.get(envelope.type)
+        else:
+            handler = self._participant.compensations.get(envelope.type)
+        payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
+        deliveries = delivery.deliveries - (self._uncounted[delivery.sequence] if self._uncounted else 0)
+        return Asked(address, payload, _retry(envelope.retry), delivery.sequence, deliveries), handler
+
+    async def _perform(self, held: Held, asked: Asked, handler: CommandHandler | CompensationHandler | None) -> None:
+        def seal(answer: Answer) -> None:
+            self._seal(held, answer, asked.started)
+
         if handler is None:
-            raise UnknownType(
-                f"{self._participant.name} has no handler to {address.direction} {envelope.type!r}; deploy one",
-                subject=delivery.subject,
-            )
-        return _Call(delivery, address, envelope, handler, unpack_raw(envelope.data, shape, delivery.subject))
+            raise NoHandler(f"{self._participant.name} has no handler for {held.type}")
+        if isinstance(handler, CompensationHandler):
+            await take_back(handler, asked, self._database, seal)
+        elif handler.concurrency is None:
+            await carry_out(handler, asked, self._database, seal)
+        else:
+            async with self._limits[held.type]:
+                await carry_out(handler, asked, self._database, seal)
 
-    async def _carry_out(self, call: _Call) -> None:
-        """Run the transaction, and decide by how it ended what the saga is told."""
-        limit = self._limits.get(call.envelope.type)
-        try:
-            if limit is None:
-                event = await self._in_transaction(call)
-            else:
-                async with limit:
-                    event = await self._in_transaction(call)
-        except Refused as error:
-            if call.address.direction == "undo":
-                # A compensation cannot be refused for good, or the saga could never end.
-                await self._failed(call, Unavailable(f"refused: {error.reason}"))
+    # --- when it cannot be performed ----------------------------------------------------------------------------------
+
+    async def _fail(self, held: Held, asked: Asked, error: BaseException) -> None:
+        """Try again later, or say that the attempts have run out."""
+        tries = asked.tries or asked.deliveries
+        reason = str(error) if isinstance(error, (AntiphonError, Exhausted, NoHandler)) else _described(error)
+        if isinstance(error, Exhausted) or tries >= asked.retry.attempts:
+            self._log("attempts_exhausted", held, reason=reason, tries=tries)
+            if isinstance(error, NoHandler) and not await self._park(held, "unhandled", reason):
                 return
-            event = await self._store_refusal(call, error)
-        except TooLarge as error:
-            event = call.plain("exhausted", Refusal(reason=f"the answer is too large: {error.reason}"))
-        except Exhausted as error:
-            event = call.plain("exhausted", Refusal(reason=str(error)))
-        except Busy:
-            raise
-        except Exception as error:
-            await self._failed(call, error)
+            self._answer_exhausted(held, held.type, reason)
             return
-        reached("worker.committed")
-        self._answer(call.delivery, event)
+        delay = asked.retry.wait_seconds(tries, self._chance())
+        if isinstance(error, Unavailable) and error.retry_after is not None:
+            delay = max(delay, error.retry_after)
+        self._log("attempt_failed", held, reason=reason, tries=tries, again_in_seconds=round(delay, 3))
+        self._let_go(held, delay)
 
-    async def _in_transaction(self, call: _Call) -> Event:
-        """Claim the row, do what the inbox says, and have the answer encoded before anything is committed."""
-        async with self._database.begin(call.address) as inbox:
-            row = await inbox.claim()
-            event = await self._do(call, inbox, row)
-            reached("worker.in_transaction")
-        return event
+    async def _set_aside(self, held: Held, error: Unusable) -> None:
+        """Park a command that no worker can use, and answer it as exhausted, so that its saga does not wait for it.
 
-    async def _do(self, call: _Call, inbox: Inbox, row: Row | None) -> Event:
-        decision = decide(row, call.address.direction, call.address.attempt)
-        match decision:
-            case RunHandler():
-                await self._count_attempt(call, inbox)
-                assert isinstance(call.handler, CommandHandler)
-                reply = await call.handler.call(call.command, inbox.transaction)
-                answer = Answer(call.handler.reply.__contract__.type, bytes(pack(reply)))
-                event = call.event(answer)
-                await inbox.settle(Row("done", call.address.attempt, answer))
-                return event
-            case RunCompensation(answer=answer):
-                await self._count_attempt(call, inbox)
-                assert isinstance(call.handler, CompensationHandler)
-                earned = unpack_raw(answer.data, call.handler.reply)
-                await call.handler.call(call.command, earned, inbox.transaction)
-                await inbox.settle(Row("undone", row.attempt if row else 0, answer))
-                return call.plain("done", Undone(found=True))
-            case NothingToUndo(attempt=attempt):
-                await inbox.settle(Row("void", attempt))
-                return call.plain("done", Undone(found=False))
-            case AlreadyUndone(found=found):
-                return call.plain("done", Undone(found=found))
-            case SendAgain(answer=answer):
-                return call.event(answer)
-            case Superseded(reason=reason):
-                return call.plain("superseded", Refusal(reason=reason))
-            case _:
-                assert_never(decision)
-
-    async def _store_refusal(self, call: _Call, error: Refused) -> Event:
-        """Everything the handler wrote is rolled back by now; keep the refusal, if nothing else came in between."""
-        async with self._database.begin(call.address) as inbox:
-            row = await inbox.claim()
-            decision = decide(row, "do", call.address.attempt)
-            if isinstance(decision, RunHandler):
-                answer = Answer(answer_type(call.contract, "refused"), bytes(pack(Refusal(reason=error.reason))))
-                event = call.event(answer)
-                await inbox.settle(Row("refused", call.address.attempt, answer))
-                return event
-            return await self._do(call, inbox, row)
-
-    # --- attempts -----------------------------------------------------------------------------------------------------
-
-    async def _count_attempt(self, call: _Call, inbox: Inbox) -> None:
-        """Count before the handler is called, so that a command which kills its workers runs out of attempts too.
-
-        Raises:
-            Exhausted: none is left.
+        What is forged gets no answer: it is nobody's command.
         """
-        delivery = call.delivery
-        if delivery.deliveries == 1:
+        self._log("command_unusable", held, reason=error.reason)
+        if not await self._park(held, parked_kind(error), error.reason):
             return
-        call.attempt = delivery.deliveries - await inbox.handed_back(delivery.sequence)
-        attempts_max = parse_retry(call.envelope.retry).attempts
-        if call.attempt > attempts_max:
-            raise Exhausted(f"all {attempts_max} attempts began and none came to an end")
+        if isinstance(error, Undecodable):
+            self._answer_exhausted(held, held.type or _type_in(held.delivery.data), error.reason)
+        else:
+            self._settle(held)
 
-    async def _failed(self, call: _Call, error: Exception) -> None:
-        """Try again after a while, or say that no attempt is left."""
-        retry = parse_retry(call.envelope.retry)
-        reason = error.reason if isinstance(error, Unavailable) else repr(error)
-        log.warning("command.failed", error=reason, try_number=call.attempt, of=retry.attempts, **call.facts)
-        if call.attempt >= retry.attempts:
-            self._answer(call.delivery, call.plain("exhausted", Refusal(reason=reason)))
-            return
-        wait = retry.wait_seconds(call.attempt, self._chance())
-        at_least = error.retry_after if isinstance(error, Unavailable) and error.retry_after else 0.0
-        call.delivery.hand_back(max(wait, at_least))
-
-    async def _hand_back_uncounted(self, delivery: Delivery, delay_seconds: float) -> None:
-        """Hand back what was no attempt; the inbox remembers it, because the server counts every delivery."""
-        try:
-            await self._database.count_handed_back(delivery.sequence)
-        except Exception as error:
-            log.warning("command.hand_back_not_counted", error=repr(error), subject=delivery.subject)
-        delivery.hand_back(delay_seconds)
-
-    # --- answers ------------------------------------------------------------------------------------------------------
-
-    def _answer(self, delivery: Delivery, event: Event) -> None:
-        """Store the event, then ack the command."""
-
-        def settle(outcome: Outcome) -> None:
-            if isinstance(outcome, int | AlreadyStored):
-                reached("worker.event_stored")
-                delivery.ack()
-            else:
-                log.warning("event.not_stored", error=str(outcome), subject=event.subject)
-                delivery.hand_back(HAND_BACK_SECONDS)
-
-        self._link.publish(event.subject, event.data, "", settle)
-
-    def _set_aside(self, delivery: Delivery, error: Unusable) -> None:
-        """Park a command nobody can carry out, and tell its saga, which must not wait for it for ever."""
-        log.error("command.parked", error=str(error), subject=delivery.subject)
+    async def _park(self, held: Held, kind: ParkedKind, reason: str) -> bool:
+        """Store the command in PARKED, so that it may be ended; where that fails, hand it back and say so."""
+        delivery = held.delivery
         parked = Parked(
-            kind=parked_kind(error),
-            reason=str(error),
+            kind=kind,
+            reason=reason,
             noticed_by=self._participant.name,
             stream=delivery.stream,
             sequence=delivery.sequence,
             subject=delivery.subject,
             data=delivery.data,
         )
-
-        def settle(outcome: Outcome) -> None:
-            if isinstance(outcome, int):
-                self._answer_unusable(delivery, error)
-            else:
-                delivery.hand_back(HAND_BACK_SECONDS)
-
-        self._link.publish(parked.destination, parked.encode(), "", settle)
-
-    def _answer_unusable(self, delivery: Delivery, error: Unusable) -> None:
         try:
-            address = parse_command(delivery.subject)
-            contract = self._contract_of(decode(delivery.data, delivery.subject).type)
-        except Unusable:
-            delivery.end(error.reason)
+            await self._link.store(parked.destination, parked.encode())
+        except (Conflict, AlreadyStored, Rejected, Ambiguous) as error:
+            self._log("parking_failed", held, reason=str(error))
+            self._let_go(held)
+            return False
+        held.end_reason = reason
+        return True
+
+    def _answer_exhausted(self, held: Held, command_type: str, reason: str) -> None:
+        contract = _contract_of(command_type)
+        if contract is None:
+            self._settle(held)
             return
-        kind = answer_type(contract, "exhausted")
-        answer = Answer(kind, bytes(pack(Refusal(reason=error.reason))))
-        self._answer(delivery, _event(delivery, address, answer, None, ""))
+        self._seal(held, negative(contract, "exhausted", reason), None)
+        self._publish(held)
 
-    def _contract_of(self, type_: str) -> Contract:
-        """The contract a type claims, known to this participant or not: its saga knows it."""
-        name, _, version = type_.rpartition(".v")
-        if not name or not version.isdigit():
-            raise UnknownType(f"{type_!r} is not a versioned type")
-        return Contract(name, int(version), self._participant.name)
+    async def _hand_back(self, held: Held, delay_seconds: float) -> None:
+        """Have the command delivered again, without counting this delivery as an attempt.
 
-
-class Event(msgspec.Struct, frozen=True):
-    """An answer, encoded."""
-
-    subject: str
-    data: bytes
-
-
-class _Call:
-    """A decoded command on its way through the worker."""
-
-    __slots__ = ("address", "attempt", "command", "delivery", "envelope", "handler", "started")
-
-    def __init__(
-        self,
-        delivery: Delivery,
-        address: CommandAddress,
-        envelope: Envelope,
-        handler: CommandHandler | CompensationHandler,
-        command: Any,
-    ) -> None:
-        self.delivery, self.address, self.envelope = delivery, address, envelope
-        self.handler, self.command = handler, command
-        self.attempt = 1
-        self.started = _now()
-
-    @property
-    def contract(self) -> Contract:
-        """The contract of the command or compensation."""
-        found: Contract = type(self.command).__contract__
-        return found
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """What every log line about it says."""
-        return {"saga": str(self.address.saga), "step": self.address.step, "direction": self.address.direction}
-
-    def event(self, answer: Answer) -> Event:
-        """The event that carries an answer.
-
-        Raises:
-            TooLarge: it is larger than the protocol allows.
+        It is noted before it is handed back: a crash in between grants an attempt too many, not one too few.
         """
-        return _event(self.delivery, self.address, answer, self.started, self.envelope.traceparent)
+        try:
+            await self._database.count_handed_back(held.delivery.sequence)
+        except Exception as error:
+            self._uncounted[held.delivery.sequence] += 1
+            self._log("hand_back_uncounted", held, reason=_described(error))
+        self._let_go(held, delay_seconds)
 
-    def plain(self, kind: AnswerKind, payload: Refusal | Undone) -> Event:
-        """The event of an answer that has no class of its own."""
-        return self.event(Answer(answer_type(self.contract, kind), bytes(pack(payload))))
+    # --- its answer ---------------------------------------------------------------------------------------------------
+
+    def _seal(self, held: Held, answer: Answer, started: datetime | None) -> None:
+        """Make the event, so that after the commit it has only to be sent."""
+        address, name = held.address, self._participant.name
+        assert address is not None, "what has no address is set aside without an answer"
+        held.subject = event_subject(address.saga.path, name, _token(answer.type), address.step, address.attempt)
+        held.data = encode(
+            Envelope(
+                id=held.subject,
+                source=name,
+                type=answer.type,
+                time=datetime.now(UTC),
+                data=msgspec.Raw(answer.data),
+                command=str(held.delivery.sequence),
+                started=started,
+                traceparent=held.traceparent,
+            )
+        )
+        if len(held.data) > ANSWER_BYTES_MAX:
+            raise TooLarge(f"{len(held.data)} bytes, and the limit is {ANSWER_BYTES_MAX}", subject=held.subject)
+
+    def _publish(self, held: Held) -> None:
+        held.publishes += 1
+        self._link.publish(held.subject, held.data, "", lambda outcome: self._on_outcome(held, outcome))
+
+    def _on_outcome(self, held: Held, outcome: Outcome) -> None:
+        match outcome:
+            case int() | AlreadyStored():
+                killpoints.reached("worker.event_stored")
+                self._settle(held)
+            # The event can be stored once only, so sending it again is safe, and quicker than a redelivery.
+            case Ambiguous() if held.publishes < PUBLISH_TRIES_MAX and not self._draining:
+                self._loop.call_later(PUBLISH_AGAIN_SECONDS, self._publish, held)
+            case Ambiguous():
+                self._log("event_unconfirmed", held, reason=str(outcome))
+                held.delivery.drop()
+                self._forget(held)
+            case Rejected() | Conflict():
+                self._log("event_rejected", held, reason=str(outcome))
+                self._let_go(held)
+
+    def _settle(self, held: Held) -> None:
+        if held.end_reason:
+            held.delivery.end(held.end_reason)
+        else:
+            held.delivery.ack()
+        if self._uncounted:
+            self._uncounted.pop(held.delivery.sequence, None)
+        self._forget(held)
+
+    # --- what is held -------------------------------------------------------------------------------------------------
+
+    def _forget(self, held: Held) -> None:
+        self._held.discard(held)
+        if self._draining and not self._held:
+            self._idle.set()
+
+    def _let_go(self, held: Held, delay_seconds: float | None = None) -> None:
+        """Have the command delivered again, after a second or so if nobody knows better."""
+        held.delivery.hand_back(self._jittered(BUSY_SECONDS) if delay_seconds is None else delay_seconds)
+        self._forget(held)
+
+    async def _is_idle(self, seconds: float) -> bool:
+        """Wait until nothing is held."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._held:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _extend_leases(self) -> None:
+        """Keep what has been held since the turn before: for at least one third of the ack wait, at most two."""
+        self._lease = self._loop.call_later(self._lease_seconds, self._extend_leases)
+        for held in self._held:
+            held.ticks += 1
+            if held.ticks > 1:
+                held.delivery.in_progress()
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * (0.5 + self._chance())
+
+    def _log(self, what: str, held: Held, **facts: Any) -> None:
+        log.warning(what, subject=held.delivery.subject, sequence=held.delivery.sequence, **facts)
 
 
-def _event(
-    delivery: Delivery, address: CommandAddress, answer: Answer, started: datetime | None, traceparent: str
-) -> Event:
-    token = dashed(answer.type.rpartition(".v")[0])
-    subject = event_subject(address.saga.path, address.participant, token, address.step, address.attempt)
-    envelope = Envelope(
-        id=subject,
-        source=address.participant,
-        type=answer.type,
-        time=_now(),
-        data=msgspec.Raw(answer.data),
-        command=str(delivery.sequence),
-        started=started,
-        traceparent=traceparent,
-    )
-    return Event(subject, encode(envelope))
+def undo_places(concurrency: int) -> int:
+    """How many compensations are held at once where nobody said so."""
+    return max(1, concurrency // 2)
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+class _Typed(msgspec.Struct):
+    type: str
 
 
-async def serve(
-    participant: Participant,
-    servers: str | list[str],
-    database_url: str,
-    *,
-    concurrency: int = CONCURRENCY,
-    name: str | None = None,
-) -> None:
-    """Run a worker until SIGTERM or SIGINT, then drain it.
-
-    Args:
-        participant: what it handles.
-        servers: URLs of NATS servers.
-        database_url: `sqlite:///file`, `postgresql://...` or `memory:`.
-        concurrency: how many commands, and how many compensations, it holds at once.
-        name: the connection's name; the participant's if left out.
-
-    Raises:
-        PlatformError: server, streams, rights or database are not as they must be; the sentence has the remedy.
-    """
-    database = open_database(database_url)
-    await database.open(participant.tables)
-    link = await Link.connect(servers, name=name or participant.name)
+def _type_in(data: bytes) -> str:
+    """The type of a message whose rest may be unreadable; empty if that is, too."""
     try:
-        worker = Worker(participant, link, database, concurrency=concurrency)
-        told = _signals()
-        await worker.start()
-        log.info("participant.ready", participant=participant.name, commands=sorted(participant.handlers))
-        waiting = asyncio.ensure_future(told.wait())
-        await asyncio.wait({waiting, link.failure}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if link.failure.done():
-            raise link.failure.result()
-        await worker.drain()
-        log.info("participant.drained", participant=participant.name)
-    finally:
-        await link.close()
-        await database.close()
+        return msgspec.json.decode(data, type=_Typed).type
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
-def _signals() -> asyncio.Event:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    return told
+_VERSIONED = re.compile(r"([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\.v([1-9][0-9]{0,8})")
+
+
+def _contract_of(message_type: str) -> Contract | None:
+    """The contract that a type on the wire names, whether or not its class is known here."""
+    found = _VERSIONED.fullmatch(message_type)
+    return Contract(found.group(1), int(found.group(2)), "") if found else None
+
+
+@lru_cache(maxsize=1024)
+def _token(message_type: str) -> str:
+    """What stands in a subject for a type: its name without the version, dashed."""
+    return dashed(message_type.rpartition(".v")[0])
+
+
+_retry = lru_cache(maxsize=1024)(parse_retry)
+"""There are as many different texts as steps in all definitions."""
+
+
+def _described(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

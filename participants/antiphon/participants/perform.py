@@ -1,0 +1,189 @@
+"""One command performed under the inbox's rules: one transaction, one answer, wherever the command came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.contracts import killpoints
+from antiphon.contracts.envelope import unpack_raw
+from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
+from antiphon.contracts.messages import AnswerKind, Contract, Event, Refusal, Undone, answer_type
+from antiphon.contracts.retry import Retry
+from antiphon.contracts.wire import CommandAddress
+
+from .databases import Database, Inbox
+from .inbox import (
+    AlreadyUndone,
+    Answer,
+    NothingToUndo,
+    Row,
+    RunCompensation,
+    RunHandler,
+    SendAgain,
+    Superseded,
+    on_do,
+    on_undo,
+)
+from .participant import CommandHandler, CompensationHandler
+
+REASON_CHARS_MAX: Final = 1000
+"""How much of a reason travels: enough for a sentence, too little for a stack trace."""
+
+Seal = Callable[[Answer], None]
+"""Makes the event of an answer, ready to be sent: before the commit, so that nothing is done that cannot be said.
+
+Raises:
+    TooLarge: the event would be larger than the protocol allows.
+"""
+
+
+class Exhausted(Exception):
+    """The command will not be tried again; nothing of it is in the database."""
+
+
+class Asked:
+    """A command or compensation as its delivery brought it, and how far it has come."""
+
+    __slots__ = ("address", "deliveries", "payload", "retry", "sequence", "started", "tries")
+
+    def __init__(self, address: CommandAddress, payload: Any, retry: Retry, sequence: int, deliveries: int) -> None:
+        self.address, self.payload, self.retry = address, payload, retry
+        self.sequence, self.deliveries = sequence, deliveries
+        self.tries = 0
+        """How often the handler was called, this time included; 0 while it is not known."""
+        self.started: datetime | None = None
+        """When the handler was called."""
+
+
+async def carry_out(handler: CommandHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """Perform a command, unless the inbox says that it was, or must not be.
+
+    Returns:
+        The answer, which is sealed and durable.
+
+    Raises:
+        Busy: the database could not be had; this was no attempt.
+        Exhausted: the attempts have run out, or there is no way to answer.
+        Exception: whatever the handler raised; nothing happened.
+    """
+    contract = handler.command.__contract__
+    try:
+        async with database.begin(asked.address) as inbox:
+            match on_do(await inbox.claim(), asked.address.attempt):
+                case RunHandler():
+                    await _count_attempt(asked, inbox)
+                    reply = await handler.call(asked.payload, inbox.transaction)
+                    answer = _done(handler, reply)
+                    _seal_or_give_up(seal, answer)
+                    killpoints.reached("worker.in_transaction")
+                    await inbox.settle(Row("done", asked.address.attempt, answer))
+                case decision:
+                    answer = _known_answer(contract, decision)
+                    seal(answer)
+    except Refused as refusal:
+        return await _refuse(contract, asked, database, seal, refusal)
+    killpoints.reached("worker.committed")
+    return answer
+
+
+async def take_back(handler: CompensationHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """Perform a compensation, if there is an effect to take back.
+
+    Returns and raises the same as `carry_out`. A refusal counts as any other error: an effect cannot be left in place.
+    """
+    contract = handler.compensation.__contract__
+    async with database.begin(asked.address) as inbox:
+        row = await inbox.claim()
+        match on_undo(row):
+            case RunCompensation(stored):
+                await _count_attempt(asked, inbox)
+                await handler.call(asked.payload, _stored_event(handler, stored), inbox.transaction)
+                answer = _undone(contract, found=True)
+                seal(answer)
+                killpoints.reached("worker.in_transaction")
+                await inbox.settle(Row("undone", row.attempt if row else 0, stored))
+            case NothingToUndo(attempt):
+                answer = _undone(contract, found=False)
+                seal(answer)
+                await inbox.settle(Row("void", attempt))
+            case AlreadyUndone(found):
+                answer = _undone(contract, found=found)
+                seal(answer)
+    killpoints.reached("worker.committed")
+    return answer
+
+
+def negative(contract: Contract, kind: AnswerKind, reason: str) -> Answer:
+    """A refused, exhausted or superseded answer."""
+    return Answer(answer_type(contract, kind), _encode(Refusal(reason=reason[:REASON_CHARS_MAX])))
+
+
+async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Seal, refusal: Refused) -> Answer:
+    """Store a refusal, after all that the handler did was undone.
+
+    The row was free for a moment, so the rules are asked again: a compensation may have come in between.
+    """
+    answer = negative(contract, "refused", refusal.reason)
+    async with database.begin(asked.address) as inbox:
+        match on_do(await inbox.claim(), asked.address.attempt):
+            case RunHandler():
+                await inbox.settle(Row("refused", asked.address.attempt, answer))
+            case decision:
+                answer = _known_answer(contract, decision)
+        seal(answer)
+    killpoints.reached("worker.committed")
+    return answer
+
+
+async def _count_attempt(asked: Asked, inbox: Inbox) -> None:
+    """Count this delivery as an attempt before the handler is called: a handler that kills its process counts, too."""
+    asked.tries = asked.deliveries
+    if asked.deliveries > 1:
+        asked.tries -= await inbox.handed_back(asked.sequence)
+        if asked.tries > asked.retry.attempts:
+            raise Exhausted(f"{asked.retry.attempts} attempts began and none of them came to an end")
+    asked.started = datetime.now(UTC)
+
+
+def _known_answer(contract: Contract, decision: SendAgain | Superseded) -> Answer:
+    match decision:
+        case SendAgain(answer):
+            return answer
+        case Superseded(reason):
+            return negative(contract, "superseded", reason)
+
+
+def _done(handler: CommandHandler, reply: object) -> Answer:
+    if type(reply) is not handler.reply:
+        expected = handler.reply.__name__
+        raise TypeError(f"the handler of {handler.command.__name__} returned {reply!r:.80}, not {expected}")
+    return Answer(handler.reply.__contract__.type, _encode(reply))
+
+
+def _undone(contract: Contract, *, found: bool) -> Answer:
+    return Answer(answer_type(contract, "done"), _encode(Undone(found=found)))
+
+
+def _seal_or_give_up(seal: Seal, answer: Answer) -> None:
+    try:
+        seal(answer)
+    except TooLarge as error:
+        raise Exhausted(f"its answer cannot be sent: {error.reason}; nothing was done") from None
+
+
+def _stored_event(handler: CompensationHandler, stored: Answer) -> Event:
+    """What was answered then, if today's contract can still read it."""
+    expected = handler.reply.__contract__.type
+    if stored.type != expected:
+        raise Unavailable(f"the effect was answered with {stored.type}, and this compensation takes {expected}")
+    try:
+        return unpack_raw(stored.data, handler.reply)
+    except Unusable as error:
+        raise Unavailable(f"the stored answer does not fit its contract any more: {error.reason}") from None
+
+
+_encode = msgspec.json.Encoder().encode

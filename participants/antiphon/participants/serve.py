@@ -1,0 +1,118 @@
+"""The main coroutine of a participant's process: connect, work until told to stop, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+from antiphon.contracts.errors import StreamMissing
+from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
+from antiphon.link import Credentials, Link
+from antiphon.link.link import missing
+
+from .databases import open_database
+from .participant import Participant
+from .worker import CONCURRENCY, GRACE_SECONDS, Worker, undo_places
+
+CONSUMER_SECONDS: Final = 5.0
+"""How long a consumer may be away at the start, as it is while a cluster chooses its leader."""
+LOOK_AGAIN_SECONDS: Final = 0.2
+
+log = structlog.get_logger()
+
+
+async def serve(
+    participant: Participant,
+    servers: str | list[str],
+    database_url: str,
+    *,
+    concurrency: int = CONCURRENCY,
+    undo_concurrency: int | None = None,
+    name: str | None = None,
+    credentials: Credentials | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+    ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+) -> None:
+    """Perform a participant's commands until SIGTERM or SIGINT, then drain and return.
+
+    Args:
+        participant: the handlers.
+        servers: one NATS URL, several separated by commas, or a list of them.
+        database_url: see `open_database`.
+        concurrency: how many commands are performed at once.
+        undo_concurrency: how many compensations are performed at once; half as many when left out.
+        name: the connection's name, by default the participant's; its right to an inbox hangs on it.
+        credentials: who connects; taken from the environment when left out.
+        grace_seconds: how long handlers may still run after the signal.
+        ack_wait_seconds: what the participant's consumers are configured with.
+
+    Raises:
+        PlatformError: the server, a stream, a right or the database is missing, or was lost for good; the sentence
+            says what to do.
+    """
+    undo_concurrency = undo_concurrency or undo_places(concurrency)
+    database = open_database(database_url, connections=concurrency + undo_concurrency)
+    with _signals() as told_to_stop:
+        link = await Link.connect(servers, name=name or participant.name, credentials=credentials)
+        try:
+            await database.open(participant.tables)
+            worker = Worker(
+                participant,
+                link,
+                database,
+                concurrency=concurrency,
+                undo_concurrency=undo_concurrency,
+                ack_wait_seconds=ack_wait_seconds,
+            )
+            await worker.start()
+            try:
+                await _require_consumers(worker)
+                log.info("participant_ready", participant=participant.name)
+                await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await worker.drain(grace_seconds)
+            if link.failure.done():
+                raise link.failure.result()
+        finally:
+            await link.close()
+            await database.close()
+
+
+@contextmanager
+def _signals() -> Generator[asyncio.Future[None]]:
+    """A future that SIGTERM and SIGINT complete."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not told.done():
+            told.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell)
+    try:
+        yield told
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _require_consumers(worker: Worker) -> None:
+    """Check that the server accepts the pulls.
+
+    Raises:
+        StreamMissing: a consumer is not there, and not because its leader is being chosen.
+    """
+    for pull in worker.pulls:
+        try:
+            async with asyncio.timeout(CONSUMER_SECONDS):
+                while not await pull.is_accepted():
+                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        except TimeoutError:
+            found: StreamMissing = missing(pull.stream, pull.consumer)
+            raise found from None
