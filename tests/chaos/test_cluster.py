@@ -9,7 +9,7 @@ import pytest
 
 from antiphon.order.data import load_orders
 from tests.support.processes import Fleet, fleet, run_orders
-from tests.support.server import platform
+from tests.support.server import platform, until
 
 
 @pytest.mark.timeout(240)
@@ -30,6 +30,5 @@ async def test_a_node_killed_in_mid_run_loses_nothing(node: int, tmp_path: Path)
 
 async def under_way(running: Fleet) -> None:
     """Wait until the participants have begun to write things down."""
-    while not any(Path(url.removeprefix("sqlite:///")).exists() for url in running.databases.values()):
-        await asyncio.sleep(0.05)
-    await asyncio.sleep(1.5)
+    await until(running.is_writing, what="the participants' databases")
+    await asyncio.sleep(1.5)  # somewhere in the middle; where does not matter

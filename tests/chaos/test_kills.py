@@ -10,7 +10,7 @@ import pytest
 from antiphon.contracts.killpoints import POINTS
 from antiphon.order.data import load_orders
 from tests.support.processes import fleet, run_orders
-from tests.support.server import FORMS, Form, platform
+from tests.support.server import FORMS, Form, platform, until
 
 ORDERS = 40
 WORKER_POINTS = sorted(point for point in POINTS if point.startswith("worker."))
@@ -55,9 +55,7 @@ async def test_a_server_killed_in_mid_run_loses_nothing(form: Form, tmp_path: Pa
         with fleet(up, tmp_path) as running:
             orders = load_orders()[: 2 * ORDERS]
             run = asyncio.ensure_future(run_orders(up, running, orders, seconds=90))
-            await asyncio.sleep(0)
-            while not any((tmp_path / f"{name}.db").exists() for name in ("inventory", "billing")):
-                await asyncio.sleep(0.05)
+            await until(running.is_writing, what="the participants' databases")
             await asyncio.sleep(1.0)  # somewhere in the middle; where does not matter
             up.server.kill()
             up.server.start()

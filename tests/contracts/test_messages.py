@@ -33,9 +33,9 @@ def test_an_event_without_an_owner_comes_from_clients() -> None:
 
 def test_messages_are_frozen_and_take_their_fields_by_name() -> None:
     with pytest.raises(AttributeError):
-        ASKED.nights = 3  # pyright: ignore[reportAttributeAccessIssue] # this is what is tested
+        ASKED.nights = 3  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue] # this is what is tested
     with pytest.raises(TypeError):
-        TripAsked("Ada", 2)  # pyright: ignore[reportCallIssue] # this is what is tested
+        TripAsked("Ada", 2)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] # this is what is tested
 
 
 def test_a_message_without_a_name_is_refused_with_an_example() -> None:

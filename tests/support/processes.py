@@ -116,6 +116,10 @@ class Fleet:
                     child.exits.append(code)
                     child.launch()
 
+    def is_writing(self) -> bool:
+        """Whether the participants have opened their databases."""
+        return all(Path(url.removeprefix("sqlite:///")).exists() for url in self.databases.values())
+
     def logs(self) -> str:
         """The last lines of every process, for a failing test to show."""
         return "\n".join(
