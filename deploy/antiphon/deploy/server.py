@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from antiphon.contracts.errors import ServerUnreachable
 
+from .children import end_with_parent
 from .files import write_private
 
 HOST: Final = "127.0.0.1"
@@ -84,6 +85,7 @@ class Server:
         port: where it listens; chosen once, and kept over restarts, when left out.
         jetstream: off only in the tests of what is said then.
         seat: its place in a cluster.
+        log_file: where its log goes; into its folder when left out.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class Server:
     port: int = 0
     jetstream: bool = True
     seat: ClusterSeat | None = None
+    log_file: Path | None = None
     name: str = field(default_factory=lambda: f"antiphon-{secrets.token_hex(4)}")
     process: subprocess.Popen[bytes] | None = None
 
@@ -112,7 +115,7 @@ class Server:
     @property
     def log(self) -> Path:
         """What it says, over all its starts."""
-        return self.folder / "nats-server.log"
+        return self.log_file or self.folder / "nats-server.log"
 
     @property
     def is_running(self) -> bool:
@@ -145,6 +148,7 @@ class Server:
                 stderr=log,
                 env={**os.environ, **self.environment},
                 process_group=0,
+                preexec_fn=end_with_parent,
             )
 
     def wait_ready(self) -> None:

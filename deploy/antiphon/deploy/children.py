@@ -1,0 +1,154 @@
+"""Child processes that are kept running: started again when they die, with their lines in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+FIRST_PAUSE_SECONDS: Final = 0.25
+PAUSE_SECONDS_MAX: Final = 10.0
+HEALTHY_SECONDS: Final = 10.0
+"""A process that lived for so long starts again after the first pause."""
+STOP_SECONDS: Final = 20.0
+"""Longer than a worker's grace, so that a drain is never cut short by us."""
+LINE_BYTES_MAX: Final = 64 * 1024
+
+Say = Callable[[str, str], None]
+"""Called with the name of a process and a line from it, or one about it."""
+
+PR_SET_PDEATHSIG: Final = 1
+
+
+def end_with_parent() -> None:
+    """Have the system end this process when its parent is gone, however that came. Runs between fork and exec.
+
+    Only Linux has it; elsewhere a parent that is killed leaves its children behind.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """One process and its later lives.
+
+    Args:
+        name: what it is called in the terminal, and its log `<name>.log`.
+        command: the program and its arguments.
+        environment: all of its variables.
+        folder: where its log goes.
+        echo: told every line it writes.
+        note: told of every death.
+    """
+
+    def __init__(
+        self, name: str, command: list[str], environment: Mapping[str, str], folder: Path, echo: Say, note: Say
+    ) -> None:
+        self.name, self.log = name, folder / f"{name}.log"
+        self._command, self._environment = command, environment
+        self._echo, self._note = echo, note
+        self._process: Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self.lives = 0
+
+    async def start(self) -> None:
+        """Start it and keep it running."""
+        self._process = await self._spawn()
+        self._keeper = asyncio.create_task(self._keep(self._process))
+
+    def ask_to_end(self) -> None:
+        """Ask it to drain."""
+        self._stopping.set()
+        self._send(signal.SIGTERM)
+
+    async def wait_ended(self) -> None:
+        """Wait until it is gone; kill it if that takes too long."""
+        if self._keeper is None:
+            return
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.shield(self._keeper)
+        except TimeoutError:
+            self._note(self.name, f"did not end within {STOP_SECONDS:g} s and is killed")
+            self.kill()
+            await self._keeper
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _keep(self, process: Process) -> None:
+        """Follow one life after the other until it is stopped."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            born = time.monotonic()
+            await self._follow(process)
+            code = await process.wait()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - born > HEALTHY_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            self._note(self.name, f"{_ended(code)}; starting it again in {pause:g} s")
+            if await self._is_stopped_within(pause):
+                return
+            pause = min(PAUSE_SECONDS_MAX, pause * 2)
+            process = self._process = await self._spawn()
+            if self._stopping.is_set():  # while it was being started
+                self._send(signal.SIGTERM)
+
+    async def _spawn(self) -> Process:
+        self.lives += 1
+        # In a group of its own, so that Ctrl-C in the terminal reaches only us, and we decide the order of the drain.
+        return await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            env=dict(self._environment),
+            process_group=0,
+            limit=LINE_BYTES_MAX,
+            preexec_fn=end_with_parent,
+        )
+
+    async def _follow(self, process: Process) -> None:
+        """Copy its lines into the log and say them."""
+        assert process.stdout is not None
+        with self.log.open("ab", buffering=0) as log:
+            while line := await _line(process.stdout):
+                log.write(line)
+                self._echo(self.name, line.decode("utf-8", "replace").rstrip())
+
+    async def _is_stopped_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line; one that is too long comes in pieces."""
+    try:
+        return await stream.readuntil(b"\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.read(error.consumed)
+
+
+def _ended(code: int) -> str:
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return "ended by itself" if code == 0 else f"ended with exit code {code}"

@@ -1,0 +1,138 @@
+"""The local platform: a server, coordinators and participants as processes on this machine, below one folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.topology import COORDINATOR, EVENTS, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
+from antiphon.link import Credentials, Link, set_up
+from antiphon.link.setup import api
+
+from .children import Child, Say
+from .server import Server
+
+SERVING_SECONDS: Final = 60.0
+"""How long all processes together may take to start; a machine under load needs many times what an idle one does."""
+
+SAGAS: Final = ("antiphon.order.saga:order",)
+PARTICIPANTS: Final = (
+    "antiphon.order.inventory:inventory",
+    "antiphon.order.billing:billing",
+    "antiphon.order.shipping:shipping",
+)
+
+
+class LocalPlatform:
+    """Everything sagas need, started and ended together.
+
+    Args:
+        folder: holds the server's store, the participants' databases (SQLite) and all logs; it survives.
+        sagas: definitions, as `module:attribute`.
+        participants: the same, by their names.
+        echo: told every line of every process.
+        note: told what becomes of the processes.
+        coordinators: how many.
+        port: where the server listens; a free port when 0.
+        ack_wait_seconds: after how long a command of a participant that died is delivered again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sagas: Sequence[str],
+        participants: dict[str, str],
+        echo: Say,
+        note: Say,
+        *,
+        coordinators: int = 2,
+        port: int = 0,
+        ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.logs = self.folder / "logs"
+        self.server = Server(self.folder / "nats", port=port, log_file=self.logs / "nats-server.log")
+        self.databases = {name: f"sqlite:///{self.folder / name}.db" for name in participants}
+        self._sagas, self._participants = sagas, participants
+        self._echo, self._note = echo, note
+        self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
+        self.children: dict[str, Child] = {}
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return self.server.url
+
+    async def start(self) -> None:
+        """Start the server, create what it must hold, start the processes, and wait until all of them serve.
+
+        Raises:
+            PlatformError: the server or a process does not start; the sentence says why.
+        """
+        self._make_folder()
+        self.server.start()
+        self._note("nats-server", f"listens on {self.url} and keeps its streams in {self.server.store}")
+        link = await Link.connect(self.url, name="administrator", credentials=Credentials())
+        try:
+            await set_up(link, self._participants, ack_wait_seconds=self._ack_wait_seconds)
+            await self._start_processes()
+            await self._wait_serving(link)
+        finally:
+            await link.close()
+
+    async def stop(self) -> None:
+        """Drain participants, then coordinators, then the server: nobody ends before those who talk to it."""
+        participants = [child for name, child in self.children.items() if name in self._participants]
+        coordinators = [child for name, child in self.children.items() if name not in self._participants]
+        for group in (participants, coordinators):
+            for child in group:
+                child.ask_to_end()
+            for child in group:
+                await child.wait_ended()
+        self.server.stop()
+
+    def _make_folder(self) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        # What is below here is nobody's source, wherever it was put.
+        (self.folder / ".gitignore").write_text("*\n")
+
+    async def _start_processes(self) -> None:
+        for number in range(1, self._coordinators + 1):
+            arguments = [part for saga in self._sagas for part in ("--app", saga)]
+            await self._start(f"coordinator-{number}", ["coordinator", *arguments])
+        for name, path in self._participants.items():
+            await self._start(name, ["participant", path, "--database", self.databases[name]])
+
+    async def _start(self, name: str, arguments: list[str]) -> None:
+        command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--name", name]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("NATS_")}
+        environment |= {"NATS_URL": self.url, "ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1"}
+        child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
+        await child.start()
+
+    async def _wait_serving(self, link: Link) -> None:
+        """Wait until every process has a pull standing at the server."""
+        wanted = {f"{EVENTS}.{COORDINATOR}": self._coordinators}
+        wanted |= {f"{SAGA}.{name}": 1 for name in self._participants}
+        try:
+            async with asyncio.timeout(SERVING_SECONDS):
+                while wanted:
+                    wanted = {name: pulls for name, pulls in wanted.items() if await _pulls(link, name) < pulls}
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise PlatformError(
+                f"not all processes came to serve within {SERVING_SECONDS:g} s: nobody pulls {', '.join(wanted)}. "
+                f"Their logs in {self.logs} say why."
+            ) from None
+
+
+async def _pulls(link: Link, consumer: str) -> int:
+    """How many pulls stand at a consumer, given as stream.name."""
+    info = await api(link, f"CONSUMER.INFO.{consumer}")
+    waiting: int = info.get("num_waiting", 0)
+    return waiting

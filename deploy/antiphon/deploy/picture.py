@@ -1,0 +1,84 @@
+"""Sagas drawn in a terminal; without one, the same as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from antiphon.coordinator.explain import Kind, Line, Summary, Timeline
+
+MARKS: Final[dict[Kind, tuple[str, str]]] = {
+    "start": ("●", "bold"),
+    "command": ("→", "cyan"),
+    "answer": ("✓", "green"),
+    "refusal": ("✗", "red"),
+    "unknown": ("?", "yellow"),
+    "compensation": ("↩", "magenta"),
+    "cancel": ("■", "yellow"),
+    "record": ("·", "dim"),
+    "timer": ("◷", "yellow"),
+    "end": ("◼", "bold"),
+}
+"""How each kind of line is marked, and its colour."""
+
+COLOURS: Final = {"completed": "green", "compensated": "magenta", "running": "cyan", "compensating": "yellow"}
+
+WIDTH_WITHOUT_TERMINAL: Final = 160
+"""Files and pipes have no width of their own; lines shall not be cut there."""
+
+
+def console() -> Console:
+    """The terminal, or what stands in for it."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+
+
+def print_timeline(told: Timeline) -> None:
+    """Draw one saga: a heading, and a line for each fact."""
+    out = console()
+    reason = f": {escape(told.reason)}" if told.reason else ""
+    definition = f"  [dim]{escape(told.definition)}[/]" if told.definition else ""
+    out.print(f"[bold]{told.type}/{told.id}[/]  [{COLOURS[told.state]}]{told.state}[/]{reason}{definition}")
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in told.lines:
+        table.add_row(*_cells(line))
+    out.print(table)
+
+
+def print_summaries(found: Iterable[Summary]) -> None:
+    """Draw a table of sagas."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("saga", "state", "started", "ended", "reason"):
+        table.add_column(heading, no_wrap=heading != "reason", overflow="fold")
+    for each in found:
+        state = f"[{COLOURS[each.state]}]{each.state}[/]"
+        table.add_row(f"{each.type}/{each.id}", state, _clock(each.started), _clock(each.ended), escape(each.reason))
+    console().print(table if table.row_count else "no sagas were started here yet.")
+
+
+def _cells(line: Line) -> list[str]:
+    mark, colour = MARKS[line.kind]
+    attempt = f" #{line.attempt}" if line.attempt > 1 else ""
+    late = " [dim](after the end)[/]" if line.late else ""
+    return [
+        f"+{line.since_start_ms:,.1f} ms",
+        f"[{colour}]{mark}[/]",
+        f"[{colour}]{escape(line.step)}{attempt}[/]",
+        escape(line.who),
+        f"{escape(line.text)}{late}",
+    ]
+
+
+def _clock(at: str) -> str:
+    """RFC 3339 without the fraction, which no reader of a table wants."""
+    return at[:19].replace("T", " ")
