@@ -1,0 +1,210 @@
+"""The command line as a process: what it prints, and the sentence and exit code where it cannot do what was asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from antiphon.deploy.server import Server, free_port
+from antiphon.order.data import load_orders
+from tests.support.server import Platform, platform, until
+
+SAGA = "antiphon.order.saga:order"
+INVENTORY = "antiphon.order.inventory:inventory"
+ORDER = load_orders()[0]
+PAYLOAD = msgspec.json.encode(ORDER).decode()
+SECONDS_MAX = 30.0
+
+STARTING = ("start", SAGA, "--id", "mine", "--payload", PAYLOAD)
+NEEDS_A_SERVER = {
+    "setup": ("setup", "--participant", "inventory"),
+    "coordinator": ("coordinator", "--app", SAGA),
+    "participant": ("participant", INVENTORY, "--database", "memory:"),
+    "start": STARTING,
+    "list": ("list",),
+    "show": ("show", "order/mine"),
+    "cancel": ("cancel", "order/mine", "--reason", "a change of mind"),
+}
+NEEDS_STREAMS = {name: arguments for name, arguments in NEEDS_A_SERVER.items() if name != "setup"}
+
+
+def environment(server: str) -> dict[str, str]:
+    """No credentials, and a width that no sentence is broken at."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NATS_")}
+    return {**kept, "NATS_URL": server, "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def antiphon(*arguments: str, server: str = "nats://127.0.0.1:1", stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "antiphon.deploy", *arguments],
+        env=environment(server),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+
+def assert_one_sentence(ran: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit code 1, nothing on stdout, no traceback, and these parts in what is said."""
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stdout == ""
+    assert "Traceback" not in ran.stderr
+    for part in parts:
+        assert part in ran.stderr
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A server with its streams set up from the command line, one started saga, and nobody who runs it."""
+    with platform(tmp_path_factory.mktemp("up")) as running:
+        done = antiphon("setup", *(f"--participant={name}" for name in running.participants), server=running.servers)
+        assert done.returncode == 0, done.stderr
+        started = antiphon(*STARTING, server=running.servers)
+        assert started.returncode == 0, started.stderr
+        yield running
+
+
+# --- when something is missing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NEEDS_A_SERVER)
+def test_without_a_server_a_sentence_says_how_to_get_one(name: str) -> None:
+    ran = antiphon(*NEEDS_A_SERVER[name], server=f"nats://127.0.0.1:{free_port()}")
+    assert_one_sentence(ran, "no NATS server answers", "antiphon up")
+
+
+@pytest.mark.parametrize("name", NEEDS_A_SERVER)
+def test_without_jetstream_a_sentence_says_how_to_switch_it_on(name: str, tmp_path: Path) -> None:
+    with Server(tmp_path, jetstream=False) as server:
+        assert_one_sentence(antiphon(*NEEDS_A_SERVER[name], server=server.url), "JetStream", "store_dir")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on which nothing was set up."""
+    with Server(tmp_path_factory.mktemp("bare"), sync_interval="2m") as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", NEEDS_STREAMS)
+def test_without_streams_a_sentence_says_how_to_create_them(name: str, bare: Server) -> None:
+    ran = antiphon(*NEEDS_STREAMS[name], server=bare.url)
+    remedy = "no coordinator answers" if name == "cancel" else "antiphon setup"
+    assert_one_sentence(ran, remedy)
+
+
+def test_a_participant_without_consumers_is_told_its_own_remedy(up: Platform, tmp_path: Path) -> None:
+    with platform(tmp_path, participants=()) as empty:
+        assert antiphon("setup", server=empty.servers).returncode == 0
+        ran = antiphon(*NEEDS_A_SERVER["participant"], server=empty.servers)
+        assert_one_sentence(ran, "antiphon setup --participant inventory")
+
+
+# --- when something is wrong ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("antiphon.order.saga", "is not module:attribute"),
+        ("nowhere.at_all:order", "there is no module"),
+        ("antiphon.order.saga:nothing", "antiphon.order.saga:order"),
+        (INVENTORY, "is no Saga"),
+    ],
+)
+def test_what_cannot_be_loaded_is_a_sentence(named: str, said: str) -> None:
+    assert_one_sentence(antiphon("coordinator", "--app", named), said)
+
+
+def test_a_payload_of_another_shape_is_a_sentence(up: Platform) -> None:
+    ran = antiphon("start", SAGA, "--id", "other", "--payload", '{"order_id": 1}', server=up.servers)
+    assert_one_sentence(ran, "OrderPlaced")
+
+
+def test_another_payload_for_the_same_id_changes_nothing(up: Platform) -> None:
+    other = msgspec.json.encode(msgspec.structs.replace(ORDER, quantity=ORDER.quantity + 1)).decode()
+    ran = antiphon("start", SAGA, "--id", "mine", "--payload", other, server=up.servers)
+    assert_one_sentence(ran, "already started with another payload")
+
+
+def test_an_unknown_saga_is_a_sentence(up: Platform) -> None:
+    assert_one_sentence(antiphon("show", "order/nobody", server=up.servers), "there is no saga order/nobody")
+    assert_one_sentence(antiphon("show", "nobody", server=up.servers), "there is no saga")
+
+
+def test_a_wrong_option_is_a_matter_of_usage() -> None:
+    ran = antiphon("list", "--nonsense")
+    assert ran.returncode == 2
+    assert "Usage" in ran.stderr
+
+
+# --- what it prints ---------------------------------------------------------------------------------------------------
+
+
+def test_the_same_start_again_means_the_same_saga(up: Platform) -> None:
+    again = antiphon(*STARTING[:-1], "@-", "--json", server=up.servers, stdin=PAYLOAD)
+    assert json.loads(again.stdout) == {"type": "order", "id": "mine"}
+
+
+def test_list_for_programs(up: Platform) -> None:
+    listed = json.loads(antiphon("list", "--json", server=up.servers).stdout)
+    assert [(each["type"], each["id"], each["state"]) for each in listed] == [("order", "mine", "running")]
+
+
+def test_show_for_programs(up: Platform) -> None:
+    told = json.loads(antiphon("show", "mine", "--json", server=up.servers).stdout)
+    assert (told["type"], told["id"], told["state"]) == ("order", "mine", "running")
+    assert told["lines"][0]["kind"] == "start"
+
+
+def test_show_for_people(up: Platform) -> None:
+    told = antiphon("show", "order/mine", server=up.servers).stdout
+    assert "order/mine" in told
+    assert "running" in told
+    assert "order.placed" in told
+
+
+@pytest.mark.parametrize("command", ["", *NEEDS_A_SERVER, "up", "demo", "rights"])
+def test_every_command_explains_itself(command: str) -> None:
+    ran = antiphon(*([command] if command else []), "--help")
+    assert ran.returncode == 0
+    assert "Usage" in ran.stdout
+
+
+# --- processes that stay ----------------------------------------------------------------------------------------------
+
+
+async def test_processes_run_an_order_and_drain_on_sigterm(tmp_path: Path) -> None:
+    commands = {"coordinator": NEEDS_A_SERVER["coordinator"]}
+    for name in ("inventory", "billing", "shipping"):
+        path, database = f"antiphon.order.{name}:{name}", f"sqlite:///{tmp_path}/{name}.db"
+        commands[name] = ("participant", path, "--database", database)
+    with platform(tmp_path) as running:
+        await running.set_up()
+        children = [serving(arguments, running.servers, tmp_path / name) for name, arguments in commands.items()]
+        try:
+            ended = antiphon(*STARTING, "--wait", "--json", server=running.servers)
+            assert json.loads(ended.stdout)["outcome"] == "completed"
+        finally:
+            for child in children:
+                child.terminate()
+        await until(lambda: all(child.poll() is not None for child in children), what="the drain")
+        assert [child.returncode for child in children] == [0] * len(children)
+
+
+def serving(arguments: tuple[str, ...], server: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that stays."""
+    with log.with_suffix(".log").open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "antiphon.deploy", *arguments], env=environment(server), stdout=out, stderr=out
+        )
