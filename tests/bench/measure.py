@@ -24,6 +24,8 @@ from .systems import System
 
 WARM_UP: Final = Load("warm-up", sagas=300, in_flight=50)
 STOP_SECONDS: Final = 10.0
+ROOT: Final = Path(__file__).parents[2]
+"""Where `python -m tests.…` finds its module, from wherever this was called."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,18 @@ def _roles(system: System, url: str, profiled: Profiled | None) -> Iterator[dict
 
 def _start(system: System, role: str, url: str, profiled: Profiled | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        _command(system, role, url), stdout=subprocess.PIPE, env=_environment(role, profiled), process_group=0
+        _command(system, role, url),
+        cwd=ROOT,
+        env=_environment(role, profiled),
+        stdout=subprocess.PIPE,
+        process_group=0,
     )
 
 
 def _drive(system: System, url: str, load: Load, profiled: Profiled | None) -> Seen:
     command = [*_command(system, "client", url), msgspec.json.encode(load).decode()]
-    ran = subprocess.run(command, stdout=subprocess.PIPE, env=_environment("client", profiled), check=False)
+    environment = _environment("client", profiled)
+    ran = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=False)
     if ran.returncode:
         raise SystemExit(f"bench: the client of {system.name} failed under load {load.name}.")
     return msgspec.json.decode(ran.stdout, type=Seen)

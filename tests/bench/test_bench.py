@@ -1,0 +1,72 @@
+"""The benchmark measures what it says, on loads too small to say anything about speed."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from . import profiling
+from .load import Load
+from .measure import Measured, Profiled, measure
+from .report import AT_A_RATE, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
+from .systems import ANTIPHON, FLOOR, System
+
+LOADS = [
+    Load(IN_FLIGHT, sagas=40, in_flight=10),
+    Load(ONE_AT_A_TIME, sagas=5, in_flight=1),
+    Load(AT_A_RATE, sagas=20, per_second=200),
+]
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Measured]:
+    """Both systems, once."""
+    return [measured for system in (FLOOR, ANTIPHON) for measured in measure(system, LOADS, "2m")]
+
+
+def test_both_systems_carry_every_saga_of_every_load(found: list[Measured]) -> None:
+    assert [(each.system, each.load.name) for each in found] == [
+        (system.name, load.name) for system in (FLOOR, ANTIPHON) for load in LOADS
+    ]
+    assert all(0 < each.seen.p50_ms <= each.seen.p99_ms for each in found)
+
+
+def test_every_process_is_accounted_for(found: list[Measured]) -> None:
+    systems: dict[str, System] = {system.name: system for system in (FLOOR, ANTIPHON)}
+    for each in found:
+        assert set(each.cpu_us) == {"server", "client", *systems[each.system].roles}
+        assert set(each.rss_mb) == {"server", *systems[each.system].roles}
+
+
+def test_a_coordinator_and_a_worker_stay_below_sixty_megabytes(found: list[Measured]) -> None:
+    for each in found:
+        if each.system == ANTIPHON.name:
+            assert {name: rss for name, rss in each.rss_mb.items() if name != "server" and rss >= 60} == {}
+
+
+def test_the_last_line_is_for_machines(found: list[Measured]) -> None:
+    assert re.fullmatch(
+        r"bench: sagas_per_second=\d+ floor=\d+ ratio=\d+\.\d\d p50_ms=\d+\.\d\d floor_p50_ms=\d+\.\d\d",
+        last_line(found),
+    )
+
+
+def test_the_tables_can_be_printed(found: list[Measured]) -> None:
+    console = Console(file=StringIO(), record=True, width=120)
+    for table in tables("default", found):
+        console.print(table)
+    text = console.export_text()
+    assert "300 in flight" in text
+    assert "coordinator" in text
+
+
+def test_a_profile_says_whose_code_took_the_time(tmp_path: Path) -> None:
+    file = tmp_path / "profile"
+    list(measure(ANTIPHON, [Load(IN_FLIGHT, sagas=300, in_flight=50)], "2m", Profiled("coordinator", file)))
+    by_part, by_function = profiling.tables(file, microseconds=150.0, lines=5)
+    assert by_part.row_count >= 2
+    assert 1 <= by_function.row_count <= 5
