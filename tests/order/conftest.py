@@ -1,15 +1,37 @@
-"""The three services on fresh databases."""
+"""The three services on fresh databases, of both kinds."""
 
-from collections.abc import AsyncIterator
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.order.services import PARTICIPANTS, Services, services
+from tests.support.postgres import REQUIRED, Postgres, postgres
 
 
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Services]:
-    """All three services, each with a SQLite database of its own."""
-    async with services({each.name: f"sqlite:///{tmp_path / each.name}.db" for each in PARTICIPANTS}) as opened:
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests; they are skipped where there is none, unless it must be there."""
+    try:
+        with postgres() as server:
+            yield server
+    except LookupError as error:
+        if os.environ.get(REQUIRED) == "1":
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Services]:
+    """All three services, each with an empty database of its own."""
+    names = [participant.name for participant in PARTICIPANTS]
+    if request.param == "sqlite":
+        urls = {name: f"sqlite:///{tmp_path / name}.db" for name in names}
+    else:
+        server: Postgres = request.getfixturevalue("postgres_server")
+        urls = {name: server.new_database() for name in names}
+    async with services(urls) as opened:
         yield opened

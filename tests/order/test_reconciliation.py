@@ -181,6 +181,16 @@ def test_state_that_its_ledger_does_not_explain_is_found(service: Service) -> No
     )
 
 
+def test_what_completed_sagas_owe_is_missed_in_their_accounts_too() -> None:
+    world = World()
+    effect_lost(world.lines["billing"], SERVICES[1])
+    world.account(SERVICES[1])
+    assert (
+        "billing: account c-1 holds 0 cents, its ledger adds up to 0, and the completed sagas to 4350"
+        in world.report().discrepancies
+    )
+
+
 def test_a_saga_whose_order_is_not_known_cannot_be_called_balanced() -> None:
     world = World()
     del world.orders[COMPLETED]
