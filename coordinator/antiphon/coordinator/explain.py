@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -89,13 +90,13 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
         saga_type: only sagas of this type.
         limit: how many at most.
     """
-    starts: list[StoredMessage] = []
+    starts: list[tuple[SagaKey, StoredMessage]] = []
     async for message in link.scan(EVENTS, f"evt.*.{saga_type}.*.client.start"):
-        starts.append(message)
+        with suppress(Unusable):  # a forged start is parked; whoever stored it must not blind the operator
+            starts.append((wire.parse_fact(message.subject).saga, message))
         if len(starts) > 2 * limit:
             del starts[:limit]
-    starts = starts[-limit:][::-1]
-    found = [(wire.parse_fact(message.subject).saga, message) for message in starts]
+    found = starts[-limit:][::-1]
     ends: dict[str, StoredMessage] = {}
     for first in range(0, len(found), 500):
         subjects = [wire.end_subject(key) for key, _ in found[first : first + 500]]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import typer
@@ -117,7 +117,7 @@ def _started_at(subject: str) -> SagaKey | None:
 
 
 def _definition(path: str) -> Saga[Any]:
-    return load(path, Saga)
+    return load(path, cast("type[Saga[Any]]", Saga))
 
 
 def _key(text: str) -> SagaKey:
