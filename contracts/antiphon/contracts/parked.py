@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from .errors import BadIdentity, Forged, Undecodable, Unusable
 from .wire import parked_subject
+
+DATA_BYTES_MAX: Final = 512 * 1024
+"""How much of a message is kept. As base64 it stays below the server's default max_payload of 1 MB; whoever sends more
+loses the connection."""
 
 ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault"]
 """Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows it; handling it raises."""
@@ -30,8 +34,8 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
         return parked_subject(self.kind, self.noticed_by)
 
     def encode(self) -> bytes:
-        """As JSON."""
-        return msgspec.json.encode(self)
+        """As JSON, small enough to be stored whatever the message was: of a huge one, the beginning."""
+        return msgspec.json.encode(msgspec.structs.replace(self, data=self.data[:DATA_BYTES_MAX]))
 
 
 def parked_kind(error: Unusable) -> ParkedKind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 PULL_EXPIRES_SECONDS: Final = 30
 HEARTBEAT_SECONDS: Final = 5
 """The server says at this interval that a waiting pull is alive."""
+QUIET_SECONDS: Final = 0.1
+"""A pull that got nothing for this long is taken to have nothing under way."""
+DRAIN_SECONDS_MAX: Final = 2.0
 SILENCE_SECONDS_MAX: Final = 12.0
 """After two missed heartbeats the pull is asked anew: its consumer's leader may have died with it."""
 
@@ -101,9 +105,13 @@ class Pull:
         """Ask for nothing more, and return when nothing more can come; what was under way is handed out until then.
 
         Without this the server goes on to serve the requests that stand, for as long as they last, and each message
-        it sends and gets back counts as a delivery.
+        it sends and gets back counts as a delivery. So does one that it is about to send when the subscription goes,
+        hence the wait: either the requests are used up, or there is nothing to send just now.
         """
         self._stopped = self._draining = True
+        self._heard = started = time.monotonic()
+        while self._asked and self._heard + QUIET_SECONDS > time.monotonic() < started + DRAIN_SECONDS_MAX:
+            await asyncio.sleep(QUIET_SECONDS / 10)
         if self._subscription is not None:
             self.link.flush()
             with contextlib.suppress(nats.errors.Error):

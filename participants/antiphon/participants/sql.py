@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    DateTime,
     Integer,
     MetaData,
     String,
@@ -18,6 +20,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     event,
+    func,
     select,
     text,
 )
@@ -56,6 +59,7 @@ inbox = Table(
     Column("attempt", Integer, nullable=False),
     Column("answer_type", Text),
     Column("answer", Text),
+    Column("written_at", DateTime(timezone=True), nullable=False),  # so that old rows can be found and purged
 )
 
 handed_back = Table(
@@ -63,11 +67,12 @@ handed_back = Table(
     tables,
     Column("command", BigInteger, primary_key=True, autoincrement=False),  # its stream sequence
     Column("times", Integer, nullable=False),
+    Column("written_at", DateTime(timezone=True), nullable=False),
 )
 
 _KEY = inbox.primary_key.columns
-_VALUES = ("state", "attempt", "answer_type", "answer")
-_read = select(*(inbox.c[name] for name in _VALUES)).where(*(column == bindparam(column.name) for column in _KEY))
+_ROW = ("state", "attempt", "answer_type", "answer")
+_read = select(*(inbox.c[name] for name in _ROW)).where(*(column == bindparam(column.name) for column in _KEY))
 _read_locked = _read.with_for_update()
 _read_handed_back = select(handed_back.c.times).where(handed_back.c.command == bindparam("command"))
 
@@ -77,12 +82,14 @@ _Insert = Callable[[Table], Any]
 
 def _upsert(insert: _Insert) -> Any:
     new = insert(inbox)
-    return new.on_conflict_do_update(index_elements=list(_KEY), set_={name: new.excluded[name] for name in _VALUES})
+    return new.on_conflict_do_update(
+        index_elements=list(_KEY), set_={name: new.excluded[name] for name in (*_ROW, "written_at")}
+    )
 
 
 def _count(insert: _Insert) -> Any:
     new = insert(handed_back)
-    more = {"times": handed_back.c.times + 1}
+    more = {"times": handed_back.c.times + 1, "written_at": new.excluded.written_at}
     return new.on_conflict_do_update(index_elements=[handed_back.c.command], set_=more)
 
 
@@ -90,7 +97,7 @@ _sqlite_settle, _sqlite_count = _upsert(sqlite.insert), _count(sqlite.insert)
 _postgres_settle, _postgres_count = _upsert(postgresql.insert), _count(postgresql.insert)
 _postgres_claim = (
     postgresql.insert(inbox)
-    .values(state=CLAIMED, attempt=0, answer_type=None, answer=None)
+    .values(state=CLAIMED, attempt=0, answer_type=None, answer=None, written_at=func.now())
     .on_conflict_do_nothing()
     .returning(inbox.c.state)
 )
@@ -132,7 +139,7 @@ class SqlInbox:
         """Write the row."""
         answer_type, answer = (row.answer.type, row.answer.data.decode()) if row.answer else (None, None)
         values = {"state": row.state, "attempt": row.attempt, "answer_type": answer_type, "answer": answer}
-        await self._connection.execute(self._settle, {**self._key, **values})
+        await self._connection.execute(self._settle, {**self._key, **values, "written_at": datetime.now(UTC)})
 
     async def handed_back(self, sequence: int) -> int:
         """How many deliveries were no attempts."""
@@ -217,7 +224,7 @@ class SqlDatabase:
     async def count_handed_back(self, sequence: int) -> None:
         """Note that a delivery was no attempt."""
         async with self._transaction() as connection:
-            await connection.execute(self._count, {"command": sequence, "times": 1})
+            await connection.execute(self._count, {"command": sequence, "times": 1, "written_at": datetime.now(UTC)})
 
     async def close(self) -> None:
         """Let go of every connection."""

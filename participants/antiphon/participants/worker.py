@@ -52,6 +52,8 @@ PUBLISH_AGAIN_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 10.0
 """How long running handlers may go on after SIGTERM; below the 30 s after which container platforms kill."""
 CANCEL_SECONDS: Final = 5.0
+ELSEWHERE_SECONDS: Final = 0.2
+"""How long a command rests that arrives during a drain, lest it come straight back while our requests still stand."""
 
 log = structlog.get_logger()
 
@@ -165,7 +167,7 @@ class Worker:
         killpoints.reached("worker.pulled")
         held = Held(delivery)
         self._held.add(held)
-        work = self._hand_back(held, 0.0) if self._draining else self._work(held)
+        work = self._hand_back(held, ELSEWHERE_SECONDS) if self._draining else self._work(held)
         held.task = self._loop.create_task(work)
 
     async def _work(self, held: Held) -> None:

@@ -1,0 +1,149 @@
+"""The coordinator's side, played by the tests: commands are stored, and answers looked up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from antiphon.contracts import Command, Compensation, SagaKey
+from antiphon.contracts.envelope import Envelope, decode, encode, pack
+from antiphon.contracts.retry import Retry
+from antiphon.contracts.topology import EVENTS, PARKED, SAGA, participant_consumer_name
+from antiphon.contracts.wire import Direction, command_subject, events_filter
+from antiphon.link import Link, StoredMessage
+from antiphon.link.setup import api
+from antiphon.participants import Database, Worker
+from antiphon.participants.memory import MemoryDatabase
+from tests.support.server import Form, Platform, platform
+
+from .stock import Release, Reserve, Stock
+
+QUICK = Retry(attempts=3, first_seconds=0.01, factor=1.0, cap_seconds=0.01)
+TRACEPARENT = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+SECONDS = 20.0
+T = TypeVar("T")
+
+
+@dataclass
+class Play:
+    """A platform, a coordinator's link and an administrator's, and the workers a test started."""
+
+    up: Platform
+    link: Link
+    administrator: Link
+    workers: list[Worker] = field(default_factory=list[Worker])
+    links: list[Link] = field(default_factory=list[Link])
+
+    async def worker(self, stock: Stock, database: Database | None = None, **settings: Any) -> Worker:
+        """A started worker, on a connection of its own."""
+        link = await self.up.connect("stock")
+        self.links.append(link)
+        worker = Worker(stock.participant, link, database or MemoryDatabase(), **settings)
+        await worker.start()
+        self.workers.append(worker)
+        return worker
+
+    async def do(self, saga: str, attempt: int = 1, *, retry: Retry = QUICK, pieces: int = 1) -> int:
+        """Store the command of a saga's only step; gives its sequence."""
+        return await self.send(saga, "do", attempt, Reserve(pieces=pieces), retry)
+
+    async def undo(self, saga: str, attempt: int = 1, *, retry: Retry = QUICK) -> int:
+        """Store its compensation."""
+        return await self.send(saga, "undo", attempt, Release(), retry)
+
+    async def send(
+        self, saga: str, direction: Direction, attempt: int, command: Command[Any] | Compensation[Any], retry: Retry
+    ) -> int:
+        """Store a command as a coordinator does."""
+        subject = subject_of(saga, direction, attempt)
+        return await self.link.store(subject, envelope_of(subject, command, retry))
+
+    async def answer(self, saga: str, event: str, attempt: int = 1, seconds: float = SECONDS) -> Envelope:
+        """The answer of a saga's only step with this token, as soon as it is stored."""
+
+        async def find() -> Envelope | None:
+            return next((e for e in await self.answers(saga) if e.id.endswith(f".{event}.reserve.{attempt}")), None)
+
+        return await come(find, f"the answer {event} of attempt {attempt} of {saga}", seconds)
+
+    async def answers(self, saga: str) -> list[Envelope]:
+        """All answers stored for a saga."""
+        found = await self.link.read_all(EVENTS, [events_filter(SagaKey.of("order", saga), "stock")])
+        return [decode(message.data, message.subject) for message in found]
+
+    async def parked(self) -> StoredMessage:
+        """The message in PARKED, once there is one."""
+
+        async def find() -> StoredMessage | None:
+            found = await self.administrator.read_all(PARKED, ["parked.>"])
+            return found[0] if found else None
+
+        return await come(find, "a parked message")
+
+    async def consumer(self, direction: Direction = "do") -> dict[str, Any]:
+        """What the server says about a consumer."""
+        name = participant_consumer_name("stock", direction)
+        return await api(self.administrator, f"CONSUMER.INFO.{SAGA}.{name}")
+
+    async def is_settled(self, direction: Direction = "do") -> None:
+        """Wait until the consumer has nothing to deliver and nothing that is not acked."""
+
+        async def find() -> bool | None:
+            found = await self.consumer(direction)
+            return True if found["num_ack_pending"] == found["num_pending"] == 0 else None
+
+        await come(find, f"nothing pending in {direction}")
+
+    async def close(self) -> None:
+        """Drain what runs and close what was opened."""
+        for worker in self.workers:
+            await worker.drain(grace_seconds=0.0)
+        for link in (*self.links, self.link, self.administrator):
+            await link.close()
+
+
+@asynccontextmanager
+async def play(folder: Path, form: Form = "plain", *, ack_wait_seconds: float = 30.0) -> AsyncIterator[Play]:
+    """A fresh server for one test."""
+    with platform(folder, form, participants=("stock",)) as up:
+        await up.set_up(ack_wait_seconds)
+        playing = Play(up, await up.connect("coordinator"), await up.connect("administrator"))
+        try:
+            yield playing
+        finally:
+            await playing.close()
+
+
+def subject_of(saga: str, direction: Direction = "do", attempt: int = 1) -> str:
+    """Where the command of a saga's only step is stored."""
+    return command_subject(SagaKey.of("order", saga), "stock", "reserve", direction, attempt)
+
+
+def envelope_of(subject: str, command: Command[Any] | Compensation[Any], retry: Retry = QUICK, **changes: Any) -> bytes:
+    """A command's bytes; changes make it one that a coordinator would not send."""
+    attributes: dict[str, Any] = {
+        "id": subject,
+        "source": "coordinator",
+        "type": command.__contract__.type,
+        "time": datetime.now(UTC),
+        "data": pack(command),
+        "retry": retry.encode(),
+        "traceparent": TRACEPARENT,
+    }
+    return encode(Envelope(**(attributes | changes)))
+
+
+async def come(find: Callable[[], Awaitable[T | None]], what: str, seconds: float = SECONDS) -> T:
+    """Ask until there is something."""
+    try:
+        async with asyncio.timeout(seconds):
+            while (found := await find()) is None:
+                await asyncio.sleep(0.005)
+            return found
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come within {seconds:g} s") from None
