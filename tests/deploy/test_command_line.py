@@ -35,9 +35,6 @@ NEEDS_A_SERVER = {
     "show": ("show", "order/mine"),
     "cancel": ("cancel", "order/mine", "--reason", "a change of mind"),
 }
-LOST_REFUSAL = pytest.mark.xfail(
-    reason="Link writes a pull's first request before its subscription, so the server's refusal reaches nobody"
-)
 NEEDS_STREAMS = {name: arguments for name, arguments in NEEDS_A_SERVER.items() if name != "setup"}
 
 
@@ -102,16 +99,13 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=LOST_REFUSAL) if name == "participant" else name for name in NEEDS_STREAMS]
-)
+@pytest.mark.parametrize("name", NEEDS_STREAMS)
 def test_without_streams_a_sentence_says_how_to_create_them(name: str, bare: Server) -> None:
     ran = antiphon(*NEEDS_STREAMS[name], server=bare.url)
     remedy = "no coordinator answers" if name == "cancel" else "antiphon setup"
     assert_one_sentence(ran, remedy)
 
 
-@LOST_REFUSAL
 def test_a_participant_without_consumers_is_told_its_own_remedy(tmp_path: Path) -> None:
     with platform(tmp_path, participants=()) as empty:
         assert antiphon("setup", server=empty.servers).returncode == 0

@@ -247,6 +247,9 @@ class Link:
             subscription: Subscription = await nc.subscribe(subject, queue=queue)
             private: Any = subscription
             self._handlers[private._id] = handle
+            # nats-py buffers what it sends and frames overtake that: without this the answer to the first frame that
+            # names this subject, for instance that there is no consumer to pull from, would find nobody listening.
+            await self.nc.flush(round(CONNECT_SECONDS))
             return subscription
 
         async def adapt(message: Any) -> None:
