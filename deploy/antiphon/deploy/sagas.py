@@ -45,7 +45,7 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
     """Print the sagas that were started last."""
     if saga_type != "*":
         check_token(saga_type, "saga type")
-    async with _operator(server) as link:
+    async with _reader(server) as link:
         found = await summaries(link, saga_type, limit)
     if as_json:
         typer.echo(msgspec.json.encode(found))
@@ -55,7 +55,7 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
 
 async def show_saga(server: str, id: str, as_json: bool) -> None:
     """Print one saga's timeline."""
-    async with _operator(server) as link:
+    async with _reader(server) as link:
         found = await timeline(link, await _find(link, id))
     if as_json:
         typer.echo(msgspec.json.encode(found))
@@ -64,20 +64,19 @@ async def show_saga(server: str, id: str, as_json: bool) -> None:
 
 
 async def cancel_saga(server: str, id: str, reason: str) -> None:
-    """Store the wish to cancel."""
-    if "/" not in id:
-        async with _operator(server) as link:
-            id = str(await _find(link, id))
-    key = _key(id)
+    """Store the wish to cancel. No coordinator needs to be there; it is heard when one comes."""
+    async with _reader(server) as link:
+        key = await _find(link, id)
+        if await link.get_last(EVENTS, wire.start_subject(key)) is None:
+            raise UnknownSaga(key.type, key.id)
     async with Antiphon.connect(server) as antiphon:
-        await antiphon.status_of(key)
         await antiphon.ask_to_cancel(key, reason)
     typer.echo(f"asked saga {key} to cancel: it is compensated, unless it has ended. See: antiphon show {key}")
 
 
 @asynccontextmanager
-async def _operator(server: str) -> AsyncGenerator[Link]:
-    """A link to read with; what goes wrong in its block is said as what an operator can do about it."""
+async def _reader(server: str) -> AsyncGenerator[Link]:
+    """A link to read with; what goes wrong in its block is said with what a person can do about it."""
     link = await Link.connect(server, name="operator")
     try:
         yield link

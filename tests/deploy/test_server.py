@@ -1,0 +1,121 @@
+"""Servers as child processes, and one that is too old."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
+from antiphon.deploy.server import Server, find_binary, server_info
+from antiphon.link import Link
+from tests.support.server import platform
+
+
+async def test_a_killed_server_comes_back_on_its_port_with_what_it_held(tmp_path: Path) -> None:
+    with platform(tmp_path) as up:
+        await up.set_up()
+        link = await up.connect("client")
+        await link.store("evt.1.order.a.client.start", b"first")
+        await link.close()
+        before = up.server.port
+        up.server.kill()
+        up.server.start()
+        assert up.server.port == before
+        link = await up.connect("client")
+        stored = await link.get_last("EVENTS", "evt.1.order.a.client.start")
+        assert stored is not None
+        assert stored.data == b"first"
+        await link.close()
+
+
+async def test_three_servers_hold_three_copies(tmp_path: Path) -> None:
+    with platform(tmp_path, nodes=3) as up:
+        await up.set_up()
+        link = await up.connect("client")
+        await link.store("evt.1.order.a.client.start", b"first")
+        await link.close()
+
+
+def test_another_server_on_the_port_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    with Server(tmp_path / "one") as first:
+        second = Server(tmp_path / "two", port=first.port)
+        with pytest.raises(ServerUnreachable, match=r"ended at its start.*address already in use"):
+            second.start()
+        assert server_info(first.port)["server_name"] == first.name
+
+
+def test_a_config_that_may_hold_passwords_is_for_its_owner_only(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        assert (server.folder / "nats.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_platform_writes_every_message_through_to_the_disk(tmp_path: Path) -> None:
+    assert "sync_interval: always" in Server(tmp_path).config()
+
+
+def test_without_a_server_program_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServerUnreachable, match=r"antiphon\[embedded\]"):
+        find_binary()
+
+
+# --- too old ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def server_that_says(version: str) -> Iterator[str]:
+    """Enough of a server to be connected to: it introduces itself and answers pings."""
+    info = {"server_id": "X", "server_name": "old", "version": version, "max_payload": 1_048_576, "jetstream": True}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection, connection.makefile("rwb") as lines:
+                    lines.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
+                    lines.flush()
+                    for line in lines:
+                        if line.startswith(b"PING"):
+                            lines.write(b"PONG\r\n")
+                            lines.flush()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"nats://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+async def test_a_server_without_message_schedules_is_too_old() -> None:
+    with server_that_says("2.11.9") as url, pytest.raises(ServerUnfit, match=r"2\.11\.9.*2\.12.*Upgrade"):
+        await Link.connect(url, name="test")
+
+
+def test_the_command_line_says_so_too() -> None:
+    with server_that_says("2.9.25") as url:
+        ran = subprocess.run(
+            [sys.executable, "-m", "antiphon.deploy", "list", "--server", url],
+            env={name: value for name, value in os.environ.items() if not name.startswith("NATS_")},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "2.9.25" in ran.stderr
+    assert "antiphon[embedded]" in ran.stderr

@@ -1,0 +1,146 @@
+"""`antiphon up`: a platform in one command, which heals itself, drains, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from antiphon.deploy.children import FIRST_PAUSE_SECONDS
+from antiphon.order.data import load_orders
+from tests.support.server import until
+
+PAYLOAD = msgspec.json.encode(load_orders()[1]).decode()
+COORDINATOR_BYTES_MAX = 60_000_000
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("NATS_")}
+
+
+@dataclass
+class Running:
+    """`antiphon up` as a process, and what it has printed so far."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+
+    def said(self, pattern: str) -> re.Match[str] | None:
+        """The first place in the output that matches."""
+        return re.search(pattern, self.out.read_text())
+
+    async def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until something is printed."""
+        await until(lambda: self.said(pattern) or self.process.poll() is not None, seconds=40, what=pattern)
+        found = self.said(pattern)
+        assert found is not None, self.out.read_text()
+        return found
+
+    async def url(self) -> str:
+        """Wait until all serve; where the server listens."""
+        await self.wait_for(r"ready: 5 processes")
+        return (await self.wait_for(r"listens on (\S+)")).group(1)
+
+    def child(self, name: str) -> psutil.Process:
+        """The process that was started under a name."""
+        return next(p for p in self.family() if p.cmdline()[-2:] == ["--name", name])
+
+    def family(self) -> list[psutil.Process]:
+        """Everybody it has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@contextmanager
+def running_up(folder: Path) -> Iterator[Running]:
+    out = folder / "out.txt"
+    command = [sys.executable, "-m", "antiphon.deploy", "up", "--port", "0", "--folder", str(folder / "platform")]
+    with out.open("wb") as file:
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=file, stderr=file, process_group=0)
+    try:
+        yield Running(process, out)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def antiphon(*arguments: str, url: str) -> str:
+    """What a command prints."""
+    command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--server", url]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=40, check=True).stdout
+
+
+def run_order(id: str, url: str) -> dict[str, str]:
+    outcome: dict[str, str] = json.loads(
+        antiphon("start", "antiphon.order.saga:order", "--id", id, "--payload", PAYLOAD, "--wait", "--json", url=url)
+    )
+    return outcome
+
+
+@pytest.mark.timeout(120)
+async def test_a_platform_in_one_command(tmp_path: Path) -> None:
+    with running_up(tmp_path) as up:
+        url = await up.url()
+        assert run_order("one", url)["outcome"] == "completed"
+        assert (
+            max(up.child(name).memory_info().rss for name in ("coordinator-1", "coordinator-2")) < COORDINATOR_BYTES_MAX
+        )
+        await a_killed_process_is_started_again(up)
+        assert run_order("two", url)["outcome"] == "completed"
+        family = up.family()
+        assert len(family) == 6  # the server too
+        up.process.send_signal(signal.SIGINT)
+        await until(lambda: up.process.poll() is not None, seconds=30, what="the drain")
+        assert up.process.returncode == 0
+        assert not [process for process in family if process.is_running()]
+    logs = {log.name for log in (tmp_path / "platform" / "logs").iterdir()}
+    assert {"nats-server.log", "coordinator-1.log", "coordinator-2.log", "billing.log"} <= logs
+    assert "drained" in (tmp_path / "platform" / "logs" / "billing.log").read_text()
+
+    with running_up(tmp_path) as up:
+        listed = json.loads(antiphon("list", "--json", url=await up.url()))
+        assert {(each["id"], each["state"]) for each in listed} == {("one", "completed"), ("two", "completed")}
+
+
+async def a_killed_process_is_started_again(up: Running) -> None:
+    first = up.child("billing")
+    first.kill()
+    await up.wait_for(rf"billing.*was killed by SIGKILL; starting it again in {FIRST_PAUSE_SECONDS:g} s")
+    await until(lambda: any_with_name(up, "billing", lambda process: process.pid != first.pid), what="its next life")
+
+
+def any_with_name(up: Running, name: str, also: Callable[[psutil.Process], bool]) -> bool:
+    """Whether there is such a process; some may end while they are looked at."""
+    try:
+        return also(up.child(name))
+    except (psutil.Error, StopIteration):
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children whose parent was killed")
+@pytest.mark.timeout(120)
+async def test_a_killed_platform_leaves_nobody_behind(tmp_path: Path) -> None:
+    with running_up(tmp_path) as up:
+        await up.url()
+        family = up.family()
+        up.process.kill()
+        await until(
+            lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], seconds=40
+        )
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; nobody may be there to bury it."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
