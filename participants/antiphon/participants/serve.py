@@ -72,7 +72,8 @@ async def serve(
             await worker.start()
             try:
                 await _require_consumers(worker)
-                log.info("participant_ready", participant=participant.name)
+                if not link.failure.done():
+                    log.info("participant_ready", participant=participant.name)
                 await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await worker.drain(grace_seconds)
