@@ -94,10 +94,6 @@ class Pull:
     async def start(self) -> None:
         """Subscribe to the answers and ask for the first messages."""
         self._subscription = await self.link.subscribe(f"{self._inbox}.*", self._on_message)
-        # The client writes its own frames when it gets to it, and ours go out at once: without the round trip the
-        # request may overtake the subscription, and a request nobody listens for is dropped in silence.
-        with contextlib.suppress(nats.errors.Error):
-            await self.link.nc.flush()
         self.link.add_pull(self)
         self.ask()
 
