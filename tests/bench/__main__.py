@@ -10,7 +10,7 @@ from rich.console import Console
 
 from . import profiling
 from .load import Load
-from .measure import Measured, Profiled, measure
+from .measure import Measured, Profiled, running
 from .report import AT_A_RATE, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
 from .systems import ANTIPHON, FLOOR
 
@@ -18,32 +18,33 @@ SYNCS = {"default": "2m", "always": "always"}
 """The server's own default, and what survives a power cut."""
 
 
-def loads(sync: str, share: float) -> list[Load]:
-    """What is put on both systems; a server that syncs every write is given less of it."""
-    many, some = (8_000, 400) if sync == "default" else (1_200, 150)
+def loads(sync: str, number: int, share: float) -> list[Load]:
+    """What is put on each system in its turn: bursts of about a second, less where every write waits for the disk."""
+    many, some, more = (5_000, 200, 400) if sync == "default" else (600, 100, 300)
     return [
-        Load(IN_FLIGHT, sagas=int(many * share), in_flight=300),
-        Load(ONE_AT_A_TIME, sagas=int(some * share), in_flight=1),
-        Load(AT_A_RATE, sagas=int(800 * share), per_second=200),
+        Load(IN_FLIGHT, number, sagas=int(many * share), in_flight=300),
+        Load(ONE_AT_A_TIME, number, sagas=int(some * share), in_flight=1),
+        Load(AT_A_RATE, number, sagas=int(more * share), per_second=200),
     ]
 
 
 def compare(sync: str, rounds: int, share: float) -> list[Measured]:
-    """Both systems by turns, so that neither has the machine's better minute."""
-    found: list[Measured] = []
-    for number in range(rounds):
-        order = (FLOOR, ANTIPHON) if number % 2 == 0 else (ANTIPHON, FLOOR)
-        for system in order:
-            found += measure(system, loads(sync, share), SYNCS[sync])
-    return found
+    """Both systems by turns, burst for burst, so that neither has the machine's better minute."""
+    with running(FLOOR, SYNCS[sync]) as floor, running(ANTIPHON, SYNCS[sync]) as antiphon:
+        return [
+            system.measure(load)
+            for number in range(rounds)
+            for load in loads(sync, number, share)
+            for system in (floor, antiphon)
+        ]
 
 
 def profile(role: str, lines: int, console: Console) -> None:
     """Print where one of Antiphon's processes spends its time while 300 sagas are in flight."""
-    load = Load(IN_FLIGHT, sagas=20_000, in_flight=300)
     with TemporaryDirectory(prefix="antiphon-bench-") as folder:
         file = Path(folder) / "profile"
-        (measured,) = measure(ANTIPHON, [load], SYNCS["default"], Profiled(role, file))
+        with running(ANTIPHON, SYNCS["default"], Profiled(role, file)) as antiphon:
+            measured = antiphon.measure(Load(IN_FLIGHT, 0, sagas=20_000, in_flight=300))
         for table in profiling.tables(file, measured.cpu_us[role], lines):
             console.print(table, "")
 
@@ -51,8 +52,8 @@ def profile(role: str, lines: int, console: Console) -> None:
 def main() -> None:
     """Measure, and print tables or a profile."""
     options = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="one short round of each, in half a minute")
-    options.add_argument("--rounds", type=int, default=5, help="turns of each system (default %(default)s)")
+    options.add_argument("--quick", action="store_true", help="two short rounds, in half a minute")
+    options.add_argument("--rounds", type=int, default=9, help="turns of each system (default %(default)s)")
     options.add_argument("--profile", choices=["coordinator", "worker", "client"], help="where its time goes")
     options.add_argument("--lines", type=int, default=30, help="how much of the profile (default %(default)s lines)")
     arguments = options.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
         role = ANTIPHON.workers[0] if arguments.profile == "worker" else arguments.profile
         profile(role, arguments.lines, console)
         return
-    rounds, share = (1, 0.25) if arguments.quick else (arguments.rounds, 1.0)
+    rounds, share = (2, 0.4) if arguments.quick else (arguments.rounds, 1.0)
     found = {sync: compare(sync, rounds if sync == "default" else (rounds + 1) // 2, share) for sync in SYNCS}
     for sync, measured in found.items():
         for table in tables(sync, measured):

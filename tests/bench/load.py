@@ -16,9 +16,15 @@ OPEN_LOOP_TICK_SECONDS: Final = 0.005
 
 
 class Load(msgspec.Struct, frozen=True):
-    """How many sagas, and when the next one starts: so many at once, or so many a second whatever becomes of them."""
+    """How many sagas, and when the next one starts: so many at once, or so many a second whatever becomes of them.
+
+    Args:
+        name: what it is called in the tables.
+        round: keeps the ids of its sagas apart from those of other rounds.
+    """
 
     name: str
+    round: int
     sagas: int
     in_flight: int = 0
     per_second: int = 0
@@ -48,6 +54,7 @@ class Driver:
         self._began: dict[str, float] = {}
         self._took: list[float] = []
         self._count = 0
+        self._prefix = f"{load.name.replace(' ', '-')}-{load.round}"
         self._done = asyncio.get_running_loop().create_future()
 
     def ended(self, saga_id: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from .load import Load, Seen
 from .process import PROFILE_VARIABLE
 from .systems import System
 
-WARM_UP: Final = Load("warm-up", sagas=300, in_flight=50)
+WARM_UP: Final = Load("warm-up", 0, sagas=300, in_flight=50)
 STOP_SECONDS: Final = 10.0
 ROOT: Final = Path(__file__).parents[2]
 """Where `python -m tests.…` finds its module, from wherever this was called."""
@@ -49,37 +49,41 @@ class Profiled:
     file: Path
 
 
-def measure(system: System, loads: Sequence[Load], sync: str, profiled: Profiled | None = None) -> Iterator[Measured]:
-    """Run some loads, one after the other, on one fresh server.
+class Running:
+    """A system whose processes are up on a server of their own."""
+
+    def __init__(self, system: System, url: str, watched: dict[str, psutil.Process], profiled: Profiled | None) -> None:
+        self.system, self._url, self._watched, self._profiled = system, url, watched, profiled
+
+    def measure(self, load: Load) -> Measured:
+        """Put a load on it."""
+        before = {name: _cpu_seconds(process) for name, process in self._watched.items()}
+        seen = _drive(self.system, self._url, load, self._profiled)
+        spent = {name: _cpu_seconds(process) - before[name] for name, process in self._watched.items()}
+        spent["client"] = seen.cpu_seconds
+        return Measured(
+            system=self.system.name,
+            load=load,
+            seen=seen,
+            cpu_us={name: seconds / load.sagas * 1e6 for name, seconds in spent.items()},
+            rss_mb={name: process.memory_info().rss / 1e6 for name, process in self._watched.items()},
+        )
+
+
+@contextmanager
+def running(system: System, sync: str, profiled: Profiled | None = None) -> Iterator[Running]:
+    """Start a system on a fresh server, warm it up, and end both after the block.
 
     Args:
         system: what to run.
-        loads: what to put on it.
         sync: the server's sync_interval.
         profiled: which process writes a profile of itself, if any.
     """
     with TemporaryDirectory(prefix="antiphon-bench-") as folder, Server(Path(folder), sync_interval=sync) as server:
         asyncio.run(_set_up(system, server.url))
         with _roles(system, server.url, profiled) as processes:
-            watched = {"server": _process_of(server), **processes}
             _drive(system, server.url, WARM_UP, None)
-            for load in loads:
-                yield _measure(system, server.url, load, watched, profiled)
-
-
-def _measure(
-    system: System, url: str, load: Load, watched: dict[str, psutil.Process], profiled: Profiled | None
-) -> Measured:
-    before = {name: _cpu_seconds(process) for name, process in watched.items()}
-    seen = _drive(system, url, load, profiled)
-    spent = {name: _cpu_seconds(process) - before[name] for name, process in watched.items()}
-    return Measured(
-        system=system.name,
-        load=load,
-        seen=seen,
-        cpu_us={name: seconds / load.sagas * 1e6 for name, seconds in {**spent, "client": seen.cpu_seconds}.items()},
-        rss_mb={name: process.memory_info().rss / 1e6 for name, process in watched.items()},
-    )
+            yield Running(system, server.url, {"server": _process_of(server), **processes}, profiled)
 
 
 async def _set_up(system: System, url: str) -> None:

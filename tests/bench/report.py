@@ -32,7 +32,7 @@ def last_line(found: Sequence[Measured]) -> str:
 
 
 def _speed(sync: str, found: Sequence[Measured]) -> Table:
-    table = _table(f"Speed, sync_interval {sync}", "load", "", "floor", "Antiphon", "ratio")
+    table = _table(f"Speed, sync_interval {sync}", "load", "", "floor", "Antiphon", "÷ floor")
     for load, label, value, digits in (
         (IN_FLIGHT, "sagas/s", _rate, 0),
         (IN_FLIGHT, "p50 ms", _p50, 1),
@@ -48,14 +48,16 @@ def _speed(sync: str, found: Sequence[Measured]) -> Table:
 
 
 def _cost(sync: str, found: Sequence[Measured]) -> Table:
-    heads = ("process", "floor µs CPU a saga", "Antiphon µs CPU a saga", "floor MB", "Antiphon MB")
+    heads = ("process", "floor µs CPU a saga", "Antiphon", "÷ floor", "floor MB", "Antiphon MB")
     table = _table(f"Cost at {IN_FLIGHT}, sync_interval {sync}", *heads)
-    for process in ("server", "coordinator", "worker", "client"):
-        cpu = [_median(found, system, IN_FLIGHT, _cpu(system, process)) for system in (FLOOR, ANTIPHON)]
-        rss = [_median(found, system, IN_FLIGHT, _rss(system, process)) for system in (FLOOR, ANTIPHON)]
-        name = "worker (each of three)" if process == "worker" else process
-        memory = ["" if value == 0 else f"{value:.0f}" for value in rss]
-        table.add_row(name, *(f"{value:.0f}" for value in cpu), *memory)
+    # Memory is that of the first round: an inbox in memory has a row for every saga, however long the benchmark is.
+    first = [each for each in found if each.load.round == 0]
+    for process in ("server", "coordinator", "worker", "client", "all"):
+        floor, ours = (_median(found, system, IN_FLIGHT, _cpu(system, process)) for system in (FLOOR, ANTIPHON))
+        memory = [_median(first, system, IN_FLIGHT, _rss(system, process)) for system in (FLOOR, ANTIPHON)]
+        name = "each worker" if process == "worker" else process
+        sizes = (f"{value:.0f}" if value else "" for value in memory)
+        table.add_row(name, f"{floor:.0f}", f"{ours:.0f}", f"{ours / floor:.2f}", *sizes)
     return table
 
 
@@ -83,10 +85,17 @@ def _p99(measured: Measured) -> float:
 
 
 def _cpu(system: System, process: str) -> Callable[[Measured], float]:
-    names = system.workers if process == "worker" else (process,)
+    if process == "all":
+        return lambda measured: sum(measured.cpu_us.values())
+    names = _names(system, process)
     return lambda measured: statistics.mean(measured.cpu_us[name] for name in names)
 
 
 def _rss(system: System, process: str) -> Callable[[Measured], float]:
-    names = system.workers if process == "worker" else (process,)
+    """The memory of a process; 0 for the client, which is gone, and for all of them."""
+    names = _names(system, process)
     return lambda measured: statistics.mean(measured.rss_mb.get(name, 0.0) for name in names)
+
+
+def _names(system: System, process: str) -> tuple[str, ...]:
+    return system.workers if process == "worker" else (process,)

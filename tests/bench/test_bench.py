@@ -11,26 +11,27 @@ from rich.console import Console
 
 from . import profiling
 from .load import Load
-from .measure import Measured, Profiled, measure
+from .measure import Measured, Profiled, running
 from .report import AT_A_RATE, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
 from .systems import ANTIPHON, FLOOR, System
 
 LOADS = [
-    Load(IN_FLIGHT, sagas=40, in_flight=10),
-    Load(ONE_AT_A_TIME, sagas=5, in_flight=1),
-    Load(AT_A_RATE, sagas=20, per_second=200),
+    Load(IN_FLIGHT, 0, sagas=40, in_flight=10),
+    Load(ONE_AT_A_TIME, 0, sagas=5, in_flight=1),
+    Load(AT_A_RATE, 0, sagas=20, per_second=200),
 ]
 
 
 @pytest.fixture(scope="module")
 def found() -> list[Measured]:
     """Both systems, once."""
-    return [measured for system in (FLOOR, ANTIPHON) for measured in measure(system, LOADS, "2m")]
+    with running(FLOOR, "2m") as floor, running(ANTIPHON, "2m") as antiphon:
+        return [system.measure(load) for load in LOADS for system in (floor, antiphon)]
 
 
 def test_both_systems_carry_every_saga_of_every_load(found: list[Measured]) -> None:
     assert [(each.system, each.load.name) for each in found] == [
-        (system.name, load.name) for system in (FLOOR, ANTIPHON) for load in LOADS
+        (system.name, load.name) for load in LOADS for system in (FLOOR, ANTIPHON)
     ]
     assert all(0 < each.seen.p50_ms <= each.seen.p99_ms for each in found)
 
@@ -66,7 +67,8 @@ def test_the_tables_can_be_printed(found: list[Measured]) -> None:
 
 def test_a_profile_says_whose_code_took_the_time(tmp_path: Path) -> None:
     file = tmp_path / "profile"
-    list(measure(ANTIPHON, [Load(IN_FLIGHT, sagas=300, in_flight=50)], "2m", Profiled("coordinator", file)))
+    with running(ANTIPHON, "2m", Profiled("coordinator", file)) as antiphon:
+        antiphon.measure(Load(IN_FLIGHT, 0, sagas=300, in_flight=50))
     by_part, by_function = profiling.tables(file, microseconds=150.0, lines=5)
     assert by_part.row_count >= 2
     assert 1 <= by_function.row_count <= 5
