@@ -43,7 +43,7 @@ def _speed(sync: str, found: Sequence[Measured]) -> Table:
         (AT_A_RATE, "p99 ms", _p99, 2),
     ):
         floor, ours = (_median(found, system, load, value) for system in (FLOOR, ANTIPHON))
-        table.add_row(load, label, f"{floor:.{digits}f}", f"{ours:.{digits}f}", f"{ours / floor:.2f}")
+        table.add_row(load, label, f"{floor:.{digits}f}", f"{ours:.{digits}f}", _times(ours, floor))
     return table
 
 
@@ -57,8 +57,13 @@ def _cost(sync: str, found: Sequence[Measured]) -> Table:
         memory = [_median(first, system, IN_FLIGHT, _rss(system, process)) for system in (FLOOR, ANTIPHON)]
         name = "each worker" if process == "worker" else process
         sizes = (f"{value:.0f}" if value else "" for value in memory)
-        table.add_row(name, f"{floor:.0f}", f"{ours:.0f}", f"{ours / floor:.2f}", *sizes)
+        table.add_row(name, f"{floor:.0f}", f"{ours:.0f}", _times(ours, floor), *sizes)
     return table
+
+
+def _times(ours: float, floor: float) -> str:
+    """How many times the floor; nothing where a load was too small for the kernel's clock to have ticked."""
+    return f"{ours / floor:.2f}" if floor else ""
 
 
 def _table(title: str, *columns: str) -> Table:
