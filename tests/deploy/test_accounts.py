@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.deploy.rights import Rights, server_environment
-from antiphon.deploy.server import Server
+from antiphon.deploy.rights import (
+    CLIENT_NEEDS,
+    OPERATOR_NEEDS,
+    Rights,
+    coordinator_needs,
+    participant_needs,
+    server_environment,
+)
+from antiphon.deploy.server import Server, find_binary
 from antiphon.link import Credentials, Link
 from tests.support.server import Platform, platform
 
@@ -145,3 +152,38 @@ def test_a_stranger_is_told_how_to_say_who_it_is(password: str, up: Platform) ->
     assert "does not let this user in" in ran.stderr
     assert "NATS_USER" in ran.stderr
     assert "wrong" not in ran.stderr
+
+
+# --- what is written down ---------------------------------------------------------------------------------------------
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def rows() -> list[str]:
+    """Every right outside the administrator's, as deploy/README.md shows it."""
+    outside = [("coordinator", "PLATFORM", coordinator_needs())]
+    outside += [("a participant", "PARTICIPANT-*name*", participant_needs("<name>"))]
+    outside += [("client", "CLIENTS", CLIENT_NEEDS), ("operator", "OPERATORS", OPERATOR_NEEDS)]
+    return [
+        f"| {user} | {account} | `{need.subject}` | {need.why} |" for user, account, needs in outside for need in needs
+    ]
+
+
+def test_the_readme_shows_every_right_and_no_other() -> None:
+    shown = [line for line in (DEPLOY / "README.md").read_text().splitlines() if line.count("|") == 5][2:]
+    assert shown == rows()
+
+
+def test_the_example_is_a_configuration_the_server_takes(tmp_path: Path) -> None:
+    rights = Rights(["inventory"])
+    (tmp_path / "accounts.conf").write_text(rights.config())
+    (tmp_path / "nats.conf").write_text((DEPLOY / "nats.conf.example").read_text())
+    environment = {**os.environ, **server_environment(rights.new_passwords())}
+    checked = subprocess.run(
+        [find_binary(), "-t", "--config", str(tmp_path / "nats.conf")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr

@@ -43,7 +43,7 @@ class Scene:
         await self.attacker.nc.flush()
         # Two turns through both streams: the answers to the attack are stored by then, if they are stored at all.
         for turn in ("first", "second"):
-            await self.coordinator.store(f"parked.canary.{turn}", b"")
+            await self.coordinator.store(f"parked.canary-{turn}.coordinator", b"")
             await self.coordinator.store(f"saga.0.order.canary.c.rec.{turn}", b"")
         await self.attacker.nc.flush()
 
@@ -236,7 +236,7 @@ async def test_a_message_id_used_first_keeps_no_event_of_another_out(tmp_path: P
             await stage.attacker.store(f"{OWN_EVENT}{len(guess)}", b"{}", f"Nats-Msg-Id: {guess}\r\n")
         await billing.store(FOREIGN_EVENT, b"{}")
         await billing.close()
-        assert await stage.coordinator.get_last(EVENTS, FOREIGN_EVENT) is not None
+        assert len(await stage.coordinator.read_all(EVENTS, [FOREIGN_EVENT])) == 1
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,12 @@ FOREIGN = {
         "_INBOX_client.x",
     ],
     "operator": [OWN_EVENT, TARGET, OWN_COMMANDS[0], "$JS.API.STREAM.PURGE.SAGA", "$JS.API.STREAM.INFO.SAGA"],
-    "coordinator": [OWN_EVENT, "$JS.API.STREAM.PURGE.SAGA", "$JS.API.CONSUMER.MSG.NEXT.SAGA.inventory"],
+    "coordinator": [
+        OWN_EVENT,
+        "parked.forged.inventory",
+        "$JS.API.STREAM.PURGE.SAGA",
+        "$JS.API.CONSUMER.MSG.NEXT.SAGA.inventory",
+    ],
 }
 
 

@@ -15,13 +15,13 @@ import re
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from antiphon.contracts import wire
 from antiphon.contracts.errors import DefinitionError
-from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, participant_consumers
+from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, SWEEPER, TIMERS, participant_consumers
 
 from .files import write_private
 
@@ -172,16 +172,32 @@ that it has no JetStream.
 """
 
 
-def coordinator_user() -> User:
-    """The user of all coordinators: it writes journals and reads both streams."""
-    publish = ["saga.>", "parked.>"]
+def coordinator_needs() -> tuple[Need, ...]:
+    """What coordinators use in the platform's account: they write journals and read both streams."""
+    needs = [
+        Need("saga.>", "append to journals and set timers"),
+        Need(wire.parked_subject("*", COORDINATOR), "park what is forged or cannot be read"),
+    ]
     for consumer in PLATFORM_CONSUMERS:
-        publish.append(f"{API}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}")
-        publish.append(f"$JS.ACK.{consumer.stream}.{consumer.name}.>")
-    for stream in (SAGA, EVENTS):
-        publish += [f"{API}.DIRECT.GET.{stream}", f"{API}.DIRECT.GET.{stream}.>"]
-    publish += [f"{API}.STREAM.INFO.*", f"{API}.CONSUMER.INFO.*.*"]
-    return User(COORDINATOR, tuple(publish), (inbox_of(COORDINATOR), wire.STATUS_FILTER), may_answer=True)
+        needs += [
+            Need(f"{API}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}", f"pull {PULLED[consumer.name]}"),
+            Need(f"$JS.ACK.{consumer.stream}.{consumer.name}.>", "ack them, or hand them back"),
+        ]
+    return (
+        *needs,
+        *(Need(f"{API}.DIRECT.GET.{stream}", "read sagas whole") for stream in (SAGA, EVENTS)),
+        Need(f"{API}.STREAM.INFO.*", "find out at the start that a stream is missing"),
+        Need(f"{API}.CONSUMER.INFO.*.*", "find out at the start that a consumer is missing"),
+        Need(wire.STATUS_FILTER, "answer how a saga stands", "feed"),
+    )
+
+
+PULLED: Final = {"coordinator": "facts", TIMERS: "timers that are due", SWEEPER: "starts whose sagas may be neglected"}
+
+
+def coordinator_user() -> User:
+    """The user of all coordinators."""
+    return replace(_user(COORDINATOR, coordinator_needs()), may_answer=True)
 
 
 def administrator_user() -> User:
@@ -204,10 +220,10 @@ def _outside(account: str, users: Iterable[str], needs: tuple[Need, ...]) -> Acc
 
 
 def _user(name: str, needs: tuple[Need, ...]) -> User:
-    """A user outside the platform: it publishes to the services and hears the feeds its account imports.
+    """A user who publishes to the services it needs, hears the feeds it needs, and has an inbox.
 
-    Narrower than its account, because subjects that are not imported are local: users of one account could answer, or
-    listen to, each other.
+    That is narrower than its account, where what is not imported is local: there users could answer, or listen to, each
+    other.
     """
     asked = tuple(need.subject for need in needs if need.kind != "feed")
     heard = tuple(need.subject for need in needs if need.kind == "feed")
