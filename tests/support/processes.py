@@ -108,6 +108,7 @@ class Fleet:
                     child.process.wait(15)
                 except subprocess.TimeoutExpired:
                     child.process.kill()
+                    child.process.wait()
 
     def _keep(self) -> None:
         while not self._stopped.wait(0.05):
