@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from .link import Link
 
+LOST: Final = (nats.errors.Error, OSError, RuntimeError)
+"""What nats-py raises when the connection goes away in mid-call; the last is uvloop's, for a socket that is closed."""
+
 PULL_EXPIRES_SECONDS: Final = 30
 HEARTBEAT_SECONDS: Final = 5
 """The server says at this interval that a waiting pull is alive."""
@@ -114,13 +117,13 @@ class Pull:
             await asyncio.sleep(QUIET_SECONDS / 10)
         if self._subscription is not None:
             self.link.flush()
-            with contextlib.suppress(nats.errors.Error):
+            with contextlib.suppress(*LOST):
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
 
     async def is_accepted(self) -> bool:
         """Whether the server takes the pull, asked once: false where the consumer, or its leader, is not there."""
         self.link.flush()
-        with contextlib.suppress(nats.errors.Error):
+        with contextlib.suppress(*LOST):
             await self.link.nc.flush()
         return not self.refused
 

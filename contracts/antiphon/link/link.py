@@ -34,7 +34,7 @@ from antiphon.contracts.errors import (
 )
 from antiphon.contracts.topology import SERVER_VERSION_MIN
 
-from .delivery import Delivery, Pull
+from .delivery import LOST, Delivery, Pull
 from .outcomes import Outcome, outcome_of
 from .reading import Pages, Read, StoredMessage, request_body, scan_body
 
@@ -249,7 +249,9 @@ class Link:
             self._handlers[private._id] = handle
             # nats-py buffers what it sends and frames overtake that: without this the answer to the first frame that
             # names this subject, for instance that there is no consumer to pull from, would find nobody listening.
-            await self.nc.flush(round(CONNECT_SECONDS))
+            # Should the connection be lost meanwhile, nats-py subscribes again by itself.
+            with contextlib.suppress(*LOST):
+                await self.nc.flush(round(CONNECT_SECONDS))
             return subscription
 
         async def adapt(message: Any) -> None:
@@ -274,7 +276,7 @@ class Link:
             self._tick.cancel()
         if self.nc.is_connected:
             self._flush()
-            with contextlib.suppress(nats.errors.Error):
+            with contextlib.suppress(*LOST):
                 await self.nc.flush(2)
         self._fail_all("the connection was closed")
         await self.nc.close()
@@ -332,7 +334,8 @@ class Link:
         # A connection in the middle of a reconnect would lose frames silently; dropped here they count as ambiguous.
         if self.nc.is_connected:
             nc: Any = self.nc
-            nc._transport.write(b"".join(frames))
+            with contextlib.suppress(RuntimeError):  # the same, for a connection that nats-py does not yet know is lost
+                nc._transport.write(b"".join(frames))
 
     def _send_publicly(self, subject: str, data: bytes, headers: str, reply: str) -> None:
         pairs = dict(line.split(": ", 1) for line in headers.split("\r\n") if line)
