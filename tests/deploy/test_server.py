@@ -59,7 +59,7 @@ def test_a_config_that_may_hold_passwords_is_for_its_owner_only(tmp_path: Path) 
 
 
 def test_the_platform_writes_every_message_through_to_the_disk(tmp_path: Path) -> None:
-    assert "sync_interval: always" in Server(tmp_path).config()
+    assert 'sync_interval: "always"' in Server(tmp_path).config()
 
 
 def test_without_a_server_program_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

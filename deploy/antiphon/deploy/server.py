@@ -183,9 +183,9 @@ class Server:
         """The text of nats.conf."""
         lines = [f'server_name: "{self.name}"', f'host: "{HOST}"', f"port: {self.port}"]
         if self.jetstream:
-            lines.append(
-                f"jetstream {{ store_dir: {json.dumps(str(self.store))}, sync_interval: {self.sync_interval} }}"
-            )
+            # Both quoted: a bare 2m would be two million.
+            store, interval = json.dumps(str(self.store)), json.dumps(self.sync_interval)
+            lines.append(f"jetstream {{ store_dir: {store}, sync_interval: {interval} }}")
         if self.seat is not None:
             lines += self.seat.lines()
         return "\n".join([*lines, self.accounts, ""])
