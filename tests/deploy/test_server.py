@@ -17,7 +17,7 @@ import pytest
 from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
 from antiphon.deploy.server import Server, find_binary, server_info
 from antiphon.link import Link
-from tests.support.server import platform
+from tests.support.server import platform, until
 
 
 async def test_a_killed_server_comes_back_on_its_port_with_what_it_held(tmp_path: Path) -> None:
@@ -119,3 +119,26 @@ def test_the_command_line_says_so_too() -> None:
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "2.9.25" in ran.stderr
     assert "antiphon[embedded]" in ran.stderr
+
+
+# --- away -------------------------------------------------------------------------------------------------------------
+
+PROCESSES = {
+    "coordinator": ("coordinator", "--app", "antiphon.order.saga:order"),
+    "participant": ("participant", "antiphon.order.inventory:inventory", "--database", "memory:"),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+async def test_a_process_ends_in_order_while_its_server_is_away(name: str, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with platform(tmp_path) as up, said.open("wb") as out:
+        await up.set_up()
+        environment = {**os.environ, **up.environment("")}
+        command = [sys.executable, "-m", "antiphon.deploy", *PROCESSES[name]]
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+        await until(lambda: "ready" in said.read_text(), what="its readiness")
+        up.server.kill()
+        process.terminate()
+        await until(lambda: process.poll() is not None, what="its end")
+        assert (process.returncode, "Traceback" in said.read_text()) == (0, False)

@@ -279,7 +279,8 @@ class Link:
             with contextlib.suppress(*LOST):
                 await self.nc.flush(2)
         self._fail_all("the connection was closed")
-        await self.nc.close()
+        with contextlib.suppress(*LOST):  # while it reconnects there is nothing to close
+            await self.nc.close()
 
     async def until(self, told: asyncio.Event, timeout_seconds: float | None = None) -> None:
         """Wait for an event, or for as long as given.
