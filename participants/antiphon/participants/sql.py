@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -203,9 +204,10 @@ class SqlDatabase:
             PlatformError: the database cannot be used.
         """
         try:
+            self._probe()
             async with self._transaction() as connection:
                 await connection.run_sync(self._create, tables)
-        except (Busy, SQLAlchemyError) as error:
+        except (Busy, SQLAlchemyError, sqlite3.Error) as error:
             where = self._engine.url.render_as_string(hide_password=True)
             raise PlatformError(
                 f"the database {where} cannot be used: {_first_line(error)}. Check that it is there and that this user "
@@ -240,6 +242,9 @@ class SqlDatabase:
                 raise Busy(f"no transaction can be begun: {_first_line(error)}") from error
             yield connection
 
+    def _probe(self) -> None:
+        """Find out by other means that the database cannot be opened."""
+
     def _create(self, connection: Connection, theirs: MetaData | None) -> None:
         tables.create_all(connection)
         if theirs is not None:
@@ -271,6 +276,10 @@ class SqliteDatabase(SqlDatabase):
             if tries == LOCKED_TRIES_MAX or "locked" not in str(error):
                 raise
         return await self._insist(stack, tries + 1)
+
+    def _probe(self) -> None:
+        # Where aiosqlite cannot open the file it leaves a thread behind, which then disturbs the end of the process.
+        sqlite3.connect(self._engine.url.database or "").close()
 
     def _prepare(self, connection: Any, record: object) -> None:
         # Without this the driver begins transactions by itself, and too late (SQLAlchemy's documentation of pysqlite).
