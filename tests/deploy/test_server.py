@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
 from antiphon.deploy.server import Server, find_binary, server_info
 from antiphon.link import Link
-from tests.support.server import platform, until
+from tests.support.server import Platform, platform, until
 
 
 async def test_a_killed_server_comes_back_on_its_port_with_what_it_held(tmp_path: Path) -> None:
@@ -134,11 +135,15 @@ async def test_a_process_ends_in_order_while_its_server_is_away(name: str, tmp_p
     said = tmp_path / "said"
     with platform(tmp_path) as up, said.open("wb") as out:
         await up.set_up()
-        environment = {**os.environ, **up.environment("")}
-        command = [sys.executable, "-m", "antiphon.deploy", *PROCESSES[name]]
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+        process = started(name, up, out)
         await until(lambda: "ready" in said.read_text(), what="its readiness")
         up.server.kill()
         process.terminate()
         await until(lambda: process.poll() is not None, what="its end")
         assert (process.returncode, "Traceback" in said.read_text()) == (0, False)
+
+
+def started(name: str, up: Platform, out: BinaryIO) -> subprocess.Popen[bytes]:
+    """A process of the command line."""
+    command = [sys.executable, "-m", "antiphon.deploy", *PROCESSES[name]]
+    return subprocess.Popen(command, env={**os.environ, **up.environment("")}, stdout=out, stderr=out)
