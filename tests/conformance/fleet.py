@@ -17,12 +17,13 @@ from antiphon.contracts.topology import (
 )
 from antiphon.coordinator.facts import Send
 from antiphon.coordinator.history import Entry, History
-from antiphon.coordinator.journal import Draft, read_entry
+from antiphon.coordinator.journal import read_entry
 from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.ports import Delivered, Pages
 from antiphon.coordinator.run import Coordinator
 from antiphon.coordinator.saga import Saga
 from antiphon.coordinator.stored import found
+from antiphon.coordinator.versions import by_type
 from antiphon.link.outcomes import Outcome
 from tests.support.raw_worker import Play, answer_message, start_message, willing
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
@@ -48,7 +49,13 @@ class StormyStore(MemoryStore):
         self.appends = 0
 
     def append(
-        self, key: SagaKey, draft: Draft, last_sequence: int, unschedule: bool, then: Callable[[Outcome], None]
+        self,
+        key: SagaKey,
+        subject: str,
+        data: bytes,
+        last_sequence: int,
+        unschedule: bool,
+        then: Callable[[Outcome], None],
     ) -> None:
         self.appends += 1
         if self.rivals:
@@ -59,10 +66,10 @@ class StormyStore(MemoryStore):
             self.later(5.0, lambda: then(Ambiguous("no answer")))
         elif self.lost_answers:
             self.lost_answers -= 1
-            super().append(key, draft, last_sequence, unschedule, lambda outcome: None)
+            super().append(key, subject, data, last_sequence, unschedule, lambda outcome: None)
             self.later(5.0, lambda: then(Ambiguous("no answer")))
         else:
-            super().append(key, draft, last_sequence, unschedule, then)
+            super().append(key, subject, data, last_sequence, unschedule, then)
 
     def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
         self.reads += 1
@@ -82,6 +89,7 @@ class Fleet:
     def __init__(self, coordinators: int = 1, saga: Saga[Any] = TRIP, play: Play = willing) -> None:
         self.platform = MemoryPlatform()
         self.definition, self.play = saga.definition, play
+        self.versions = by_type([self.definition])[saga.name]
         self.stores = [StormyStore(self.platform) for _ in range(coordinators)]
         self.coordinators = [Coordinator(store, [self.definition]) for store in self.stores]
         for coordinator in self.coordinators:
@@ -125,7 +133,7 @@ class Fleet:
 
     def history(self, key: SagaKey = KEY) -> History:
         events = self.platform.read(EVENTS, [f"evt.{key.path}.>"])
-        return found(key, self.definition, Pages(self.platform.read(SAGA, [wire.journal_filter(key)]), events)).history
+        return found(key, self.versions, Pages(self.platform.read(SAGA, [wire.journal_filter(key)]), events)).history
 
     def state(self, key: SagaKey = KEY) -> str:
         return self.history(key).state

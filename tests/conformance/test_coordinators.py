@@ -364,7 +364,7 @@ def test_a_stream_that_went_backwards_empties_the_cache() -> None:
     cache = fleet.coordinators[0].cache
     key = SagaKey.of("trip", "t0")
     assert cache.get(key) is not None
-    cache.stored(key, Draft("x", b"", "", Send("book_room", "do", 1)), 1)
+    cache.stored(key, Draft("x", b"", "", Send("book_room", "do", 1), 0), 1)
     assert cache.get(key) is None
 
 

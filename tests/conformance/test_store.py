@@ -7,19 +7,18 @@ from collections.abc import Callable
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.parked import Parked
-from antiphon.contracts.platform import Record
 from antiphon.contracts.topology import PLATFORM_CONSUMERS
-from antiphon.coordinator.journal import Draft
-from antiphon.coordinator.ports import Delivered, Pages
+from antiphon.coordinator.ports import ArmGuard, Delivered, Pages
 from antiphon.link.outcomes import AlreadyStored, Outcome
+from antiphon.link.reading import StoredMessage
 from tests.conformance.world import World, answer_of, append, appended, fresh_key
 
 COORDINATOR, TIMERS, _ = PLATFORM_CONSUMERS
 SECOND = 1_000_000_000
 
 
-async def arm(world: World, key: SagaKey, due_ns: int, body: bytes = b"due", first: bool = False) -> Outcome:
-    return await answer_of(world, lambda then: world.store.arm(key, due_ns, body, first, then))
+async def arm(world: World, key: SagaKey, due_ns: int, body: bytes = b"due", guard: ArmGuard = "none") -> Outcome:
+    return await answer_of(world, lambda then: world.store.arm(key, due_ns, body, guard, then))
 
 
 async def read(world: World, key: SagaKey, *sources: str) -> Pages:
@@ -73,8 +72,7 @@ async def test_of_two_writers_at_once_one_is_first(world: World) -> None:
     guard = await appended(world, key, "a", 0)
     outcomes: list[Outcome] = []
     for name in ("left", "right", "middle"):
-        draft = Draft(wire.record_subject(key, name), b"", "", Record())
-        world.store.append(key, draft, guard, False, outcomes.append)
+        world.store.append(key, wire.record_subject(key, name), b"", guard, False, outcomes.append)
     await world.until(lambda: len(outcomes) == 3)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Conflict", "int"]
 
@@ -90,8 +88,8 @@ async def test_neither_other_sagas_nor_timers_disturb_a_guard(world: World) -> N
 async def test_the_first_timer_is_set_once(world: World) -> None:
     key = fresh_key()
     due_ns = world.now_ns() + 3600 * SECOND
-    assert isinstance(await arm(world, key, due_ns, first=True), int)
-    assert isinstance(await arm(world, key, due_ns + SECOND, first=True), Conflict)
+    assert isinstance(await arm(world, key, due_ns, guard="first"), int)
+    assert isinstance(await arm(world, key, due_ns + SECOND, guard="first"), Conflict)
     assert isinstance(await arm(world, key, due_ns + SECOND), int)
 
 
@@ -100,7 +98,7 @@ async def test_a_timer_fires_once_and_not_early(world: World) -> None:
     inbox = Inbox(key)
     await world.consume(TIMERS, inbox.take)
     due_ns = world.now_ns() + SECOND // 2
-    await arm(world, key, due_ns, b"what is due", first=True)
+    await arm(world, key, due_ns, b"what is due", guard="first")
     await world.until(lambda: inbox.got)
     fired = inbox.got[0]
     assert fired.stored_ns >= due_ns
@@ -109,13 +107,47 @@ async def test_a_timer_fires_once_and_not_early(world: World) -> None:
     fired.ack()
 
 
+async def test_a_timer_is_not_set_from_an_old_journal(world: World) -> None:
+    key = fresh_key()
+    due_ns = world.now_ns() + 3600 * SECOND
+    assert isinstance(await arm(world, key, due_ns, guard=0), int)
+    first = await appended(world, key, "a", 0)
+    assert isinstance(await arm(world, key, due_ns, guard=0), Conflict)
+    assert isinstance(await arm(world, key, due_ns, guard=first), int)
+    assert isinstance(await append(world, key, "b", first), int), "a timer is no entry"
+
+
+async def last(world: World, subject: str) -> StoredMessage | Ambiguous | None:
+    found: list[StoredMessage | Ambiguous | None] = []
+    world.store.last(subject, found.append)
+    await world.until(lambda: found)
+    return found[0]
+
+
+async def test_the_last_message_of_a_subject_is_read(world: World) -> None:
+    key = fresh_key()
+    subject = wire.record_subject(key, "a")
+    assert await last(world, subject) is None
+    first = await appended(world, key, "a", 0)
+    second = await appended(world, key, "a", first)
+    found = await last(world, subject)
+    assert isinstance(found, StoredMessage)
+    assert (found.sequence, found.data) == (second, b"a")
+
+
+async def test_a_message_is_told_once(world: World) -> None:
+    subject = wire.release_subject(fresh_key())
+    assert isinstance(await answer_of(world, lambda then: world.store.tell(subject, b"x", then)), int)
+    assert isinstance(await answer_of(world, lambda then: world.store.tell(subject, b"y", then)), AlreadyStored)
+
+
 async def test_a_timer_that_fired_leaves_the_place_of_the_first_free(world: World) -> None:
     key = fresh_key()
     inbox = Inbox(key)
     await world.consume(TIMERS, inbox.take)
-    await arm(world, key, world.now_ns() + SECOND // 10, first=True)
+    await arm(world, key, world.now_ns() + SECOND // 10, guard="first")
     await world.until(lambda: inbox.got)
-    assert isinstance(await arm(world, key, world.now_ns() + 3600 * SECOND, first=True), int)
+    assert isinstance(await arm(world, key, world.now_ns() + 3600 * SECOND, guard="first"), int)
 
 
 async def test_a_timer_set_anew_replaces_the_one_before(world: World) -> None:

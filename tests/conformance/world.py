@@ -9,10 +9,8 @@ from typing import Protocol, TypeVar
 
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.errors import AntiphonError
-from antiphon.contracts.platform import Record
 from antiphon.contracts.topology import EVENTS, Consumer
 from antiphon.coordinator.jetstream import JetStreamStore
-from antiphon.coordinator.journal import Draft
 from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.ports import Delivered, Store
 from antiphon.link import Link
@@ -91,8 +89,8 @@ async def answer_of(world: World, ask: Callable[[Callable[[T], None]], None]) ->
 async def append(world: World, key: SagaKey, name: str, guard: int, unschedule: bool = False) -> Outcome:
     """Append a record, or the end if it is called so."""
     subject = wire.end_subject(key) if name == "end" else wire.record_subject(key, name)
-    draft = Draft(subject, name.encode(), "", Record())
-    return await answer_of(world, lambda then: world.store.append(key, draft, guard, unschedule, then))
+    data = name.encode()
+    return await answer_of(world, lambda then: world.store.append(key, subject, data, guard, unschedule, then))
 
 
 async def appended(world: World, key: SagaKey, name: str, guard: int) -> int:

@@ -12,7 +12,8 @@ from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import Record
 from antiphon.contracts.wire import Direction
 from antiphon.coordinator.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
-from antiphon.coordinator.history import Entry, History, begin, deadline_ns, fold
+from antiphon.coordinator.fold import fold
+from antiphon.coordinator.history import Entry, History, begin, deadline_ns
 from antiphon.coordinator.journal import read_entry
 from antiphon.coordinator.plan import Plan, plan
 from antiphon.coordinator.saga import Saga
@@ -79,7 +80,7 @@ class Life:
 
     def due(self, step: str) -> list[Send | Record | Finish]:
         """Let the time come at which a failed compensation is sent again."""
-        return self.tick(self.history.steps[step].undo_due_ns)
+        return self.tick(self.history.steps[step].again_ns)
 
     def _next(self) -> int:
         return len(self.facts) + 1

@@ -155,7 +155,8 @@ def lambda_seat(s: State[TripAsked]) -> BookSeat:
 
 def test_the_shape_is_the_same_until_the_definition_changes() -> None:
     assert make_trip().definition.label == make_trip().definition.label
-    assert make_trip(deadline=timedelta(hours=2)).definition.shape == TRIP.definition.shape
+    assert make_trip(backoff=Retry(attempts=7)).definition.shape == TRIP.definition.shape
+    assert make_trip(deadline=timedelta(hours=2)).definition.shape != TRIP.definition.shape
     assert make_trip(parallel=True).definition.shape != TRIP.definition.shape
 
 
@@ -163,4 +164,4 @@ def test_retries_travel_with_the_command() -> None:
     trip = saga()
     step = trip.step(retry=Retry(attempts=7))(book_room)
     step.compensation(free_room)
-    assert trip.definition.steps["book_room"].do.retry.startswith("7/")
+    assert trip.definition.steps["book_room"].order("do").retry.startswith("7/")

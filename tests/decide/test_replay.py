@@ -127,7 +127,7 @@ def test_every_saga_ends_once_its_participants_answer(saga: Saga[Any], events: l
         for name, step in list(life.history.steps.items()):
             if step.phase == "sent":
                 life.answer(name)
-            elif step.phase == "undoing" and step.undo_due_ns:
+            elif step.phase == "undoing" and step.again_ns:
                 life.due(name)
             elif step.phase == "undoing":
                 life.undone(name, step.undo_attempts)

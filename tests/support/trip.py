@@ -70,7 +70,7 @@ def make_trip(
     broken: str = "",
 ) -> Saga[TripAsked]:
     """The trip; `parallel` books room and seat side by side, `broken` names the functions that raise."""
-    saga = Saga(TripAsked, name=name, version=1, deadline=deadline, compensation_backoff=backoff)
+    saga = Saga(TripAsked, name=name, version=1, deadline=deadline, backoff=backoff)
 
     def fail_if_broken(function: str) -> None:
         if function in broken.split():

@@ -44,6 +44,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """On a journal's first entry: `<name>.v<version>.<shape hash>` of the definition the saga began with."""
     retry: str = ""
     """On a command: how often the participant may try, as `attempts/first/factor/cap`."""
+    retriable: bool = False
+    """On a command: whether its step comes after the point of no return, where a refusal counts as unavailable."""
     command: str = ""
     """On an answer: the stream sequence in SAGA of the command it answers."""
     started: datetime | None = None

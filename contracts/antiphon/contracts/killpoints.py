@@ -20,6 +20,8 @@ POINTS: Final = frozenset(
         "worker.event_stored",  # the event is durable, the command is not acked
         "coordinator.pulled",  # a fact is held, nothing was decided
         "coordinator.between_appends",  # one of several writes is durable
+        "coordinator.before_tell",  # the entries are durable, what others wait for is not
+        "coordinator.lock_appended",  # a lock was granted or freed, and nobody was told
         "coordinator.appended",  # every write is durable, the fact is not acked
     }
 )

@@ -12,8 +12,9 @@ from .wire import RESERVED, check_token, dashed
 CLIENT: Final = "client"
 """The owner of events that no participant owns: starts, and signals from outside."""
 
-AnswerKind = Literal["done", "refused", "exhausted", "superseded"]
-"""How a command may be answered: it happened; a business no; its attempts ran out; a newer command overtook it."""
+AnswerKind = Literal["done", "refused", "exhausted", "superseded", "settled"]
+"""How a command may be answered: it happened; a business no; its attempts ran out; a newer command overtook it; what
+became of it, when that was asked."""
 
 
 class Contract(msgspec.Struct, frozen=True):
@@ -107,6 +108,23 @@ class Undone(msgspec.Struct, frozen=True, kw_only=True):
     """The payload of a compensation's answer. `found` is false where there was nothing to undo."""
 
     found: bool
+
+
+class Settle(msgspec.Struct, frozen=True, kw_only=True):
+    """The payload of the question what became of a command. Once answered with no, the answer stays no."""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to it. Where the effect is there, the reply that was given then, with its type."""
+
+    happened: bool
+    type: str = ""
+    reply: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def settle_type(command: Contract) -> str:
+    """The versioned tag of the question what became of a command: `shipping.schedule.settle.v1`."""
+    return f"{command.name}.settle.v{command.version}"
 
 
 def answer_name(command: Contract, kind: AnswerKind) -> str:

@@ -7,14 +7,15 @@ from typing import Final, Literal
 import msgspec
 
 from .errors import BadIdentity, Forged, Undecodable, Unusable
-from .wire import parked_subject
+from .wire import SagaKey, parked_saga_subject, parked_subject
 
 DATA_BYTES_MAX: Final = 512 * 1024
 """How much of a message is kept. As base64 it stays below the server's default max_payload of 1 MB; whoever sends more
 loses the connection."""
 
-ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault"]
-"""Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows it; handling it raises."""
+ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault", "saga"]
+"""Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows it; handling it raises. `saga`
+is an index entry of a saga whose journal says that a person is needed."""
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,10 +28,13 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     subject: str
     data: bytes
+    saga: SagaKey | None = None
 
     @property
     def destination(self) -> str:
-        """The subject in PARKED, by kind and by who noticed."""
+        """The subject in PARKED: a saga's own, or by kind and by who noticed."""
+        if self.saga is not None:
+            return parked_saga_subject(self.saga)
         return parked_subject(self.kind, self.noticed_by)
 
     def encode(self) -> bytes:

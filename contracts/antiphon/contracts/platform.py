@@ -10,6 +10,19 @@ CANCEL_TYPE: Final = "saga.cancel.v1"
 RECORD_TYPE: Final = "saga.recorded.v1"
 END_TYPE: Final = "saga.ended.v1"
 TIMER_TYPE: Final = "saga.timer.v1"
+CHILD_START_TYPE: Final = "saga.child-started.v1"
+LET_GO_TYPE: Final = "saga.let-go.v1"
+CHILD_ENDED_TYPE: Final = "saga.child-ended.v1"
+LOCK_ASK_TYPE: Final = "lock.asked.v1"
+LOCK_FREE_TYPE: Final = "lock.freed.v1"
+LOCK_GRANTED_TYPE: Final = "lock.granted.v1"
+LOCK_STATE_TYPE: Final = "lock.state.v1"
+
+
+def verb_type(verb: str) -> str:
+    """The type of an operator's request: `saga.retry.v1`."""
+    return f"saga.{verb}.v1"
+
 
 COORDINATOR_SOURCE: Final = "coordinator"
 
@@ -23,10 +36,35 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An accepted fact that sends nothing. `fault` says why the saga cannot go on by itself, where that is so."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+    """An entry that sends no command: a fact was taken note of, or something was found out about a step.
+
+    At most one of the groups below is filled in; none means that the fact has been absorbed and nothing follows.
+    """
 
     fault: str = ""
+    """Why the saga cannot go on by itself."""
+
+    step: str = ""
+    """The step that the next four are about."""
+    skipped: bool = False
+    """Its `when` said no."""
+    elements: int = -1
+    """How many commands it sends, one for each element of its list."""
+    awaits: bool = False
+    """From now on it waits, for a signal or for time."""
+    parked: str = ""
+    """Why a person should look at it; it is still tried again."""
+
+    asks: tuple[str, ...] = ()
+    """The locks the saga needs before its first step, in the order it asks for them."""
+    held: bool = False
+    """All steps of this child are done; it waits to be let go by its parent, or cancelled."""
+
+    by: str = ""
+    """The operator whose request this is about; the request is the fact that the entry names."""
+    rejected: str = ""
+    """Why that request came too late or made no sense; nothing was changed."""
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,6 +72,42 @@ class End(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     outcome: Ending
     reason: str = ""
+
+
+class Parent(msgspec.Struct, frozen=True, kw_only=True):
+    """Who started a child saga, and whether the child may end only when its parent lets it go or cancels it."""
+
+    type: str
+    id: str
+    step: str
+    attempt: int
+    hold: bool
+
+
+class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
+    """The start of a child saga, as the coordinator of its parent stores it."""
+
+    parent: Parent
+    type: str
+    """The versioned tag of the event the child begins with, which is `event`."""
+    event: msgspec.Raw
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """A message whose subject says all there is to say."""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator asks for; the verb stands in the subject, and in the message's type.
+
+    `payload` is a command's on `edit`, and a step's reply on `resolve`, where it has one. `happened` is for resolving
+    a pivot: whether its effect is there.
+    """
+
+    step: str = ""
+    reason: str = ""
+    payload: msgspec.Raw | None = None
+    happened: bool | None = None
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +123,11 @@ class Timer(msgspec.Struct, frozen=True, kw_only=True):
     due: tuple[Due, ...]
 
 
-StepPhase = Literal["waiting", "sent", "done", "refused", "unknown", "undoing", "undone"]
-"""Where a step stands; `unknown` may or may not have happened."""
+StepPhase = Literal[
+    "waiting", "skipped", "awaiting", "sent", "done", "refused", "unknown", "settling", "undoing", "undone"
+]
+"""Where a step stands. `unknown` may or may not have happened; `settling` is a pivot of which that is being found out;
+`awaiting` is a signal or a timer, and `refused` also one that did not come in time."""
 
 SagaState = Literal["running", "compensating", "completed", "compensated"]
 
@@ -73,6 +150,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started: str
     reason: str = ""
     parked: str = ""
+    paused: str = ""
+    noted: str = ""
+    """A deadline or a wish to cancel that came after the point of no return."""
     steps: tuple[StepStatus, ...] = ()
 
 

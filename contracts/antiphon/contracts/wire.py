@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from functools import lru_cache
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -19,10 +20,23 @@ PARTITIONS: Final = 64
 """Values of `<k>`. A fixed number, so that every language computes the same token and a later split can go by it."""
 
 TOKEN_CHARS_MAX: Final = 64
-RESERVED: Final = frozenset({"client", "operator", "coordinator", "lock", "platform", "antiphon"})
+CLIENT: Final = "client"
+"""The source of what programs store: starts, cancels, signals. Also the owner of events that no participant owns."""
+COORDINATOR: Final = "coordinator"
+OPERATOR: Final = "operator"
+LOCK: Final = "lock"
+"""The type under which the journals of locks are kept."""
+
+PLATFORM_SOURCES: Final = (CLIENT, COORDINATOR, OPERATOR)
+"""Who may write to any saga; everybody else is a participant."""
+
+RESERVED: Final = frozenset({CLIENT, OPERATOR, COORDINATOR, LOCK, "platform", "antiphon"})
 """Names no participant may have, because they are sources or families of subjects of their own."""
 
 Direction = Literal["do", "undo"]
+Verb = Literal["retry", "edit", "resolve", "cancel", "pause", "resume"]
+"""What an operator may ask for."""
+VERBS: Final = frozenset(get_args(Verb))
 
 _TOKEN = re.compile(rf"[A-Za-z0-9_-]{{1,{TOKEN_CHARS_MAX}}}")
 
@@ -101,6 +115,11 @@ def end_subject(saga: SagaKey) -> str:
 def journal_filter(saga: SagaKey) -> str:
     """All entries of one journal. Also the one guard string that every write under it carries."""
     return f"saga.{saga.path}.c.>"
+
+
+def lock_state_subject(lock: SagaKey) -> str:
+    """Where a lock's state is stored, each time in the place of the one before."""
+    return f"saga.{lock.path}.c.state"
 
 
 def timer_subject(saga: SagaKey) -> str:
@@ -192,7 +211,7 @@ def parse_fired(subject: str) -> SagaKey:
     return _saga(tokens, subject)
 
 
-# --- EVENTS: what participants, clients and operators write -----------------------------------------------------------
+# --- EVENTS: what everybody else writes, and coordinators to each other -----------------------------------------------
 
 
 def event_subject(path: str, source: str, event: str, step: str, attempt: int | str) -> str:
@@ -200,14 +219,49 @@ def event_subject(path: str, source: str, event: str, step: str, attempt: int | 
     return f"evt.{path}.{source}.{event}.{step}.{attempt}"
 
 
-def start_subject(saga: SagaKey) -> str:
-    """Where a client stores the start of a saga; the first write wins."""
-    return f"evt.{saga.path}.client.start"
+def start_subject(saga: SagaKey, source: str = CLIENT) -> str:
+    """Where a client, or the coordinator of a parent saga, stores the start of a saga; the first write wins."""
+    return f"evt.{saga.path}.{source}.start"
 
 
-def cancel_subject(saga: SagaKey) -> str:
-    """Where a client stores its wish to cancel; the first write wins."""
-    return f"evt.{saga.path}.client.cancel"
+def cancel_subject(saga: SagaKey, source: str = CLIENT) -> str:
+    """Where a client, or the coordinator of a parent saga, stores the wish to cancel; the first write wins."""
+    return f"evt.{saga.path}.{source}.cancel"
+
+
+def signal_subject(saga: SagaKey, signal: str) -> str:
+    """Where a client stores a signal; the first write wins, so that a signal means one thing."""
+    return f"evt.{saga.path}.client.signal.{signal}.1"
+
+
+def verb_subject(saga: SagaKey, user: str, verb: str, key: str) -> str:
+    """Where an operator stores what is to be done with a saga; `key` tells one request from the next."""
+    return f"evt.{saga.path}.operator.{user}.{verb}.{key}"
+
+
+def release_subject(saga: SagaKey) -> str:
+    """Where a coordinator lets a child go that has done all its steps: its parent has ended."""
+    return f"evt.{saga.path}.coordinator.let-go"
+
+
+def child_subject(parent: SagaKey, outcome: str, step: str, attempt: int) -> str:
+    """Where a coordinator tells a parent what became of the child of one of its steps."""
+    return f"evt.{parent.path}.coordinator.child-{outcome}.{step}.{attempt}"
+
+
+def ask_subject(lock: SagaKey, saga: SagaKey) -> str:
+    """Where a coordinator asks for a lock on behalf of a saga."""
+    return f"evt.{lock.path}.coordinator.ask.{saga.type}.{saga.id}"
+
+
+def free_subject(lock: SagaKey, saga: SagaKey) -> str:
+    """Where a coordinator says that a saga has ended and holds the lock no more."""
+    return f"evt.{lock.path}.coordinator.free.{saga.type}.{saga.id}"
+
+
+def granted_subject(saga: SagaKey, lock: SagaKey) -> str:
+    """Where a coordinator tells a saga that it holds a lock."""
+    return f"evt.{saga.path}.coordinator.granted.lock.{lock.id}"
 
 
 def events_filter(saga: SagaKey, source: str) -> str:
@@ -215,18 +269,23 @@ def events_filter(saga: SagaKey, source: str) -> str:
     return f"evt.{saga.path}.{source}.>"
 
 
-STARTS_FILTER: Final = "evt.*.*.*.client.start"
+STARTS_FILTER: Final = "evt.*.*.*.*.start"
+CLIENT_STARTS_FILTER: Final = "evt.*.*.*.client.start"
 EVENTS_FILTER: Final = "evt.>"
 
 
 class FactAddress(msgspec.Struct, frozen=True):
-    """What the subject of a message in EVENTS says. For a start or a cancel, step is empty and attempt is 0."""
+    """What the subject of a message in EVENTS says; `step` is empty where no step is named.
+
+    `key` is the rest: who asks for a lock, which lock was granted, an operator's name and the key of the request.
+    """
 
     saga: SagaKey
     source: str
     event: str
     step: str = ""
     attempt: int = 0
+    key: tuple[str, str] = ("", "")
 
 
 def parse_fact(subject: str) -> FactAddress:
@@ -238,19 +297,46 @@ def parse_fact(subject: str) -> FactAddress:
     tokens = subject.split(".")
     if len(tokens) == 8 and tokens[0] == "evt" and tokens[4] not in RESERVED:
         return FactAddress(_saga(tokens, subject), tokens[4], tokens[5], tokens[6], _number(tokens[7], subject))
-    if len(tokens) == 6 and tokens[0] == "evt" and tokens[4] == "client" and tokens[5] in ("start", "cancel"):
-        return FactAddress(_saga(tokens, subject), "client", tokens[5])
-    raise Forged("no message of the protocol has this subject", subject=subject)
+    match tokens[4:] if tokens[0] == "evt" else ():
+        case [("client" | "coordinator") as source, ("start" | "cancel") as event]:
+            return FactAddress(_saga(tokens, subject), source, event)
+        case ["coordinator", "let-go"]:
+            return FactAddress(_saga(tokens, subject), "coordinator", "let-go")
+        case ["client", "signal", name, "1"]:
+            return FactAddress(_saga(tokens, subject), "client", "signal", name)
+        case ["operator", user, verb, key] if verb in VERBS:
+            _require_tokens((user, key), subject)
+            return FactAddress(_saga(tokens, subject), "operator", verb, key=(user, key))
+        case ["coordinator", ("child-completed" | "child-compensated") as event, step, attempt]:
+            return FactAddress(_saga(tokens, subject), "coordinator", event, step, _number(attempt, subject))
+        case ["coordinator", ("ask" | "free" | "granted") as event, first, second]:
+            _require_tokens((first, second), subject)
+            return FactAddress(_saga(tokens, subject), "coordinator", event, key=(first, second))
+        case _:
+            raise Forged("no message of the protocol has this subject", subject=subject)
+
+
+def _require_tokens(found: tuple[str, ...], subject: str) -> None:
+    if not all(_TOKEN.fullmatch(token) for token in found):
+        raise Forged("a part of it is not a token", subject=subject)
 
 
 def _saga(tokens: list[str], subject: str) -> SagaKey:
     partition, saga_type, saga_id = tokens[1:4]
-    if _TOKEN.fullmatch(saga_type) is None or _TOKEN.fullmatch(saga_id) is None:
+    key = _key(saga_type, saga_id)
+    if key is None:
         raise Forged("the saga's type or id is not a token", subject=subject)
-    expected = partition_of(saga_type, saga_id)
-    if partition != str(expected):
-        raise Forged(f"the partition of {saga_type}/{saga_id} is {expected}", subject=subject)
-    return SagaKey(saga_type, saga_id, expected)
+    if partition != str(key.partition):
+        raise Forged(f"the partition of {saga_type}/{saga_id} is {key.partition}", subject=subject)
+    return key
+
+
+@lru_cache(maxsize=4096)
+def _key(saga_type: str, saga_id: str) -> SagaKey | None:
+    """The key of a saga, remembered: a saga's messages come close together, and the partition is a hash."""
+    if _TOKEN.fullmatch(saga_type) is None or _TOKEN.fullmatch(saga_id) is None:
+        return None
+    return SagaKey(saga_type, saga_id, partition_of(saga_type, saga_id))
 
 
 def _number(token: str, subject: str) -> int:
@@ -265,6 +351,11 @@ def _number(token: str, subject: str) -> int:
 def parked_subject(reason: str, source: str) -> str:
     """Where a message that waits for a person is indexed: by the kind of reason and the stream it came from."""
     return f"parked.{reason}.{source}"
+
+
+def parked_saga_subject(saga: SagaKey) -> str:
+    """Where a saga that waits for a person is indexed."""
+    return f"parked.saga.{saga.path}"
 
 
 def status_subject(saga: SagaKey) -> str:
@@ -335,6 +426,12 @@ def rfc3339(at_ns: int) -> str:
     """A server's time as RFC 3339 in UTC, rounded up to the microsecond so that a timer is never early."""
     at = _EPOCH + timedelta(microseconds=-(-at_ns // 1000))
     return f"{at.isoformat(timespec='microseconds')[:-6]}Z"  # three times as fast as strftime
+
+
+def nanoseconds(time: datetime) -> int:
+    """An aware datetime as nanoseconds since 1970, exact to the microsecond it has."""
+    since = time - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
 def moment(at_ns: int) -> datetime:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from antiphon.contracts.envelope import Envelope, decode, unpack
-from antiphon.contracts.errors import Forged, UnknownType
-from antiphon.contracts.messages import Refusal
-from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest
-from antiphon.contracts.wire import FactAddress
+from typing import cast
 
-from .facts import Answer, Cancel, Fact, Start
-from .graph import Definition
+from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
+from antiphon.contracts.errors import Forged, UnknownType
+from antiphon.contracts.messages import Event, Refusal, Settled
+from antiphon.contracts.platform import (
+    CANCEL_TYPE,
+    CHILD_ENDED_TYPE,
+    CHILD_START_TYPE,
+    LET_GO_TYPE,
+    LOCK_GRANTED_TYPE,
+    CancelRequest,
+    ChildStart,
+    End,
+    Notice,
+    Operation,
+    verb_type,
+)
+from antiphon.contracts.wire import CLIENT, COORDINATOR, LOCK, OPERATOR, FactAddress, Verb
+
+from .facts import Answer, Cancel, ChildEnded, Fact, Granted, LetGo, Operated, Signalled, Start
+from .graph import Definition, Expected
 
 
 def accept(
@@ -34,15 +48,68 @@ def accept(
         raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=subject)
     if envelope.source != address.source:
         raise Forged(f"the envelope's source is {envelope.source[:80]!r}", subject=subject)
-    if address.step:
-        return _answer(definition, address, envelope, sequence, at_ns)
-    if address.event == "start":
-        return Start(sequence, at_ns, unpack(envelope, definition.start_type, definition.start_shape))
-    return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason)
+    match address.source:
+        case "client":
+            return _of_client(definition, address, envelope, sequence, at_ns)
+        case "coordinator":
+            return _of_coordinator(definition, address, envelope, sequence, at_ns)
+        case "operator":
+            return _of_operator(address, envelope, sequence, at_ns)
+        case _:
+            return _answer(definition, address, envelope, sequence, at_ns)
+
+
+assert (CLIENT, COORDINATOR, OPERATOR) == ("client", "coordinator", "operator"), "what `accept` matches"
+
+
+def _of_client(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Fact:
+    match address.event:
+        case "start":
+            return Start(sequence, at_ns, unpack(envelope, definition.start_type, definition.start_shape))
+        case "cancel":
+            return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason)
+        case _:
+            step = definition.steps.get(address.step)
+            if step is None or step.signal is None:
+                raise UnknownType(f"saga {definition.name} awaits no signal {address.step!r}", subject=envelope.id)
+            return Signalled(sequence, at_ns, step.name, unpack(envelope, step.signal.__contract__.type, step.signal))
+
+
+def _of_coordinator(
+    definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int
+) -> Fact:
+    match address.event:
+        case "start":
+            start = unpack(envelope, CHILD_START_TYPE, ChildStart)
+            if start.type != definition.start_type:
+                raise UnknownType(f"saga {definition.name} starts with {definition.start_type}", subject=envelope.id)
+            event: Event = unpack_raw(start.event, definition.start_shape, envelope.id)
+            return Start(sequence, at_ns, event, start.parent)
+        case "cancel":
+            return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason, by_parent=True)
+        case "let-go":
+            unpack(envelope, LET_GO_TYPE, Notice)
+            return LetGo(sequence, at_ns)
+        case "child-completed" | "child-compensated":
+            step = definition.steps.get(address.step)
+            if step is None or step.kind != "child":
+                raise UnknownType(f"step {address.step!r} starts no saga", subject=envelope.id)
+            end = unpack(envelope, CHILD_ENDED_TYPE, End)
+            return ChildEnded(sequence, at_ns, step.name, address.attempt, end)
+        case "granted" if address.key[0] == LOCK:
+            unpack(envelope, LOCK_GRANTED_TYPE, Notice)
+            return Granted(sequence, at_ns, address.key[1])
+        case _:
+            raise UnknownType(f"no saga is told {address.event!r}", subject=envelope.id)
+
+
+def _of_operator(address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Operated:
+    verb = cast(Verb, address.event)  # the subject was parsed, so it is one
+    return Operated(sequence, at_ns, address.key[0], verb, unpack(envelope, verb_type(verb), Operation))
 
 
 def _answer(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Answer:
-    expected = definition.answers.get((address.step, address.event))
+    expected = _expected(definition, address)
     if expected is None:
         raise UnknownType(f"step {address.step!r} awaits no {address.event!r}", subject=envelope.id)
     if expected.source != address.source:
@@ -51,14 +118,39 @@ def _answer(definition: Definition, address: FactAddress, envelope: Envelope, se
     return Answer(
         sequence,
         at_ns,
-        expected.step,
+        address.step,
         expected.direction,
         address.attempt,
         expected.kind,
         _sequence(envelope),
-        payload if expected.kind == "done" and expected.direction == "do" else None,
+        _event(definition, expected, payload, envelope.id),
         payload.reason if isinstance(payload, Refusal) else "",
     )
+
+
+def _expected(definition: Definition, address: FactAddress) -> Expected | None:
+    """The answer that a step awaits, or an element of one, which is called `<step>-<number>`."""
+    expected = definition.answers.get((address.step, address.event))
+    if expected is not None and not definition.steps[expected.step].elements_max:
+        return expected
+    step, _, number = address.step.rpartition("-")
+    expected = definition.answers.get((step, address.event))
+    if expected is None or not (number.isdigit() and number == str(int(number))):
+        return None
+    return expected if int(number) < definition.steps[step].elements_max else None
+
+
+def _event(definition: Definition, expected: Expected, payload: object, subject: str) -> Event | None:
+    """The reply in an answer: the answer itself, or what a settlement found to have been answered."""
+    if isinstance(payload, Event):
+        return payload
+    if not isinstance(payload, Settled) or not payload.happened:
+        return None
+    reply = definition.steps[expected.step].reply
+    assert reply is not None, "only commands are settled"
+    if payload.type != reply.__contract__.type:
+        raise UnknownType(f"it was answered with {payload.type!r}, not {reply.__contract__.type!r}", subject=subject)
+    return unpack_raw(payload.reply, reply, subject)
 
 
 def _sequence(envelope: Envelope) -> int:

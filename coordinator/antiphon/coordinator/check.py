@@ -5,17 +5,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
-from antiphon.contracts.messages import Compensation, Event
-from antiphon.contracts.wire import check_token
+from antiphon.contracts.messages import Command, Compensation, Event
+from antiphon.contracts.wire import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token
 
 if TYPE_CHECKING:
-    from .saga import Saga, Step
+    from .saga import AnyStep, Saga
 
 STEPS_MAX: Final = 100
 """A journal holds at most 900 entries; a hundred steps, their compensations and a few retries fit."""
+
+ELEMENTS_SUM_MAX: Final = 300
+"""The same for the elements of all lists of one saga."""
+
+ELEMENT_CHARS: Final = 4
+"""What an element's number adds to the step's name in subjects: a dash and up to three digits."""
 
 T = TypeVar("T")
 
@@ -24,6 +30,8 @@ def check_saga(saga: Saga[Any]) -> None:
     """Refuse a saga whose own settings are unsound."""
     where = f"saga {saga.name!r}"
     _require_token(saga.name, where)
+    if saga.name in RESERVED:
+        raise DefinitionError(f"{where}: that is a name of the platform; call the saga something else.")
     start: Any = saga.start
     if not (isinstance(start, type) and issubclass(start, Event)):
         raise DefinitionError(f"{where} must start with an Event class, not {saga.start!r}.")
@@ -31,29 +39,107 @@ def check_saga(saga: Saga[Any]) -> None:
         raise DefinitionError(f"{where}: version={saga.version}, but versions count from 1.")
     if saga.deadline <= timedelta(0):
         raise DefinitionError(f"{where}: its deadline must lie in the future, for instance timedelta(hours=24).")
+    if saga.locks is not None:
+        _require_named(saga.locks, f"locks of {where}")
 
 
-def check_step(saga: Saga[Any], step: Step[Any]) -> None:
+def check_step(saga: Saga[Any], step: AnyStep) -> None:
     """Refuse a step that does not fit into the saga as it is so far."""
-    where = f"step {step.name!r} of saga {saga.name!r}"
+    where = _where(step)
     _require_token(step.name, where)
+    if step.kind == "list" and len(step.name) > TOKEN_CHARS_MAX - ELEMENT_CHARS:
+        raise DefinitionError(f"{where} is over a list: its name may have {TOKEN_CHARS_MAX - ELEMENT_CHARS} letters.")
     if any(other.name == step.name for other in saga.steps):
-        raise DefinitionError(f"{where} is declared twice; give one of the functions another name.")
+        raise DefinitionError(f"{where} is declared twice; give one of them another name.")
     if len(saga.steps) >= STEPS_MAX:
         raise DefinitionError(f"{where} is one too many: a saga has at most {STEPS_MAX}. Split the saga.")
     for earlier in step.after:
         if earlier.saga is not saga:
             raise DefinitionError(f"{where} is after {earlier.name!r}, which belongs to saga {earlier.saga.name!r}.")
+    if step.timeout is not None and step.timeout <= timedelta(0):
+        raise DefinitionError(f"{where}: it waits for {step.timeout}, and that must be more than nothing.")
+    _check_elements(saga, step, where)
+    _check_pivot(saga, step, where)
 
 
-def check_compensation(step: Step[Any], make: Callable[..., Any]) -> type[Compensation[Any]]:
+def _check_elements(saga: Saga[Any], step: AnyStep, where: str) -> None:
+    if step.kind != "list":
+        return
+    if step.elements_max < 1:
+        raise DefinitionError(f"{where}: at_most={step.elements_max}, and a list may have at least one element.")
+    if step.elements_max + sum(other.elements_max for other in saga.steps) > ELEMENTS_SUM_MAX:
+        raise DefinitionError(
+            f"{where}: at_most={step.elements_max} is too many, because all lists of a saga may have "
+            f"{ELEMENTS_SUM_MAX} elements together. Lower it, or start a child saga for each part."
+        )
+
+
+def _check_pivot(saga: Saga[Any], step: AnyStep, where: str) -> None:
+    """Refuse what the point of no return does not bear."""
+    pivots = [other for other in saga.steps if other.is_pivot]
+    if step.is_pivot:
+        if pivots:
+            raise DefinitionError(f"{where}: {pivots[0].name!r} is the pivot already; a saga has one. Drop pivot=True.")
+        if step.when is not None:
+            raise DefinitionError(
+                f"{where} is the pivot and may be skipped; then nothing would be the point of no return. Drop `when`, "
+                "or make the step after it the pivot."
+            )
+        if step.needs_no_compensation:
+            raise DefinitionError(f"{where} is the pivot, which is never undone; drop needs_no_compensation=True.")
+    if is_past_pivot(step):
+        if step.needs_no_compensation and step.kind in ("command", "list", "child"):
+            raise DefinitionError(
+                f"{where} comes after the pivot and is never undone; drop needs_no_compensation=True."
+            )
+        if step.kind == "child" and step.timeout is not None:
+            raise DefinitionError(
+                f"{where} comes after the pivot, from where the saga only goes forward; drop `timeout`: the other saga "
+                "has a deadline of its own, and is started again if it was compensated."
+            )
+        if step.kind == "signal" and step.timeout is not None:
+            raise DefinitionError(
+                f"{where} comes after the pivot, from where the saga only goes forward; drop `within`, or wait for the "
+                "signal before the pivot."
+            )
+
+
+def is_past_pivot(step: AnyStep) -> bool:
+    """Whether the pivot is among the steps it comes after."""
+    return any(earlier.is_pivot for earlier in ancestors(step))
+
+
+def ancestors(step: AnyStep) -> list[AnyStep]:
+    """All steps it comes after, however far back."""
+    found: dict[str, AnyStep] = {}
+    waiting = list(step.after)
+    while waiting:
+        earlier = waiting.pop()
+        if earlier.name not in found:
+            found[earlier.name] = earlier
+            waiting.extend(earlier.after)
+    return list(found.values())
+
+
+def check_compensation(step: AnyStep, make: Callable[..., Any]) -> type[Compensation[Any]]:
     """Refuse a compensation that does not undo its step; return the class of the command it makes."""
     where = f"compensation {make.__name__!r} of step {step.name!r}"
     command: type[Compensation[Any]] = made_by(make, Compensation, where)
+    assert step.command is not None
     if step.undo_command is not None:
         raise DefinitionError(f"{where}: the step has a compensation already; keep one.")
     if step.needs_no_compensation:
         raise DefinitionError(f"{where}: the step says needs_no_compensation=True; drop one of the two.")
+    if step.is_pivot:
+        raise DefinitionError(
+            f"{where}: the step is the pivot, which is never undone. Drop the compensation, or make a later step the "
+            "pivot."
+        )
+    if is_past_pivot(step):
+        raise DefinitionError(
+            f"{where}: the step comes after the pivot, from where the saga only goes forward. Drop the compensation, "
+            "or make a later step the pivot."
+        )
     if command.__undoes__ is not step.command:
         raise DefinitionError(
             f"{where} makes {command.__name__}, which undoes {command.__undoes__.__name__}, but the step sends "
@@ -62,29 +148,106 @@ def check_compensation(step: Step[Any], make: Callable[..., Any]) -> type[Compen
     return command
 
 
+def check_predicate(saga: Saga[Any], step: AnyStep, when: Callable[..., Any]) -> None:
+    """Refuse a `when` without a name, which the picture of the saga needs."""
+    _require_named(when, f"`when` of {_where(step)}")
+
+
+def check_signal(saga: Saga[Any], event: type[Event]) -> str:
+    """Refuse a signal that is none; return the name of its step."""
+    where = f"a signal of saga {saga.name!r}"
+    found: Any = event
+    if not (isinstance(found, type) and issubclass(found, Event)):
+        raise DefinitionError(f"{where} must be an Event class, not {event!r}.")
+    if event.__contract__.owner != CLIENT:
+        raise DefinitionError(
+            f"{where}: {event.__name__} is owned by {event.__contract__.owner!r}, and a signal comes from outside. "
+            "Declare an event without an owner."
+        )
+    return event.__contract__.token
+
+
+def check_child(step: AnyStep, child: Saga[Any], make: Callable[..., Any]) -> None:
+    """Refuse a function that does not start the child."""
+    made = made_by(make, Event, _where(step))
+    if made is not child.start:
+        raise DefinitionError(
+            f"{_where(step)} makes {made.__name__}, but saga {child.name!r} starts with {child.start.__name__}."
+        )
+
+
 def check_complete(saga: Saga[Any]) -> None:
     """Refuse a saga that lacks something only its end can show."""
     if not saga.steps:
         raise DefinitionError(f"saga {saga.name!r} has no steps; decorate a function with @{saga.name}.step().")
+    pivot = next((step for step in saga.steps if step.is_pivot), None)
+    before = {step.name for step in ancestors(pivot)} if pivot else set[str]()
     for step in saga.steps:
-        if step.undo_command is None and not step.needs_no_compensation:
+        is_past = is_past_pivot(step)
+        if pivot is not None and step is not pivot and step.name not in before and not is_past:
             raise DefinitionError(
-                f"step {step.name!r} of saga {saga.name!r} cannot be undone: decorate a function with "
-                f"@{step.name}.compensation, or say needs_no_compensation=True where there is nothing to undo."
+                f"{_where(step)} is neither before nor after the pivot {pivot.name!r}, so nobody could say whether it "
+                f"may still be undone. Add it to the pivot's `after`, or {pivot.name!r} to its own."
             )
+        if not (is_past or step.is_pivot):
+            _require_undoable(step)
+
+
+def _require_undoable(step: AnyStep) -> None:
+    if step.needs_no_compensation:
+        return
+    if step.kind == "child":
+        assert step.child is not None
+        pivot = next((other for other in step.child.steps if other.is_pivot), None)
+        if pivot is not None:
+            raise DefinitionError(
+                f"{_where(step)} starts saga {step.child.name!r}, which cannot be undone past its pivot "
+                f"{pivot.name!r}. Say needs_no_compensation=True, or start it after a pivot of this saga."
+            )
+    elif step.undo_command is None:
+        raise DefinitionError(
+            f"{_where(step)} cannot be undone: decorate a function with @{step.name}.compensation, or say "
+            "needs_no_compensation=True where there is nothing to undo."
+        )
 
 
 def made_by(make: Callable[..., Any], kind: type[T], where: str) -> type[Any]:
     """The message class a function says it returns."""
+    made = _returned(make, where)
+    if not _is_message(made, kind):
+        raise DefinitionError(f"{where} must say which {kind.__name__} it makes: annotate what the function returns.")
+    return cast(type[Any], made)
+
+
+def made_by_each(make: Callable[..., Any], where: str) -> type[Command[Any]]:
+    """The command class of the list a function says it returns."""
+    made = _returned(make, where)
+    found: Any = get_args(made)[0] if get_origin(made) is list else None
+    if not _is_message(found, Command):
+        raise DefinitionError(f"{where} must say of which Command it makes a list: annotate it with list[...].")
+    return cast(type[Command[Any]], found)
+
+
+def _is_message(found: Any, kind: type[Any]) -> bool:
+    return isinstance(found, type) and issubclass(found, kind) and hasattr(found, "__contract__")
+
+
+def _returned(make: Callable[..., Any], where: str) -> Any:
     if inspect.iscoroutinefunction(make):
         raise DefinitionError(f"{where} is async, but steps are pure functions: drop the `async`.")
     try:
-        made = get_type_hints(make).get("return")
+        return get_type_hints(make).get("return")
     except NameError as error:
         raise DefinitionError(f"{where}: its annotations cannot be read ({error}); import what they name.") from None
-    if not (isinstance(made, type) and issubclass(made, kind) and hasattr(made, "__contract__")):
-        raise DefinitionError(f"{where} must say which {kind.__name__} it makes: annotate what the function returns.")
-    return made
+
+
+def _require_named(function: Callable[..., Any], where: str) -> None:
+    if getattr(function, "__name__", "<lambda>") == "<lambda>" or inspect.iscoroutinefunction(function):
+        raise DefinitionError(f"{where} must be a plain function with a name, which stands in pictures and sentences.")
+
+
+def _where(step: AnyStep) -> str:
+    return f"step {step.name!r} of saga {step.saga.name!r}"
 
 
 def _require_token(name: str, where: str) -> None:

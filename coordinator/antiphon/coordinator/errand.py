@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from antiphon.contracts.errors import Ambiguous, Conflict
+from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
 from antiphon.contracts.killpoints import reached
-from antiphon.contracts.parked import ParkedKind
-from antiphon.contracts.wire import SagaKey
+from antiphon.contracts.parked import ParkedKind, parked_kind
+from antiphon.contracts.wire import FactAddress, SagaKey
 from antiphon.link.outcomes import AlreadyStored, Outcome
 
+from .accept import accept
 from .facts import Answer, Fact, Start, Tick
+from .fold import Unfoldable
 from .graph import Definition
-from .history import History, Unfoldable, begin
-from .plan import Plan, Planned, plan
-from .ports import Delivered
+from .history import History, begin
+from .plan import Plan, Planned, Timer, plan
+from .ports import ArmGuard, Delivered
 from .stored import Found, OtherDefinition
+from .versions import Versions
 
 if TYPE_CHECKING:
     from .run import Coordinator
@@ -42,15 +45,37 @@ FAULTY_DELIVERIES_MAX: Final = 5
 
 
 class Errand:
-    """A fact, the delivery that brought it, and how far it has come."""
+    """A fact, the delivery that brought it, and how far it has come.
 
-    __slots__ = ("_coordinator", "_definition", "_delivery", "_fact", "_key", "_tries")
+    A message of EVENTS becomes a fact only once it is known by which definition; `address` is its subject then, and
+    `fact` is given for what is none.
+    """
+
+    __slots__ = (
+        "_address",
+        "_coordinator",
+        "_definition",
+        "_delivery",
+        "_fact",
+        "_key",
+        "_parked",
+        "_tries",
+        "_versions",
+    )
 
     def __init__(
-        self, coordinator: Coordinator, key: SagaKey, definition: Definition, fact: Fact, delivery: Delivered
+        self,
+        coordinator: Coordinator,
+        key: SagaKey,
+        versions: Versions,
+        delivery: Delivered,
+        address: FactAddress | None = None,
+        fact: Fact | None = None,
     ) -> None:
-        self._coordinator, self._key, self._definition = coordinator, key, definition
-        self._fact, self._delivery = fact, delivery
+        self._coordinator, self._key, self._versions = coordinator, key, versions
+        self._delivery, self._address, self._fact = delivery, address, fact
+        self._definition: Definition | None = None
+        self._parked = ""
         self._tries = 0
 
     # --- knowing the history ------------------------------------------------------------------------------------------
@@ -60,35 +85,59 @@ class Errand:
         case = self._coordinator.cache.get(self._key)
         if case is None:
             self._begin_or_read()
-        elif case.is_settled or case.is_confirmed_by(self._fact):
-            self._use(case.history)
+            return
+        fact = self._accepted(case.history.definition)
+        if fact is None:
+            return
+        if case.is_settled or case.is_confirmed_by(fact):
+            self._use(case.history, fact)
         else:
             case.waiting.append(self.run)
 
+    def _accepted(self, definition: Definition) -> Fact | None:
+        """The fact, read by a definition; None after the delivery was parked, because it is none."""
+        address, delivery = self._address, self._delivery
+        if address is None or self._definition is definition:
+            return self._fact
+        try:
+            self._fact = accept(
+                definition, address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns
+            )
+        except Unusable as error:
+            self._coordinator.park(delivery, parked_kind(error), str(error))
+            return None
+        self._definition = definition
+        return self._fact
+
     def _begin_or_read(self) -> None:
         # Nothing is read for a new saga: if it is not new after all, the guard of its first entry says so.
-        if isinstance(self._fact, Start) and self._delivery.deliveries == 1:
-            self._go_on_from(begin(self._key, self._definition))
-        else:
+        is_start = self._address is not None and self._address.event == "start"
+        if not is_start or self._delivery.deliveries != 1:
             self._read()
+        elif (fact := self._accepted(self._versions.newest)) is not None:
+            self._go_on_from(begin(self._key, self._versions.newest), fact)
 
-    def _use(self, history: History) -> None:
+    def _use(self, history: History, fact: Fact) -> None:
         """Use a cached history, unless the command that the fact answers is newer than it."""
-        if isinstance(self._fact, Answer) and self._fact.command > history.sequence:
+        if isinstance(fact, Answer) and fact.command > history.sequence:
             self._read()
         else:
-            self._go_on_from(history)
+            self._go_on_from(history, fact)
 
     def _read(self) -> None:
         self._coordinator.cache.forget(self._key)
-        self._coordinator.read(self._key, self._definition, self._on_read)
+        self._coordinator.read(self._key, self._versions, self._on_read)
 
     def _on_read(self, result: Found | Exception) -> None:
         match result:
-            case Found(history=history) if history.entries or isinstance(self._fact, Start | Tick):
-                self._go_on_from(history)
-            case Found():
-                self._give_up_after(DELIVERIES_MAX, "orphan", f"saga {self._key} was never started")
+            case Found(history=history):
+                fact = self._accepted(history.definition)
+                if fact is None:
+                    return
+                if history.entries or isinstance(fact, Start | Tick):
+                    self._go_on_from(history, fact)
+                else:
+                    self._give_up_after(DELIVERIES_MAX, "orphan", f"saga {self._key} was never started")
             case Unfoldable() | Ambiguous():
                 self._hand_back(str(result))
             case OtherDefinition():
@@ -98,20 +147,26 @@ class Errand:
 
     # --- performing the plan ------------------------------------------------------------------------------------------
 
-    def _go_on_from(self, history: History) -> None:
+    def _go_on_from(self, history: History, fact: Fact) -> None:
+        is_repeated = self._tries > 0 or self._delivery.deliveries > 1
+        hold = self._coordinator.hold_on(self._key.type)
         try:
-            what = plan(history, self._fact, self._coordinator.store.now())
+            what = plan(history, fact, self._coordinator.store.now(), is_repeated, hold)
         except Exception as error:  # a defect of ours must not stop the loop; the fact comes again
             self._faulty(error)
             return
         if what.fault:
             log.error("saga.faulted", saga=str(self._key), fault=what.fault)
+        self._parked = what.parked
         _Writes(self, self._coordinator, self._key, what, history.sequence).begin()
 
     def all_stored(self) -> None:
         """Every part of the plan is durable, and so is the fact."""
         reached("coordinator.appended")
-        self._delivery.ack()
+        if self._parked:
+            self._coordinator.park_saga(self._key, self._delivery, self._parked)
+        else:
+            self._delivery.ack()
 
     def not_stored(self, outcome: Exception) -> None:
         """Somebody else was first, or nobody knows: what the journal says is what counts."""
@@ -140,7 +195,7 @@ class Errand:
 
 
 class _Writes:
-    """One plan being performed: the timer beside the first entry, then one entry after the other."""
+    """One plan being performed: the timer beside the first entry, then one entry after the other, then what is told."""
 
     __slots__ = ("_coordinator", "_entries", "_errand", "_failed", "_guard", "_key", "_left", "_plan")
 
@@ -154,11 +209,18 @@ class _Writes:
     def begin(self) -> None:
         """Send what may be sent at once. The timer goes first, and the server stores in the order sent."""
         if self._left == 0:
-            self._errand.all_stored()
+            self._tell()
             return
         if (timer := self._plan.timer) is not None:
-            self._coordinator.store.arm(self._key, timer.due_ns, timer.body, timer.first, self._on_armed)
+            self._coordinator.store.arm(self._key, timer.due_ns, timer.body, self._arm_guard(timer), self._on_armed)
         self._next()
+
+    def _arm_guard(self, timer: Timer) -> ArmGuard:
+        """A timer that goes with an entry is right once the entry is stored; if that fails, another is computed. One
+        that goes alone must not be set from an old journal, in which something that is due sooner is missing."""
+        if timer.first:
+            return "first"
+        return "none" if self._plan.entries else self._guard
 
     def _next(self) -> None:
         entry = next(self._entries, None)
@@ -167,7 +229,8 @@ class _Writes:
         self._coordinator.cache.expect(self._key, entry.after, entry.draft, self._left_after(entry))
         self._coordinator.store.append(
             self._key,
-            entry.draft,
+            entry.draft.subject,
+            entry.draft.data,
             self._guard,
             entry.after.end is not None,
             lambda outcome: self._on_stored(entry, outcome),
@@ -188,13 +251,34 @@ class _Writes:
         self._part_done()
 
     def _on_armed(self, outcome: Outcome) -> None:
-        # A conflict says that the saga has its first timer already.
-        if isinstance(outcome, int | Conflict | AlreadyStored):
+        timer = self._plan.timer
+        is_first = timer is not None and timer.first
+        if isinstance(outcome, int) or (is_first and isinstance(outcome, Conflict | AlreadyStored)):
             self._part_done()
         else:
             self._fail(outcome)
 
     def _part_done(self) -> None:
+        self._left -= 1
+        if self._left == 0 and not self._failed:
+            self._tell()
+
+    # --- what others wait for -----------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        if not self._plan.tells:
+            self._errand.all_stored()
+            return
+        reached("coordinator.before_tell")
+        self._left = len(self._plan.tells)
+        time = self._coordinator.store.now()
+        for tell in self._plan.tells:
+            self._coordinator.store.tell(tell.subject, tell.encode(time), self._on_told)
+
+    def _on_told(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, int | AlreadyStored):
+            self._fail(outcome)
+            return
         self._left -= 1
         if self._left == 0 and not self._failed:
             self._errand.all_stored()

@@ -1,25 +1,27 @@
-"""What a coordinator may learn about a saga: four kinds of facts, and what it may do: two kinds of actions."""
+"""What a coordinator may learn about a saga, as facts, and what it may do about it, as actions."""
 
 from __future__ import annotations
 
 import msgspec
 
 from antiphon.contracts.messages import AnswerKind, Event
-from antiphon.contracts.platform import End
-from antiphon.contracts.wire import Direction
+from antiphon.contracts.platform import End, Operation, Parent, Record
+from antiphon.contracts.wire import Direction, Verb
 
 
 class Start(msgspec.Struct, frozen=True):
-    """A client began the saga. `sequence` is where EVENTS holds it, `at_ns` when it was stored there."""
+    """A client began the saga, or a step of another saga did, which is then its parent. `sequence` is where EVENTS
+    holds it, `at_ns` when it was stored there."""
 
     sequence: int
     at_ns: int
     event: Event
+    parent: Parent | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A participant answered a command, which SAGA holds at `command`. `event` is the reply of a command that is done;
-    `reason` says why it is not."""
+    """A participant answered a command, which SAGA holds at `command`. `event` is the reply of a command that is done,
+    or of a pivot that turned out to be; `reason` says why it is not."""
 
     sequence: int
     at_ns: int
@@ -32,12 +34,57 @@ class Answer(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Signalled(msgspec.Struct, frozen=True):
+    """Somebody outside said what a step waits for, or will."""
+
+    sequence: int
+    at_ns: int
+    step: str
+    event: Event
+
+
+class ChildEnded(msgspec.Struct, frozen=True):
+    """The child that a step started has done all its steps, or was compensated."""
+
+    sequence: int
+    at_ns: int
+    step: str
+    attempt: int
+    end: End
+
+
 class Cancel(msgspec.Struct, frozen=True):
-    """A client wants the saga undone."""
+    """A client wants the saga undone, or its parent does."""
 
     sequence: int
     at_ns: int
     reason: str
+    by_parent: bool = False
+
+
+class LetGo(msgspec.Struct, frozen=True):
+    """The saga's parent has ended and will not have it undone any more."""
+
+    sequence: int
+    at_ns: int
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """The saga holds a lock."""
+
+    sequence: int
+    at_ns: int
+    lock: str
+
+
+class Operated(msgspec.Struct, frozen=True):
+    """An operator asks for something."""
+
+    sequence: int
+    at_ns: int
+    user: str
+    verb: Verb
+    operation: Operation
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -46,11 +93,11 @@ class Tick(msgspec.Struct, frozen=True):
     at_ns: int
 
 
-Fact = Start | Answer | Cancel | Tick
+Fact = Start | Answer | Signalled | ChildEnded | Cancel | LetGo | Granted | Operated | Tick
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Send a step's command, or the compensation of it."""
+    """Send a step's command, or the compensation of it. `step` may be an element of a list."""
 
     step: str
     direction: Direction
@@ -63,7 +110,7 @@ class Finish(msgspec.Struct, frozen=True):
     end: End
 
 
-Action = Send | Finish
+Action = Send | Record | Finish
 
 
 def cause_of(fact: Fact) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,24 +14,28 @@ from antiphon.contracts.messages import (
     Contract,
     Event,
     Refusal,
+    Settled,
     Undone,
     answer_name,
     answer_type,
+    settle_type,
 )
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import Direction, dashed
+from antiphon.contracts.wire import COORDINATOR, Direction, dashed
 
-from .check import check_complete
+from .check import ancestors, check_complete, is_past_pivot
 
 if TYPE_CHECKING:
-    from .saga import Saga, Step
+    from .saga import AnyStep, Kind, Saga
 
 
 class Order(msgspec.Struct, frozen=True):
     """How a step's command, or its compensation, is made and sent."""
 
     contract: Contract
-    make: Callable[[Any], Any]
+    shape: Any
+    """The class of the message."""
+    make: Callable[..., Any]
     retry: str
 
 
@@ -38,16 +43,32 @@ class StepDefinition(msgspec.Struct, frozen=True):
     """One step: what it comes after, what comes after it, what it sends and how that is undone."""
 
     name: str
+    kind: Kind
     participant: str
     after: tuple[str, ...]
     dependents: tuple[str, ...]
-    do: Order
+    visible: frozenset[str]
+    """All steps it comes after, however far back."""
+    do: Order | None
     undo: Order | None
+    when: Callable[[Any], bool] | None
+    timeout_ns: int
+    """How long it is waited for; 0 is as long as the saga's deadline."""
+    elements_max: int
+    is_pivot: bool
+    is_retriable: bool
+    """It comes after the pivot: it is tried until it succeeds."""
+    is_kept: bool
+    """It has an effect that is never undone."""
+    signal: type[Event] | None
+    reply: type[Event] | None
+    child: str
+    """The type of the saga it starts."""
 
     def order(self, direction: Direction) -> Order:
         """What is sent in a direction."""
         order = self.do if direction == "do" else self.undo
-        assert order is not None, f"step {self.name} has no compensation"
+        assert order is not None, f"step {self.name} has nothing to send in the direction {direction}"
         return order
 
 
@@ -72,14 +93,31 @@ class Definition(msgspec.Struct, frozen=True):
     start_shape: type[Event]
     deadline_ns: int
     backoff: Retry
+    settle_retry: str
+    """How a participant tries to say what became of a pivot."""
+    locks: Callable[[Any], Iterable[str]] | None
     steps: dict[str, StepDefinition]
+    pivot: str
+    is_timed: bool
+    """Whether anything but the deadline may become due while it runs forward."""
     answers: dict[tuple[str, str], Expected]
     sources: tuple[str, ...]
+    children: tuple[Definition, ...]
+    """The definitions of the sagas that its steps start."""
 
     @property
     def label(self) -> str:
         """As a journal's first entry names it: name, version, hash of the shape."""
         return f"{self.name}.v{self.version}.{self.shape}"
+
+    def step(self, name: str) -> StepDefinition:
+        """The definition of a step, or of an element of one, which is called `<step>-<number>`."""
+        return self.steps.get(name) or self.steps[name.rpartition("-")[0]]
+
+
+def element(step: str, number: int) -> str:
+    """What an element of a list is called in subjects and in histories. No function's name has a dash."""
+    return f"{step}-{number}"
 
 
 def define(saga: Saga[Any]) -> Definition:
@@ -97,30 +135,60 @@ def define(saga: Saga[Any]) -> Definition:
         shape=_shape(saga),
         start_type=saga.start.__contract__.type,
         start_shape=saga.start,
-        deadline_ns=round(saga.deadline.total_seconds() * 1e9),
-        backoff=saga.compensation_backoff,
+        deadline_ns=_ns(saga.deadline),
+        backoff=saga.backoff,
+        settle_retry=saga.compensation_retry.encode(),
+        locks=saga.locks,
         steps=steps,
+        pivot=next((step.name for step in saga.steps if step.is_pivot), ""),
+        is_timed=any(step.timeout is not None or step.is_pivot for step in saga.steps),
         answers=answers,
-        sources=tuple(dict.fromkeys(step.participant for step in steps.values())),
+        sources=tuple(dict.fromkeys(step.participant for step in steps.values() if step.kind in ("command", "list"))),
+        children=tuple(step.child.definition for step in saga.steps if step.child is not None),
     )
 
 
-def _step(saga: Saga[Any], step: Step[Any]) -> StepDefinition:
-    undo = None
-    if step.undo_command is not None and step.undo_make is not None:
-        undo = Order(step.undo_command.__contract__, step.undo_make, saga.compensation_retry.encode())
+def _step(saga: Saga[Any], step: AnyStep) -> StepDefinition:
     return StepDefinition(
         name=step.name,
-        participant=step.command.__contract__.owner,
+        kind=step.kind,
+        participant=step.command.__contract__.owner if step.command else COORDINATOR,
         after=tuple(earlier.name for earlier in step.after),
         dependents=tuple(later.name for later in saga.steps if step in later.after),
-        do=Order(step.command.__contract__, step.make, step.retry.encode()),
-        undo=undo,
+        visible=frozenset(earlier.name for earlier in ancestors(step)),
+        do=_do(step),
+        undo=_undo(saga, step),
+        when=step.when,
+        timeout_ns=_ns(step.timeout),
+        elements_max=step.elements_max,
+        is_pivot=step.is_pivot,
+        is_retriable=is_past_pivot(step),
+        is_kept=step.needs_no_compensation or is_past_pivot(step),
+        signal=step.signal,
+        reply=step.command.__reply__ if step.command else None,
+        child=step.child.name if step.child else "",
     )
 
 
-def _answers(step: Step[Any]) -> list[tuple[str, Expected]]:
+def _do(step: AnyStep) -> Order | None:
+    if step.make is None:
+        return None
+    shape = step.command or (step.child.start if step.child else None)
+    assert shape is not None
+    return Order(shape.__contract__, shape, step.make, step.retry.encode())
+
+
+def _undo(saga: Saga[Any], step: AnyStep) -> Order | None:
+    if step.undo_command is None or step.undo_make is None:
+        return None
+    contract = step.undo_command.__contract__
+    return Order(contract, step.undo_command, step.undo_make, saga.compensation_retry.encode())
+
+
+def _answers(step: AnyStep) -> list[tuple[str, Expected]]:
     """All answers a step may get, each with its token in subjects."""
+    if step.command is None:
+        return []
     command, reply = step.command.__contract__, step.command.__reply__
     kinds: tuple[AnswerKind, ...] = ("refused", "exhausted", "superseded")
     owner = command.owner
@@ -130,7 +198,16 @@ def _answers(step: Step[Any]) -> list[tuple[str, Expected]]:
         undo = step.undo_command.__contract__
         found.append(_plain(step.name, "undo", undo, "done", Undone))
         found += [_plain(step.name, "undo", undo, kind, Refusal) for kind in kinds]
+    if step.is_pivot:
+        settle = settle_contract(command)
+        found.append(_plain(step.name, "undo", command, "settled", Settled))
+        found += [_plain(step.name, "undo", settle, kind, Refusal) for kind in ("exhausted", "superseded")]
     return found
+
+
+def settle_contract(command: Contract) -> Contract:
+    """What the question is called that finds out what became of a pivot's command."""
+    return Contract(settle_type(command).rpartition(".v")[0], command.version, command.owner)
 
 
 def _plain(step: str, direction: Direction, contract: Contract, kind: AnswerKind, shape: Any) -> tuple[str, Expected]:
@@ -138,12 +215,42 @@ def _plain(step: str, direction: Direction, contract: Contract, kind: AnswerKind
     return dashed(answer_name(contract, kind)), expected
 
 
+def _ns(duration: timedelta | None) -> int:
+    return round(duration.total_seconds() * 1e9) if duration else 0
+
+
 def _shape(saga: Saga[Any]) -> str:
     """Twelve digits of a hash over everything that decides how a saga in flight goes on."""
-    lines = [f"{saga.name} {saga.start.__contract__.type}"]
-    for step in saga.steps:
-        undo = step.undo_command.__contract__.type if step.undo_command else "-"
-        after = ",".join(earlier.name for earlier in step.after)
-        reply = step.command.__reply__.__contract__.type
-        lines.append(f"{step.name} after={after} do={step.command.__contract__.type} reply={reply} undo={undo}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(described(saga)).encode()).hexdigest()[:12]
+
+
+def described(saga: Saga[Any]) -> list[str]:
+    """The shape in words, a line for the saga and one for each step.
+
+    Times are part of it: a journal says that time was up and not how much time there was, so it must be read by the
+    times it was written by. How often and how far apart something is tried is not.
+    """
+    locks = f" locks={saga.locks.__name__}" if saga.locks else ""
+    lines = [f"{saga.name} start={saga.start.__contract__.type} deadline={saga.deadline}{locks}"]
+    return lines + [" ".join([step.name, step.kind, *_features(step)]) for step in saga.steps]
+
+
+def _features(step: AnyStep) -> list[str]:
+    features = [f"after={','.join(earlier.name for earlier in step.after)}"] if step.after else []
+    if step.command is not None:
+        features += [f"do={step.command.__contract__.type}", f"reply={step.command.__reply__.__contract__.type}"]
+    if step.undo_command is not None:
+        features.append(f"undo={step.undo_command.__contract__.type}")
+    if step.when is not None:
+        features.append(f"when={step.when.__name__}")
+    if step.timeout is not None:
+        features.append(f"timeout={step.timeout}")
+    if step.signal is not None:
+        features.append(f"signal={step.signal.__contract__.type}")
+    if step.child is not None:
+        features.append(f"child={step.child.name}")
+    if step.is_pivot:
+        features.append("pivot")
+    if step.kind == "child" and step.needs_no_compensation:
+        features.append("kept")
+    return features

@@ -1,41 +1,45 @@
-"""The history of one saga: what its journal says, folded into a value. Pure.
+"""The history of one saga: what its journal says, as a value. Pure.
 
-Two functions move it: `absorb` takes a fact in, `apply` takes in what the journal says was done about it. A journal
-alternates between the two, so folding a stored journal goes through the same states as living through it did.
+`absorb` (in a file of its own) takes a fact in, `apply` (in `fold`) takes in what the journal says was done about it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final, assert_never
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
 from antiphon.contracts.messages import Event
-from antiphon.contracts.platform import End, Record, SagaState, StepPhase
+from antiphon.contracts.platform import End, Parent, SagaState, StepPhase
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import SagaKey
 
-from .facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
-from .graph import Definition
+from .facts import Action
+from .graph import Definition, StepDefinition, element
 
 ENTRIES_MAX: Final = 900
 """The longest journal: one direct read returns at most 1000 messages, and must always return all of it."""
 
-DEADLINE_REASON: Final = "its deadline passed"
-
 
 class StepRecord(msgspec.Struct, frozen=True):
-    """Where one step stands."""
+    """Where one step stands, or one element of a step over a list."""
 
     phase: StepPhase = "waiting"
     attempts: int = 0
     undo_attempts: int = 0
-    reply: Event | None = None
+    elements: int = 0
+    """Of a step over a list: how many there are. Each has a record of its own."""
+    reply: Any = None
+    """What it has earned: an event, a tuple of them, or the end of a child."""
     reason: str = ""
-    undo_due_ns: int = 0
-    """When the compensation is to be sent again; 0 while its answer is awaited."""
+    timeout_ns: int = 0
+    """When it will have been waited for long enough; 0 if there is no such time."""
+    again_ns: int = 0
+    """When what failed is to be sent again; 0 while its answer is awaited."""
+    edited: Any = None
+    """The command an operator put in the place of the one that failed."""
 
 
 class History(msgspec.Struct, frozen=True):
@@ -46,12 +50,27 @@ class History(msgspec.Struct, frozen=True):
     steps: dict[str, StepRecord]
     start: Event | None = None
     started_ns: int = 0
+    parent: Parent | None = None
     now_ns: int = 0
-    """The latest time a timer has told of. Facts carry times of their own, which decide nothing."""
+    """The latest time that a fact or a timer has told of, by the server's clock."""
     turned: str = ""
     """Why the saga is compensating; empty while it runs forward."""
+    noted: str = ""
+    """A deadline or a wish to cancel that came when the saga could not be turned."""
     fault: str = ""
     """Why the saga cannot go on by itself."""
+    paused: str = ""
+    """Who had it stand still, and why."""
+    marked: frozenset[str] = frozenset()
+    """Steps that the journal says wait for a person."""
+    signals: dict[str, Event] = {}
+    """What was signalled, early or in time."""
+    asks: tuple[str, ...] = ()
+    """The locks it needs, in the order it asks for them."""
+    granted: frozenset[str] = frozenset()
+    held: bool = False
+    """A child all of whose steps are done, and which waits for its parent."""
+    let_go: bool = False
     end: End | None = None
     named: frozenset[int] = frozenset()
     """The sequences of all facts in EVENTS that the journal names."""
@@ -73,24 +92,35 @@ class History(msgspec.Struct, frozen=True):
             return ""
         if self.fault:
             return self.fault
-        patience = self.definition.backoff.attempts
-        tired = [
-            f"{n} (tried {s.undo_attempts} times: {s.reason})" for n, s in self.steps.items() if is_tired(s, patience)
-        ]
-        return f"compensation keeps failing: {', '.join(tired)}" if tired else ""
+        return "; ".join(tired_reason(name, step) for name, step in self.steps.items() if is_tired(self, step))
+
+    @property
+    def is_past_pivot(self) -> bool:
+        """Whether the point of no return was passed: the pivot's command is in the journal, and was not refused."""
+        pivot = self.definition.pivot
+        return bool(pivot) and self.steps[pivot].phase not in ("waiting", "refused")
+
+    def outcome_of(self, name: str) -> Any:
+        """What a step has earned; None if it was skipped.
+
+        Raises:
+            LookupError: it is not over.
+        """
+        step = self.steps[name]
+        if step.phase not in ("done", "skipped", "undone", "undoing"):
+            raise LookupError(f"step {name} is not done")
+        return step.reply
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One journal entry: what was done, on which fact, and where SAGA holds it."""
+    """One journal entry: what was done, on which fact, where SAGA holds it, and when it was made by its writer's
+    clock."""
 
     sequence: int
     cause: str
-    what: Send | Record | Finish
+    what: Action
+    at_ns: int
     definition: str = ""
-
-
-class Unfoldable(Exception):
-    """A journal names a fact that was not read along with it; the read was old."""
 
 
 def begin(key: SagaKey, definition: Definition) -> History:
@@ -98,122 +128,17 @@ def begin(key: SagaKey, definition: Definition) -> History:
     return History(key, definition, {name: StepRecord() for name in definition.steps})
 
 
-def fold(history: History, entries: list[Entry], facts: dict[int, Fact]) -> History:
-    """The history after all entries, given the facts they name by sequence.
-
-    Raises:
-        Unfoldable: a fact is missing.
-    """
-    for entry in entries:
-        history = apply(_absorb_cause(history, entry.cause, facts), entry)
-    return history
-
-
-def _absorb_cause(history: History, cause: str, facts: dict[int, Fact]) -> History:
-    if cause.startswith("t"):
-        return absorb(history, Tick(int(cause[1:])))
-    if not cause or int(cause[1:]) in history.named:
-        return history
-    fact = facts.get(int(cause[1:]))
-    if fact is None:
-        raise Unfoldable(f"saga {history.key}: the journal names {cause}, which was not read")
-    return absorb(history, fact)
-
-
-def absorb(history: History, fact: Fact) -> History:
-    """The history once a fact is known. Late and repeated facts change nothing but that they are named."""
-    if not isinstance(fact, Tick):
-        history = replace(history, named=history.named | {fact.sequence})
-    if history.end is not None:
-        return history
-    match fact:
-        case Start():
-            return _started(history, fact)
-        case Answer(direction="do"):
-            return _answered(history, fact)
-        case Answer():
-            return _undo_answered(history, fact)
-        case Cancel():
-            return _turn(history, f"cancelled: {fact.reason}")
-        case Tick():
-            return _ticked(history, fact)
-        case _:
-            assert_never(fact)
-
-
-def apply(history: History, entry: Entry) -> History:
-    """The history once an entry is in the journal."""
-    history = replace(history, sequence=entry.sequence, entries=history.entries + 1)
-    match entry.what:
-        case Send(direction="do") as sent:
-            return with_step(history, sent.step, phase="sent", attempts=sent.attempt)
-        case Send() as sent:
-            return with_step(history, sent.step, phase="undoing", undo_attempts=sent.attempt, undo_due_ns=0)
-        case Record(fault=fault):
-            return replace(history, fault=fault) if fault else history
-        case Finish(end=end):
-            return replace(history, end=end)
-        case _:
-            assert_never(entry.what)
-
-
-def _started(history: History, fact: Start) -> History:
-    if history.start is not None:
-        return history
-    return replace(history, start=fact.event, started_ns=fact.at_ns)
-
-
-def _answered(history: History, fact: Answer) -> History:
-    """An answer to a command counts while it is awaited, and never afterwards."""
-    if history.steps[fact.step].phase != "sent":
-        return history
-    match fact.kind:
-        case "done":
-            return with_step(history, fact.step, phase="done", reply=fact.event)
-        case "refused":
-            history = with_step(history, fact.step, phase="refused", reason=fact.reason)
-            return _turn(history, f"{fact.step} was refused: {fact.reason}")
-        case "exhausted":
-            history = with_step(history, fact.step, phase="unknown", reason=fact.reason)
-            return _turn(history, f"{fact.step} has no known outcome: {fact.reason}")
-        case "superseded":
-            return history
-        case _:
-            assert_never(fact.kind)
-
-
-def _undo_answered(history: History, fact: Answer) -> History:
-    """A compensation is over once any attempt succeeded; anything else means to try again later, for ever."""
-    step = history.steps[fact.step]
-    if step.phase != "undoing":
-        return history
-    if fact.kind == "done":
-        return with_step(history, fact.step, phase="undone", undo_due_ns=0)
-    if fact.attempt != step.undo_attempts or step.undo_due_ns:
-        return history
-    due = fact.at_ns + wait_ns(history.definition.backoff, history.key, fact.step, fact.attempt)
-    return with_step(history, fact.step, undo_due_ns=due, reason=fact.reason)
-
-
-def _ticked(history: History, fact: Tick) -> History:
-    history = replace(history, now_ns=max(history.now_ns, fact.at_ns))
-    if history.start is not None and history.now_ns >= deadline_ns(history):
-        return _turn(history, DEADLINE_REASON)
-    return history
-
-
-def _turn(history: History, reason: str) -> History:
-    """Go from running to compensating, once. A step in flight becomes unknown at this moment."""
-    if history.turned:
-        return history
-    steps = {name: replace(s, phase="unknown") if s.phase == "sent" else s for name, s in history.steps.items()}
-    # A fault stopped the way forward, and that way is given up now.
-    return replace(history, turned=reason, fault="", steps=steps)
-
-
 def with_step(history: History, name: str, **changes: object) -> History:
     """The history with one step changed."""
     return replace(history, steps={**history.steps, name: replace(history.steps[name], **changes)})
+
+
+def elements_of(history: History, step: StepDefinition) -> list[StepRecord]:
+    """The records of a list's elements, in order."""
+    return [history.steps[element(step.name, number)] for number in range(history.steps[step.name].elements)]
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
 
 
 def deadline_ns(history: History) -> int:
@@ -225,15 +150,50 @@ def dues(history: History) -> list[tuple[int, str]]:
     """All that time will bring, earliest first, as (nanoseconds, what)."""
     if history.end is not None or history.start is None:
         return []
-    found = [(s.undo_due_ns, f"{name} undo") for name, s in history.steps.items() if s.undo_due_ns]
-    if not history.turned:
+    found = [(step.timeout_ns, f"{name} timeout") for name, step in history.steps.items() if step.timeout_ns]
+    if not (history.paused or history.fault):  # who stands still sends nothing, whatever the time
+        found += [(step.again_ns, f"{name} again") for name, step in history.steps.items() if step.again_ns]
+    if not (history.turned or history.noted):
         found.append((deadline_ns(history), "deadline"))
     return sorted(found)
 
 
-def is_tired(step: StepRecord, patience: int) -> bool:
-    """Whether a compensation has been tried so often in vain that a person should know."""
-    return step.phase == "undoing" and step.undo_due_ns > 0 and step.undo_attempts >= patience
+def earliest_ns(history: History) -> int:
+    """When the first of `dues` comes; 0 if nothing does."""
+    if history.end is not None or history.start is None:
+        return 0
+    first = 0 if history.turned or history.noted else deadline_ns(history)
+    if not (history.definition.is_timed or history.turned):
+        return first
+    stands_still = history.paused or history.fault
+    for step in history.steps.values():
+        if step.timeout_ns and (step.timeout_ns < first or not first):
+            first = step.timeout_ns
+        if step.again_ns and not stands_still and (step.again_ns < first or not first):
+            first = step.again_ns
+    return first
+
+
+def is_tired(history: History, step: StepRecord) -> bool:
+    """Whether something that must succeed was tried so often in vain that a person should know."""
+    match step.phase:
+        case "undoing" | "settling":
+            attempts = step.undo_attempts
+        case "sent":
+            attempts = step.attempts
+        case _:
+            return False
+    patience = history.definition.backoff.attempts
+    return attempts > patience or (attempts == patience and step.again_ns > 0)
+
+
+def tired_reason(name: str, step: StepRecord) -> str:
+    """Why a step waits for a person."""
+    attempts, what = {
+        "undoing": (step.undo_attempts, "compensation"),
+        "settling": (step.undo_attempts, "settlement"),
+    }.get(step.phase, (step.attempts, "command"))
+    return f"the {what} of {name} was tried {attempts} times: {step.reason}"
 
 
 def wait_ns(backoff: Retry, key: SagaKey, step: str, attempt: int) -> int:

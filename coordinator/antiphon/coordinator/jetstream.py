@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 from antiphon.contracts import wire
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.messages import CLIENT
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
@@ -17,8 +16,7 @@ from antiphon.link.outcomes import Outcome
 from antiphon.link.reading import Pages as Read
 from antiphon.link.reading import StoredMessage
 
-from .journal import Draft
-from .ports import Pages
+from .ports import ArmGuard, Pages
 
 
 class JetStreamStore:
@@ -29,20 +27,32 @@ class JetStreamStore:
         self._loop = asyncio.get_running_loop()
 
     def append(
-        self, key: SagaKey, draft: Draft, last_sequence: int, unschedule: bool, then: Callable[[Outcome], None]
+        self,
+        key: SagaKey,
+        subject: str,
+        data: bytes,
+        last_sequence: int,
+        unschedule: bool,
+        then: Callable[[Outcome], None],
     ) -> None:
         """Publish under the journal's guard."""
         headers = wire.guard_header(key, last_sequence)
         if unschedule:
             headers += wire.unschedule_header(key)
-        self._link.publish(draft.subject, draft.data, headers, then)
+        self._link.publish(subject, data, headers, then)
 
-    def arm(self, key: SagaKey, due_ns: int, body: bytes, first: bool, then: Callable[[Outcome], None]) -> None:
+    def arm(self, key: SagaKey, due_ns: int, body: bytes, guard: ArmGuard, then: Callable[[Outcome], None]) -> None:
         """Publish the schedule."""
         headers = wire.schedule_header(key, due_ns)
-        if first:
+        if guard == "first":
             headers += wire.first_timer_guard(key)
+        elif guard != "none":
+            headers += wire.guard_header(key, guard)
         self._link.publish(wire.timer_subject(key), body, headers, then)
+
+    def tell(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
+        """Publish to EVENTS."""
+        self._link.publish(subject, data, "", then)
 
     def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
         """Read both streams at once.
@@ -51,6 +61,14 @@ class JetStreamStore:
         subjects under its path.
         """
         _Both(then).read(self._link, key, sources)
+
+    def last(self, subject: str, then: Callable[[StoredMessage | Ambiguous | None], None]) -> None:
+        """Read one subject."""
+
+        def report(found: Read) -> None:
+            then(found if isinstance(found, Ambiguous) else next(iter(found), None))
+
+        self._link.read(SAGA, [subject], report)
 
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
         """Ask for all outcomes in one read."""
@@ -83,7 +101,7 @@ class _Both:
 
     def read(self, link: Link, key: SagaKey, sources: tuple[str, ...]) -> None:
         link.read(SAGA, [wire.journal_filter(key)], lambda found: self._take(SAGA, found))
-        events = [wire.events_filter(key, source) for source in (CLIENT, *sources)]
+        events = [wire.events_filter(key, source) for source in (*wire.PLATFORM_SOURCES, *sources)]
         link.read(EVENTS, events, lambda found: self._take(EVENTS, found))
 
     def _take(self, stream: str, found: Read) -> None:

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
 from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Forged
+from antiphon.contracts.messages import Settle, settle_type
 from antiphon.contracts.platform import (
-    COORDINATOR_SOURCE,
+    CANCEL_TYPE,
+    CHILD_START_TYPE,
     END_TYPE,
     RECORD_TYPE,
     TIMER_TYPE,
+    CancelRequest,
+    ChildStart,
     Due,
     End,
+    Parent,
     Record,
     Timer,
 )
 from antiphon.contracts.wire import (
+    COORDINATOR,
+    TOKEN_CHARS_MAX,
+    SagaKey,
     command_subject,
     end_subject,
+    nanoseconds,
     parse_entry,
     record_subject,
     rfc3339,
     timer_subject,
 )
 
-from .facts import Finish, Send
+from .facts import Action, Finish, Send
+from .graph import StepDefinition
 from .history import Entry, History, dues
 from .saga import State
 
@@ -39,14 +50,15 @@ class Draft(msgspec.Struct, frozen=True):
     subject: str
     data: bytes
     cause: str
-    what: Send | Record | Finish
+    what: Action
+    at_ns: int
 
     def stored_at(self, sequence: int) -> Entry:
         """The entry, once the server has told where it is."""
-        return Entry(sequence, self.cause, self.what)
+        return Entry(sequence, self.cause, self.what, self.at_ns)
 
 
-def draft(history: History, what: Send | Record | Finish, cause: str, time: datetime) -> Draft:
+def draft(history: History, what: Action, cause: str, time: datetime) -> Draft:
     """Encode an entry.
 
     Raises:
@@ -67,22 +79,70 @@ def draft(history: History, what: Send | Record | Finish, cause: str, time: date
 
 
 def _command(history: History, send: Send, cause: str, time: datetime) -> Draft:
-    step = history.definition.steps[send.step]
-    order = step.order(send.direction)
-    command = order.make(State(history))
-    if command.__contract__ is not order.contract:
-        raise TypeError(f"{send.step} made a {type(command).__name__}, not the command it is annotated with")
+    step = history.definition.step(send.step)
+    type_, payload, retry = _content(history, step, send)
     envelope = Envelope(
         id=command_subject(history.key, step.participant, send.step, send.direction, send.attempt),
-        source=COORDINATOR_SOURCE,
-        type=order.contract.type,
+        source=COORDINATOR,
+        type=type_,
         time=time,
-        data=pack(command),
+        data=pack(payload),
         cause=cause,
         definition=_label(history),
-        retry=order.retry,
+        retry=retry,
+        retriable=step.is_retriable,
     )
-    return Draft(envelope.id, encode(envelope), cause, send)
+    return Draft(envelope.id, encode(envelope), cause, send, nanoseconds(time))
+
+
+def _content(history: History, step: StepDefinition, send: Send) -> tuple[str, msgspec.Struct, str]:
+    """The type of a command, its payload, and how the participant tries it."""
+    if step.kind == "child":
+        if send.direction == "do":
+            return CHILD_START_TYPE, child_start(history, send.step, send.attempt), ""
+        return CANCEL_TYPE, CancelRequest(reason=history.turned), ""
+    if history.steps[send.step].phase == "settling":
+        assert step.do is not None
+        return settle_type(step.do.contract), Settle(), history.definition.settle_retry
+    order = step.order(send.direction)
+    command = history.steps[send.step].edited
+    if type(command) is not order.shape:  # nobody has edited it, or only what went the other way
+        command = _made(history, step, send)
+    if type(command) is not order.shape:
+        raise TypeError(f"{send.step} made a {type(command).__name__}, not the command it is annotated with")
+    return order.contract.type, command, order.retry
+
+
+def _made(history: History, step: StepDefinition, send: Send) -> Any:
+    """What the author's function makes, as the step's command or as the one that undoes it."""
+    state: State[Any] = State(history, step.visible)
+    if step.kind != "list":
+        return step.order(send.direction).make(state)
+    command = step.order("do").make(state)[int(send.step.rpartition("-")[2])]
+    return command if send.direction == "do" else step.order("undo").make(state, command)
+
+
+def child_start(history: History, name: str, attempt: int) -> ChildStart:
+    """How the saga that a step starts begins.
+
+    Raises:
+        Exception: whatever the author's step function raises.
+    """
+    step = history.definition.step(name)
+    key, order = history.key, step.order("do")
+    parent = Parent(type=key.type, id=key.id, step=name, attempt=attempt, hold=not step.is_kept)
+    event = order.make(State(history, step.visible))
+    if type(event) is not order.shape:
+        raise TypeError(f"{name} made a {type(event).__name__}, not the event it is annotated with")
+    return ChildStart(parent=parent, type=order.contract.type, event=pack(event))
+
+
+def child_key(parent: SagaKey, step: str, step_definition: StepDefinition, attempt: int) -> SagaKey:
+    """The saga that a step of another starts: called after its parent, its step and the attempt."""
+    name = f"{parent.id}-{step}-{attempt}"
+    if len(name) > TOKEN_CHARS_MAX:
+        name = f"{parent.id[: TOKEN_CHARS_MAX - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return SagaKey.of(step_definition.child, name)
 
 
 def _draft(
@@ -90,20 +150,20 @@ def _draft(
     subject: str,
     type_: str,
     payload: msgspec.Struct,
-    what: Record | Finish,
+    what: Action,
     cause: str,
     time: datetime,
 ) -> Draft:
     envelope = Envelope(
         id=subject,
-        source=COORDINATOR_SOURCE,
+        source=COORDINATOR,
         type=type_,
         time=time,
         data=pack(payload),
         cause=cause,
         definition=_label(history),
     )
-    return Draft(subject, encode(envelope), cause, what)
+    return Draft(subject, encode(envelope), cause, what, nanoseconds(time))
 
 
 def _label(history: History) -> str:
@@ -115,7 +175,7 @@ def timer_body(history: History, time: datetime) -> bytes:
     due = tuple(Due(what=what, at=rfc3339(at_ns)) for at_ns, what in dues(history))
     subject = timer_subject(history.key)
     payload = pack(Timer(due=due))
-    return encode(Envelope(id=subject, source=COORDINATOR_SOURCE, type=TIMER_TYPE, time=time, data=payload))
+    return encode(Envelope(id=subject, source=COORDINATOR, type=TIMER_TYPE, time=time, data=payload))
 
 
 def read_entry(subject: str, sequence: int, data: bytes) -> Entry:
@@ -128,7 +188,7 @@ def read_entry(subject: str, sequence: int, data: bytes) -> Entry:
     envelope = decode(data, subject)
     if envelope.id != subject:
         raise Forged(f"the envelope says {envelope.id!r}", subject=subject)
-    what: Send | Record | Finish
+    what: Action
     if address.command is not None:
         command = address.command
         what = Send(command.step, command.direction, command.attempt)
@@ -136,4 +196,4 @@ def read_entry(subject: str, sequence: int, data: bytes) -> Entry:
         what = unpack(envelope, RECORD_TYPE, Record)
     else:
         what = Finish(unpack(envelope, END_TYPE, End))
-    return Entry(sequence, envelope.cause, what, envelope.definition)
+    return Entry(sequence, envelope.cause, what, nanoseconds(envelope.time), envelope.definition)

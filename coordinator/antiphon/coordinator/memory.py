@@ -15,15 +15,13 @@ from typing import TypeVar
 
 from antiphon.contracts import wire
 from antiphon.contracts.errors import Ambiguous, Conflict
-from antiphon.contracts.messages import CLIENT
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Consumer
 from antiphon.contracts.wire import SagaKey
 from antiphon.link.outcomes import AlreadyStored, Outcome
 from antiphon.link.reading import StoredMessage
 
-from .journal import Draft
-from .ports import Delivered, Pages
+from .ports import ArmGuard, Delivered, Pages
 
 BEGINNING_NS = 1_750_000_000_000_000_000
 """When virtual time begins: some day in June 2025."""
@@ -174,7 +172,13 @@ class MemoryStore:
         self.platform = platform
 
     def append(
-        self, key: SagaKey, draft: Draft, last_sequence: int, unschedule: bool, then: Callable[[Outcome], None]
+        self,
+        key: SagaKey,
+        subject: str,
+        data: bytes,
+        last_sequence: int,
+        unschedule: bool,
+        then: Callable[[Outcome], None],
     ) -> None:
         """Append under the journal's guard."""
         if self.platform.last(SAGA, wire.journal_filter(key)) != last_sequence:
@@ -182,21 +186,32 @@ class MemoryStore:
             return
         if unschedule:
             self.platform.schedules.pop(key, None)
-        self._answer(then, self.platform.store(SAGA, draft.subject, draft.data))
+        self._answer(then, self.platform.store(SAGA, subject, data))
 
-    def arm(self, key: SagaKey, due_ns: int, body: bytes, first: bool, then: Callable[[Outcome], None]) -> None:
+    def arm(self, key: SagaKey, due_ns: int, body: bytes, guard: ArmGuard, then: Callable[[Outcome], None]) -> None:
         """Set the timer, and keep its message in the stream as the server does until it fires."""
-        if first and key in self.platform.schedules:
+        has_timer = key in self.platform.schedules
+        if (guard == "first" and has_timer) or (
+            isinstance(guard, int) and guard != self.platform.last(SAGA, wire.journal_filter(key))
+        ):
             self._answer(then, Conflict("wrong last sequence"))
             return
         self.platform.schedule(key, due_ns, body)
         self._answer(then, self.platform.store(SAGA, wire.timer_subject(key), body))
 
+    def tell(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
+        """Store in EVENTS."""
+        self._answer(then, self.platform.store(EVENTS, subject, data))
+
     def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
         """Read both streams as they are now."""
-        events = [wire.events_filter(key, source) for source in (CLIENT, *sources)]
+        events = [wire.events_filter(key, source) for source in (*wire.PLATFORM_SOURCES, *sources)]
         pages = Pages(self.platform.read(SAGA, [wire.journal_filter(key)]), self.platform.read(EVENTS, events))
         self._answer(then, pages)
+
+    def last(self, subject: str, then: Callable[[StoredMessage | Ambiguous | None], None]) -> None:
+        """Look for the last one."""
+        self._answer(then, next(iter(self.platform.read(SAGA, [subject])), None))
 
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
         """Look for the outcomes."""

@@ -1,20 +1,26 @@
-"""What a fact makes of a history, as one value: the entries to append, in this order, and the timer to set. Pure.
+"""What a fact makes of a history, as one value: the entries to append, what to tell others, the timer to set. Pure.
 
 Everything that is to become durable stands in the plan before anything is sent; the loop only performs it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from antiphon.contracts.platform import Record
 
+from .absorb import absorb
 from .decide import decide
-from .facts import Action, Fact, Finish, Send, Start, Tick, cause_of
-from .history import ENTRIES_MAX, History, absorb, apply, dues
+from .facts import Action, Fact, Finish, Operated, Send, Start, Tick, cause_of
+from .fold import apply
+from .history import ENTRIES_MAX, History, earliest_ns
 from .journal import Draft, draft, timer_body
+from .operate import rejection
+from .tells import Tell, tells
 
 
 class Timer(msgspec.Struct, frozen=True):
@@ -33,65 +39,116 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """All that one fact asks for. The fact may be acked once every part of it is durable."""
+    """All that one fact asks for. The fact may be acked once every part of it is durable.
+
+    The timer goes before the entries: one that fires for nothing does no harm. What is told goes after them: others
+    may act on it only once the journal says so.
+    """
 
     entries: tuple[Planned, ...] = ()
     timer: Timer | None = None
+    tells: tuple[Tell, ...] = ()
     fault: str = ""
     """What went wrong in the author's code while the plan was made; it is in the journal too."""
+    parked: str = ""
+    """Why the saga is to be indexed as one that waits for a person."""
 
 
-def plan(history: History, fact: Fact, time: datetime) -> Plan:
+def plan(history: History, fact: Fact, time: datetime, is_repeated: bool = False, hold: str = "") -> Plan:
     """Take a fact in and decide.
 
     Args:
         history: the saga as its journal says.
         fact: what has become known; it may be in the journal already.
         time: now, for the entries' envelopes.
+        is_repeated: whether the fact may have been handled before, by whoever: then everything is said again that a
+            crash may have left unsaid.
+        hold: why nothing may be sent for now, although the saga could go on.
     """
     if history.end is not None:
-        return Plan()
+        return Plan(tells=tuple(tells(history).values()))
     is_tick = isinstance(fact, Tick)
     is_new = isinstance(fact, Tick) or fact.sequence not in history.named
     told = absorb(history, fact) if is_new else history
-    actions: tuple[Action | Record, ...] = decide(told)
-    if not actions and is_new and not is_tick:
-        actions = (Record(),)
-    entries, fault = _entries(told, actions, cause_of(fact), time)
+    entries = tuple(_entries(told, _first(history, told, fact, is_new), cause_of(fact), time, hold))
     after = entries[-1].after if entries else told
-    return Plan(entries, _timer(history, after, fact, is_tick or not is_new, time), fault)
+    may_be_gone = is_tick or is_repeated or not is_new
+    return Plan(
+        entries,
+        _timer(history, after, fact, may_be_gone, time, bool(hold)),
+        _tells(history, after, may_be_gone),
+        after.fault if after.fault != told.fault else "",
+        _parked(told, after, is_repeated or not is_new),
+    )
 
 
-def _entries(
-    history: History, actions: tuple[Action | Record, ...], cause: str, time: datetime
-) -> tuple[tuple[Planned, ...], str]:
-    """Encode the actions one after the other, up to the first that cannot be."""
-    entries: list[Planned] = []
-    for what in actions:
+def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record | None:
+    """What is recorded of the fact itself: always for an operator's request, else only where nothing follows from it.
+
+    Of a tick only if it has changed something, because most do not.
+    """
+    if not is_new:
+        return None
+    if isinstance(fact, Operated):
+        return Record(by=fact.user, rejected=rejection(before, fact))
+    if isinstance(fact, Tick) and told == replace(before, now_ns=told.now_ns):
+        return None
+    return Record()
+
+
+def _entries(history: History, first: Record | None, cause: str, time: datetime, hold: str) -> Iterator[Planned]:
+    """Encode what is to be appended, one after the other, up to the first that cannot be."""
+    queue: list[Action] = list(decide(history)) if not hold else []
+    if first is not None and (first.by or not queue):
+        queue.insert(0, first)
+    while queue:
+        what = queue.pop(0)
         if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
-            break  # full; that it is parked for this reason is its last entry, and only its end may still follow
-        fault = ""
-        if history.entries >= ENTRIES_MAX - 1 and isinstance(what, Send | Record):
-            fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
-            entry = draft(history, Record(fault=fault), cause, time)
-        else:
-            try:
-                entry = draft(history, what, cause, time)
-            except Exception as error:  # whatever the author's step function raises
-                fault = f"{what.step if isinstance(what, Send) else 'the coordinator'} raised {error!r}"
-                entry = draft(history, Record(fault=fault), cause, time)
+            return  # full; that it is parked for this reason is its last entry, and only its end may still follow
+        entry = _draft(history, what, cause, time)
         history = apply(history, entry.stored_at(history.sequence))
-        entries.append(Planned(entry, history))
-        if fault:
-            return tuple(entries), fault
-    return tuple(entries), ""
+        yield Planned(entry, history)
+        if history.fault:
+            return
+        # What was found out about a step may let another begin, and a request may let many.
+        if not queue and isinstance(what, Record) and what is not first and not hold:
+            queue = list(decide(history))
 
 
-def _timer(before: History, after: History, fact: Fact, may_be_gone: bool, time: datetime) -> Timer | None:
+def _draft(history: History, what: Action, cause: str, time: datetime) -> Draft:
+    """Encode an entry; where that fails, the entry that says so."""
+    if history.entries >= ENTRIES_MAX - 1 and not isinstance(what, Finish):
+        fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
+        return draft(history, Record(fault=fault), cause, time)
+    try:
+        return draft(history, what, cause, time)
+    except Exception as error:  # whatever the author's step function raises
+        fault = f"{what.step if isinstance(what, Send) else 'the coordinator'} raised {error!r}"
+        return draft(history, Record(fault=fault), cause, time)
+
+
+def _timer(
+    before: History, after: History, fact: Fact, may_be_gone: bool, time: datetime, is_held: bool
+) -> Timer | None:
     """The timer, where it must be set: something is due earlier than before, or the old one may be gone."""
-    if before.start is not None and not after.turned and not may_be_gone:
-        return None  # on its way forward a saga waits for its deadline, and that does not move
-    due, previous = dues(after), dues(before)
-    if due and (may_be_gone or not previous or due[0] < previous[0]):
-        return Timer(due[0][0], timer_body(after, time), isinstance(fact, Start))
-    return None
+    due, previous = earliest_ns(after), earliest_ns(before)
+    if not due or not (may_be_gone or not previous or due < previous):
+        return None
+    if is_held and due <= after.now_ns:
+        return None  # it would fire at once, again and again; whoever lets the saga go on looks after what is due
+    return Timer(due, timer_body(after, time), isinstance(fact, Start))
+
+
+def _parked(before: History, after: History, may_be_unsaid: bool) -> str:
+    """Why a person is needed, where that is new or may not have been said."""
+    is_news = after.marked is not before.marked or after.fault != before.fault
+    return after.parked if is_news or may_be_unsaid else ""
+
+
+def _tells(before: History, after: History, may_be_unsaid: bool) -> tuple[Tell, ...]:
+    """What the new entries oblige to, or all that is owed, where a crash may have come in between."""
+    owed = tells(after)
+    if not owed:
+        return ()
+    said = {} if may_be_unsaid else tells(before)
+    return tuple(tell for subject, tell in owed.items() if subject not in said)

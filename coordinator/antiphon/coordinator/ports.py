@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -17,8 +17,6 @@ from antiphon.contracts.parked import Parked
 from antiphon.contracts.wire import SagaKey
 from antiphon.link.outcomes import Outcome
 from antiphon.link.reading import StoredMessage
-
-from .journal import Draft
 
 
 class Delivered(Protocol):
@@ -44,6 +42,10 @@ class Delivered(Protocol):
         """Have it delivered again after the delay, to any coordinator."""
 
 
+ArmGuard = int | Literal["first", "none"]
+"""When a timer may be set: while the journal still ends at a sequence, only if the saga has no timer yet, or always."""
+
+
 class Pages(msgspec.Struct, frozen=True):
     """One saga as both streams hold it, each in stream order."""
 
@@ -55,15 +57,27 @@ class Store(Protocol):
     """The two streams, as far as a coordinator uses them. Each `then` is called exactly once."""
 
     def append(
-        self, key: SagaKey, draft: Draft, last_sequence: int, unschedule: bool, then: Callable[[Outcome], None]
+        self,
+        key: SagaKey,
+        subject: str,
+        data: bytes,
+        last_sequence: int,
+        unschedule: bool,
+        then: Callable[[Outcome], None],
     ) -> None:
         """Append an entry if the journal still ends at `last_sequence`; with `unschedule` it also cancels the timer."""
 
-    def arm(self, key: SagaKey, due_ns: int, body: bytes, first: bool, then: Callable[[Outcome], None]) -> None:
-        """Set the saga's timer; with `first` only if it has none."""
+    def arm(self, key: SagaKey, due_ns: int, body: bytes, guard: ArmGuard, then: Callable[[Outcome], None]) -> None:
+        """Set the saga's timer, if the guard lets it."""
+
+    def tell(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
+        """Store a message in EVENTS, where its subject takes one."""
 
     def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
-        """Read a saga: its journal, and its events of clients and the given participants."""
+        """Read a saga: its journal, and its events of clients, operators, coordinators and the given participants."""
+
+    def last(self, subject: str, then: Callable[[StoredMessage | Ambiguous | None], None]) -> None:
+        """The last message that SAGA holds at a subject, None if there is none."""
 
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
         """Which of these sagas have ended."""

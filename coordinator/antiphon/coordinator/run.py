@@ -11,15 +11,16 @@ from antiphon.contracts.errors import Ambiguous, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
 from antiphon.contracts.platform import COORDINATOR_SOURCE, StatusAnswer
-from antiphon.contracts.wire import SagaKey, parse_fact, parse_fired
+from antiphon.contracts.wire import LOCK, SagaKey, parse_fact, parse_fired
 
-from .accept import accept
 from .cache import Cache
 from .errand import DELIVERIES_MAX, HAND_BACK_SECONDS, Errand
 from .facts import Fact, Tick
 from .graph import Definition
+from .lock_errand import LockErrand
 from .ports import Delivered, Pages, Store
 from .stored import Found, found, status_answer
+from .versions import Versions, by_type
 
 log = structlog.get_logger()
 
@@ -38,8 +39,10 @@ class Coordinator:
 
     def __init__(self, store: Store, definitions: Iterable[Definition], idle_seconds: float = IDLE_SECONDS) -> None:
         self.store, self.idle_seconds = store, idle_seconds
-        self.definitions = {definition.name: definition for definition in definitions}
+        self.sagas = by_type(definitions)
         self.cache = Cache()
+        self.paused: dict[str, str] = {}
+        """Saga types that an operator has stand still, with the reason."""
         self._gathered: list[tuple[SagaKey, Delivered]] = []
 
     def on_fact(self, delivery: Delivered) -> None:
@@ -47,14 +50,15 @@ class Coordinator:
         reached("coordinator.pulled")
         try:
             address = parse_fact(delivery.subject)
-            definition = self._definition(address.saga, delivery)
-            if definition is None:
-                return
-            fact = accept(definition, address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns)
         except Unusable as error:
             self.park(delivery, parked_kind(error), str(error))
             return
-        Errand(self, address.saga, definition, fact, delivery).run()
+        if address.saga.type == LOCK:
+            LockErrand.of(self.store, address, delivery).run()
+            return
+        versions = self._versions(address.saga, delivery)
+        if versions is not None:
+            Errand(self, address.saga, versions, delivery, address).run()
 
     def on_fired(self, delivery: Delivered) -> None:
         """A saga's timer was delivered."""
@@ -63,9 +67,13 @@ class Coordinator:
         except Unusable as error:
             self.park(delivery, parked_kind(error), str(error))
             return
-        definition = self._definition(key, delivery)
-        if definition is not None:
-            Errand(self, key, definition, Tick(delivery.stored_ns), delivery).run()
+        versions = self._versions(key, delivery)
+        if versions is not None:
+            Errand(self, key, versions, delivery, fact=Tick(delivery.stored_ns)).run()
+
+    def hold_on(self, saga_type: str) -> str:
+        """Why sagas of this type are to stand still; empty if they are not."""
+        return self.paused.get(saga_type, "")
 
     def on_start_to_watch(self, delivery: Delivered) -> None:
         """A start was delivered to the sweeper: look after its saga once that can have been idle for long enough."""
@@ -74,24 +82,24 @@ class Coordinator:
 
     def status(self, key: SagaKey, then: Callable[[StatusAnswer], None]) -> None:
         """Read how a saga stands."""
-        definition = self.definitions.get(key.type)
-        if definition is None:
+        versions = self.sagas.get(key.type)
+        if versions is None:
             then(StatusAnswer(error=f"no coordinator here has a saga {key.type!r}"))
         else:
-            self.read(key, definition, lambda result: then(status_answer(result)))
+            self.read(key, versions, lambda result: then(status_answer(result)))
 
-    def read(self, key: SagaKey, definition: Definition, then: Callable[[Found | Exception], None]) -> None:
+    def read(self, key: SagaKey, versions: Versions, then: Callable[[Found | Exception], None]) -> None:
         """Read and fold a saga; `then` is called once, with what was found or why nothing was."""
 
         def take(pages: Pages | Ambiguous) -> None:
             result: Found | Exception
             try:
-                result = pages if isinstance(pages, Ambiguous) else found(key, definition, pages)
+                result = pages if isinstance(pages, Ambiguous) else found(key, versions, pages)
             except Exception as error:
                 result = error
             then(result)
 
-        self.store.read(key, definition.sources, take)
+        self.store.read(key, versions.sources, take)
 
     def park(self, delivery: Delivered, kind: ParkedKind, reason: str) -> None:
         """Set a message aside, and ack it once PARKED holds it."""
@@ -106,24 +114,33 @@ class Coordinator:
             data=delivery.data,
         )
 
-        def settle(outcome: object) -> None:
-            if isinstance(outcome, int):
-                delivery.ack()
-            else:
-                delivery.hand_back(HAND_BACK_SECONDS)
+        self.store.park(parked, lambda outcome: _settle(delivery, outcome))
 
-        self.store.park(parked, settle)
+    def park_saga(self, key: SagaKey, delivery: Delivered, reason: str) -> None:
+        """Put a saga into the index of what waits for a person, and ack the fact that brought it there."""
+        log.warning("saga.parked", saga=str(key), reason=reason)
+        index = Parked(
+            kind="saga",
+            reason=reason,
+            noticed_by=COORDINATOR_SOURCE,
+            stream=delivery.stream,
+            sequence=delivery.sequence,
+            subject=delivery.subject,
+            data=b"",
+            saga=key,
+        )
+        self.store.park(index, lambda outcome: _settle(delivery, outcome))
 
-    def _definition(self, key: SagaKey, delivery: Delivered) -> Definition | None:
-        """The definition of a saga, or None after the delivery went back to whoever may have it."""
-        definition = self.definitions.get(key.type)
-        if definition is None:
+    def _versions(self, key: SagaKey, delivery: Delivered) -> Versions | None:
+        """The definitions of a saga, or None after the delivery went back to whoever may have them."""
+        versions = self.sagas.get(key.type)
+        if versions is None:
             reason = f"no coordinator here has a saga {key.type!r}; run one that does"
             if delivery.deliveries < DELIVERIES_MAX:
                 delivery.hand_back(HAND_BACK_SECONDS)
             else:
                 self.park(delivery, "unhandled", reason)
-        return definition
+        return versions
 
     # --- the sweeper --------------------------------------------------------------------------------------------------
 
@@ -153,8 +170,8 @@ class Coordinator:
         self.store.ended([key for key, _ in gathered], judge)
 
     def _look_after(self, key: SagaKey, delivery: Delivered) -> None:
-        definition = self.definitions.get(key.type)
-        if definition is None:
+        versions = self.sagas.get(key.type)
+        if versions is None:
             delivery.hand_back(self.idle_seconds)
             return
 
@@ -165,14 +182,24 @@ class Coordinator:
                     log.warning("sweeper.found_facts", saga=str(key), count=len(result.unnamed))
                 # The last is for a timer that was lost: what is due by our clock is due.
                 facts = [*result.unnamed, Tick(now_ns)]
-                _Sweep(self, key, definition, facts, delivery).ack()
+                _Sweep(self, key, versions, facts, delivery).ack()
+                for lock in result.history.asks:
+                    LockErrand.look_after(self.store, SagaKey.of(LOCK, lock)).run()
             else:
                 delivery.hand_back(self.idle_seconds)
 
-        self.read(key, definition, go_on)
+        self.read(key, versions, go_on)
 
     def _now_ns(self) -> int:
         return round(self.store.now().timestamp() * 1e9)
+
+
+def _settle(delivery: Delivered, outcome: object) -> None:
+    """Ack what was set aside once that is durable."""
+    if isinstance(outcome, int):
+        delivery.ack()
+    else:
+        delivery.hand_back(HAND_BACK_SECONDS)
 
 
 class _Sweep:
@@ -181,9 +208,9 @@ class _Sweep:
     deliveries = 0  # what is swept is never given up here; that is for the delivery that brings the fact itself
 
     def __init__(
-        self, coordinator: Coordinator, key: SagaKey, definition: Definition, facts: list[Fact], start: Delivered
+        self, coordinator: Coordinator, key: SagaKey, versions: Versions, facts: list[Fact], start: Delivered
     ) -> None:
-        self._coordinator, self._key, self._definition = coordinator, key, definition
+        self._coordinator, self._key, self._versions = coordinator, key, versions
         self._facts, self._start = iter(facts), start
         self.stream, self.subject, self.data = start.stream, start.subject, start.data
         self.sequence, self.stored_ns = start.sequence, start.stored_ns
@@ -195,7 +222,7 @@ class _Sweep:
             pause = self._coordinator.idle_seconds * self._start.deliveries
             self._start.hand_back(min(SWEEP_SECONDS_MAX, pause))
         else:
-            Errand(self._coordinator, self._key, self._definition, fact, self).run()
+            Errand(self._coordinator, self._key, self._versions, self, fact=fact).run()
 
     def hand_back(self, delay_seconds: float = 0.0) -> None:
         """Leave the rest for the next look."""

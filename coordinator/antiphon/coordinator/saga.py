@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, overload
 
 from antiphon.contracts.messages import Command, Compensation, Event
+from antiphon.contracts.platform import End
 from antiphon.contracts.retry import Retry
 
-from .check import check_compensation, check_saga, check_step, made_by
+from .check import (
+    check_child,
+    check_compensation,
+    check_predicate,
+    check_saga,
+    check_signal,
+    check_step,
+    made_by,
+    made_by_each,
+)
 from .graph import Definition, define
 
 if TYPE_CHECKING:
     from .history import History
 
 S = TypeVar("S", bound=Event)
+S_co = TypeVar("S_co", bound=Event, covariant=True)
 R = TypeVar("R", bound=Event)
 C = TypeVar("C", bound=Command[Any])
+T = TypeVar("T", bound="AnyStep")
 C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
+
+Kind = Literal["command", "list", "signal", "wait", "child"]
 
 COMPENSATION_RETRY: Final = Retry(attempts=3)
 """How often a participant tries one compensation command before it hands the matter back to the coordinator."""
 
-COMPENSATION_BACKOFF: Final = Retry(attempts=10, first_seconds=1, factor=2, cap_seconds=900)
-"""How far apart the coordinator sends compensations again, for ever; after `attempts` the saga is parked too."""
+BACKOFF: Final = Retry(attempts=10, first_seconds=1, factor=2, cap_seconds=900)
+"""How far apart the coordinator sends again what must succeed, for ever; after `attempts` the saga is parked too."""
+
+ELEMENTS_MAX: Final = 50
+"""How many elements a step over a list takes, unless it says otherwise."""
 
 
 class State(Generic[S]):
-    """What a step function may look at: the start, and the replies of the steps it comes after."""
+    """What a step function may look at: the start, and what became of the steps it comes after, however far back.
 
-    __slots__ = ("_history",)
+    Nothing else, so that a step's command is the same whoever computes it, and whenever.
+    """
 
-    def __init__(self, history: History) -> None:
-        self._history = history
+    __slots__ = ("_history", "_visible")
+
+    def __init__(self, history: History, visible: frozenset[str]) -> None:
+        self._history, self._visible = history, visible
 
     @property
     def start(self) -> S:
@@ -51,44 +71,105 @@ class State(Generic[S]):
         """The id the saga was started with."""
         return self._history.key.id
 
-    def __getitem__(self, step: Step[Command[R]]) -> R:
-        """The reply a step has earned.
+    @overload
+    def __getitem__(self, step: Step[Command[R]]) -> R: ...
+    @overload
+    def __getitem__(self, step: OptionalStep[Command[R]]) -> R | None: ...
+    @overload
+    def __getitem__(self, step: ListStep[Command[R]]) -> tuple[R, ...]: ...
+    @overload
+    def __getitem__(self, step: Signal[R]) -> R: ...
+    @overload
+    def __getitem__(self, step: Child[Any]) -> End: ...
+
+    def __getitem__(self, step: AnyStep) -> Any:
+        """What a step has earned: the reply to its command, or the replies in the order of its list, or the signal,
+        or how its child saga ended; None for an optional step that was skipped.
 
         Raises:
-            LookupError: the step is not done; name it in `after`.
+            LookupError: this step does not come after it; name it in `after`.
         """
-        reply = self._history.steps[step.name].reply
-        if reply is None:
-            raise LookupError(f"step {step.name} has no reply yet; name it in `after`")
-        return cast(R, reply)
+        if step.name not in self._visible:
+            raise LookupError(f"what became of step {step.name} is not known here; name it in `after`")
+        return self._history.outcome_of(step.name)
 
 
-class Step(Generic[C_co]):
-    """One step of a saga; made by `Saga.step`."""
+class AnyStep:
+    """What all kinds of steps have in common; made by the methods of `Saga`."""
 
-    def __init__(self, saga: Saga[Any], make: Callable[[State[Any]], C_co], after: tuple[Step[Any], ...]) -> None:
-        self.saga, self.make, self.after = saga, make, after
-        self.name = make.__name__
-        self.command: type[C_co] = made_by(make, Command, f"step {make.__name__}")
-        self.retry = Retry()
-        self.needs_no_compensation = False
-        self.undo_make: Callable[[State[Any]], Any] | None = None
+    def __init__(self, saga: Saga[Any], kind: Kind, name: str, after: AnyStep | Sequence[AnyStep]) -> None:
+        self.saga, self.name = saga, name
+        self.kind: Kind = kind
+        self.after: tuple[AnyStep, ...] = (after,) if isinstance(after, AnyStep) else tuple(after)
+        self.make: Callable[[State[Any]], Any] | None = None
+        self.when: Callable[[State[Any]], bool] | None = None
+        self.command: type[Command[Any]] | None = None
+        self.undo_make: Callable[..., Any] | None = None
         self.undo_command: type[Compensation[Any]] | None = None
+        self.signal: type[Event] | None = None
+        self.child: Saga[Any] | None = None
+        self.retry = Retry()
+        self.timeout: timedelta | None = None
+        self.elements_max = 0
+        self.is_pivot = False
+        self.needs_no_compensation = False
+
+    def _undo_by(self, make: Callable[..., Any]) -> None:
+        self.undo_command = check_compensation(self, make)
+        self.undo_make = make
+        self.saga.changed()
+
+
+class Step(AnyStep, Generic[C_co]):
+    """A step that sends one command; made by `Saga.step`."""
 
     def compensation(
         self: Step[C], make: Callable[[State[S]], Compensation[C]]
     ) -> Callable[[State[S]], Compensation[C]]:
         """Decorate the function that makes the command which undoes this step's effect.
 
-        It is sent when the saga is compensated and this step is done, or may have happened.
+        It is sent when the saga is compensated and this step is done, or may have happened. The function sees what
+        the step itself could see, and not its reply, which nobody may know: the participant is given what it answered.
 
         Raises:
             DefinitionError: it undoes another command, or this step has a compensation already.
         """
-        self.undo_command = check_compensation(self, make)
-        self.undo_make = make
-        self.saga.changed()
+        self._undo_by(make)
         return make
+
+
+class OptionalStep(AnyStep, Generic[C_co]):
+    """A step that is skipped unless its `when` says yes; made by `Saga.step(when=...)`."""
+
+    def compensation(
+        self: OptionalStep[C], make: Callable[[State[S]], Compensation[C]]
+    ) -> Callable[[State[S]], Compensation[C]]:
+        """As `Step.compensation`; a step that was skipped is not compensated."""
+        self._undo_by(make)
+        return make
+
+
+class ListStep(AnyStep, Generic[C_co]):
+    """A step that sends one command for each element of a list; made by `Saga.each`."""
+
+    def compensation(
+        self: ListStep[C], make: Callable[[State[S], C], Compensation[C]]
+    ) -> Callable[[State[S], C], Compensation[C]]:
+        """Decorate the function that makes the command which undoes one element; it is given that element's command."""
+        self._undo_by(make)
+        return make
+
+
+class Signal(AnyStep, Generic[R]):
+    """A step that is done when a person or another system says so; made by `Saga.signal`."""
+
+
+class Wait(AnyStep):
+    """A step that is done when time has passed; made by `Saga.wait`."""
+
+
+class Child(AnyStep, Generic[S_co]):
+    """A step that is done when the saga it starts has completed; made by `Saga.child`."""
 
 
 class Saga(Generic[S]):
@@ -98,10 +179,12 @@ class Saga(Generic[S]):
         start: the event it begins with.
         name: its type, a token of letters, digits, `_` and `-`.
         version: counts changes of its shape; sagas in flight keep the version they began with.
-        deadline: after this time from its start it is compensated, unless it has ended.
+        deadline: after this time from its start it is compensated, unless it has ended or passed its pivot.
         compensation_retry: how a participant tries one compensation command.
-        compensation_backoff: how the coordinator sends it again, for ever; `attempts` says after how many the saga is
-            also parked.
+        backoff: how the coordinator sends again what must succeed: compensations, steps past the pivot, the question
+            what became of a pivot. For ever; `attempts` says after how many the saga is also parked.
+        locks: a named function from the start to keys (tokens of letters, digits, `_` and `-`). Of all sagas that
+            name a key, one at a time is between its first step and its end; the others wait in the order they asked.
 
     Raises:
         DefinitionError: the name is no token, or a bound makes no sense.
@@ -115,40 +198,179 @@ class Saga(Generic[S]):
         version: int,
         deadline: timedelta,
         compensation_retry: Retry = COMPENSATION_RETRY,
-        compensation_backoff: Retry = COMPENSATION_BACKOFF,
+        backoff: Retry = BACKOFF,
+        locks: Callable[[S], Iterable[str]] | None = None,
     ) -> None:
         self.start, self.name, self.version, self.deadline = start, name, version, deadline
-        self.compensation_retry, self.compensation_backoff = compensation_retry, compensation_backoff
-        self.steps: list[Step[Any]] = []
+        self.compensation_retry, self.backoff, self.locks = compensation_retry, backoff, locks
+        self.steps: list[AnyStep] = []
         check_saga(self)
+
+    @overload
+    def step(
+        self,
+        *,
+        after: AnyStep | Sequence[AnyStep] = (),
+        timeout: timedelta | None = None,
+        retry: Retry = ...,
+        pivot: bool = False,
+        needs_no_compensation: bool = False,
+    ) -> Callable[[Callable[[State[S]], C]], Step[C]]: ...
+
+    @overload
+    def step(
+        self,
+        *,
+        when: Callable[[State[S]], bool],
+        after: AnyStep | Sequence[AnyStep] = (),
+        timeout: timedelta | None = None,
+        retry: Retry = ...,
+        needs_no_compensation: bool = False,
+    ) -> Callable[[Callable[[State[S]], C]], OptionalStep[C]]: ...
 
     def step(
         self,
         *,
-        after: Step[Any] | tuple[Step[Any], ...] = (),
+        when: Callable[[State[S]], bool] | None = None,
+        after: AnyStep | Sequence[AnyStep] = (),
+        timeout: timedelta | None = None,
         retry: Retry = Retry(),  # noqa: B008 - frozen
+        pivot: bool = False,
         needs_no_compensation: bool = False,
-    ) -> Callable[[Callable[[State[S]], C]], Step[C]]:
+    ) -> Callable[[Callable[[State[S]], Any]], Any]:
         """Decorate a function from the saga's state to the command of this step.
 
         Args:
-            after: the steps that must be done first.
+            when: a named function that says, once the steps before are over, whether this one is needed. A step that
+                is not is skipped, and its reply is None in what follows.
+            after: the steps that must be done, or skipped, first. Steps that do not depend on each other run at once.
+            timeout: how long the answer is waited for; afterwards the outcome counts as unknown. None leaves it to
+                the saga's deadline.
             retry: how the participant tries the command before its outcome counts as unknown.
+            pivot: the point of no return. Once this command is sent the saga is not turned any more, unless the
+                command is refused or turns out never to have happened; the steps after it are tried until they succeed.
             needs_no_compensation: say so where there is nothing to undo; otherwise decorate a compensation.
 
         Raises:
             DefinitionError: the step is unsound; the sentence names it and the remedy.
         """
 
-        def declare(make: Callable[[State[S]], C]) -> Step[C]:
-            step = Step(self, make, after if isinstance(after, tuple) else (after,))
-            step.retry, step.needs_no_compensation = retry, needs_no_compensation
-            check_step(self, step)
-            self.steps.append(step)
-            self.changed()
-            return step
+        def declare(make: Callable[[State[S]], Any]) -> Any:
+            step: Step[Any] | OptionalStep[Any]
+            step = (Step if when is None else OptionalStep)(self, "command", make.__name__, after)
+            step.command = made_by(make, Command, f"step {make.__name__}")
+            step.make, step.when, step.timeout, step.retry = make, when, timeout, retry
+            step.is_pivot, step.needs_no_compensation = pivot, needs_no_compensation
+            if when is not None:
+                check_predicate(self, step, when)
+            return self._declared(step)
 
         return declare
+
+    def each(
+        self,
+        *,
+        after: AnyStep | Sequence[AnyStep] = (),
+        at_most: int = ELEMENTS_MAX,
+        timeout: timedelta | None = None,
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        needs_no_compensation: bool = False,
+    ) -> Callable[[Callable[[State[S]], list[C]]], ListStep[C]]:
+        """Decorate a function from the saga's state to a list of commands, which are sent at once.
+
+        The step is done when all are; its replies are a tuple in the order of the list. One refusal turns the saga.
+
+        Args:
+            after: the steps that must be done, or skipped, first.
+            at_most: how long the list may be. A longer one stops the saga, parked, before anything is sent.
+            timeout, retry, needs_no_compensation: as for a step, of each command.
+
+        Raises:
+            DefinitionError: the step is unsound; the sentence names it and the remedy.
+        """
+
+        def declare(make: Callable[[State[S]], list[C]]) -> ListStep[C]:
+            step: ListStep[C] = ListStep(self, "list", make.__name__, after)
+            step.command = made_by_each(make, f"step {make.__name__}")
+            step.make, step.timeout, step.retry, step.elements_max = make, timeout, retry, at_most
+            step.needs_no_compensation = needs_no_compensation
+            return self._declared(step)
+
+        return declare
+
+    def signal(
+        self,
+        event: type[R],
+        *,
+        after: AnyStep | Sequence[AnyStep] = (),
+        within: timedelta | None = None,
+    ) -> Signal[R]:
+        """A step that waits for an event from outside: `handle.signal(step, event)` sends it. It may come early.
+
+        Args:
+            event: its class, owned by nobody. A saga waits once for each.
+            after: the steps that must be done, or skipped, first.
+            within: how long it is waited for; afterwards the saga is compensated. None leaves it to the deadline.
+
+        Raises:
+            DefinitionError: the step is unsound; the sentence names it and the remedy.
+        """
+        step: Signal[R] = Signal(self, "signal", check_signal(self, event), after)
+        step.signal, step.timeout, step.needs_no_compensation = event, within, True
+        return self._declared(step)
+
+    def wait(self, name: str, duration: timedelta, *, after: AnyStep | Sequence[AnyStep] = ()) -> Wait:
+        """A step that is done when some time has passed since the steps before it; a process need not run meanwhile.
+
+        Args:
+            name: the step's, a token.
+            duration: how long. At most 250 ms more pass, and never less.
+            after: the steps that must be done, or skipped, first.
+
+        Raises:
+            DefinitionError: the step is unsound; the sentence names it and the remedy.
+        """
+        step = Wait(self, "wait", name, after)
+        step.timeout, step.needs_no_compensation = duration, True
+        return self._declared(step)
+
+    def child(
+        self,
+        saga: Saga[R],
+        *,
+        after: AnyStep | Sequence[AnyStep] = (),
+        timeout: timedelta | None = None,
+        needs_no_compensation: bool = False,
+    ) -> Callable[[Callable[[State[S]], R]], Child[R]]:
+        """Decorate a function from the saga's state to the event that another saga starts with.
+
+        The step is done when that saga has completed, and refused when it was compensated. If this saga is
+        compensated later, the other is cancelled and compensated too: until this one has ended, it only waits.
+
+        Args:
+            saga: the definition of the other.
+            after: the steps that must be done, or skipped, first.
+            timeout: how long the other may take before it is cancelled and this saga is compensated.
+            needs_no_compensation: the other ends by itself and stays as it is, whatever becomes of this one.
+
+        Raises:
+            DefinitionError: the step is unsound; the sentence names it and the remedy.
+        """
+
+        def declare(make: Callable[[State[S]], R]) -> Child[R]:
+            step: Child[R] = Child(self, "child", make.__name__, after)
+            check_child(step, saga, make)
+            step.make, step.child, step.timeout = make, saga, timeout
+            step.needs_no_compensation = needs_no_compensation
+            return self._declared(step)
+
+        return declare
+
+    def _declared(self, step: T) -> T:
+        check_step(self, step)
+        self.steps.append(step)
+        self.changed()
+        return step
 
     def changed(self) -> None:
         """Forget the compiled definition, because the saga has grown."""

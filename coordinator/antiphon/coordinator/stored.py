@@ -11,10 +11,12 @@ from antiphon.link.reading import StoredMessage
 
 from .accept import accept
 from .facts import Fact, Start
+from .fold import fold
 from .graph import Definition
-from .history import Entry, History, begin, fold
+from .history import Entry, History, begin
 from .journal import read_entry
 from .ports import Pages
+from .versions import Versions
 
 
 class OtherDefinition(AntiphonError):
@@ -31,15 +33,15 @@ class Found(msgspec.Struct, frozen=True):
     """When anything about the saga was last stored, by the server's clock."""
 
 
-def found(key: SagaKey, definition: Definition, pages: Pages) -> Found:
-    """Fold a saga.
+def found(key: SagaKey, versions: Versions, pages: Pages) -> Found:
+    """Fold a saga by the definition it began with.
 
     Raises:
-        OtherDefinition: the journal began with a definition of another shape.
+        OtherDefinition: that definition is not here.
         Unfoldable: the events are older than the journal; read again.
     """
     entries = [read_entry(message.subject, message.sequence, message.data) for message in pages.entries]
-    require_definition(key, definition, entries)
+    definition = definition_of(key, versions, entries)
     facts = _facts(definition, pages.events)
     history = fold(begin(key, definition), entries, facts)
     unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named]
@@ -49,13 +51,19 @@ def found(key: SagaKey, definition: Definition, pages: Pages) -> Found:
     return Found(history, unnamed, touched)
 
 
-def require_definition(key: SagaKey, definition: Definition, entries: list[Entry]) -> None:
-    """Refuse to go on with a saga under a definition it did not begin with."""
-    if entries and entries[0].definition != definition.label:
+def definition_of(key: SagaKey, versions: Versions, entries: list[Entry]) -> Definition:
+    """The definition that a journal began with, or would begin with."""
+    if not entries:
+        return versions.newest
+    label = entries[0].definition
+    definition = versions.labelled(label)
+    if definition is None:
+        here = ", ".join(each.label for each in versions.definitions)
         raise OtherDefinition(
-            f"saga {key} began with definition {entries[0].definition or '(none)'}, and this coordinator has "
-            f"{definition.label}. Run a coordinator with the definition it began with."
+            f"saga {key} began with definition {label or '(none)'}, and this coordinator has {here}. Run a coordinator "
+            "with the definition it began with."
         )
+    return definition
 
 
 def _facts(definition: Definition, events: list[StoredMessage]) -> dict[int, Fact]:
@@ -87,6 +95,8 @@ def status_answer(result: Found | Exception) -> StatusAnswer:
             started=rfc3339(history.started_ns),
             reason=history.turned,
             parked=history.parked,
+            paused=history.paused,
+            noted=history.noted,
             steps=tuple(
                 StepStatus(name=name, phase=step.phase, attempts=step.attempts + step.undo_attempts)
                 for name, step in history.steps.items()

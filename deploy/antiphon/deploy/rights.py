@@ -151,9 +151,11 @@ def participant_needs(participant: str) -> tuple[Need, ...]:
 
 
 CLIENT_NEEDS: Final = (
-    Need(wire.STARTS_FILTER, "start sagas"),
+    Need(wire.CLIENT_STARTS_FILTER, "start sagas"),
     Need("evt.*.*.*.client.cancel", "ask for a cancel"),
-    Need(f"{API}.DIRECT.GET.{EVENTS}.{wire.STARTS_FILTER}", "see with which payload an id was started"),
+    Need("evt.*.*.*.client.signal.*.1", "send signals"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}.{wire.CLIENT_STARTS_FILTER}", "see with which payload an id was started"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}.evt.*.*.*.client.signal.*.1", "see which signal was sent before"),
     Need(wire.ENDS_FILTER, "hear of outcomes", "feed"),
     Need(f"{API}.DIRECT.GET.{SAGA}.{wire.ENDS_FILTER}", "read an outcome"),
     Need(wire.STATUS_FILTER, "ask how a saga stands"),
@@ -163,9 +165,10 @@ OPERATOR_NEEDS: Final = (
     Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
     Need(f"{API}.DIRECT.GET.{EVENTS}", "read events", "many"),
     Need(f"{API}.DIRECT.GET.{PARKED}", "read what is parked", "many"),
+    Need("evt.*.*.*.operator.>", "ask for retries, edits, and so on"),
     *CLIENT_NEEDS,
 )
-"""An operator reads everything and writes no more than a client, so an operator cannot forge either.
+"""An operator reads everything, and writes what a client does and requests of its own; it cannot forge either.
 
 Requests about streams and consumers are missing on purpose: the server answers them for the asker's account, and says
 that it has no JetStream.
@@ -176,7 +179,9 @@ def coordinator_needs() -> tuple[Need, ...]:
     """What coordinators use in the platform's account: they write journals and read both streams."""
     needs = [
         Need("saga.>", "append to journals and set timers"),
+        Need("evt.*.*.*.coordinator.>", "start child sagas, tell parents of them, ask for locks and grant them"),
         Need(wire.parked_subject("*", COORDINATOR), "park what is forged or cannot be read"),
+        Need("parked.saga.>", "index the sagas that wait for a person"),
     ]
     for consumer in PLATFORM_CONSUMERS:
         needs += [

@@ -1,0 +1,139 @@
+"""What a fact makes of a history. Pure."""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+from msgspec.structs import replace
+
+from .facts import Answer, Cancel, ChildEnded, Fact, Granted, LetGo, Operated, Signalled, Start, Tick
+from .history import History, deadline_ns, with_step
+from .operate import operate
+from .outcomes import done, fail, lose, never_happened, refuse, turn, wish
+
+DEADLINE_REASON: Final = "its deadline passed"
+
+
+def absorb(history: History, fact: Fact) -> History:
+    """The history once a fact is known. Late and repeated facts change nothing but that they are named."""
+    if not isinstance(fact, Tick):
+        history = replace(history, named=history.named | {fact.sequence}, now_ns=max(history.now_ns, fact.at_ns))
+    if history.end is not None:
+        return history
+    match fact:
+        case Answer(direction="do"):
+            return _answered(history, fact)
+        case Answer():
+            return _undo_answered(history, fact)
+        case Start():
+            return _started(history, fact)
+        case Tick():
+            return _ticked(history, fact)
+        case Signalled():
+            return _signalled(history, fact)
+        case ChildEnded():
+            return _child_ended(history, fact)
+        case Cancel():
+            return _cancelled(history, fact)
+        case LetGo():
+            return replace(history, let_go=True)
+        case Granted():
+            return replace(history, granted=history.granted | {fact.lock})
+        case Operated():
+            return operate(history, fact)
+        case _:
+            assert_never(fact)
+
+
+def _started(history: History, fact: Start) -> History:
+    if history.start is not None:
+        return history
+    return replace(history, start=fact.event, started_ns=fact.at_ns, parent=fact.parent)
+
+
+def _answered(history: History, fact: Answer) -> History:
+    """An answer to a command counts while it is awaited, and never afterwards."""
+    step = history.steps.get(fact.step)
+    if step is None or step.phase not in ("sent", "settling"):
+        return history
+    definition = history.definition.step(fact.step)
+    match fact.kind:
+        case "done":
+            return done(history, fact.step, fact.event)
+        case "refused" if not definition.is_retriable:
+            return refuse(history, fact.step, f"{fact.step} was refused: {fact.reason}", fact.reason)
+        case "refused" | "exhausted" if definition.is_retriable:
+            return fail(history, fact.step, step.attempts, fact)
+        case "exhausted" if step.phase == "sent":
+            return lose(history, fact.step, f"{fact.step} has no known outcome: {fact.reason}", fact.reason)
+        case _:
+            return history
+
+
+def _undo_answered(history: History, fact: Answer) -> History:
+    """What must succeed is over once any attempt did; anything else means to try again later, for ever."""
+    step = history.steps.get(fact.step)
+    if step is None or step.phase not in ("undoing", "settling"):
+        return history
+    if fact.kind == "settled" and step.phase == "settling":
+        return done(history, fact.step, fact.event) if fact.event else never_happened(history, fact.step)
+    if fact.kind == "done" and step.phase == "undoing":
+        return with_step(history, fact.step, phase="undone", again_ns=0)
+    return fail(history, fact.step, step.undo_attempts, fact)
+
+
+def _signalled(history: History, fact: Signalled) -> History:
+    if fact.step in history.signals:
+        return history
+    history = replace(history, signals={**history.signals, fact.step: fact.event})
+    return done(history, fact.step, fact.event) if history.steps[fact.step].phase == "awaiting" else history
+
+
+def _child_ended(history: History, fact: ChildEnded) -> History:
+    step = history.steps[fact.step]
+    if fact.attempt != step.attempts:
+        return history
+    if fact.end.outcome == "completed":
+        return done(history, fact.step, fact.end) if step.phase == "sent" else history
+    if step.phase == "undoing":
+        return with_step(history, fact.step, phase="undone", again_ns=0)
+    if step.phase != "sent":
+        return history
+    if history.definition.step(fact.step).is_retriable:
+        again = Answer(fact.sequence, fact.at_ns, fact.step, "do", fact.attempt, "refused", 0, reason=fact.end.reason)
+        return fail(history, fact.step, step.attempts, again)
+    reason = f"the saga it started was compensated: {fact.end.reason}"
+    return refuse(history, fact.step, f"{fact.step} was refused: {reason}", reason)
+
+
+def _cancelled(history: History, fact: Cancel) -> History:
+    reason = f"cancelled: {fact.reason}"
+    return turn(history, reason) if fact.by_parent and not history.is_past_pivot else wish(history, reason)
+
+
+def _ticked(history: History, fact: Tick) -> History:
+    history = replace(history, now_ns=max(history.now_ns, fact.at_ns))
+    if history.start is None:
+        return history
+    for name, step in history.steps.items():
+        if 0 < step.timeout_ns <= history.now_ns:
+            history = _timed_out(history, name)
+    if history.now_ns >= deadline_ns(history) and not (history.turned or history.noted):
+        return wish(history, DEADLINE_REASON)
+    return history
+
+
+def _timed_out(history: History, name: str) -> History:
+    step = history.steps[name]  # as it is now: an earlier timeout may have turned the saga
+    if not 0 < step.timeout_ns <= history.now_ns:
+        return history
+    definition = history.definition.step(name)
+    match definition.kind:
+        case "wait":
+            return done(history, name, None)
+        case "signal":
+            return refuse(history, name, f"{name} did not come in time", "it did not come in time")
+        case _ if definition.is_retriable:
+            return with_step(history, name, timeout_ns=0, again_ns=history.now_ns, reason="no answer in time")
+        case _:
+            return lose(history, name, f"{name} did not answer in time", "no answer in time")

@@ -1,0 +1,105 @@
+"""A journal folded into a history. Pure.
+
+A journal alternates between facts and what was done about them, so folding a stored one goes through the same states as
+living through it did.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from antiphon.contracts.platform import Record
+
+from .absorb import absorb
+from .facts import Fact, Finish, Send, Tick
+from .graph import element
+from .history import Entry, History, StepRecord, with_step
+from .outcomes import done
+
+
+class Unfoldable(Exception):
+    """A journal names a fact that was not read along with it; the read was old."""
+
+
+def fold(history: History, entries: list[Entry], facts: dict[int, Fact]) -> History:
+    """The history after all entries, given the facts they name by sequence.
+
+    Raises:
+        Unfoldable: a fact is missing.
+    """
+    for entry in entries:
+        history = apply(_absorb_cause(history, entry.cause, facts), entry)
+    return history
+
+
+def _absorb_cause(history: History, cause: str, facts: dict[int, Fact]) -> History:
+    if cause.startswith("t"):
+        return absorb(history, Tick(int(cause[1:])))
+    if not cause or int(cause[1:]) in history.named:
+        return history
+    fact = facts.get(int(cause[1:]))
+    if fact is None:
+        raise Unfoldable(f"saga {history.key}: the journal names {cause}, which was not read")
+    return absorb(history, fact)
+
+
+def apply(history: History, entry: Entry) -> History:
+    """The history once an entry is in the journal."""
+    history = replace(history, sequence=entry.sequence, entries=history.entries + 1)
+    match entry.what:
+        case Send() as sent:
+            return _sent(history, sent, entry.at_ns)
+        case Record() as record:
+            return _recorded(history, record, entry.at_ns)
+        case Finish(end=end):
+            return replace(history, end=end)
+        case _:
+            assert_never(entry.what)
+
+
+def _sent(history: History, sent: Send, at_ns: int) -> History:
+    step = history.steps[sent.step]
+    if sent.direction == "do":
+        timeout = _time_up_ns(history, sent.step, at_ns)
+        return with_step(history, sent.step, phase="sent", attempts=sent.attempt, timeout_ns=timeout, again_ns=0)
+    phase = "settling" if step.phase == "settling" else "undoing"
+    return with_step(history, sent.step, phase=phase, undo_attempts=sent.attempt, again_ns=0)
+
+
+def _recorded(history: History, record: Record, at_ns: int) -> History:
+    if record.fault:
+        return replace(history, fault=record.fault)
+    if record.asks:
+        return replace(history, asks=record.asks)
+    if record.held:
+        return replace(history, held=True)
+    if record.skipped:
+        return with_step(history, record.step, phase="skipped")
+    if record.parked:
+        return replace(history, marked=history.marked | {record.step})
+    if record.awaits:
+        return _awaiting(history, record.step, at_ns)
+    if record.elements >= 0:
+        return _spread(history, record.step, record.elements)
+    return history
+
+
+def _awaiting(history: History, name: str, at_ns: int) -> History:
+    if name in history.signals:
+        return done(history, name, history.signals[name])
+    return with_step(history, name, phase="awaiting", timeout_ns=_time_up_ns(history, name, at_ns))
+
+
+def _spread(history: History, name: str, count: int) -> History:
+    steps = {**history.steps, **{element(name, number): StepRecord() for number in range(count)}}
+    history = with_step(replace(history, steps=steps), name, phase="sent", elements=count)
+    return history if count else with_step(history, name, phase="done", reply=())
+
+
+def _time_up_ns(history: History, name: str, at_ns: int) -> int:
+    """When a step has been waited for long enough: counted from its entry, by its writer's clock, and never from
+    before the latest time the server told, so that a clock that is behind does not cut the time short."""
+    timeout = history.definition.step(name).timeout_ns
+    return max(at_ns, history.now_ns) + timeout if timeout else 0

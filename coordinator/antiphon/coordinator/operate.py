@@ -1,0 +1,172 @@
+"""What an operator's request makes of a history, or why it comes too late. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from msgspec.structs import replace
+
+from antiphon.contracts.envelope import unpack_raw
+from antiphon.contracts.errors import Unusable
+from antiphon.contracts.platform import Operation
+
+from .facts import Operated
+from .graph import StepDefinition
+from .history import History, with_step
+from .outcomes import done, never_happened, wish
+
+
+def operate(history: History, fact: Operated) -> History:
+    """The history once the request is fulfilled; unchanged if it is rejected."""
+    if rejection(history, fact):
+        return history
+    operation = fact.operation
+    match fact.verb:
+        case "cancel":
+            return wish(history, f"cancelled by {fact.user}: {operation.reason}")
+        case "pause":
+            return replace(history, paused=f"paused by {fact.user}: {operation.reason}")
+        case "resume":
+            return replace(history, paused="")
+        case "retry":
+            return _hurry(history, operation.step)
+        case "edit":
+            history = with_step(history, operation.step, edited=_edited(history, operation))
+            return _hurry(history, operation.step)
+        case "resolve":
+            return _resolve(history, fact)
+        case _:
+            assert_never(fact.verb)
+
+
+def rejection(history: History, fact: Operated) -> str:
+    """Why a request comes too late or makes no sense, as a sentence; empty if it can be fulfilled."""
+    if history.start is None:
+        return "the saga was never started"
+    if history.end is not None:
+        return f"the saga has ended: it is {history.end.outcome}"
+    operation = fact.operation
+    match fact.verb:
+        case "cancel":
+            return _against_cancel(history)
+        case "pause":
+            return f"it is paused already: {history.paused}" if history.paused else ""
+        case "resume":
+            return "" if history.paused else "it is not paused"
+        case "retry" if not operation.step:
+            return "" if history.fault or _waiting(history) else "nothing in it waits to be tried again"
+        case "retry" | "edit" | "resolve" if operation.step not in history.steps:
+            return f"it has no step {operation.step!r}; it has {', '.join(history.steps)}"
+        case "retry":
+            return _against_retry(history, operation.step)
+        case "edit":
+            return _against_edit(history, operation)
+        case "resolve":
+            return _against_resolve(history, operation)
+        case _:
+            assert_never(fact.verb)
+
+
+def _against_cancel(history: History) -> str:
+    if history.turned:
+        return f"it is being compensated already: {history.turned}"
+    if history.is_past_pivot and history.steps[history.definition.pivot].phase == "done":
+        return f"its point of no return, {history.definition.pivot}, has been passed; it only goes forward"
+    if history.noted:
+        return f"that has been noted already: {history.noted}"
+    return ""
+
+
+def _against_retry(history: History, name: str) -> str:
+    step = history.steps[name]
+    if step.again_ns or history.fault:
+        return ""
+    if step.phase in ("sent", "undoing", "settling"):
+        number = step.attempts if step.phase == "sent" else step.undo_attempts
+        return f"attempt {number} of {name} is in flight; wait for its answer, or resolve the step by hand"
+    return f"{name} does not wait to be tried again: it is {step.phase}"
+
+
+def _against_edit(history: History, operation: Operation) -> str:
+    name = operation.step
+    if history.definition.step(name).kind not in ("command", "list"):
+        return f"{name} sends no command"
+    if history.steps[name].phase == "settling":
+        return f"{name} is being settled, and that takes no payload"
+    if reason := _against_retry(history, name):
+        return reason
+    try:
+        _edited(history, operation)
+    except Unusable as error:
+        return f"the payload does not fit its contract: {error.reason}"
+    return ""
+
+
+def _against_resolve(history: History, operation: Operation) -> str:
+    name = operation.step
+    step, definition = history.steps[name], history.definition.step(name)
+    if not operation.reason:
+        return "say why: a reason is missing"
+    if step.phase == "undoing":
+        return "" if operation.payload is None else "a compensation has no reply"
+    if step.phase == "settling" and operation.happened is False:
+        return ""
+    if step.phase == "settling" or (step.phase == "sent" and definition.is_retriable and definition.reply):
+        try:
+            _reply(definition, operation)
+        except Unusable as error:
+            return f"it needs the reply of {name}, since later steps may look at it: {error.reason}"
+        return ""
+    if step.phase == "sent":
+        return f"{name} is in flight, and its own answer decides; cancel the saga to have it compensated"
+    return f"{name} does not wait for anybody: it is {step.phase}"
+
+
+def _resolve(history: History, fact: Operated) -> History:
+    operation = fact.operation
+    name, reason = operation.step, f"resolved by {fact.user}: {operation.reason}"
+    history = with_step(history, name, reason=reason, again_ns=0)
+    if history.steps[name].phase == "undoing":
+        return with_step(history, name, phase="undone")
+    if operation.happened is False:
+        return never_happened(history, name)
+    return done(history, name, _reply(history.definition.step(name), operation))
+
+
+def _reply(definition: StepDefinition, operation: Operation) -> Any:
+    """The reply an operator stands in for.
+
+    Raises:
+        Unusable: there is none, or it does not fit its contract.
+    """
+    assert definition.reply is not None
+    if operation.payload is None:
+        raise Unusable(f"give a {definition.reply.__name__}")
+    return unpack_raw(operation.payload, definition.reply)
+
+
+def _edited(history: History, operation: Operation) -> Any:
+    """The command an operator wants sent.
+
+    Raises:
+        Unusable: there is none, or it does not fit its contract.
+    """
+    definition = history.definition.step(operation.step)
+    direction = "undo" if history.turned else "do"
+    order = definition.undo if history.turned else definition.do
+    if operation.payload is None or order is None:
+        raise Unusable(f"give the command to {direction} {operation.step}")
+    return unpack_raw(operation.payload, order.shape)
+
+
+def _waiting(history: History) -> list[str]:
+    return [name for name, step in history.steps.items() if step.again_ns]
+
+
+def _hurry(history: History, name: str) -> History:
+    """Have a step tried again now, or all that wait if none is named; a fault is forgotten, and may come again."""
+    history = replace(history, fault="")
+    for each in [name] if name else _waiting(history):
+        if history.steps[each].again_ns:
+            history = with_step(history, each, again_ns=1)  # long ago
+    return history

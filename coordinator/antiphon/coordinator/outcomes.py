@@ -1,0 +1,68 @@
+"""What becomes of a step, and of its saga: the moves that facts and operators share. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from .facts import Answer
+from .history import History, StepRecord, elements_of, wait_ns, with_step
+
+
+def done(history: History, name: str, reply: Any) -> History:
+    """The step has succeeded; a step over a list has when all its elements have."""
+    history = with_step(history, name, phase="done", reply=reply, timeout_ns=0, again_ns=0)
+    definition = history.definition.step(name)
+    if definition.kind == "list":
+        elements = elements_of(history, definition)
+        if all(each.phase == "done" for each in elements):
+            return with_step(history, definition.name, phase="done", reply=tuple(each.reply for each in elements))
+    return history
+
+
+def refuse(history: History, name: str, turned: str, reason: str) -> History:
+    """Nothing happened and nothing will: the saga turns."""
+    return turn(with_step(history, name, phase="refused", reason=reason, timeout_ns=0, again_ns=0), turned)
+
+
+def never_happened(history: History, name: str) -> History:
+    """A pivot that was settled did not happen and never will, so the saga may turn after all."""
+    return refuse(history, name, f"{name} did not happen: {history.steps[name].reason}", history.steps[name].reason)
+
+
+def fail(history: History, name: str, attempts: int, answer: Answer) -> History:
+    """An attempt at what must succeed has failed: it is tried again later. Only the latest attempt counts."""
+    if answer.attempt != attempts or history.steps[name].again_ns:
+        return history
+    due = answer.at_ns + wait_ns(history.definition.backoff, history.key, name, attempts)
+    return with_step(history, name, again_ns=due, timeout_ns=0, reason=answer.reason)
+
+
+def lose(history: History, name: str, turned: str, reason: str) -> History:
+    """Nobody knows whether the step happened: a pivot is settled, anything else compensated."""
+    if history.definition.step(name).is_pivot:
+        return with_step(history, name, phase="settling", reason=reason, timeout_ns=0)
+    return turn(with_step(history, name, phase="unknown", reason=reason, timeout_ns=0), turned)
+
+
+def wish(history: History, reason: str) -> History:
+    """Turn the saga if that is still possible; otherwise take note, for the case that it becomes so."""
+    if history.is_past_pivot or history.held:
+        return history if history.noted else replace(history, noted=reason)
+    return turn(history, reason)
+
+
+def turn(history: History, reason: str) -> History:
+    """Go from running to compensating, once. A step in flight becomes unknown at this moment."""
+    if history.turned:
+        return history
+    steps = {name: _turned_step(step) for name, step in history.steps.items()}
+    # A fault stopped the way forward, and that way is given up now.
+    return replace(history, turned=reason, fault="", steps=steps)
+
+
+def _turned_step(step: StepRecord) -> StepRecord:
+    if step.phase == "sent":
+        return replace(step, phase="unknown", timeout_ns=0, again_ns=0)
+    return replace(step, timeout_ns=0) if step.timeout_ns else step
