@@ -17,6 +17,7 @@ LOCK_ASK_TYPE: Final = "lock.asked.v1"
 LOCK_FREE_TYPE: Final = "lock.freed.v1"
 LOCK_GRANTED_TYPE: Final = "lock.granted.v1"
 LOCK_STATE_TYPE: Final = "lock.state.v1"
+HALT_STATE_TYPE: Final = "halt.state.v1"
 
 
 def verb_type(verb: str) -> str:
@@ -108,6 +109,26 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     payload: msgspec.Raw | None = None
     happened: bool | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of an operator's request about a saga type or a participant; EVENTS holds it at `sequence`."""
+
+    sequence: int
+    at: str
+    user: str
+    verb: str
+    reason: str = ""
+    rejected: str = ""
+    """Why nothing was changed."""
+
+
+class Halt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether all sagas of a type, or a participant, stand still, and the requests that led there, the last ones."""
+
+    paused: str = ""
+    """By whom and why; empty while they go on."""
+    requests: tuple[Request, ...] = ()
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):

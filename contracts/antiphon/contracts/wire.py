@@ -26,11 +26,15 @@ COORDINATOR: Final = "coordinator"
 OPERATOR: Final = "operator"
 LOCK: Final = "lock"
 """The type under which the journals of locks are kept."""
+SAGA_TYPE: Final = "saga-type"
+"""The type under which it is kept whether all sagas of one type stand still."""
+PARTICIPANT: Final = "participant"
+"""The type under which it is kept whether a participant stands still."""
 
 PLATFORM_SOURCES: Final = (CLIENT, COORDINATOR, OPERATOR)
 """Who may write to any saga; everybody else is a participant."""
 
-RESERVED: Final = frozenset({CLIENT, OPERATOR, COORDINATOR, LOCK, "platform", "antiphon"})
+RESERVED: Final = frozenset({CLIENT, OPERATOR, COORDINATOR, LOCK, SAGA_TYPE, PARTICIPANT, "platform", "antiphon"})
 """Names no participant may have, because they are sources or families of subjects of their own."""
 
 Direction = Literal["do", "undo"]
@@ -117,9 +121,10 @@ def journal_filter(saga: SagaKey) -> str:
     return f"saga.{saga.path}.c.>"
 
 
-def lock_state_subject(lock: SagaKey) -> str:
-    """Where a lock's state is stored, each time in the place of the one before."""
-    return f"saga.{lock.path}.c.state"
+def state_subject(key: SagaKey) -> str:
+    """Where the state of a lock, or of a saga type or participant that stands still, is stored: each time in the place
+    of the one before."""
+    return f"saga.{key.path}.c.state"
 
 
 def timer_subject(saga: SagaKey) -> str:
@@ -363,6 +368,12 @@ def status_subject(saga: SagaKey) -> str:
     return f"antiphon.status.{saga.type}.{saga.id}"
 
 
+def announce_subject(saga_type: str) -> str:
+    """Where coordinators tell each other that sagas of a type stand still, or go on."""
+    return f"antiphon.changed.{saga_type}"
+
+
+ANNOUNCE_FILTER: Final = "antiphon.changed.*"
 STATUS_FILTER: Final = "antiphon.status.*.*"
 COORDINATORS_QUEUE: Final = "coordinators"
 

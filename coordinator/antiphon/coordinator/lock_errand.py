@@ -16,7 +16,7 @@ from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.platform import LOCK_GRANTED_TYPE, LOCK_STATE_TYPE, Notice
-from antiphon.contracts.wire import COORDINATOR, FactAddress, SagaKey, granted_subject, lock_state_subject
+from antiphon.contracts.wire import COORDINATOR, FactAddress, SagaKey, granted_subject, state_subject
 from antiphon.link.outcomes import AlreadyStored, Outcome
 from antiphon.link.reading import StoredMessage
 
@@ -52,7 +52,7 @@ class LockErrand:
 
     def run(self) -> None:
         """Read the lock."""
-        self._store.last(lock_state_subject(self._key), self._on_state)
+        self._store.last(state_subject(self._key), self._on_state)
 
     def _on_state(self, stored: StoredMessage | Ambiguous | None) -> None:
         if isinstance(stored, Ambiguous):
@@ -84,7 +84,7 @@ class LockErrand:
             self._append(after, guard)
 
     def _append(self, lock: Lock, guard: int) -> None:
-        subject = lock_state_subject(self._key)
+        subject = state_subject(self._key)
         data = self._message(subject, LOCK_STATE_TYPE, lock)
 
         def on_stored(outcome: Outcome) -> None:
