@@ -135,5 +135,6 @@ async def serve(role: str, url: str, ready: Callable[[], None]) -> None:
         await attach(link, Coordinator(JetStreamStore(link), [order.definition]))
     else:
         await Worker(PARTICIPANTS[role], link, MemoryDatabase(), concurrency=CONCURRENCY).start()
+    links.settle_collector()
     ready()
     await asyncio.Event().wait()

@@ -30,7 +30,9 @@ from tests.support.server import FORMS, Form, Platform, platform
 from tests.support.trip import ASKED, PARTICIPANTS, REPLIES, TRIP
 
 VICTIM = wire.SagaKey.of("trip", "victim")
-ELSEWHERE = msgspec.structs.replace(VICTIM, partition=(VICTIM.partition + 1) % wire.PARTITIONS)
+ELSEWHERE = msgspec.structs.replace(
+    VICTIM, path=f"{(VICTIM.partition + 1) % wire.PARTITIONS}.{VICTIM.type}.{VICTIM.id}"
+)
 ROOM = REPLIES["book_room"]
 SEAT = REPLIES["book_seat"]
 

@@ -22,7 +22,9 @@ headers and what PARKED adds around a message still fit."""
 CONTENT_TYPE: Final = "application/cloudevents+json"
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="specversion", tag="1.0"):
+class Envelope(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="specversion", tag="1.0"
+):
     """One message on the wire.
 
     Sequences are strings, because a CloudEvents integer has 32 bits and a stream sequence 64.

@@ -37,7 +37,7 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
     """An entry that sends no command: a fact was taken note of, or something was found out about a step.
 
     At most one of the groups below is filled in; none means that the fact has been absorbed and nothing follows.
@@ -68,7 +68,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr
     """Why that request came too late or made no sense; nothing was changed."""
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class End(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The outcome of a saga, and why it was compensated."""
 
     outcome: Ending

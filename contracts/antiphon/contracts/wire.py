@@ -61,12 +61,13 @@ def dashed(name: str) -> str:
     return name.replace(".", "-")
 
 
-class SagaKey(msgspec.Struct, frozen=True, order=True):
-    """A saga's identity: its type and id together, and the partition computed from both."""
+class SagaKey(msgspec.Struct, frozen=True, order=True, gc=False):
+    """A saga's identity: its type and id together, and the path they make."""
 
     type: str
     id: str
-    partition: int
+    path: str
+    """`<k>.<type>.<id>`: the three tokens all subjects of this saga share; `<k>` is its partition."""
 
     @classmethod
     def of(cls, saga_type: str, saga_id: str) -> SagaKey:
@@ -77,12 +78,12 @@ class SagaKey(msgspec.Struct, frozen=True, order=True):
         """
         check_token(saga_type, "saga type")
         check_token(saga_id, "saga id")
-        return cls(saga_type, saga_id, partition_of(saga_type, saga_id))
+        return cls(saga_type, saga_id, f"{partition_of(saga_type, saga_id)}.{saga_type}.{saga_id}")
 
     @property
-    def path(self) -> str:
-        """`<k>.<type>.<id>`: the three tokens all subjects of this saga share."""
-        return f"{self.partition}.{self.type}.{self.id}"
+    def partition(self) -> int:
+        """`<k>`, computed from both."""
+        return int(self.path.partition(".")[0])
 
     def __str__(self) -> str:
         return f"{self.type}/{self.id}"
@@ -147,7 +148,7 @@ def commands_filter(participant: str, direction: Direction) -> str:
     return f"saga.*.*.*.c.cmd.{participant}.*.{direction}.*"
 
 
-class CommandAddress(msgspec.Struct, frozen=True):
+class CommandAddress(msgspec.Struct, frozen=True, gc=False):
     """What a command's subject says."""
 
     saga: SagaKey
@@ -177,7 +178,7 @@ def parse_command(subject: str) -> CommandAddress:
     return CommandAddress(_saga(tokens, subject), tokens[6], tokens[7], direction, _number(tokens[9], subject))
 
 
-class EntryAddress(msgspec.Struct, frozen=True):
+class EntryAddress(msgspec.Struct, frozen=True, gc=False):
     """What the subject of a journal entry says: a command, a record, or the end."""
 
     saga: SagaKey
@@ -279,7 +280,7 @@ CLIENT_STARTS_FILTER: Final = "evt.*.*.*.client.start"
 EVENTS_FILTER: Final = "evt.>"
 
 
-class FactAddress(msgspec.Struct, frozen=True):
+class FactAddress(msgspec.Struct, frozen=True, gc=False):
     """What the subject of a message in EVENTS says; `step` is empty where no step is named.
 
     `key` is the rest: who asks for a lock, which lock was granted, an operator's name and the key of the request.
@@ -331,7 +332,7 @@ def _saga(tokens: list[str], subject: str) -> SagaKey:
     key = _key(saga_type, saga_id)
     if key is None:
         raise Forged("the saga's type or id is not a token", subject=subject)
-    if partition != str(key.partition):
+    if partition != key.path[: -len(saga_type) - len(saga_id) - 2]:
         raise Forged(f"the partition of {saga_type}/{saga_id} is {key.partition}", subject=subject)
     return key
 
@@ -341,13 +342,20 @@ def _key(saga_type: str, saga_id: str) -> SagaKey | None:
     """The key of a saga, remembered: a saga's messages come close together, and the partition is a hash."""
     if _TOKEN.fullmatch(saga_type) is None or _TOKEN.fullmatch(saga_id) is None:
         return None
-    return SagaKey(saga_type, saga_id, partition_of(saga_type, saga_id))
+    return SagaKey.of(saga_type, saga_id)
 
 
 def _number(token: str, subject: str) -> int:
+    number = _FIRST_NUMBERS.get(token)
+    if number is not None:
+        return number
     if not (token.isascii() and token.isdigit() and len(token) <= 9 and (token[0] != "0")):
         raise Forged(f"{token[:20]!r} is not an attempt", subject=subject)
     return int(token)
+
+
+_FIRST_NUMBERS: Final = {str(number): number for number in range(1, 20)}
+"""Nearly all attempts there are."""
 
 
 # --- PARKED, and requests ---------------------------------------------------------------------------------------------
@@ -453,7 +461,7 @@ def moment(at_ns: int) -> datetime:
 # --- what the server says about a delivery ----------------------------------------------------------------------------
 
 
-class Stamp(msgspec.Struct, frozen=True):
+class Stamp(msgspec.Struct, frozen=True, gc=False):
     """What the reply subject of a delivered message tells: where it is stored, since when, how often delivered."""
 
     stream: str

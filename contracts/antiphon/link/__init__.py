@@ -1,5 +1,6 @@
 """One connection to NATS, made for many small messages: frames, synchronous handlers, standing pulls, direct reads."""
 
+from .collector import settle_collector
 from .delivery import Delivery, Pull
 from .link import Credentials, Link
 from .outcomes import AlreadyStored, Outcome, Rejected
@@ -17,4 +18,5 @@ __all__ = [
     "StoredMessage",
     "require_platform",
     "set_up",
+    "settle_collector",
 ]

@@ -35,15 +35,14 @@ from antiphon.contracts.errors import (
 from antiphon.contracts.topology import SERVER_VERSION_MIN
 
 from .delivery import LOST, Delivery, Pull
+from .frames import Frames, Handler
 from .outcomes import Outcome, outcome_of
 from .reading import Pages, Read, StoredMessage, request_body, scan_body
-
-Handler = Callable[[str, str, bytes, bytes | None], None]
-"""Called with subject, reply subject, data and raw headers of each message."""
 
 ANSWER_SECONDS_MAX: Final = 5.0
 """How long a publish or a read may go unanswered before it counts as ambiguous."""
 CONNECT_SECONDS: Final = 5.0
+HEAD_BYTES: Final = len("NATS/1.0\r\n\r\n")
 TICK_SECONDS: Final = 1.0
 
 
@@ -83,7 +82,7 @@ class Link:
         """Done when the connection is lost for good or a right is missing; its result is the sentence to end with."""
         self._loop = asyncio.get_running_loop()
         self._fast = not os.environ.get("ANTIPHON_PUBLIC_CLIENT") and _has_private_parts(nc)
-        self._handlers: dict[int, Handler] = {}
+        self._handlers: dict[bytes, Handler] = {}
         self._frames: list[bytes] = []
         self._answers = ""
         self._count = 0
@@ -132,14 +131,14 @@ class Link:
         if not self._fast:
             self._send_publicly(subject, data, headers, reply)
             return
-        if headers:
-            head = f"NATS/1.0\r\n{headers}\r\n".encode()
-            line = f"HPUB {subject} {reply} {len(head)} {len(head) + len(data)}\r\n".encode()
-            self._frames.append(b"%b%b%b\r\n" % (line, head, data))
-        else:
-            self._frames.append(b"%b%b\r\n" % (f"PUB {subject} {reply} {len(data)}\r\n".encode(), data))
-        if len(self._frames) == 1:
+        if not self._frames:
             self._loop.call_soon(self._flush)
+        if headers:
+            size = len(headers) + HEAD_BYTES  # subjects, times and numbers: all of it is ASCII
+            head = f"HPUB {subject} {reply} {size} {size + len(data)}\r\nNATS/1.0\r\n{headers}\r\n"
+        else:
+            head = f"PUB {subject} {reply} {len(data)}\r\n"
+        self._frames += (head.encode("ascii"), data, b"\r\n")
 
     def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
         """Store a message in the stream that has the subject, and call `then` once with what became of it."""
@@ -246,7 +245,7 @@ class Link:
         if self._fast:
             subscription: Subscription = await nc.subscribe(subject, queue=queue)
             private: Any = subscription
-            self._handlers[private._id] = handle
+            self._handlers[b"%d" % private._id] = handle
             # nats-py buffers what it sends and frames overtake that: without this the answer to the first frame that
             # names this subject, for instance that there is no consumer to pull from, would find nobody listening.
             # Should the connection be lost meanwhile, nats-py subscribes again by itself.
@@ -305,7 +304,8 @@ class Link:
 
     async def _listen(self) -> None:
         if self._fast:
-            self._take_over_dispatch()
+            nc: Any = self.nc
+            nc._ps = Frames(nc, self._handlers)
         self._answers = self.new_inbox()
         await self.subscribe(f"{self._answers}.*", self._on_answer)
         await self.nc.flush(round(CONNECT_SECONDS))
@@ -314,19 +314,6 @@ class Link:
         for callback, handle in options.items():
             setattr(self.nc, callback, handle)
         self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
-
-    def _take_over_dispatch(self) -> None:
-        nc: Any = self.nc
-        original, handlers = nc._process_msg, self._handlers
-
-        async def process(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-            handle = handlers.get(sid)
-            if handle is None:
-                await original(sid, subject, reply, data, headers)
-            else:
-                handle(subject.decode(), reply.decode(), data, headers)
-
-        nc._process_msg = process
 
     def _flush(self) -> None:
         if not self._frames:
@@ -492,7 +479,7 @@ def _require_jetstream(nc: Client) -> None:
 
 
 def _has_private_parts(nc: Client) -> bool:
-    return all(hasattr(nc, part) for part in ("_process_msg", "_transport", "_subs"))
+    return all(hasattr(nc, part) for part in ("_process_msg", "_ps", "_transport"))
 
 
 def _raw_headers(headers: dict[str, str] | None) -> bytes | None:

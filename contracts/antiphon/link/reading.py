@@ -16,7 +16,7 @@ BATCH_MAX: Final = 1000
 """The most messages of one read. The server refuses filters that match more than 1024 subjects."""
 
 
-class StoredMessage(msgspec.Struct, frozen=True):
+class StoredMessage(msgspec.Struct, frozen=True, gc=False):
     """A message as a stream holds it."""
 
     subject: str

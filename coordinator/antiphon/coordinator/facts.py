@@ -9,7 +9,7 @@ from antiphon.contracts.platform import End, Operation, Parent, Record
 from antiphon.contracts.wire import Direction, Verb
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(msgspec.Struct, frozen=True, gc=False):
     """A client began the saga, or a step of another saga did, which is then its parent. `sequence` is where EVENTS
     holds it, `at_ns` when it was stored there."""
 
@@ -19,7 +19,7 @@ class Start(msgspec.Struct, frozen=True):
     parent: Parent | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A participant answered a command, which SAGA holds at `command`. `event` is the reply of a command that is done,
     or of a pivot that turned out to be; `reason` says why it is not."""
 
@@ -34,7 +34,7 @@ class Answer(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Signalled(msgspec.Struct, frozen=True):
+class Signalled(msgspec.Struct, frozen=True, gc=False):
     """Somebody outside said what a step waits for, or will."""
 
     sequence: int
@@ -43,7 +43,7 @@ class Signalled(msgspec.Struct, frozen=True):
     event: Event
 
 
-class ChildEnded(msgspec.Struct, frozen=True):
+class ChildEnded(msgspec.Struct, frozen=True, gc=False):
     """The child that a step started has done all its steps, or was compensated."""
 
     sequence: int
@@ -53,7 +53,7 @@ class ChildEnded(msgspec.Struct, frozen=True):
     end: End
 
 
-class Cancel(msgspec.Struct, frozen=True):
+class Cancel(msgspec.Struct, frozen=True, gc=False):
     """A client wants the saga undone, or its parent does."""
 
     sequence: int
@@ -62,14 +62,14 @@ class Cancel(msgspec.Struct, frozen=True):
     by_parent: bool = False
 
 
-class LetGo(msgspec.Struct, frozen=True):
+class LetGo(msgspec.Struct, frozen=True, gc=False):
     """The saga's parent has ended and will not have it undone any more."""
 
     sequence: int
     at_ns: int
 
 
-class Granted(msgspec.Struct, frozen=True):
+class Granted(msgspec.Struct, frozen=True, gc=False):
     """The saga holds a lock."""
 
     sequence: int
@@ -77,7 +77,7 @@ class Granted(msgspec.Struct, frozen=True):
     lock: str
 
 
-class Operated(msgspec.Struct, frozen=True):
+class Operated(msgspec.Struct, frozen=True, gc=False):
     """An operator asks for something."""
 
     sequence: int
@@ -87,7 +87,7 @@ class Operated(msgspec.Struct, frozen=True):
     operation: Operation
 
 
-class Tick(msgspec.Struct, frozen=True):
+class Tick(msgspec.Struct, frozen=True, gc=False):
     """Time has come to `at_ns`: the saga's timer fired, or the sweeper looked."""
 
     at_ns: int
@@ -96,7 +96,7 @@ class Tick(msgspec.Struct, frozen=True):
 Fact = Start | Answer | Signalled | ChildEnded | Cancel | LetGo | Granted | Operated | Tick
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send a step's command, or the compensation of it. `step` may be an element of a list."""
 
     step: str
@@ -104,7 +104,7 @@ class Send(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class Finish(msgspec.Struct, frozen=True):
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """End the saga."""
 
     end: End

@@ -23,7 +23,7 @@ ENTRIES_MAX: Final = 900
 """The longest journal: one direct read returns at most 1000 messages, and must always return all of it."""
 
 
-class StepRecord(msgspec.Struct, frozen=True):
+class StepRecord(msgspec.Struct, frozen=True, gc=False):
     """Where one step stands, or one element of a step over a list."""
 
     phase: StepPhase = "waiting"
@@ -42,7 +42,7 @@ class StepRecord(msgspec.Struct, frozen=True):
     """The command an operator put in the place of the one that failed."""
 
 
-class History(msgspec.Struct, frozen=True):
+class History(msgspec.Struct, frozen=True, gc=False):
     """All that a decision depends on."""
 
     key: SagaKey
@@ -112,7 +112,7 @@ class History(msgspec.Struct, frozen=True):
         return step.reply
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One journal entry: what was done, on which fact, where SAGA holds it, and when it was made by its writer's
     clock."""
 

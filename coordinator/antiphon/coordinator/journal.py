@@ -44,7 +44,7 @@ from .history import Entry, History, dues
 from .saga import State
 
 
-class Draft(msgspec.Struct, frozen=True):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """An entry about to be appended: what it is, and its bytes."""
 
     subject: str

@@ -23,7 +23,7 @@ from .operate import rejection
 from .tells import Tell, tells
 
 
-class Timer(msgspec.Struct, frozen=True):
+class Timer(msgspec.Struct, frozen=True, gc=False):
     """The saga's one schedule as it is to be: when, with which body, and whether only if there is none yet."""
 
     due_ns: int
@@ -31,14 +31,14 @@ class Timer(msgspec.Struct, frozen=True):
     first: bool
 
 
-class Planned(msgspec.Struct, frozen=True):
+class Planned(msgspec.Struct, frozen=True, gc=False):
     """An entry to append, and the history that holds once it is stored (but for its place in the stream)."""
 
     draft: Draft
     after: History
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """All that one fact asks for. The fact may be acked once every part of it is durable.
 
     The timer goes before the entries: one that fires for nothing does no harm. What is told goes after them: others

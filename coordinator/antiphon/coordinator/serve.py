@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Iterable
 from typing import Any, Final
@@ -15,7 +14,7 @@ from antiphon.contracts import wire
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.platform import StatusAnswer
 from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIMERS
-from antiphon.link import Link, Pull, require_platform
+from antiphon.link import Link, Pull, require_platform, settle_collector
 
 from .jetstream import JetStreamStore
 from .run import IDLE_SECONDS, Coordinator
@@ -57,8 +56,7 @@ async def serve(
         await require_platform(link)
         coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds)
         pulls = await attach(link, coordinator)
-        # What is loaded by now lives as long as the process; the collector need not walk it again and again.
-        gc.freeze()
+        settle_collector()
         log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
         await link.until(told_to_stop())
         await _drain(pulls)

@@ -18,14 +18,14 @@ RowState = Literal["done", "refused", "undone", "void"]
 void: the compensation came first or found nothing; the command will never be carried out."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """An event's type and payload: all of it that does not depend on who asks."""
 
     type: str
     data: bytes
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """What the inbox holds of one step. Nothing is held of a step nobody has been answered about."""
 
     state: RowState
@@ -38,35 +38,35 @@ class Row(msgspec.Struct, frozen=True):
 # --- what to do -------------------------------------------------------------------------------------------------------
 
 
-class RunHandler(msgspec.Struct, frozen=True):
+class RunHandler(msgspec.Struct, frozen=True, gc=False):
     """Carry the command out; its answer makes the row done or refused."""
 
 
-class RunCompensation(msgspec.Struct, frozen=True):
+class RunCompensation(msgspec.Struct, frozen=True, gc=False):
     """Take the effect back; the row becomes undone."""
 
     answer: Answer
 
 
-class SendAgain(msgspec.Struct, frozen=True):
+class SendAgain(msgspec.Struct, frozen=True, gc=False):
     """Nothing to do but to answer as before."""
 
     answer: Answer
 
 
-class NothingToUndo(msgspec.Struct, frozen=True):
+class NothingToUndo(msgspec.Struct, frozen=True, gc=False):
     """There is no effect, and there must never be one: the row becomes void."""
 
     attempt: int
 
 
-class AlreadyUndone(msgspec.Struct, frozen=True):
+class AlreadyUndone(msgspec.Struct, frozen=True, gc=False):
     """Nothing to do but to answer the compensation as before."""
 
     found: bool
 
 
-class Superseded(msgspec.Struct, frozen=True):
+class Superseded(msgspec.Struct, frozen=True, gc=False):
     """The command came too late and must not be carried out."""
 
     reason: str

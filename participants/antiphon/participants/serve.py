@@ -12,7 +12,7 @@ import structlog
 
 from antiphon.contracts.errors import StreamMissing
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
-from antiphon.link import Credentials, Link
+from antiphon.link import Credentials, Link, settle_collector
 from antiphon.link.link import missing
 
 from .databases import open_database
@@ -72,6 +72,7 @@ async def serve(
             await worker.start()
             try:
                 await _require_consumers(worker)
+                settle_collector()
                 if not link.failure.done():
                     log.info("participant_ready", participant=participant.name)
                 await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,1 @@
+"""The connection: what it makes of bytes, before anything is a saga."""
