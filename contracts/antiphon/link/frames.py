@@ -29,8 +29,9 @@ class Frames(Parser):
 
     def __init__(self, nc: Any, handlers: dict[bytes, Handler]) -> None:
         self._handlers = handlers
+        self._nats = nc
         self._resets = 0
-        super().__init__(nc)
+        super().__init__(nc)  # pyright: ignore[reportUnknownMemberType] # nats-py says nothing of it
 
     def reset(self) -> None:
         """Forget half a frame: the connection is a new one."""
@@ -77,7 +78,7 @@ class Frames(Parser):
             raise ProtocolError("nats: a line without an end")
 
     async def _leave(self, sid: bytes, subject: bytes, reply: list[bytes], data: bytes, headers: bytes | None) -> None:
-        await self.nc._process_msg(_number(sid), subject, reply[0] if reply else b"", data, headers)
+        await self._nats._process_msg(_number(sid), subject, reply[0] if reply else b"", data, headers)
 
 
 def _number(text: bytes) -> int:
