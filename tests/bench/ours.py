@@ -19,7 +19,6 @@ from antiphon.coordinator.run import Coordinator
 from antiphon.coordinator.serve import attach
 from antiphon.link import Link
 from antiphon.order.messages import (
-    CancelShipping,
     ChargeCustomer,
     InventoryReserved,
     OrderPlaced,
@@ -84,11 +83,6 @@ async def refund(command: RefundCustomer, charged: PaymentCharged, tx: Transacti
 async def schedule(command: ScheduleShipping, tx: Transaction) -> ShippingScheduled:
     effects[command.country] += 1
     return ShippingScheduled(shipment_id=command.order_id, country=command.country, carrier="Quai Express")
-
-
-@shipping.compensates(ScheduleShipping)
-async def cancel(command: CancelShipping, scheduled: ShippingScheduled, tx: Transaction) -> None:
-    effects[scheduled.country] -= 1
 
 
 async def set_up(url: str) -> None:

@@ -14,7 +14,6 @@ from antiphon.contracts.wire import CommandAddress
 from antiphon.order.billing import billing
 from antiphon.order.inventory import inventory
 from antiphon.order.messages import (
-    CancelShipping,
     ChargeCustomer,
     OrderPlaced,
     RefundCustomer,
@@ -34,7 +33,6 @@ WHY: Final = "the test says so"
 UNDO: Final[Mapping[str, type[Compensation[Any]]]] = {
     "inventory": ReleaseInventory,
     "billing": RefundCustomer,
-    "shipping": CancelShipping,
 }
 
 

@@ -10,14 +10,13 @@ from msgspec.structs import replace
 
 from antiphon.contracts import Compensation, Event, SagaKey
 from antiphon.contracts.envelope import decode, unpack_raw
-from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.messages import AnswerKind, Settle
 from antiphon.contracts.platform import End
 from antiphon.coordinator.facts import Answer, Cancel, Fact, Finish, Send, Start
 from antiphon.coordinator.history import begin
 from antiphon.coordinator.plan import plan
 from antiphon.order.data import load_orders
 from antiphon.order.messages import (
-    CancelShipping,
     ChargeCustomer,
     InventoryReserved,
     PaymentCharged,
@@ -43,7 +42,7 @@ COMMANDS: dict[tuple[str, str], type[Any]] = {
     ("charge_customer", "do"): ChargeCustomer,
     ("charge_customer", "undo"): RefundCustomer,
     ("schedule_shipping", "do"): ScheduleShipping,
-    ("schedule_shipping", "undo"): CancelShipping,
+    ("schedule_shipping", "undo"): Settle,
 }
 
 
@@ -62,6 +61,9 @@ class Conversation:
 
     def refused(self, step: str, reason: str, kind: AnswerKind = "refused") -> list[Any]:
         return self._tell(Answer(self._next(), 1, step, "do", 1, kind, self._history.sequence, None, reason))
+
+    def settled(self, step: str, event: Event | None) -> list[Any]:
+        return self._tell(Answer(self._next(), 1, step, "undo", 1, "settled", self._history.sequence, event))
 
     def undone(self, step: str) -> list[Any]:
         return self._tell(Answer(self._next(), 1, step, "undo", 1, "done", self._history.sequence))
@@ -86,6 +88,15 @@ class Conversation:
                 case _:
                     pass
         return said
+
+
+def at_shipping() -> Conversation:
+    """A saga that has asked for shipping, and waits."""
+    saga = Conversation()
+    saga.start()
+    saga.done("reserve_inventory", RESERVED)
+    saga.done("charge_customer", CHARGED)
+    return saga
 
 
 def test_an_order_that_everybody_agrees_to_is_reserved_charged_and_sent() -> None:
@@ -129,23 +140,32 @@ def test_a_declined_card_gives_the_stock_back() -> None:
 
 
 def test_what_cannot_be_delivered_is_refunded_and_then_put_back() -> None:
-    saga = Conversation()
-    saga.start()
-    saga.done("reserve_inventory", RESERVED)
-    saga.done("charge_customer", CHARGED)
+    saga = at_shipping()
     assert [type(message) for message in saga.refused("schedule_shipping", "undeliverable")] == [RefundCustomer]
     assert [type(message) for message in saga.undone("charge_customer")] == [ReleaseInventory]
     (end,) = saga.undone("reserve_inventory")
     assert "undeliverable" in end.reason
 
 
-def test_a_parcel_that_may_have_been_scheduled_is_cancelled_before_the_money_goes_back() -> None:
-    saga = Conversation()
-    saga.start()
-    saga.done("reserve_inventory", RESERVED)
-    saga.done("charge_customer", CHARGED)
-    assert [type(message) for message in saga.refused("schedule_shipping", "it hangs", "exhausted")] == [CancelShipping]
-    assert [type(message) for message in saga.undone("schedule_shipping")] == [RefundCustomer]
+def test_a_parcel_that_may_have_been_scheduled_is_asked_after_and_not_refunded() -> None:
+    saga = at_shipping()
+    assert saga.refused("schedule_shipping", "it hangs", "exhausted") == [Settle()]
+    assert saga.settled("schedule_shipping", SCHEDULED) == [End(outcome="completed")]
+
+
+def test_a_parcel_that_was_never_scheduled_is_refunded_and_put_back() -> None:
+    saga = at_shipping()
+    saga.refused("schedule_shipping", "it hangs", "exhausted")
+    assert [type(message) for message in saga.settled("schedule_shipping", None)] == [RefundCustomer]
+    assert [type(message) for message in saga.undone("charge_customer")] == [ReleaseInventory]
+    (end,) = saga.undone("reserve_inventory")
+    assert "schedule_shipping did not happen" in end.reason
+
+
+def test_once_shipping_was_asked_for_a_customer_can_cancel_only_if_it_is_refused() -> None:
+    saga = at_shipping()
+    assert saga.cancel("changed my mind") == []
+    assert saga.done("schedule_shipping", SCHEDULED) == [End(outcome="completed")]
 
 
 def test_a_customer_who_cancels_gets_back_what_was_done() -> None:
@@ -157,10 +177,12 @@ def test_a_customer_who_cancels_gets_back_what_was_done() -> None:
     assert all("changed my mind" in message.reason for message in said)
 
 
-def test_the_steps_follow_one_another_and_each_can_be_undone() -> None:
+def test_the_steps_follow_one_another_and_each_before_the_pivot_can_be_undone() -> None:
     assert [step.name for step in order.steps] == ["reserve_inventory", "charge_customer", "schedule_shipping"]
     assert all(later.after == (earlier,) for earlier, later in pairwise(order.steps))
-    for step in order.steps:
+    *earlier, pivot = order.steps
+    assert pivot.is_pivot
+    for step in earlier:
         assert step.undo_command is not None
         assert issubclass(step.undo_command, Compensation)
         assert step.undo_command.__undoes__ is step.command

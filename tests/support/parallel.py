@@ -6,7 +6,6 @@ from datetime import timedelta
 
 from antiphon.coordinator.saga import Saga, State
 from antiphon.order.messages import (
-    CancelShipping,
     ChargeCustomer,
     OrderPlaced,
     RefundCustomer,
@@ -43,7 +42,7 @@ def refund_customer(s: State[OrderPlaced]) -> RefundCustomer:
     return RefundCustomer(order_id=s.start.order_id, reason=s.reason)
 
 
-@order.step(after=(reserve_inventory, charge_customer))
+@order.step(after=(reserve_inventory, charge_customer), pivot=True)
 def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
     return ScheduleShipping(
         order_id=s.start.order_id,
@@ -52,8 +51,3 @@ def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
         address=s.start.address,
         country=s.start.country,
     )
-
-
-@schedule_shipping.compensation
-def cancel_shipping(s: State[OrderPlaced]) -> CancelShipping:
-    return CancelShipping(order_id=s.start.order_id, reason=s.reason)

@@ -95,17 +95,10 @@ class ShippingScheduled(Event, name="shipping.scheduled", owner="shipping"):
 
 
 class ScheduleShipping(Command[ShippingScheduled], name="shipping.schedule"):
-    """Have a carrier fetch and deliver the parcel."""
+    """Have a carrier fetch and deliver the parcel. Nothing undoes it: a parcel on its way is out of our hands."""
 
     order_id: str
     reservation_id: str
     recipient: str
     address: str
     country: Country
-
-
-class CancelShipping(Compensation[ScheduleShipping], name="shipping.cancel"):
-    """Tell the carrier not to come."""
-
-    order_id: str
-    reason: str

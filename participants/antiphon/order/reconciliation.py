@@ -30,6 +30,8 @@ class Service:
     """Where one service writes things down, how it words them, and what it should hold for a completed order.
 
     Args:
+        undone: its word for taking an effect back; None where nothing ever is, because it comes at the point of no
+            return.
         ledger: its ledger.
         holdings: selects, from its state, what each account holds.
         owed: the account and the amount that a completed order stands for.
@@ -37,7 +39,7 @@ class Service:
 
     name: str
     done: str
-    undone: str
+    undone: str | None
     unit: str
     ledger: Table
     holdings: Select[Any, Any]
@@ -69,7 +71,7 @@ BILLING: Final = Service(
 SHIPPING: Final = Service(
     name="shipping",
     done="scheduled",
-    undone="cancelled",
+    undone=None,
     unit="parcels",
     ledger=shipping_ledger,
     holdings=select(routes.c.country, routes.c.parcels),

@@ -1,5 +1,8 @@
 """The order saga: reserve, charge, ship; and if one of them says no, back again in reverse order.
 
+Shipping is the point of no return. A parcel that may be on its way is never refunded: if nobody knows whether it was
+scheduled, the shipping service is asked until it says so, and the saga goes forward or back by its answer.
+
 Its functions only turn what is known into the next command. When they run, how often, and what happens in between is
 the coordinator's business, so they can be read, drawn and tested without one.
 """
@@ -12,7 +15,6 @@ from antiphon.contracts import Retry
 from antiphon.coordinator.saga import Saga, State
 
 from .messages import (
-    CancelShipping,
     ChargeCustomer,
     OrderPlaced,
     RefundCustomer,
@@ -53,9 +55,10 @@ def refund_customer(s: State[OrderPlaced]) -> RefundCustomer:
     return RefundCustomer(order_id=s.start.order_id, reason=s.reason)
 
 
-@order.step(after=charge_customer)
+# The timeout is above the 30 s after which a command whose worker died is delivered again: that alone costs no order.
+@order.step(after=charge_customer, pivot=True, timeout=timedelta(seconds=60))
 def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
-    """Send what is paid for."""
+    """Send what is paid for; last, because a parcel cannot be called back."""
     return ScheduleShipping(
         order_id=s.start.order_id,
         reservation_id=s[reserve_inventory].reservation_id,
@@ -63,9 +66,3 @@ def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
         address=s.start.address,
         country=s.start.country,
     )
-
-
-@schedule_shipping.compensation
-def cancel_shipping(s: State[OrderPlaced]) -> CancelShipping:
-    """Stop the parcel: the deadline may pass while nobody knows whether the carrier has been told."""
-    return CancelShipping(order_id=s.start.order_id, reason=s.reason)

@@ -1,4 +1,4 @@
-"""The shipping service: one carrier a country, who is told to fetch a parcel, or not to."""
+"""The shipping service: one carrier a country, who is told to fetch a parcel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from antiphon.contracts import Refused
 from antiphon.participants import Participant, Transaction
 
 from .ledger import ledger_table, write_line
-from .messages import CancelShipping, ScheduleShipping, ShippingScheduled
+from .messages import ScheduleShipping, ShippingScheduled
 
 CARRIERS: Final = {
     "Alpenbote": ("AT", "CH", "IT"),
@@ -47,7 +47,11 @@ shipping = Participant("shipping", tables=tables)
 
 @shipping.handles(ScheduleShipping)
 async def schedule(command: ScheduleShipping, tx: Transaction) -> ShippingScheduled:
-    """Book the parcel with the carrier who serves its country."""
+    """Book the parcel with the carrier who serves its country.
+
+    The saga's pivot: there is no way back, so nothing compensates it. If its answer is late the inbox is asked whether
+    it happened, which needs no code here.
+    """
     country = command.country
     carrier = (await tx.execute(select(routes.c.carrier).where(routes.c.country == country))).scalar_one_or_none()
     if carrier is None:
@@ -58,14 +62,6 @@ async def schedule(command: ScheduleShipping, tx: Transaction) -> ShippingSchedu
     shipment_id = f"shipment-{command.order_id}"
     await write_line(tx, ledger, "scheduled", country, 1, shipment_id)
     return ShippingScheduled(shipment_id=shipment_id, country=country, carrier=carrier)
-
-
-@shipping.compensates(ScheduleShipping)
-async def cancel(command: CancelShipping, scheduled: ShippingScheduled, tx: Transaction) -> None:
-    """Take the parcel off the carrier's list, by what was answered then."""
-    country = scheduled.country
-    await tx.execute(update(routes).where(routes.c.country == country).values(parcels=routes.c.parcels - 1))
-    await write_line(tx, ledger, "cancelled", country, -1, scheduled.shipment_id)
 
 
 @event.listens_for(routes, "after_create")
