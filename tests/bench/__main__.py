@@ -11,7 +11,7 @@ from rich.console import Console
 from . import profiling
 from .load import Load
 from .measure import Measured, Profiled, running
-from .report import AT_A_RATE, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
+from .report import AT_A_RATE, COMPENSATED, DIAMOND, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
 from .systems import ANTIPHON, FLOOR
 
 SYNCS = {"default": "2m", "always": "always"}
@@ -25,6 +25,8 @@ def loads(sync: str, number: int, share: float) -> list[Load]:
         Load(IN_FLIGHT, number, sagas=int(many * share), in_flight=300),
         Load(ONE_AT_A_TIME, number, sagas=int(some * share), in_flight=1),
         Load(AT_A_RATE, number, sagas=int(more * share), per_second=200),
+        Load(DIAMOND, number, sagas=int(many * share / 2), in_flight=300, shape="diamond"),
+        Load(COMPENSATED, number, sagas=int(many * share / 2), in_flight=300, shape="compensated"),
     ]
 
 

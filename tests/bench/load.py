@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import statistics
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 PATIENCE_SECONDS: Final = 120.0
 OPEN_LOOP_TICK_SECONDS: Final = 0.005
+
+
+Shape = Literal["plain", "diamond", "compensated"]
+"""Three steps in a row; one step, then two at once, then one; three steps in a row of which the last is refused."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -21,6 +24,7 @@ class Load(msgspec.Struct, frozen=True):
     Args:
         name: what it is called in the tables.
         round: keeps the ids of its sagas apart from those of other rounds.
+        shape: how its sagas go; their ids begin with it.
     """
 
     name: str
@@ -28,6 +32,7 @@ class Load(msgspec.Struct, frozen=True):
     sagas: int
     in_flight: int = 0
     per_second: int = 0
+    shape: Shape = "plain"
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -49,12 +54,11 @@ class Driver:
 
     def __init__(self, load: Load, begin: Callable[[str], None]) -> None:
         self._load, self._begin = load, begin
-        # Loads follow each other on one server, and their names are for people.
-        self._prefix = re.sub("[^A-Za-z0-9]+", "-", load.name)
         self._began: dict[str, float] = {}
         self._took: list[float] = []
         self._count = 0
-        self._prefix = f"{load.name.replace(' ', '-')}-{load.round}"
+        # Loads follow each other on one server, and their names are for people.
+        self._prefix = f"{load.shape}-{load.name.replace(' ', '-')}-{load.round}"
         self._done = asyncio.get_running_loop().create_future()
 
     def ended(self, saga_id: str) -> None:

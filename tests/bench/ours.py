@@ -1,4 +1,4 @@
-"""Antiphon as it is measured: the shipped order saga, over participants whose effects are in memory.
+"""Antiphon as it is measured: sagas of several shapes, over participants whose effects are in memory.
 
 The client is raw: it publishes the starts and hears of the ends as the client library does, without a handle for each.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from antiphon import link as links
+from antiphon.contracts import Command, Compensation, Event, Refused
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.wire import ENDS_FILTER, SagaKey, start_subject
 from antiphon.coordinator.jetstream import JetStreamStore
 from antiphon.coordinator.run import Coordinator
+from antiphon.coordinator.saga import Saga, State
 from antiphon.coordinator.serve import attach
 from antiphon.link import Link
 from antiphon.order.messages import (
@@ -29,12 +31,11 @@ from antiphon.order.messages import (
     ScheduleShipping,
     ShippingScheduled,
 )
-from antiphon.order.saga import order
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.worker import Worker
 
-from .load import Driver, Load, Seen
+from .load import Driver, Load, Seen, Shape
 
 CONCURRENCY: Final = 200
 """As many commands as the floor's workers pull at once."""
@@ -43,16 +44,106 @@ inventory, billing, shipping = Participant("inventory"), Participant("billing"),
 PARTICIPANTS: Final = {each.name: each for each in (inventory, billing, shipping)}
 WORKERS: Final = tuple(PARTICIPANTS)
 
-PLACED: Final = OrderPlaced(
-    order_id="order-0042",
-    customer_id="c-018",
-    item_id="tea-sencha-200",
-    quantity=3,
-    amount=5670,
-    recipient="Rosa Jiménez",
-    address="Calle de Toledo 5, 28005 Madrid",
-    country="ES",
-)
+NOWHERE: Final = "XX"
+"""A country that shipping refuses."""
+
+
+def placed(country: str) -> OrderPlaced:
+    """An order like any other."""
+    return OrderPlaced(
+        order_id="order-0042",
+        customer_id="c-018",
+        item_id="tea-sencha-200",
+        quantity=3,
+        amount=5670,
+        recipient="Rosa Jiménez",
+        address="Calle de Toledo 5, 28005 Madrid",
+        country=country,
+    )
+
+
+class LabelPrinted(Event, name="label.printed", owner="shipping"):
+    label_id: str
+
+
+class PrintLabel(Command[LabelPrinted], name="label.print"):
+    order_id: str
+    recipient: str
+
+
+class TearLabel(Compensation[PrintLabel], name="label.tear"):
+    reason: str
+
+
+# --- the sagas --------------------------------------------------------------------------------------------------------
+
+
+def reserve_inventory(s: State[OrderPlaced]) -> ReserveInventory:
+    return ReserveInventory(order_id=s.start.order_id, item_id=s.start.item_id, quantity=s.start.quantity)
+
+
+def release_inventory(s: State[OrderPlaced]) -> ReleaseInventory:
+    return ReleaseInventory(order_id=s.start.order_id, reason=s.reason)
+
+
+def charge_customer(s: State[OrderPlaced]) -> ChargeCustomer:
+    start = s.start
+    return ChargeCustomer(
+        order_id=start.order_id, customer_id=start.customer_id, amount=start.amount, reservation_id=start.order_id
+    )
+
+
+def refund_customer(s: State[OrderPlaced]) -> RefundCustomer:
+    return RefundCustomer(order_id=s.start.order_id, reason=s.reason)
+
+
+def print_label(s: State[OrderPlaced]) -> PrintLabel:
+    return PrintLabel(order_id=s.start.order_id, recipient=s.start.recipient)
+
+
+def tear_label(s: State[OrderPlaced]) -> TearLabel:
+    return TearLabel(reason=s.reason)
+
+
+def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
+    start = s.start
+    return ScheduleShipping(
+        order_id=start.order_id,
+        reservation_id=start.order_id,
+        recipient=start.recipient,
+        address=start.address,
+        country=start.country,
+    )
+
+
+def in_a_row() -> Saga[OrderPlaced]:
+    """Reserve, charge, ship."""
+    saga = Saga(OrderPlaced, name="plain", version=1, deadline=timedelta(hours=24))
+    reserved = saga.step()(reserve_inventory)
+    reserved.compensation(release_inventory)
+    charged = saga.step(after=reserved)(charge_customer)
+    charged.compensation(refund_customer)
+    saga.step(after=charged, needs_no_compensation=True)(schedule_shipping)
+    return saga
+
+
+def in_a_diamond() -> Saga[OrderPlaced]:
+    """Reserve; charge and print a label at once; ship."""
+    saga = Saga(OrderPlaced, name="diamond", version=1, deadline=timedelta(hours=24))
+    reserved = saga.step()(reserve_inventory)
+    reserved.compensation(release_inventory)
+    charged = saga.step(after=reserved)(charge_customer)
+    charged.compensation(refund_customer)
+    labelled = saga.step(after=reserved)(print_label)
+    labelled.compensation(tear_label)
+    saga.step(after=(charged, labelled), needs_no_compensation=True)(schedule_shipping)
+    return saga
+
+
+SAGAS: Final = {"plain": in_a_row(), "diamond": in_a_diamond()}
+
+
+# --- the participants -------------------------------------------------------------------------------------------------
 
 effects: Final = Counter[str]()
 
@@ -79,8 +170,21 @@ async def refund(command: RefundCustomer, charged: PaymentCharged, tx: Transacti
     effects[charged.customer_id] -= charged.amount
 
 
+@shipping.handles(PrintLabel)
+async def label(command: PrintLabel, tx: Transaction) -> LabelPrinted:
+    effects[command.recipient] += 1
+    return LabelPrinted(label_id=command.order_id)
+
+
+@shipping.compensates(PrintLabel)
+async def tear(command: TearLabel, printed: LabelPrinted, tx: Transaction) -> None:
+    effects[printed.label_id] -= 1
+
+
 @shipping.handles(ScheduleShipping)
 async def schedule(command: ScheduleShipping, tx: Transaction) -> ShippingScheduled:
+    if command.country == NOWHERE:
+        raise Refused("no carrier goes there")
     effects[command.country] += 1
     return ShippingScheduled(shipment_id=command.order_id, country=command.country, carrier="Quai Express")
 
@@ -95,23 +199,31 @@ async def set_up(url: str) -> None:
 async def client(url: str, load: Load) -> Seen:
     """Start sagas and see them end."""
     link = await Link.connect(url, name="bench-client")
-    driver = Driver(load, lambda saga_id: start(link, saga_id))
-    await link.subscribe(ENDS_FILTER, lambda subject, *_: driver.ended(subject.split(".")[3]))
+    driver = Driver(load, lambda saga_id: start(link, load.shape, saga_id))
+    outcome = b'"compensated"' if load.shape == "compensated" else b'"completed"'
+
+    def on_end(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        if outcome not in data:
+            raise SystemExit(f"bench: a saga ended in another way: {data.decode()}")
+        driver.ended(subject.split(".")[3])
+
+    await link.subscribe(ENDS_FILTER, on_end)
     await link.nc.flush()
     seen = await driver.run()
     await link.close()
     return seen
 
 
-def start(link: Link, saga_id: str) -> None:
+def start(link: Link, shape: Shape, saga_id: str) -> None:
     """Store the start of a saga."""
-    subject = start_subject(SagaKey.of(order.name, saga_id))
+    saga = SAGAS["diamond" if shape == "diamond" else "plain"]
+    subject = start_subject(SagaKey.of(saga.name, saga_id))
     envelope = Envelope(
         id=subject,
         source="client",
         type=OrderPlaced.__contract__.type,
         time=datetime.now(UTC),
-        data=pack(PLACED),
+        data=pack(placed(NOWHERE if shape == "compensated" else "ES")),
     )
     link.publish(subject, encode(envelope), "", require_stored)
 
@@ -126,7 +238,7 @@ async def serve(role: str, url: str, ready: Callable[[], None]) -> None:
     """Run the coordinator or one participant for ever."""
     link = await Link.connect(url, name=role)
     if role == "coordinator":
-        await attach(link, Coordinator(JetStreamStore(link), [order.definition]))
+        await attach(link, Coordinator(JetStreamStore(link), [saga.definition for saga in SAGAS.values()]))
     else:
         await Worker(PARTICIPANTS[role], link, MemoryDatabase(), concurrency=CONCURRENCY).start()
     links.settle_collector()

@@ -14,6 +14,8 @@ from .systems import ANTIPHON, FLOOR, System
 IN_FLIGHT: Final = "300 in flight"
 ONE_AT_A_TIME: Final = "one at a time"
 AT_A_RATE: Final = "200 a second"
+DIAMOND: Final = "300 diamonds in flight"
+COMPENSATED: Final = "300 compensated in flight"
 
 
 def tables(sync: str, found: Sequence[Measured]) -> list[Table]:
@@ -41,6 +43,8 @@ def _speed(sync: str, found: Sequence[Measured]) -> Table:
         (ONE_AT_A_TIME, "p99 ms", _p99, 2),
         (AT_A_RATE, "p50 ms", _p50, 2),
         (AT_A_RATE, "p99 ms", _p99, 2),
+        (DIAMOND, "sagas/s", _rate, 0),
+        (COMPENSATED, "sagas/s", _rate, 0),
     ):
         floor, ours = (_median(found, system, load, value) for system in (FLOOR, ANTIPHON))
         table.add_row(load, label, f"{floor:.{digits}f}", f"{ours:.{digits}f}", _times(ours, floor))

@@ -14,7 +14,7 @@ Ready = Callable[[], None]
 
 @dataclass(frozen=True)
 class System:
-    """Something that runs sagas of three steps, as one coordinator and three workers.
+    """Something that runs sagas, as one coordinator and three workers.
 
     Args:
         workers: the names of its workers.

@@ -12,13 +12,15 @@ from rich.console import Console
 from . import profiling
 from .load import Load
 from .measure import Measured, Profiled, running
-from .report import AT_A_RATE, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
+from .report import AT_A_RATE, COMPENSATED, DIAMOND, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
 from .systems import ANTIPHON, FLOOR, System
 
 LOADS = [
     Load(IN_FLIGHT, 0, sagas=40, in_flight=10),
     Load(ONE_AT_A_TIME, 0, sagas=5, in_flight=1),
     Load(AT_A_RATE, 0, sagas=20, per_second=200),
+    Load(DIAMOND, 0, sagas=20, in_flight=10, shape="diamond"),
+    Load(COMPENSATED, 0, sagas=20, in_flight=10, shape="compensated"),
 ]
 
 
