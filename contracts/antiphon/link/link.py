@@ -99,6 +99,7 @@ class Link:
         name: str,
         credentials: Credentials | None = None,
         timeout_seconds: float = CONNECT_SECONDS,
+        patient: bool = True,
     ) -> Link:
         """Connect and check that the server can carry sagas.
 
@@ -107,6 +108,7 @@ class Link:
             name: the connection's name, seen in the server's monitoring; it names the inboxes where no user does.
             credentials: who connects; taken from the environment when left out.
             timeout_seconds: how long to try.
+            patient: whether to try again where nobody listens yet; a person at a terminal would rather know.
 
         Raises:
             ServerUnreachable: nobody answers there.
@@ -114,7 +116,7 @@ class Link:
             ServerUnfit: the server has no JetStream or is too old.
         """
         urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else servers
-        nc = await _open(urls, name, credentials or Credentials.from_environment(), timeout_seconds)
+        nc = await _open(urls, name, credentials or Credentials.from_environment(), timeout_seconds, patient)
         link = cls(nc, name)
         try:
             _require_jetstream(nc)
@@ -234,10 +236,17 @@ class Link:
         Raises:
             Ambiguous: nobody did.
         """
+        asked = asyncio.ensure_future(self.nc.request(subject, data, timeout=timeout_seconds))
+        either: list[asyncio.Future[Any]] = [asked, self.failure]
         try:
-            return (await self.nc.request(subject, data, timeout=timeout_seconds)).data
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise Ambiguous(f"no answer on {subject} (the connection is of no use)")
+            return asked.result().data
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.Error) as error:
             raise Ambiguous(f"no answer on {subject} ({type(error).__name__})") from None
+        finally:
+            asked.cancel()
 
     async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> Subscription:
         """Call `handle` with every message on a subject."""
@@ -382,6 +391,7 @@ class Link:
         refused = _refused_subject(error)
         if refused and not self.failure.done():
             self.failure.set_result(rights_missing(refused, self.name))
+            self._fail_all("a right is missing")  # nobody need wait for an answer that does not come
 
 
 class _Single(Read):
@@ -409,16 +419,19 @@ def missing(stream: str, consumer: str = "") -> StreamMissing:
     return StreamMissing(f"there is no {what} on this server. Create it once, as administrator: antiphon setup{option}")
 
 
-async def _open(urls: list[str], name: str, credentials: Credentials, timeout_seconds: float) -> Client:
+async def _open(urls: list[str], name: str, credentials: Credentials, timeout_seconds: float, patient: bool) -> Client:
     """Connect within the time, or raise the sentence that says why not."""
     nc = Client()
     seen: list[Exception] = []
+    limit = asyncio.timeout(timeout_seconds)
 
     async def note(error: Exception) -> None:
         seen.append(error)
+        if (not patient or _is_unwelcome(error)) and len(seen) >= len(urls):
+            limit.reschedule(asyncio.get_running_loop().time())
 
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with limit:
             await nc.connect(
                 servers=urls,
                 name=name,
@@ -448,9 +461,14 @@ def _authentication(credentials: Credentials) -> dict[str, Any]:
     return options
 
 
+def _is_unwelcome(error: Exception) -> bool:
+    """Whether a server is there and does not let this user in, now or in a second."""
+    return "authorization" in str(error).lower()
+
+
 def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
     where = ", ".join(re.sub(r"//[^/@]*@", "//", url) for url in urls)
-    if any("authorization" in str(error).lower() for error in errors):
+    if any(map(_is_unwelcome, errors)):
         return RightsMissing(
             f"the server at {where} does not let this user in. Set NATS_USER and NATS_PASSWORD, or NATS_CREDS, or "
             "NATS_NKEY."
