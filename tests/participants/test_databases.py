@@ -173,7 +173,7 @@ async def test_a_compensation_that_overtakes_its_command_leaves_a_tombstone(stor
     stock, database = Stock(), await store.open()
     assert await stock.undo(database) == NOT_FOUND
     for attempt in (1, 2):
-        assert await stock.do(database, attempt) == ("superseded", "its compensation has been here")
+        assert await stock.do(database, attempt) == ("superseded", "it was undone or ruled out before")
     assert await stock.undo(database, deliveries=2) == NOT_FOUND
     assert stock.calls == []
     assert await store.effects() == []
@@ -184,7 +184,7 @@ async def test_what_was_undone_is_not_done_again(store: Store) -> None:
     await stock.do(database)
     await stock.undo(database)
     for attempt in (1, 2):
-        assert await stock.do(database, attempt, deliveries=2) == ("superseded", "its compensation has been here")
+        assert await stock.do(database, attempt, deliveries=2) == ("superseded", "it was undone or ruled out before")
     assert await store.effects() == ["reserved", "released"]
 
 
@@ -193,7 +193,7 @@ async def test_a_refused_command_has_nothing_to_undo_and_stays_undone(store: Sto
     await Stock(on_reserve=refuse).do(database)
     stock = Stock()
     assert await stock.undo(database) == NOT_FOUND
-    assert await stock.do(database, attempt=2) == ("superseded", "its compensation has been here")
+    assert await stock.do(database, attempt=2) == ("superseded", "it was undone or ruled out before")
     assert stock.calls == []
 
 
@@ -206,6 +206,96 @@ async def test_a_compensation_that_failed_finds_the_effect_again(store: Store) -
     assert await store.effects() == ["reserved"]
     assert await Stock().undo(database, attempt=2) == FOUND
     assert await store.effects() == ["reserved", "released"]
+
+
+# --- what became of a command -----------------------------------------------------------------------------------------
+
+
+async def test_what_happened_is_settled_with_what_was_answered_then(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    await stock.do(database)
+    stock.reservation_id = "another"
+    for attempt, each in ((1, database), (1, await store.open()), (2, database)):
+        assert await stock.settle(each, attempt) == RESERVED
+    assert await stock.do(database, deliveries=2) == RESERVED
+    assert stock.calls == ["reserve"]
+    assert await store.effects() == ["reserved"]
+
+
+async def test_what_never_happened_never_will_once_that_was_said(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    for attempt, each in ((1, database), (1, await store.open()), (2, database)):
+        assert await stock.settle(each, attempt) is None
+    for attempt in (1, 2):
+        assert await stock.do(database, attempt) == ("superseded", "it was undone or ruled out before")
+    assert await stock.settle(database, deliveries=2) is None
+    assert stock.calls == []
+    assert await store.effects() == []
+
+
+async def test_what_failed_is_settled_as_never_happened(store: Store) -> None:
+    database = await store.open()
+    with pytest.raises(Unavailable):
+        await Stock(on_reserve=fail).do(database)
+    assert await Stock().settle(database) is None
+    assert await Stock().do(database, deliveries=2) == ("superseded", "it was undone or ruled out before")
+
+
+async def test_what_was_refused_is_settled_as_never_happened_and_not_looked_at_again(store: Store) -> None:
+    database = await store.open()
+    await Stock(on_reserve=refuse).do(database)
+    assert await Stock().settle(database) is None
+    assert await Stock().do(database, attempt=2) == ("superseded", "it was undone or ruled out before")
+    assert await store.effects() == []
+
+
+async def test_what_was_undone_is_settled_as_never_happened(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    await stock.do(database)
+    await stock.undo(database)
+    assert await stock.settle(database) is None
+    assert await store.effects() == ["reserved", "released"]
+
+
+async def test_a_settlement_that_meets_its_command_in_a_transaction_waits_and_sees(store: Store) -> None:
+    gate = Gate()
+    stock, one, other = Stock(on_reserve=gate), await store.open(), await store.open()
+    doing = asyncio.create_task(stock.do(one))
+    await gate.reached.wait()
+    asking = asyncio.create_task(stock.settle(other))
+    await assert_waits(asking)
+    gate.opened.set()
+    assert await doing == RESERVED
+    assert await asking == RESERVED
+
+
+async def test_a_settlement_that_waited_for_a_failure_rules_the_command_out(store: Store) -> None:
+    gate = Gate()
+
+    async def fail_later(tx: Transaction) -> None:
+        await gate(tx)
+        raise Unavailable("the shelf is stuck")
+
+    stock, one, other = Stock(on_reserve=fail_later), await store.open(), await store.open()
+    doing = asyncio.create_task(stock.do(one))
+    await gate.reached.wait()
+    asking = asyncio.create_task(stock.settle(other))
+    await assert_waits(asking)
+    gate.opened.set()
+    assert await asking is None
+    with pytest.raises(Unavailable):
+        await doing
+    assert await Stock().do(one, deliveries=2) == ("superseded", "it was undone or ruled out before")
+    assert await store.effects() == []
+
+
+async def test_of_a_settlement_and_its_command_at_once_both_say_the_same(store: Store) -> None:
+    """Whoever claims the row first: either the effect is there and both say so, or neither ever will have one."""
+    for number in range(20):
+        stock, one, other = Stock(), await store.open(), await store.open()
+        saga = f"s{number}"
+        did, settled = await asyncio.gather(stock.do(one, saga=saga), stock.settle(other, saga=saga))
+        assert (did, settled) in [(RESERVED, RESERVED), (("superseded", "it was undone or ruled out before"), None)]
 
 
 # --- two at once ------------------------------------------------------------------------------------------------------
@@ -266,8 +356,8 @@ async def test_a_compensation_that_waited_for_a_refusal_finds_nothing(store: Sto
     await assert_waits(undoing)
     gate.opened.set()
     assert await undoing == NOT_FOUND
-    assert await doing in (("refused", "out of stock"), ("superseded", "its compensation has been here"))
-    assert (await Stock().do(one, attempt=2)) == ("superseded", "its compensation has been here")
+    assert await doing in (("refused", "out of stock"), ("superseded", "it was undone or ruled out before"))
+    assert (await Stock().do(one, attempt=2)) == ("superseded", "it was undone or ruled out before")
     assert await store.effects() == []
 
 

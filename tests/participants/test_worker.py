@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from antiphon.contracts import Command, Event, Refused, SagaKey, Unavailable
-from antiphon.contracts.envelope import Envelope, unpack_raw
+from antiphon.contracts.envelope import Envelope, encode, unpack_raw
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.messages import Refusal, Undone
+from antiphon.contracts.messages import Refusal, Settled, Undone
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import event_subject
@@ -23,6 +23,7 @@ from antiphon.participants import Transaction, Worker
 from antiphon.participants import worker as worker_module
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.sql import SqliteDatabase
+from antiphon.participants.worker import ANSWER_BYTES_MAX
 from tests.support.server import FORMS, Form, until
 
 from .play import QUICK, TRACEPARENT, Play, envelope_of, play, subject_of
@@ -82,7 +83,7 @@ async def test_a_refusal_an_end_of_attempts_and_a_compensation_have_answers_of_t
     assert (nothing.type, unpack_raw(nothing.data, Undone)) == ("stock.release.done.v1", Undone(found=False))
     await playing.do("early")
     late = await playing.answer("early", "stock-reserve-superseded")
-    assert (late.type, reason(late)) == ("stock.reserve.superseded.v1", "its compensation has been here")
+    assert (late.type, reason(late)) == ("stock.reserve.superseded.v1", "it was undone or ruled out before")
     await playing.is_settled()
     await playing.is_settled("undo")
 
@@ -97,6 +98,44 @@ async def test_a_compensation_is_answered_for_each_of_its_attempts_and_acts_once
         answer = await playing.answer("s1", "stock-release-done", attempt)
         assert unpack_raw(answer.data, Undone) == Undone(found=True)
     assert stock.calls == ["reserve", "release"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_became_of_a_command_can_be_asked(form: Form, tmp_path: Path) -> None:
+    async with play(tmp_path, form) as playing:
+        stock = Stock()
+        await playing.worker(stock)
+        await playing.do("there")
+        await playing.answer("there", "stock-reserved")
+        for attempt in (1, 2):
+            sequence = await playing.settle("there", attempt)
+            answer = await playing.answer("there", "stock-reserve-settled", attempt)
+            assert (answer.type, answer.command, answer.started) == ("stock.reserve.settled.v1", str(sequence), None)
+            settled = unpack_raw(answer.data, Settled)
+            assert (settled.happened, settled.type) == (True, "stock.reserved.v1")
+            assert unpack_raw(settled.reply, Reserved) == Reserved(reservation_id="r-1")
+        await playing.settle("absent")
+        assert bytes((await playing.answer("absent", "stock-reserve-settled")).data) == b'{"happened":false}'
+        await playing.do("absent")
+        await playing.answer("absent", "stock-reserve-superseded")
+        await playing.is_settled()
+        await playing.is_settled("undo")
+        assert stock.calls == ["reserve"]
+
+
+async def test_the_largest_answer_can_still_be_settled(playing: Play) -> None:
+    stock = Stock()
+    await playing.worker(stock)
+    await playing.do("small")
+    around = len(encode(await playing.answer("small", "stock-reserved"))) + 16
+    stock.reservation_id = "r" * (ANSWER_BYTES_MAX - around)
+    await playing.do("large")
+    await playing.answer("large", "stock-reserved")
+    await playing.settle("large")
+    answer = await playing.answer("large", "stock-reserve-settled")
+    assert len(encode(answer)) > ANSWER_BYTES_MAX
+    reply = unpack_raw(unpack_raw(answer.data, Settled).reply, Reserved)
+    assert reply.reservation_id == stock.reservation_id
 
 
 async def test_the_handler_is_called_as_often_as_the_command_allows(playing: Play) -> None:

@@ -11,7 +11,15 @@ import msgspec
 from antiphon.contracts import killpoints
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
-from antiphon.contracts.messages import AnswerKind, Contract, Event, Refusal, Undone, answer_type
+from antiphon.contracts.messages import (
+    AnswerKind,
+    Contract,
+    Event,
+    Refusal,
+    Settled,
+    Undone,
+    answer_type,
+)
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import CommandAddress
 
@@ -26,9 +34,10 @@ from .inbox import (
     SendAgain,
     Superseded,
     on_do,
+    on_settle,
     on_undo,
 )
-from .participant import CommandHandler, CompensationHandler
+from .participant import AnyHandler, CommandHandler, CompensationHandler, Settlement
 
 REASON_CHARS_MAX: Final = 1000
 """How much of a reason travels: enough for a sentence, too little for a stack trace."""
@@ -57,6 +66,17 @@ class Asked:
         """How often the handler was called, this time included; 0 while it is not known."""
         self.started: datetime | None = None
         """When the handler was called."""
+
+
+async def perform(handler: AnyHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """Answer a command, a compensation or a settlement; see the function for each."""
+    match handler:
+        case CommandHandler():
+            return await carry_out(handler, asked, database, seal)
+        case CompensationHandler():
+            return await take_back(handler, asked, database, seal)
+        case Settlement():
+            return await settle(handler, asked, database, seal)
 
 
 async def carry_out(handler: CommandHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
@@ -117,6 +137,29 @@ async def take_back(handler: CompensationHandler, asked: Asked, database: Databa
     return answer
 
 
+async def settle(handler: Settlement, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """Say what became of a command: it happened, with the answer given then; or it did not, and then never will.
+
+    No handler is called. A command that is inside its transaction is waited for, because claiming its row waits.
+
+    Returns and raises the same as `carry_out`.
+    """
+    contract = handler.command.__contract__
+    async with database.begin(asked.address) as inbox:
+        match on_settle(await inbox.claim()):
+            case SendAgain(stored):
+                answer = _settled(contract, Settled(happened=True, type=stored.type, reply=msgspec.Raw(stored.data)))
+            case NothingToUndo(attempt):
+                answer = _settled(contract, Settled(happened=False))
+                await inbox.settle(Row("void", attempt))
+            case AlreadyUndone():
+                answer = _settled(contract, Settled(happened=False))
+        seal(answer)
+        killpoints.reached("worker.in_transaction")
+    killpoints.reached("worker.committed")
+    return answer
+
+
 def negative(contract: Contract, kind: AnswerKind, reason: str) -> Answer:
     """A refused, exhausted or superseded answer."""
     return Answer(answer_type(contract, kind), _encode(Refusal(reason=reason[:REASON_CHARS_MAX])))
@@ -166,6 +209,10 @@ def _done(handler: CommandHandler, reply: object) -> Answer:
 
 def _undone(contract: Contract, *, found: bool) -> Answer:
     return Answer(answer_type(contract, "done"), _encode(Undone(found=found)))
+
+
+def _settled(contract: Contract, settled: Settled) -> Answer:
+    return Answer(answer_type(contract, "settled"), _encode(settled))
 
 
 def _seal_or_give_up(seal: Seal, answer: Answer) -> None:

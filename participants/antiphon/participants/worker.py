@@ -38,13 +38,14 @@ from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
 
 from .databases import Busy, Database
 from .inbox import Answer
-from .participant import CommandHandler, CompensationHandler, Participant
-from .perform import Asked, Exhausted, carry_out, negative, take_back
+from .participant import AnyHandler, CommandHandler, Participant
+from .perform import Asked, Exhausted, negative, perform
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""
-ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 256
-"""A little below the limit, so that an answer still fits when a later attempt, with longer numbers, gets it again."""
+ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 512
+"""How large an answer to a command may be: a little below the limit, so that it still fits when a later attempt, with
+longer numbers, gets it again, or when a settlement carries it."""
 BUSY_SECONDS: Final = 1.0
 """How long a command rests on average after the database could not be had, or its answer was rejected."""
 PUBLISH_TRIES_MAX: Final = 10
@@ -201,7 +202,7 @@ class Worker:
         else:
             self._publish(held)
 
-    def _read(self, held: Held) -> tuple[Asked, CommandHandler | CompensationHandler | None]:
+    def _read(self, held: Held) -> tuple[Asked, AnyHandler | None]:
         """Read a command and find its handler.
 
         Raises:
@@ -213,28 +214,22 @@ class Worker:
         if envelope.id != delivery.subject:
             raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=delivery.subject)
         held.type, held.traceparent = envelope.type, envelope.traceparent
-        handler: CommandHandler | CompensationHandler | None
-        if address.direction == "do":
-            handler = self._participant.handlers.get(envelope.type)
-        else:
-            handler = self._participant.compensations.get(envelope.type)
+        handler = self._participant.handler(address.direction, envelope.type)
         payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
         deliveries = delivery.deliveries - (self._uncounted[delivery.sequence] if self._uncounted else 0)
         return Asked(address, payload, _retry(envelope.retry), delivery.sequence, deliveries), handler
 
-    async def _perform(self, held: Held, asked: Asked, handler: CommandHandler | CompensationHandler | None) -> None:
+    async def _perform(self, held: Held, asked: Asked, handler: AnyHandler | None) -> None:
         def seal(answer: Answer) -> None:
             self._seal(held, answer, asked.started)
 
         if handler is None:
             raise NoHandler(f"{self._participant.name} has no handler for {held.type}")
-        if isinstance(handler, CompensationHandler):
-            await take_back(handler, asked, self._database, seal)
-        elif handler.concurrency is None:
-            await carry_out(handler, asked, self._database, seal)
-        else:
+        if isinstance(handler, CommandHandler) and handler.concurrency is not None:
             async with self._limits[held.type]:
-                await carry_out(handler, asked, self._database, seal)
+                await perform(handler, asked, self._database, seal)
+        else:
+            await perform(handler, asked, self._database, seal)
 
     # --- when it cannot be performed ----------------------------------------------------------------------------------
 
@@ -327,7 +322,7 @@ class Worker:
                 traceparent=held.traceparent,
             )
         )
-        if len(held.data) > ANSWER_BYTES_MAX:
+        if address.direction == "do" and len(held.data) > ANSWER_BYTES_MAX:
             raise TooLarge(f"{len(held.data)} bytes, and the limit is {ANSWER_BYTES_MAX}", subject=held.subject)
 
     def _publish(self, held: Held) -> None:
