@@ -89,9 +89,18 @@ class Stock:
             await write(tx, "released")
             await self.on_release(tx)
 
-    async def do(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
+    async def do(
+        self,
+        database: Database,
+        attempt: int = 1,
+        *,
+        saga: str = "s1",
+        deliveries: int = 1,
+        is_retriable: bool = False,
+    ) -> object:
         """Deliver the command; gives the answer's payload."""
-        asked = Asked(address("do", attempt, saga), Reserve(), Retry(attempts=3), 10 + attempt, deliveries)
+        where, retry = address("do", attempt, saga), Retry(attempts=3)
+        asked = Asked(where, Reserve(), retry, 10 + attempt, deliveries, is_retriable)
         handler = self.participant.handlers[Reserve.__contract__.type]
         return read(await perform(handler, asked, database, seal))
 

@@ -109,6 +109,15 @@ async def test_a_later_attempt_after_a_refusal_looks_again(store: Store) -> None
     assert await store.effects() == ["reserved"]
 
 
+async def test_a_refusal_past_the_pivot_is_not_remembered(store: Store) -> None:
+    database = await store.open()
+    for deliveries in (1, 2):
+        with pytest.raises(Refused, match="out of stock"):
+            await Stock(on_reserve=refuse).do(database, deliveries=deliveries, is_retriable=True)
+    assert await Stock().do(database, deliveries=3, is_retriable=True) == RESERVED
+    assert await store.effects() == ["reserved"]
+
+
 async def test_an_answer_too_large_to_be_sent_leaves_no_effect(store: Store) -> None:
     stock, database = Stock(reservation_id="r" * 2000), await store.open()
     with pytest.raises(Exhausted, match="cannot be sent"):

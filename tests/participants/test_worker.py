@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.contracts import Command, Event, Refused, SagaKey, Unavailable
+from antiphon.contracts import Command, Event, Refused, SagaKey, Unavailable, Unrecoverable
 from antiphon.contracts.envelope import Envelope, encode, unpack_raw
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.messages import Refusal, Settled, Undone
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import event_subject
+from antiphon.contracts.wire import Direction, event_subject
 from antiphon.link import Outcome, Rejected
 from antiphon.participants import Transaction, Worker
 from antiphon.participants import worker as worker_module
@@ -150,6 +150,39 @@ async def test_the_handler_is_called_as_often_as_the_command_allows(playing: Pla
     await playing.undo("s2")
     assert reason(await playing.answer("s2", "stock-release-exhausted")) == "out of stock"
     assert stock.calls.count("release") == 3
+
+
+async def test_past_the_pivot_a_refusal_is_an_attempt_like_any_other(playing: Play) -> None:
+    stock = Stock(on_reserve=refuse)
+    await playing.worker(stock)
+    await playing.send("s1", "do", 1, Reserve(), QUICK, retriable=True)
+    assert reason(await playing.answer("s1", "stock-reserve-exhausted")) == "out of stock"
+    assert stock.calls == ["reserve"] * 3
+    stock.on_reserve = Stock().on_reserve
+    await playing.send("s1", "do", 2, Reserve(), QUICK, retriable=True)
+    await playing.answer("s1", "stock-reserved", attempt=2)
+    await playing.is_settled()
+
+
+@pytest.mark.parametrize("direction", ["do", "undo"])
+async def test_what_cannot_be_mended_is_exhausted_at_once(playing: Play, direction: Direction) -> None:
+    async def give_up(tx: Transaction) -> None:
+        raise Unrecoverable("the shelf is gone")
+
+    stock = Stock(on_release=give_up)
+    await playing.worker(stock)
+    if direction == "undo":
+        await playing.do("s1")
+        await playing.answer("s1", "stock-reserved")
+        await playing.undo("s1")
+        answer = await playing.answer("s1", "stock-release-exhausted")
+    else:
+        stock.on_reserve = give_up
+        await playing.do("s1")
+        answer = await playing.answer("s1", "stock-reserve-exhausted")
+    assert reason(answer) == "the shelf is gone"
+    assert stock.calls.count("reserve" if direction == "do" else "release") == 1
+    await playing.is_settled(direction)
 
 
 async def test_an_unexpected_error_is_an_attempt_and_told(playing: Play) -> None:

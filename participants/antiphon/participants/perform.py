@@ -57,11 +57,21 @@ class Exhausted(Exception):
 class Asked:
     """A command or compensation as its delivery brought it, and how far it has come."""
 
-    __slots__ = ("address", "deliveries", "payload", "retry", "sequence", "started", "tries")
+    __slots__ = ("address", "deliveries", "is_retriable", "payload", "retry", "sequence", "started", "tries")
 
-    def __init__(self, address: CommandAddress, payload: Any, retry: Retry, sequence: int, deliveries: int) -> None:
+    def __init__(
+        self,
+        address: CommandAddress,
+        payload: Any,
+        retry: Retry,
+        sequence: int,
+        deliveries: int,
+        is_retriable: bool = False,
+    ) -> None:
         self.address, self.payload, self.retry = address, payload, retry
         self.sequence, self.deliveries = sequence, deliveries
+        self.is_retriable = is_retriable
+        """Whether its saga can only go forward, so that a refusal says no more than that it cannot be done now."""
         self.tries = 0
         """How often the handler was called, this time included; 0 while it is not known."""
         self.started: datetime | None = None
@@ -88,7 +98,7 @@ async def carry_out(handler: CommandHandler, asked: Asked, database: Database, s
     Raises:
         Busy: the database could not be had; this was no attempt.
         Exhausted: the attempts have run out, or there is no way to answer.
-        Exception: whatever the handler raised; nothing happened.
+        Exception: whatever the handler raised; nothing happened. A refusal of a retriable command is such an error.
     """
     contract = handler.command.__contract__
     try:
@@ -105,6 +115,8 @@ async def carry_out(handler: CommandHandler, asked: Asked, database: Database, s
                     answer = _known_answer(contract, decision)
                     seal(answer)
     except Refused as refusal:
+        if asked.is_retriable:
+            raise
         return await _refuse(contract, asked, database, seal, refusal)
     killpoints.reached("worker.committed")
     return answer

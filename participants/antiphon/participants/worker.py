@@ -27,6 +27,7 @@ from antiphon.contracts.errors import (
     TooLarge,
     Unavailable,
     Undecodable,
+    Unrecoverable,
     Unusable,
 )
 from antiphon.contracts.messages import Contract
@@ -217,7 +218,8 @@ class Worker:
         handler = self._participant.handler(address.direction, envelope.type)
         payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
         deliveries = delivery.deliveries - (self._uncounted[delivery.sequence] if self._uncounted else 0)
-        return Asked(address, payload, _retry(envelope.retry), delivery.sequence, deliveries), handler
+        retry, retriable = _retry(envelope.retry), envelope.retriable
+        return Asked(address, payload, retry, delivery.sequence, deliveries, retriable), handler
 
     async def _perform(self, held: Held, asked: Asked, handler: AnyHandler | None) -> None:
         def seal(answer: Answer) -> None:
@@ -237,7 +239,7 @@ class Worker:
         """Try again later, or say that the attempts have run out."""
         tries = asked.tries or asked.deliveries
         reason = str(error) if isinstance(error, (AntiphonError, Exhausted, NoHandler)) else _described(error)
-        if isinstance(error, Exhausted) or tries >= asked.retry.attempts:
+        if isinstance(error, (Exhausted, Unrecoverable)) or tries >= asked.retry.attempts:
             self._log("attempts_exhausted", held, reason=reason, tries=tries)
             if isinstance(error, NoHandler) and not await self._park(held, "unhandled", reason):
                 return
