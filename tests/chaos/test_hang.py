@@ -23,6 +23,7 @@ async def test_a_hung_participant_delays_only_sagas_that_need_it(tmp_path: Path)
     need_no_shipping = {order_id for order_id, each in orders.items() if each.customer_id in declined}
     assert 0 < len(need_no_shipping) < ORDERS
     outcomes: dict[str, Outcome] = {}
+    reasons: set[str] = set()
     with platform(tmp_path) as up:
         await up.set_up(ack_wait_seconds=1.0)
         with fleet(up, tmp_path) as running:
@@ -32,7 +33,9 @@ async def test_a_hung_participant_delays_only_sagas_that_need_it(tmp_path: Path)
 
                 async def run(placed: OrderPlaced) -> None:
                     handle = await antiphon.start(order, placed, id=placed.order_id)
-                    outcomes[placed.order_id] = (await handle.result(timeout=50)).outcome
+                    ended = await handle.result(timeout=50)
+                    outcomes[placed.order_id] = ended.outcome
+                    reasons.add(ended.reason)
 
                 runs = asyncio.gather(*(run(placed) for placed in orders.values()))
                 await until(lambda: need_no_shipping <= outcomes.keys(), what="sagas that need no shipping")
@@ -47,3 +50,4 @@ async def test_a_hung_participant_delays_only_sagas_that_need_it(tmp_path: Path)
         report = await reconcile(running.databases, ended)
     assert not report.discrepancies
     assert report.completed > 0
+    assert all(not reason or "was refused" in reason for reason in reasons), "the hang has cost an order"

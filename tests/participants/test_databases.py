@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from antiphon.contracts import Event, PlatformError, Refused, Unavailable
 from antiphon.participants import Transaction, open_database
 from antiphon.participants.databases import Busy
-from antiphon.participants.perform import Exhausted
+from antiphon.participants.inbox import Spent
+from antiphon.participants.perform import Exhausted, Suspect
 from antiphon.participants.sql import SqliteDatabase
 from tests.support.postgres import Postgres
 
@@ -389,7 +390,7 @@ async def test_a_worker_whose_connection_is_lost_commits_nothing(postgres_server
     one, other = await store.open(), await store.open()
     first = asyncio.create_task(Stock(on_reserve=gate).do(one))
     await gate.reached.wait()
-    second = asyncio.create_task(Stock(reservation_id="r-2").do(other, deliveries=2))
+    second = asyncio.create_task(Stock(reservation_id="r-2").do(other, deliveries=2, is_alone=True))
     await assert_waits(second)
     await end_other_transactions(postgres_server, store)
     await asyncio.wait_for(second, 5)
@@ -413,23 +414,56 @@ async def end_other_transactions(server: Postgres, store: Store) -> None:
 # --- attempts ---------------------------------------------------------------------------------------------------------
 
 
-async def test_deliveries_are_attempts_until_they_run_out(store: Store) -> None:
+async def test_failures_are_attempts_until_they_run_out(store: Store) -> None:
     stock, database = Stock(on_reserve=fail), await store.open()
     for deliveries in (1, 2, 3):
         with pytest.raises(Unavailable):
             await stock.do(database, deliveries=deliveries)
-    with pytest.raises(Exhausted, match="3 attempts"):
+    with pytest.raises(Exhausted, match="3 failed, and 0 took the worker with them"):
         await stock.do(database, deliveries=4)
     assert len(stock.calls) == 3
 
 
 async def test_what_was_handed_back_is_no_attempt(store: Store) -> None:
     stock, database = Stock(), await store.open()
-    await database.count_handed_back(11)
-    await (await store.open()).count_handed_back(11)
-    assert await stock.do(database, attempt=1, deliveries=5) == RESERVED
-    with pytest.raises(Exhausted):
-        await stock.do(database, attempt=2, saga="s2", deliveries=5)
+    assert await database.note(11, Spent(returned=1)) == Spent(returned=1)
+    assert await (await store.open()).note(11, Spent(returned=3)) == Spent(returned=4)
+    assert await stock.do(database, deliveries=5) == RESERVED
+
+
+async def test_a_lost_delivery_has_its_command_performed_alone_or_not_at_all(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    for deliveries in (2, 7):
+        with pytest.raises(Suspect):
+            await stock.do(database, deliveries=deliveries)
+    assert stock.calls == []
+    assert await stock.do(database, deliveries=8, is_alone=True) == RESERVED
+    assert await stock.do(database, deliveries=9) == RESERVED
+
+
+async def test_only_what_was_lost_alone_is_an_attempt(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    await database.note(11, Spent(alone=3))
+    with pytest.raises(Exhausted, match="0 failed, and 3 took the worker with them"):
+        await stock.do(database, deliveries=5, is_alone=True)
+    assert stock.calls == []
+
+
+async def test_what_fails_alone_is_an_attempt_and_suspected_no_longer(store: Store) -> None:
+    stock, database = Stock(on_reserve=fail), await store.open()
+    with pytest.raises(Unavailable):
+        await stock.do(database, deliveries=6, is_alone=True)
+    for deliveries in (7, 8):
+        with pytest.raises(Unavailable):
+            await stock.do(database, deliveries=deliveries)
+    with pytest.raises(Exhausted, match="3 failed"):
+        await stock.do(database, deliveries=9)
+
+
+async def test_several_workers_note_into_one_sum(store: Store) -> None:
+    databases = [await store.open() for _ in range(4)]
+    await asyncio.gather(*(each.note(11, Spent(1, 2, 3)) for each in databases))
+    assert await databases[0].note(11, Spent(alone=-12)) == Spent(4, 8, 0)
 
 
 async def test_an_answer_that_is_there_is_given_however_often_it_is_asked_for(store: Store) -> None:
@@ -462,7 +496,7 @@ async def test_a_locked_database_is_busy_and_no_handler_is_called(tmp_path: Path
     with pytest.raises(Busy, match="locked"):
         await stock.do(database)
     with pytest.raises(Busy):
-        await database.count_handed_back(1)
+        await database.note(1, Spent(returned=1))
     assert stock.calls == []
     other.execute("ROLLBACK")
     other.close()

@@ -33,6 +33,30 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """The event or the refusal; kept when the effect is undone."""
 
 
+class Spent(msgspec.Struct, frozen=True, gc=False):
+    """What became of a command's deliveries, as far as anybody came to say it. Also what is to be added to it."""
+
+    failed: int = 0
+    """The handler was called and raised."""
+    returned: int = 0
+    """Handed back without an attempt, or known to be harmless since."""
+    alone: int = 0
+    """The command was performed alone, and nothing was heard since: it took its worker with it."""
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts these were."""
+        return self.failed + self.alone
+
+    def lost(self, deliveries: int) -> int:
+        """How many deliveries before this one nothing is known of: perhaps the worker died, of whichever command."""
+        return max(0, deliveries - 1 - self.failed - self.returned - self.alone)
+
+    def plus(self, more: Spent) -> Spent:
+        """Both together."""
+        return Spent(self.failed + more.failed, self.returned + more.returned, self.alone + more.alone)
+
+
 # --- what to do -------------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from .inbox import (
     RunCompensation,
     RunHandler,
     SendAgain,
+    Spent,
     Superseded,
     on_do,
     on_settle,
@@ -54,10 +55,25 @@ class Exhausted(Exception):
     """The command will not be tried again; nothing of it is in the database."""
 
 
+class Suspect(Exception):
+    """An earlier delivery came to no end: perhaps it took its worker with it. Only alone may the handler be called."""
+
+
 class Asked:
     """A command or compensation as its delivery brought it, and how far it has come."""
 
-    __slots__ = ("address", "deliveries", "is_retriable", "payload", "retry", "sequence", "started", "tries")
+    __slots__ = (
+        "address",
+        "deliveries",
+        "is_alone",
+        "is_retriable",
+        "lost",
+        "payload",
+        "retry",
+        "sequence",
+        "started",
+        "tries",
+    )
 
     def __init__(
         self,
@@ -72,8 +88,12 @@ class Asked:
         self.sequence, self.deliveries = sequence, deliveries
         self.is_retriable = is_retriable
         """Whether its saga can only go forward, so that a refusal says no more than that it cannot be done now."""
+        self.is_alone = False
+        """Whether the database was told that it is performed alone."""
+        self.lost = 0
+        """How many earlier deliveries came to no end."""
         self.tries = 0
-        """How often the handler was called, this time included; 0 while it is not known."""
+        """How many attempts have begun, this one included; 0 while it is not known."""
         self.started: datetime | None = None
         """When the handler was called."""
 
@@ -97,6 +117,7 @@ async def carry_out(handler: CommandHandler, asked: Asked, database: Database, s
 
     Raises:
         Busy: the database could not be had; this was no attempt.
+        Suspect: the handler may be called only when it is performed alone.
         Exhausted: the attempts have run out, or there is no way to answer.
         Exception: whatever the handler raised; nothing happened. A refusal of a retriable command is such an error.
     """
@@ -195,12 +216,17 @@ async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Se
 
 
 async def _count_attempt(asked: Asked, inbox: Inbox) -> None:
-    """Count this delivery as an attempt before the handler is called: a handler that kills its process counts, too."""
-    asked.tries = asked.deliveries
+    """Find out before the handler is called which attempt this is, and whether it may be one."""
+    asked.tries = 1
     if asked.deliveries > 1:
-        asked.tries -= await inbox.handed_back(asked.sequence)
-        if asked.tries > asked.retry.attempts:
-            raise Exhausted(f"{asked.retry.attempts} attempts began and none of them came to an end")
+        spent = await inbox.spent(asked.sequence)
+        if asked.is_alone:
+            spent = spent.plus(Spent(alone=-1))  # this time
+        if spent.attempts >= asked.retry.attempts:
+            raise Exhausted(f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them")
+        asked.tries, asked.lost = spent.attempts + 1, spent.lost(asked.deliveries)
+        if asked.lost and not asked.is_alone:
+            raise Suspect
     asked.started = datetime.now(UTC)
 
 
