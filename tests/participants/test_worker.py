@@ -21,6 +21,7 @@ from antiphon.contracts.wire import Direction, event_subject
 from antiphon.link import Outcome, Rejected
 from antiphon.participants import Transaction, Worker
 from antiphon.participants import worker as worker_module
+from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.sql import SqliteDatabase
 from antiphon.participants.worker import ANSWER_BYTES_MAX
@@ -456,6 +457,35 @@ async def test_what_a_drain_hands_back_is_no_attempt(playing: Play) -> None:
     answer = await playing.answer("s1", "stock-reserved")
     assert answer.type == "stock.reserved.v1"
     assert len(database.effects) == 1
+
+
+async def test_what_a_drain_hands_back_is_not_suspected_of_having_killed_a_worker(playing: Play) -> None:
+    gate, database, sagas = Gate(), MemoryDatabase(), [f"s{number}" for number in range(4)]
+    worker = await playing.worker(Stock(on_reserve=gate), database)
+    for saga in sagas:
+        await playing.do(saga, retry=ONCE)
+    await until(lambda: worker.held == 4, what="four commands held")
+    await worker.drain(grace_seconds=0.0)
+    stock = Stock(on_reserve=Gate())
+    await playing.worker(stock, database)
+    await until(lambda: len(stock.calls) == 4, what="all four performed side by side")
+
+
+async def test_what_the_database_could_not_be_told_it_is_told_later(playing: Play, tmp_path: Path) -> None:
+    database = SqliteDatabase(f"sqlite+aiosqlite:///{tmp_path / 'stock.db'}", busy_timeout_seconds=0.01)
+    await database.open(tables)
+    stock = Stock()
+    worker = await playing.worker(stock, database)
+    other = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    sequence = await playing.do("s1", retry=ONCE)
+    await until(lambda: worker._unnoted, what="something the database could not be told")
+    other.execute("ROLLBACK")
+    other.close()
+    await playing.answer("s1", "stock-reserved")
+    assert worker._unnoted == {}
+    assert (await database.note(sequence, Spent())).returned > 0
+    await database.close()
 
 
 async def test_a_drain_in_the_middle_of_much_work_costs_no_attempt(playing: Play) -> None:
