@@ -25,9 +25,21 @@ def test_every_wait_lies_between_nothing_and_its_bound(attempt: int, chance: flo
     assert 0 <= retry.wait_seconds(attempt, chance) <= retry.bound_seconds(attempt)
 
 
+def test_jitter_is_the_share_of_a_wait_that_is_drawn_by_lot() -> None:
+    waits = {
+        jitter: [Retry(1, 8, 1, 8, jitter).wait_seconds(1, chance) for chance in (0, 0.5)] for jitter in (1, 0.5, 0)
+    }
+    assert waits == {1: [0, 4], 0.5: [4, 6], 0: [8, 8]}
+
+
+def test_full_jitter_travels_unsaid() -> None:
+    assert Retry().encode() == "5/0.2/2/30"
+    assert Retry(jitter=0.25).encode() == "5/0.2/2/30/0.25"
+
+
 @pytest.mark.parametrize(
     "fields",
-    [{"attempts": 0}, {"first_seconds": 0}, {"factor": 0.5}, {"first_seconds": 9, "cap_seconds": 8}],
+    [{"attempts": 0}, {"first_seconds": 0}, {"factor": 0.5}, {"first_seconds": 9, "cap_seconds": 8}, {"jitter": 1.5}],
     ids=repr,
 )
 def test_bounds_that_make_no_sense_are_the_authors(fields: dict[str, float]) -> None:
@@ -35,7 +47,9 @@ def test_bounds_that_make_no_sense_are_the_authors(fields: dict[str, float]) -> 
         Retry(**fields)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # numbers by name
 
 
-@pytest.mark.parametrize("retry", [Retry(), Retry(1, 0.05, 1.5, 900), Retry(7, 1, 1, 1)])
+@pytest.mark.parametrize(
+    "retry", [Retry(), Retry(1, 0.05, 1.5, 900), Retry(7, 1, 1, 1), Retry(jitter=0), Retry(jitter=0.3)]
+)
 def test_it_is_read_as_it_was_written(retry: Retry) -> None:
     assert parse_retry(retry.encode()) == retry
 
@@ -44,7 +58,9 @@ def test_without_a_retry_a_command_is_tried_once() -> None:
     assert parse_retry("").attempts == 1
 
 
-@pytest.mark.parametrize("text", ["5", "5/1/2", "a/1/2/3", "0/1/2/3", "5/1/2/3/4", "5/nan/2/3", "5/1/inf/3"])
+@pytest.mark.parametrize(
+    "text", ["5", "5/1/2", "a/1/2/3", "0/1/2/3", "5/1/2/3/4", "5/1/2/3/1/1", "5/1/2/3/", "5/nan/2/3", "5/1/inf/3"]
+)
 def test_another_form_is_a_wrong_shape(text: str) -> None:
     with pytest.raises(WrongShape, match="attempts/first/factor/cap"):
         parse_retry(text)

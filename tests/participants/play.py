@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from antiphon.contracts import Command, Compensation, SagaKey
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
+from antiphon.contracts.messages import Settle, settle_type
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA, participant_consumer_name
 from antiphon.contracts.wire import Direction, command_subject, events_filter
@@ -56,12 +57,24 @@ class Play:
         """Store its compensation."""
         return await self.send(saga, "undo", attempt, Release(), retry)
 
+    async def settle(self, saga: str, attempt: int = 1) -> int:
+        """Store the question what became of it."""
+        subject = subject_of(saga, "undo", attempt)
+        what = {"type": settle_type(Reserve.__contract__), "data": pack(Settle())}
+        return await self.link.store(subject, envelope_of(subject, Reserve(), QUICK, **what))
+
     async def send(
-        self, saga: str, direction: Direction, attempt: int, command: Command[Any] | Compensation[Any], retry: Retry
+        self,
+        saga: str,
+        direction: Direction,
+        attempt: int,
+        command: Command[Any] | Compensation[Any],
+        retry: Retry,
+        **changes: Any,
     ) -> int:
         """Store a command as a coordinator does."""
         subject = subject_of(saga, direction, attempt)
-        return await self.link.store(subject, envelope_of(subject, command, retry))
+        return await self.link.store(subject, envelope_of(subject, command, retry, **changes))
 
     async def answer(self, saga: str, event: str, attempt: int = 1, seconds: float = SECONDS) -> Envelope:
         """The answer of a saga's only step with this token, as soon as it is stored."""

@@ -13,12 +13,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from antiphon.contracts import Command, Compensation, Event, Retry, SagaKey, TooLarge
 from antiphon.contracts.envelope import unpack_raw
-from antiphon.contracts.messages import Refusal, Undone
+from antiphon.contracts.messages import Refusal, Settle, Settled, Undone, settle_type
 from antiphon.contracts.wire import CommandAddress, Direction
 from antiphon.participants import Database, Participant, Transaction, open_database
-from antiphon.participants.inbox import Answer
+from antiphon.participants.databases import Busy
+from antiphon.participants.inbox import Answer, Spent
 from antiphon.participants.memory import MemoryDatabase, MemoryTransaction
-from antiphon.participants.perform import Asked, carry_out, take_back
+from antiphon.participants.participant import AnyHandler
+from antiphon.participants.perform import Asked, Exhausted, Suspect, perform
 
 
 class Reserved(Event, name="stock.reserved", owner="stock"):
@@ -89,17 +91,47 @@ class Stock:
             await write(tx, "released")
             await self.on_release(tx)
 
-    async def do(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
+    async def do(
+        self,
+        database: Database,
+        attempt: int = 1,
+        *,
+        saga: str = "s1",
+        deliveries: int = 1,
+        is_retriable: bool = False,
+        is_alone: bool = False,
+    ) -> object:
         """Deliver the command; gives the answer's payload."""
-        asked = Asked(address("do", attempt, saga), Reserve(), Retry(attempts=3), 10 + attempt, deliveries)
+        where, retry = address("do", attempt, saga), Retry(attempts=3)
+        asked = Asked(where, Reserve(), retry, 10 + attempt, deliveries, is_retriable)
         handler = self.participant.handlers[Reserve.__contract__.type]
-        return read(await carry_out(handler, asked, database, seal))
+        return await deliver(handler, asked, database, is_alone)
 
     async def undo(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Deliver the compensation; gives the answer's payload."""
         asked = Asked(address("undo", attempt, saga), Release(), Retry(attempts=3), 20 + attempt, deliveries)
         handler = self.participant.compensations[Release.__contract__.type]
-        return read(await take_back(handler, asked, database, seal))
+        return await deliver(handler, asked, database)
+
+    async def settle(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
+        """Ask what became of the command; gives the reply, or None where it never happened."""
+        asked = Asked(address("undo", attempt, saga), Settle(), Retry(attempts=3), 30 + attempt, deliveries)
+        handler = self.participant.settlements[settle_type(Reserve.__contract__)]
+        return await deliver(handler, asked, database)
+
+
+async def deliver(handler: AnyHandler, asked: Asked, database: Database, is_alone: bool = False) -> object:
+    """Have a command performed, and note what became of it, as a worker does."""
+    if is_alone:
+        await database.note(asked.sequence, Spent(alone=1))
+        asked.is_alone = True
+    try:
+        return read(await perform(handler, asked, database, seal))
+    except (Busy, Suspect, Exhausted):
+        raise
+    except Exception:
+        await database.note(asked.sequence, Spent(1, asked.lost, -1 if is_alone else 0))
+        raise
 
 
 RESERVED = Reserved(reservation_id="r-1")
@@ -120,6 +152,9 @@ def read(answer: Answer) -> object:
         return unpack_raw(answer.data, Reserved)
     if kind == "done":
         return unpack_raw(answer.data, Undone)
+    if kind == "settled":
+        settled = unpack_raw(answer.data, Settled)
+        return read(Answer(settled.type, settled.reply)) if settled.happened else None
     return kind, unpack_raw(answer.data, Refusal).reason
 
 

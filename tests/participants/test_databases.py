@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from antiphon.contracts import Event, PlatformError, Refused, Unavailable
 from antiphon.participants import Transaction, open_database
 from antiphon.participants.databases import Busy
-from antiphon.participants.perform import Exhausted
+from antiphon.participants.inbox import Spent
+from antiphon.participants.perform import Exhausted, Suspect
 from antiphon.participants.sql import SqliteDatabase
 from tests.support.postgres import Postgres
 
@@ -109,6 +110,15 @@ async def test_a_later_attempt_after_a_refusal_looks_again(store: Store) -> None
     assert await store.effects() == ["reserved"]
 
 
+async def test_a_refusal_past_the_pivot_is_not_remembered(store: Store) -> None:
+    database = await store.open()
+    for deliveries in (1, 2):
+        with pytest.raises(Refused, match="out of stock"):
+            await Stock(on_reserve=refuse).do(database, deliveries=deliveries, is_retriable=True)
+    assert await Stock().do(database, deliveries=3, is_retriable=True) == RESERVED
+    assert await store.effects() == ["reserved"]
+
+
 async def test_an_answer_too_large_to_be_sent_leaves_no_effect(store: Store) -> None:
     stock, database = Stock(reservation_id="r" * 2000), await store.open()
     with pytest.raises(Exhausted, match="cannot be sent"):
@@ -173,7 +183,7 @@ async def test_a_compensation_that_overtakes_its_command_leaves_a_tombstone(stor
     stock, database = Stock(), await store.open()
     assert await stock.undo(database) == NOT_FOUND
     for attempt in (1, 2):
-        assert await stock.do(database, attempt) == ("superseded", "its compensation has been here")
+        assert await stock.do(database, attempt) == ("superseded", "it was undone or ruled out before")
     assert await stock.undo(database, deliveries=2) == NOT_FOUND
     assert stock.calls == []
     assert await store.effects() == []
@@ -184,7 +194,7 @@ async def test_what_was_undone_is_not_done_again(store: Store) -> None:
     await stock.do(database)
     await stock.undo(database)
     for attempt in (1, 2):
-        assert await stock.do(database, attempt, deliveries=2) == ("superseded", "its compensation has been here")
+        assert await stock.do(database, attempt, deliveries=2) == ("superseded", "it was undone or ruled out before")
     assert await store.effects() == ["reserved", "released"]
 
 
@@ -193,7 +203,7 @@ async def test_a_refused_command_has_nothing_to_undo_and_stays_undone(store: Sto
     await Stock(on_reserve=refuse).do(database)
     stock = Stock()
     assert await stock.undo(database) == NOT_FOUND
-    assert await stock.do(database, attempt=2) == ("superseded", "its compensation has been here")
+    assert await stock.do(database, attempt=2) == ("superseded", "it was undone or ruled out before")
     assert stock.calls == []
 
 
@@ -206,6 +216,96 @@ async def test_a_compensation_that_failed_finds_the_effect_again(store: Store) -
     assert await store.effects() == ["reserved"]
     assert await Stock().undo(database, attempt=2) == FOUND
     assert await store.effects() == ["reserved", "released"]
+
+
+# --- what became of a command -----------------------------------------------------------------------------------------
+
+
+async def test_what_happened_is_settled_with_what_was_answered_then(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    await stock.do(database)
+    stock.reservation_id = "another"
+    for attempt, each in ((1, database), (1, await store.open()), (2, database)):
+        assert await stock.settle(each, attempt) == RESERVED
+    assert await stock.do(database, deliveries=2) == RESERVED
+    assert stock.calls == ["reserve"]
+    assert await store.effects() == ["reserved"]
+
+
+async def test_what_never_happened_never_will_once_that_was_said(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    for attempt, each in ((1, database), (1, await store.open()), (2, database)):
+        assert await stock.settle(each, attempt) is None
+    for attempt in (1, 2):
+        assert await stock.do(database, attempt) == ("superseded", "it was undone or ruled out before")
+    assert await stock.settle(database, deliveries=2) is None
+    assert stock.calls == []
+    assert await store.effects() == []
+
+
+async def test_what_failed_is_settled_as_never_happened(store: Store) -> None:
+    database = await store.open()
+    with pytest.raises(Unavailable):
+        await Stock(on_reserve=fail).do(database)
+    assert await Stock().settle(database) is None
+    assert await Stock().do(database, deliveries=2) == ("superseded", "it was undone or ruled out before")
+
+
+async def test_what_was_refused_is_settled_as_never_happened_and_not_looked_at_again(store: Store) -> None:
+    database = await store.open()
+    await Stock(on_reserve=refuse).do(database)
+    assert await Stock().settle(database) is None
+    assert await Stock().do(database, attempt=2) == ("superseded", "it was undone or ruled out before")
+    assert await store.effects() == []
+
+
+async def test_what_was_undone_is_settled_as_never_happened(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    await stock.do(database)
+    await stock.undo(database)
+    assert await stock.settle(database) is None
+    assert await store.effects() == ["reserved", "released"]
+
+
+async def test_a_settlement_that_meets_its_command_in_a_transaction_waits_and_sees(store: Store) -> None:
+    gate = Gate()
+    stock, one, other = Stock(on_reserve=gate), await store.open(), await store.open()
+    doing = asyncio.create_task(stock.do(one))
+    await gate.reached.wait()
+    asking = asyncio.create_task(stock.settle(other))
+    await assert_waits(asking)
+    gate.opened.set()
+    assert await doing == RESERVED
+    assert await asking == RESERVED
+
+
+async def test_a_settlement_that_waited_for_a_failure_rules_the_command_out(store: Store) -> None:
+    gate = Gate()
+
+    async def fail_later(tx: Transaction) -> None:
+        await gate(tx)
+        raise Unavailable("the shelf is stuck")
+
+    stock, one, other = Stock(on_reserve=fail_later), await store.open(), await store.open()
+    doing = asyncio.create_task(stock.do(one))
+    await gate.reached.wait()
+    asking = asyncio.create_task(stock.settle(other))
+    await assert_waits(asking)
+    gate.opened.set()
+    assert await asking is None
+    with pytest.raises(Unavailable):
+        await doing
+    assert await Stock().do(one, deliveries=2) == ("superseded", "it was undone or ruled out before")
+    assert await store.effects() == []
+
+
+async def test_of_a_settlement_and_its_command_at_once_both_say_the_same(store: Store) -> None:
+    """Whoever claims the row first: either the effect is there and both say so, or neither ever will have one."""
+    for number in range(20):
+        stock, one, other = Stock(), await store.open(), await store.open()
+        saga = f"s{number}"
+        did, settled = await asyncio.gather(stock.do(one, saga=saga), stock.settle(other, saga=saga))
+        assert (did, settled) in [(RESERVED, RESERVED), (("superseded", "it was undone or ruled out before"), None)]
 
 
 # --- two at once ------------------------------------------------------------------------------------------------------
@@ -266,8 +366,8 @@ async def test_a_compensation_that_waited_for_a_refusal_finds_nothing(store: Sto
     await assert_waits(undoing)
     gate.opened.set()
     assert await undoing == NOT_FOUND
-    assert await doing in (("refused", "out of stock"), ("superseded", "its compensation has been here"))
-    assert (await Stock().do(one, attempt=2)) == ("superseded", "its compensation has been here")
+    assert await doing in (("refused", "out of stock"), ("superseded", "it was undone or ruled out before"))
+    assert (await Stock().do(one, attempt=2)) == ("superseded", "it was undone or ruled out before")
     assert await store.effects() == []
 
 
@@ -290,7 +390,7 @@ async def test_a_worker_whose_connection_is_lost_commits_nothing(postgres_server
     one, other = await store.open(), await store.open()
     first = asyncio.create_task(Stock(on_reserve=gate).do(one))
     await gate.reached.wait()
-    second = asyncio.create_task(Stock(reservation_id="r-2").do(other, deliveries=2))
+    second = asyncio.create_task(Stock(reservation_id="r-2").do(other, deliveries=2, is_alone=True))
     await assert_waits(second)
     await end_other_transactions(postgres_server, store)
     await asyncio.wait_for(second, 5)
@@ -314,23 +414,56 @@ async def end_other_transactions(server: Postgres, store: Store) -> None:
 # --- attempts ---------------------------------------------------------------------------------------------------------
 
 
-async def test_deliveries_are_attempts_until_they_run_out(store: Store) -> None:
+async def test_failures_are_attempts_until_they_run_out(store: Store) -> None:
     stock, database = Stock(on_reserve=fail), await store.open()
     for deliveries in (1, 2, 3):
         with pytest.raises(Unavailable):
             await stock.do(database, deliveries=deliveries)
-    with pytest.raises(Exhausted, match="3 attempts"):
+    with pytest.raises(Exhausted, match="3 failed, and 0 took the worker with them"):
         await stock.do(database, deliveries=4)
     assert len(stock.calls) == 3
 
 
 async def test_what_was_handed_back_is_no_attempt(store: Store) -> None:
     stock, database = Stock(), await store.open()
-    await database.count_handed_back(11)
-    await (await store.open()).count_handed_back(11)
-    assert await stock.do(database, attempt=1, deliveries=5) == RESERVED
-    with pytest.raises(Exhausted):
-        await stock.do(database, attempt=2, saga="s2", deliveries=5)
+    assert await database.note(11, Spent(returned=1)) == Spent(returned=1)
+    assert await (await store.open()).note(11, Spent(returned=3)) == Spent(returned=4)
+    assert await stock.do(database, deliveries=5) == RESERVED
+
+
+async def test_a_lost_delivery_has_its_command_performed_alone_or_not_at_all(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    for deliveries in (2, 7):
+        with pytest.raises(Suspect):
+            await stock.do(database, deliveries=deliveries)
+    assert stock.calls == []
+    assert await stock.do(database, deliveries=8, is_alone=True) == RESERVED
+    assert await stock.do(database, deliveries=9) == RESERVED
+
+
+async def test_only_what_was_lost_alone_is_an_attempt(store: Store) -> None:
+    stock, database = Stock(), await store.open()
+    await database.note(11, Spent(alone=3))
+    with pytest.raises(Exhausted, match="0 failed, and 3 took the worker with them"):
+        await stock.do(database, deliveries=5, is_alone=True)
+    assert stock.calls == []
+
+
+async def test_what_fails_alone_is_an_attempt_and_suspected_no_longer(store: Store) -> None:
+    stock, database = Stock(on_reserve=fail), await store.open()
+    with pytest.raises(Unavailable):
+        await stock.do(database, deliveries=6, is_alone=True)
+    for deliveries in (7, 8):
+        with pytest.raises(Unavailable):
+            await stock.do(database, deliveries=deliveries)
+    with pytest.raises(Exhausted, match="3 failed"):
+        await stock.do(database, deliveries=9)
+
+
+async def test_several_workers_note_into_one_sum(store: Store) -> None:
+    databases = [await store.open() for _ in range(4)]
+    await asyncio.gather(*(each.note(11, Spent(1, 2, 3)) for each in databases))
+    assert await databases[0].note(11, Spent(alone=-12)) == Spent(4, 8, 0)
 
 
 async def test_an_answer_that_is_there_is_given_however_often_it_is_asked_for(store: Store) -> None:
@@ -363,7 +496,7 @@ async def test_a_locked_database_is_busy_and_no_handler_is_called(tmp_path: Path
     with pytest.raises(Busy, match="locked"):
         await stock.do(database)
     with pytest.raises(Busy):
-        await database.count_handed_back(1)
+        await database.note(1, Spent(returned=1))
     assert stock.calls == []
     other.execute("ROLLBACK")
     other.close()

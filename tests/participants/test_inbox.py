@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from antiphon.contracts.wire import Direction
 from antiphon.participants.inbox import (
     AlreadyUndone,
     Answer,
     Decision,
     NothingToUndo,
+    Question,
     Row,
     RunCompensation,
     RunHandler,
@@ -29,9 +30,9 @@ ROWS: dict[str, Row | None] = {
     "undone": Row("undone", 2, YES),
     "void": Row("void", 0),
 }
-LATE, AGO = Superseded("its compensation has been here"), Superseded("attempt 2 has been answered")
+LATE, AGO = Superseded("it was undone or ruled out before"), Superseded("attempt 2 has been answered")
 
-TABLE: dict[tuple[str, Direction], dict[str, Decision]] = {
+TABLE: dict[tuple[str, Question], dict[str, Decision]] = {
     ("none", "do"): {"earlier": RunHandler(), "same": RunHandler(), "later": RunHandler()},
     ("done", "do"): {"earlier": AGO, "same": SendAgain(YES), "later": SendAgain(YES)},
     ("refused", "do"): {"earlier": AGO, "same": SendAgain(NO), "later": RunHandler()},
@@ -42,20 +43,26 @@ TABLE: dict[tuple[str, Direction], dict[str, Decision]] = {
     ("refused", "undo"): dict.fromkeys(("earlier", "same", "later"), NothingToUndo(attempt=2)),
     ("undone", "undo"): dict.fromkeys(("earlier", "same", "later"), AlreadyUndone(found=True)),
     ("void", "undo"): dict.fromkeys(("earlier", "same", "later"), AlreadyUndone(found=False)),
+    ("none", "settle"): dict.fromkeys(("earlier", "same", "later"), NothingToUndo(attempt=0)),
+    ("done", "settle"): dict.fromkeys(("earlier", "same", "later"), SendAgain(YES)),
+    ("refused", "settle"): dict.fromkeys(("earlier", "same", "later"), NothingToUndo(attempt=2)),
+    ("undone", "settle"): dict.fromkeys(("earlier", "same", "later"), AlreadyUndone(found=True)),
+    ("void", "settle"): dict.fromkeys(("earlier", "same", "later"), AlreadyUndone(found=False)),
 }
+QUESTIONS: tuple[Question, ...] = get_args(Question)
 ATTEMPTS = {"earlier": 1, "same": 2, "later": 3}
 README = Path(__file__).parents[2] / "participants" / "README.md"
 
 
-@pytest.mark.parametrize(("row", "direction", "when"), [*product(ROWS, ("do", "undo"), ATTEMPTS)])
-def test_every_row_and_every_command_has_its_decision(row: str, direction: Direction, when: str) -> None:
-    assert decide(ROWS[row], direction, ATTEMPTS[when]) == TABLE[row, direction][when]
+@pytest.mark.parametrize(("row", "question", "when"), [*product(ROWS, QUESTIONS, ATTEMPTS)])
+def test_every_row_and_every_question_has_its_decision(row: str, question: Question, when: str) -> None:
+    assert decide(ROWS[row], question, ATTEMPTS[when]) == TABLE[row, question][when]
 
 
-@pytest.mark.parametrize("direction", ["do", "undo"])
-def test_a_row_without_the_answer_it_must_hold_is_no_row(direction: Direction) -> None:
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_row_without_the_answer_it_must_hold_is_no_row(question: Question) -> None:
     with pytest.raises(ValueError, match="must hold its answer"):
-        decide(Row("done", 1), direction, 1)
+        decide(Row("done", 1), question, 1)
 
 
 def test_the_readme_shows_the_same_table() -> None:
@@ -66,11 +73,24 @@ def test_the_readme_shows_the_same_table() -> None:
 
 def readme_table() -> list[str]:
     """The table as the README has it."""
-    lines = ["| the row is | earlier `do` | same `do` | later `do` | `undo`, any attempt |", "|---|---|---|---|---|"]
+    lines = [
+        "| the row is | earlier `do` | same `do` | later `do` | `undo`, any attempt | settle, any attempt |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in ROWS:
-        cells = [*TABLE[row, "do"].values(), TABLE[row, "undo"]["same"]]
-        lines.append(f"| {row} | {' | '.join(words(cell) for cell in cells)} |")
+        cells = [words(cell) for cell in (*TABLE[row, "do"].values(), TABLE[row, "undo"]["same"])]
+        lines.append(f"| {row} | {' | '.join(cells)} | {settled(TABLE[row, 'settle']['same'])} |")
     return lines
+
+
+def settled(decision: Decision) -> str:
+    match decision:
+        case SendAgain():
+            return "happened, as stored"
+        case NothingToUndo():
+            return "never happened; becomes void"
+        case _:
+            return "never happened"
 
 
 def words(decision: Decision) -> str:

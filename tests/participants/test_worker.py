@@ -11,18 +11,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.contracts import Command, Event, Refused, SagaKey, Unavailable
-from antiphon.contracts.envelope import Envelope, unpack_raw
+from antiphon.contracts import Command, Event, Refused, SagaKey, Unavailable, Unrecoverable
+from antiphon.contracts.envelope import Envelope, encode, unpack_raw
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.messages import Refusal, Undone
+from antiphon.contracts.messages import Refusal, Settled, Undone
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import event_subject
+from antiphon.contracts.wire import Direction, event_subject
 from antiphon.link import Outcome, Rejected
 from antiphon.participants import Transaction, Worker
 from antiphon.participants import worker as worker_module
+from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.sql import SqliteDatabase
+from antiphon.participants.worker import ANSWER_BYTES_MAX
 from tests.support.server import FORMS, Form, until
 
 from .play import QUICK, TRACEPARENT, Play, envelope_of, play, subject_of
@@ -82,7 +84,7 @@ async def test_a_refusal_an_end_of_attempts_and_a_compensation_have_answers_of_t
     assert (nothing.type, unpack_raw(nothing.data, Undone)) == ("stock.release.done.v1", Undone(found=False))
     await playing.do("early")
     late = await playing.answer("early", "stock-reserve-superseded")
-    assert (late.type, reason(late)) == ("stock.reserve.superseded.v1", "its compensation has been here")
+    assert (late.type, reason(late)) == ("stock.reserve.superseded.v1", "it was undone or ruled out before")
     await playing.is_settled()
     await playing.is_settled("undo")
 
@@ -99,6 +101,44 @@ async def test_a_compensation_is_answered_for_each_of_its_attempts_and_acts_once
     assert stock.calls == ["reserve", "release"]
 
 
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_became_of_a_command_can_be_asked(form: Form, tmp_path: Path) -> None:
+    async with play(tmp_path, form) as playing:
+        stock = Stock()
+        await playing.worker(stock)
+        await playing.do("there")
+        await playing.answer("there", "stock-reserved")
+        for attempt in (1, 2):
+            sequence = await playing.settle("there", attempt)
+            answer = await playing.answer("there", "stock-reserve-settled", attempt)
+            assert (answer.type, answer.command, answer.started) == ("stock.reserve.settled.v1", str(sequence), None)
+            settled = unpack_raw(answer.data, Settled)
+            assert (settled.happened, settled.type) == (True, "stock.reserved.v1")
+            assert unpack_raw(settled.reply, Reserved) == Reserved(reservation_id="r-1")
+        await playing.settle("absent")
+        assert bytes((await playing.answer("absent", "stock-reserve-settled")).data) == b'{"happened":false}'
+        await playing.do("absent")
+        await playing.answer("absent", "stock-reserve-superseded")
+        await playing.is_settled()
+        await playing.is_settled("undo")
+        assert stock.calls == ["reserve"]
+
+
+async def test_the_largest_answer_can_still_be_settled(playing: Play) -> None:
+    stock = Stock()
+    await playing.worker(stock)
+    await playing.do("small")
+    around = len(encode(await playing.answer("small", "stock-reserved"))) + 16
+    stock.reservation_id = "r" * (ANSWER_BYTES_MAX - around)
+    await playing.do("large")
+    await playing.answer("large", "stock-reserved")
+    await playing.settle("large")
+    answer = await playing.answer("large", "stock-reserve-settled")
+    assert len(encode(answer)) > ANSWER_BYTES_MAX
+    reply = unpack_raw(unpack_raw(answer.data, Settled).reply, Reserved)
+    assert reply.reservation_id == stock.reservation_id
+
+
 async def test_the_handler_is_called_as_often_as_the_command_allows(playing: Play) -> None:
     stock = Stock(on_reserve=fail, on_release=refuse)
     await playing.worker(stock)
@@ -111,6 +151,39 @@ async def test_the_handler_is_called_as_often_as_the_command_allows(playing: Pla
     await playing.undo("s2")
     assert reason(await playing.answer("s2", "stock-release-exhausted")) == "out of stock"
     assert stock.calls.count("release") == 3
+
+
+async def test_past_the_pivot_a_refusal_is_an_attempt_like_any_other(playing: Play) -> None:
+    stock = Stock(on_reserve=refuse)
+    await playing.worker(stock)
+    await playing.send("s1", "do", 1, Reserve(), QUICK, retriable=True)
+    assert reason(await playing.answer("s1", "stock-reserve-exhausted")) == "out of stock"
+    assert stock.calls == ["reserve"] * 3
+    stock.on_reserve = Stock().on_reserve
+    await playing.send("s1", "do", 2, Reserve(), QUICK, retriable=True)
+    await playing.answer("s1", "stock-reserved", attempt=2)
+    await playing.is_settled()
+
+
+@pytest.mark.parametrize("direction", ["do", "undo"])
+async def test_what_cannot_be_mended_is_exhausted_at_once(playing: Play, direction: Direction) -> None:
+    async def give_up(tx: Transaction) -> None:
+        raise Unrecoverable("the shelf is gone")
+
+    stock = Stock(on_release=give_up)
+    await playing.worker(stock)
+    if direction == "undo":
+        await playing.do("s1")
+        await playing.answer("s1", "stock-reserved")
+        await playing.undo("s1")
+        answer = await playing.answer("s1", "stock-release-exhausted")
+    else:
+        stock.on_reserve = give_up
+        await playing.do("s1")
+        answer = await playing.answer("s1", "stock-reserve-exhausted")
+    assert reason(answer) == "the shelf is gone"
+    assert stock.calls.count("reserve" if direction == "do" else "release") == 1
+    await playing.is_settled(direction)
 
 
 async def test_an_unexpected_error_is_an_attempt_and_told(playing: Play) -> None:
@@ -384,6 +457,35 @@ async def test_what_a_drain_hands_back_is_no_attempt(playing: Play) -> None:
     answer = await playing.answer("s1", "stock-reserved")
     assert answer.type == "stock.reserved.v1"
     assert len(database.effects) == 1
+
+
+async def test_what_a_drain_hands_back_is_not_suspected_of_having_killed_a_worker(playing: Play) -> None:
+    gate, database, sagas = Gate(), MemoryDatabase(), [f"s{number}" for number in range(4)]
+    worker = await playing.worker(Stock(on_reserve=gate), database)
+    for saga in sagas:
+        await playing.do(saga, retry=ONCE)
+    await until(lambda: worker.held == 4, what="four commands held")
+    await worker.drain(grace_seconds=0.0)
+    stock = Stock(on_reserve=Gate())
+    await playing.worker(stock, database)
+    await until(lambda: len(stock.calls) == 4, what="all four performed side by side")
+
+
+async def test_what_the_database_could_not_be_told_it_is_told_later(playing: Play, tmp_path: Path) -> None:
+    database = SqliteDatabase(f"sqlite+aiosqlite:///{tmp_path / 'stock.db'}", busy_timeout_seconds=0.01)
+    await database.open(tables)
+    stock = Stock()
+    worker = await playing.worker(stock, database)
+    other = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    sequence = await playing.do("s1", retry=ONCE)
+    await until(lambda: worker._unnoted, what="something the database could not be told")
+    other.execute("ROLLBACK")
+    other.close()
+    await playing.answer("s1", "stock-reserved")
+    assert worker._unnoted == {}
+    assert (await database.note(sequence, Spent())).returned > 0
+    await database.close()
 
 
 async def test_a_drain_in_the_middle_of_much_work_costs_no_attempt(playing: Play) -> None:

@@ -32,18 +32,21 @@ from antiphon.order.saga import order
 from antiphon.order.shipping import shipping
 from antiphon.participants.serve import serve as serve_participant
 
-from .parallel import order as parallel_order
+from .orders import hurried, parallel
 from .server import Platform
 
 PARTICIPANTS: Final = {each.name: each for each in (inventory, billing, shipping)}
-SAGAS: Final = {"order": order, "parallel": parallel_order}
+SAGAS: Final = {"order": order, "parallel": parallel, "hurried": hurried}
 ROOT: Final = Path(__file__).parents[2]
 IDLE_SECONDS: Final = 2.0
 
 
 @dataclass
 class Child:
-    """One process, started again whenever it dies, as an orchestrator would. Only its first life has the kill point."""
+    """One process, started again whenever it dies, as an orchestrator would. Only its first life has the kill point.
+
+    `arguments` begin with the module that runs in it.
+    """
 
     role: str
     arguments: list[str]
@@ -59,7 +62,7 @@ class Child:
         environment.pop(VARIABLE, None)
         if self.kill_at and not self.exits:
             environment[VARIABLE] = self.kill_at
-        command = [sys.executable, "-m", "tests.support.processes", *self.arguments]
+        command = [sys.executable, "-m", *self.arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
@@ -68,10 +71,56 @@ class Child:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        if self.process is not None:
+            self.process.send_signal(number)
+
+    def terminate(self) -> None:
+        """SIGTERM; to one that was stopped, too."""
+        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
+
+    def wait(self) -> None:
+        """Until it has ended, or is made to."""
+        if self.process is not None:
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
     @property
     def was_killed(self) -> bool:
         """Whether it ever died of SIGKILL."""
         return -signal.SIGKILL in self.exits
+
+
+@contextmanager
+def supervised(children: Mapping[str, Child]) -> Iterator[None]:
+    """Run processes for the length of a block, and start what dies again."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(0.05):
+            for child in children.values():
+                if child.process is not None and (code := child.process.poll()) is not None:
+                    child.exits.append(code)
+                    child.launch()
+
+    for child in children.values():
+        child.launch()
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        for child in children.values():
+            child.terminate()
+        for child in children.values():
+            child.wait()
 
 
 class Fleet:
@@ -83,39 +132,10 @@ class Fleet:
         for role in ("coordinator-1", "coordinator-2", *PARTICIPANTS):
             participant = role in PARTICIPANTS
             arguments = ["participant", role, self.databases[role]] if participant else ["coordinator", saga]
+            arguments.insert(0, "tests.support.processes")
             user = role if participant else "coordinator"
             child = Child(role, arguments, up.environment(user), folder / f"{role}.log", kill_at.get(role, ""))
             self.children[role] = child
-        self._stopped = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, daemon=True)
-
-    def start(self) -> None:
-        """Start all, and keep starting what dies."""
-        for child in self.children.values():
-            child.launch()
-        self._keeper.start()
-
-    def stop(self) -> None:
-        """End all."""
-        self._stopped.set()
-        self._keeper.join()
-        for child in self.children.values():
-            if child.process is not None:
-                child.process.terminate()
-        for child in self.children.values():
-            if child.process is not None:
-                try:
-                    child.process.wait(15)
-                except subprocess.TimeoutExpired:
-                    child.process.kill()
-                    child.process.wait()
-
-    def _keep(self) -> None:
-        while not self._stopped.wait(0.05):
-            for child in self.children.values():
-                if child.process is not None and (code := child.process.poll()) is not None:
-                    child.exits.append(code)
-                    child.launch()
 
     def is_writing(self) -> bool:
         """Whether the participants have opened their databases."""
@@ -132,11 +152,8 @@ class Fleet:
 def fleet(up: Platform, folder: Path, kill_at: Mapping[str, str] | None = None, saga: str = "order") -> Iterator[Fleet]:
     """Run the order system for the length of a block. `kill_at` names a kill point by role."""
     running = Fleet(up, folder, kill_at or {}, saga)
-    running.start()
-    try:
+    with supervised(running.children):
         yield running
-    finally:
-        running.stop()
 
 
 async def run_orders(up: Platform, running: Fleet, orders: list[OrderPlaced], seconds: float = 50.0) -> Report:
@@ -161,8 +178,9 @@ def main(arguments: list[str]) -> None:
     while True:
         try:
             match arguments:
-                case ["coordinator", saga]:
-                    uvloop.run(serve_coordinator(servers, [SAGAS[saga]], idle_seconds=IDLE_SECONDS))
+                case ["coordinator", saga, *idle]:
+                    idle_seconds = float(idle[0]) if idle else IDLE_SECONDS
+                    uvloop.run(serve_coordinator(servers, [SAGAS[saga]], idle_seconds=idle_seconds))
                 case ["participant", name, database]:
                     uvloop.run(serve_participant(PARTICIPANTS[name], servers, database))
                 case _:

@@ -18,6 +18,7 @@ from .errors import (
     Undecodable,
     UnknownSaga,
     UnknownType,
+    Unrecoverable,
     WrongShape,
 )
 from .messages import Command, Compensation, Contract, Event
@@ -48,5 +49,6 @@ __all__ = [
     "Undecodable",
     "UnknownSaga",
     "UnknownType",
+    "Unrecoverable",
     "WrongShape",
 ]

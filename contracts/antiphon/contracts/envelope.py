@@ -45,7 +45,7 @@ class Envelope(
     definition: str = ""
     """On a journal's first entry: `<name>.v<version>.<shape hash>` of the definition the saga began with."""
     retry: str = ""
-    """On a command: how often the participant may try, as `attempts/first/factor/cap`."""
+    """On a command: how often the participant may try, as `Retry.encode` writes it."""
     retriable: bool = False
     """On a command: whether its step comes after the point of no return, where a refusal counts as unavailable."""
     command: str = ""

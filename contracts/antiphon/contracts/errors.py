@@ -49,6 +49,22 @@ class Unavailable(AntiphonError):
         self.retry_after = retry_after
 
 
+class Unrecoverable(AntiphonError):
+    """A handler failed in a way that no further attempt of this command will mend; what it did is rolled back.
+
+    It is no refusal: what the handler did outside its database may have happened. So the outcome of the step is unknown
+    at once, without the attempts that are left. A compensation, and a step past the pivot, are sent again by the
+    coordinator, farther and farther apart, and soon wait for a person.
+
+    Args:
+        reason: one sentence for the operator.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Conflict(AntiphonError):
     """Somebody else wrote to this journal first. Nobody must act: read the journal again and decide again."""
 

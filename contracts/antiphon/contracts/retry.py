@@ -10,29 +10,31 @@ from .errors import DefinitionError, WrongShape
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Capped exponential backoff with full jitter.
+    """Capped exponential backoff with jitter.
 
     Full jitter (a uniform draw from zero up to the capped step) spreads retries of many sagas best; see "Exponential
-    Backoff And Jitter", AWS Architecture Blog, 2015.
+    Backoff And Jitter", AWS Architecture Blog, 2015. Less of it keeps a distance that the other side asks for.
 
     Args:
         attempts: how often a handler is called for one command before its answer is `exhausted`.
         first_seconds: the upper bound of the first wait.
         factor: by how much each further bound grows.
         cap_seconds: the largest bound.
+        jitter: the share of each wait that is drawn by lot: 1 for all of it, 0 to wait up to the bound every time.
     """
 
     attempts: int = 5
     first_seconds: float = 0.2
     factor: float = 2.0
     cap_seconds: float = 30.0
+    jitter: float = 1.0
 
     def __post_init__(self) -> None:
         is_sound = self.attempts >= 1 and 0 < self.first_seconds <= self.cap_seconds < inf and 1 <= self.factor < inf
-        if not is_sound:  # asked this way round, because no comparison holds for nan
+        if not (is_sound and 0 <= self.jitter <= 1):  # asked this way round, because no comparison holds for nan
             raise DefinitionError(
                 f"{self}: attempts count from 1, first_seconds is above 0, factor at least 1, cap_seconds at least "
-                "first_seconds."
+                "first_seconds, jitter from 0 to 1."
             )
 
     def bound_seconds(self, attempt: int) -> float:
@@ -44,11 +46,15 @@ class Retry(msgspec.Struct, frozen=True):
 
     def wait_seconds(self, attempt: int, chance: float) -> float:
         """The wait after the given attempt; `chance` is in [0, 1) and comes from the caller."""
-        return self.bound_seconds(attempt) * chance
+        return self.bound_seconds(attempt) * (1 - self.jitter + self.jitter * chance)
 
     def encode(self) -> str:
-        """As it travels in a command: `5/0.2/2/30` for attempts, first, factor and cap in seconds."""
-        return f"{self.attempts}/{self.first_seconds:g}/{self.factor:g}/{self.cap_seconds:g}"
+        """As it travels in a command: `5/0.2/2/30` for attempts, first, factor and cap in seconds.
+
+        Jitter follows only where it is not full, so that participants which do not know of it read all others.
+        """
+        jitter = "" if self.jitter == 1 else f"/{self.jitter:g}"
+        return f"{self.attempts}/{self.first_seconds:g}/{self.factor:g}/{self.cap_seconds:g}{jitter}"
 
 
 def parse_retry(text: str) -> Retry:
@@ -60,7 +66,7 @@ def parse_retry(text: str) -> Retry:
     if not text:
         return Retry(attempts=1)
     try:
-        attempts, first, factor, cap = text.split("/")
-        return Retry(int(attempts), float(first), float(factor), float(cap))
-    except (ValueError, DefinitionError):
-        raise WrongShape(f"retry {text[:40]!r} is not attempts/first/factor/cap") from None
+        attempts, first, factor, cap, *jitter = text.split("/")
+        return Retry(int(attempts), float(first), float(factor), float(cap), *(float(share) for share in jitter))
+    except (ValueError, TypeError, DefinitionError):
+        raise WrongShape(f"retry {text[:40]!r} is not attempts/first/factor/cap or …/cap/jitter") from None

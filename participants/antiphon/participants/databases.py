@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.wire import CommandAddress
 
-from .inbox import Row
+from .inbox import Row, Spent
 from .transaction import Transaction
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Inbox(Protocol):
         """Write the row."""
         ...
 
-    async def handed_back(self, sequence: int) -> int:
-        """How many deliveries of a command were handed back without an attempt."""
+    async def spent(self, sequence: int) -> Spent:
+        """What became of the deliveries of the command with this stream sequence."""
         ...
 
 
@@ -59,8 +59,12 @@ class Database(Protocol):
         """
         ...
 
-    async def count_handed_back(self, sequence: int) -> None:
-        """Note that a delivery of the command with this stream sequence was no attempt."""
+    async def note(self, sequence: int, more: Spent) -> Spent:
+        """Add to what became of a command's deliveries; gives all of it. Durable on return.
+
+        Raises:
+            Busy: the database could not be had.
+        """
         ...
 
     async def close(self) -> None:

@@ -11,11 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from antiphon.contracts.wire import Direction
-
 RowState = Literal["done", "refused", "undone", "void"]
 """done: the effect is there. refused: a business no, nothing happened. undone: the effect was there and was taken back.
-void: the compensation came first or found nothing; the command will never be carried out."""
+void: nothing happened and nothing ever will, because a compensation or a settlement found no effect."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -33,6 +31,30 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """The attempt of the command that `answer` was given to; 0 where the compensation came first."""
     answer: Answer | None = None
     """The event or the refusal; kept when the effect is undone."""
+
+
+class Spent(msgspec.Struct, frozen=True, gc=False):
+    """What became of a command's deliveries, as far as anybody came to say it. Also what is to be added to it."""
+
+    failed: int = 0
+    """The handler was called and raised."""
+    returned: int = 0
+    """Handed back without an attempt, or known to be harmless since."""
+    alone: int = 0
+    """The command was performed alone, and nothing was heard since: it took its worker with it."""
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts these were."""
+        return self.failed + self.alone
+
+    def lost(self, deliveries: int) -> int:
+        """How many deliveries before this one nothing is known of: perhaps the worker died, of whichever command."""
+        return max(0, deliveries - 1 - self.failed - self.returned - self.alone)
+
+    def plus(self, more: Spent) -> Spent:
+        """Both together."""
+        return Spent(self.failed + more.failed, self.returned + more.returned, self.alone + more.alone)
 
 
 # --- what to do -------------------------------------------------------------------------------------------------------
@@ -55,13 +77,13 @@ class SendAgain(msgspec.Struct, frozen=True, gc=False):
 
 
 class NothingToUndo(msgspec.Struct, frozen=True, gc=False):
-    """There is no effect, and there must never be one: the row becomes void."""
+    """There is no effect, and there never will be one: the row becomes void."""
 
     attempt: int
 
 
 class AlreadyUndone(msgspec.Struct, frozen=True, gc=False):
-    """Nothing to do but to answer the compensation as before."""
+    """There is no effect any more, or never was, and the row says so already."""
 
     found: bool
 
@@ -74,18 +96,28 @@ class Superseded(msgspec.Struct, frozen=True, gc=False):
 
 OnDo = RunHandler | SendAgain | Superseded
 OnUndo = RunCompensation | NothingToUndo | AlreadyUndone
-Decision = OnDo | OnUndo
+OnSettle = SendAgain | NothingToUndo | AlreadyUndone
+Decision = OnDo | OnUndo | OnSettle
+
+Question = Literal["do", "undo", "settle"]
+"""What is asked: to do, to undo, or what became of a command that cannot be undone."""
 
 
-def decide(row: Row | None, direction: Direction, attempt: int) -> Decision:
+def decide(row: Row | None, question: Question, attempt: int) -> Decision:
     """What to do with a command whose row is claimed.
 
     Args:
         row: what the inbox held before, None if nothing.
-        direction: whether the command asks to do or to undo.
+        question: what the command asks for.
         attempt: the number of the command, counted from 1 for each direction.
     """
-    return on_do(row, attempt) if direction == "do" else on_undo(row)
+    match question:
+        case "do":
+            return on_do(row, attempt)
+        case "undo":
+            return on_undo(row)
+        case "settle":
+            return on_settle(row)
 
 
 def on_do(row: Row | None, attempt: int) -> OnDo:
@@ -94,7 +126,7 @@ def on_do(row: Row | None, attempt: int) -> OnDo:
         case None:
             return RunHandler()
         case Row(state="undone" | "void"):
-            return Superseded("its compensation has been here")
+            return Superseded("it was undone or ruled out before")
         case Row(attempt=seen) if attempt < seen:
             return Superseded(f"attempt {seen} has been answered")
         # A later attempt is a new question: who asks again after a no wants another look.
@@ -121,3 +153,12 @@ def on_undo(row: Row | None) -> OnUndo:
             return AlreadyUndone(found=False)
         case Row():
             raise ValueError(f"a row that is {row.state} must hold its answer")
+
+
+def on_settle(row: Row | None) -> OnSettle:
+    """What to say about a command: as to a compensation, but an effect stays, and its answer is given again."""
+    match on_undo(row):
+        case RunCompensation(answer):
+            return SendAgain(answer)
+        case no_effect:
+            return no_effect

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from antiphon.contracts.wire import CommandAddress
 
-from .inbox import Row
+from .inbox import Row, Spent
 from .transaction import Transaction
 
 if TYPE_CHECKING:
@@ -65,9 +64,9 @@ class MemoryInbox:
         """Keep the row for the commit."""
         self._row = row
 
-    async def handed_back(self, sequence: int) -> int:
-        """How many deliveries were no attempts."""
-        return self._database.handed_back[sequence]
+    async def spent(self, sequence: int) -> Spent:
+        """What became of the deliveries of a command."""
+        return self._database.spent.get(sequence, Spent())
 
     async def __aenter__(self) -> MemoryInbox:
         return self
@@ -89,7 +88,7 @@ class MemoryDatabase:
     def __init__(self) -> None:
         self.rows: dict[Key, Row] = {}
         self.claims: dict[Key, asyncio.Event | None] = {}
-        self.handed_back: Counter[int] = Counter()
+        self.spent: dict[int, Spent] = {}
         self.effects: list[object] = []
         """What handlers added to `MemoryTransaction.effects`, in the order of commits."""
 
@@ -100,9 +99,10 @@ class MemoryDatabase:
         """A transaction for one command."""
         return MemoryInbox(self, address)
 
-    async def count_handed_back(self, sequence: int) -> None:
-        """Note that a delivery was no attempt."""
-        self.handed_back[sequence] += 1
+    async def note(self, sequence: int, more: Spent) -> Spent:
+        """Add to what became of a command's deliveries."""
+        found = self.spent[sequence] = self.spent.get(sequence, Spent()).plus(more)
+        return found
 
     async def close(self) -> None:
         """Nothing to close."""

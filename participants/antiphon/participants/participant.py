@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ForwardRef, Generic, TypeGuard, TypeVar, get_type_hints
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
-from antiphon.contracts.messages import Command, Compensation, Event, Message
-from antiphon.contracts.wire import RESERVED, check_token
+from antiphon.contracts.messages import Command, Compensation, Event, Message, Settle, settle_type
+from antiphon.contracts.wire import RESERVED, Direction, check_token
 
 from .transaction import Transaction
 
@@ -54,6 +54,21 @@ class CompensationHandler:
         return self.compensation
 
 
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The question what became of a command. Every handled command has one, and the inbox answers it."""
+
+    command: type[Command[Any]]
+
+    @property
+    def shape(self) -> type[Settle]:
+        """What travels with the question."""
+        return Settle
+
+
+AnyHandler = CommandHandler | CompensationHandler | Settlement
+
+
 class Participant:
     """One service's part in sagas.
 
@@ -77,6 +92,8 @@ class Participant:
         """By the type of the command."""
         self.compensations: dict[str, CompensationHandler] = {}
         """By the type of the compensation."""
+        self.settlements: dict[str, Settlement] = {}
+        """By the type of the question."""
 
     def handles(self, command: type[C], *, concurrency: int | None = None) -> Handles[C]:
         """Decorate the function that carries out a command of this participant.
@@ -92,6 +109,12 @@ class Participant:
         if concurrency is not None and concurrency < 1:
             raise DefinitionError(f"{command.__name__}: concurrency={concurrency}, and it counts from 1.")
         return Handles(self, command, concurrency)
+
+    def handler(self, direction: Direction, message_type: str) -> AnyHandler | None:
+        """What answers a command of this type, if anything does."""
+        if direction == "do":
+            return self.handlers.get(message_type)
+        return self.compensations.get(message_type) or self.settlements.get(message_type)
 
     def compensates(self, command: type[C]) -> Compensates[C]:
         """Decorate the function that takes back the effect of a command of this participant.
@@ -132,6 +155,7 @@ class Handles(Generic[C_co]):
                 f"{command.__name__} is handled by {_named(other)} and by {_named(function)}. Keep one of them."
             )
         handlers[command.__contract__.type] = CommandHandler(command, command.__reply__, function, self._concurrency)
+        self._participant.settlements[settle_type(command.__contract__)] = Settlement(command)
         return function
 
 
@@ -152,6 +176,11 @@ class Compensates(Generic[C_co]):
             raise DefinitionError(
                 f"{_named(function)} compensates {command.__name__}, which is answered with "
                 f"{command.__reply__.__name__}, but its second parameter is {_text(found)}. Make both the same."
+            )
+        if compensation.__contract__.name == f"{command.__contract__.name}.settle":
+            raise DefinitionError(
+                f"{compensation.__name__} is called {compensation.__contract__.name!r}, as is the question what became "
+                f"of {command.__name__}. Give the compensation another name."
             )
         if compensation.__contract__.type in compensations:
             other = compensations[compensation.__contract__.type].call

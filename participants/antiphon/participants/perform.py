@@ -11,7 +11,15 @@ import msgspec
 from antiphon.contracts import killpoints
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
-from antiphon.contracts.messages import AnswerKind, Contract, Event, Refusal, Undone, answer_type
+from antiphon.contracts.messages import (
+    AnswerKind,
+    Contract,
+    Event,
+    Refusal,
+    Settled,
+    Undone,
+    answer_type,
+)
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import CommandAddress
 
@@ -24,11 +32,13 @@ from .inbox import (
     RunCompensation,
     RunHandler,
     SendAgain,
+    Spent,
     Superseded,
     on_do,
+    on_settle,
     on_undo,
 )
-from .participant import CommandHandler, CompensationHandler
+from .participant import AnyHandler, CommandHandler, CompensationHandler, Settlement
 
 REASON_CHARS_MAX: Final = 1000
 """How much of a reason travels: enough for a sentence, too little for a stack trace."""
@@ -45,18 +55,58 @@ class Exhausted(Exception):
     """The command will not be tried again; nothing of it is in the database."""
 
 
+class Suspect(Exception):
+    """An earlier delivery came to no end: perhaps it took its worker with it. Only alone may the handler be called."""
+
+
 class Asked:
     """A command or compensation as its delivery brought it, and how far it has come."""
 
-    __slots__ = ("address", "deliveries", "payload", "retry", "sequence", "started", "tries")
+    __slots__ = (
+        "address",
+        "deliveries",
+        "is_alone",
+        "is_retriable",
+        "lost",
+        "payload",
+        "retry",
+        "sequence",
+        "started",
+        "tries",
+    )
 
-    def __init__(self, address: CommandAddress, payload: Any, retry: Retry, sequence: int, deliveries: int) -> None:
+    def __init__(
+        self,
+        address: CommandAddress,
+        payload: Any,
+        retry: Retry,
+        sequence: int,
+        deliveries: int,
+        is_retriable: bool = False,
+    ) -> None:
         self.address, self.payload, self.retry = address, payload, retry
         self.sequence, self.deliveries = sequence, deliveries
+        self.is_retriable = is_retriable
+        """Whether its saga can only go forward, so that a refusal says no more than that it cannot be done now."""
+        self.is_alone = False
+        """Whether the database was told that it is performed alone."""
+        self.lost = 0
+        """How many earlier deliveries came to no end."""
         self.tries = 0
-        """How often the handler was called, this time included; 0 while it is not known."""
+        """How many attempts have begun, this one included; 0 while it is not known."""
         self.started: datetime | None = None
         """When the handler was called."""
+
+
+async def perform(handler: AnyHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """Answer a command, a compensation or a settlement; see the function for each."""
+    match handler:
+        case CommandHandler():
+            return await carry_out(handler, asked, database, seal)
+        case CompensationHandler():
+            return await take_back(handler, asked, database, seal)
+        case Settlement():
+            return await settle(handler, asked, database, seal)
 
 
 async def carry_out(handler: CommandHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
@@ -67,8 +117,9 @@ async def carry_out(handler: CommandHandler, asked: Asked, database: Database, s
 
     Raises:
         Busy: the database could not be had; this was no attempt.
+        Suspect: the handler may be called only when it is performed alone.
         Exhausted: the attempts have run out, or there is no way to answer.
-        Exception: whatever the handler raised; nothing happened.
+        Exception: whatever the handler raised; nothing happened. A refusal of a retriable command is such an error.
     """
     contract = handler.command.__contract__
     try:
@@ -85,6 +136,8 @@ async def carry_out(handler: CommandHandler, asked: Asked, database: Database, s
                     answer = _known_answer(contract, decision)
                     seal(answer)
     except Refused as refusal:
+        if asked.is_retriable:
+            raise
         return await _refuse(contract, asked, database, seal, refusal)
     killpoints.reached("worker.committed")
     return answer
@@ -117,6 +170,29 @@ async def take_back(handler: CompensationHandler, asked: Asked, database: Databa
     return answer
 
 
+async def settle(handler: Settlement, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """Say what became of a command: it happened, with the answer given then; or it did not, and then never will.
+
+    No handler is called. A command that is inside its transaction is waited for, because claiming its row waits.
+
+    Returns and raises the same as `carry_out`.
+    """
+    contract = handler.command.__contract__
+    async with database.begin(asked.address) as inbox:
+        match on_settle(await inbox.claim()):
+            case SendAgain(stored):
+                answer = _settled(contract, Settled(happened=True, type=stored.type, reply=msgspec.Raw(stored.data)))
+            case NothingToUndo(attempt):
+                answer = _settled(contract, Settled(happened=False))
+                await inbox.settle(Row("void", attempt))
+            case AlreadyUndone():
+                answer = _settled(contract, Settled(happened=False))
+        seal(answer)
+        killpoints.reached("worker.in_transaction")
+    killpoints.reached("worker.committed")
+    return answer
+
+
 def negative(contract: Contract, kind: AnswerKind, reason: str) -> Answer:
     """A refused, exhausted or superseded answer."""
     return Answer(answer_type(contract, kind), _encode(Refusal(reason=reason[:REASON_CHARS_MAX])))
@@ -140,12 +216,17 @@ async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Se
 
 
 async def _count_attempt(asked: Asked, inbox: Inbox) -> None:
-    """Count this delivery as an attempt before the handler is called: a handler that kills its process counts, too."""
-    asked.tries = asked.deliveries
+    """Find out before the handler is called which attempt this is, and whether it may be one."""
+    asked.tries = 1
     if asked.deliveries > 1:
-        asked.tries -= await inbox.handed_back(asked.sequence)
-        if asked.tries > asked.retry.attempts:
-            raise Exhausted(f"{asked.retry.attempts} attempts began and none of them came to an end")
+        spent = await inbox.spent(asked.sequence)
+        if asked.is_alone:
+            spent = spent.plus(Spent(alone=-1))  # this time
+        if spent.attempts >= asked.retry.attempts:
+            raise Exhausted(f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them")
+        asked.tries, asked.lost = spent.attempts + 1, spent.lost(asked.deliveries)
+        if asked.lost and not asked.is_alone:
+            raise Suspect
     asked.started = datetime.now(UTC)
 
 
@@ -166,6 +247,10 @@ def _done(handler: CommandHandler, reply: object) -> Answer:
 
 def _undone(contract: Contract, *, found: bool) -> Answer:
     return Answer(answer_type(contract, "done"), _encode(Undone(found=found)))
+
+
+def _settled(contract: Contract, settled: Settled) -> Answer:
+    return Answer(answer_type(contract, "settled"), _encode(settled))
 
 
 def _seal_or_give_up(seal: Seal, answer: Answer) -> None:

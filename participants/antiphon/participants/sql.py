@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
+from msgspec.structs import asdict
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -33,7 +34,7 @@ from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.wire import CommandAddress
 
 from .databases import Busy
-from .inbox import Answer, Row, RowState
+from .inbox import Answer, Row, RowState, Spent
 from .transaction import Transaction
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
@@ -63,11 +64,13 @@ inbox = Table(
     Column("written_at", DateTime(timezone=True), nullable=False),  # so that old rows can be found and purged
 )
 
-handed_back = Table(
-    "antiphon_handed_back",
+deliveries = Table(
+    "antiphon_deliveries",
     tables,
     Column("command", BigInteger, primary_key=True, autoincrement=False),  # its stream sequence
-    Column("times", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("returned", Integer, nullable=False),
+    Column("alone", Integer, nullable=False),
     Column("written_at", DateTime(timezone=True), nullable=False),
 )
 
@@ -75,7 +78,8 @@ _KEY = inbox.primary_key.columns
 _ROW = ("state", "attempt", "answer_type", "answer")
 _read = select(*(inbox.c[name] for name in _ROW)).where(*(column == bindparam(column.name) for column in _KEY))
 _read_locked = _read.with_for_update()
-_read_handed_back = select(handed_back.c.times).where(handed_back.c.command == bindparam("command"))
+_SPENT = Spent.__struct_fields__
+_read_spent = select(*(deliveries.c[name] for name in _SPENT)).where(deliveries.c.command == bindparam("command"))
 
 # The two dialects spell these alike, but SQLAlchemy has an insert for each.
 _Insert = Callable[[Table], Any]
@@ -88,14 +92,17 @@ def _upsert(insert: _Insert) -> Any:
     )
 
 
-def _count(insert: _Insert) -> Any:
-    new = insert(handed_back)
-    more = {"times": handed_back.c.times + 1, "written_at": new.excluded.written_at}
-    return new.on_conflict_do_update(index_elements=[handed_back.c.command], set_=more)
+def _add(insert: _Insert) -> Any:
+    new = insert(deliveries)
+    more = {name: deliveries.c[name] + new.excluded[name] for name in _SPENT}
+    upsert = new.on_conflict_do_update(
+        index_elements=[deliveries.c.command], set_={**more, "written_at": new.excluded.written_at}
+    )
+    return upsert.returning(*(deliveries.c[name] for name in _SPENT))
 
 
-_sqlite_settle, _sqlite_count = _upsert(sqlite.insert), _count(sqlite.insert)
-_postgres_settle, _postgres_count = _upsert(postgresql.insert), _count(postgresql.insert)
+_sqlite_settle, _sqlite_add = _upsert(sqlite.insert), _add(sqlite.insert)
+_postgres_settle, _postgres_add = _upsert(postgresql.insert), _add(postgresql.insert)
 _postgres_claim = (
     postgresql.insert(inbox)
     .values(state=CLAIMED, attempt=0, answer_type=None, answer=None, written_at=func.now())
@@ -142,10 +149,10 @@ class SqlInbox:
         values = {"state": row.state, "attempt": row.attempt, "answer_type": answer_type, "answer": answer}
         await self._connection.execute(self._settle, {**self._key, **values, "written_at": datetime.now(UTC)})
 
-    async def handed_back(self, sequence: int) -> int:
-        """How many deliveries were no attempts."""
-        found = await self._connection.execute(_read_handed_back, {"command": sequence})
-        return found.scalar_one_or_none() or 0
+    async def spent(self, sequence: int) -> Spent:
+        """What became of the deliveries of a command."""
+        found = (await self._connection.execute(_read_spent, {"command": sequence})).one_or_none()
+        return Spent(*found) if found else Spent()
 
     async def _claim(self) -> Row | None:
         raise NotImplementedError
@@ -192,7 +199,7 @@ class SqlDatabase:
     """What both databases have in common: an engine, and one transaction for each command."""
 
     _inbox: type[SqlInbox]
-    _count: Any
+    _add: Any
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -223,10 +230,14 @@ class SqlDatabase:
         async with self._transaction() as connection:
             yield self._inbox(address, connection)
 
-    async def count_handed_back(self, sequence: int) -> None:
-        """Note that a delivery was no attempt."""
+    async def note(self, sequence: int, more: Spent) -> Spent:
+        """Add to what became of a command's deliveries."""
+        row = {"command": sequence, **asdict(more), "written_at": datetime.now(UTC)}
         async with self._transaction() as connection:
-            await connection.execute(self._count, {"command": sequence, "times": 1, "written_at": datetime.now(UTC)})
+            try:
+                return Spent(*(await connection.execute(self._add, row)).one())
+            except SQLAlchemyError as error:
+                raise Busy(f"it cannot be noted what became of a command: {_first_line(error)}") from error
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -255,7 +266,7 @@ class SqliteDatabase(SqlDatabase):
     """One file, one writer at a time: within the process by a lock, between processes by SQLite's own."""
 
     _inbox = SqliteInbox
-    _count = _sqlite_count
+    _add = _sqlite_add
 
     def __init__(self, url: str, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
         super().__init__(create_async_engine(url))
@@ -301,7 +312,7 @@ class PostgresDatabase(SqlDatabase):
     """READ COMMITTED, whatever the server's default: the claim must see what it waited for."""
 
     _inbox = PostgresInbox
-    _count = _postgres_count
+    _add = _postgres_add
 
     def __init__(self, url: str, connections: int) -> None:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,6 +26,7 @@ from antiphon.contracts.errors import (
     TooLarge,
     Unavailable,
     Undecodable,
+    Unrecoverable,
     Unusable,
 )
 from antiphon.contracts.messages import Contract
@@ -37,14 +37,15 @@ from antiphon.contracts.wire import CommandAddress, Direction, dashed, event_sub
 from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
 
 from .databases import Busy, Database
-from .inbox import Answer
-from .participant import CommandHandler, CompensationHandler, Participant
-from .perform import Asked, Exhausted, carry_out, negative, take_back
+from .inbox import Answer, Spent
+from .participant import AnyHandler, CommandHandler, Participant
+from .perform import Asked, Exhausted, Suspect, negative, perform
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""
-ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 256
-"""A little below the limit, so that an answer still fits when a later attempt, with longer numbers, gets it again."""
+ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 512
+"""How large an answer to a command may be: a little below the limit, so that it still fits when a later attempt, with
+longer numbers, gets it again, or when a settlement carries it."""
 BUSY_SECONDS: Final = 1.0
 """How long a command rests on average after the database could not be had, or its answer was rejected."""
 PUBLISH_TRIES_MAX: Final = 10
@@ -52,6 +53,8 @@ PUBLISH_AGAIN_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 10.0
 """How long running handlers may go on after SIGTERM; below the 30 s after which container platforms kill."""
 CANCEL_SECONDS: Final = 5.0
+TURN_SECONDS: Final = 1.0
+"""How long a command rests on average that has to be performed alone while another one is."""
 ELSEWHERE_SECONDS: Final = 0.2
 """How long a command rests that arrives during a drain, lest it come straight back while our requests still stand."""
 
@@ -62,11 +65,16 @@ class NoHandler(Exception):
     """Nobody in this worker knows the type of a command. Another version of the participant may."""
 
 
+class NotItsTurn(Exception):
+    """The command is to be performed alone, and another one is just now."""
+
+
 class Held:
     """A command this worker has: from its delivery until it is acked, handed back or ended."""
 
     __slots__ = (
         "address",
+        "asked",
         "data",
         "delivery",
         "end_reason",
@@ -82,6 +90,7 @@ class Held:
         self.delivery = delivery
         self.task: asyncio.Task[None] | None = None
         self.address: CommandAddress | None = None
+        self.asked: Asked | None = None
         self.type = self.traceparent = ""
         self.subject, self.data = "", b""
         """The event, once it is sealed."""
@@ -128,8 +137,10 @@ class Worker:
             if handler.concurrency is not None
         }
         self._held: set[Held] = set()
-        self._uncounted: Counter[int] = Counter()
-        """Deliveries handed back that the database could not be told of, by stream sequence."""
+        self._alone: Held | None = None
+        """What is performed alone just now."""
+        self._unnoted: dict[int, Spent] = {}
+        """What the database could not be told yet, by stream sequence."""
         self._lease: asyncio.TimerHandle | None = None
         self._draining = False
         self._idle = asyncio.Event()
@@ -188,10 +199,17 @@ class Worker:
             await self._set_aside(held, error)
             return
         try:
-            await self._perform(held, asked, handler)
+            if self._unnoted:
+                await self._note_what_is_left()
+            try:
+                await self._perform(held, asked, handler)
+            except Suspect:
+                await self._perform_alone(held, asked, handler)
         except Busy as error:
             self._log("database_busy", held, reason=str(error))
             await self._hand_back(held, self._jittered(BUSY_SECONDS))
+        except NotItsTurn:
+            await self._hand_back(held, self._jittered(TURN_SECONDS))
         except asyncio.CancelledError as error:
             if self._draining:
                 raise
@@ -201,7 +219,7 @@ class Worker:
         else:
             self._publish(held)
 
-    def _read(self, held: Held) -> tuple[Asked, CommandHandler | CompensationHandler | None]:
+    def _read(self, held: Held) -> tuple[Asked, AnyHandler | None]:
         """Read a command and find its handler.
 
         Raises:
@@ -213,36 +231,51 @@ class Worker:
         if envelope.id != delivery.subject:
             raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=delivery.subject)
         held.type, held.traceparent = envelope.type, envelope.traceparent
-        handler: CommandHandler | CompensationHandler | None
-        if address.direction == "do":
-            handler = self._participant.handlers.get(envelope.type)
-        else:
-            handler = self._participant.compensations.get(envelope.type)
+        handler = self._participant.handler(address.direction, envelope.type)
         payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
-        deliveries = delivery.deliveries - (self._uncounted[delivery.sequence] if self._uncounted else 0)
-        return Asked(address, payload, _retry(envelope.retry), delivery.sequence, deliveries), handler
+        retry, retriable = _retry(envelope.retry), envelope.retriable
+        held.asked = Asked(address, payload, retry, delivery.sequence, delivery.deliveries, retriable)
+        return held.asked, handler
 
-    async def _perform(self, held: Held, asked: Asked, handler: CommandHandler | CompensationHandler | None) -> None:
+    async def _perform_alone(self, held: Held, asked: Asked, handler: AnyHandler | None) -> None:
+        """Perform a command that may have killed its worker, one of them at a time.
+
+        That it begins is durable first: if the worker dies now, it is known of which command, and of no other.
+        """
+        if self._alone is not None:
+            raise NotItsTurn
+        self._alone = held
+        try:
+            await self._database.note(asked.sequence, Spent(alone=1))
+            asked.is_alone = True
+            self._log("command_alone", held, lost=asked.lost)
+            await self._perform(held, asked, handler)
+        finally:
+            self._alone = None
+
+    async def _perform(self, held: Held, asked: Asked, handler: AnyHandler | None) -> None:
         def seal(answer: Answer) -> None:
             self._seal(held, answer, asked.started)
 
         if handler is None:
             raise NoHandler(f"{self._participant.name} has no handler for {held.type}")
-        if isinstance(handler, CompensationHandler):
-            await take_back(handler, asked, self._database, seal)
-        elif handler.concurrency is None:
-            await carry_out(handler, asked, self._database, seal)
-        else:
+        if isinstance(handler, CommandHandler) and handler.concurrency is not None:
             async with self._limits[held.type]:
-                await carry_out(handler, asked, self._database, seal)
+                await perform(handler, asked, self._database, seal)
+        else:
+            await perform(handler, asked, self._database, seal)
 
     # --- when it cannot be performed ----------------------------------------------------------------------------------
 
     async def _fail(self, held: Held, asked: Asked, error: BaseException) -> None:
         """Try again later, or say that the attempts have run out."""
-        tries = asked.tries or asked.deliveries
+        is_final = isinstance(error, (Exhausted, Unrecoverable))
+        # What failed has come to an end, so the deliveries lost before were not this command's fault.
+        verdict = Spent(asked.retry.attempts if is_final else 1, asked.lost, -1 if asked.is_alone else 0)
+        spent = await self._note(held, verdict)
+        tries = spent.attempts if spent else asked.tries or asked.deliveries
         reason = str(error) if isinstance(error, (AntiphonError, Exhausted, NoHandler)) else _described(error)
-        if isinstance(error, Exhausted) or tries >= asked.retry.attempts:
+        if is_final or tries >= asked.retry.attempts:
             self._log("attempts_exhausted", held, reason=reason, tries=tries)
             if isinstance(error, NoHandler) and not await self._park(held, "unhandled", reason):
                 return
@@ -297,16 +330,38 @@ class Worker:
         self._publish(held)
 
     async def _hand_back(self, held: Held, delay_seconds: float) -> None:
-        """Have the command delivered again, without counting this delivery as an attempt.
-
-        It is noted before it is handed back: a crash in between grants an attempt too many, not one too few.
-        """
-        try:
-            await self._database.count_handed_back(held.delivery.sequence)
-        except Exception as error:
-            self._uncounted[held.delivery.sequence] += 1
-            self._log("hand_back_uncounted", held, reason=_described(error))
+        """Have the command delivered again, without counting this delivery as an attempt."""
+        is_alone = held.asked is not None and held.asked.is_alone
+        await self._note(held, Spent(returned=1, alone=-1 if is_alone else 0))
         self._let_go(held, delay_seconds)
+
+    async def _note(self, held: Held, more: Spent) -> Spent | None:
+        """Tell the database what became of a delivery; where it cannot be told now, with the next command.
+
+        It is noted before the command is handed back. After a crash in between it seems that the delivery was lost,
+        and the command is performed alone, once more than was allowed.
+        """
+        sequence = held.delivery.sequence
+        try:
+            return await self._database.note(sequence, more)
+        except Exception as error:
+            self._unnoted[sequence] = self._unnoted.get(sequence, Spent()).plus(more)
+            self._log("delivery_unnoted", held, reason=_described(error))
+            return None
+
+    async def _note_what_is_left(self) -> None:
+        """Tell the database what it could not be told before.
+
+        Raises:
+            Busy: it cannot be told now, either.
+        """
+        while self._unnoted:
+            sequence, more = self._unnoted.popitem()
+            try:
+                await self._database.note(sequence, more)
+            except BaseException:
+                self._unnoted[sequence] = self._unnoted.get(sequence, Spent()).plus(more)
+                raise
 
     # --- its answer ---------------------------------------------------------------------------------------------------
 
@@ -327,7 +382,7 @@ class Worker:
                 traceparent=held.traceparent,
             )
         )
-        if len(held.data) > ANSWER_BYTES_MAX:
+        if address.direction == "do" and len(held.data) > ANSWER_BYTES_MAX:
             raise TooLarge(f"{len(held.data)} bytes, and the limit is {ANSWER_BYTES_MAX}", subject=held.subject)
 
     def _publish(self, held: Held) -> None:
@@ -355,8 +410,6 @@ class Worker:
             held.delivery.end(held.end_reason)
         else:
             held.delivery.ack()
-        if self._uncounted:
-            self._uncounted.pop(held.delivery.sequence, None)
         self._forget(held)
 
     # --- what is held -------------------------------------------------------------------------------------------------

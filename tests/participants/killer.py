@@ -1,0 +1,33 @@
+"""`python -m tests.participants.killer SERVERS DATABASE`: the stock as a process that one saga's commands kill.
+
+It stands for what an author cannot catch: a segmentation fault, or memory that runs out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Final
+
+from antiphon.participants import Transaction, serve
+
+from .stock import Stock
+
+KILLER: Final = "killer"
+CONCURRENCY: Final = 8
+ACK_WAIT_SECONDS: Final = 0.5
+
+
+async def die_or_take_a_while(tx: Transaction) -> None:
+    """Die at once, or be in the middle of it when somebody else does."""
+    if tx.saga_id == KILLER:
+        os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.sleep(0.02)
+
+
+if __name__ == "__main__":
+    servers, database = sys.argv[1:]
+    stock = Stock(on_reserve=die_or_take_a_while, on_release=die_or_take_a_while)
+    asyncio.run(serve(stock.participant, servers, database, concurrency=CONCURRENCY, ack_wait_seconds=ACK_WAIT_SECONDS))

@@ -1,0 +1,60 @@
+"""The order saga with two steps at once: goods and money side by side, and shipping, the pivot, after both.
+
+`hurried` is the same for tests that have shipping not answer in time.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from antiphon.coordinator.saga import Saga, State
+from antiphon.order.messages import (
+    ChargeCustomer,
+    OrderPlaced,
+    RefundCustomer,
+    ReleaseInventory,
+    ReserveInventory,
+    ScheduleShipping,
+)
+
+
+def make_order(*, version: int, shipping_timeout: timedelta | None = None) -> Saga[OrderPlaced]:
+    """The diamond."""
+    saga = Saga(OrderPlaced, name="order", version=version, deadline=timedelta(hours=24))
+
+    @saga.step()
+    def reserve_inventory(s: State[OrderPlaced]) -> ReserveInventory:
+        return ReserveInventory(order_id=s.start.order_id, item_id=s.start.item_id, quantity=s.start.quantity)
+
+    @reserve_inventory.compensation
+    def release_inventory(s: State[OrderPlaced]) -> ReleaseInventory:
+        return ReleaseInventory(order_id=s.start.order_id, reason=s.reason)
+
+    @saga.step()
+    def charge_customer(s: State[OrderPlaced]) -> ChargeCustomer:
+        return ChargeCustomer(
+            order_id=s.start.order_id,
+            customer_id=s.start.customer_id,
+            amount=s.start.amount,
+            reservation_id=s.start.order_id,
+        )
+
+    @charge_customer.compensation
+    def refund_customer(s: State[OrderPlaced]) -> RefundCustomer:
+        return RefundCustomer(order_id=s.start.order_id, reason=s.reason)
+
+    @saga.step(after=(reserve_inventory, charge_customer), pivot=True, timeout=shipping_timeout)
+    def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
+        return ScheduleShipping(
+            order_id=s.start.order_id,
+            reservation_id=s[reserve_inventory].reservation_id,
+            recipient=s.start.recipient,
+            address=s.start.address,
+            country=s.start.country,
+        )
+
+    return saga
+
+
+parallel = make_order(version=2)
+hurried = make_order(version=3, shipping_timeout=timedelta(seconds=0.5))
