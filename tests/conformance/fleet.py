@@ -45,6 +45,8 @@ class StormyStore(MemoryStore):
         """How many of the next appends are neither stored nor confirmed."""
         self.rivals = 0
         """How many of the next appends find that somebody else was first."""
+        self.slow_seconds = 0.0
+        """How long appends are on their way."""
         self.reads = 0
         self.appends = 0
 
@@ -61,7 +63,10 @@ class StormyStore(MemoryStore):
         if self.rivals:
             self.rivals -= 1
             last_sequence = -1
-        if self.lost_writes:
+        if self.slow_seconds:
+            arrive = super().append
+            self.later(self.slow_seconds, lambda: arrive(key, subject, data, last_sequence, unschedule, then))
+        elif self.lost_writes:
             self.lost_writes -= 1
             self.later(5.0, lambda: then(Ambiguous("no answer")))
         elif self.lost_answers:

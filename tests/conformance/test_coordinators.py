@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -14,13 +15,15 @@ from antiphon.contracts.parked import Parked
 from antiphon.contracts.wire import CommandAddress
 from antiphon.coordinator.errand import DELIVERIES_MAX
 from antiphon.coordinator.facts import Send
+from antiphon.coordinator.history import earliest_ns
 from antiphon.coordinator.journal import Draft
 from antiphon.coordinator.memory import matches
 from antiphon.coordinator.ports import Delivered
 from antiphon.coordinator.run import Coordinator
+from antiphon.coordinator.saga import Saga
 from tests.conformance.fleet import COORDINATOR, KEY, SWEEPER, TIMERS, Again, Fleet
 from tests.support.raw_worker import answer_message, start_message
-from tests.support.trip import make_trip
+from tests.support.trip import TripAsked, make_trip
 
 FORWARD = [("book_room", "do", 1), ("book_seat", "do", 1), ("charge_card", "do", 1)]
 
@@ -192,6 +195,63 @@ def test_a_timer_that_was_lost_is_made_up_for_by_the_sweeper() -> None:
     fleet.platform.schedules.clear()
     fleet.run(3600 + 1300)
     assert fleet.state() == "compensating"
+
+
+def by_hand(saga: Saga[TripAsked]) -> Fleet:
+    """Two coordinators and silent participants; a test says who is told what."""
+    fleet = Fleet(coordinators=2, saga=saga, play=silent)
+    fleet.start()
+    fleet.run()
+    for coordinator in fleet.coordinators:
+        fleet.platform.leave(COORDINATOR, coordinator.on_fact)
+        fleet.platform.leave(TIMERS, coordinator.on_fired)
+        fleet.platform.leave(SWEEPER, coordinator.on_start_to_watch)
+    return fleet
+
+
+def tell(fleet: Fleet, coordinator: Coordinator, message: tuple[str, bytes]) -> Again:
+    """Store an event and deliver it to one coordinator."""
+    sequence = fleet.put(*message)
+    assert isinstance(sequence, int)
+    delivery = Again(*message, sequence, fleet.platform.now_ns)
+    coordinator.on_fact(delivery)
+    return delivery
+
+
+def fire(fleet: Fleet, coordinator: Coordinator) -> Again:
+    """Deliver a fired timer to one coordinator."""
+    delivery = Again(wire.fired_subject(KEY), b"", 1, fleet.platform.now_ns)
+    coordinator.on_fired(delivery)
+    return delivery
+
+
+def answered(fleet: Fleet, step: str, kind: AnswerKind, direction: wire.Direction = "do") -> tuple[str, bytes]:
+    command = wire.CommandAddress(KEY, "hotel" if step == "book_room" else "airline", step, direction, 1)
+    return answer_message(command, fleet.entries()[-1].sequence, kind, fleet.definition)
+
+
+def test_a_tick_that_meets_an_old_cache_is_not_acked_for_nothing() -> None:
+    fleet = by_hand(make_trip())
+    behind, ahead = fleet.coordinators
+    tell(fleet, behind, cancel_message(KEY))
+    fleet.run()
+    tell(fleet, ahead, answered(fleet, "book_room", "exhausted", "undo"))
+    fleet.run(60)
+    assert fire(fleet, behind).verdicts == []
+    fleet.run()
+    assert fleet.sends()[-1] == ("book_room", "undo", 2)
+
+
+def test_a_tick_that_changes_nothing_moves_no_timer_that_is_needed_sooner() -> None:
+    fleet = by_hand(make_trip(seat_timeout=timedelta(seconds=10)))
+    first, second = fleet.coordinators
+    fleet.stores[0].slow_seconds = 1
+    tell(fleet, first, answered(fleet, "book_room", "done"))
+    fleet.run(0.5)
+    fire(fleet, second)
+    fleet.run(2)
+    assert fleet.sends() == FORWARD[:2]
+    assert fleet.platform.schedules[KEY][0] == earliest_ns(fleet.history())
 
 
 def test_the_deadline_compensates_what_is_in_flight() -> None:

@@ -17,7 +17,7 @@ COORDINATOR, TIMERS, _ = PLATFORM_CONSUMERS
 SECOND = 1_000_000_000
 
 
-async def arm(world: World, key: SagaKey, due_ns: int, body: bytes = b"due", guard: ArmGuard = "none") -> Outcome:
+async def arm(world: World, key: SagaKey, due_ns: int, body: bytes = b"due", guard: ArmGuard = 0) -> Outcome:
     return await answer_of(world, lambda then: world.store.arm(key, due_ns, body, guard, then))
 
 
@@ -81,7 +81,7 @@ async def test_neither_other_sagas_nor_timers_disturb_a_guard(world: World) -> N
     key, other = fresh_key(), fresh_key()
     guard = await appended(world, key, "a", 0)
     await appended(world, other, "a", 0)
-    await arm(world, key, world.now_ns() + 3600 * SECOND)
+    assert isinstance(await arm(world, key, world.now_ns() + 3600 * SECOND, guard=guard), int)
     assert isinstance(await append(world, key, "b", guard), int)
 
 
@@ -176,8 +176,8 @@ async def test_an_end_that_loses_against_another_writer_leaves_the_timer_alone(w
     key = fresh_key()
     inbox = Inbox(key)
     await world.consume(TIMERS, inbox.take)
-    await appended(world, key, "a", 0)
-    await arm(world, key, world.now_ns() + SECOND // 2)
+    guard = await appended(world, key, "a", 0)
+    await arm(world, key, world.now_ns() + SECOND // 2, guard=guard)
     assert isinstance(await append(world, key, "end", 0, unschedule=True), Conflict)
     await world.until(lambda: inbox.got)
 
@@ -196,7 +196,7 @@ async def test_a_read_returns_the_whole_journal_in_order(world: World) -> None:
     for number in range(30):
         guard = await appended(world, key, f"n{number}", guard)
     await appended(world, fresh_key(), "other", 0)
-    await arm(world, key, world.now_ns() + 3600 * SECOND)
+    await arm(world, key, world.now_ns() + 3600 * SECOND, guard=guard)
     entries = (await read(world, key)).entries
     assert [entry.data for entry in entries] == [f"n{number}".encode() for number in range(30)]
     assert entries[-1].sequence == guard

@@ -67,6 +67,7 @@ def make_trip(
     deadline: timedelta = DEADLINE,
     backoff: Retry = BACKOFF,
     parallel: bool = False,
+    seat_timeout: timedelta | None = None,
     broken: str = "",
 ) -> Saga[TripAsked]:
     """The trip; `parallel` books room and seat side by side, `broken` names the functions that raise."""
@@ -86,7 +87,7 @@ def make_trip(
         fail_if_broken("free_room")
         return FreeRoom(reason=s.reason)
 
-    @saga.step(after=() if parallel else book_room)
+    @saga.step(after=() if parallel else book_room, timeout=seat_timeout)
     def book_seat(s: State[TripAsked]) -> BookSeat:
         fail_if_broken("book_seat")
         return BookSeat(traveller=s.start.traveller)

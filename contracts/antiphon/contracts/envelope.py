@@ -40,8 +40,9 @@ class Envelope(
     """When the writer made it, by the writer's clock."""
     data: msgspec.Raw
     cause: str = ""
-    """On a journal entry: what it decides on. `e<sequence>` is a fact in EVENTS, `t<nanoseconds>` a timer due then,
-    empty the rest of an earlier decision."""
+    """On a journal entry: the fact it was written on. `e<sequence>` is one in EVENTS, `t<nanoseconds>` the time that
+    had come. All entries of a decision name the same fact; where a crash cut a decision short, the rest names the fact
+    that was handled next."""
     definition: str = ""
     """On a journal's first entry: `<name>.v<version>.<shape hash>` of the definition the saga began with."""
     retry: str = ""

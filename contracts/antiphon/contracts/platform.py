@@ -98,6 +98,10 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """A message whose subject says all there is to say."""
 
 
+NO_PAYLOAD: Final = msgspec.Raw(b"null")
+"""Not None: a field that may be None or Raw is one that msgspec reads as null and nothing else."""
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an operator asks for; the verb stands in the subject, and in the message's type.
 
@@ -107,8 +111,13 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     step: str = ""
     reason: str = ""
-    payload: msgspec.Raw | None = None
+    payload: msgspec.Raw = NO_PAYLOAD
     happened: bool | None = None
+
+    @property
+    def has_payload(self) -> bool:
+        """Whether it brings a payload."""
+        return bytes(self.payload) != b"null"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, LetGo, Operated, Signalled, Start, Tick
 from .history import History, deadline_ns, with_step
 from .operate import operate
-from .outcomes import done, fail, lose, never_happened, refuse, turn, wish
+from .outcomes import done, fail, lose, never_happened, refuse, try_again, turn, wish
 
 DEADLINE_REASON: Final = "its deadline passed"
 
@@ -86,7 +86,8 @@ def _signalled(history: History, fact: Signalled) -> History:
     if fact.step in history.signals:
         return history
     history = replace(history, signals={**history.signals, fact.step: fact.event})
-    return done(history, fact.step, fact.event) if history.steps[fact.step].phase == "awaiting" else history
+    is_awaited = history.steps[fact.step].phase == "awaiting" and not history.turned
+    return done(history, fact.step, fact.event) if is_awaited else history
 
 
 def _child_ended(history: History, fact: ChildEnded) -> History:
@@ -95,7 +96,7 @@ def _child_ended(history: History, fact: ChildEnded) -> History:
         return history
     if fact.end.outcome == "completed":
         return done(history, fact.step, fact.end) if step.phase == "sent" else history
-    if step.phase == "undoing":
+    if step.phase in ("undoing", "unknown"):  # unknown: the parent stands still, or it would have cancelled the child
         return with_step(history, fact.step, phase="undone", again_ns=0)
     if step.phase != "sent":
         return history
@@ -134,6 +135,6 @@ def _timed_out(history: History, name: str) -> History:
         case "signal":
             return refuse(history, name, f"{name} did not come in time", "it did not come in time")
         case _ if definition.is_retriable:
-            return with_step(history, name, timeout_ns=0, again_ns=history.now_ns, reason="no answer in time")
+            return try_again(history, name, step.attempts, history.now_ns, "no answer in time")
         case _:
             return lose(history, name, f"{name} did not answer in time", "no answer in time")

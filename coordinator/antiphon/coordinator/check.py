@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 STEPS_MAX: Final = 100
 """A journal holds at most 900 entries; a hundred steps, their compensations and a few retries fit."""
 
-ELEMENTS_SUM_MAX: Final = 300
-"""The same for the elements of all lists of one saga."""
+COMMANDS_MAX: Final = 200
+"""How many commands a saga may send, a step over a list as many as it has elements. Each has four entries at worst (it
+was sent, was answered, was undone, and that was answered), which leaves a hundred for what is tried again."""
 
 ELEMENT_CHARS: Final = 4
 """What an element's number adds to the step's name in subjects: a dash and up to three digits."""
@@ -53,25 +54,32 @@ def check_step(saga: Saga[Any], step: AnyStep) -> None:
         raise DefinitionError(f"{where} is declared twice; give one of them another name.")
     if len(saga.steps) >= STEPS_MAX:
         raise DefinitionError(f"{where} is one too many: a saga has at most {STEPS_MAX}. Split the saga.")
+    for other in saga.steps:
+        if _is_element(other.name, step) or _is_element(step.name, other):
+            raise DefinitionError(f"{where} and {other.name!r}: one is called as an element of the other; rename it.")
     for earlier in step.after:
         if earlier.saga is not saga:
             raise DefinitionError(f"{where} is after {earlier.name!r}, which belongs to saga {earlier.saga.name!r}.")
     if step.timeout is not None and step.timeout <= timedelta(0):
         raise DefinitionError(f"{where}: it waits for {step.timeout}, and that must be more than nothing.")
-    _check_elements(saga, step, where)
+    _check_size(saga, step, where)
     _check_pivot(saga, step, where)
 
 
-def _check_elements(saga: Saga[Any], step: AnyStep, where: str) -> None:
-    if step.kind != "list":
-        return
-    if step.elements_max < 1:
+def _check_size(saga: Saga[Any], step: AnyStep, where: str) -> None:
+    if step.kind == "list" and step.elements_max < 1:
         raise DefinitionError(f"{where}: at_most={step.elements_max}, and a list may have at least one element.")
-    if step.elements_max + sum(other.elements_max for other in saga.steps) > ELEMENTS_SUM_MAX:
+    if sum(other.elements_max or 1 for other in (*saga.steps, step)) > COMMANDS_MAX:
         raise DefinitionError(
-            f"{where}: at_most={step.elements_max} is too many, because all lists of a saga may have "
-            f"{ELEMENTS_SUM_MAX} elements together. Lower it, or start a child saga for each part."
+            f"{where}: that is too many, because steps and elements of lists may be "
+            f"{COMMANDS_MAX} together. Lower it, or start a child saga for each part."
         )
+
+
+def _is_element(name: str, step: AnyStep) -> bool:
+    """Whether an element of a step over a list may be called so."""
+    list_name, _, number = name.rpartition("-")
+    return step.kind == "list" and list_name == step.name and number.isdigit()
 
 
 def _check_pivot(saga: Saga[Any], step: AnyStep, where: str) -> None:

@@ -6,6 +6,7 @@ that the streams do not hold.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -81,10 +82,16 @@ class Errand:
     # --- knowing the history ------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Go on from the cache if it holds enough, else from a read."""
+        """Go on from the cache if it holds enough, else from a read.
+
+        A tick that finds nothing due adds nothing to the journal, so that no guard would tell it that the cache is old.
+        """
         case = self._coordinator.cache.get(self._key)
         if case is None:
             self._begin_or_read()
+            return
+        if isinstance(self._fact, Tick):
+            self._read()
             return
         fact = self._accepted(case.history.definition)
         if fact is None:
@@ -195,7 +202,8 @@ class Errand:
 
 
 class _Writes:
-    """One plan being performed: the timer beside the first entry, then one entry after the other, then what is told."""
+    """One plan being performed: the first timer beside the first entry; one entry after the other; any later timer
+    after the last; then what is told."""
 
     __slots__ = ("_coordinator", "_entries", "_errand", "_failed", "_guard", "_key", "_left", "_plan")
 
@@ -203,24 +211,19 @@ class _Writes:
         self._errand, self._coordinator, self._key, self._plan = errand, coordinator, key, what
         self._entries = iter(what.entries)
         self._guard = guard
-        self._left = len(what.entries) + (what.timer is not None)
+        self._left = len(what.entries)
         self._failed = False
 
     def begin(self) -> None:
-        """Send what may be sent at once. The timer goes first, and the server stores in the order sent."""
+        """Send what may be sent at once. The first timer goes first, and the server stores in the order sent."""
+        timer = self._plan.timer
+        if timer is not None and timer.first:
+            self._left += 1
+            self._arm(timer, "first")
         if self._left == 0:
-            self._tell()
-            return
-        if (timer := self._plan.timer) is not None:
-            self._coordinator.store.arm(self._key, timer.due_ns, timer.body, self._arm_guard(timer), self._on_armed)
-        self._next()
-
-    def _arm_guard(self, timer: Timer) -> ArmGuard:
-        """A timer that goes with an entry is right once the entry is stored; if that fails, another is computed. One
-        that goes alone must not be set from an old journal, in which something that is due sooner is missing."""
-        if timer.first:
-            return "first"
-        return "none" if self._plan.entries else self._guard
+            self._all_appended()
+        else:
+            self._next()
 
     def _next(self) -> None:
         entry = next(self._entries, None)
@@ -250,18 +253,32 @@ class _Writes:
         self._next()
         self._part_done()
 
-    def _on_armed(self, outcome: Outcome) -> None:
-        timer = self._plan.timer
-        is_first = timer is not None and timer.first
-        if isinstance(outcome, int) or (is_first and isinstance(outcome, Conflict | AlreadyStored)):
-            self._part_done()
-        else:
-            self._fail(outcome)
-
     def _part_done(self) -> None:
         self._left -= 1
         if self._left == 0 and not self._failed:
+            self._all_appended()
+
+    # --- the timer ----------------------------------------------------------------------------------------------------
+
+    def _all_appended(self) -> None:
+        timer = self._plan.timer
+        if timer is None or timer.first:
             self._tell()
+        else:
+            self._arm(timer, self._guard)
+
+    def _arm(self, timer: Timer, guard: ArmGuard) -> None:
+        """Set the timer. A later one is guarded by the entry it was computed from: set from an old journal, it could
+        take the place of another coordinator's that is due sooner."""
+        self._coordinator.store.arm(self._key, timer.due_ns, timer.body, guard, partial(self._on_armed, guard))
+
+    def _on_armed(self, guard: ArmGuard, outcome: Outcome) -> None:
+        if guard == "first" and isinstance(outcome, int | Conflict | AlreadyStored):
+            self._part_done()
+        elif isinstance(outcome, int):
+            self._tell()
+        else:
+            self._fail(outcome)
 
     # --- what others wait for -----------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def fold(history: History, entries: list[Entry], facts: dict[int, Fact]) -> Hist
 def _absorb_cause(history: History, cause: str, facts: dict[int, Fact]) -> History:
     if cause.startswith("t"):
         return absorb(history, Tick(int(cause[1:])))
-    if not cause or int(cause[1:]) in history.named:
+    if int(cause[1:]) in history.named:
         return history
     fact = facts.get(int(cause[1:]))
     if fact is None:

@@ -44,10 +44,7 @@ class JetStreamStore:
     def arm(self, key: SagaKey, due_ns: int, body: bytes, guard: ArmGuard, then: Callable[[Outcome], None]) -> None:
         """Publish the schedule."""
         headers = wire.schedule_header(key, due_ns)
-        if guard == "first":
-            headers += wire.first_timer_guard(key)
-        elif guard != "none":
-            headers += wire.guard_header(key, guard)
+        headers += wire.first_timer_guard(key) if guard == "first" else wire.guard_header(key, guard)
         self._link.publish(wire.timer_subject(key), body, headers, then)
 
     def tell(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 
@@ -42,6 +42,11 @@ from .facts import Action, Finish, Send
 from .graph import StepDefinition
 from .history import Entry, History, dues
 from .saga import State
+
+CHILD_DIGITS: Final = 12
+"""How much of a hash stands in the id of a child, so that no two are the same."""
+
+CHILD_CHARS_MAX: Final = TOKEN_CHARS_MAX - CHILD_DIGITS - 1
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -138,11 +143,10 @@ def child_start(history: History, name: str, attempt: int) -> ChildStart:
 
 
 def child_key(parent: SagaKey, step: str, step_definition: StepDefinition, attempt: int) -> SagaKey:
-    """The saga that a step of another starts: called after its parent, its step and the attempt."""
-    name = f"{parent.id}-{step}-{attempt}"
-    if len(name) > TOKEN_CHARS_MAX:
-        name = f"{parent.id[: TOKEN_CHARS_MAX - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return SagaKey.of(step_definition.child, name)
+    """The saga that a step of another starts: called after its parent, its step and the attempt, and by a hash of all
+    that names it, since sagas of two types may have one id."""
+    digits = hashlib.sha256(f"{parent}/{step}/{attempt}".encode()).hexdigest()[:CHILD_DIGITS]
+    return SagaKey.of(step_definition.child, f"{f'{parent.id}-{step}-{attempt}'[:CHILD_CHARS_MAX]}-{digits}")
 
 
 def _draft(

@@ -190,10 +190,11 @@ class MemoryStore:
 
     def arm(self, key: SagaKey, due_ns: int, body: bytes, guard: ArmGuard, then: Callable[[Outcome], None]) -> None:
         """Set the timer, and keep its message in the stream as the server does until it fires."""
-        has_timer = key in self.platform.schedules
-        if (guard == "first" and has_timer) or (
-            isinstance(guard, int) and guard != self.platform.last(SAGA, wire.journal_filter(key))
-        ):
+        if guard == "first":
+            is_guarded = key not in self.platform.schedules
+        else:
+            is_guarded = guard == self.platform.last(SAGA, wire.journal_filter(key))
+        if not is_guarded:
             self._answer(then, Conflict("wrong last sequence"))
             return
         self.platform.schedule(key, due_ns, body)

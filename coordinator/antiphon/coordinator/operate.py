@@ -11,7 +11,7 @@ from antiphon.contracts.errors import Unusable
 from antiphon.contracts.platform import Operation
 
 from .facts import Operated
-from .graph import StepDefinition
+from .graph import StepDefinition, element
 from .history import History, with_step
 from .outcomes import done, never_happened, wish
 
@@ -107,10 +107,14 @@ def _against_resolve(history: History, operation: Operation) -> str:
     step, definition = history.steps[name], history.definition.step(name)
     if not operation.reason:
         return "say why: a reason is missing"
+    if step.elements:
+        return f"it consists of {step.elements} elements, {element(name, 0)} and on; resolve the one that is stuck"
     if step.phase == "undoing":
-        return "" if operation.payload is None else "a compensation has no reply"
+        return "a compensation has no reply" if operation.has_payload else ""
     if step.phase == "settling" and operation.happened is False:
         return ""
+    if definition.is_retriable and operation.happened is False:
+        return f"{name} is past the point of no return and must happen; do it by hand, and say so with its reply"
     if step.phase == "settling" or (step.phase == "sent" and definition.is_retriable and definition.reply):
         try:
             _reply(definition, operation)
@@ -140,7 +144,7 @@ def _reply(definition: StepDefinition, operation: Operation) -> Any:
         Unusable: there is none, or it does not fit its contract.
     """
     assert definition.reply is not None
-    if operation.payload is None:
+    if not operation.has_payload:
         raise Unusable(f"give a {definition.reply.__name__}")
     return unpack_raw(operation.payload, definition.reply)
 
@@ -154,7 +158,7 @@ def _edited(history: History, operation: Operation) -> Any:
     definition = history.definition.step(operation.step)
     direction = "undo" if history.turned else "do"
     order = definition.undo if history.turned else definition.do
-    if operation.payload is None or order is None:
+    if order is None or not operation.has_payload:
         raise Unusable(f"give the command to {direction} {operation.step}")
     return unpack_raw(operation.payload, order.shape)
 

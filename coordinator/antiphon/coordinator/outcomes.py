@@ -35,8 +35,13 @@ def fail(history: History, name: str, attempts: int, answer: Answer) -> History:
     """An attempt at what must succeed has failed: it is tried again later. Only the latest attempt counts."""
     if answer.attempt != attempts or history.steps[name].again_ns:
         return history
-    due = answer.at_ns + wait_ns(history.definition.backoff, history.key, name, attempts)
-    return with_step(history, name, again_ns=due, timeout_ns=0, reason=answer.reason)
+    return try_again(history, name, attempts, answer.at_ns, answer.reason)
+
+
+def try_again(history: History, name: str, attempts: int, at_ns: int, reason: str) -> History:
+    """Have another attempt due some time after the last one has failed."""
+    due = at_ns + wait_ns(history.definition.backoff, history.key, name, attempts)
+    return with_step(history, name, again_ns=due, timeout_ns=0, reason=reason)
 
 
 def lose(history: History, name: str, turned: str, reason: str) -> History:

@@ -41,8 +41,9 @@ class Planned(msgspec.Struct, frozen=True, gc=False):
 class Plan(msgspec.Struct, frozen=True, gc=False):
     """All that one fact asks for. The fact may be acked once every part of it is durable.
 
-    The timer goes before the entries: one that fires for nothing does no harm. What is told goes after them: others
-    may act on it only once the journal says so.
+    The first timer goes before the entries: one that fires for nothing does no harm. A later one goes after them,
+    guarded by the last: it is right only while nothing has been added to what it was computed from. What is told goes
+    last: others may act on it only once the journal says so.
     """
 
     entries: tuple[Planned, ...] = ()
@@ -101,6 +102,7 @@ def _entries(history: History, first: Record | None, cause: str, time: datetime,
     queue: list[Action] = list(decide(history)) if not hold else []
     if first is not None and (first.by or not queue):
         queue.insert(0, first)
+    has_found_out = False
     while queue:
         what = queue.pop(0)
         if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
@@ -110,9 +112,10 @@ def _entries(history: History, first: Record | None, cause: str, time: datetime,
         yield Planned(entry, history)
         if history.fault:
             return
-        # What was found out about a step may let another begin, and a request may let many.
-        if not queue and isinstance(what, Record) and what is not first and not hold:
-            queue = list(decide(history))
+        # What was found out about a step may let others begin, wherever in the queue it stood.
+        has_found_out = has_found_out or (isinstance(what, Record) and what is not first)
+        if not queue and has_found_out:
+            queue, has_found_out = list(decide(history)), False
 
 
 def _draft(history: History, what: Action, cause: str, time: datetime) -> Draft:
@@ -136,7 +139,7 @@ def _timer(
         return None
     if is_held and due <= after.now_ns:
         return None  # it would fire at once, again and again; whoever lets the saga go on looks after what is due
-    return Timer(due, timer_body(after, time), isinstance(fact, Start))
+    return Timer(due, timer_body(after, time), isinstance(fact, Start) and not before.entries)
 
 
 def _parked(before: History, after: History, may_be_unsaid: bool) -> str:

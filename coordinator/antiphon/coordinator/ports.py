@@ -42,8 +42,8 @@ class Delivered(Protocol):
         """Have it delivered again after the delay, to any coordinator."""
 
 
-ArmGuard = int | Literal["first", "none"]
-"""When a timer may be set: while the journal still ends at a sequence, only if the saga has no timer yet, or always."""
+ArmGuard = int | Literal["first"]
+"""When a timer may be set: while the journal still ends at a sequence, or only if the saga has no timer."""
 
 
 class Pages(msgspec.Struct, frozen=True):

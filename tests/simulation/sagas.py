@@ -1,0 +1,184 @@
+"""Sagas of any shape, made of a description: one participant, one command, as many steps as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from antiphon.contracts import Command, Compensation, Event, Retry
+from antiphon.coordinator.saga import AnyStep, Kind, Saga, State
+
+SECOND = 1_000_000_000
+DEADLINE = timedelta(seconds=100)
+TIMEOUT = timedelta(seconds=10)
+BACKOFF = Retry(attempts=2, first_seconds=1, factor=2, cap_seconds=4)
+LETTERS = "abcdefgh"
+"""What steps are called, in the order they are declared."""
+
+SHOP = "shop"
+
+
+class Asked(Event, name="work.asked"):
+    keys: tuple[str, ...] = ()
+
+
+class Made(Event, name="work.made", owner=SHOP):
+    what: str
+
+
+class Make(Command[Made], name="work.make"):
+    what: str
+
+
+class Unmake(Compensation[Make], name="work.unmake"):
+    reason: str
+
+
+class Approved(Event, name="work.approved"):
+    """A signal."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One step as it is described: its kind, and the places of the steps it comes after."""
+
+    kind: Kind = "command"
+    after: tuple[int, ...] = ()
+    timed: bool = False
+    pivot: bool = False
+    kept: bool = False
+    when: bool | None = None
+    """Of an optional step: what its predicate says."""
+    size: int = 0
+    """Of a list: how many elements it has."""
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A saga as it is described. `child` is the shape of the saga that its children are."""
+
+    parts: tuple[Part, ...]
+    name: str = "work"
+    locks: bool = False
+    child: Shape | None = None
+    broken: str = ""
+    """The step whose function raises."""
+    deadline: timedelta = DEADLINE
+
+
+@cache
+def saga_of(shape: Shape) -> Saga[Asked]:
+    """Build what is described."""
+    locks = keys_of if shape.locks else None
+    saga = Saga(Asked, name=shape.name, version=1, deadline=shape.deadline, backoff=BACKOFF, locks=locks)
+    steps: list[AnyStep] = []
+    for letter, part in zip(LETTERS, shape.parts, strict=False):
+        steps.append(_step(saga, shape, letter, part, [steps[place] for place in part.after]))
+    return saga
+
+
+def keys_of(start: Asked) -> tuple[str, ...]:
+    return start.keys
+
+
+def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[AnyStep]) -> AnyStep:
+    timeout = TIMEOUT if part.timed else None
+    is_past = any(step.is_pivot for step in _all_before(after))
+    kept = part.kept and not is_past
+    match part.kind:
+        case "signal":
+            return saga.signal(Approved, after=after, within=None if is_past else timeout)
+        case "wait":
+            return saga.wait(letter, TIMEOUT, after=after)
+        case "child":
+            assert shape.child is not None
+            declare = saga.child(
+                saga_of(shape.child), after=after, timeout=None if is_past else timeout, needs_no_compensation=kept
+            )
+            return declare(named(letter, _ask()))
+        case "list":
+            step = saga.each(after=after, at_most=max(1, part.size), timeout=timeout, needs_no_compensation=kept)(
+                named(letter, make_each(part.size))
+            )
+            if not (kept or is_past):
+                step.compensation(named(f"un_{letter}", _unmake_one()))
+            return step
+        case "command" if part.when is not None:
+            when = named(f"needs_{letter}", _says(part.when))
+            optional = saga.step(after=after, timeout=timeout, when=when, needs_no_compensation=kept)(
+                named(letter, _make(letter))
+            )
+            if not (kept or is_past):
+                optional.compensation(named(f"un_{letter}", _unmake()))
+            return optional
+        case "command":
+            plain = saga.step(after=after, timeout=timeout, pivot=part.pivot, needs_no_compensation=kept)(
+                named(letter, _raise() if letter == shape.broken else _make(letter))
+            )
+            if not (kept or is_past or part.pivot):
+                plain.compensation(named(f"un_{letter}", _unmake()))
+            return plain
+
+
+def _all_before(after: list[AnyStep]) -> list[AnyStep]:
+    return [*after, *(step for earlier in after for step in _all_before(list(earlier.after)))]
+
+
+F = Callable[..., Any]
+
+
+def named(name: str, function: F) -> Any:
+    """The function under the name that the definition and its answers go by."""
+    function.__name__ = name
+    return function
+
+
+def _ask() -> F:
+    def ask(s: State[Asked]) -> Asked:
+        return Asked()
+
+    return ask
+
+
+def _make(letter: str) -> F:
+    def make(s: State[Asked]) -> Make:
+        return Make(what=letter)
+
+    return make
+
+
+def _raise() -> F:
+    def make(s: State[Asked]) -> Make:
+        raise ZeroDivisionError
+
+    return make
+
+
+def make_each(size: int) -> F:
+    def make(s: State[Asked]) -> list[Make]:
+        return [Make(what=str(number)) for number in range(size)]
+
+    return make
+
+
+def _says(answer: bool) -> F:
+    def says(s: State[Asked]) -> bool:
+        return answer
+
+    return says
+
+
+def _unmake() -> F:
+    def unmake(s: State[Asked]) -> Unmake:
+        return Unmake(reason=s.reason)
+
+    return unmake
+
+
+def _unmake_one() -> F:
+    def unmake(s: State[Asked], command: Make) -> Unmake:
+        return Unmake(reason=s.reason)
+
+    return unmake
