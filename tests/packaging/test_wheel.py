@@ -1,16 +1,12 @@
 """The wheel holds Antiphon, all of it, and nothing that could get in the way of the project it is installed for."""
 
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
 import pytest
 
 from tests.packaging.project import NAMESPACES, ROOT, files, packages
+from tests.support.wheel import build, install, run, site_packages
 
 # A team's own service, with names of its own that a distribution of bare top-level packages would fight over.
 SERVICE = {
@@ -33,21 +29,13 @@ for name in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder), cwd=ROOT)
-    (built,) = folder.iterdir()
-    return built
+    return build(ROOT, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty environment with the wheel; the packages it depends on are lent by the one that runs the tests."""
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False, symlinks=True)
-    python = str(folder / "bin" / "python")
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps", str(wheel))
-    # The lent folder comes last and its own .pth files are not read, so that an editable Antiphon stays out.
-    (site_packages(folder) / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install(wheel, folder)
     return folder
 
 
@@ -76,14 +64,3 @@ def test_an_installed_antiphon_leaves_a_project_its_own_names(environment: Path,
 
 def test_the_wheel_brings_the_command(environment: Path, tmp_path: Path) -> None:
     assert "antiphon" in run(str(environment / "bin" / "antiphon"), "--help", cwd=tmp_path)
-
-
-def site_packages(environment: Path) -> Path:
-    return Path(sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)}))
-
-
-def run(*command: str, cwd: Path | None = None) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    ran = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
