@@ -47,7 +47,7 @@ format: $(ready) ## Format the code, and mend what ruff can mend by itself.
 bench: $(ready) ## Measure sagas a second and their latency, beside the floor that the server sets.
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
 
-lock: $(locked) ## Resolve requirements.lock and deploy/lint/package-lock.json anew; make lock ARGS=--upgrade takes newer releases.
+lock: $(locked) ## Resolve requirements.lock and dclint's lock anew; make lock ARGS=--upgrade takes newer releases.
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
 	$(npm) install --prefix deploy/lint --package-lock-only --omit-lockfile-registry-resolved
