@@ -24,7 +24,11 @@ DAY: Final = timedelta(days=1)
 LONG: Final = 1000
 """So many units are more than any test takes."""
 
-QUICK: Final = Retry(attempts=3, first_seconds=0.05, factor=1, cap_seconds=0.05)
+
+def patience(unit: timedelta) -> Retry:
+    """What must succeed is sent again within a tenth of a unit; after three attempts a person should know."""
+    seconds = unit.total_seconds() / 10
+    return Retry(attempts=3, first_seconds=seconds, factor=1, cap_seconds=seconds)
 
 
 class Approved(Event, name="trip.approved"):
@@ -59,7 +63,7 @@ def _named(name: str, function: Any) -> Any:
 
 def begun(name: str, unit: timedelta, **changes: Any) -> tuple[Saga[TripAsked], Any]:
     """A saga that has one step, `book_room`, with its compensation."""
-    settings: dict[str, Any] = {"deadline": LONG * unit, "backoff": QUICK, **changes}
+    settings: dict[str, Any] = {"deadline": LONG * unit, "backoff": patience(unit), **changes}
     saga = Saga(TripAsked, name=name, version=1, **settings)
     book_room = saga.step(timeout=unit)(_named("book_room", _room))
     book_room.compensation(_named("free_room", _free_room))
@@ -68,7 +72,7 @@ def begun(name: str, unit: timedelta, **changes: Any) -> tuple[Saga[TripAsked], 
 
 def hasty(unit: timedelta) -> Saga[TripAsked]:
     """A trip that has little time."""
-    return make_trip(name="hasty", deadline=unit, backoff=QUICK)
+    return make_trip(name="hasty", deadline=unit / 2, backoff=patience(unit))
 
 
 def pivoted(unit: timedelta, name: str = "pivoted", deadline: timedelta | None = None) -> Saga[TripAsked]:
@@ -120,7 +124,7 @@ def optional(unit: timedelta) -> Saga[TripAsked]:
 
 def tour(unit: timedelta) -> Saga[TripAsked]:
     """A room for each night, side by side, and the card."""
-    saga = Saga(TripAsked, name="tour", version=1, deadline=LONG * unit, backoff=QUICK)
+    saga = Saga(TripAsked, name="tour", version=1, deadline=LONG * unit, backoff=patience(unit))
 
     @saga.each(at_most=4)
     def book_rooms(s: State[TripAsked]) -> list[BookRoom]:
@@ -162,7 +166,7 @@ def rest(unit: timedelta) -> Saga[TripAsked]:
 
 def seat(unit: timedelta) -> Saga[SeatAsked]:
     """A seat alone, for those who start it as a part of theirs."""
-    saga = Saga(SeatAsked, name="seat", version=1, deadline=LONG * unit, backoff=QUICK)
+    saga = Saga(SeatAsked, name="seat", version=1, deadline=LONG * unit, backoff=patience(unit))
 
     @saga.step()
     def book_seat(s: State[SeatAsked]) -> BookSeat:
@@ -203,11 +207,11 @@ def exclusive(unit: timedelta) -> Saga[TripAsked]:
 
 def broken(unit: timedelta) -> Saga[TripAsked]:
     """A trip whose author made a mistake."""
-    return make_trip(name="broken", broken="book_seat", backoff=QUICK)
+    return make_trip(name="broken", broken="book_seat", backoff=patience(unit))
 
 
 def everywhere(unit: timedelta) -> list[Saga[Any]]:
     """All of them, made for a unit of time."""
-    plain = [make_trip(backoff=QUICK), make_trip(name="diamond", parallel=True, backoff=QUICK)]
+    plain = [make_trip(backoff=patience(unit)), make_trip(name="diamond", parallel=True, backoff=patience(unit))]
     shapes = (hasty, pivoted, pressed, optional, tour, approval, rest, package, exclusive, broken)
     return [*plain, *(shape(unit) for shape in shapes)]

@@ -209,7 +209,7 @@ class Scenario:
 
     def when_edited(self, user: str, step: AnyStep, command: msgspec.Struct, *, element: int = -1) -> Scenario:
         """An operator puts another command in the place of the one that failed."""
-        return self._operated(user, "edit", Operation(step=_name(step, element), payload=pack(command)))
+        return self._operated(user, "edit", replace(Operation(step=_name(step, element)), payload=pack(command)))
 
     def when_resolved(
         self,
@@ -231,8 +231,9 @@ class Scenario:
             happened: of a pivot, whether its effect is there.
             element: of a step over a list, which of its commands, counted from 0.
         """
-        payload = None if reply is None else pack(reply)
-        operation = Operation(step=_name(step, element), reason=reason, payload=payload, happened=happened)
+        operation = Operation(step=_name(step, element), reason=reason, happened=happened)
+        if reply is not None:
+            operation = replace(operation, payload=pack(reply))
         return self._operated(user, "resolve", operation)
 
     def when_paused(self, user: str, reason: str) -> Scenario:
