@@ -100,6 +100,18 @@ class Service:
         reason = unpack_raw(answer.data, Refusal).reason
         raise Refused(reason) if ".refused.v" in answer.type else Superseded(reason)
 
+    async def refusal(self, command: Command[Any], *, saga: str = SAGA, attempt: int = 1) -> str:
+        """Deliver a command that the business must say no to; the reason.
+
+        Raises:
+            AssertionError: it was carried out.
+        """
+        try:
+            reply = await self.do(command, saga=saga, attempt=attempt)
+        except Refused as refusal:
+            return refusal.reason
+        raise AssertionError(f"{self.name} was to refuse {command!r}, and answered {reply!r}.")
+
     async def undo(self, compensation: Compensation[Any], *, saga: str = SAGA, attempt: int = 1) -> bool:
         """Deliver a compensation.
 
