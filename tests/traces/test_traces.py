@@ -27,7 +27,7 @@ from tests.traces.trace import FOLDER, Played, Trace, difference, read_trace, wr
 TRACES = sorted(FOLDER.glob("*.txt"))
 NAMES = [path.stem for path in TRACES]
 
-SHORT, LONG = timedelta(seconds=1), timedelta(hours=1)
+SHORT, LONG = timedelta(seconds=2), timedelta(hours=1)
 """How long a unit is on a real server: where a trace lets time pass, and where none must."""
 
 
