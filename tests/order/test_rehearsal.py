@@ -97,3 +97,11 @@ async def test_an_order_whose_card_nobody_charges_is_given_up_after_a_day(shop: 
     await shop.rehearsal.run()
     assert (saga.outcome(), saga.status().reason) == ("compensated", "its deadline passed")
     assert (await shop.sold(), await shop.charged()) == (0, 0)
+
+
+async def test_an_order_whose_shipping_answers_late_is_asked_after_and_not_refunded(shop: Shop) -> None:
+    shop.rehearsal.slow("shipping", timedelta(minutes=2))
+    saga = await shop.rehearsal.start(order, PLACED)
+    await shop.rehearsal.run(timedelta(minutes=5))
+    assert (saga.outcome(), saga.sent()) == ("completed", [*FORWARD, "undo schedule_shipping"])
+    assert (await shop.sold(), await shop.charged()) == (PLACED.quantity, PLACED.amount)

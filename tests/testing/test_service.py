@@ -46,9 +46,19 @@ async def test_an_effect_is_taken_back_once_by_what_was_answered_then() -> None:
 async def test_undo_before_do_finds_nothing_and_rules_the_command_out() -> None:
     async with Service.open(hotel) as service:
         assert not await service.undo(FREE)
-        with pytest.raises(Superseded, match="its compensation has been here"):
+        with pytest.raises(Superseded, match="it was undone or ruled out before"):
             await service.do(TWO)
         assert service.effects == []
+
+
+async def test_what_became_of_a_command_is_its_answer_or_never() -> None:
+    async with Service.open(hotel) as service:
+        booked = await service.do(TWO)
+        assert await service.settle(BookRoom) == booked
+        assert await service.settle(BookRoom, saga="trip/other") is None
+        with pytest.raises(Superseded):
+            await service.do(TWO, saga="trip/other")
+        assert service.effects == ["2 nights for 1"]
 
 
 async def test_a_refusal_is_an_error_with_its_reason_and_leaves_no_effect() -> None:

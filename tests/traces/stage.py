@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
@@ -26,6 +27,7 @@ from antiphon.contracts.platform import (
 )
 from antiphon.contracts.topology import COORDINATOR, EVENTS, PLATFORM_CONSUMERS, SAGA
 from antiphon.coordinator.graph import Definition, Expected
+from antiphon.coordinator.journal import CHILD_DIGITS
 from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.run import Coordinator
 from antiphon.coordinator.testing.story import recorded
@@ -37,6 +39,10 @@ from tests.traces.trace import MAIN, Deed, Played, Trace
 
 SECONDS_MAX: Final = 20.0
 """How long a real server may take for one deed."""
+
+
+_HASH: Final = re.compile(rf"(?<=-\d)-[0-9a-f]{{{CHILD_DIGITS}}}$")
+"""What stands behind the name of a child, after its parent's, its step's and the attempt's."""
 
 
 class Stage(Protocol):
@@ -244,7 +250,7 @@ class Play:
         return SagaKey.of(saga_type, f"{self._trace.name}-{name}")
 
     def _name(self, key: SagaKey) -> str:
-        return key.id.removeprefix(f"{self._trace.name}-")
+        return _HASH.sub("", key.id.removeprefix(f"{self._trace.name}-"))
 
 
 def saga_of(line: str) -> str:

@@ -17,16 +17,25 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import AntiphonError, Refused
-from antiphon.contracts.messages import Command, Compensation, Event, Refusal, Undone
+from antiphon.contracts.messages import (
+    Command,
+    Compensation,
+    Event,
+    Refusal,
+    Settle,
+    Settled,
+    Undone,
+    settle_type,
+)
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import CommandAddress, Direction, SagaKey
 from antiphon.link import Link
 
 from .databases import Database, Inbox, open_database
-from .inbox import Answer, Row
+from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
 from .participant import Participant
-from .perform import Asked, carry_out, take_back
+from .perform import Asked, perform
 from .transaction import Transaction
 from .worker import Worker
 
@@ -94,7 +103,7 @@ class Service:
         """
         handler = self.participant.handlers[command.__contract__.type]
         asked = self._asked(type(command), "do", saga, attempt, command)
-        answer = await carry_out(handler, asked, self.database, _sealed)
+        answer = await perform(handler, asked, self.database, _sealed)
         if answer.type == handler.reply.__contract__.type:
             return cast(R, unpack_raw(answer.data, handler.reply))
         reason = unpack_raw(answer.data, Refusal).reason
@@ -128,8 +137,20 @@ class Service:
         """
         handler = self.participant.compensations[compensation.__contract__.type]
         asked = self._asked(compensation.__undoes__, "undo", saga, attempt, compensation)
-        answer = await take_back(handler, asked, self.database, _sealed)
+        answer = await perform(handler, asked, self.database, _sealed)
         return unpack_raw(answer.data, Undone).found
+
+    async def settle(self, command: type[Command[R]], *, saga: str = SAGA) -> R | None:
+        """Ask what became of a command, as a coordinator asks about a pivot whose answer did not come.
+
+        Returns:
+            The event it was answered with; None if it did not happen, and then it never will.
+        """
+        handler = self.participant.settlements[settle_type(command.__contract__)]
+        asked = self._asked(command, "undo", saga, 1, Settle())
+        answer = await perform(handler, asked, self.database, _sealed)
+        settled = unpack_raw(answer.data, Settled)
+        return cast(R, unpack_raw(settled.reply, command.__reply__)) if settled.happened else None
 
     def _asked(
         self, command: type[Command[Any]], direction: Direction, saga: str, attempt: int, payload: object
@@ -185,19 +206,20 @@ class Mortal:
     async def open(self, tables: MetaData | None = None) -> None:
         """It is open."""
 
-    def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[MortalInbox]:
+    def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[Inbox]:
         """A transaction for one command."""
         return self._begin(address)
 
     @asynccontextmanager
-    async def _begin(self, address: CommandAddress) -> AsyncGenerator[MortalInbox]:
+    async def _begin(self, address: CommandAddress) -> AsyncGenerator[Inbox]:
         async with self._database.begin(address) as inbox:
             yield MortalInbox(inbox, self._stage)
         self._stage.reached("after commit")
 
-    async def count_handed_back(self, sequence: int) -> None:
-        """Note that a delivery was no attempt."""
-        await self._database.count_handed_back(sequence)
+    async def note(self, sequence: int, more: Spent) -> Spent:
+        """Add to what became of a command's deliveries; a process that died notes nothing."""
+        self._stage.reached("note")
+        return await self._database.note(sequence, more)
 
     async def close(self) -> None:
         """It stays open."""
@@ -223,9 +245,9 @@ class MortalInbox:
         await self._inbox.settle(row)
         self._stage.reached("before commit")
 
-    async def handed_back(self, sequence: int) -> int:
-        """How many deliveries were no attempts."""
-        return await self._inbox.handed_back(sequence)
+    async def spent(self, sequence: int) -> Spent:
+        """What became of the deliveries of a command."""
+        return await self._inbox.spent(sequence)
 
 
 def _sealed(answer: Answer) -> None:
