@@ -188,6 +188,7 @@ async def test_which_sagas_have_ended(world: World) -> None:
     await appended(world, open_, "a", 0)
     assert await ended_of(world, ended, open_, unknown) == {ended}
     assert await ended_of(world, unknown) == set()
+    assert await ended_of(world) == set()
 
 
 async def test_a_read_returns_the_whole_journal_in_order(world: World) -> None:

@@ -10,7 +10,19 @@ import pytest
 from antiphon.contracts import DefinitionError, Retry
 from antiphon.coordinator.check import STEPS_MAX
 from antiphon.coordinator.saga import Saga, State
-from tests.support.trip import TRIP, BookRoom, BookSeat, FreeRoom, FreeSeat, RoomBooked, TripAsked, make_trip
+from tests.support.journeys import Approved, seat
+from tests.support.trip import (
+    TRIP,
+    BookRoom,
+    BookSeat,
+    ChargeCard,
+    FreeRoom,
+    FreeSeat,
+    RefundCard,
+    RoomBooked,
+    TripAsked,
+    make_trip,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -37,6 +49,8 @@ def free_seat(s: State[TripAsked]) -> FreeSeat:
     [
         ({"name": "a trip"}, "saga 'a trip': the name 'a trip' must be 1 to 64 characters"),
         ({"name": ""}, "must be 1 to 64 characters"),
+        ({"name": "operator"}, "saga 'operator': that is a name of the platform; call the saga something else"),
+        ({"locks": lambda start: ["a"]}, "locks of saga 'trip' must be a plain function with a name"),
         ({"version": 0}, "saga 'trip': version=0, but versions count from 1"),
         ({"deadline": timedelta(0)}, "its deadline must lie in the future, for instance timedelta"),
     ],
@@ -64,7 +78,10 @@ def test_two_steps_of_one_name() -> None:
 
 
 def test_a_step_is_after_steps_of_its_own_saga() -> None:
-    with pytest.raises(DefinitionError, match="is after 'book_room', which belongs to saga 'trip'"):
+    sentence = (
+        "step 'book_room' of saga 'other' is after 'book_room', which belongs to saga 'trip'. Name steps of its own"
+    )
+    with pytest.raises(DefinitionError, match=sentence):
         saga(name="other").step(after=TRIP.steps[0])(book_room)
 
 
@@ -144,8 +161,7 @@ def test_a_compensation_that_grows_late_is_part_of_the_definition() -> None:
     step = trip.step()(book_room)
     step.compensation(free_room)
     assert trip.definition.steps["book_room"].undo is not None
-    seat = trip.step(after=step)(lambda_seat)
-    seat.compensation(free_seat)
+    trip.step(after=step)(lambda_seat).compensation(free_seat)
     assert trip.definition.steps["book_room"].dependents == ("lambda_seat",)
 
 
@@ -165,3 +181,204 @@ def test_retries_travel_with_the_command() -> None:
     step = trip.step(retry=Retry(attempts=7))(book_room)
     step.compensation(free_room)
     assert trip.definition.steps["book_room"].order("do").retry.startswith("7/")
+
+
+# --- points of no return ----------------------------------------------------------------------------------------------
+
+
+def charge_card(s: State[TripAsked]) -> ChargeCard:
+    return ChargeCard(room="1", seat="2")
+
+
+def refund_card(s: State[TripAsked]) -> RefundCard:
+    return RefundCard(reason=s.reason)
+
+
+def is_long(s: State[TripAsked]) -> bool:
+    return s.start.nights > 1
+
+
+def ask_again(s: State[TripAsked]) -> TripAsked:
+    return s.start
+
+
+def pivoted() -> tuple[Saga[TripAsked], Any]:
+    """A saga whose card is its point of no return."""
+    trip = saga()
+    return trip, trip.step(pivot=True)(charge_card)
+
+
+def refuse(sentence: str, declare: Any) -> None:
+    with pytest.raises(DefinitionError, match=sentence):
+        declare()
+
+
+def test_a_saga_has_one_pivot() -> None:
+    trip, card = pivoted()
+    refuse(
+        "step 'book_room' of saga 'trip': 'charge_card' is the pivot already; a saga has one. Drop pivot=True",
+        lambda: trip.step(after=card, pivot=True)(book_room),
+    )
+
+
+def test_a_pivot_is_not_skipped() -> None:
+    trip: Any = saga()
+    refuse(
+        "step 'charge_card' of saga 'trip' is the pivot and may be skipped; then .* Drop `when`, or make",
+        lambda: trip.step(pivot=True, when=is_long)(charge_card),
+    )
+
+
+def test_a_pivot_is_not_undone() -> None:
+    trip, card = pivoted()
+    refuse(
+        "compensation 'refund_card' of step 'charge_card': the step is the pivot, which is never undone. Drop the comp",
+        lambda: card.compensation(refund_card),
+    )
+    refuse(
+        "is the pivot, which is never undone; drop needs_no_compensation=True",
+        lambda: saga().step(pivot=True, needs_no_compensation=True)(charge_card),
+    )
+    assert trip.definition.pivot == "charge_card"
+
+
+def test_what_comes_after_the_pivot_is_not_undone() -> None:
+    trip, card = pivoted()
+    refuse(
+        "step 'book_room' of saga 'trip' comes after the pivot and is never undone; drop needs_no_compensation=True",
+        lambda: trip.step(after=card, needs_no_compensation=True)(book_room),
+    )
+    room = trip.step(after=card)(book_room)
+    refuse(
+        "compensation 'free_room' of step 'book_room': the step comes after the pivot, from where the saga only goes "
+        "forward. Drop the compensation, or make a later step the pivot",
+        lambda: room.compensation(free_room),
+    )
+    assert trip.definition.steps["book_room"].is_retriable
+
+
+def test_what_comes_after_the_pivot_is_not_given_up() -> None:
+    trip, card = pivoted()
+    refuse(
+        "step 'trip-approved' of saga 'trip' comes after the pivot, .* drop `within`, or wait for the signal before",
+        lambda: trip.signal(Approved, after=card, within=HOUR),
+    )
+    refuse(
+        "step 'ask_again' of saga 'trip' comes after the pivot, .* drop `timeout`: the other saga has a deadline",
+        lambda: trip.child(make_trip(name="other"), after=card, timeout=HOUR)(ask_again),
+    )
+
+
+def test_a_step_beside_the_pivot_is_neither_before_nor_after_it() -> None:
+    trip, _ = pivoted()
+    trip.step()(book_room).compensation(free_room)
+    refuse(
+        "step 'book_room' of saga 'trip' is neither before nor after the pivot 'charge_card', .* Add it to the pivot's "
+        "`after`, or 'charge_card' to its own",
+        lambda: trip.definition,
+    )
+
+
+# --- options, lists, signals, waits, children -------------------------------------------------------------------------
+
+
+def test_a_predicate_has_a_name() -> None:
+    predicates: list[Any] = [lambda s: True, is_later]
+    for when in predicates:
+        refuse(
+            "`when` of step 'book_room' of saga 'trip' must be a plain function with a name, which stands in pictures",
+            lambda when=when: saga().step(when=when)(book_room),
+        )
+
+
+async def is_later(s: State[TripAsked]) -> bool:
+    return True
+
+
+def rooms(s: State[TripAsked]) -> list[BookRoom]:
+    return []
+
+
+def test_a_list_has_a_bound_that_makes_sense() -> None:
+    refuse(
+        "step 'rooms' of saga 'trip': at_most=0, and a list may have at least one",
+        lambda: saga().each(at_most=0)(rooms),
+    )
+    refuse(
+        "step 'rooms' of saga 'trip'.* is too many, because .* together. Lower it, or start a child saga for each part",
+        lambda: saga().each(at_most=5000)(rooms),
+    )
+
+
+def test_the_name_of_a_list_leaves_room_for_its_numbers() -> None:
+    def each(s: State[TripAsked]) -> list[BookRoom]:
+        return []
+
+    each.__name__ = "r" * 61
+    refuse("is over a list, and so its name may have 60 letters. Shorten it", lambda: saga().each()(each))
+
+
+def test_a_list_says_of_which_command_it_is() -> None:
+    trip: Any = saga()
+    refuse(
+        r"step book_room must say of which Command it makes a list: annotate it with list\[...\]",
+        lambda: trip.each()(book_room),
+    )
+
+
+def test_a_signal_is_an_event_of_nobody() -> None:
+    trip: Any = saga()
+    refuse("a signal of saga 'trip' must be an Event class, not <class .*BookRoom'>", lambda: trip.signal(BookRoom))
+    refuse(
+        "a signal of saga 'trip': RoomBooked is owned by 'hotel', and a signal comes from outside. Declare an event "
+        "without an owner",
+        lambda: saga().signal(RoomBooked),
+    )
+
+
+def test_a_saga_waits_once_for_a_signal() -> None:
+    trip = saga()
+    trip.signal(Approved)
+    refuse("step 'trip-approved' of saga 'trip' is declared twice; give one of them", lambda: trip.signal(Approved))
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_time_that_is_waited_for_is_more_than_nothing(seconds: int) -> None:
+    none = timedelta(seconds=seconds)
+    refuse(
+        "step 'rested' of saga 'trip' waits for .*, and that must be more than nothing, for instance",
+        lambda: saga().wait("rested", none),
+    )
+    refuse("step 'book_room' .* more than nothing", lambda: saga().step(timeout=none)(book_room))
+    refuse("step 'trip-approved' .* more than nothing", lambda: saga().signal(Approved, within=none))
+
+
+def test_a_wait_has_a_name_that_is_a_token() -> None:
+    refuse("step 'a while' of saga 'trip': the name 'a while' must be 1 to 64", lambda: saga().wait("a while", HOUR))
+
+
+def test_a_child_starts_with_its_own_event() -> None:
+    trip: Any = saga()
+    refuse(
+        "step 'ask_again' of saga 'trip' makes TripAsked, but saga 'seat' starts with SeatAsked. Make one",
+        lambda: trip.child(seat(HOUR))(ask_again),
+    )
+
+
+def test_a_child_that_has_a_pivot_cannot_be_undone() -> None:
+    other, _ = pivoted()
+    trip = saga(name="outer")
+    trip.child(other)(ask_again)
+    refuse(
+        "step 'ask_again' of saga 'outer' starts saga 'trip', which cannot be undone past its pivot 'charge_card'. Say "
+        "needs_no_compensation=True, or start it after a pivot of this saga",
+        lambda: trip.definition,
+    )
+
+
+def test_annotations_name_what_is_there() -> None:
+    def lost(s: State[TripAsked]) -> BookRoom:
+        return BookRoom(nights=1)
+
+    lost.__annotations__["return"] = "Lost"
+    refuse(r"step lost: its annotations cannot be read \(name 'Lost' is not defined\)", lambda: saga().step()(lost))

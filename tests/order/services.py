@@ -1,4 +1,4 @@
-"""The three services over databases of their own. Commands pass the inbox as in a worker, but without a broker."""
+"""The three services over databases of their own, and orders that pass through them without a saga."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from antiphon.contracts import Command, Compensation, Event, Retry, SagaKey
-from antiphon.contracts.envelope import unpack_raw
-from antiphon.contracts.messages import Refusal
-from antiphon.contracts.wire import CommandAddress
+from antiphon.contracts import Command, Refused
 from antiphon.order.billing import billing
 from antiphon.order.inventory import inventory
 from antiphon.order.messages import (
@@ -23,43 +20,16 @@ from antiphon.order.messages import (
 )
 from antiphon.order.reconciliation import Outcome
 from antiphon.order.shipping import shipping
-from antiphon.participants import Database, Participant, open_database
-from antiphon.participants.perform import Asked, carry_out, take_back
+from antiphon.participants.testing import Service
 
 PARTICIPANTS: Final = (inventory, billing, shipping)
 WHY: Final = "the test says so"
 
 # What the saga's definition leads to, written down once more by hand.
-UNDO: Final[Mapping[str, type[Compensation[Any]]]] = {
+UNDO: Final[Mapping[str, type[ReleaseInventory] | type[RefundCustomer]]] = {
     "inventory": ReleaseInventory,
     "billing": RefundCustomer,
 }
-
-
-@dataclass
-class Service:
-    """One service, its database open."""
-
-    participant: Participant
-    database: Database
-
-    async def do(self, command: Command[Any], saga_id: str, attempt: int = 1) -> Event | Refusal:
-        """Deliver a command, and read the answer."""
-        handler = self.participant.handlers[command.__contract__.type]
-        asked = Asked(self._address(saga_id, "do", attempt), command, Retry(), sequence=1, deliveries=1)
-        answer = await carry_out(handler, asked, self.database, seal=lambda _: None)
-        if answer.type == handler.reply.__contract__.type:
-            return unpack_raw(answer.data, handler.reply)
-        return unpack_raw(answer.data, Refusal)
-
-    async def undo(self, compensation: Compensation[Any], saga_id: str, attempt: int = 1) -> None:
-        """Deliver a compensation."""
-        handler = self.participant.compensations[compensation.__contract__.type]
-        asked = Asked(self._address(saga_id, "undo", attempt), compensation, Retry(), sequence=2, deliveries=1)
-        await take_back(handler, asked, self.database, seal=lambda _: None)
-
-    def _address(self, saga_id: str, direction: Any, attempt: int) -> CommandAddress:
-        return CommandAddress(SagaKey.of("order", saga_id), self.participant.name, "step", direction, attempt)
 
 
 @dataclass
@@ -76,9 +46,10 @@ class Services:
         """Take an order as far as it goes, and back if it does not go through."""
         done: list[Service] = []
         for service, command in self._commands(order):
-            answer = await service.do(command, order.order_id)
-            if isinstance(answer, Refusal):
-                self.refusals.append(answer.reason)
+            try:
+                await service.do(command, saga=f"order/{order.order_id}")
+            except Refused as refusal:
+                self.refusals.append(refusal.reason)
                 await self.take_back(order, done)
                 return "compensated"
             done.append(service)
@@ -88,7 +59,7 @@ class Services:
         """Undo what was done, last first."""
         for service in reversed(done):
             compensation = UNDO[service.participant.name]
-            await service.undo(compensation(order_id=order.order_id, reason=WHY), order.order_id)
+            await service.undo(compensation(order_id=order.order_id, reason=WHY), saga=f"order/{order.order_id}")
 
     def _commands(self, order: OrderPlaced) -> list[tuple[Service, Command[Any]]]:
         return [(self.inventory, reserve(order)), (self.billing, charge(order)), (self.shipping, schedule(order))]
@@ -118,10 +89,7 @@ def schedule(order: OrderPlaced) -> ScheduleShipping:
 async def services(urls: dict[str, str]) -> AsyncIterator[Services]:
     """Open the databases at these URLs, by the services' names, and close them after the block."""
     async with AsyncExitStack() as stack:
-        opened: dict[str, Service] = {}
-        for participant in PARTICIPANTS:
-            database = open_database(urls[participant.name])
-            stack.push_async_callback(database.close)
-            await database.open(participant.tables)
-            opened[participant.name] = Service(participant, database)
+        opened = {
+            each.name: await stack.enter_async_context(Service.open(each, urls[each.name])) for each in PARTICIPANTS
+        }
         yield Services(opened["inventory"], opened["billing"], opened["shipping"], urls)

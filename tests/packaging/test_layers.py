@@ -28,6 +28,11 @@ BREACHES = [
     ),
     ("What decides knows neither clock, chance, network nor log", "antiphon.coordinator.decide", "import time"),
     ("What decides knows neither clock, chance, network nor log", "antiphon.participants.inbox", "import asyncio"),
+    (
+        "What decides knows neither clock, chance, network nor log",
+        "antiphon.coordinator.testing.scenario",
+        "import asyncio",
+    ),
     ("What decides knows neither clock, chance, network nor log", "antiphon.contracts", "from random import random"),
     ("Contracts need msgspec and nothing else", "antiphon.contracts", "import sqlalchemy"),
 ]

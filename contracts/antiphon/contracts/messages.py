@@ -74,10 +74,10 @@ class Event(Message):
     """
 
 
-R_co = TypeVar("R_co", bound=Event, covariant=True)
+R = TypeVar("R", bound=Event)
 
 
-class Command(Message, Generic[R_co]):
+class Command(Message, Generic[R]):
     """An order to the participant that owns it, which earns the event named in brackets.
 
     `class ReserveInventory(Command[InventoryReserved], name="inventory.reserve")`; its owner is the event's.

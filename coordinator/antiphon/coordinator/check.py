@@ -49,7 +49,9 @@ def check_step(saga: Saga[Any], step: AnyStep) -> None:
     where = _where(step)
     _require_token(step.name, where)
     if step.kind == "list" and len(step.name) > TOKEN_CHARS_MAX - ELEMENT_CHARS:
-        raise DefinitionError(f"{where} is over a list: its name may have {TOKEN_CHARS_MAX - ELEMENT_CHARS} letters.")
+        raise DefinitionError(
+            f"{where} is over a list, and so its name may have {TOKEN_CHARS_MAX - ELEMENT_CHARS} letters. Shorten it."
+        )
     if any(other.name == step.name for other in saga.steps):
         raise DefinitionError(f"{where} is declared twice; give one of them another name.")
     if len(saga.steps) >= STEPS_MAX:
@@ -59,9 +61,14 @@ def check_step(saga: Saga[Any], step: AnyStep) -> None:
             raise DefinitionError(f"{where} and {other.name!r}: one is called as an element of the other; rename it.")
     for earlier in step.after:
         if earlier.saga is not saga:
-            raise DefinitionError(f"{where} is after {earlier.name!r}, which belongs to saga {earlier.saga.name!r}.")
+            raise DefinitionError(
+                f"{where} is after {earlier.name!r}, which belongs to saga {earlier.saga.name!r}. "
+                "Name steps of its own."
+            )
     if step.timeout is not None and step.timeout <= timedelta(0):
-        raise DefinitionError(f"{where}: it waits for {step.timeout}, and that must be more than nothing.")
+        raise DefinitionError(
+            f"{where} waits for {step.timeout}, and that must be more than nothing, for instance timedelta(seconds=30)."
+        )
     _check_size(saga, step, where)
     _check_pivot(saga, step, where)
 
@@ -180,7 +187,8 @@ def check_child(step: AnyStep, child: Saga[Any], make: Callable[..., Any]) -> No
     made = made_by(make, Event, _where(step))
     if made is not child.start:
         raise DefinitionError(
-            f"{_where(step)} makes {made.__name__}, but saga {child.name!r} starts with {child.start.__name__}."
+            f"{_where(step)} makes {made.__name__}, but saga {child.name!r} starts with {child.start.__name__}. "
+            "Make one."
         )
 
 

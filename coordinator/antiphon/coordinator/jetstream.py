@@ -68,7 +68,10 @@ class JetStreamStore:
         self._link.read(SAGA, [subject], report)
 
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
-        """Ask for all outcomes in one read."""
+        """Ask for all outcomes in one read; for none at once, because the server refuses a read of nothing (408)."""
+        if not keys:
+            then(set())
+            return
         by_subject = {wire.end_subject(key): key for key in keys}
 
         def report(found: Read) -> None:

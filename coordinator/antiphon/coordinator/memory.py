@@ -53,11 +53,18 @@ class MemoryPlatform:
     def run(self, seconds: float = 0.0) -> None:
         """Let time pass, and everything happen that happens by then."""
         end_ns = self.now_ns + round(seconds * NANO)
-        while self._calls and self._calls[0][0] <= end_ns:
-            due_ns, _, call = heapq.heappop(self._calls)
-            self.now_ns = max(self.now_ns, due_ns)
-            call()
+        while self.step(end_ns):
+            pass
         self.now_ns = end_ns
+
+    def step(self, end_ns: int) -> bool:
+        """Let the next thing happen, if it does by then."""
+        if not self._calls or self._calls[0][0] > end_ns:
+            return False
+        due_ns, _, call = heapq.heappop(self._calls)
+        self.now_ns = max(self.now_ns, due_ns)
+        call()
+        return True
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -93,6 +100,10 @@ class MemoryPlatform:
 
         self.later_ns(due_ns - self.now_ns, fire)
 
+    def forget(self, stream: str, subject: str) -> None:
+        """Drop what a stream holds at a subject."""
+        self.streams[stream] = [message for message in self.streams[stream] if message.subject != subject]
+
     # --- consumers ----------------------------------------------------------------------------------------------------
 
     def consume(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None:
@@ -104,7 +115,7 @@ class MemoryPlatform:
             for message in self.streams[consumer.stream]:
                 found.offer(consumer.stream, message)
         else:
-            found.handlers.append(handle)
+            found.join(handle)
 
     def leave(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None:
         """Share it no more, as a process that died; what it held is delivered to others after the ack wait."""
@@ -123,7 +134,18 @@ class MemoryConsumer:
         self.handlers: list[Callable[[Delivered], None]] = []
         self.pending: dict[int, int] = {}
         """Sequences that are not acked, with the number of their deliveries."""
+        self._asked: dict[int, int] = {}
+        """How often each was to be delivered."""
+        self._unheard: list[tuple[StoredMessage, int]] = []
+        """What was due while nobody took part."""
         self._turn = 0
+
+    def join(self, handle: Callable[[Delivered], None]) -> None:
+        """Take one more handler, and deliver what nobody was there for."""
+        self.handlers.append(handle)
+        unheard, self._unheard = self._unheard, []
+        for message, deliveries in unheard:
+            self.deliver_after(0, message, deliveries)
 
     def offer(self, stream: str, message: StoredMessage) -> None:
         """Take a stored message on, if it is one of this consumer's."""
@@ -132,13 +154,15 @@ class MemoryConsumer:
             self.deliver_after(0, message, 0)
 
     def deliver_after(self, delay_ns: int, message: StoredMessage, deliveries: int) -> None:
-        """Deliver after a delay, unless it was acked or delivered by then."""
+        """Deliver after a delay, unless it was acked by then. The last request counts: a message that was handed
+        back for longer than the ack wait stays away for as long."""
+        asked = self._asked[message.sequence] = self._asked.get(message.sequence, 0) + 1
 
         def deliver() -> None:
-            if self.pending.get(message.sequence) != deliveries:
+            if message.sequence not in self.pending or self._asked.get(message.sequence) != asked:
                 return
             if not self.handlers:
-                self.deliver_after(NANO, message, deliveries)
+                self._unheard.append((message, deliveries))
                 return
             self.pending[message.sequence] = deliveries + 1
             self.deliver_after(round(self.consumer.ack_wait_seconds * NANO), message, deliveries + 1)
@@ -146,6 +170,11 @@ class MemoryConsumer:
             self.handlers[self._turn % len(self.handlers)](MemoryDelivery(self, message, deliveries + 1))
 
         self.platform.later_ns(delay_ns, deliver)
+
+    def acked(self, sequence: int) -> None:
+        """Deliver it no more."""
+        self.pending.pop(sequence, None)
+        self._asked.pop(sequence, None)
 
 
 class MemoryDelivery:
@@ -158,7 +187,7 @@ class MemoryDelivery:
 
     def ack(self) -> None:
         """Done, whoever holds it now."""
-        self._consumer.pending.pop(self.sequence, None)
+        self._consumer.acked(self.sequence)
 
     def hand_back(self, delay_seconds: float = 0.0) -> None:
         """Deliver again after the delay, instead of after the ack wait."""
@@ -198,6 +227,7 @@ class MemoryStore:
             self._answer(then, Conflict("wrong last sequence"))
             return
         self.platform.schedule(key, due_ns, body)
+        self.platform.forget(SAGA, wire.timer_subject(key))  # a schedule takes the place of the one before
         self._answer(then, self.platform.store(SAGA, wire.timer_subject(key), body))
 
     def tell(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .history import History
 
 S = TypeVar("S", bound=Event)
-S_co = TypeVar("S_co", bound=Event, covariant=True)
 R = TypeVar("R", bound=Event)
 C = TypeVar("C", bound=Command[Any])
 T = TypeVar("T", bound="AnyStep")
@@ -72,11 +71,11 @@ class State(Generic[S]):
         return self._history.key.id
 
     @overload
-    def __getitem__(self, step: Step[Command[R]]) -> R: ...
+    def __getitem__(self, step: Step[S, Command[R]]) -> R: ...
     @overload
-    def __getitem__(self, step: OptionalStep[Command[R]]) -> R | None: ...
+    def __getitem__(self, step: OptionalStep[S, Command[R]]) -> R | None: ...
     @overload
-    def __getitem__(self, step: ListStep[Command[R]]) -> tuple[R, ...]: ...
+    def __getitem__(self, step: ListStep[S, Command[R]]) -> tuple[R, ...]: ...
     @overload
     def __getitem__(self, step: Signal[R]) -> R: ...
     @overload
@@ -120,11 +119,11 @@ class AnyStep:
         self.saga.changed()
 
 
-class Step(AnyStep, Generic[C_co]):
+class Step(AnyStep, Generic[S, C_co]):
     """A step that sends one command; made by `Saga.step`."""
 
     def compensation(
-        self: Step[C], make: Callable[[State[S]], Compensation[C]]
+        self: Step[S, C], make: Callable[[State[S]], Compensation[C]]
     ) -> Callable[[State[S]], Compensation[C]]:
         """Decorate the function that makes the command which undoes this step's effect.
 
@@ -138,22 +137,22 @@ class Step(AnyStep, Generic[C_co]):
         return make
 
 
-class OptionalStep(AnyStep, Generic[C_co]):
+class OptionalStep(AnyStep, Generic[S, C_co]):
     """A step that is skipped unless its `when` says yes; made by `Saga.step(when=...)`."""
 
     def compensation(
-        self: OptionalStep[C], make: Callable[[State[S]], Compensation[C]]
+        self: OptionalStep[S, C], make: Callable[[State[S]], Compensation[C]]
     ) -> Callable[[State[S]], Compensation[C]]:
         """As `Step.compensation`; a step that was skipped is not compensated."""
         self._undo_by(make)
         return make
 
 
-class ListStep(AnyStep, Generic[C_co]):
+class ListStep(AnyStep, Generic[S, C_co]):
     """A step that sends one command for each element of a list; made by `Saga.each`."""
 
     def compensation(
-        self: ListStep[C], make: Callable[[State[S], C], Compensation[C]]
+        self: ListStep[S, C], make: Callable[[State[S], C], Compensation[C]]
     ) -> Callable[[State[S], C], Compensation[C]]:
         """Decorate the function that makes the command which undoes one element; it is given that element's command."""
         self._undo_by(make)
@@ -168,7 +167,7 @@ class Wait(AnyStep):
     """A step that is done when time has passed; made by `Saga.wait`."""
 
 
-class Child(AnyStep, Generic[S_co]):
+class Child(AnyStep, Generic[S]):
     """A step that is done when the saga it starts has completed; made by `Saga.child`."""
 
 
@@ -215,7 +214,7 @@ class Saga(Generic[S]):
         retry: Retry = ...,
         pivot: bool = False,
         needs_no_compensation: bool = False,
-    ) -> Callable[[Callable[[State[S]], C]], Step[C]]: ...
+    ) -> Callable[[Callable[[State[S]], C]], Step[S, C]]: ...
 
     @overload
     def step(
@@ -226,7 +225,7 @@ class Saga(Generic[S]):
         timeout: timedelta | None = None,
         retry: Retry = ...,
         needs_no_compensation: bool = False,
-    ) -> Callable[[Callable[[State[S]], C]], OptionalStep[C]]: ...
+    ) -> Callable[[Callable[[State[S]], C]], OptionalStep[S, C]]: ...
 
     def step(
         self,
@@ -256,7 +255,7 @@ class Saga(Generic[S]):
         """
 
         def declare(make: Callable[[State[S]], Any]) -> Any:
-            step: Step[Any] | OptionalStep[Any]
+            step: Step[S, Any] | OptionalStep[S, Any]
             step = (Step if when is None else OptionalStep)(self, "command", make.__name__, after)
             step.command = made_by(make, Command, f"step {make.__name__}")
             step.make, step.when, step.timeout, step.retry = make, when, timeout, retry
@@ -275,7 +274,7 @@ class Saga(Generic[S]):
         timeout: timedelta | None = None,
         retry: Retry = Retry(),  # noqa: B008 - frozen
         needs_no_compensation: bool = False,
-    ) -> Callable[[Callable[[State[S]], list[C]]], ListStep[C]]:
+    ) -> Callable[[Callable[[State[S]], list[C]]], ListStep[S, C]]:
         """Decorate a function from the saga's state to a list of commands, which are sent at once.
 
         The step is done when all are; its replies are a tuple in the order of the list. One refusal turns the saga.
@@ -289,8 +288,8 @@ class Saga(Generic[S]):
             DefinitionError: the step is unsound; the sentence names it and the remedy.
         """
 
-        def declare(make: Callable[[State[S]], list[C]]) -> ListStep[C]:
-            step: ListStep[C] = ListStep(self, "list", make.__name__, after)
+        def declare(make: Callable[[State[S]], list[C]]) -> ListStep[S, C]:
+            step: ListStep[S, C] = ListStep(self, "list", make.__name__, after)
             step.command = made_by_each(make, f"step {make.__name__}")
             step.make, step.timeout, step.retry, step.elements_max = make, timeout, retry, at_most
             step.needs_no_compensation = needs_no_compensation

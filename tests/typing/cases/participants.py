@@ -42,7 +42,7 @@ async def count(command: Count, tx: Transaction) -> Counted:
 
 @stock.compensates(Reserve)
 async def release(command: Release, reserved: Reserved, tx: Transaction) -> None:
-    print(command.reason, reserved.reservation_id, tx.idempotency_key)  # noqa: T201
+    print(command.reason, reserved.reservation_id, tx.idempotency_key)
 
 
 @stock.handles(Reserve)  # error: arg-type, reportArgumentType

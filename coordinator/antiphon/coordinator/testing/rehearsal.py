@@ -1,0 +1,249 @@
+"""Whole sagas in memory, under virtual time: real coordinators, and participants with their own handlers and databases.
+
+    async with Service.open(inventory) as stock, Service.open(billing) as cards:
+        async with rehearse([order], [stock, cards]) as rehearsal:
+            saga = await rehearsal.start(order, OrderPlaced(...))
+            await rehearsal.run(timedelta(days=30))
+            assert saga.outcome() == "completed"
+
+Thirty days take as long as what happens in them. Time stands still while a handler runs, so a handler that waits for
+something other than its database waits in real time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from antiphon.contracts import wire
+from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.messages import CLIENT, Event, Message
+from antiphon.contracts.parked import Parked
+from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Ending, Status, StatusAnswer
+from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA
+from antiphon.contracts.wire import SagaKey, moment
+
+from ..graph import Definition
+from ..journal import read_entry
+from ..memory import NANO, MemoryPlatform, MemoryStore
+from ..run import Coordinator
+from ..saga import Saga, Signal
+from .stage import Death, Stage
+
+S = TypeVar("S", bound=Event)
+R = TypeVar("R", bound=Event)
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long a handler may take in real time before the rehearsal says that it hangs."""
+
+
+class Process(Protocol):
+    """A participant's process that has begun."""
+
+    async def drain(self, grace_seconds: float = ..., /) -> None:
+        """End it."""
+
+
+class Part(Protocol):
+    """A participant that can take part; `antiphon.participants.testing.Service` is one."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the wire."""
+        ...
+
+    async def begin(self, link: Stage, /) -> Process:
+        """Begin to work on the commands that a link delivers, as a process of it would."""
+        ...
+
+
+class Rehearsed:
+    """One saga of a rehearsal, as its client sees it, and a little more."""
+
+    def __init__(self, rehearsal: Rehearsal, key: SagaKey) -> None:
+        self._rehearsal, self.key = rehearsal, key
+
+    def status(self) -> Status:
+        """How it stands now.
+
+        Raises:
+            AssertionError: it was never started, or cannot be read.
+        """
+        return self._rehearsal.status_of(self.key)
+
+    def outcome(self) -> Ending | None:
+        """How it ended; None while it goes on."""
+        state = self.status().state
+        return state if state == "completed" or state == "compensated" else None
+
+    def sent(self) -> list[str]:
+        """The steps whose commands were sent, in order, with `undo` before those of compensations."""
+        entries = self._rehearsal.platform.read(SAGA, [wire.journal_filter(self.key)])
+        commands = [wire.parse_entry(message.subject).command for message in entries]
+        return [f"{'undo ' * (each.direction == 'undo')}{each.step}" for each in commands if each]
+
+    def story(self) -> str:
+        """Its journal in lines."""
+        entries = self._rehearsal.platform.read(SAGA, [wire.journal_filter(self.key)])
+        told = [read_entry(message.subject, message.sequence, message.data) for message in entries]
+        return "\n".join(f"{moment(entry.at_ns):%Y-%m-%d %H:%M:%S} {entry.what}" for entry in told)
+
+    async def signal(self, step: Signal[R], event: R) -> None:
+        """Say what a step waits for, or will."""
+        await self._rehearsal.put(wire.signal_subject(self.key, step.name), event.__contract__.type, event)
+
+    async def cancel(self, reason: str) -> None:
+        """Ask for it to be undone."""
+        await self._rehearsal.put(wire.cancel_subject(self.key), CANCEL_TYPE, CancelRequest(reason=reason))
+
+
+class Rehearsal:
+    """The platform in memory, with everybody on it. Made by `rehearse`."""
+
+    def __init__(self, definitions: Iterable[Definition], parts: Iterable[Part], coordinators: int) -> None:
+        self.platform = MemoryPlatform()
+        self._parts = {part.name: part for part in parts}
+        self._stages: dict[str, Stage] = {}
+        self._processes: dict[str, Process] = {}
+        self._slow: dict[str, float] = {}
+        self._coordinators = [Coordinator(MemoryStore(self.platform), definitions) for _ in range(coordinators)]
+        facts, timers, sweeper = PLATFORM_CONSUMERS
+        for coordinator in self._coordinators:
+            self.platform.consume(facts, coordinator.on_fact)
+            self.platform.consume(timers, coordinator.on_fired)
+            self.platform.consume(sweeper, coordinator.on_start_to_watch)
+
+    # --- what clients do ----------------------------------------------------------------------------------------------
+
+    async def start(self, saga: Saga[S], start: S, *, id: str = "1") -> Rehearsed:
+        """Begin a saga, and let everything happen that needs no time.
+
+        Args:
+            saga: its definition.
+            start: the event it begins with.
+            id: what it is called.
+        """
+        key = SagaKey.of(saga.name, id)
+        await self.put(wire.start_subject(key), start.__contract__.type, start)
+        return Rehearsed(self, key)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    async def run(self, duration: timedelta = timedelta(0)) -> None:
+        """Let time pass, and everything happen that happens by then.
+
+        Raises:
+            AssertionError: a handler takes more than ten seconds of real time.
+        """
+        end_ns = self.platform.now_ns + round(duration.total_seconds() * NANO)
+        await self._quiet()
+        while self.platform.step(end_ns):
+            await self._quiet()
+        self.platform.now_ns = end_ns
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    async def stop(self, participant: str) -> None:
+        """Have every process of a participant end. Its commands wait."""
+        self._stages.pop(participant).die()
+        await self._processes.pop(participant).drain(0.0)
+
+    async def restart(self, participant: str) -> None:
+        """Start a participant's process, in the place of the one before, if there is one."""
+        if participant in self._stages:
+            await self.stop(participant)
+        stage = self._stages[participant] = Stage(self.platform, participant)
+        stage.slow_seconds = self._slow.get(participant, 0.0)
+        self._processes[participant] = await self._parts[participant].begin(stage)
+
+    def slow(self, participant: str, duration: timedelta) -> None:
+        """Have a participant take so long for each command from now on."""
+        self._slow[participant] = self._stages[participant].slow_seconds = duration.total_seconds()
+
+    def crash(self, participant: str, when: Death) -> None:
+        """Have a participant's process die at its next command, and be started again at once.
+
+        Args:
+            participant: whose process.
+            when: `before commit`, so that nothing was done, or `after commit`, so that nobody was told.
+        """
+        self._stages[participant].dies = when
+
+    # --- what is seen -------------------------------------------------------------------------------------------------
+
+    @property
+    def parked(self) -> list[Parked]:
+        """What waits for a person, as the platform's index says."""
+        return [msgspec.json.decode(message.data, type=Parked) for message in self.platform.streams[PARKED]]
+
+    def status_of(self, key: SagaKey) -> Status:
+        """How a saga stands."""
+        found: list[StatusAnswer] = []
+        self._coordinators[0].status(key, found.append)
+        while not found and self.platform.step(self.platform.now_ns):
+            pass
+        assert found, "the coordinators do not answer"
+        assert found[0].status is not None, found[0].error or f"there is no saga {key}"
+        return found[0].status
+
+    # --- helpers ------------------------------------------------------------------------------------------------------
+
+    async def put(self, subject: str, type_: str, payload: Message | CancelRequest) -> None:
+        """Store what a client stores, and let everything happen that needs no time."""
+        time = moment(self.platform.now_ns)
+        envelope = Envelope(id=subject, source=CLIENT, type=type_, time=time, data=pack(payload))
+        self.platform.store(EVENTS, subject, encode(envelope))
+        await self.run()
+
+    async def begin(self) -> None:
+        """Start all participants."""
+        for name in self._parts:
+            await self.restart(name)
+
+    async def end(self) -> None:
+        """End all participants."""
+        for name in list(self._stages):
+            await self.stop(name)
+
+    async def _quiet(self) -> None:
+        """Wait, in real time, until nobody works on a command; and start again who died over one."""
+        for name, stage in list(self._stages.items()):
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while stage.held:
+                        stage.changed.clear()
+                        await stage.changed.wait()
+            except TimeoutError:
+                raise AssertionError(
+                    f"a handler of {name} has not returned within {PATIENCE_SECONDS:g} s of real time, while virtual "
+                    "time stands still. Let it wait for nothing but its database."
+                ) from None
+            if stage.is_dead:
+                await self.restart(name)
+
+
+@asynccontextmanager
+async def rehearse(
+    sagas: Iterable[Saga[Any]], parts: Iterable[Part], *, coordinators: int = 1
+) -> AsyncGenerator[Rehearsal]:
+    """Bring a platform in memory up for the length of an `async with` block.
+
+    Args:
+        sagas: the definitions.
+        parts: the participants, each a `Service` of `antiphon.participants.testing` or something like it.
+        coordinators: how many there are; they share the work.
+
+    Raises:
+        DefinitionError: a definition is not complete.
+    """
+    rehearsal = Rehearsal([saga.definition for saga in sagas], parts, coordinators)
+    await rehearsal.begin()
+    try:
+        yield rehearsal
+    finally:
+        await rehearsal.end()

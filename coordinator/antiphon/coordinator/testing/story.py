@@ -1,0 +1,55 @@
+"""What a scenario has gone through so far, in lines that a person reads when an expectation failed."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from antiphon.contracts.platform import Record
+
+from ..facts import Action, Finish, Send
+from ..history import History
+
+
+class Said(msgspec.Struct, frozen=True):
+    """Something a saga did: an entry of its journal, with the message in it if it is a command."""
+
+    action: Action
+    message: object = None
+
+    def __str__(self) -> str:
+        match self.action:
+            case Send(step, direction, attempt):
+                again = f", attempt {attempt}" if attempt > 1 else ""
+                return f"{'sends' if direction == 'do' else 'compensates'} {step}{again}: {self.message!r}"
+            case Record() as record:
+                return recorded(record)
+            case Finish(end):
+                return f"ends {end.outcome}{': ' if end.reason else ''}{end.reason}"
+            case _:
+                assert_never(self.action)
+
+
+def recorded(record: Record) -> str:
+    """What an entry that sends no command says."""
+    for is_so, sentence in (
+        (record.rejected, f"rejects what {record.by} asks for: {record.rejected}"),
+        (record.by, f"does what {record.by} asks for"),
+        (record.fault, f"stands still: {record.fault}"),
+        (record.skipped, f"skips {record.step}"),
+        (record.awaits, f"waits for {record.step}"),
+        (record.parked, f"wants a person: {record.parked}"),
+        (record.elements >= 0, f"makes {record.elements} commands of {record.step}"),
+        (record.asks, f"asks for {', '.join(record.asks)}"),
+        (record.held, "has done all its steps, and waits for its parent"),
+    ):
+        if is_so:
+            return sentence
+    return "takes note of it"
+
+
+def as_it_stands(history: History) -> str:
+    """Where all steps of a saga are, in one line."""
+    steps = ", ".join(f"{name} {step.phase}" for name, step in history.steps.items())
+    return f"{history.state}{': ' if history.turned else ''}{history.turned} ({steps})"

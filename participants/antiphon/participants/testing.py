@@ -1,0 +1,254 @@
+"""For the tests of those who write participants: handlers without a broker, under the inbox's rules.
+
+    async with Service.open(inventory) as service:
+        reserved = await service.do(ReserveInventory(...), saga="order/o-1")
+        assert await service.do(ReserveInventory(...), saga="order/o-1") == reserved    # again: from the inbox
+        await service.undo(ReleaseInventory(...), saga="order/o-1")
+        assert await service.execute(select(stock.c.available)) == [(10,)]
+
+The same object takes part in a rehearsal of whole sagas (`antiphon.coordinator.testing.rehearse`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from antiphon.contracts.envelope import unpack_raw
+from antiphon.contracts.errors import AntiphonError, Refused
+from antiphon.contracts.messages import (
+    Command,
+    Compensation,
+    Event,
+    Refusal,
+    Settle,
+    Settled,
+    Undone,
+    settle_type,
+)
+from antiphon.contracts.retry import Retry
+from antiphon.contracts.wire import CommandAddress, Direction, SagaKey
+from antiphon.link import Link
+
+from .databases import Database, Inbox, open_database
+from .inbox import Answer, Row, Spent
+from .memory import MemoryDatabase
+from .participant import Participant
+from .perform import Asked, perform
+from .transaction import Transaction
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable, MetaData
+
+R = TypeVar("R", bound=Event)
+
+SAGA = "test/1"
+"""The saga that asks, where a test does not care which."""
+
+
+class Superseded(AntiphonError):
+    """The command came after its compensation, or after a later attempt, and was not carried out."""
+
+
+class Service:
+    """A participant with a database of its own, and nobody between it and a test. Made by `Service.open`."""
+
+    def __init__(self, participant: Participant, database: Database) -> None:
+        self.participant, self.database = participant, database
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, participant: Participant, database: str = "") -> AsyncGenerator[Service]:
+        """Open a database for the length of an `async with` block, and create the participant's tables in it.
+
+        Args:
+            participant: whose handlers are to be called.
+            database: its URL, as for a worker. When left out, SQLite in memory for a participant with tables, and
+                `memory:` for one without.
+
+        Raises:
+            PlatformError: the database cannot be used.
+        """
+        opened = open_database(database or ("sqlite://" if participant.tables is not None else "memory:"))
+        try:
+            await opened.open(participant.tables)
+            yield cls(participant, opened)
+        finally:
+            await opened.close()
+
+    @property
+    def name(self) -> str:
+        """The participant's name."""
+        return self.participant.name
+
+    # --- what a coordinator would ask ---------------------------------------------------------------------------------
+
+    async def do(self, command: Command[R], *, saga: str = SAGA, attempt: int = 1) -> R:
+        """Deliver a command; the same once more is a redelivery.
+
+        Args:
+            command: the command.
+            saga: who asks, as `type/id`. Each saga asks for a command once.
+            attempt: which of the coordinator's commands for this step it is.
+
+        Returns:
+            The event it is answered with, by the handler or from the inbox.
+
+        Raises:
+            Refused: the business said no.
+            Superseded: it must not be carried out any more.
+            Exception: whatever the handler raised; nothing of it is in the database.
+        """
+        handler = self.participant.handlers[command.__contract__.type]
+        asked = self._asked(type(command), "do", saga, attempt, command)
+        answer = await perform(handler, asked, self.database, _sealed)
+        if answer.type == handler.reply.__contract__.type:
+            return cast(R, unpack_raw(answer.data, handler.reply))
+        reason = unpack_raw(answer.data, Refusal).reason
+        raise Refused(reason) if ".refused.v" in answer.type else Superseded(reason)
+
+    async def refusal(self, command: Command[Any], *, saga: str = SAGA, attempt: int = 1) -> str:
+        """Deliver a command that the business must say no to; the reason.
+
+        Raises:
+            AssertionError: it was carried out.
+        """
+        try:
+            reply = await self.do(command, saga=saga, attempt=attempt)
+        except Refused as refusal:
+            return refusal.reason
+        raise AssertionError(f"{self.name} was to refuse {command!r}, and answered {reply!r}.")
+
+    async def undo(self, compensation: Compensation[Any], *, saga: str = SAGA, attempt: int = 1) -> bool:
+        """Deliver a compensation.
+
+        Args:
+            compensation: the compensation.
+            saga: who asks, as `type/id`.
+            attempt: how often it was sent.
+
+        Returns:
+            Whether there was, or had been, an effect to take back.
+
+        Raises:
+            Exception: whatever the handler raised; nothing of it is in the database.
+        """
+        handler = self.participant.compensations[compensation.__contract__.type]
+        asked = self._asked(compensation.__undoes__, "undo", saga, attempt, compensation)
+        answer = await perform(handler, asked, self.database, _sealed)
+        return unpack_raw(answer.data, Undone).found
+
+    async def settle(self, command: type[Command[R]], *, saga: str = SAGA) -> R | None:
+        """Ask what became of a command, as a coordinator asks about a pivot whose answer did not come.
+
+        Returns:
+            The event it was answered with; None if it did not happen, and then it never will.
+        """
+        handler = self.participant.settlements[settle_type(command.__contract__)]
+        asked = self._asked(command, "undo", saga, 1, Settle())
+        answer = await perform(handler, asked, self.database, _sealed)
+        settled = unpack_raw(answer.data, Settled)
+        return cast(R, unpack_raw(settled.reply, command.__reply__)) if settled.happened else None
+
+    def _asked(
+        self, command: type[Command[Any]], direction: Direction, saga: str, attempt: int, payload: object
+    ) -> Asked:
+        # The step is called after the command, so that a command and its compensation meet in one row of the inbox.
+        key = SagaKey.of(*saga.split("/"))
+        address = CommandAddress(key, self.name, command.__contract__.token, direction, attempt)
+        return Asked(address, payload, Retry(), sequence=attempt, deliveries=1)
+
+    # --- what became of it --------------------------------------------------------------------------------------------
+
+    async def execute(self, statement: Executable) -> list[tuple[Any, ...]]:
+        """Run a statement in the participant's database, in a transaction of its own; its rows, if it has any."""
+        address = CommandAddress(SagaKey.of("test", "look"), self.name, "look", "do", 1)
+        async with self.database.begin(address) as inbox:
+            result = await inbox.transaction.execute(statement)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    @property
+    def effects(self) -> list[object]:
+        """What handlers added to `MemoryTransaction.effects` and was committed.
+
+        Raises:
+            LookupError: the database is not in memory; look with `execute`.
+        """
+        if not isinstance(self.database, MemoryDatabase):
+            raise LookupError("effects are a list only in a database in memory; look into this one with `execute`.")
+        return self.database.effects
+
+    # --- as a part of a rehearsal -------------------------------------------------------------------------------------
+
+    async def begin(self, link: Stage) -> Worker:
+        """Begin to work on the commands that a link delivers, as a process of the participant would."""
+        # The stage has all that a worker uses of a link.
+        worker = Worker(self.participant, cast(Link, link), Mortal(self.database, link), chance=lambda: 0.5)
+        await worker.start()
+        return worker
+
+
+class Stage(Protocol):
+    """A link in memory, which may have the process behind it die."""
+
+    def reached(self, point: str) -> None:
+        """Die here, if that was asked for: raise, and let nothing pass any more."""
+
+
+class Mortal:
+    """A database whose process may die right before or after a commit."""
+
+    def __init__(self, database: Database, stage: Stage) -> None:
+        self._database, self._stage = database, stage
+
+    async def open(self, tables: MetaData | None = None) -> None:
+        """It is open."""
+
+    def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[Inbox]:
+        """A transaction for one command."""
+        return self._begin(address)
+
+    @asynccontextmanager
+    async def _begin(self, address: CommandAddress) -> AsyncGenerator[Inbox]:
+        async with self._database.begin(address) as inbox:
+            yield MortalInbox(inbox, self._stage)
+        self._stage.reached("after commit")
+
+    async def note(self, sequence: int, more: Spent) -> Spent:
+        """Add to what became of a command's deliveries; a process that died notes nothing."""
+        self._stage.reached("note")
+        return await self._database.note(sequence, more)
+
+    async def close(self) -> None:
+        """It stays open."""
+
+
+class MortalInbox:
+    """The inbox within one such transaction."""
+
+    def __init__(self, inbox: Inbox, stage: Stage) -> None:
+        self._inbox, self._stage = inbox, stage
+
+    @property
+    def transaction(self) -> Transaction:
+        """What the handler is given."""
+        return self._inbox.transaction
+
+    async def claim(self) -> Row | None:
+        """Keep everybody else from this row, and read it."""
+        return await self._inbox.claim()
+
+    async def settle(self, row: Row) -> None:
+        """Write the row."""
+        await self._inbox.settle(row)
+        self._stage.reached("before commit")
+
+    async def spent(self, sequence: int) -> Spent:
+        """What became of the deliveries of a command."""
+        return await self._inbox.spent(sequence)
+
+
+def _sealed(answer: Answer) -> None:
+    """Nothing is sent, so nothing is made ready to be sent."""

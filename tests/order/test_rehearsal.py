@@ -1,0 +1,107 @@
+"""Orders from start to end, through the three services' own handlers, in memory and in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+from sqlalchemy import select
+
+from antiphon.coordinator.testing import Rehearsal, rehearse
+from antiphon.order.billing import billing, cards
+from antiphon.order.data import load_customers, load_orders
+from antiphon.order.inventory import inventory, stock
+from antiphon.order.saga import order
+from antiphon.order.shipping import shipping
+from antiphon.participants.testing import Service
+
+VALID = next(each for each in load_customers() if each.card == "valid" and each.limit > 10_000)
+PLACED = replace(load_orders()[0], customer_id=VALID.customer_id, amount=9_900)
+FORWARD = ["reserve_inventory", "charge_customer", "schedule_shipping"]
+NOWHERE = replace(PLACED, country="NZ")
+"""No carrier goes there."""
+
+
+@dataclass
+class Shop:
+    """The rehearsal, and the services that take part in it."""
+
+    rehearsal: Rehearsal
+    inventory: Service
+    billing: Service
+
+    async def sold(self) -> int:
+        """How many pieces of the ordered item are set aside."""
+        found = await self.inventory.execute(
+            select(stock.c.initial - stock.c.available).where(stock.c.item_id == PLACED.item_id)
+        )
+        return int(found[0][0])
+
+    async def charged(self) -> int:
+        """How much the customer was charged, in cents."""
+        found = await self.billing.execute(select(cards.c.charged).where(cards.c.customer_id == PLACED.customer_id))
+        return int(found[0][0])
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with AsyncExitStack() as stack:
+        services = [await stack.enter_async_context(Service.open(each)) for each in (inventory, billing, shipping)]
+        yield Shop(await stack.enter_async_context(rehearse([order], services)), services[0], services[1])
+
+
+async def test_an_order_is_reserved_charged_and_sent(shop: Shop) -> None:
+    saga = await shop.rehearsal.start(order, PLACED)
+    assert (saga.outcome(), saga.sent()) == ("completed", FORWARD)
+    assert (await shop.sold(), await shop.charged()) == (PLACED.quantity, PLACED.amount)
+
+
+async def test_what_cannot_be_delivered_costs_nothing(shop: Shop) -> None:
+    saga = await shop.rehearsal.start(order, NOWHERE)
+    assert (saga.outcome(), saga.sent()[3:]) == ("compensated", ["undo charge_customer", "undo reserve_inventory"])
+    assert "no carrier goes to NZ" in saga.status().reason
+    assert (await shop.sold(), await shop.charged()) == (0, 0)
+
+
+@pytest.mark.parametrize("when", ["before commit", "after commit"])
+@pytest.mark.parametrize("who", ["inventory", "billing", "shipping"])
+async def test_a_service_that_dies_takes_and_charges_once(shop: Shop, who: str, when: str) -> None:
+    shop.rehearsal.crash(who, "before commit" if when == "before commit" else "after commit")
+    saga = await shop.rehearsal.start(order, PLACED)
+    assert saga.outcome() is None
+    await shop.rehearsal.run(timedelta(minutes=5))
+    assert (saga.outcome(), saga.sent()) == ("completed", FORWARD)
+    assert (await shop.sold(), await shop.charged()) == (PLACED.quantity, PLACED.amount)
+
+
+async def test_a_service_that_is_away_for_an_hour_delays_an_order_and_no_more(shop: Shop) -> None:
+    await shop.rehearsal.stop("billing")
+    saga = await shop.rehearsal.start(order, PLACED)
+    await shop.rehearsal.run(timedelta(hours=1))
+    assert (saga.outcome(), saga.sent()) == (None, FORWARD[:2])
+    await shop.rehearsal.restart("billing")
+    await shop.rehearsal.run()
+    assert saga.outcome() == "completed"
+
+
+async def test_an_order_whose_card_nobody_charges_is_given_up_after_a_day(shop: Shop) -> None:
+    await shop.rehearsal.stop("billing")
+    saga = await shop.rehearsal.start(order, PLACED)
+    await shop.rehearsal.run(timedelta(days=30))
+    assert saga.sent()[2:] == ["undo charge_customer"]
+    await shop.rehearsal.restart("billing")
+    await shop.rehearsal.run()
+    assert (saga.outcome(), saga.status().reason) == ("compensated", "its deadline passed")
+    assert (await shop.sold(), await shop.charged()) == (0, 0)
+
+
+async def test_an_order_whose_shipping_answers_late_is_asked_after_and_not_refunded(shop: Shop) -> None:
+    shop.rehearsal.slow("shipping", timedelta(minutes=2))
+    saga = await shop.rehearsal.start(order, PLACED)
+    await shop.rehearsal.run(timedelta(minutes=5))
+    assert (saga.outcome(), saga.sent()) == ("completed", [*FORWARD, "undo schedule_shipping"])
+    assert (await shop.sold(), await shop.charged()) == (PLACED.quantity, PLACED.amount)
