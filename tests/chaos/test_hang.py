@@ -6,15 +6,28 @@ import asyncio
 import signal
 from pathlib import Path
 
+from antiphon.contracts.topology import SAGA
 from antiphon.coordinator.client import Antiphon
+from antiphon.link.setup import api
 from antiphon.order.data import load_customers, load_orders
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Outcome, reconcile
 from antiphon.order.saga import order
 from tests.support.processes import fleet
-from tests.support.server import platform, until
+from tests.support.server import Platform, platform, until
 
 ORDERS = 40
+
+
+async def stuck(up: Platform) -> None:
+    """Wait until the hung process has been sent commands."""
+    link = await up.connect("administrator")
+    try:
+        async with asyncio.timeout(20):
+            while (await api(link, f"CONSUMER.INFO.{SAGA}.shipping"))["num_ack_pending"] == 0:
+                await asyncio.sleep(0.05)
+    finally:
+        await link.close()
 
 
 async def test_a_hung_participant_delays_only_sagas_that_need_it(tmp_path: Path) -> None:
@@ -27,8 +40,9 @@ async def test_a_hung_participant_delays_only_sagas_that_need_it(tmp_path: Path)
     with platform(tmp_path) as up:
         await up.set_up(ack_wait_seconds=1.0)
         with fleet(up, tmp_path) as running:
-            await until(running.is_writing, what="the participants' databases")
-            running.children["shipping"].signal(signal.SIGSTOP)
+            shipping = running.children["shipping"]
+            await until(lambda: "participant_ready" in shipping.log.read_text(), what="shipping at work")
+            shipping.signal(signal.SIGSTOP)
             async with Antiphon.connect(up.servers, name="client") as antiphon:
 
                 async def run(placed: OrderPlaced) -> None:
@@ -39,9 +53,9 @@ async def test_a_hung_participant_delays_only_sagas_that_need_it(tmp_path: Path)
 
                 runs = asyncio.gather(*(run(placed) for placed in orders.values()))
                 await until(lambda: need_no_shipping <= outcomes.keys(), what="sagas that need no shipping")
-                await asyncio.sleep(2.5)  # more than two ack waits, each of which delivers what is held again
+                await stuck(up)
                 assert "completed" not in outcomes.values()
-                running.children["shipping"].signal(signal.SIGCONT)
+                shipping.signal(signal.SIGCONT)
                 await runs
         ended = Ended(
             {f"order/{order_id}": outcome for order_id, outcome in outcomes.items()},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -382,6 +384,31 @@ async def test_a_cancelled_handler_leaves_nothing(store: Store) -> None:
     assert await Stock().do(one) == RESERVED
     assert await Stock().do(other, deliveries=2) == RESERVED
     assert await store.effects() == ["reserved"]
+
+
+async def test_a_connection_that_is_cancelled_while_it_opens_leaves_no_thread_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store("sqlite", sqlite_url(tmp_path))
+    database = await store.open()
+    await database.close()  # which empties the pool
+    begun, opened, real = threading.Event(), threading.Event(), sqlite3.connect
+
+    def connect(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        time.sleep(BLOCKED_SECONDS)
+        opened.set()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    doing = asyncio.create_task(Stock().do(database))
+    await asyncio.to_thread(begun.wait)
+    doing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await doing
+    assert opened.is_set(), "nobody waited for its thread"
+    assert await Stock().do(database) == RESERVED
+    await store.close()
 
 
 async def test_a_worker_whose_connection_is_lost_commits_nothing(postgres_server: Postgres) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any, Final, get_args
 
 from msgspec.structs import asdict
@@ -269,7 +270,8 @@ class SqliteDatabase(SqlDatabase):
     _add = _sqlite_add
 
     def __init__(self, url: str, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
-        super().__init__(create_async_engine(url))
+        super().__init__(create_async_engine(url, async_creator=self._connect))
+        self._driver: Any = import_module("aiosqlite")  # here, because who uses PostgreSQL need not have it
         self._writer = asyncio.Lock()
         self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
         event.listen(self._engine.sync_engine, "connect", self._prepare)
@@ -287,6 +289,21 @@ class SqliteDatabase(SqlDatabase):
             if tries == LOCKED_TRIES_MAX or "locked" not in str(error):
                 raise
         return await self._insist(stack, tries + 1)
+
+    async def _connect(self) -> Any:
+        """Open a connection; where that is cancelled, see it through and close it.
+
+        aiosqlite would leave it to its thread, which then answers an event loop that may be closed by that time.
+        """
+        arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
+        connection = self._driver.connect(*arguments, **options)
+        getattr(connection, "_thread", connection).daemon = True  # as SQLAlchemy has it; before 0.22 it is the thread
+        opening = asyncio.ensure_future(connection)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await (await opening).close()
+            raise
 
     def _probe(self) -> None:
         # Where aiosqlite cannot open the file it leaves a thread behind, which then disturbs the end of the process.
