@@ -165,6 +165,10 @@ def rights(
         list[str] | None,
         typer.Option("--client", metavar="NAME", help="A program that starts sagas; `client` by default."),
     ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option("--operator", metavar="NAME", help="A person who deals with sagas; `operator` by default."),
+    ] = None,
     nkey: Annotated[
         list[str], typer.Option("--nkey", metavar="USER=KEY", help="A user's public nkey, instead of a password.")
     ] = [],  # noqa: B006
@@ -175,7 +179,7 @@ def rights(
     """Print the accounts for nats.conf: everybody may do what their role needs. The text itself holds no secrets."""
     from .administration import print_rights
 
-    print_rights(participant, client or ["client"], nkey, secrets)
+    print_rights(participant, client or ["client"], operator or ["operator"], nkey, secrets)
 
 
 # --- sagas ------------------------------------------------------------------------------------------------------------
