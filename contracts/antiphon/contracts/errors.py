@@ -130,7 +130,8 @@ class UnknownSaga(AntiphonError):
     """No saga with this type and id was ever started."""
 
     def __init__(self, saga_type: str, saga_id: str) -> None:
-        super().__init__(f"there is no saga {saga_type}/{saga_id}; check its type and its id.")
+        name = f"{saga_type}/{saga_id}" if saga_type else f"with the id {saga_id}"
+        super().__init__(f"there is no saga {name}; check its type and its id.")
         self.saga_type, self.saga_id = saga_type, saga_id
 
 

@@ -188,13 +188,12 @@ class Link:
             raise result
         return result
 
-    async def scan(self, stream: str, subject_filter: str) -> AsyncIterator[StoredMessage]:
-        """All messages of a stream that match, in stream order.
+    async def scan(self, stream: str, subject_filter: str, sequence: int = 1) -> AsyncIterator[StoredMessage]:
+        """All messages of a stream that match, in stream order, from a sequence on.
 
         Raises:
             Ambiguous: there was no whole answer.
         """
-        sequence = 1
         while True:
             page = await self._page(stream, subject_filter, sequence)
             for message in page:
