@@ -19,6 +19,7 @@ from antiphon.contracts.errors import Ambiguous, Undecided, Undecodable, Unknown
 from antiphon.contracts.platform import (
     END_TYPE,
     HALT_STATE_TYPE,
+    NO_PAYLOAD,
     RECORD_TYPE,
     End,
     Halt,
@@ -135,7 +136,7 @@ class SagaVerbs:
             reply: what the step has earned, where later steps may look at it.
             happened: of a pivot that is being settled: False says that it did not happen and never will.
         """
-        payload = None if reply is None else _raw(reply)
+        payload = NO_PAYLOAD if reply is None else _raw(reply)
         return await self._ask(
             "resolve", Operation(step=_name(step), reason=reason, payload=payload, happened=happened)
         )
