@@ -195,6 +195,22 @@ def rights(
     print_rights(participant, client or ["client"], operator or ["operator"], nkey, secrets)
 
 
+# --- definitions ------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon diff shop.sagas_v1:order shop.sagas:order")
+def diff(
+    before: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The older definition.")],
+    after: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The newer one.")],
+    json: Json = False,
+) -> None:
+    """Compare two definitions, and say what it means for sagas in flight. Exit code 0 if they are the same, else 1."""
+    from .differences import print_difference
+
+    if print_difference(before, after, json):
+        raise typer.Exit(1)
+
+
 # --- sagas ------------------------------------------------------------------------------------------------------------
 
 
