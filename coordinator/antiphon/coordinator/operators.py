@@ -15,7 +15,7 @@ import msgspec
 
 from antiphon.contracts import wire
 from antiphon.contracts.envelope import decode, pack, unpack
-from antiphon.contracts.errors import Ambiguous, Undecided, Undecodable, UnknownSaga
+from antiphon.contracts.errors import Ambiguous, PlatformError, Undecided, Undecodable, UnknownSaga
 from antiphon.contracts.platform import (
     END_TYPE,
     HALT_STATE_TYPE,
@@ -31,6 +31,7 @@ from antiphon.contracts.platform import (
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import OPERATOR, PARTICIPANT, SAGA_TYPE, SagaKey, Verb
 from antiphon.link import Link
+from antiphon.link.link import missing
 from antiphon.link.reading import StoredMessage
 
 from .saga import AnyStep, Saga
@@ -87,6 +88,24 @@ class Operator:
                 return await _insist(lambda: look(request))
         except TimeoutError:
             raise Undecided(_spoken(key), verb, self.timeout_seconds) from None
+
+    async def require_started(self, key: SagaKey) -> None:
+        """Check that there is such a saga.
+
+        Raises:
+            UnknownSaga: there is none.
+            PlatformError: that cannot be read.
+        """
+        starts = [wire.start_subject(key, source) for source in (wire.CLIENT, wire.COORDINATOR)]
+        try:
+            if await self.link.read_all(EVENTS, starts):
+                return
+        except Ambiguous as error:
+            raise_if_failed(self.link)
+            if "503" in str(error):
+                raise missing(EVENTS) from None
+            raise PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.") from None
+        raise UnknownSaga(key.type, key.id)
 
     async def read(self, stream: str, filters: list[str]) -> list[StoredMessage]:
         """Read a stream; nothing where there was no answer."""
@@ -154,9 +173,7 @@ class SagaVerbs:
         return await self._ask("resume", Operation())
 
     async def _ask(self, verb: Verb, operation: Operation) -> Request:
-        starts = [wire.start_subject(self.key, source) for source in (wire.CLIENT, wire.COORDINATOR)]
-        if not await self._operator.read(EVENTS, starts):
-            raise UnknownSaga(self.key.type, self.key.id)
+        await self._operator.require_started(self.key)
         return await self._operator.ask(self.key, verb, operation, self._look)
 
     async def _look(self, request: Request) -> Request | None:
