@@ -41,7 +41,7 @@ async def wait_paused(handle: Handle) -> None:
 async def test_a_coordinator_killed_while_it_pauses_or_resumes_loses_no_saga(
     kills: tuple[str, str], tmp_path: Path
 ) -> None:
-    kill_at = dict(zip(("coordinator-1", "coordinator-2"), kills, strict=True))
+    kill_at: dict[str, str] = dict(zip(("coordinator-1", "coordinator-2"), kills, strict=True))
     with platform(tmp_path) as up:
         await up.set_up()
         with fleet(up, tmp_path, kill_at) as running:
