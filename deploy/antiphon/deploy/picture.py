@@ -61,8 +61,9 @@ def print_timeline(told: Timeline) -> None:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
+    late = "after the end" if told.state in ("completed", "compensated") else "not taken in yet"
     for line in told.lines:
-        table.add_row(*_cells(line))
+        table.add_row(*_cells(line, late))
     out.print(table)
 
 
@@ -91,16 +92,16 @@ def print_waiting(found: Iterable[Waiting]) -> None:
     console().print(table if table.row_count else "nothing waits for a person.")
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: Line, late: str) -> list[str]:
     mark, colour = MARKS[line.kind]
     attempt = f" #{line.attempt}" if line.attempt > 1 else ""
-    late = " [dim](after the end)[/]" if line.late else ""
+    remark = f" [dim]({late})[/]" if line.late else ""
     return [
         f"+{line.since_start_ms:,.1f} ms",
         f"[{colour}]{mark}[/]",
         f"[{colour}]{escape(line.step)}{attempt}[/]",
         escape(line.who),
-        f"{escape(line.text)}{late}",
+        f"{escape(line.text)}{remark}",
     ]
 
 
