@@ -14,9 +14,10 @@ from tests.support.server import FORMS, Form, platform, until
 
 ORDERS = 40
 WORKER_POINTS = sorted(point for point in POINTS if point.startswith("worker."))
-OF_LOCKS_AND_CHILDREN = {"coordinator.before_tell", "coordinator.lock_appended"}  # an order has neither
+NOT_OF_ORDERS = ("coordinator.before_tell", "coordinator.lock_", "coordinator.halt_")
+"""An order has neither locks nor children, and nobody pauses it here."""
 COORDINATOR_POINTS = sorted(
-    point for point in POINTS if point.startswith("coordinator.") and point not in OF_LOCKS_AND_CHILDREN
+    point for point in POINTS if point.startswith("coordinator.") and not point.startswith(NOT_OF_ORDERS)
 )
 ACK_WAIT_SECONDS = 3.0
 """What a killed worker held is delivered again after this time; in production after thirty seconds."""

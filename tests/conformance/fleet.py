@@ -104,6 +104,7 @@ class Fleet:
                 self.platform.consume(consumer, self.answer)
 
     def join(self, coordinator: Coordinator) -> None:
+        self.platform.coordinators.append(coordinator.on_announced)
         self.platform.consume(COORDINATOR, coordinator.on_fact)
         self.platform.consume(TIMERS, coordinator.on_fired)
         self.platform.consume(SWEEPER, coordinator.on_start_to_watch)
@@ -166,3 +167,6 @@ class Again:
 
     def hand_back(self, delay_seconds: float = 0.0) -> None:
         self.verdicts.append("back")
+
+    def in_progress(self) -> None:
+        self.verdicts.append("kept")

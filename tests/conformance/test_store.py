@@ -7,7 +7,7 @@ from collections.abc import Callable
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.parked import Parked
-from antiphon.contracts.topology import PLATFORM_CONSUMERS
+from antiphon.contracts.topology import PLATFORM_CONSUMERS, participant_consumers
 from antiphon.coordinator.ports import ArmGuard, Delivered, Pages
 from antiphon.link.outcomes import AlreadyStored, Outcome
 from antiphon.link.reading import StoredMessage
@@ -288,3 +288,106 @@ async def test_what_is_not_acked_comes_again_after_the_ack_wait_and_what_is_does
     assert world.now_ns() - held_ns >= (COORDINATOR.ack_wait_seconds - 1) * SECOND
     assert (inbox.got[2].subject, inbox.got[2].deliveries) == (wire.start_subject(lost), 2)
     inbox.got[2].ack()
+
+
+# --- halts ------------------------------------------------------------------------------------------------------------
+
+
+async def states_of(world: World, family: str) -> list[StoredMessage]:
+    def ask(then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+        world.store.states(family, then)
+
+    found = await answer_of(world, ask)
+    assert isinstance(found, list)
+    return found
+
+
+async def test_the_state_of_a_saga_type_is_read_with_those_of_all_others(world: World) -> None:
+    keys = [SagaKey.of(wire.SAGA_TYPE, fresh_key().id) for _ in range(2)]
+    guard = 0
+    for data in (b"first", b"second"):
+        for key in keys:
+            subject, last_sequence = wire.state_subject(key), guard if key == keys[0] else 0
+
+            def ask(
+                then: Callable[[Outcome], None],
+                key: SagaKey = key,
+                subject: str = subject,
+                data: bytes = data,
+                last_sequence: int = last_sequence,
+            ) -> None:
+                world.store.append(key, subject, data, last_sequence, False, then)
+
+            outcome = await answer_of(world, ask)
+            if key == keys[0]:
+                assert isinstance(outcome, int)
+                guard = outcome
+    found = {message.subject: message.data for message in await states_of(world, wire.SAGA_TYPE)}
+    assert [found[wire.state_subject(key)] for key in keys] == [b"second", b"first"]
+    assert not {message.subject for message in await states_of(world, wire.PARTICIPANT)} & set(found)
+
+
+async def test_the_starts_of_a_type_come_in_pages_in_their_order(world: World) -> None:
+    saga_type = f"walk{fresh_key().id.replace('-', '')}"
+    keys = [SagaKey.of(saga_type, f"w{number}") for number in range(450)]
+    for number, key in enumerate(keys):
+        await world.put(wire.start_subject(key, wire.COORDINATOR if number % 3 == 0 else wire.CLIENT), b"x")
+        if number % 50 == 0:
+            await world.put(wire.start_subject(fresh_key()), b"x")
+    seen: list[str] = []
+    after, pages = 0, 0
+    while True:
+
+        def ask(then: Callable[[list[StoredMessage] | Ambiguous], None], after: int = after) -> None:
+            world.store.starts(saga_type, after, then)
+
+        page = await answer_of(world, ask)
+        assert isinstance(page, list)
+        if not page:
+            break
+        pages += 1
+        after = page[-1].sequence
+        seen += [message.subject.split(".")[3] for message in page]
+    assert seen == [key.id for key in keys]
+    assert pages > 1
+
+
+async def is_paused(world: World, consumer: str) -> bool | Ambiguous | None:
+    def ask(then: Callable[[bool | Ambiguous | None], None]) -> None:
+        world.store.is_paused(consumer, then)
+
+    return await answer_of(world, ask)
+
+
+async def test_a_consumer_that_is_paused_delivers_nothing_and_then_goes_on_at_once(world: World) -> None:
+    key = fresh_key()
+    inbox = Inbox(key)
+    consumer = participant_consumers("hotel")[0]
+    await world.consume(consumer, inbox.take)
+
+    def pause(paused: bool) -> Callable[[Callable[[Ambiguous | None], None]], None]:
+        return lambda then: world.store.pause(consumer.name, paused, then)
+
+    assert await is_paused(world, consumer.name) is False
+    for _ in range(2):
+        assert await answer_of(world, pause(True)) is None
+    assert await is_paused(world, consumer.name) is True
+    other = fresh_key()
+    witness = Inbox(other)
+    await world.consume(participant_consumers("airline")[0], witness.take)
+    for whose, subject in ((key, "hotel"), (other, "airline")):
+        entry = wire.command_subject(whose, subject, "book_room", "do", 1)
+
+        def ask(then: Callable[[Outcome], None], whose: SagaKey = whose, entry: str = entry) -> None:
+            world.store.append(whose, entry, b"x", 0, False, then)
+
+        assert isinstance(await answer_of(world, ask), int)
+    await world.until(lambda: witness.got)
+    assert inbox.got == []
+    assert await answer_of(world, pause(False)) is None
+    await world.until(lambda: inbox.got, seconds=3)
+    assert await is_paused(world, consumer.name) is False
+
+
+async def test_there_is_no_pause_for_a_consumer_that_is_not_there(world: World) -> None:
+    assert await is_paused(world, "nobody") is None

@@ -26,6 +26,7 @@ SECONDS_MAX = 20.0
 DEMO_SECONDS_MAX = 55.0
 
 STARTING = ("start", SAGA, "--id", "mine", "--payload", PAYLOAD)
+GUARDED = "tests.integration.test_operators:GUARDED"
 NEEDS_A_SERVER = {
     "setup": ("setup", "--participant", "inventory"),
     "coordinator": ("coordinator", "--app", SAGA),
@@ -33,7 +34,14 @@ NEEDS_A_SERVER = {
     "start": STARTING,
     "list": ("list",),
     "show": ("show", "order/mine"),
+    "signal": ("signal", "g1", "trip-cleared", "--app", GUARDED, "--payload", '{"by": "Ada"}'),
+    "parked": ("parked",),
+    "retry": ("retry", "order/mine"),
+    "edit": ("edit", "order/mine", "--step", "charge_customer", "--payload", "{}"),
+    "resolve": ("resolve", "order/mine", "--step", "charge_customer", "--reason", "by hand"),
     "cancel": ("cancel", "order/mine", "--reason", "a change of mind"),
+    "pause": ("pause", "--type", "order", "--reason", "a look"),
+    "resume": ("resume", "--participant", "billing"),
 }
 NEEDS_STREAMS = {name: arguments for name, arguments in NEEDS_A_SERVER.items() if name != "setup"}
 
@@ -141,14 +149,55 @@ def test_another_payload_for_the_same_id_changes_nothing(up: Platform) -> None:
 
 def test_an_unknown_saga_is_a_sentence(up: Platform) -> None:
     assert_one_sentence(antiphon("show", "order/nobody", server=up.servers), "there is no saga order/nobody")
-    assert_one_sentence(antiphon("show", "nobody", server=up.servers), "there is no saga")
+    assert_one_sentence(antiphon("show", "nobody", server=up.servers), "there is no saga with the id nobody")
     cancelled = antiphon("cancel", "order/nobody", "--reason", "none", server=up.servers)
     assert_one_sentence(cancelled, "there is no saga order/nobody")
 
 
 def test_a_cancel_is_stored_without_anybody_to_hear_it(up: Platform) -> None:
-    ran = antiphon("cancel", "mine", "--reason", "a change of mind", server=up.servers)
-    assert (ran.returncode, ran.stdout.split(":")[0]) == (0, "asked saga order/mine to cancel")
+    ran = antiphon("cancel", "mine", "--reason", "a change of mind", "--timeout", "0.5", server=up.servers)
+    assert_one_sentence(ran, "the request to cancel saga order/mine is stored, and no coordinator has decided on it")
+    told = antiphon("show", "mine", "--json", "--server", up.servers).stdout
+    assert "asks to cancel: a change of mind" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("pause", "--reason", "x"), ("pause", "mine", "--type", "order", "--reason", "x"), ("resume",)],
+)
+def test_what_is_paused_is_named_in_one_way(arguments: tuple[str, ...]) -> None:
+    ran = antiphon(*arguments)
+    assert ran.returncode == 2
+    assert "name one of ID, --type and --participant" in ran.stderr
+
+
+def test_a_payload_that_is_no_json_is_a_sentence(up: Platform) -> None:
+    ran = antiphon("edit", "mine", "--step", "charge_customer", "--payload", "{no", server=up.servers)
+    assert_one_sentence(ran, "the payload is no JSON")
+
+
+def test_a_signal_is_checked_before_it_is_sent_since_the_first_one_counts(up: Platform) -> None:
+    signal = ("signal", "g1", "trip-cleared", "--app", GUARDED, "--payload")
+    assert_one_sentence(antiphon(*signal, '{"by": 1}', server=up.servers), "Cleared")
+    wrong = antiphon("signal", "g1", "cleared", "--app", GUARDED, server=up.servers)
+    assert_one_sentence(wrong, "saga guarded has no signal 'cleared'; it waits for trip-cleared")
+    for _ in range(2):
+        assert antiphon(*signal, '{"by": "Ada"}', server=up.servers).returncode == 0
+    assert_one_sentence(antiphon(*signal, '{"by": "Bob"}', server=up.servers), "has got the signal trip-cleared before")
+
+
+def test_nothing_that_waits_is_said_in_words(up: Platform) -> None:
+    assert antiphon("parked", server=up.servers).stdout.strip() == "nothing waits for a person."
+    assert json.loads(antiphon("parked", "--json", server=up.servers).stdout) == []
+    assert_one_sentence(antiphon("parked", "--message", "7", server=up.servers), "PARKED holds no message 7")
+
+
+def test_a_comparison_ends_with_0_for_the_same_and_1_for_others() -> None:
+    same = antiphon("diff", SAGA, SAGA)
+    assert (same.returncode, same.stdout.splitlines()[-1]) == (0, "Both are the same.")
+    other = antiphon("diff", SAGA, GUARDED, "--json")
+    assert other.returncode == 1
+    assert "different sagas" in json.loads(other.stdout)["meaning"][0]
 
 
 def test_a_wrong_option_is_a_matter_of_usage() -> None:
@@ -183,7 +232,7 @@ def test_show_for_people(up: Platform) -> None:
     assert "order.placed" in told
 
 
-@pytest.mark.parametrize("command", ["", *NEEDS_A_SERVER, "up", "demo", "rights"])
+@pytest.mark.parametrize("command", ["", *NEEDS_A_SERVER, "up", "demo", "rights", "diff"])
 def test_every_command_explains_itself(command: str) -> None:
     ran = antiphon(*([command] if command else []), "--help")
     assert ran.returncode == 0
@@ -204,6 +253,13 @@ async def test_processes_run_an_order_and_drain_on_sigterm(tmp_path: Path) -> No
         try:
             ended = antiphon(*STARTING, "--wait", "--json", server=running.servers)
             assert json.loads(ended.stdout)["outcome"] == "completed"
+            paused = antiphon("pause", "--type", "order", "--reason", "a look", "--as", "ada", server=running.servers)
+            assert paused.stdout == "type order: pause is accepted, asked for by ada.\n"
+            again = antiphon("pause", "--type", "order", "--reason", "a look", server=running.servers)
+            assert_one_sentence(again, "type order: pause is rejected: it is paused already: paused by ada: a look")
+            late = antiphon("retry", "mine", "--json", server=running.servers)
+            assert json.loads(late.stdout)["rejected"] == "the saga has ended: it is completed"
+            assert late.returncode == 1
         finally:
             for child in children:
                 child.terminate()

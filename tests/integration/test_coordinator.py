@@ -6,10 +6,11 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from antiphon.coordinator.client import Antiphon
 from antiphon.coordinator.jetstream import JetStreamStore
 from antiphon.coordinator.journal import read_entry
 from antiphon.coordinator.run import Coordinator
+from antiphon.coordinator.saga import Saga
 from antiphon.coordinator.serve import attach
 from antiphon.link import Link
 from tests.support.raw_worker import Play, RawWorker, answer_message, willing
@@ -54,9 +56,9 @@ class Company:
         self._stack.push_async_callback(link.close)
         return link
 
-    async def coordinate(self, idle_seconds: float = 30.0) -> Coordinator:
+    async def coordinate(self, idle_seconds: float = 30.0, sagas: Sequence[Saga[Any]] = ()) -> Coordinator:
         link = await self.link("coordinator")
-        definitions = [TRIP.definition, HASTY.definition]
+        definitions = [saga.definition for saga in sagas or (TRIP, HASTY)]
         coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds)
         await attach(link, coordinator)
         return coordinator
@@ -65,8 +67,8 @@ class Company:
         self.worker = RawWorker({name: await self.link(name) for name in PARTICIPANTS}, play)
         await self.worker.begin()
 
-    async def client(self) -> Antiphon:
-        credentials = self.up.credentials("client")
+    async def client(self, user: str = "client") -> Antiphon:
+        credentials = self.up.credentials(user)
         return await self._stack.enter_async_context(Antiphon.connect(self.up.servers, credentials=credentials))
 
     async def causes(self, key: SagaKey) -> Counter[str]:

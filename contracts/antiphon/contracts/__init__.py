@@ -1,6 +1,7 @@
 """What travels between coordinator, participants and clients, and nothing that does I/O."""
 
 from .errors import (
+    AlreadySignalled,
     AlreadyStarted,
     AntiphonError,
     BadIdentity,
@@ -15,6 +16,7 @@ from .errors import (
     StreamMissing,
     TooLarge,
     Unavailable,
+    Undecided,
     Undecodable,
     UnknownSaga,
     UnknownType,
@@ -26,6 +28,7 @@ from .retry import Retry
 from .wire import SagaKey
 
 __all__ = [
+    "AlreadySignalled",
     "AlreadyStarted",
     "AntiphonError",
     "BadIdentity",
@@ -46,6 +49,7 @@ __all__ = [
     "StreamMissing",
     "TooLarge",
     "Unavailable",
+    "Undecided",
     "Undecodable",
     "UnknownSaga",
     "UnknownType",

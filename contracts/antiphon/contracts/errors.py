@@ -130,8 +130,31 @@ class UnknownSaga(AntiphonError):
     """No saga with this type and id was ever started."""
 
     def __init__(self, saga_type: str, saga_id: str) -> None:
-        super().__init__(f"there is no saga {saga_type}/{saga_id}; check its type and its id.")
+        name = f"{saga_type}/{saga_id}" if saga_type else f"with the id {saga_id}"
+        super().__init__(f"there is no saga {name}; check its type and its id.")
         self.saga_type, self.saga_id = saga_type, saga_id
+
+
+class AlreadySignalled(AntiphonError):
+    """The saga has got this signal with another payload, and the first one counts. Nothing was changed."""
+
+    def __init__(self, saga_type: str, saga_id: str, signal: str) -> None:
+        super().__init__(
+            f"saga {saga_type}/{saga_id} has got the signal {signal} before, with another payload. The first one "
+            "counts; nothing was changed."
+        )
+        self.saga_type, self.saga_id, self.signal = saga_type, saga_id, signal
+
+
+class Undecided(AntiphonError):
+    """An operator's request is stored, and no coordinator has said yet what becomes of it. It will when one can."""
+
+    def __init__(self, what: str, verb: str, timeout_seconds: float) -> None:
+        super().__init__(
+            f"the request to {verb} {what} is stored, and no coordinator has decided on it within {timeout_seconds:g} "
+            "s. It counts once one does: see that coordinators with its definition run, and look again."
+        )
+        self.what, self.verb, self.timeout_seconds = what, verb, timeout_seconds
 
 
 class StillRunning(AntiphonError):

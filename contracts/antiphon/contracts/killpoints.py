@@ -22,6 +22,9 @@ POINTS: Final = frozenset(
         "coordinator.between_appends",  # one of several writes is durable
         "coordinator.before_tell",  # the entries are durable, what others wait for is not
         "coordinator.lock_appended",  # a lock was granted or freed, and nobody was told
+        "coordinator.halt_appended",  # it is durable that something stands still or goes on, and nobody was told
+        "coordinator.halt_told",  # the others know that a saga type goes on, its sagas were not looked at
+        "coordinator.halt_walking",  # a page of its sagas was looked at, the next was not
         "coordinator.appended",  # every write is durable, the fact is not acked
     }
 )

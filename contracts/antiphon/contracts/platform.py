@@ -121,7 +121,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of an operator's request about a saga type or a participant; EVENTS holds it at `sequence`."""
+    """What became of an operator's request; EVENTS holds it at `sequence`, since `at` (RFC 3339)."""
 
     sequence: int
     at: str
@@ -129,7 +129,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     verb: str
     reason: str = ""
     rejected: str = ""
-    """Why nothing was changed."""
+    """Why nothing was changed; empty if the request was fulfilled."""
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it was fulfilled."""
+        return not self.rejected
 
 
 class Halt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -128,6 +128,16 @@ def state_subject(key: SagaKey) -> str:
     return f"saga.{key.path}.c.state"
 
 
+def states_filter(family: str) -> str:
+    """The states of all locks, saga types or participants."""
+    return f"saga.*.{family}.*.c.state"
+
+
+def records_filter(saga: SagaKey) -> str:
+    """The entries of one journal that send no command."""
+    return f"saga.{saga.path}.c.rec.*"
+
+
 def timer_subject(saga: SagaKey) -> str:
     """The saga's one schedule."""
     return f"saga.{saga.path}.t.next"
@@ -275,8 +285,14 @@ def events_filter(saga: SagaKey, source: str) -> str:
     return f"evt.{saga.path}.{source}.>"
 
 
-STARTS_FILTER: Final = "evt.*.*.*.*.start"
+def starts_filter(saga_type: str) -> str:
+    """The starts of all sagas of one type."""
+    return f"evt.*.{saga_type}.*.*.start"
+
+
+STARTS_FILTER: Final = starts_filter("*")
 CLIENT_STARTS_FILTER: Final = "evt.*.*.*.client.start"
+CLIENT_SIGNALS_FILTER: Final = "evt.*.*.*.client.signal.*.1"
 EVENTS_FILTER: Final = "evt.>"
 
 
@@ -381,9 +397,14 @@ def announce_subject(saga_type: str) -> str:
     return f"antiphon.changed.{saga_type}"
 
 
-ANNOUNCE_FILTER: Final = "antiphon.changed.*"
+ANNOUNCE_FILTER: Final = announce_subject("*")
 STATUS_FILTER: Final = "antiphon.status.*.*"
 COORDINATORS_QUEUE: Final = "coordinators"
+
+
+def parse_announcement(subject: str) -> str:
+    """The saga type that an announcement is about."""
+    return subject.rpartition(".")[2]
 
 
 def parse_status(subject: str) -> SagaKey:

@@ -37,7 +37,7 @@ from antiphon.contracts.topology import SERVER_VERSION_MIN
 from .delivery import LOST, Delivery, Pull
 from .frames import Frames, Handler
 from .outcomes import Outcome, outcome_of
-from .reading import Pages, Read, StoredMessage, request_body, scan_body
+from .reading import BATCH_MAX, Pages, Read, StoredMessage, request_body, scan_body
 
 ANSWER_SECONDS_MAX: Final = 5.0
 """How long a publish or a read may go unanswered before it counts as ambiguous."""
@@ -90,6 +90,8 @@ class Link:
         self._reads: dict[str, Read] = {}
         self._pulls: list[Pull] = []
         self._tick: asyncio.TimerHandle | None = None
+        self.on_reconnect: list[Callable[[], None]] = []
+        """Called each time the connection is back: what was sent meanwhile, by whomever, was not heard here."""
 
     @classmethod
     async def connect(
@@ -186,27 +188,34 @@ class Link:
             raise result
         return result
 
-    async def scan(self, stream: str, subject_filter: str) -> AsyncIterator[StoredMessage]:
-        """All messages of a stream that match, in stream order.
+    async def scan(self, stream: str, subject_filter: str, sequence: int = 1) -> AsyncIterator[StoredMessage]:
+        """All messages of a stream that match, in stream order, from a sequence on.
 
         Raises:
             Ambiguous: there was no whole answer.
         """
-        sequence = 1
         while True:
-            page = await self._page(f"$JS.API.DIRECT.GET.{stream}", scan_body(subject_filter, sequence))
+            page = await self._page(stream, subject_filter, sequence)
             for message in page:
                 yield message
             if not page:
                 return
             sequence = page[-1].sequence + 1
 
-    async def _page(self, subject: str, body: bytes) -> list[StoredMessage]:
-        pages: asyncio.Future[Pages] = self._loop.create_future()
+    def page(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int, then: Callable[[Pages], None]
+    ) -> None:
+        """Read the next messages of a stream that match, in stream order, and call `then` once."""
         token = self._token()
-        deadline = self._loop.time() + ANSWER_SECONDS_MAX
-        self._reads[token] = Read(deadline, lambda r: None if pages.done() else pages.set_result(r), whole=False)
-        self.send(subject, body, reply=f"{self._answers}.{token}")
+        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, then, whole=False)
+        body = scan_body(subject_filter, from_sequence, most)
+        self.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=f"{self._answers}.{token}")
+
+    async def _page(self, stream: str, subject_filter: str, from_sequence: int) -> list[StoredMessage]:
+        pages: asyncio.Future[Pages] = self._loop.create_future()
+        self.page(
+            stream, subject_filter, from_sequence, BATCH_MAX, lambda r: None if pages.done() else pages.set_result(r)
+        )
         result = await pages
         if isinstance(result, Ambiguous):
             raise result
@@ -382,6 +391,8 @@ class Link:
     async def _on_reconnect(self) -> None:
         for pull in self._pulls:
             pull.renew()
+        for call in self.on_reconnect:
+            call()
 
     async def _on_closed(self) -> None:
         if not self.failure.done():

@@ -12,6 +12,7 @@ from antiphon.contracts.errors import Ambiguous, AntiphonError, Conflict
 
 WRONG_LAST_SEQUENCE = 10071
 GUARDED_WRITE_IN_FLIGHT = 10164
+CONSUMER_NOT_FOUND = 10014
 STORE_FAILED = 10077
 """A family: one message a subject, stream full, disk full. Only its text tells them apart."""
 

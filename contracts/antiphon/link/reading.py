@@ -68,9 +68,9 @@ def request_body(filters: list[str]) -> bytes:
     return msgspec.json.encode({"multi_last": filters, "batch": BATCH_MAX})
 
 
-def scan_body(subject_filter: str, from_sequence: int) -> bytes:
+def scan_body(subject_filter: str, from_sequence: int, most: int = BATCH_MAX) -> bytes:
     """The body of a read of the next messages of a stream that match, in stream order."""
-    return msgspec.json.encode({"next_by_subj": subject_filter, "seq": from_sequence, "batch": BATCH_MAX})
+    return msgspec.json.encode({"next_by_subj": subject_filter, "seq": from_sequence, "batch": most})
 
 
 def _stored(data: bytes, headers: bytes) -> StoredMessage:

@@ -3,6 +3,18 @@
 from antiphon.contracts.retry import Retry
 
 from .client import Antiphon, Handle, Outcome
+from .operators import HaltVerbs, Operator, SagaVerbs
 from .saga import Saga, State, Step
 
-__all__ = ["Antiphon", "Handle", "Outcome", "Retry", "Saga", "State", "Step"]
+__all__ = [
+    "Antiphon",
+    "HaltVerbs",
+    "Handle",
+    "Operator",
+    "Outcome",
+    "Retry",
+    "Saga",
+    "SagaVerbs",
+    "State",
+    "Step",
+]

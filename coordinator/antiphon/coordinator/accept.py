@@ -43,11 +43,7 @@ def accept(
         Forged: the envelope contradicts its subject, or its source does not own what it claims.
         Undecodable: the bytes are not what their type promises.
     """
-    envelope = decode(message, subject)
-    if envelope.id != subject:
-        raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=subject)
-    if envelope.source != address.source:
-        raise Forged(f"the envelope's source is {envelope.source[:80]!r}", subject=subject)
+    envelope = _envelope(address, message, subject)
     match address.source:
         case "client":
             return _of_client(definition, address, envelope, sequence, at_ns)
@@ -60,6 +56,27 @@ def accept(
 
 
 assert (CLIENT, COORDINATOR, OPERATOR) == ("client", "coordinator", "operator"), "what `accept` matches"
+
+
+def accept_request(address: FactAddress, message: bytes, subject: str, sequence: int, at_ns: int) -> Operated:
+    """An operator's request about a saga type or a participant, of which nothing else is a fact.
+
+    Raises:
+        Forged: it is none, or the envelope contradicts its subject.
+        Undecodable: the bytes are not what their type promises.
+    """
+    if address.source != OPERATOR:
+        raise Forged(f"only operators ask for anything of a {address.saga.type}", subject=subject)
+    return _of_operator(address, _envelope(address, message, subject), sequence, at_ns)
+
+
+def _envelope(address: FactAddress, message: bytes, subject: str) -> Envelope:
+    envelope = decode(message, subject)
+    if envelope.id != subject:
+        raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=subject)
+    if envelope.source != address.source:
+        raise Forged(f"the envelope's source is {envelope.source[:80]!r}", subject=subject)
+    return envelope
 
 
 def _of_client(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Fact:

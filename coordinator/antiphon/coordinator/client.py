@@ -5,35 +5,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from antiphon.contracts import wire
-from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
+from antiphon.contracts.envelope import decode, pack, unpack
 from antiphon.contracts.errors import (
+    AlreadySignalled,
     AlreadyStarted,
     Ambiguous,
+    DefinitionError,
     PlatformError,
     StillRunning,
-    StreamMissing,
     UnknownSaga,
 )
 from antiphon.contracts.messages import CLIENT, Event
 from antiphon.contracts.platform import CANCEL_TYPE, END_TYPE, CancelRequest, End, Status, StatusAnswer
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
-from antiphon.link import AlreadyStored, Credentials, Link, Rejected
+from antiphon.link import Credentials, Link
 
-from .saga import Saga
+from .operators import TIMEOUT_SECONDS, Operator
+from .saga import Saga, Signal
+from .storing import message, raise_if_failed, store_once
 
 S = TypeVar("S", bound=Event)
+E = TypeVar("E", bound=Event)
 
-PATIENCE_SECONDS: Final = 30.0
-"""How long a start or a cancel is tried again while the server gives no answer. Both may be stored twice safely."""
-
-PAUSE_SECONDS: Final = 0.25
 LOOK_SECONDS: Final = 5.0
 """How often a waiting `result` looks for itself, for the case that the word of the end was lost with a connection."""
 
@@ -44,8 +43,8 @@ Outcome = End
 class Handle:
     """One saga, as its caller sees it."""
 
-    def __init__(self, client: Antiphon, key: SagaKey) -> None:
-        self._client, self.key = client, key
+    def __init__(self, client: Antiphon, key: SagaKey, saga: Saga[Any]) -> None:
+        self._client, self.key, self._saga = client, key, saga
 
     @property
     def id(self) -> str:
@@ -83,6 +82,25 @@ class Handle:
             PlatformError: the wish could not be stored.
         """
         await self._client.ask_to_cancel(self.key, reason)
+
+    async def signal(self, step: Signal[E] | type[E], event: E) -> None:
+        """Send what a step waits for, or will: it may come early. The same again changes nothing.
+
+        Args:
+            step: the step, as `Saga.signal` returned it, or the class of the event it waits for.
+            event: what it is told.
+
+        Raises:
+            DefinitionError: the saga waits for no such event.
+            AlreadySignalled: it was told something else before. The first one counts; nothing was changed.
+            TooLarge: the payload is larger than the protocol allows.
+            PlatformError: the signal could not be stored.
+        """
+        wanted = step.signal if isinstance(step, Signal) else step
+        name = next((each.name for each in self._saga.steps if each.signal is not None and each.signal is wanted), "")
+        if not name or type(event) is not wanted:
+            raise DefinitionError(f"saga {self._saga.name!r} waits for no {type(event).__name__} there.")
+        await self._client.send_signal(self.key, name, event)
 
 
 class Antiphon:
@@ -131,14 +149,26 @@ class Antiphon:
         """
         key = SagaKey.of(saga.name, id)
         subject = wire.start_subject(key)
-        data = _encode(subject, start.__contract__.type, start)
-        if not await self._store(subject, data):
-            await self._require_same(key, subject, start)
-        return Handle(self, key)
+        data = message(subject, CLIENT, start.__contract__.type, start)
+        if not await store_once(self._link, subject, data) and not await self._is_same(subject, start):
+            raise AlreadyStarted(key.type, key.id)
+        return Handle(self, key, saga)
 
     def handle(self, saga: Saga[Any], id: str) -> Handle:
         """A saga that was started elsewhere or earlier."""
-        return Handle(self, SagaKey.of(saga.name, id))
+        return Handle(self, SagaKey.of(saga.name, id), saga)
+
+    def operator(self, name: str, *, timeout: float = TIMEOUT_SECONDS) -> Operator:
+        """Whoever deals with what waits for a person. All that is asked for goes into journals under this name.
+
+        Args:
+            name: a token of letters, digits, `_` and `-`; with accounts, the user's.
+            timeout: how many seconds to wait for a coordinator to decide on a request.
+
+        Raises:
+            BadIdentity: the name is no token.
+        """
+        return Operator(self._link, name, timeout)
 
     async def end_of(self, key: SagaKey) -> Outcome:
         """Wait for a saga's end."""
@@ -162,7 +192,7 @@ class Antiphon:
         try:
             data = await self._link.request(wire.status_subject(key))
         except Ambiguous:
-            self._raise_if_failed()
+            raise_if_failed(self._link)
             raise PlatformError(
                 "no coordinator answers. Start one: antiphon coordinator --app module:saga, or the local platform: "
                 "antiphon up."
@@ -177,61 +207,38 @@ class Antiphon:
     async def ask_to_cancel(self, key: SagaKey, reason: str) -> None:
         """Store the wish to cancel; a second one changes nothing."""
         subject = wire.cancel_subject(key)
-        await self._store(subject, _encode(subject, CANCEL_TYPE, CancelRequest(reason=reason)))
+        data = message(subject, CLIENT, CANCEL_TYPE, CancelRequest(reason=reason))
+        await store_once(self._link, subject, data)
+
+    async def send_signal(self, key: SagaKey, signal: str, event: Event) -> None:
+        """Store a signal, which a saga gets once."""
+        subject = wire.signal_subject(key, signal)
+        data = message(subject, CLIENT, event.__contract__.type, event)
+        if not await store_once(self._link, subject, data) and not await self._is_same(subject, event):
+            raise AlreadySignalled(key.type, key.id, signal)
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    async def _store(self, subject: str, data: bytes) -> bool:
-        """Store a message whose subject takes one; false if there was one already."""
-        loop = asyncio.get_running_loop()
-        patience_ends = loop.time() + PATIENCE_SECONDS
-        while True:
-            try:
-                await self._link.store(subject, data)
-                return True
-            except AlreadyStored:
-                return False
-            except Rejected as error:
-                raise PlatformError(f"the server refused to store {subject}: {error}.") from None
-            except Ambiguous as error:
-                self._raise_if_failed()
-                if "503" in str(error):
-                    raise StreamMissing(
-                        f"no stream stores {subject}. Create the streams once, as administrator: antiphon setup"
-                    ) from None
-                if loop.time() > patience_ends:
-                    raise PlatformError(
-                        f"the server does not answer ({error}); nobody knows whether it stored {subject}. "
-                        "Try again with the same id."
-                    ) from None
-                await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _require_same(self, key: SagaKey, subject: str, start: Event) -> None:
-        """Compare a start with the one that was first."""
-        stored = await self._link.get_last(EVENTS, subject)
+    async def _is_same(self, subject: str, event: Event) -> bool:
+        """Whether what was stored first is what we wanted to store."""
+        try:
+            stored = await self._link.get_last(EVENTS, subject)
+        except Ambiguous as error:
+            raise_if_failed(self._link)
+            raise PlatformError(f"{subject} was stored before, and cannot be read now ({error}). Try again.") from None
         if stored is None:
-            raise PlatformError(f"saga {key} was started before, but its start cannot be read. Try again.")
+            raise PlatformError(f"{subject} was stored before, and cannot be read. Try again.")
         envelope = decode(stored.data, subject)
-        if envelope.type != start.__contract__.type or bytes(envelope.data) != bytes(pack(start)):
-            raise AlreadyStarted(key.type, key.id)
+        return envelope.type == event.__contract__.type and bytes(envelope.data) == bytes(pack(event))
 
     async def _read_end(self, subject: str) -> Outcome | None:
         try:
             stored = await self._link.get_last(SAGA, subject)
         except Ambiguous:
-            self._raise_if_failed()
+            raise_if_failed(self._link)
             return None
         return unpack(decode(stored.data, subject), END_TYPE, End) if stored else None
 
     def _on_end(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         for told in self._ends.get(subject, ()):
             told.set()
-
-    def _raise_if_failed(self) -> None:
-        if self._link.failure.done():
-            raise self._link.failure.result()
-
-
-def _encode(subject: str, type_: str, payload: msgspec.Struct) -> bytes:
-    envelope = Envelope(id=subject, source=CLIENT, type=type_, time=datetime.now(UTC), data=pack(payload))
-    return encode(envelope)

@@ -157,6 +157,8 @@ class Errand:
     def _go_on_from(self, history: History, fact: Fact) -> None:
         is_repeated = self._tries > 0 or self._delivery.deliveries > 1
         hold = self._coordinator.hold_on(self._key.type)
+        if hold:
+            self._coordinator.halted.hold_back(self._key)
         try:
             what = plan(history, fact, self._coordinator.store.now(), is_repeated, hold)
         except Exception as error:  # a defect of ours must not stop the loop; the fact comes again

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Literal
 
 import msgspec
 
 from antiphon.contracts import wire
-from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
-from antiphon.contracts.errors import AntiphonError, UnknownSaga, Unusable
-from antiphon.contracts.messages import Refusal, Undone
-from antiphon.contracts.platform import END_TYPE, RECORD_TYPE, CancelRequest, End, Record, SagaState
+from antiphon.contracts.envelope import decode
+from antiphon.contracts.errors import UnknownSaga, Unusable
+from antiphon.contracts.platform import SagaState
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
 from antiphon.link import Link, StoredMessage
 
-Kind = Literal["start", "command", "compensation", "answer", "refusal", "unknown", "cancel", "record", "timer", "end"]
+from .halt_errand import read_halt
+from .journal import child_id
+from .sayings import Kind, Saying, asked, of_entry, of_event, parent_of
+from .standing import standing
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a saga's timeline.
 
-    `at` is when the server stored it (RFC 3339); `since_start_ms` counts from the first line; `late` marks an answer
-    that the journal does not name, because the saga had ended.
+    `at` is when the server stored it (RFC 3339); `since_start_ms` counts from the first line; `late` marks a fact
+    that the journal does not name: the saga had ended, or no coordinator has taken it in yet.
     """
 
     at: str
@@ -47,6 +48,14 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     definition: str
     lines: tuple[Line, ...]
+    parked: str = ""
+    """Why it waits for a person."""
+    paused: str = ""
+    """Who had it stand still, and why."""
+    parent: str = ""
+    """The saga that started it, as `type/id`."""
+    children: tuple[str, ...] = ()
+    """The sagas that its steps started."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +67,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     ended: str = ""
     reason: str = ""
+    parked: str = ""
+    paused: str = ""
 
 
 async def timeline(link: Link, key: SagaKey) -> Timeline:
@@ -73,12 +84,22 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
     named = {_cause(message) for message in entries}
     began = min(message.stored_ns for message in (*events, *entries))
     lines = [_event_line(message, began, f"e{message.sequence}" not in named) for message in events]
-    lines += [_entry_line(message, began) for message in entries]
+    requests = _requests(events)
+    lines += [_line(message, began, SAGA, of_entry(message, requests)) for message in entries]
     # At equal times (one clock tick of the server) a fact stands before what was decided on it.
     lines.sort(key=lambda line: (line.at, line.stream != EVENTS, line.sequence))
-    state, reason = _state(entries)
+    stands = standing(entries, events)
     return Timeline(
-        type=key.type, id=key.id, state=state, reason=reason, definition=_definition(entries), lines=tuple(lines)
+        type=key.type,
+        id=key.id,
+        state=stands.state,
+        reason=stands.reason,
+        definition=_definition(entries),
+        lines=tuple(lines),
+        parked=stands.parked,
+        paused=stands.paused or await _type_paused(link, key.type, stands.state),
+        parent=_parent(events),
+        children=await _children(link, key, entries),
     )
 
 
@@ -91,7 +112,7 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
         limit: how many at most.
     """
     starts: list[tuple[SagaKey, StoredMessage]] = []
-    async for message in link.scan(EVENTS, f"evt.*.{saga_type}.*.client.start"):
+    async for message in link.scan(EVENTS, wire.starts_filter(saga_type)):
         with suppress(Unusable):  # a forged start is parked; whoever stored it must not blind the operator
             starts.append((wire.parse_fact(message.subject).saga, message))
         if len(starts) > 2 * limit:
@@ -101,36 +122,40 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
     for first in range(0, len(found), 500):
         subjects = [wire.end_subject(key) for key, _ in found[first : first + 500]]
         ends |= {message.subject: message for message in await link.read_all(SAGA, subjects)}
-    return [await _summary(link, key, start, ends.get(wire.end_subject(key))) for key, start in found]
+    paused = await paused_types(link)
+    return [await _summary(link, key, start, ends.get(wire.end_subject(key)), paused) for key, start in found]
 
 
-async def _summary(link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None) -> Summary:
+async def paused_types(link: Link) -> dict[str, str]:
+    """The saga types that stand still, with who had them and why."""
+    states = await link.read_all(SAGA, [wire.states_filter(wire.SAGA_TYPE)])
+    found = {message.subject.split(".")[3]: read_halt(message).paused for message in states}
+    return {saga_type: f"all sagas of its type are {paused}" for saga_type, paused in found.items() if paused}
+
+
+async def _type_paused(link: Link, saga_type: str, state: SagaState) -> str:
+    is_open = state in ("running", "compensating")
+    return (await paused_types(link)).get(saga_type, "") if is_open else ""
+
+
+async def _summary(
+    link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, paused: dict[str, str]
+) -> Summary:
     entries = [end] if end else await link.read_all(SAGA, [wire.journal_filter(key)])
-    state, reason = _state(entries)
-    ended = wire.rfc3339(end.stored_ns) if end else ""
-    started = wire.rfc3339(start.stored_ns)
-    return Summary(type=key.type, id=key.id, state=state, started=started, ended=ended, reason=reason)
-
-
-def _state(entries: list[StoredMessage]) -> tuple[SagaState, str]:
-    """The state and the reason that a journal's entries show."""
-    turned = False
-    for message in entries:
-        address = wire.parse_entry(message.subject)
-        if address.kind == "end":
-            end = unpack(decode(message.data, message.subject), END_TYPE, End)
-            return end.outcome, end.reason
-        turned = turned or (address.command is not None and address.command.direction == "undo")
-    return ("compensating" if turned else "running"), _fault(entries)
-
-
-def _fault(entries: list[StoredMessage]) -> str:
-    faults = [
-        unpack(decode(message.data, message.subject), RECORD_TYPE, Record).fault
-        for message in entries
-        if wire.parse_entry(message.subject).kind == "rec"
-    ]
-    return next((f"parked: {fault}" for fault in reversed(faults) if fault), "")
+    # Only what operators and participants said tells whether a journal that speaks of them is out of date.
+    has_records = any(wire.parse_entry(message.subject).kind == "rec" for message in entries)
+    events = await link.read_all(EVENTS, [f"evt.{key.path}.>"]) if has_records else []
+    stands = standing(entries, events)
+    return Summary(
+        type=key.type,
+        id=key.id,
+        state=stands.state,
+        started=wire.rfc3339(start.stored_ns),
+        ended=wire.rfc3339(end.stored_ns) if end else "",
+        reason=stands.reason,
+        parked=stands.parked,
+        paused="" if end else stands.paused or paused.get(key.type, ""),
+    )
 
 
 def _definition(entries: list[StoredMessage]) -> str:
@@ -141,72 +166,56 @@ def _cause(message: StoredMessage) -> str:
     return decode(message.data, message.subject).cause
 
 
-def _line(message: StoredMessage, began: int, stream: str, kind: Kind, who: str, text: str, **more: object) -> Line:
-    fields: dict[str, object] = {
-        "at": wire.rfc3339(message.stored_ns),
-        "since_start_ms": round((message.stored_ns - began) / 1e6, 3),
-        "kind": kind,
-        "who": who,
-        "text": text,
-        "stream": stream,
-        "sequence": message.sequence,
-        **more,
-    }
-    return msgspec.convert(fields, Line)
+def _requests(events: list[StoredMessage]) -> dict[str, str]:
+    """What operators asked for, by the cause that a journal names it with."""
+    found: dict[str, str] = {}
+    for message in events:
+        with suppress(Unusable):
+            address = wire.parse_fact(message.subject)
+            if address.source == wire.OPERATOR:
+                found[f"e{message.sequence}"] = asked(address, decode(message.data, message.subject))
+    return found
 
 
-def _entry_line(message: StoredMessage, began: int) -> Line:
-    envelope = decode(message.data, message.subject)
-    address = wire.parse_entry(message.subject)
-    if address.command is not None:
-        command = address.command
-        kind: Kind = "command" if command.direction == "do" else "compensation"
-        text = f"{envelope.type} to {command.participant}"
-        return _line(message, began, SAGA, kind, "coordinator", text, step=command.step, attempt=command.attempt)
-    if address.kind == "end":
-        end = unpack(envelope, END_TYPE, End)
-        return _line(message, began, SAGA, "end", "coordinator", f"{end.outcome}{': ' * bool(end.reason)}{end.reason}")
-    fault = unpack(envelope, RECORD_TYPE, Record).fault
-    text = f"stands still: {fault}" if fault else f"took note of {envelope.cause}"
-    return _line(message, began, SAGA, "record", "coordinator", text)
+def _parent(events: list[StoredMessage]) -> str:
+    for message in events:
+        if message.subject.endswith(".coordinator.start"):
+            with suppress(Unusable):
+                return parent_of(decode(message.data, message.subject))
+    return ""
+
+
+async def _children(link: Link, key: SagaKey, entries: list[StoredMessage]) -> tuple[str, ...]:
+    """The sagas that steps of this one started: their ids follow from the journal, their types from their starts."""
+    ids: list[str] = []
+    for message in entries:
+        command = wire.parse_entry(message.subject).command
+        if command is not None and (command.participant, command.direction) == (wire.COORDINATOR, "do"):
+            ids.append(child_id(key, command.step, command.attempt))
+    if not ids:
+        return ()
+    starts = await link.read_all(EVENTS, [f"evt.*.*.{each}.coordinator.start" for each in ids])
+    return tuple(str(SagaKey.of(*message.subject.split(".")[2:4])) for message in starts)
+
+
+def _line(message: StoredMessage, began: int, stream: str, said: Saying, late: bool = False) -> Line:
+    return Line(
+        at=wire.rfc3339(message.stored_ns),
+        since_start_ms=round((message.stored_ns - began) / 1e6, 3),
+        kind=said.kind,
+        who=said.who,
+        step=said.step,
+        attempt=said.attempt,
+        text=said.text,
+        stream=stream,
+        sequence=message.sequence,
+        late=late,
+    )
 
 
 def _event_line(message: StoredMessage, began: int, late: bool) -> Line:
     try:
-        address = wire.parse_fact(message.subject)
-        envelope = decode(message.data, message.subject)
-        kind, text = _event_text(address, envelope)
+        said = of_event(wire.parse_fact(message.subject), decode(message.data, message.subject))
     except Unusable as error:
-        return _line(message, began, EVENTS, "unknown", "?", f"unusable: {error.reason}", late=late)
-    return _line(
-        message, began, EVENTS, kind, address.source, text, step=address.step, attempt=address.attempt, late=late
-    )
-
-
-def _event_text(address: wire.FactAddress, envelope: Envelope) -> tuple[Kind, str]:
-    if address.event == "start":
-        return "start", envelope.type
-    if address.event == "cancel":
-        return "cancel", f"asks to cancel: {unpack_raw(envelope.data, CancelRequest).reason}"
-    name = envelope.type.rpartition(".v")[0]
-    if name.endswith(".refused"):
-        return "refusal", f"refused: {_reason(envelope)}"
-    if name.endswith((".exhausted", ".superseded")):
-        return "unknown", f"{name.rpartition('.')[2]}: {_reason(envelope)}"
-    if name.endswith(".done"):
-        return "answer", f"{name}{'' if _undid(envelope) else ': there was nothing to undo'}"
-    return "answer", envelope.type
-
-
-def _reason(envelope: Envelope) -> str:
-    try:
-        return unpack_raw(envelope.data, Refusal).reason
-    except AntiphonError:
-        return "(no reason)"
-
-
-def _undid(envelope: Envelope) -> bool:
-    try:
-        return unpack_raw(envelope.data, Undone).found
-    except AntiphonError:
-        return True
+        said = Saying(kind="unknown", who="?", text=f"unusable: {error.reason}")
+    return _line(message, began, EVENTS, said, late)

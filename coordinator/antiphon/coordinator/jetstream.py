@@ -5,18 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, Final
 
 from antiphon.contracts import wire
-from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.errors import Ambiguous, AntiphonError
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
 from antiphon.link.link import Link
-from antiphon.link.outcomes import Outcome
+from antiphon.link.outcomes import CONSUMER_NOT_FOUND, Outcome
 from antiphon.link.reading import Pages as Read
 from antiphon.link.reading import StoredMessage
+from antiphon.link.setup import api
 
 from .ports import ArmGuard, Pages
+
+STARTS_PER_READ: Final = 200
+"""Few enough that all of a page's open sagas can be looked at within an ack wait."""
+
+PAUSED_UNTIL: Final = "2200-01-01T00:00:00Z"
+PAUSED_NS_MIN: Final = 365 * 24 * 3600 * 1_000_000_000
+"""What is paused for longer stands still until further notice; what is paused for less is about to go on."""
+
+RESUME_SECONDS: Final = 0.1
+"""A consumer whose pause ends by its time delivers at once. One that is resumed by an empty request waits for the next
+pull or heartbeat, up to five seconds (nats-server 2.15.1)."""
 
 
 class JetStreamStore:
@@ -25,6 +38,7 @@ class JetStreamStore:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._loop = asyncio.get_running_loop()
+        self._requests: set[asyncio.Task[None]] = set()
 
     def append(
         self,
@@ -67,6 +81,56 @@ class JetStreamStore:
 
         self._link.read(SAGA, [subject], report)
 
+    def states(self, family: str, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+        """Read all of them in one go."""
+        self._link.read(SAGA, [wire.states_filter(family)], then)
+
+    def starts(self, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+        """Read a page."""
+        self._link.page(EVENTS, wire.starts_filter(saga_type), after + 1, STARTS_PER_READ, then)
+
+    def announce(self, saga_type: str, sequence: int) -> None:
+        """Publish outside of all streams."""
+        self._link.send(wire.announce_subject(saga_type), b"%d" % sequence)
+
+    def is_paused(self, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
+        """Ask the server about the consumer."""
+
+        def report(answer: dict[str, Any] | Ambiguous) -> None:
+            if isinstance(answer, Ambiguous):
+                then(answer)
+            elif "error" in answer:
+                then(_no_such_consumer(answer))
+            else:
+                then(answer.get("pause_remaining", 0) > PAUSED_NS_MIN)
+
+        self._ask(f"CONSUMER.INFO.{SAGA}.{consumer}", None, report)
+
+    def pause(self, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
+        """Ask the server to pause it for very long, or for a moment more (ADR-1, CONSUMER.PAUSE)."""
+        until = PAUSED_UNTIL if paused else wire.rfc3339(wire.nanoseconds(self.now()) + int(RESUME_SECONDS * 1e9))
+
+        def report(answer: dict[str, Any] | Ambiguous) -> None:
+            if isinstance(answer, Ambiguous):
+                then(answer)
+            else:
+                then(_no_such_consumer(answer) if "error" in answer else None)
+
+        self._ask(f"CONSUMER.PAUSE.{SAGA}.{consumer}", {"pause_until": until}, report)
+
+    def _ask(
+        self, subject: str, body: dict[str, Any] | None, then: Callable[[dict[str, Any] | Ambiguous], None]
+    ) -> None:
+        async def ask() -> None:
+            try:
+                then(await api(self._link, subject, body))
+            except AntiphonError as error:
+                then(Ambiguous(str(error)))
+
+        task = self._loop.create_task(ask())
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
         """Ask for all outcomes in one read; for none at once, because the server refuses a read of nothing (408)."""
         if not keys:
@@ -90,6 +154,12 @@ class JetStreamStore:
     def later(self, delay_seconds: float, call: Callable[[], None]) -> None:
         """Call from the event loop."""
         self._loop.call_later(delay_seconds, call)
+
+
+def _no_such_consumer(answer: dict[str, Any]) -> Ambiguous | None:
+    """What an error means: that there is none, or that nobody knows."""
+    error = answer["error"]
+    return None if error.get("err_code") == CONSUMER_NOT_FOUND else Ambiguous(str(error.get("description")))
 
 
 class _Both:

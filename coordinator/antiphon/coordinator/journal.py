@@ -143,10 +143,15 @@ def child_start(history: History, name: str, attempt: int) -> ChildStart:
 
 
 def child_key(parent: SagaKey, step: str, step_definition: StepDefinition, attempt: int) -> SagaKey:
-    """The saga that a step of another starts: called after its parent, its step and the attempt, and by a hash of all
-    that names it, since sagas of two types may have one id."""
+    """The saga that a step of another starts."""
+    return SagaKey.of(step_definition.child, child_id(parent, step, attempt))
+
+
+def child_id(parent: SagaKey, step: str, attempt: int) -> str:
+    """What a child is called: after its parent, its step and the attempt, and by a hash of all that names it, since
+    sagas of two types may have one id."""
     digits = hashlib.sha256(f"{parent}/{step}/{attempt}".encode()).hexdigest()[:CHILD_DIGITS]
-    return SagaKey.of(step_definition.child, f"{f'{parent.id}-{step}-{attempt}'[:CHILD_CHARS_MAX]}-{digits}")
+    return f"{f'{parent.id}-{step}-{attempt}'[:CHILD_CHARS_MAX]}-{digits}"
 
 
 def _draft(

@@ -11,6 +11,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from antiphon.contracts import wire
@@ -22,6 +23,9 @@ from antiphon.link.outcomes import AlreadyStored, Outcome
 from antiphon.link.reading import StoredMessage
 
 from .ports import ArmGuard, Delivered, Pages
+
+STARTS_PER_READ = 50
+"""So few that small tests turn pages too."""
 
 BEGINNING_NS = 1_750_000_000_000_000_000
 """When virtual time begins: some day in June 2025."""
@@ -41,6 +45,8 @@ class MemoryPlatform:
         self.schedules: dict[SagaKey, tuple[int, bytes]] = {}
         self._sequences = dict.fromkeys(self.streams, 0)
         self._consumers: dict[str, MemoryConsumer] = {}
+        self.coordinators: list[Callable[[str, bytes], None]] = []
+        """Who hears announcements, with their subject and data."""
         self._calls: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
@@ -121,6 +127,15 @@ class MemoryPlatform:
         """Share it no more, as a process that died; what it held is delivered to others after the ack wait."""
         self._consumers[consumer.name].handlers.remove(handle)
 
+    def is_paused(self, name: str) -> bool | None:
+        """Whether a consumer delivers nothing; None if nobody ever shared it."""
+        consumer = self._consumers.get(name)
+        return consumer.is_paused if consumer else None
+
+    def pause(self, name: str, paused: bool) -> None:
+        """Have a consumer deliver nothing, or go on."""
+        self._consumers[name].pause(paused)
+
     def pending(self, consumer: Consumer) -> int:
         """How many of its messages are not acked yet."""
         return len(self._consumers[consumer.name].pending)
@@ -134,15 +149,24 @@ class MemoryConsumer:
         self.handlers: list[Callable[[Delivered], None]] = []
         self.pending: dict[int, int] = {}
         """Sequences that are not acked, with the number of their deliveries."""
+        self.is_paused = False
         self._asked: dict[int, int] = {}
         """How often each was to be delivered."""
         self._unheard: list[tuple[StoredMessage, int]] = []
-        """What was due while nobody took part."""
+        """What was due while nobody took part, or nothing was to be delivered."""
         self._turn = 0
 
     def join(self, handle: Callable[[Delivered], None]) -> None:
         """Take one more handler, and deliver what nobody was there for."""
         self.handlers.append(handle)
+        self._deliver_unheard()
+
+    def pause(self, paused: bool) -> None:
+        """Deliver nothing, not even again; or go on with what has waited."""
+        self.is_paused = paused
+        self._deliver_unheard()
+
+    def _deliver_unheard(self) -> None:
         unheard, self._unheard = self._unheard, []
         for message, deliveries in unheard:
             self.deliver_after(0, message, deliveries)
@@ -161,7 +185,7 @@ class MemoryConsumer:
         def deliver() -> None:
             if message.sequence not in self.pending or self._asked.get(message.sequence) != asked:
                 return
-            if not self.handlers:
+            if self.is_paused or not self.handlers:
                 self._unheard.append((message, deliveries))
                 return
             self.pending[message.sequence] = deliveries + 1
@@ -188,6 +212,11 @@ class MemoryDelivery:
     def ack(self) -> None:
         """Done, whoever holds it now."""
         self._consumer.acked(self.sequence)
+
+    def in_progress(self) -> None:
+        """Start another ack wait."""
+        wait_ns = round(self._consumer.consumer.ack_wait_seconds * NANO)
+        self._consumer.deliver_after(wait_ns, self._message, self.deliveries)
 
     def hand_back(self, delay_seconds: float = 0.0) -> None:
         """Deliver again after the delay, instead of after the ack wait."""
@@ -243,6 +272,30 @@ class MemoryStore:
     def last(self, subject: str, then: Callable[[StoredMessage | Ambiguous | None], None]) -> None:
         """Look for the last one."""
         self._answer(then, next(iter(self.platform.read(SAGA, [subject])), None))
+
+    def states(self, family: str, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+        """Look for them."""
+        self._answer(then, self.platform.read(SAGA, [wire.states_filter(family)]))
+
+    def starts(self, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+        """Look for the next ones."""
+        wanted = wire.starts_filter(saga_type)
+        found = (m for m in self.platform.streams[EVENTS] if m.sequence > after and matches(wanted, m.subject))
+        self._answer(then, list(itertools.islice(found, STARTS_PER_READ)))
+
+    def announce(self, saga_type: str, sequence: int) -> None:
+        """Call everybody."""
+        for hear in self.platform.coordinators:
+            self.platform.later_ns(0, partial(hear, wire.announce_subject(saga_type), b"%d" % sequence))
+
+    def is_paused(self, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
+        """Look at the consumer."""
+        self._answer(then, self.platform.is_paused(consumer))
+
+    def pause(self, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
+        """Stop the consumer, or let it go on."""
+        self.platform.pause(consumer, paused)
+        self._answer(then, None)
 
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
         """Look for the outcomes."""

@@ -41,6 +41,9 @@ class Delivered(Protocol):
     def hand_back(self, delay_seconds: float = 0.0) -> None:
         """Have it delivered again after the delay, to any coordinator."""
 
+    def in_progress(self) -> None:
+        """Keep it for another ack wait."""
+
 
 ArmGuard = int | Literal["first"]
 """When a timer may be set: while the journal still ends at a sequence, or only if the saga has no timer."""
@@ -78,6 +81,24 @@ class Store(Protocol):
 
     def last(self, subject: str, then: Callable[[StoredMessage | Ambiguous | None], None]) -> None:
         """The last message that SAGA holds at a subject, None if there is none."""
+
+    def states(self, family: str, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+        """The states that SAGA holds of all saga types, or of all participants, that ever stood still."""
+
+    def starts(self, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+        """The next starts of sagas of a type that EVENTS holds behind a sequence, in order; none at the end."""
+
+    def announce(self, saga_type: str, sequence: int) -> None:
+        """Tell all coordinators that the state of a saga type, which SAGA holds at `sequence`, has changed.
+
+        They may not hear it.
+        """
+
+    def is_paused(self, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
+        """Whether a consumer over SAGA delivers nothing for now; None if there is no such consumer."""
+
+    def pause(self, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
+        """Have a consumer over SAGA deliver nothing until further notice, or go on at once."""
 
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
         """Which of these sagas have ended."""

@@ -11,15 +11,28 @@ from antiphon.contracts.errors import Ambiguous, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
 from antiphon.contracts.platform import COORDINATOR_SOURCE, StatusAnswer
-from antiphon.contracts.wire import LOCK, SagaKey, parse_fact, parse_fired
+from antiphon.contracts.wire import (
+    LOCK,
+    PARTICIPANT,
+    SAGA_TYPE,
+    FactAddress,
+    SagaKey,
+    parse_announcement,
+    parse_fact,
+    parse_fired,
+)
 
+from .accept import accept_request
 from .cache import Cache
 from .errand import DELIVERIES_MAX, HAND_BACK_SECONDS, Errand
-from .facts import Fact, Tick
+from .facts import Tick
 from .graph import Definition
+from .halt_errand import HaltErrand
+from .halted import Halted
 from .lock_errand import LockErrand
 from .ports import Delivered, Pages, Store
-from .stored import Found, found, status_answer
+from .review import Review
+from .stored import Found, OtherDefinition, found, status_answer
 from .versions import Versions, by_type
 
 log = structlog.get_logger()
@@ -29,6 +42,9 @@ IDLE_SECONDS: Final = 30.0
 
 SWEEP_SECONDS_MAX: Final = 600.0
 """The longest pause between two looks at an open saga."""
+
+NOT_SAGAS: Final = frozenset({LOCK, SAGA_TYPE, PARTICIPANT})
+"""Families of subjects that have starts only if somebody forges them."""
 
 GATHER_SECONDS: Final = 0.02
 """How long the sweeper gathers starts, to ask for their outcomes in one read."""
@@ -41,9 +57,18 @@ class Coordinator:
         self.store, self.idle_seconds = store, idle_seconds
         self.sagas = by_type(definitions)
         self.cache = Cache()
-        self.paused: dict[str, str] = {}
-        """Saga types that an operator has stand still, with the reason."""
+        self.halted = Halted(self)
         self._gathered: list[tuple[SagaKey, Delivered]] = []
+        self._lacking: set[str] = set()
+
+    def begin(self, then: Callable[[], None]) -> None:
+        """Find out what stands still, and call `then`: before that nothing may be handled."""
+        self.halted.begin(then)
+
+    def on_announced(self, subject: str, data: bytes) -> None:
+        """Another coordinator says that a saga type stands otherwise than before."""
+        if data.isdigit():
+            self.halted.heard(parse_announcement(subject), int(data))
 
     def on_fact(self, delivery: Delivered) -> None:
         """A message of EVENTS was delivered."""
@@ -53,12 +78,24 @@ class Coordinator:
         except Unusable as error:
             self.park(delivery, parked_kind(error), str(error))
             return
-        if address.saga.type == LOCK:
-            LockErrand.of(self.store, address, delivery).run()
+        if address.saga.type in NOT_SAGAS:
+            self._on_fact_of_none(address, delivery)
             return
         versions = self._versions(address.saga, delivery)
         if versions is not None:
             Errand(self, address.saga, versions, delivery, address).run()
+
+    def _on_fact_of_none(self, address: FactAddress, delivery: Delivered) -> None:
+        """A message about something else than a saga."""
+        if address.saga.type == LOCK:
+            LockErrand.of(self.store, address, delivery).run()
+            return
+        try:
+            fact = accept_request(address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns)
+        except Unusable as error:
+            self.park(delivery, parked_kind(error), str(error))
+            return
+        HaltErrand(self, address.saga, delivery, fact).run()
 
     def on_fired(self, delivery: Delivered) -> None:
         """A saga's timer was delivered."""
@@ -73,7 +110,7 @@ class Coordinator:
 
     def hold_on(self, saga_type: str) -> str:
         """Why sagas of this type are to stand still; empty if they are not."""
-        return self.paused.get(saga_type, "")
+        return self.halted.paused.get(saga_type, "")
 
     def on_start_to_watch(self, delivery: Delivered) -> None:
         """A start was delivered to the sweeper: look after its saga once that can have been idle for long enough."""
@@ -86,7 +123,7 @@ class Coordinator:
         if versions is None:
             then(StatusAnswer(error=f"no coordinator here has a saga {key.type!r}"))
         else:
-            self.read(key, versions, lambda result: then(status_answer(result)))
+            self.read(key, versions, lambda result: then(status_answer(result, self.hold_on(key.type))))
 
     def read(self, key: SagaKey, versions: Versions, then: Callable[[Found | Exception], None]) -> None:
         """Read and fold a saga; `then` is called once, with what was found or why nothing was."""
@@ -100,6 +137,29 @@ class Coordinator:
             then(result)
 
         self.store.read(key, versions.sources, take)
+
+    def review(self, key: SagaKey, then: Callable[[bool], None]) -> None:
+        """Look at a saga for which nothing was delivered: take in what its journal does not name, and decide.
+
+        `then` is called once, with whether that could be done. What is due by our clock is due.
+        """
+        versions = self.sagas[key.type]
+
+        def go_on(result: Found | Exception) -> None:
+            if isinstance(result, Found):
+                facts = [*result.unnamed, Tick(self._now_ns())]
+                Review(self, key, versions, facts, then).ack()
+            else:
+                self._say_if_lacking(key, result)
+                then(False)
+
+        self.read(key, versions, go_on)
+
+    def _say_if_lacking(self, key: SagaKey, error: Exception) -> None:
+        """Log once for each definition that sagas here need and this coordinator does not have."""
+        if isinstance(error, OtherDefinition) and error.label not in self._lacking:
+            self._lacking.add(error.label)
+            log.warning("coordinator.lacks_definition", definition=error.label, saga=str(key), remedy=str(error))
 
     def park(self, delivery: Delivered, kind: ParkedKind, reason: str) -> None:
         """Set a message aside, and ack it once PARKED holds it."""
@@ -150,6 +210,9 @@ class Coordinator:
         except Unusable:
             delivery.ack()  # the consumer of facts parks it
             return
+        if key.type in NOT_SAGAS:
+            delivery.ack()
+            return
         self._gathered.append((key, delivery))
         if len(self._gathered) == 1:
             self.store.later(GATHER_SECONDS, self._sweep)
@@ -182,13 +245,20 @@ class Coordinator:
                     log.warning("sweeper.found_facts", saga=str(key), count=len(result.unnamed))
                 # The last is for a timer that was lost: what is due by our clock is due.
                 facts = [*result.unnamed, Tick(now_ns)]
-                _Sweep(self, key, versions, facts, delivery).ack()
+                Review(self, key, versions, facts, lambda is_durable: self._come_back(delivery, is_durable)).ack()
                 for lock in result.history.asks:
                     LockErrand.look_after(self.store, SagaKey.of(LOCK, lock)).run()
             else:
+                if isinstance(result, Exception):
+                    self._say_if_lacking(key, result)
                 delivery.hand_back(self.idle_seconds)
 
         self.read(key, versions, go_on)
+
+    def _come_back(self, delivery: Delivered, is_durable: bool) -> None:
+        """Look at a saga again later, unless it has ended by then; soon where the look came to nothing."""
+        pause = self.idle_seconds * delivery.deliveries if is_durable else HAND_BACK_SECONDS
+        delivery.hand_back(min(SWEEP_SECONDS_MAX, pause))
 
     def _now_ns(self) -> int:
         return round(self.store.now().timestamp() * 1e9)
@@ -200,30 +270,3 @@ def _settle(delivery: Delivered, outcome: object) -> None:
         delivery.ack()
     else:
         delivery.hand_back(HAND_BACK_SECONDS)
-
-
-class _Sweep:
-    """The facts of one neglected saga, taken as if each were delivered once the one before it is durable."""
-
-    deliveries = 0  # what is swept is never given up here; that is for the delivery that brings the fact itself
-
-    def __init__(
-        self, coordinator: Coordinator, key: SagaKey, versions: Versions, facts: list[Fact], start: Delivered
-    ) -> None:
-        self._coordinator, self._key, self._versions = coordinator, key, versions
-        self._facts, self._start = iter(facts), start
-        self.stream, self.subject, self.data = start.stream, start.subject, start.data
-        self.sequence, self.stored_ns = start.sequence, start.stored_ns
-
-    def ack(self) -> None:
-        """Go on with the next fact; after the last, come back to the saga later, unless it has ended by then."""
-        fact = next(self._facts, None)
-        if fact is None:
-            pause = self._coordinator.idle_seconds * self._start.deliveries
-            self._start.hand_back(min(SWEEP_SECONDS_MAX, pause))
-        else:
-            Errand(self._coordinator, self._key, self._versions, self, fact=fact).run()
-
-    def hand_back(self, delay_seconds: float = 0.0) -> None:
-        """Leave the rest for the next look."""
-        self._start.hand_back(delay_seconds)

@@ -66,7 +66,7 @@ async def serve(
 
 
 async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
-    """Begin to pull, and to answer status requests."""
+    """Find out what stands still, and begin to pull and to answer status requests."""
 
     def on_status(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         def answer(found: StatusAnswer) -> None:
@@ -77,6 +77,15 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
         except AntiphonError as error:
             answer(StatusAnswer(error=str(error)))
 
+    def on_announced(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        coordinator.on_announced(subject, data)
+
+    # Heard before it is looked for, so that nothing falls in between.
+    await link.subscribe(wire.ANNOUNCE_FILTER, on_announced)
+    link.on_reconnect.append(coordinator.halted.look)
+    known = asyncio.Event()
+    coordinator.begin(known.set)
+    await link.until(known)
     await link.subscribe(wire.STATUS_FILTER, on_status, queue=wire.COORDINATORS_QUEUE)
     return [
         await link.pull(SAGA, TIMERS, FACTS_HELD_MAX, coordinator.on_fired),

@@ -22,6 +22,17 @@ from .versions import Versions
 class OtherDefinition(AntiphonError):
     """The saga began with a definition that this coordinator does not have."""
 
+    def __init__(self, key: SagaKey, label: str, here: list[str]) -> None:
+        name, _, shape = label.rpartition(".")
+        saga, _, version = name.rpartition(".")
+        super().__init__(
+            f"nobody here has {saga} {version} (shape {shape}), with which saga {key} began; here are "
+            f"{', '.join(here)}. Run a coordinator with it as well: antiphon coordinator --app OLD --app NEW."
+            if saga
+            else f"saga {key} does not say with which definition it began."
+        )
+        self.label = label
+
 
 class Found(msgspec.Struct, frozen=True):
     """A saga as it was read: its history, and the facts its journal does not name yet, in stream order
@@ -58,11 +69,7 @@ def definition_of(key: SagaKey, versions: Versions, entries: list[Entry]) -> Def
     label = entries[0].definition
     definition = versions.labelled(label)
     if definition is None:
-        here = ", ".join(each.label for each in versions.definitions)
-        raise OtherDefinition(
-            f"saga {key} began with definition {label or '(none)'}, and this coordinator has {here}. Run a coordinator "
-            "with the definition it began with."
-        )
+        raise OtherDefinition(key, label, [each.label for each in versions.definitions])
     return definition
 
 
@@ -79,8 +86,8 @@ def _facts(definition: Definition, events: list[StoredMessage]) -> dict[int, Fac
     return facts
 
 
-def status_answer(result: Found | Exception) -> StatusAnswer:
-    """How a saga stands, as its readers are told."""
+def status_answer(result: Found | Exception, hold: str = "") -> StatusAnswer:
+    """How a saga stands, as its readers are told; `hold` is why all sagas of its type stand still."""
     if isinstance(result, Exception):
         return StatusAnswer(error=str(result))
     history = result.history
@@ -95,7 +102,7 @@ def status_answer(result: Found | Exception) -> StatusAnswer:
             started=rfc3339(history.started_ns),
             reason=history.turned,
             parked=history.parked,
-            paused=history.paused,
+            paused=history.paused or (hold and f"all sagas of its type are {hold}"),
             noted=history.noted,
             steps=tuple(
                 StepStatus(name=name, phase=step.phase, attempts=step.attempts + step.undo_attempts)

@@ -36,10 +36,14 @@ async def set_up_platform(server: str, participants: Sequence[str], replicas: in
 
 
 def print_rights(
-    participants: Sequence[str], clients: Sequence[str], nkeys: Sequence[str], folder: Path | None
+    participants: Sequence[str],
+    clients: Sequence[str],
+    operators: Sequence[str],
+    nkeys: Sequence[str],
+    folder: Path | None,
 ) -> None:
     """Print the accounts, and write new passwords where the administrator wants them."""
-    rights = Rights(participants, clients, dict(map(_nkey, nkeys)))
+    rights = Rights(participants, clients, operators, dict(map(_nkey, nkeys)))
     if folder is not None:
         files = write_secrets(folder, rights.new_passwords())
         sys.stderr.write(f"wrote {len(files)} files to {folder}/, readable by you only.\n")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
 from antiphon.contracts.errors import AntiphonError
 
+if TYPE_CHECKING:
+    from antiphon.contracts.platform import Request
+    from antiphon.coordinator.operators import HaltVerbs, SagaVerbs
+
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
+TIMEOUT_SECONDS: Final = 15.0
 
 app = typer.Typer(
     name="antiphon",
@@ -38,6 +43,14 @@ Apps = Annotated[
     list[str], typer.Option("--app", metavar="MODULE:SAGA", help="A saga's definition; give it once for each.")
 ]
 Name = Annotated[str, typer.Option("--name", help="The name of the connection, as the server's monitoring shows it.")]
+As = Annotated[
+    str,
+    typer.Option("--as", metavar="NAME", help="Who asks; by default NATS_USER, or the name you are logged in with."),
+]
+Decided = Annotated[float, typer.Option("--timeout", min=0.1, help="How many seconds to wait for the decision.")]
+OfType = Annotated[str, typer.Option("--type", metavar="TYPE", help="All sagas of this type.")]
+OfParticipant = Annotated[str, typer.Option("--participant", metavar="NAME", help="A participant.")]
+MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, or type/id.")]
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
 
 
@@ -165,6 +178,10 @@ def rights(
         list[str] | None,
         typer.Option("--client", metavar="NAME", help="A program that starts sagas; `client` by default."),
     ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option("--operator", metavar="NAME", help="A person who deals with sagas; `operator` by default."),
+    ] = None,
     nkey: Annotated[
         list[str], typer.Option("--nkey", metavar="USER=KEY", help="A user's public nkey, instead of a password.")
     ] = [],  # noqa: B006
@@ -175,7 +192,23 @@ def rights(
     """Print the accounts for nats.conf: everybody may do what their role needs. The text itself holds no secrets."""
     from .administration import print_rights
 
-    print_rights(participant, client or ["client"], nkey, secrets)
+    print_rights(participant, client or ["client"], operator or ["operator"], nkey, secrets)
+
+
+# --- definitions ------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon diff shop.sagas_v1:order shop.sagas:order")
+def diff(
+    before: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The older definition.")],
+    after: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The newer one.")],
+    json: Json = False,
+) -> None:
+    """Compare two definitions, and say what it means for sagas in flight. Exit code 0 if they are the same, else 1."""
+    from .differences import print_difference
+
+    if print_difference(before, after, json):
+        raise typer.Exit(1)
 
 
 # --- sagas ------------------------------------------------------------------------------------------------------------
@@ -224,18 +257,164 @@ def show(id: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> Non
     asyncio.run(show_saga(server, id, json))
 
 
+@app.command(
+    epilog='Example: antiphon signal order-42 fraud_cleared --app shop.sagas:order --payload \'{"by": "Ada"}\''
+)
+def signal(
+    id: SagaId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The step that waits for the signal.")],
+    app: Annotated[str, typer.Option("--app", metavar="MODULE:SAGA", help="The saga's definition.")],
+    payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event; @- reads stdin.")] = "{}",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Tell a saga what it waits for, or will. The first signal counts; the same again changes nothing."""
+    import asyncio
+
+    from .sagas import signal_saga
+
+    asyncio.run(signal_saga(server, app, id, name, payload))
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon parked --message 7")
+def parked(
+    server: Server = DEFAULT_SERVER,
+    message: Annotated[
+        int, typer.Option(min=0, metavar="NUMBER", help="Show one message with its bytes instead of the list.")
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """List what waits for a person: sagas that are tried in vain, and messages that nobody could use."""
+    import asyncio
+
+    from .operating import list_parked, show_parked
+
+    asyncio.run(show_parked(server, message, json) if message else list_parked(server, json))
+
+
+@app.command(epilog="Example: antiphon retry order/order-42 --step charge_customer")
+def retry(
+    id: SagaId,
+    step: Annotated[str, typer.Option(help="Only this step; all that wait by default.")] = "",
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Try again now what waits to be tried again."""
+    _operate(server, user, timeout, json, id, lambda saga: saga.retry(step))
+
+
+@app.command(epilog="Example: antiphon edit order-42 --step refund_customer --payload @refund.json")
+def edit(
+    id: SagaId,
+    step: Annotated[str, typer.Option(help="Whose command, or compensation.")],
+    payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="What to send instead; @- reads stdin.")],
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Send another command in the place of one that fails, checked against its contract."""
+    from .sagas import read_payload
+
+    command = read_payload(payload)
+    _operate(server, user, timeout, json, id, lambda saga: saga.edit(step, command))
+
+
+@app.command(epilog="Example: antiphon resolve order-42 --step refund_customer --reason 'refunded by hand, slip 7'")
+def resolve(
+    id: SagaId,
+    step: Annotated[str, typer.Option(help="Which step was dealt with by hand.")],
+    reason: Annotated[str, typer.Option(help="What was done, for whoever looks later.")],
+    payload: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help="The reply, where later steps may look at it.")
+    ] = None,
+    happened: Annotated[
+        bool | None, typer.Option("--happened/--never-happened", help="Of a pivot: whether its effect is there.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Say what has become of a step that was dealt with by hand."""
+    from .sagas import read_payload
+
+    reply = None if payload is None else read_payload(payload)
+    _operate(server, user, timeout, json, id, lambda saga: saga.resolve(step, reason, reply, happened))
+
+
 @app.command(epilog="Example: antiphon cancel order/order-42 --reason 'customer changed their mind'")
 def cancel(
     id: SagaId,
     reason: Annotated[str, typer.Option(help="Why, for whoever looks later.")],
     server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
 ) -> None:
-    """Ask for a saga to be undone. It is compensated, unless it ends first."""
+    """Have a saga undone. Past its point of no return that is only taken note of."""
+    _operate(server, user, timeout, json, id, lambda saga: saga.cancel(reason))
+
+
+@app.command(epilog="Example: antiphon pause --participant billing --reason 'their database is moved'")
+def pause(
+    reason: Annotated[str, typer.Option(help="Why, for whoever looks later.")],
+    id: MaybeSagaId = "",
+    type: OfType = "",
+    participant: OfParticipant = "",
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Have a saga, all sagas of a type, or a participant stand still. What happens is recorded, nothing is sent."""
+    whom = _whom(id, type, participant)
+    _operate(server, user, timeout, json, whom, lambda one: one.pause(reason), lambda all: all.pause(reason))
+
+
+@app.command(epilog="Example: antiphon resume --type order")
+def resume(
+    id: MaybeSagaId = "",
+    type: OfType = "",
+    participant: OfParticipant = "",
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Have what was paused go on, at once."""
+    whom = _whom(id, type, participant)
+    _operate(server, user, timeout, json, whom, lambda one: one.resume(), lambda all: all.resume())
+
+
+def _whom(id: str, saga_type: str, participant: str) -> str | tuple[str, str]:
+    """A saga's id, or a saga type or a participant with its name."""
+    given = [(kind, name) for kind, name in (("type", saga_type), ("participant", participant)) if name]
+    if len(given) + bool(id) != 1:
+        raise typer.BadParameter("name one of ID, --type and --participant.")
+    return id or given[0]
+
+
+def _operate(
+    server: str,
+    user: str,
+    timeout: float,
+    json: bool,
+    whom: str | tuple[str, str],
+    one: Callable[[SagaVerbs], Awaitable[Request]],
+    all: Callable[[HaltVerbs], Awaitable[Request]] | None = None,
+) -> None:
     import asyncio
 
-    from .sagas import cancel_saga
+    from .operating import operate
 
-    asyncio.run(cancel_saga(server, id, reason))
+    rejected = asyncio.run(operate(server, user, timeout, json, whom, one, all))
+    if rejected:
+        fail(rejected)
 
 
 def _run_service(service: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from antiphon.coordinator.explain import Kind, Line, Summary, Timeline
+from antiphon.coordinator.explain import Line, Summary, Timeline
+from antiphon.coordinator.sayings import Kind
+from antiphon.coordinator.waiting import Waiting
 
 MARKS: Final[dict[Kind, tuple[str, str]]] = {
     "start": ("●", "bold"),
@@ -20,6 +22,10 @@ MARKS: Final[dict[Kind, tuple[str, str]]] = {
     "unknown": ("?", "yellow"),
     "compensation": ("↩", "magenta"),
     "cancel": ("■", "yellow"),
+    "signal": ("◆", "cyan"),
+    "operator": ("☞", "yellow"),
+    "notice": ("◇", "cyan"),
+    "parked": ("‖", "red"),
     "record": ("·", "dim"),
     "timer": ("◷", "yellow"),
     "end": ("◼", "bold"),
@@ -44,38 +50,58 @@ def print_timeline(told: Timeline) -> None:
     reason = f": {escape(told.reason)}" if told.reason else ""
     definition = f"  [dim]{escape(told.definition)}[/]" if told.definition else ""
     out.print(f"[bold]{told.type}/{told.id}[/]  [{COLOURS[told.state]}]{told.state}[/]{reason}{definition}")
+    for word, text in (("parked", told.parked), ("", told.paused), ("started by", told.parent)):
+        if text:
+            out.print(f"[yellow]{f'{word} {escape(text)}'.strip()}[/]")
+    if told.children:
+        out.print(f"[dim]started {escape(', '.join(told.children))}[/]")
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
+    late = "after the end" if told.state in ("completed", "compensated") else "not taken in yet"
     for line in told.lines:
-        table.add_row(*_cells(line))
+        table.add_row(*_cells(line, late))
     out.print(table)
 
 
 def print_summaries(found: Iterable[Summary]) -> None:
     """Draw a table of sagas."""
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("saga", "state", "started", "ended", "reason"):
+    for heading in ("saga", "state", "started", "ended", "waits", "reason"):
         table.add_column(heading, no_wrap=heading != "reason", overflow="fold")
     for each in found:
         state = f"[{COLOURS[each.state]}]{each.state}[/]"
-        table.add_row(f"{each.type}/{each.id}", state, _clock(each.started), _clock(each.ended), escape(each.reason))
+        waits = "[red]parked[/]" if each.parked else "[yellow]paused[/]" if each.paused else ""
+        reason = escape(each.reason or each.parked or each.paused)
+        table.add_row(f"{each.type}/{each.id}", state, _clock(each.started), _clock(each.ended), waits, reason)
     console().print(table if table.row_count else "no sagas were started here yet.")
 
 
-def _cells(line: Line) -> list[str]:
+def print_waiting(found: Iterable[Waiting]) -> None:
+    """Draw a table of what waits for a person."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("what", "step", "since", "tried", "why"):
+        table.add_column(heading, no_wrap=heading != "why", overflow="fold")
+    for each in found:
+        what = each.saga if each.kind == "saga" else f"message {each.sequence} ({each.kind})"
+        why = each.reason if each.kind == "saga" or not each.saga else f"{each.saga}: {each.reason}"
+        table.add_row(what, each.step, _clock(each.since), str(each.tried or ""), escape(why))
+    console().print(table if table.row_count else "nothing waits for a person.")
+
+
+def _cells(line: Line, late: str) -> list[str]:
     mark, colour = MARKS[line.kind]
     attempt = f" #{line.attempt}" if line.attempt > 1 else ""
-    late = " [dim](after the end)[/]" if line.late else ""
+    remark = f" [dim]({late})[/]" if line.late else ""
     return [
         f"+{line.since_start_ms:,.1f} ms",
         f"[{colour}]{mark}[/]",
         f"[{colour}]{escape(line.step)}{attempt}[/]",
         escape(line.who),
-        f"{escape(line.text)}{late}",
+        f"{escape(line.text)}{remark}",
     ]
 
 

@@ -77,6 +77,7 @@ class Rights:
     Args:
         participants: their names; each gets an account.
         clients: the users of programs that start sagas; they share an account, and each has an inbox of its own.
+        operators: the people who deal with what waits for them, each with a user, under whose name the requests are.
         nkeys: public nkeys by user; whoever has none logs in with a password.
 
     Raises:
@@ -86,10 +87,11 @@ class Rights:
 
     participants: Sequence[str]
     clients: Sequence[str] = (CLIENT,)
+    operators: Sequence[str] = (OPERATOR,)
     nkeys: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        _check_names(self.participants, self.clients)
+        _check_names(self.participants, self.clients, self.operators)
 
     def accounts(self) -> list[Account]:
         """The platform's account, and one for each participant, for all clients and for all operators."""
@@ -97,7 +99,7 @@ class Rights:
             Account(PLATFORM, (administrator_user(), coordinator_user())),
             *(_outside(f"PARTICIPANT-{name}", [name], participant_needs(name)) for name in self.participants),
             _outside(CLIENTS, self.clients, CLIENT_NEEDS),
-            _outside(OPERATORS, [OPERATOR], OPERATOR_NEEDS),
+            Account(OPERATORS, tuple(map(operator_user, self.operators)), OPERATOR_NEEDS),
         ]
 
     def users(self) -> list[str]:
@@ -153,19 +155,22 @@ def participant_needs(participant: str) -> tuple[Need, ...]:
 CLIENT_NEEDS: Final = (
     Need(wire.CLIENT_STARTS_FILTER, "start sagas"),
     Need("evt.*.*.*.client.cancel", "ask for a cancel"),
-    Need("evt.*.*.*.client.signal.*.1", "send signals"),
+    Need(wire.CLIENT_SIGNALS_FILTER, "send signals"),
     Need(f"{API}.DIRECT.GET.{EVENTS}.{wire.CLIENT_STARTS_FILTER}", "see with which payload an id was started"),
-    Need(f"{API}.DIRECT.GET.{EVENTS}.evt.*.*.*.client.signal.*.1", "see which signal was sent before"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}.{wire.CLIENT_SIGNALS_FILTER}", "see which signal was sent before"),
     Need(wire.ENDS_FILTER, "hear of outcomes", "feed"),
     Need(f"{API}.DIRECT.GET.{SAGA}.{wire.ENDS_FILTER}", "read an outcome"),
     Need(wire.STATUS_FILTER, "ask how a saga stands"),
 )
 
+REQUESTS: Final = "evt.*.*.*.operator.>"
+"""The requests of all operators; a user may store only those that name it."""
+
 OPERATOR_NEEDS: Final = (
     Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
     Need(f"{API}.DIRECT.GET.{EVENTS}", "read events", "many"),
     Need(f"{API}.DIRECT.GET.{PARKED}", "read what is parked", "many"),
-    Need("evt.*.*.*.operator.>", "ask for retries, edits, and so on"),
+    Need(REQUESTS, "ask for retries, edits, and so on, under the own name only"),
     *CLIENT_NEEDS,
 )
 """An operator reads everything, and writes what a client does and requests of its own; it cannot forge either.
@@ -194,6 +199,9 @@ def coordinator_needs() -> tuple[Need, ...]:
         Need(f"{API}.STREAM.INFO.*", "find out at the start that a stream is missing"),
         Need(f"{API}.CONSUMER.INFO.*.*", "find out at the start that a consumer is missing"),
         Need(wire.STATUS_FILTER, "answer how a saga stands", "feed"),
+        Need(f"{API}.CONSUMER.PAUSE.{SAGA}.*", "have a participant stand still, or go on"),
+        Need(wire.ANNOUNCE_FILTER, "tell each other that a saga type stands still, or goes on"),
+        Need(wire.ANNOUNCE_FILTER, "hear that", "feed"),
     )
 
 
@@ -203,6 +211,13 @@ PULLED: Final = {"coordinator": "facts", TIMERS: "timers that are due", SWEEPER:
 def coordinator_user() -> User:
     """The user of all coordinators."""
     return replace(_user(COORDINATOR, coordinator_needs()), may_answer=True)
+
+
+def operator_user(name: str) -> User:
+    """An operator, whose requests bear its name."""
+    user = _user(name, OPERATOR_NEEDS)
+    own = tuple(REQUESTS.replace("operator.>", f"operator.{name}.>") if it == REQUESTS else it for it in user.publish)
+    return replace(user, publish=own)
 
 
 def administrator_user() -> User:
@@ -235,14 +250,17 @@ def _user(name: str, needs: tuple[Need, ...]) -> User:
     return User(name, asked, (inbox_of(name), *heard))
 
 
-def _check_names(participants: Sequence[str], clients: Sequence[str]) -> None:
+def _check_names(participants: Sequence[str], clients: Sequence[str], operators: Sequence[str]) -> None:
     for name in participants:
         wire.check_token(name, "participant")
         if name in wire.RESERVED:
             raise DefinitionError(f"{name!r} cannot be a participant's name; it is a name of the platform.")
     for name in clients:
         wire.check_token(name, "client")
-    variables = Counter(map(password_variable, [ADMINISTRATOR, COORDINATOR, OPERATOR, *participants, *clients]))
+    for name in operators:
+        wire.check_token(name, "operator")
+    users = [ADMINISTRATOR, COORDINATOR, *operators, *participants, *clients]
+    variables = Counter(map(password_variable, users))
     for variable, count in variables.items():
         if count > 1:
             raise DefinitionError(f"{count} users would have the password variable {variable}. Rename all but one.")

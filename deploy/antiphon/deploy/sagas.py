@@ -1,4 +1,4 @@
-"""What a person does with sagas: start, list, show, cancel."""
+"""What a person does with sagas: start, signal, list, show."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def start_saga(server: str, path: str, id: str, payload: str, timeout: flo
     """Start a saga; with a timeout, wait for its outcome."""
     saga = _definition(path)
     SagaKey.of(saga.name, id)
-    event = unpack_raw(_read(payload), saga.start)
+    event = unpack_raw(read_payload(payload), saga.start)
     async with Antiphon.connect(server) as antiphon:
         handle = await antiphon.start(saga, event, id=id)
         outcome = await handle.result(timeout=timeout) if timeout is not None else None
@@ -45,7 +45,7 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
     """Print the sagas that were started last."""
     if saga_type != "*":
         check_token(saga_type, "saga type")
-    async with _reader(server) as link:
+    async with reader(server) as link:
         found = await summaries(link, saga_type, limit)
     if as_json:
         typer.echo(msgspec.json.encode(found))
@@ -55,27 +55,30 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
 
 async def show_saga(server: str, id: str, as_json: bool) -> None:
     """Print one saga's timeline."""
-    async with _reader(server) as link:
-        found = await timeline(link, await _find(link, id))
+    async with reader(server) as link:
+        found = await timeline(link, await find(link, id))
     if as_json:
         typer.echo(msgspec.json.encode(found))
     else:
         print_timeline(found)
 
 
-async def cancel_saga(server: str, id: str, reason: str) -> None:
-    """Store the wish to cancel. No coordinator needs to be there; it is heard when one comes."""
-    async with _reader(server) as link:
-        key = await _find(link, id)
-        if await link.get_last(EVENTS, wire.start_subject(key)) is None:
-            raise UnknownSaga(key.type, key.id)
+async def signal_saga(server: str, path: str, id: str, name: str, payload: str) -> None:
+    """Send a signal, checked against the definition: the first one counts, so a wrong one could not be taken back."""
+    saga = _definition(path)
+    saga_id = id.removeprefix(f"{saga.name}/")
+    wanted = {step.name: step.signal for step in saga.steps if step.signal is not None}
+    if (event := wanted.get(name)) is None:
+        known = f"it waits for {', '.join(wanted)}" if wanted else "it waits for none"
+        raise CannotLoad(f"saga {saga.name} has no signal {name!r}; {known}.")
     async with Antiphon.connect(server) as antiphon:
-        await antiphon.ask_to_cancel(key, reason)
-    typer.echo(f"asked saga {key} to cancel: it is compensated, unless it has ended. See: antiphon show {key}")
+        handle = antiphon.handle(saga, saga_id)
+        await handle.signal(event, unpack_raw(read_payload(payload), event))
+    typer.echo(f"saga {handle.key} is told {name}.")
 
 
 @asynccontextmanager
-async def _reader(server: str) -> AsyncGenerator[Link]:
+async def reader(server: str) -> AsyncGenerator[Link]:
     """A link to read with; what goes wrong in its block is said with what a person can do about it."""
     link = await Link.connect(server, name="operator")
     try:
@@ -92,16 +95,16 @@ async def _reader(server: str) -> AsyncGenerator[Link]:
         await link.close()
 
 
-async def _find(link: Link, id: str) -> SagaKey:
+async def find(link: Link, id: str) -> SagaKey:
     """The saga a person means by `id` or `type/id`."""
     if "/" in id:
         return _key(id)
     check_token(id, "saga id")
-    starts = [message.subject async for message in link.scan(EVENTS, f"evt.*.*.{id}.client.start")]
+    starts = [message.subject async for message in link.scan(EVENTS, f"evt.*.*.{id}.*.start")]
     keys = [key for subject in starts if (key := _started_at(subject)) is not None]
     match keys:
         case []:
-            raise UnknownSaga("*", id)
+            raise UnknownSaga("", id)
         case [key]:
             return key
         case _:
@@ -129,7 +132,12 @@ def _started(saga_type: str, id: str, outcome: Outcome | None) -> dict[str, str]
     return {"type": saga_type, "id": id, **said}
 
 
-def _read(payload: str) -> bytes:
+def read_payload(payload: str) -> bytes:
+    """The JSON that a person gives: as it is, from a file, or from stdin.
+
+    Raises:
+        CannotLoad: there is no such file.
+    """
     if not payload.startswith("@"):
         return payload.encode()
     if payload == "@-":

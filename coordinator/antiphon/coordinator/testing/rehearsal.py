@@ -117,6 +117,7 @@ class Rehearsal:
             self.platform.consume(facts, coordinator.on_fact)
             self.platform.consume(timers, coordinator.on_fired)
             self.platform.consume(sweeper, coordinator.on_start_to_watch)
+            self.platform.coordinators.append(coordinator.on_announced)
 
     # --- what clients do ----------------------------------------------------------------------------------------------
 

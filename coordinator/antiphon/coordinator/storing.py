@@ -1,0 +1,67 @@
+"""How clients and operators store what can be stored once: tried again until it is certain that it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
+from antiphon.link import AlreadyStored, Link, Rejected
+
+PATIENCE_SECONDS: Final = 30.0
+"""How long a message is tried again while the server gives no answer. Each may be stored twice safely."""
+
+PAUSE_SECONDS: Final = 0.25
+
+
+def message(subject: str, source: str, type_: str, payload: msgspec.Struct) -> bytes:
+    """The bytes of a message that begins here.
+
+    Raises:
+        TooLarge: they are more than the protocol allows.
+    """
+    return encode(Envelope(id=subject, source=source, type=type_, time=datetime.now(UTC), data=pack(payload)))
+
+
+async def store_once(link: Link, subject: str, data: bytes) -> bool:
+    """Store a message whose subject takes one; false if there was one already.
+
+    Raises:
+        PlatformError: it could not be stored; the sentence says why.
+    """
+    loop = asyncio.get_running_loop()
+    patience_ends = loop.time() + PATIENCE_SECONDS
+    while True:
+        try:
+            await link.store(subject, data)
+            return True
+        except AlreadyStored:
+            return False
+        except Rejected as error:
+            raise PlatformError(f"the server refused to store {subject}: {error}.") from None
+        except Ambiguous as error:
+            raise_if_failed(link)
+            if "503" in str(error):
+                raise StreamMissing(
+                    f"no stream stores {subject}. Create the streams once, as administrator: antiphon setup"
+                ) from None
+            if loop.time() > patience_ends:
+                raise PlatformError(
+                    f"the server does not answer ({error}); nobody knows whether it stored {subject}. "
+                    "Try again with the same id."
+                ) from None
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+def raise_if_failed(link: Link) -> None:
+    """Say what is wrong with the link, if that explains a missing answer.
+
+    Raises:
+        PlatformError: the connection is lost for good, or a right is missing.
+    """
+    if link.failure.done():
+        raise link.failure.result()

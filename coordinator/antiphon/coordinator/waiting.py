@@ -1,0 +1,131 @@
+"""What waits for a person: the index that PARKED keeps, and what the journals say of it by now.
+
+PARKED is only an index, and old entries stay in it. A saga is listed if its journal still says that a person is needed,
+and a fact that was set aside if no journal has named it since.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from antiphon.contracts import wire
+from antiphon.contracts.envelope import decode
+from antiphon.contracts.errors import AntiphonError, Unusable
+from antiphon.contracts.parked import Parked, ParkedKind
+from antiphon.contracts.topology import EVENTS, PARKED, SAGA
+from antiphon.contracts.wire import SagaKey
+from antiphon.link import Link, StoredMessage
+
+from .standing import standing
+
+
+class UnknownMessage(AntiphonError):
+    """PARKED holds no message at that sequence, or not any more."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"PARKED holds no message {sequence}; `antiphon parked` lists those that wait.")
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A saga, or a message, that waits for a person.
+
+    Of a message, `sequence` is where PARKED holds it, and `subject` where it was stored; `saga` is whose it is, if it
+    is a saga's. `since` is RFC 3339, `tried` how often a step was, 0 where nothing was.
+    """
+
+    kind: ParkedKind
+    saga: str
+    reason: str
+    since: str
+    step: str = ""
+    tried: int = 0
+    sequence: int = 0
+    subject: str = ""
+    noticed_by: str = ""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was set aside, with when that was (RFC 3339)."""
+
+    since: str
+    parked: Parked
+
+
+async def waiting(link: Link) -> list[Waiting]:
+    """All that waits for a person, oldest first."""
+    sagas: dict[SagaKey, None] = {}
+    messages: dict[tuple[str, int], tuple[StoredMessage, Parked]] = {}
+    async for stored in link.scan(PARKED, "parked.>"):
+        parked = msgspec.json.decode(stored.data, type=Parked)
+        if parked.saga is not None:
+            sagas[parked.saga] = None
+        else:  # one that was parked twice, because the first time was not confirmed, is one
+            messages.setdefault((parked.stream, parked.sequence), (stored, parked))
+    found = [each for key in sagas for each in await _of_saga(link, key)]
+    found += [each for pair in messages.values() if (each := await _of_message(link, *pair)) is not None]
+    return sorted(found, key=lambda each: each.since)
+
+
+async def parked_message(link: Link, sequence: int) -> Message:
+    """The message that PARKED holds at a sequence, with its bytes.
+
+    Raises:
+        UnknownMessage: there is none.
+    """
+    async for stored in link.scan(PARKED, "parked.>", sequence):
+        if stored.sequence == sequence:
+            return Message(since=wire.rfc3339(stored.stored_ns), parked=msgspec.json.decode(stored.data, type=Parked))
+        break
+    raise UnknownMessage(sequence)
+
+
+async def _of_saga(link: Link, key: SagaKey) -> list[Waiting]:
+    entries = await link.read_all(SAGA, [wire.journal_filter(key)])
+    events = await link.read_all(EVENTS, [f"evt.{key.path}.>"])
+    return [
+        Waiting(
+            kind="saga",
+            saga=str(key),
+            step=need.step,
+            reason=need.reason,
+            since=wire.rfc3339(need.since_ns),
+            tried=need.tried,
+        )
+        for need in standing(entries, events).needs
+    ]
+
+
+async def _of_message(link: Link, stored: StoredMessage, parked: Parked) -> Waiting | None:
+    key = _saga_of(parked)
+    if key is not None and await _is_settled(link, key, parked):
+        return None
+    return Waiting(
+        kind=parked.kind,
+        saga=str(key or ""),
+        reason=parked.reason,
+        since=wire.rfc3339(stored.stored_ns),
+        sequence=stored.sequence,
+        subject=parked.subject,
+        noticed_by=parked.noticed_by,
+    )
+
+
+def _saga_of(parked: Parked) -> SagaKey | None:
+    """The saga of a message whose subject says so, and is not forged."""
+    try:
+        if parked.stream == EVENTS:
+            return wire.parse_fact(parked.subject).saga
+        return wire.parse_entry(parked.subject).saga
+    except Unusable:
+        return None
+
+
+async def _is_settled(link: Link, key: SagaKey, parked: Parked) -> bool:
+    """Whether the saga needs nobody for it any more: it has ended, or its journal names the fact by now."""
+    if parked.kind in ("forged", "undecodable") and parked.stream == EVENTS:
+        return False  # no journal will ever name it
+    entries = await link.read_all(SAGA, [wire.journal_filter(key)])
+    if entries and entries[-1].subject == wire.end_subject(key):
+        return True
+    causes = {decode(message.data, message.subject).cause for message in entries}
+    return parked.stream == EVENTS and f"e{parked.sequence}" in causes

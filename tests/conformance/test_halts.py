@@ -1,0 +1,354 @@
+"""Saga types and participants that stand still and go on, over memory."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from antiphon.contracts import SagaKey, wire
+from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.parked import Parked
+from antiphon.contracts.platform import Halt, Operation, StatusAnswer, verb_type
+from antiphon.contracts.topology import SAGA
+from antiphon.contracts.wire import PARTICIPANT, SAGA_TYPE, Verb
+from antiphon.coordinator.facts import Operated
+from antiphon.coordinator.halt_errand import STRANGER_DELIVERIES_MAX, read_halt
+from antiphon.coordinator.halted import LOOK_SECONDS
+from antiphon.coordinator.halts import REQUESTS_MAX, decided, is_decided
+from antiphon.coordinator.run import Coordinator
+from tests.conformance.fleet import COORDINATOR, KEY, Again, Fleet, StormyStore
+from tests.conformance.test_coordinators import FORWARD
+from tests.support.raw_worker import start_message
+from tests.support.trip import TRIP
+
+TYPE = SagaKey.of(SAGA_TYPE, "trip")
+HOTEL = SagaKey.of(PARTICIPANT, "hotel")
+_numbers = itertools.count()
+
+
+def request(key: SagaKey, verb: Verb, user: str = "ada", **operation: str) -> tuple[str, bytes]:
+    """What an operator stores."""
+    subject = wire.verb_subject(key, user, verb, f"k{next(_numbers)}")
+    payload = pack(Operation(**operation))  # type: ignore[arg-type]
+    envelope = Envelope(
+        id=subject, source="operator", type=verb_type(verb), time=datetime(2026, 1, 2, tzinfo=UTC), data=payload
+    )
+    return subject, encode(envelope)
+
+
+def ask(fleet: Fleet, key: SagaKey, verb: Verb, user: str = "ada") -> str:
+    """Ask, and the subject of the request."""
+    subject, data = request(key, verb, user, reason="a look at it")
+    fleet.put(subject, data)
+    return subject
+
+
+def halt_of(fleet: Fleet, key: SagaKey) -> Halt:
+    (stored,) = fleet.platform.read(SAGA, [wire.state_subject(key)])
+    return read_halt(stored)
+
+
+def verdicts(fleet: Fleet, key: SagaKey) -> list[tuple[str, str, str]]:
+    return [(each.user, each.verb, each.rejected) for each in halt_of(fleet, key).requests]
+
+
+def many(fleet: Fleet, count: int) -> list[SagaKey]:
+    return [fleet.start(SagaKey.of("trip", f"t{number}")) for number in range(count)]
+
+
+def test_a_paused_saga_type_sends_nothing_and_still_records_what_happens() -> None:
+    fleet = Fleet(coordinators=2, play=lambda command: None)
+    fleet.start()
+    fleet.run()
+    ask(fleet, TYPE, "pause")
+    fleet.run()
+    fleet.play = lambda command: "done"
+    fleet.run(40)  # the command that is under way is delivered again, and answered
+    assert fleet.sends() == FORWARD[:1]
+    assert fleet.history().steps["book_room"].phase == "done"
+    assert halt_of(fleet, TYPE).paused == "paused by ada: a look at it"
+
+
+def test_a_saga_that_starts_while_its_type_is_paused_waits() -> None:
+    fleet = Fleet()
+    ask(fleet, TYPE, "pause")
+    fleet.run()
+    fleet.start()
+    fleet.run(60)
+    assert fleet.sends() == []
+    assert len(fleet.entries()) == 1
+
+
+def test_sagas_that_waited_go_on_at_the_moment_of_the_resume() -> None:
+    fleet = Fleet(coordinators=3)
+    ask(fleet, TYPE, "pause")
+    fleet.run()
+    keys = many(fleet, 150)
+    fleet.run(5)
+    ask(fleet, TYPE, "resume")
+    fleet.run(0.5)
+    assert {fleet.state(key) for key in keys} == {"completed"}
+    assert fleet.platform.pending(COORDINATOR) == 0
+
+
+def test_a_resume_reaches_sagas_that_no_coordinator_remembers() -> None:
+    fleet = Fleet()
+    ask(fleet, TYPE, "pause")
+    fleet.run()
+    keys = many(fleet, 120)
+    fleet.run(5)
+    replace_coordinator(fleet)
+    ask(fleet, TYPE, "resume")
+    fleet.run(0.5)
+    assert {fleet.state(key) for key in keys} == {"completed"}
+
+
+def replace_coordinator(fleet: Fleet) -> Coordinator:
+    """The only coordinator dies, and another one begins."""
+    old = fleet.coordinators[0]
+    fleet.platform.leave(COORDINATOR, old.on_fact)
+    fleet.platform.coordinators.clear()
+    new = Coordinator(fleet.stores[0], [TRIP.definition])
+    ready: list[bool] = []
+    new.begin(lambda: ready.append(True))
+    fleet.run()
+    assert ready
+    fleet.join(new)
+    return new
+
+
+def test_a_coordinator_that_begins_finds_out_what_stands_still_before_it_begins() -> None:
+    fleet = Fleet()
+    ask(fleet, TYPE, "pause")
+    fleet.run()
+    new = replace_coordinator(fleet)
+    assert new.hold_on("trip") == "paused by ada: a look at it"
+
+
+def test_a_coordinator_that_cannot_read_yet_does_not_begin() -> None:
+    fleet = Fleet()
+    store = StormyStore(fleet.platform)
+    states = store.states
+    store.states = lambda family, then: then(Ambiguous("no answer"))  # type: ignore[method-assign]
+    begun: list[bool] = []
+    Coordinator(store, [TRIP.definition]).begin(lambda: begun.append(True))
+    fleet.run(5)
+    assert begun == []
+    store.states = states  # type: ignore[method-assign]
+    fleet.run(5)
+    assert begun == [True]
+
+
+def test_an_announcement_that_is_lost_is_made_up_for() -> None:
+    fleet = Fleet(coordinators=2)
+    for coordinator in fleet.coordinators:
+        coordinator.begin(lambda: None)
+    fleet.platform.coordinators.clear()
+    ask(fleet, TYPE, "pause")
+    fleet.run(LOOK_SECONDS + 1)
+    assert all(coordinator.hold_on("trip") for coordinator in fleet.coordinators)
+    keys = many(fleet, 10)
+    fleet.run(1)
+    ask(fleet, TYPE, "resume")
+    fleet.run(LOOK_SECONDS + 1)
+    assert not any(coordinator.hold_on("trip") for coordinator in fleet.coordinators)
+    assert {fleet.state(key) for key in keys} == {"completed"}
+
+
+def test_what_is_held_back_while_the_walk_has_passed_is_looked_at_by_whoever_held_it_back() -> None:
+    fleet = Fleet(coordinators=2)
+    deaf = fleet.coordinators[1]
+    fleet.platform.coordinators.remove(deaf.on_announced)
+    ask(fleet, TYPE, "pause")
+    fleet.run()
+    deaf.halted.learn("trip", "paused by ada", 1)
+    fleet.platform.leave(COORDINATOR, fleet.coordinators[0].on_fact)
+    fleet.start()
+    fleet.run()
+    fleet.platform.consume(COORDINATOR, fleet.coordinators[0].on_fact)
+    fleet.coordinators[0].halted.learn("trip", "", 10**6)
+    assert fleet.sends() == []
+    deaf.halted.learn("trip", "", 10**6)
+    fleet.run(0.2)
+    assert fleet.state() == "completed"
+
+
+def test_sagas_of_other_types_do_not_notice() -> None:
+    fleet = Fleet()
+    fleet.coordinators[0].halted.learn("voyage", "paused by ada", 1)
+    fleet.start()
+    fleet.run()
+    assert fleet.state() == "completed"
+
+
+def test_what_is_asked_twice_or_makes_no_sense_is_rejected_with_the_reason() -> None:
+    fleet = Fleet()
+    for verb, user in (("resume", "ada"), ("pause", "ada"), ("pause", "bob"), ("retry", "bob"), ("resume", "bob")):
+        ask(fleet, TYPE, verb, user)  # type: ignore[arg-type]
+        fleet.run()
+    assert verdicts(fleet, TYPE) == [
+        ("ada", "resume", "it is not paused"),
+        ("ada", "pause", ""),
+        ("bob", "pause", "it is paused already: paused by ada: a look at it"),
+        ("bob", "retry", "it can be paused and resumed; retry is for a single saga"),
+        ("bob", "resume", ""),
+    ]
+
+
+def test_two_operators_at_once_get_one_yes_and_one_no() -> None:
+    fleet = Fleet(coordinators=2)
+    ask(fleet, TYPE, "pause", "ada")
+    ask(fleet, TYPE, "pause", "bob")
+    fleet.run(5)
+    assert sorted(bool(rejected) for _, _, rejected in verdicts(fleet, TYPE)) == [False, True]
+
+
+def test_a_request_that_is_delivered_again_is_decided_once() -> None:
+    fleet = Fleet(coordinators=2)
+    subject = ask(fleet, TYPE, "pause")
+    fleet.run()
+    ask(fleet, TYPE, "resume")
+    fleet.run()
+    before = halt_of(fleet, TYPE)
+    fleet.deliver_again(subject)
+    fleet.run()
+    assert halt_of(fleet, TYPE) == before
+    assert not any(coordinator.hold_on("trip") for coordinator in fleet.coordinators)
+
+
+@pytest.mark.parametrize("weather", ["lost_answers", "lost_writes", "rivals"])
+def test_no_weather_loses_a_request_or_doubles_it(weather: str) -> None:
+    fleet = Fleet(coordinators=2)
+    for store in fleet.stores:
+        setattr(store, weather, 2)
+    ask(fleet, TYPE, "pause")
+    fleet.run(60)
+    assert verdicts(fleet, TYPE) == [("ada", "pause", "")]
+    assert all(coordinator.hold_on("trip") for coordinator in fleet.coordinators)
+
+
+def test_a_saga_type_that_nobody_has_is_rejected_after_others_had_a_chance() -> None:
+    fleet = Fleet()
+    voyage = SagaKey.of(SAGA_TYPE, "voyage")
+    ask(fleet, voyage, "pause")
+    fleet.run(STRANGER_DELIVERIES_MAX - 2)
+    assert fleet.platform.read(SAGA, [wire.state_subject(voyage)]) == []
+    fleet.run(3)
+    assert verdicts(fleet, voyage) == [("ada", "pause", "no coordinator has a saga 'voyage'")]
+
+
+def test_what_is_no_operators_request_is_parked() -> None:
+    fleet = Fleet()
+    fleet.put(*start_message(TYPE))
+    fleet.put(*request(TYPE, "pause"))
+    subject, _ = request(TYPE, "pause")
+    fleet.put(subject, b"\xff")
+    fleet.run(5)
+    kinds = sorted(msgspec.json.decode(data, type=Parked).kind for data in fleet.parked())
+    assert kinds == ["forged", "undecodable"]
+    assert verdicts(fleet, TYPE) == [("ada", "pause", "")]
+
+
+# --- participants -----------------------------------------------------------------------------------------------------
+
+
+def test_a_paused_participant_is_delivered_nothing_and_others_are() -> None:
+    fleet = Fleet()
+    ask(fleet, SagaKey.of(PARTICIPANT, "airline"), "pause")
+    fleet.run()
+    fleet.start()
+    fleet.run(60)
+    assert fleet.sends() == FORWARD[:2]
+    ask(fleet, SagaKey.of(PARTICIPANT, "airline"), "resume")
+    fleet.run(1)
+    assert fleet.state() == "completed"
+
+
+def test_a_paused_participant_is_delivered_no_compensations() -> None:
+    fleet = Fleet(play=lambda command: "refused" if command.step == "charge_card" else "done")
+    ask(fleet, HOTEL, "pause")
+    fleet.run()
+    assert [fleet.platform.is_paused(name) for name in ("hotel", "hotel-undo", "bank")] == [True, True, False]
+    ask(fleet, HOTEL, "resume")
+    fleet.run()
+    assert [fleet.platform.is_paused(name) for name in ("hotel", "hotel-undo")] == [False, False]
+
+
+def test_a_participant_that_is_not_there_is_rejected() -> None:
+    fleet = Fleet()
+    nobody = SagaKey.of(PARTICIPANT, "nobody")
+    ask(fleet, nobody, "pause")
+    fleet.run()
+    assert verdicts(fleet, nobody) == [("ada", "pause", "there is no participant 'nobody'")]
+
+
+def test_consumers_that_are_not_as_the_state_says_are_put_right() -> None:
+    fleet = Fleet()
+    ask(fleet, HOTEL, "pause")
+    fleet.run()
+    fleet.platform.pause("hotel", False)  # made anew, or by hand
+    fleet.coordinators[0].halted.look()
+    fleet.run()
+    assert fleet.platform.is_paused("hotel") is True
+
+
+def test_the_late_one_of_two_opposite_requests_does_not_have_the_last_word() -> None:
+    """A coordinator decides on a pause, and sets the consumers only after another has let them go on again."""
+    fleet = Fleet(coordinators=2)
+    slow = fleet.stores[0]
+    pause = slow.pause
+
+    def late(consumer: str, paused: bool, then: object) -> None:
+        slow.later(3.0, lambda: pause(consumer, paused, then))  # type: ignore[arg-type]
+
+    slow.pause = late  # type: ignore[method-assign]
+    first, second = request(HOTEL, "pause"), request(HOTEL, "resume")
+    for coordinator, message in zip(fleet.coordinators, (first, second), strict=True):
+        sequence = fleet.platform.store("EVENTS", *message)
+        assert isinstance(sequence, int)
+        coordinator.on_fact(Again(*message, sequence, fleet.platform.now_ns))
+        fleet.run(1)
+    fleet.run(20)
+    assert halt_of(fleet, HOTEL).paused == ""
+    assert [fleet.platform.is_paused(name) for name in ("hotel", "hotel-undo")] == [False, False]
+
+
+# --- the state --------------------------------------------------------------------------------------------------------
+
+
+def fact(sequence: int, verb: Verb = "pause", reason: str = "x") -> Operated:
+    return Operated(sequence, sequence, "ada", verb, Operation(reason=reason))
+
+
+def test_a_state_keeps_the_last_requests_and_knows_older_ones_as_decided() -> None:
+    halt = Halt()
+    for number in range(1, REQUESTS_MAX + 4):
+        halt = decided(halt, fact(number, "pause" if number % 2 else "resume"))
+    assert len(halt.requests) == REQUESTS_MAX
+    assert all(is_decided(halt, number) for number in range(1, REQUESTS_MAX + 4))
+    assert not is_decided(halt, REQUESTS_MAX + 4)
+
+
+def test_a_full_state_fits_into_a_message() -> None:
+    halt = Halt()
+    for number in range(1, REQUESTS_MAX + 1):
+        halt = decided(halt, fact(number, reason="ä" * 5000))
+    subject = wire.state_subject(TYPE)
+    encode(Envelope(id=subject, source="coordinator", type="x", time=datetime(2026, 1, 2, tzinfo=UTC), data=pack(halt)))
+
+
+def test_status_tells_that_the_type_stands_still() -> None:
+    fleet = Fleet(play=lambda command: None)
+    fleet.start()
+    fleet.run()
+    ask(fleet, TYPE, "pause")
+    fleet.run()
+    answers: list[StatusAnswer] = []
+    fleet.coordinators[0].status(KEY, answers.append)
+    fleet.run()
+    assert answers[0].status is not None
+    assert answers[0].status.paused == "all sagas of its type are paused by ada: a look at it"

@@ -1,0 +1,107 @@
+"""Two definitions compared: what is different, in sentences, and what it means for sagas in flight."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from antiphon.contracts import Command, Compensation, Event, Retry
+from antiphon.contracts.errors import DefinitionError
+from antiphon.coordinator.compare import Difference, compare
+from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.versions import by_type
+from tests.support.trip import ASKED, RoomBooked, TripAsked, make_trip
+
+
+class Noted(Event, name="hotel.noted", owner="hotel"):
+    at: str
+
+
+class Note(Command[Noted], name="hotel.note"):
+    text: str
+
+
+class BookRoomTwice(Command[RoomBooked], name="hotel.book"):
+    nights: int
+    beds: int
+
+
+class FreeRoomTwice(Compensation[BookRoomTwice], name="hotel.free"):
+    reason: str
+
+
+class Cleared(Event, name="trip.cleared"):
+    by: str
+
+
+def changed(version: int = 2) -> Saga[TripAsked]:
+    """The trip with another first step, a signal, and without its payment."""
+    saga = Saga(TripAsked, name="trip", version=version, deadline=timedelta(hours=2))
+
+    @saga.step(timeout=timedelta(seconds=30), retry=Retry(attempts=9))
+    def book_room(s: State[TripAsked]) -> BookRoomTwice:
+        return BookRoomTwice(nights=s.start.nights, beds=2)
+
+    @book_room.compensation
+    def free_room(s: State[TripAsked]) -> FreeRoomTwice:
+        return FreeRoomTwice(reason=s.reason)
+
+    cleared = saga.signal(Cleared, after=book_room)
+
+    @saga.step(after=cleared, pivot=True)
+    def note(s: State[TripAsked]) -> Note:
+        return Note(text=s.start.traveller)
+
+    return saga
+
+
+def difference(before: Saga[TripAsked], after: Saga[TripAsked]) -> Difference:
+    return compare(before.definition, after.definition)
+
+
+def test_the_same_definition_is_the_same() -> None:
+    found = difference(make_trip(), make_trip())
+    assert (found.changes, found.meaning, found.is_same_shape) == ((), ("Both are the same.",), True)
+
+
+def test_each_change_is_a_sentence() -> None:
+    found = difference(make_trip(), changed())
+    assert "the saga: deadline was 3600 s, and is 7200 s." in found.changes
+    assert "step charge_card is gone." in found.changes
+    assert "step note is new, after trip-cleared." in found.changes
+    assert "step book_room: timeout was none, and is 30 s." in found.changes
+    assert "step book_room: retry of the command was 5/0.2/2/30, and is 9/0.2/2/30." in found.changes
+    assert [change for change in found.changes if "other fields under the same type hotel.book.v1 (beds)" in change]
+
+
+def test_a_step_that_moves_is_told_with_both_places() -> None:
+    found = difference(make_trip(), make_trip(parallel=True))
+    assert found.changes == ("step book_seat: place was after book_room, and is at the beginning.",)
+
+
+def test_a_new_version_lets_sagas_in_flight_finish_on_theirs() -> None:
+    meaning = " ".join(difference(make_trip(), changed()).meaning)
+    assert "finish on the version they began with; new ones begin with version 2" in meaning
+    assert "A coordinator without version 1 leaves its sagas alone" in meaning
+
+
+def test_another_shape_under_the_same_version_is_refused_at_the_start_and_said_here() -> None:
+    found = difference(make_trip(), changed(version=1))
+    assert "Give the newer one version=2." in found.meaning[0]
+    with pytest.raises(DefinitionError, match="two definitions with version=1"):
+        by_type([make_trip().definition, changed(version=1).definition])
+
+
+def test_what_may_change_at_any_time_is_told_and_harmless() -> None:
+    found = difference(make_trip(), make_trip(backoff=Retry(attempts=9)))
+    assert found.is_same_shape
+    assert len(found.changes) == 1
+    assert found.meaning == (
+        "The shape is the same: sagas in flight go on under the newer one, and nothing else is needed.",
+    )
+
+
+def test_two_sagas_have_nothing_to_do_with_each_other() -> None:
+    assert "different sagas" in difference(make_trip(), make_trip(name="other")).meaning[0]
+    assert ASKED.__contract__.type == "trip.asked.v1"
