@@ -19,7 +19,7 @@ npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench lock locked clean
+.PHONY: help demo test check format bench explore lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,10 @@ format: $(ready) ## Format the code, and mend what ruff can mend by itself.
 
 bench: $(ready) ## Measure sagas a second and their latency, beside the floor that the server sets.
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
+
+explore: $(ready) ## Explore every way that sagas can go, and many random ones; takes a quarter of an hour.
+	@$(VENV)/bin/python -m tests.simulation.explore $(ARGS)
+	@ANTIPHON_WALKS=30000 ANTIPHON_STORMS=1000 $(VENV)/bin/pytest tests/simulation -k "walks or storms" --timeout 900
 
 lock: $(locked) ## Resolve requirements.lock and dclint's lock anew; make lock ARGS=--upgrade takes newer releases.
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.errors import Ambiguous, Conflict
@@ -391,3 +392,33 @@ async def test_a_consumer_that_is_paused_delivers_nothing_and_then_goes_on_at_on
 
 async def test_there_is_no_pause_for_a_consumer_that_is_not_there(world: World) -> None:
     assert await is_paused(world, "nobody") is None
+
+
+async def test_the_state_of_a_lock_takes_the_place_of_the_one_before_under_its_guard(world: World) -> None:
+    lock = SagaKey.of(wire.LOCK, fresh_key().id)
+    subject = wire.state_subject(lock)
+
+    async def write(data: bytes, guard: int) -> Outcome:
+        return await answer_of(world, lambda then: world.store.append(lock, subject, data, guard, False, then))
+
+    first = await write(b"1", 0)
+    assert isinstance(first, int)
+    assert isinstance(await write(b"2", 0), Conflict)
+    second = await write(b"2", first)
+    assert isinstance(second, int)
+    assert isinstance(await write(b"3", first), Conflict)
+    found = await last(world, subject)
+    assert isinstance(found, StoredMessage)
+    assert (found.sequence, found.data) == (second, b"2")
+
+
+async def test_what_coordinators_tell_each_other_is_read_with_a_saga(world: World) -> None:
+    key = fresh_key()
+    told = [
+        wire.child_subject(key, "completed", "pack", 1),
+        wire.granted_subject(key, SagaKey.of(wire.LOCK, "k")),
+        wire.verb_subject(key, "ann", "pause", "1"),
+    ]
+    for subject in told:
+        assert isinstance(await answer_of(world, partial(world.store.tell, subject, b"x")), int)
+    assert [event.subject for event in (await read(world, key)).events] == told

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
+from random import Random
 from typing import Any
 
 import msgspec
@@ -77,6 +78,35 @@ def saga_of(shape: Shape) -> Saga[Asked]:
     for letter, part in zip(LETTERS, shape.parts, strict=False):
         steps.append(_step(saga, shape, letter, part, [steps[place] for place in part.after]))
     return saga
+
+
+def random_shape(seed: int) -> Shape:
+    """A saga of one to six steps with whatever a definition can say; the larger the seed, the more of it."""
+    chance = Random(seed)
+    count = 1 + min(5, seed // 40) if seed else 1
+    pivot = chance.randrange(count) if chance.random() < 0.4 else count
+    kinds: list[Kind] = []
+    parts: list[Part] = []
+    for place in range(count):
+        kind: Kind = chance.choice(["command", "command", "command", "list", "signal", "wait", "child"])
+        kind = "command" if place == pivot or (kind == "signal" and kind in kinds) else kind
+        kinds.append(kind)
+        after = {earlier for earlier in range(place) if chance.random() < 0.5}
+        after = set(range(place)) if place == pivot else after | ({pivot} if place > pivot else set())
+        parts.append(
+            Part(
+                kind,
+                tuple(sorted(after)),
+                timed=chance.random() < 0.4,
+                pivot=place == pivot,
+                kept=place != pivot and chance.random() < 0.15,
+                when=chance.random() < 0.5 if kind == "command" and place != pivot and chance.random() < 0.2 else None,
+                size=chance.randrange(4) if kind == "list" else 0,
+            )
+        )
+    inner = Shape((Part(),), name="inner")
+    broken = LETTERS[chance.randrange(count)] if chance.random() < 0.05 else ""
+    return Shape(tuple(parts), locks=chance.random() < 0.2, child=inner, broken=broken)
 
 
 def keys_of(start: Asked) -> tuple[str, ...]:

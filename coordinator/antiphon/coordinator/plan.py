@@ -102,7 +102,6 @@ def _entries(history: History, first: Record | None, cause: str, time: datetime,
     queue: list[Action] = list(decide(history)) if not hold else []
     if first is not None and (first.by or not queue):
         queue.insert(0, first)
-    has_found_out = False
     while queue:
         what = queue.pop(0)
         if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
@@ -112,10 +111,10 @@ def _entries(history: History, first: Record | None, cause: str, time: datetime,
         yield Planned(entry, history)
         if history.fault:
             return
-        # What was found out about a step may let others begin, wherever in the queue it stood.
-        has_found_out = has_found_out or (isinstance(what, Record) and what is not first)
-        if not queue and has_found_out:
-            queue, has_found_out = list(decide(history)), False
+        # What was found out about a step may let others begin. Their turn is now and not when the queue is empty, so
+        # that whoever finds a part of this plan in the journal goes on in the same order.
+        if isinstance(what, Record) and what is not first:
+            queue = list(decide(history))
 
 
 def _draft(history: History, what: Action, cause: str, time: datetime) -> Draft:
