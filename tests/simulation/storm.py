@@ -117,6 +117,10 @@ class Held:
         if not self._store.is_dead:
             self._delivery.hand_back(delay_seconds)
 
+    def in_progress(self) -> None:
+        if not self._store.is_dead:
+            self._delivery.in_progress()
+
 
 def _hand_over(handle: Callable[[Delivered], None], store: Weather, delivery: Delivered) -> None:
     if not store.is_dead:
