@@ -140,6 +140,12 @@ def test_what_takes_an_effect_back_fits_what_was_done() -> None:
     refused(after(lambda stock: on_unpaid(stock)(wrong_answer)), "publishes Reserved, but its second .* BackOrdered")
     refused(after(lambda stock: on_unpaid(stock)(short)), "must take event, answer, tx")
 
+    def undo_what_needs_none(stock: Any) -> None:
+        stock.reacts_to(Ordered, saga_type="shop", needs_no_compensation=True)(reserve)
+        on_unpaid(stock)
+
+    refused(undo_what_needs_none, "says needs_no_compensation=True; drop one of the two")
+
     def undo_an_undoing(stock: Any) -> None:
         on_unpaid(stock)(release)
         stock.reacts_to(Paid, saga_type="other", undoes=release)

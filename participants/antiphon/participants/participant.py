@@ -138,7 +138,13 @@ class Participant:
 
     @overload
     def reacts_to(
-        self, event: type[E], *, saga_type: str = "", refused: type[Event] | None = None, retry: Retry = ...
+        self,
+        event: type[E],
+        *,
+        saga_type: str = "",
+        refused: type[Event] | None = None,
+        needs_no_compensation: bool = False,
+        retry: Retry = ...,
     ) -> ReactsTo[E]: ...
 
     @overload
@@ -157,6 +163,7 @@ class Participant:
         *,
         saga_type: str = "",
         refused: type[Event] | None = None,
+        needs_no_compensation: bool = False,
         undoes: Callable[[Any, Transaction], Awaitable[Any]] | None = None,
         retry: Retry = REACTION_RETRY,
     ) -> Any:
@@ -170,6 +177,8 @@ class Participant:
             saga_type: the sagas whose events are heard; those of every saga when left out.
             refused: the event that is published when the function raises `Refused`, after all it did was rolled back;
                 made of the reason alone. Without one a refusal counts as any other error.
+            needs_no_compensation: say so where there is nothing to take back, whatever comes later; otherwise
+                `antiphon flow check` wants to know who takes it back when a later reaction refuses.
             undoes: the function of an earlier reaction of this participant. The decorated one takes its effect back:
                 it is called only where that effect is there, with the event, what was published then, and the
                 transaction. Where the effect is not there yet, it never will be.
@@ -179,7 +188,7 @@ class Participant:
             DefinitionError: the event is heard already, or the function does not fit.
         """
         if undoes is None:
-            return ReactsTo(self, event, saga_type, refused, retry)
+            return ReactsTo(self, event, saga_type, refused, needs_no_compensation, retry)
         return UndoesOn(self, event, saga_type, undoes, retry)
 
 

@@ -48,6 +48,8 @@ class Reaction:
     """What it publishes instead when it refuses; it has no effect then."""
     undoes: Reaction | None
     """The reaction whose effect it takes back."""
+    needs_no_compensation: bool
+    """It leaves nothing behind that a later failure would have to take back."""
     retry: Retry
     call: Callable[..., Awaitable[Event | None]]
 
@@ -66,13 +68,19 @@ class ReactsTo(Generic[E]):
     """The decorator that `Participant.reacts_to` returns."""
 
     def __init__(
-        self, participant: Participant, event: type[E], saga_type: str, refused: type[Event] | None, retry: Retry
+        self,
+        participant: Participant,
+        event: type[E],
+        saga_type: str,
+        refused: type[Event] | None,
+        needs_no_compensation: bool,
+        retry: Retry,
     ) -> None:
         check_heard(participant, event, saga_type)
         if refused is not None:
             _check_refusal(participant, event, refused)
         self._participant, self._event, self._saga_type = participant, event, saga_type
-        self._refused, self._retry = refused, retry
+        self._refused, self._needs_none, self._retry = refused, needs_no_compensation, retry
 
     def __call__(self, function: Callable[[E, Transaction], Awaitable[F]]) -> Callable[[E, Transaction], Awaitable[F]]:
         """Register the function and give it back unchanged."""
@@ -85,7 +93,15 @@ class ReactsTo(Generic[E]):
                 "instead, so that whatever it did is rolled back, or leave refused= out."
             )
         reaction = Reaction(
-            self._event, self._saga_type, emits, may_be_silent, self._refused, None, self._retry, function
+            event=self._event,
+            saga_type=self._saga_type,
+            emits=emits,
+            may_be_silent=may_be_silent,
+            refused=self._refused,
+            undoes=None,
+            needs_no_compensation=self._needs_none,
+            retry=self._retry,
+            call=function,
         )
         _register(self._participant, reaction)
         return function
@@ -121,7 +137,15 @@ class UndoesOn(Generic[E, A]):
             )
         emits, may_be_silent = _outcomes(self._participant, function)
         reaction = Reaction(
-            self._event, self._saga_type, emits, may_be_silent, None, self._undoes, self._retry, function
+            event=self._event,
+            saga_type=self._saga_type,
+            emits=emits,
+            may_be_silent=may_be_silent,
+            refused=None,
+            undoes=self._undoes,
+            needs_no_compensation=True,
+            retry=self._retry,
+            call=function,
         )
         _register(self._participant, reaction)
         return function
@@ -184,6 +208,8 @@ def _undone(participant: Participant, event: type[Event], saga_type: str, undoes
         )
     if found.undoes is not None:
         raise DefinitionError(f"{where}, which takes something back itself and stays.")
+    if found.needs_no_compensation:
+        raise DefinitionError(f"{where}, which says needs_no_compensation=True; drop one of the two.")
     if found.may_be_silent or not found.emits:
         raise DefinitionError(
             f"{where}, which may publish nothing; then there is no answer that says what was done. Let it always "

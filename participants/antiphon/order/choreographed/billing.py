@@ -7,6 +7,8 @@ from antiphon.participants import Transaction
 from ..billing import billing, charge_card, give_back
 from .messages import CHOREOGRAPHED, ItemsReserved, OrderPaid, PaymentFailed, PaymentRefunded, ShippingFailed
 
+__all__ = ["billing"]
+
 
 @billing.reacts_to(ItemsReserved, saga_type=CHOREOGRAPHED, refused=PaymentFailed)
 async def charge_for_items(reserved: ItemsReserved, tx: Transaction) -> OrderPaid:

@@ -15,6 +15,8 @@ from .messages import (
     PaymentRefunded,
 )
 
+__all__ = ["inventory"]
+
 
 @inventory.reacts_to(OrderCreated, saga_type=CHOREOGRAPHED, refused=InventoryReserveFailed)
 async def reserve_for_order(order: OrderCreated, tx: Transaction) -> ItemsReserved:

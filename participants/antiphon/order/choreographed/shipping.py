@@ -8,6 +8,8 @@ from ..messages import ShippingScheduled
 from ..shipping import book, shipping
 from .messages import CHOREOGRAPHED, OrderPaid, ShippingFailed
 
+__all__ = ["shipping"]
+
 
 @shipping.reacts_to(OrderPaid, saga_type=CHOREOGRAPHED, refused=ShippingFailed)
 async def schedule_paid(paid: OrderPaid, tx: Transaction) -> ShippingScheduled:
