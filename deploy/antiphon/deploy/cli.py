@@ -11,7 +11,7 @@ import typer
 
 from antiphon.contracts.errors import AntiphonError
 
-from .flow_cli import flow
+from .flow_cli import contracts, flow
 
 if TYPE_CHECKING:
     from antiphon.contracts.platform import Request
@@ -38,6 +38,7 @@ Processes log JSON to stderr, and lines for people where that is a terminal; ANT
 )
 
 app.add_typer(flow)
+app.add_typer(contracts)
 
 Server = Annotated[
     str, typer.Option("--server", "-s", envvar="NATS_URL", metavar="URL[,URL…]", help="NATS servers to connect to.")

@@ -1,4 +1,4 @@
-"""The commands about the flow: `antiphon flow`, `flow who` and `flow check`."""
+"""The commands about the flow (`flow`, `flow who`, `flow check`) and contracts (`contracts export`, `check`)."""
 
 from __future__ import annotations
 
@@ -55,3 +55,39 @@ def check(app: Parts, json: Json = False) -> None:
     from .flows import check_flow
 
     raise SystemExit(check_flow(app, json))
+
+
+contracts = typer.Typer(
+    name="contracts", no_args_is_help=True, help="Write down what travels, and see what a change breaks."
+)
+
+
+@contracts.command(epilog="Example: antiphon contracts export --app shop.sagas --app shop.stock --output contracts")
+def export(
+    app: Parts,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write asyncapi.json and a JSON Schema for each message there."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="What the platform is called.")] = "Sagas",
+    version: Annotated[str, typer.Option(help="The document's own version.")] = "1",
+) -> None:
+    """Print the platform's messages as an AsyncAPI 3.0 document, or write it to a folder."""
+    from .contracts import export_contracts
+
+    export_contracts(app, output, title, version)
+
+
+@contracts.command("check", epilog="Example: antiphon contracts check --against contracts --app shop.sagas")
+def check_contracts(
+    app: Parts,
+    against: Annotated[
+        Path,
+        typer.Option(metavar="OLD", help="What `contracts export` wrote before: the folder, or its asyncapi.json."),
+    ],
+    json: Json = False,
+) -> None:
+    """Name each incompatible change since an export, and whom it breaks. Exit code 1 if there is one."""
+    from .contracts import compare_contracts
+
+    raise SystemExit(compare_contracts(app, against, json))
