@@ -222,6 +222,18 @@ def test_what_harms_nobody_is_no_change(old: dict[str, Any], new: dict[str, Any]
     assert changes(pay(**old), pay(**new)) == []
 
 
+def test_a_field_more_breaks_readers_that_forbid_unknown_ones() -> None:
+    class Strict(Event, name="billing.strict", owner="billing", forbid_unknown_fields=True):
+        pass
+
+    class Stricter(Event, name="billing.strict", owner="billing", forbid_unknown_fields=True):
+        note: str = ""
+
+    found = change(Strict, Stricter)
+    assert (found.field, found.what) == ("note", "was added, and unknown fields were forbidden")
+    assert found.breaks == "Old code of coordinators cannot read what new code of billing writes."
+
+
 def test_an_event_is_written_by_its_owner_and_read_by_others() -> None:
     class Sent(Event, name="mail.sent", owner="mail"):
         at: str

@@ -41,6 +41,10 @@ class Read(Event, name="mail.read", owner="mail"):
     pass
 
 
+class Bounced(Event, name="mail.bounced", owner="mail"):
+    reason: str
+
+
 class Never(Event, name="mail.never", owner="mail"):
     pass
 
@@ -254,6 +258,32 @@ def test_what_happens_only_after_a_success_is_not_undone_by_its_failure() -> Non
     async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
 
     assert found(*parts(shop), mail) == []
+
+
+def test_what_refused_itself_had_no_effect_that_a_later_failure_would_undo() -> None:
+    shop = choreographed(compensates=(Bounced, Released))
+    mail = Participant("mail")
+
+    @mail.reacts_to(Short, saga_type=SHOP, refused=Bounced)
+    async def say_sorry(event: Short, tx: Transaction) -> None: ...
+
+    assert found(*parts(shop), mail) == []
+
+
+def test_what_a_second_way_reaches_only_through_the_refusing_reaction_has_not_happened() -> None:
+    shop = choreographed(completes=Delivered)
+    mail = Participant("mail")
+
+    @mail.reacts_to(Ordered, saga_type=SHOP, needs_no_compensation=True)
+    async def read(event: Ordered, tx: Transaction) -> Read: ...  # type: ignore[empty-body]
+
+    @shop.stock.reacts_to(Read, saga_type=SHOP, needs_no_compensation=True)
+    async def reserve_late(event: Read, tx: Transaction) -> Reserved: ...  # type: ignore[empty-body]
+
+    @mail.reacts_to(Paid, saga_type=SHOP)
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    assert ("not compensated", "billing.unpaid") not in found(*parts(shop), mail)
 
 
 def test_an_event_after_which_nothing_comes_and_that_is_no_end_is_found() -> None:
