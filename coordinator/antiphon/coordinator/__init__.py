@@ -2,12 +2,14 @@
 
 from antiphon.contracts.retry import Retry
 
+from .choreography import Choreography
 from .client import Antiphon, Handle, Outcome
 from .operators import HaltVerbs, Operator, SagaVerbs
 from .saga import Saga, State, Step
 
 __all__ = [
     "Antiphon",
+    "Choreography",
     "HaltVerbs",
     "Handle",
     "Operator",

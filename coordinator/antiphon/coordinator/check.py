@@ -12,6 +12,7 @@ from antiphon.contracts.messages import Command, Compensation, Event
 from antiphon.contracts.wire import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token
 
 if TYPE_CHECKING:
+    from .choreography import Choreography
     from .saga import AnyStep, Saga
 
 STEPS_MAX: Final = 100
@@ -30,6 +31,13 @@ T = TypeVar("T")
 def check_saga(saga: Saga[Any]) -> None:
     """Refuse a saga whose own settings are unsound."""
     where = f"saga {saga.name!r}"
+    check_settings(where, saga)
+    if saga.locks is not None:
+        _require_named(saga.locks, f"locks of {where}")
+
+
+def check_settings(where: str, saga: Saga[Any] | Choreography) -> None:
+    """Refuse what neither a saga nor a choreography may say about itself."""
     _require_token(saga.name, where)
     if saga.name in RESERVED:
         raise DefinitionError(f"{where}: that is a name of the platform; call the saga something else.")
@@ -40,8 +48,32 @@ def check_saga(saga: Saga[Any]) -> None:
         raise DefinitionError(f"{where}: version={saga.version}, but versions count from 1.")
     if saga.deadline <= timedelta(0):
         raise DefinitionError(f"{where}: its deadline must lie in the future, for instance timedelta(hours=24).")
-    if saga.locks is not None:
-        _require_named(saga.locks, f"locks of {where}")
+
+
+def check_choreography(saga: Choreography) -> None:
+    """Refuse a choreography whose end nobody could recognise."""
+    where = f"choreography {saga.name!r}"
+    check_settings(where, saga)
+    if not saga.completes:
+        raise DefinitionError(f"{where} never completes: name in completes= the event that says all is done.")
+    for event in (*saga.completes, *saga.compensates):
+        _check_end(where, saga, event)
+    for event in saga.completes:
+        if event in saga.compensates:
+            raise DefinitionError(f"{where}: {event.__name__} cannot both complete and compensate it; keep one.")
+
+
+def _check_end(where: str, saga: Choreography, event: object) -> None:
+    if not _is_message(event, Event):
+        raise DefinitionError(f"{where} must end with Event classes, not {event!r}.")
+    found = cast("type[Event]", event)
+    if found is saga.start:
+        raise DefinitionError(f"{where} would end with {found.__name__}, which it starts with; name what comes last.")
+    if found.__contract__.owner == CLIENT:
+        raise DefinitionError(
+            f"{where}: {found.__name__} comes from clients, and what ends a choreography is said by the participant "
+            "that does its last part. Give the event an owner."
+        )
 
 
 def check_step(saga: Saga[Any], step: AnyStep) -> None:

@@ -11,6 +11,8 @@ import typer
 
 from antiphon.contracts.errors import AntiphonError
 
+from .flow_cli import contracts, flow
+
 if TYPE_CHECKING:
     from antiphon.contracts.platform import Request
     from antiphon.coordinator.operators import HaltVerbs, SagaVerbs
@@ -34,6 +36,9 @@ Who connects comes from the environment only: NATS_USER, and NATS_PASSWORD, NATS
 Processes log JSON to stderr, and lines for people where that is a terminal; ANTIPHON_LOG=json or text decides.
 """,
 )
+
+app.add_typer(flow)
+app.add_typer(contracts)
 
 Server = Annotated[
     str, typer.Option("--server", "-s", envvar="NATS_URL", metavar="URL[,URL…]", help="NATS servers to connect to.")

@@ -28,14 +28,20 @@ def load(path: str, kind: type[T]) -> T:
     module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
         raise CannotLoad(f"{path!r} is not module:attribute, such as antiphon.order.saga:order.")
-    module = _module(module_name)
+    module = load_module(module_name)
     found = getattr(module, attribute, None)
     if not isinstance(found, kind):
         raise CannotLoad(f"{path} is no {kind.__name__}. {_instead(module, kind)}")
     return found
 
 
-def _module(name: str) -> ModuleType:
+def load_module(name: str) -> ModuleType:
+    """The module of this name, searched in the current folder first.
+
+    Raises:
+        CannotLoad: there is none, or it fails to import.
+        DefinitionError: it defines something unsound.
+    """
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

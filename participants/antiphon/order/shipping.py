@@ -52,14 +52,18 @@ async def schedule(command: ScheduleShipping, tx: Transaction) -> ShippingSchedu
     The saga's pivot: there is no way back, so nothing compensates it. If its answer is late the inbox is asked whether
     it happened, which needs no code here.
     """
-    country = command.country
+    return await book(command.order_id, command.country, command.address, tx)
+
+
+async def book(order_id: str, country: str, address: str, tx: Transaction) -> ShippingScheduled:
+    """Put a parcel on the list of the carrier who serves its country."""
     carrier = (await tx.execute(select(routes.c.carrier).where(routes.c.country == country))).scalar_one_or_none()
     if carrier is None:
         raise Refused(f"undeliverable: no carrier goes to {country}")
-    if command.address.startswith(POST_OFFICE_BOX):
+    if address.startswith(POST_OFFICE_BOX):
         raise Refused(f"undeliverable: {carrier} hands parcels to people only, and the address is a post office box")
     await tx.execute(update(routes).where(routes.c.country == country).values(parcels=routes.c.parcels + 1))
-    shipment_id = f"shipment-{command.order_id}"
+    shipment_id = f"shipment-{order_id}"
     await write_line(tx, ledger, "scheduled", country, 1, shipment_id)
     return ShippingScheduled(shipment_id=shipment_id, country=country, carrier=carrier)
 

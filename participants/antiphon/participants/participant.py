@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ForwardRef, Generic, TypeGuard, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.messages import Command, Compensation, Event, Message, Settle, settle_type
+from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import RESERVED, Direction, check_token
 
+from .reaction import REACTION_RETRY, Reaction, ReactsTo, UndoesOn
+from .signatures import annotation, named, parameters, text
 from .transaction import Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
 
 R = TypeVar("R", bound=Event)
+E = TypeVar("E", bound=Event)
+A = TypeVar("A", bound=Event)
 C = TypeVar("C", bound=Command[Any])
 C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
 K = TypeVar("K", bound=Compensation[Any])
@@ -94,6 +97,8 @@ class Participant:
         """By the type of the compensation."""
         self.settlements: dict[str, Settlement] = {}
         """By the type of the question."""
+        self.reactions: list[Reaction] = []
+        """In the order in which they were declared."""
 
     def handles(self, command: type[C], *, concurrency: int | None = None) -> Handles[C]:
         """Decorate the function that carries out a command of this participant.
@@ -131,6 +136,61 @@ class Participant:
         _require_owned(self.name, command)
         return Compensates(self, command)
 
+    @overload
+    def reacts_to(
+        self,
+        event: type[E],
+        *,
+        saga_type: str = "",
+        refused: type[Event] | None = None,
+        needs_no_compensation: bool = False,
+        retry: Retry = ...,
+    ) -> ReactsTo[E]: ...
+
+    @overload
+    def reacts_to(
+        self,
+        event: type[E],
+        *,
+        saga_type: str = "",
+        undoes: Callable[[Any, Transaction], Awaitable[A]],
+        retry: Retry = ...,
+    ) -> UndoesOn[E, A]: ...
+
+    def reacts_to(
+        self,
+        event: type[Any],
+        *,
+        saga_type: str = "",
+        refused: type[Event] | None = None,
+        needs_no_compensation: bool = False,
+        undoes: Callable[[Any, Transaction], Awaitable[Any]] | None = None,
+        retry: Retry = REACTION_RETRY,
+    ) -> Any:
+        """Decorate the function that is called when an event is heard, although no coordinator asks for it.
+
+        It is given the event and the transaction, and returns the event that follows from it (`-> Reserved`), one of
+        several (`-> Reserved | BackOrdered`), or None. What it returns is published in the same saga.
+
+        Args:
+            event: the class of the event, whoever owns it.
+            saga_type: the sagas whose events are heard; those of every saga when left out.
+            refused: the event that is published when the function raises `Refused`, after all it did was rolled back;
+                made of the reason alone. Without one a refusal counts as any other error.
+            needs_no_compensation: say so where there is nothing to take back, whatever comes later; otherwise
+                `antiphon flow check` wants to know who takes it back when a later reaction refuses.
+            undoes: the function of an earlier reaction of this participant. The decorated one takes its effect back:
+                it is called only where that effect is there, with the event, what was published then, and the
+                transaction. Where the effect is not there yet, it never will be.
+            retry: how far apart it is tried again when it raises, for ever; after `attempts` it waits for a person too.
+
+        Raises:
+            DefinitionError: the event is heard already, or the function does not fit.
+        """
+        if undoes is None:
+            return ReactsTo(self, event, saga_type, refused, needs_no_compensation, retry)
+        return UndoesOn(self, event, saga_type, undoes, retry)
+
 
 class Handles(Generic[C_co]):
     """The decorator that `Participant.handles` returns; covariant, so that the command tells the reply."""
@@ -143,16 +203,16 @@ class Handles(Generic[C_co]):
     ) -> Callable[[C_co, Transaction], Awaitable[R]]:
         """Register the function and give it back unchanged."""
         command, handlers = self._command, self._participant.handlers
-        first, *_ = _parameters(function, ("command", "tx"))
-        if (found := _annotation(function, first)) not in (None, command):
+        first, *_ = parameters(function, ("command", "tx"))
+        if (found := annotation(function, first)) not in (None, command):
             raise DefinitionError(
-                f"{_named(function)} handles {command.__name__}, but its first parameter is {_text(found)}. "
+                f"{named(function)} handles {command.__name__}, but its first parameter is {text(found)}. "
                 "Make both the same."
             )
         if command.__contract__.type in handlers:
             other = handlers[command.__contract__.type].call
             raise DefinitionError(
-                f"{command.__name__} is handled by {_named(other)} and by {_named(function)}. Keep one of them."
+                f"{command.__name__} is handled by {named(other)} and by {named(function)}. Keep one of them."
             )
         handlers[command.__contract__.type] = CommandHandler(command, command.__reply__, function, self._concurrency)
         self._participant.settlements[settle_type(command.__contract__)] = Settlement(command)
@@ -170,12 +230,12 @@ class Compensates(Generic[C_co]):
     ) -> Callable[[K, R, Transaction], Awaitable[None]]:
         """Register the function and give it back unchanged."""
         command, compensations = self._command, self._participant.compensations
-        first, second, _ = _parameters(function, ("command", "answer", "tx"))
+        first, second, _ = parameters(function, ("command", "answer", "tx"))
         compensation = _compensation(function, first, command)
-        if (found := _annotation(function, second)) not in (None, command.__reply__):
+        if (found := annotation(function, second)) not in (None, command.__reply__):
             raise DefinitionError(
-                f"{_named(function)} compensates {command.__name__}, which is answered with "
-                f"{command.__reply__.__name__}, but its second parameter is {_text(found)}. Make both the same."
+                f"{named(function)} compensates {command.__name__}, which is answered with "
+                f"{command.__reply__.__name__}, but its second parameter is {text(found)}. Make both the same."
             )
         if compensation.__contract__.name == f"{command.__contract__.name}.settle":
             raise DefinitionError(
@@ -185,7 +245,7 @@ class Compensates(Generic[C_co]):
         if compensation.__contract__.type in compensations:
             other = compensations[compensation.__contract__.type].call
             raise DefinitionError(
-                f"{compensation.__name__} is handled by {_named(other)} and by {_named(function)}. Keep one of them."
+                f"{compensation.__name__} is handled by {named(other)} and by {named(function)}. Keep one of them."
             )
         compensations[compensation.__contract__.type] = CompensationHandler(
             compensation, command, command.__reply__, function
@@ -195,7 +255,7 @@ class Compensates(Generic[C_co]):
 
 def _require_owned(name: str, command: object) -> None:
     if not _is_command(command):
-        raise DefinitionError(f"{_text(command)} is no Command; a participant handles and compensates commands.")
+        raise DefinitionError(f"{text(command)} is no Command; a participant handles and compensates commands.")
     owner = command.__contract__.owner
     if owner != name:
         raise DefinitionError(
@@ -204,27 +264,16 @@ def _require_owned(name: str, command: object) -> None:
         )
 
 
-def _parameters(function: Callable[..., Any], wanted: tuple[str, ...]) -> list[str]:
-    """The names of a handler's parameters, if it can be called as the library will."""
-    if not inspect.iscoroutinefunction(function):
-        raise DefinitionError(f"{_named(function)} must be an `async def` function.")
-    parameters = list(inspect.signature(function).parameters.values())
-    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(needed) != len(wanted):
-        raise DefinitionError(f"{_named(function)} must take {', '.join(wanted)}; it takes {len(needed)} parameters.")
-    return [parameter.name for parameter in needed]
-
-
 def _compensation(function: Callable[..., Any], first: str, command: type[Command[Any]]) -> type[Compensation[Any]]:
-    found = _annotation(function, first)
+    found = annotation(function, first)
     if not _is_compensation(found):
         raise DefinitionError(
-            f"{_named(function)} compensates {command.__name__}, so its first parameter must be annotated with a class "
-            f"derived from Compensation[{command.__name__}]; it is {_text(found)}."
+            f"{named(function)} compensates {command.__name__}, so its first parameter must be annotated with a class "
+            f"derived from Compensation[{command.__name__}]; it is {text(found)}."
         )
     if found.__undoes__ is not command:
         raise DefinitionError(
-            f"{_named(function)} compensates {command.__name__}, but {found.__name__} undoes "
+            f"{named(function)} compensates {command.__name__}, but {found.__name__} undoes "
             f"{found.__undoes__.__name__}. Take a Compensation[{command.__name__}], or name "
             f"{found.__undoes__.__name__} in the decorator."
         )
@@ -237,28 +286,3 @@ def _is_compensation(found: object) -> TypeGuard[type[Compensation[Any]]]:
 
 def _is_command(found: object) -> TypeGuard[type[Command[Any]]]:
     return isinstance(found, type) and issubclass(found, Command)
-
-
-def _annotation(function: Callable[..., Any], parameter: str) -> Any:
-    """The class a parameter is annotated with, or None. Only this one is resolved: others may be for type checkers."""
-    annotation = function.__annotations__.get(parameter)
-    if not isinstance(annotation, str):
-        return annotation
-    holder = type("holder", (), {"__annotations__": {parameter: ForwardRef(annotation)}})
-    try:
-        return get_type_hints(holder, vars(sys.modules[function.__module__]))[parameter]
-    except NameError as error:
-        raise DefinitionError(
-            f"{_named(function)}: the annotation {annotation!r} of {parameter!r} cannot be resolved ({error}). "
-            "Import or define that class at the top of the module, not under TYPE_CHECKING and not in a function."
-        ) from None
-
-
-def _named(function: Callable[..., Any]) -> str:
-    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
-
-
-def _text(found: object) -> str:
-    if found is None:
-        return "without an annotation"
-    return getattr(found, "__name__", repr(found))

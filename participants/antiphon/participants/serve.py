@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from antiphon.contracts.errors import StreamMissing
+from antiphon.contracts.errors import DefinitionError, StreamMissing
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, settle_collector
 from antiphon.link.link import missing
@@ -52,9 +52,16 @@ async def serve(
         ack_wait_seconds: what the participant's consumers are configured with.
 
     Raises:
+        DefinitionError: the participant reacts to events, which no worker does yet.
         PlatformError: the server, a stream, a right or the database is missing, or was lost for good; the sentence
             says what to do.
     """
+    if participant.reactions:
+        heard = ", ".join(reaction.event.__name__ for reaction in participant.reactions)
+        raise DefinitionError(
+            f"{participant.name} reacts to {heard}, which can be declared and drawn so far, but not run. "
+            "Run the participant without these reactions."
+        )
     undo_concurrency = undo_concurrency or undo_places(concurrency)
     database = open_database(database_url, connections=concurrency + undo_concurrency)
     with _signals() as told_to_stop:

@@ -1,0 +1,68 @@
+"""What the commands about contracts write and print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import typer
+
+from antiphon.contracts.compat import compare
+from antiphon.contracts.schema import Contracts, schema_of
+from antiphon.flow.asyncapi import NotExported, contracts_in, export, messages_of
+
+from .flows import load_parts
+
+DOCUMENT: Final = "asyncapi.json"
+SCHEMAS: Final = "schemas"
+
+
+def export_contracts(apps: Sequence[str], folder: Path | None, title: str, version: str) -> None:
+    """Print the document, or write it and the schemas of all messages into a folder."""
+    parts = load_parts(apps)
+    document = _encoded(export(parts, title, version))
+    if folder is None:
+        typer.echo(document, nl=False)
+        return
+    schemas = folder / SCHEMAS
+    schemas.mkdir(parents=True, exist_ok=True)
+    (folder / DOCUMENT).write_bytes(document)
+    messages = messages_of(parts)
+    for type_, message in messages.items():
+        (schemas / f"{type_}.json").write_bytes(_encoded(schema_of(message)))
+    for gone in {path.stem for path in schemas.glob("*.json")} - {*messages}:
+        (schemas / f"{gone}.json").unlink()
+    typer.echo(f"wrote {folder / DOCUMENT} and {len(messages)} schemas in {schemas}.")
+
+
+def compare_contracts(apps: Sequence[str], against: Path, as_json: bool) -> int:
+    """Print what breaks; the exit code."""
+    old = _read(against / DOCUMENT if against.is_dir() else against)
+    new = contracts_in(export(load_parts(apps), "", ""))
+    changes = compare(old, new)
+    if as_json:
+        typer.echo(msgspec.json.encode(changes))
+    elif changes:
+        typer.echo("\n".join(change.sentence for change in changes))
+    else:
+        added = len({*new.messages} - {*old.messages})
+        typer.echo(f"nothing breaks: {len(old.messages)} messages compared, {added} added.")
+    return 1 if changes else 0
+
+
+def _read(path: Path) -> Contracts:
+    try:
+        document: Any = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise NotExported(
+            f"cannot read {path}: {error.strerror}. Write it with: antiphon contracts export --output {path.parent}"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise NotExported(f"{path} is no JSON: {error}.") from None
+    return contracts_in(document)
+
+
+def _encoded(document: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"

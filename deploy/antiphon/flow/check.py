@@ -1,0 +1,299 @@
+"""What is wrong with a flow before anything runs, each finding a sentence with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import msgspec
+
+from .graph import HEARING, Edge, Flow, Node, reachable
+
+Mistake = Literal[
+    "unheard",
+    "unsaid",
+    "unhandled",
+    "two handlers",
+    "two owners",
+    "cycle",
+    "not compensated",
+    "endless",
+    "unknown saga",
+]
+"""unheard: emitted, and handled by nobody. unsaid: awaited, and emitted by nobody. unhandled: a command without a
+handler. cycle: events that follow from each other, and no end. not compensated: a failure after which an effect stays.
+endless: after it nothing more is said, and it is no end. unknown saga: a reaction hears sagas that nobody defines."""
+
+ANY = ""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One mistake, and what to do about it."""
+
+    mistake: Mistake
+    about: str
+    sentence: str
+
+
+def check(flow: Flow) -> list[Finding]:
+    """All that is wrong with a flow."""
+    return [
+        *_owners(flow),
+        *_handlers(flow),
+        *_unknown_sagas(flow),
+        *_unheard(flow),
+        *_unsaid(flow),
+        *_cycles(flow),
+        *(finding for saga in flow.choreographies for finding in _choreography(flow, saga)),
+    ]
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _owners(flow: Flow) -> Iterator[Finding]:
+    for type_, owners in sorted(flow.owners.items()):
+        if len(owners) > 1:
+            yield Finding(
+                "two owners",
+                type_,
+                f"{type_} is declared with the owners {_listed(owners)}. Only one participant can answer for it: keep "
+                "one declaration and import it, or give the other message a name of its own.",
+            )
+
+
+def _handlers(flow: Flow) -> Iterator[Finding]:
+    for node in flow.of_kind("command", "compensation"):
+        handlers = [flow.nodes[edge.target].label for edge in flow.after(node.id, "handles")]
+        if not handlers:
+            by = "handles" if node.kind == "command" else "compensates"
+            yield Finding(
+                "unhandled",
+                node.label,
+                f"{node.kind} {node.label} has no handler. Let {node.owner} declare one with @{node.owner}.{by}(...), "
+                "or name the module that does with --app.",
+            )
+        elif len(handlers) > 1:
+            yield Finding(
+                "two handlers",
+                node.label,
+                f"{node.kind} {node.label} is handled by {_listed(handlers)}, and which of them gets it is chance. "
+                "Keep one.",
+            )
+
+
+def _unknown_sagas(flow: Flow) -> Iterator[Finding]:
+    known = _sagas(flow)
+    for node in flow.of_kind("handler"):
+        for edge in flow.before(node.id, "handles"):
+            if edge.saga and edge.saga not in known:
+                yield Finding(
+                    "unknown saga",
+                    node.label,
+                    f"{node.label} hears {flow.nodes[edge.source].label} in sagas of type {edge.saga!r}, which nobody "
+                    "defines here. Correct its saga_type, or name the module that defines them with --app.",
+                )
+
+
+def _unheard(flow: Flow) -> Iterator[Finding]:
+    for node in flow.of_kind("event"):
+        heard = flow.after(node.id, *HEARING)
+        for saga in sorted(_said_in(flow, node)):
+            if not any(_meet(edge.saga, saga) for edge in heard):
+                yield Finding(
+                    "unheard",
+                    node.label,
+                    f"event {node.label} is emitted by {_listed(_emitters(flow, node, saga))}{_in(saga)} and handled "
+                    "by nobody. Let a participant react to it, name it among the ends of its choreography, or do not "
+                    "publish it: a reaction may return None.",
+                )
+
+
+def _unsaid(flow: Flow) -> Iterator[Finding]:
+    known = _sagas(flow)
+    for node in flow.of_kind("event"):
+        said = _said_in(flow, node)
+        for edge in flow.after(node.id, "handles", "awaits", "ends"):
+            if not _is_reply(flow, edge) and edge.saga in (ANY, *known) and not any(_meet(edge.saga, s) for s in said):
+                waits = f"ends {edge.saga}" if edge.kind == "ends" else f"is awaited by {flow.nodes[edge.target].label}"
+                yield Finding(
+                    "unsaid",
+                    node.label,
+                    f"event {node.label} {waits}{_in(edge.saga if edge.kind != 'ends' else ANY)} and is emitted by "
+                    f"nobody there. Let {node.owner} publish it, or name the module that does with --app.",
+                )
+
+
+def _is_reply(flow: Flow, edge: Edge) -> bool:
+    """Whether a saga ends with it because a command was answered with it; what is wrong then is wrong there."""
+    return edge.kind == "ends" and edge.saga not in flow.choreographies
+
+
+# --- reactions --------------------------------------------------------------------------------------------------------
+
+
+def _cycles(flow: Flow) -> Iterator[Finding]:
+    seen: set[frozenset[str]] = set()
+    for saga in [*sorted(_sagas(flow)), ANY]:
+        for node in flow.of_kind("handler"):
+            path = _way_back(flow, saga, node.id)
+            if path is None or frozenset(path) in seen or _reaches_end(flow, saga, [node.id]):
+                continue
+            seen.add(frozenset(path))
+            events = [flow.nodes[id].label for id in path if flow.nodes[id].kind == "event"]
+            yield Finding(
+                "cycle",
+                events[0],
+                f"events follow from each other without an end{_in(saga)}: {' → '.join([*events, events[0]])}. Let one "
+                "of the reactions return None, or publish an event that ends the saga.",
+            )
+
+
+def _way_back(flow: Flow, saga: str, begin: str) -> list[str] | None:
+    """The shortest way from a reaction back to itself, which is left out at its end."""
+    came_from: dict[str, str] = {}
+    waiting = [begin]
+    while waiting:
+        node = waiting.pop(0)
+        for following in _onwards(flow, saga, node):
+            if following == begin:
+                return _path(came_from, begin, node)
+            if following not in came_from:
+                came_from[following] = node
+                waiting.append(following)
+    return None
+
+
+def _path(came_from: dict[str, str], begin: str, end: str) -> list[str]:
+    path = [end]
+    while path[-1] != begin:
+        path.append(came_from[path[-1]])
+    return path[::-1]
+
+
+def _choreography(flow: Flow, saga: str) -> Iterator[Finding]:
+    begins = [
+        edge.target for edge in flow.edges if edge.kind == "emits" and edge.saga == saga and _is_start(flow, edge)
+    ]
+    live = reachable(begins, lambda node: _onwards(flow, saga, node))
+    for id in live:
+        node = flow.nodes[id]
+        if node.kind == "event" and _is_dead_end(flow, saga, id):
+            heard = _listed(flow.nodes[next_].label for next_ in _onwards(flow, saga, id))
+            yield Finding(
+                "endless",
+                node.label,
+                f"{node.label} is heard by {heard}, nothing more is published then, and it is no end of {saga}, which "
+                "would wait until its deadline. Name it in completes= or compensates=, or publish what follows.",
+            )
+        if node.is_failure:
+            yield from _uncompensated(flow, saga, node, live)
+
+
+def _uncompensated(flow: Flow, saga: str, failure: Node, live: list[str]) -> Iterator[Finding]:
+    following = set(reachable([failure.id], lambda node: _onwards(flow, saga, node)))
+    for edge in flow.before(failure.id, "emits"):
+        for id in sorted(_may_have_happened(flow, saga, edge.source, live)):
+            done = flow.nodes[id]
+            undoings = [undo.source for undo in flow.before(id, "compensates") if undo.saga in (ANY, saga)]
+            if done.needs_undoing and not following.intersection(undoings):
+                yield Finding(
+                    "not compensated",
+                    failure.label,
+                    f"when {failure.label} is published{_in(saga)}, {done.label} may have had its effect, and nobody "
+                    f"takes it back. Let {done.owner} react to {failure.label}, or to what follows from it, with "
+                    f"undoes={done.id.rpartition('.')[2]}, or say needs_no_compensation=True there.",
+                )
+
+
+def _may_have_happened(flow: Flow, saga: str, refusing: str, live: list[str]) -> set[str]:
+    """The reactions that come before one, and those that run beside it from an event that several hear."""
+    found = {id for id in live if id != refusing and refusing in _followers(flow, saga, id)}
+    for id in live:
+        hearers = _onwards(flow, saga, id) if flow.nodes[id].kind == "event" else []
+        for mine in hearers:
+            if mine == refusing or refusing in _followers(flow, saga, mine):
+                for other in hearers:
+                    if other not in (mine, refusing):
+                        beside = reachable([other], lambda node: _onwards_without(flow, saga, node, refusing))
+                        found.update(beside)
+    found.discard(refusing)
+    return {id for id in found if flow.nodes[id].is_reaction}
+
+
+def _followers(flow: Flow, saga: str, reaction: str) -> set[str]:
+    """What follows from a reaction that had its effect."""
+    begins = [next_ for next_ in _onwards(flow, saga, reaction) if not flow.nodes[next_].is_failure]
+    return set(reachable(begins, lambda node: _onwards(flow, saga, node)))
+
+
+def _onwards(flow: Flow, saga: str, node: str) -> list[str]:
+    """From an event to the reactions that hear it in sagas of a type, from a reaction to the events it may publish."""
+    return [
+        edge.target
+        for edge in flow.after(node, "handles", "emits")
+        if edge.saga in (ANY, saga) and (flow.nodes[edge.target].is_reaction or flow.nodes[node].is_reaction)
+    ]
+
+
+def _onwards_without(flow: Flow, saga: str, node: str, left_out: str) -> list[str]:
+    return [following for following in _onwards(flow, saga, node) if following != left_out]
+
+
+def _is_dead_end(flow: Flow, saga: str, event: str) -> bool:
+    hearers = _onwards(flow, saga, event)
+    return bool(hearers) and not _ends(flow, saga, event) and not any(_onwards(flow, saga, each) for each in hearers)
+
+
+def _reaches_end(flow: Flow, saga: str, begins: list[str]) -> bool:
+    return any(_ends(flow, saga, id) for id in reachable(begins, lambda node: _onwards(flow, saga, node)))
+
+
+def _ends(flow: Flow, saga: str, event: str) -> bool:
+    return any(edge.saga == saga for edge in flow.after(event, "ends"))
+
+
+# --- in which sagas ---------------------------------------------------------------------------------------------------
+
+
+def _sagas(flow: Flow) -> set[str]:
+    """The types of all sagas that are defined."""
+    return {edge.saga for edge in flow.edges if edge.kind == "emits" and _is_start(flow, edge)} | {
+        node.owner for node in flow.of_kind("end")
+    }
+
+
+def _is_start(flow: Flow, edge: Edge) -> bool:
+    return flow.nodes[edge.source].kind == "client"
+
+
+def _said_in(flow: Flow, event: Node) -> set[str]:
+    """The types of the sagas in which an event is emitted; `ANY` stands for whatever saga the cause belongs to."""
+    found: set[str] = set()
+    for edge in flow.before(event.id, "emits"):
+        if edge.saga or flow.nodes[edge.source].is_reaction:
+            found.add(edge.saga)
+        else:
+            found.update(flow.asked_in(edge.source))
+    return found
+
+
+def _emitters(flow: Flow, event: Node, saga: str) -> list[str]:
+    return [
+        flow.nodes[edge.source].label
+        for edge in flow.before(event.id, "emits")
+        if _meet(edge.saga, saga) and (edge.saga or flow.nodes[edge.source].is_reaction or flow.asked_in(edge.source))
+    ]
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two statements may be about the same saga."""
+    return ANY in (one, other) or one == other
+
+
+def _in(saga: str) -> str:
+    return f" in {saga}" if saga else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(names))

@@ -1,0 +1,19 @@
+"""Where a choreographed order begins, and which events say that it is over. In between it is led by nobody."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from antiphon.coordinator.choreography import Choreography
+
+from ..messages import ShippingScheduled
+from .messages import CHOREOGRAPHED, InventoryReleased, InventoryReserveFailed, OrderCreated
+
+choreographed_order = Choreography(
+    OrderCreated,
+    name=CHOREOGRAPHED,
+    version=1,
+    deadline=timedelta(hours=24),
+    completes=ShippingScheduled,
+    compensates=(InventoryReserveFailed, InventoryReleased),
+)

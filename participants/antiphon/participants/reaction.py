@@ -1,0 +1,280 @@
+"""Choreography: what a participant does by itself when it hears an event, declared, and checked on import."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from antiphon.contracts.errors import BadIdentity, DefinitionError
+from antiphon.contracts.messages import CLIENT, Contract, Event
+from antiphon.contracts.retry import Retry
+from antiphon.contracts.wire import TOKEN_CHARS_MAX, check_token
+
+from .signatures import annotation, named, parameters, text
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .participant import Participant
+
+REACTION_RETRY: Final = Retry(attempts=10, first_seconds=1, factor=2, cap_seconds=900)
+"""How far apart a reaction that fails is tried again, for ever; after `attempts` it waits for a person as well. No
+coordinator could take the matter over, and whoever waits for its event would wait in vain."""
+
+STEP_CHARS: Final = 12
+"""What stands around the event's token where a subject names a reaction: `on-`, and nine characters that tell apart
+two such events of one saga."""
+
+E = TypeVar("E", bound=Event)
+A = TypeVar("A", bound=Event)
+F = TypeVar("F", bound=Event | None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """The function that is called when an event is heard, and what may come of it."""
+
+    event: type[Event]
+    saga_type: str
+    """Whose events are heard; empty for those of all sagas."""
+    emits: tuple[type[Event], ...]
+    """It publishes one of these."""
+    may_be_silent: bool
+    """Or nothing at all."""
+    refused: type[Event] | None
+    """What it publishes instead when it refuses; it has no effect then."""
+    undoes: Reaction | None
+    """The reaction whose effect it takes back."""
+    needs_no_compensation: bool
+    """It leaves nothing behind that a later failure would have to take back."""
+    retry: Retry
+    call: Callable[..., Awaitable[Event | None]]
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.call.__name__
+
+    @property
+    def outcomes(self) -> tuple[type[Event], ...]:
+        """All events that it may publish."""
+        return (*self.emits, self.refused) if self.refused else self.emits
+
+
+class ReactsTo(Generic[E]):
+    """The decorator that `Participant.reacts_to` returns."""
+
+    def __init__(
+        self,
+        participant: Participant,
+        event: type[E],
+        saga_type: str,
+        refused: type[Event] | None,
+        needs_no_compensation: bool,
+        retry: Retry,
+    ) -> None:
+        check_heard(participant, event, saga_type)
+        if refused is not None:
+            _check_refusal(participant, event, refused)
+        self._participant, self._event, self._saga_type = participant, event, saga_type
+        self._refused, self._needs_none, self._retry = refused, needs_no_compensation, retry
+
+    def __call__(self, function: Callable[[E, Transaction], Awaitable[F]]) -> Callable[[E, Transaction], Awaitable[F]]:
+        """Register the function and give it back unchanged."""
+        first, *_ = parameters(function, ("event", "tx"))
+        _check_first(function, first, self._event)
+        emits, may_be_silent = _outcomes(self._participant, function)
+        if self._refused in emits:
+            raise DefinitionError(
+                f"{named(function)} returns {text(self._refused)}, which is what stands for its refusal: raise Refused "
+                "instead, so that whatever it did is rolled back, or leave refused= out."
+            )
+        reaction = Reaction(
+            event=self._event,
+            saga_type=self._saga_type,
+            emits=emits,
+            may_be_silent=may_be_silent,
+            refused=self._refused,
+            undoes=None,
+            needs_no_compensation=self._needs_none,
+            retry=self._retry,
+            call=function,
+        )
+        _register(self._participant, reaction)
+        return function
+
+
+class UndoesOn(Generic[E, A]):
+    """The decorator that `Participant.reacts_to` returns where the reaction takes back what another one did."""
+
+    def __init__(
+        self,
+        participant: Participant,
+        event: type[E],
+        saga_type: str,
+        undoes: Callable[[Any, Transaction], Awaitable[A]],
+        retry: Retry,
+    ) -> None:
+        check_heard(participant, event, saga_type)
+        self._participant, self._event, self._saga_type, self._retry = participant, event, saga_type, retry
+        self._undoes = _undone(participant, event, saga_type, undoes)
+
+    def __call__(
+        self, function: Callable[[E, A, Transaction], Awaitable[F]]
+    ) -> Callable[[E, A, Transaction], Awaitable[F]]:
+        """Register the function and give it back unchanged."""
+        first, second, _ = parameters(function, ("event", "answer", "tx"))
+        _check_first(function, first, self._event)
+        found = annotation(function, second)
+        if found is not None and set(_members(found)) != set(self._undoes.emits):
+            raise DefinitionError(
+                f"{named(function)} takes back {named(self._undoes.call)}, which publishes "
+                f"{' or '.join(map(text, self._undoes.emits))}, but its second parameter is {text(found)}. "
+                "Make both the same."
+            )
+        emits, may_be_silent = _outcomes(self._participant, function)
+        reaction = Reaction(
+            event=self._event,
+            saga_type=self._saga_type,
+            emits=emits,
+            may_be_silent=may_be_silent,
+            refused=None,
+            undoes=self._undoes,
+            needs_no_compensation=True,
+            retry=self._retry,
+            call=function,
+        )
+        _register(self._participant, reaction)
+        return function
+
+
+def check_heard(participant: Participant, event: object, saga_type: str) -> None:
+    """Refuse an event that cannot be heard."""
+    if not _is_event(event):
+        raise DefinitionError(f"{text(event)} is no Event; a participant reacts to events, and handles commands.")
+    contract = event.__contract__
+    if len(contract.token) > TOKEN_CHARS_MAX - STEP_CHARS:
+        raise DefinitionError(
+            f"{event.__name__}: a subject names what {participant.name} does on {contract.name!r}, so its name may "
+            f"have {TOKEN_CHARS_MAX - STEP_CHARS} characters."
+        )
+    try:
+        check_token(saga_type or "any", "saga_type")
+    except BadIdentity as error:
+        raise DefinitionError(f"{participant.name} reacts to {event.__name__}: {error}.") from None
+    if contract.owner == CLIENT and not saga_type:
+        raise DefinitionError(
+            f"{event.__name__} comes from clients, which start sagas of every type with what belongs to that type: say "
+            f"of which sagas {participant.name} hears it, with saga_type=."
+        )
+
+
+def _check_first(function: Callable[..., Any], first: str, event: type[Event]) -> None:
+    if (found := annotation(function, first)) not in (None, event):
+        raise DefinitionError(
+            f"{named(function)} reacts to {event.__name__}, but its first parameter is {text(found)}. "
+            "Make both the same."
+        )
+
+
+def _check_refusal(participant: Participant, event: type[Event], refused: object) -> None:
+    """The library makes this event, of a reason alone."""
+    where = f"{participant.name} refuses {event.__name__} with {text(refused)}"
+    if not _is_event(refused):
+        raise DefinitionError(f"{where}, which is no Event; others react to a refusal as to any event.")
+    _check_owner(participant, refused, where)
+    fields = msgspec.structs.fields(refused)
+    if {each.name for each in fields if each.required} - {"reason"} or "reason" not in {each.name for each in fields}:
+        raise DefinitionError(
+            f"{where}, which is made of the reason alone: declare `reason: str`, and give other fields a default."
+        )
+
+
+def _undone(participant: Participant, event: type[Event], saga_type: str, undoes: Callable[..., Any]) -> Reaction:
+    """The reaction that a function was registered for."""
+    where = f"{participant.name} takes back {named(undoes)} on {event.__name__}"
+    found = next((each for each in participant.reactions if each.call is undoes), None)
+    if found is None:
+        raise DefinitionError(
+            f"{where}, which is none of its reactions: decorate it with @{participant.name}.reacts_to first."
+        )
+    if found.saga_type != saga_type:
+        raise DefinitionError(
+            f"{where} with saga_type={saga_type!r}, but that hears sagas of {found.saga_type or 'every type'!r}. "
+            "Make both the same."
+        )
+    if found.undoes is not None:
+        raise DefinitionError(f"{where}, which takes something back itself and stays.")
+    if found.needs_no_compensation:
+        raise DefinitionError(f"{where}, which says needs_no_compensation=True; drop one of the two.")
+    if found.may_be_silent or not found.emits:
+        raise DefinitionError(
+            f"{where}, which may publish nothing; then there is no answer that says what was done. Let it always "
+            "return an event."
+        )
+    return found
+
+
+def _outcomes(participant: Participant, function: Callable[..., Any]) -> tuple[tuple[type[Event], ...], bool]:
+    """The events a function says it may return, and whether None is among them."""
+    if "return" not in function.__annotations__:
+        raise DefinitionError(
+            f"{named(function)} must say which events come of it: annotate what it returns, None where that is nothing."
+        )
+    emits: list[type[Event]] = []
+    members = _members(annotation(function, "return"))
+    for member in members:
+        if member is NoneType:
+            continue
+        if not _is_event(member):
+            raise DefinitionError(
+                f"{named(function)} returns {text(member)}, and what comes of a reaction is an Event, one of several "
+                "(A | B), or None."
+            )
+        _check_owner(participant, member, f"{named(function)} publishes {member.__name__}")
+        emits.append(member)
+    return tuple(emits), NoneType in members
+
+
+def _check_owner(participant: Participant, event: type[Event], where: str) -> None:
+    owner = event.__contract__.owner
+    if owner != participant.name:
+        raise DefinitionError(
+            f"{where}, which is owned by {owner!r}. Only its owner may publish it: give it owner={participant.name!r}, "
+            "or publish another."
+        )
+
+
+def _register(participant: Participant, reaction: Reaction) -> None:
+    """Add a reaction, if the participant has no other for the same event."""
+    for other in participant.reactions:
+        if _overlap(other, reaction):
+            raise DefinitionError(
+                f"{reaction.event.__name__} is heard by {named(other.call)} and by {named(reaction.call)}. Keep one of "
+                "them, or give each a saga_type of its own."
+            )
+    participant.reactions.append(reaction)
+
+
+def _overlap(one: Reaction, other: Reaction) -> bool:
+    return _key(one.event.__contract__) == _key(other.event.__contract__) and (
+        one.saga_type == other.saga_type or not (one.saga_type and other.saga_type)
+    )
+
+
+def _key(contract: Contract) -> tuple[str, str]:
+    return contract.owner, contract.type
+
+
+def _members(annotated: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one class that is annotated."""
+    if get_origin(annotated) in (Union, UnionType):
+        return get_args(annotated)
+    return (NoneType,) if annotated is None else (annotated,)
+
+
+def _is_event(found: object) -> TypeGuard[type[Event]]:
+    return isinstance(found, type) and issubclass(found, Event) and hasattr(found, "__contract__")

@@ -1,0 +1,300 @@
+"""`flow check` finds each kind of mistake that is planted, says what to do, and finds nothing where all is well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from antiphon.contracts import Command, Compensation, Event
+from antiphon.flow.check import check
+from antiphon.flow.graph import build
+from antiphon.order.choreographed import billing, inventory, shipping
+from antiphon.order.choreographed.saga import choreographed_order
+from antiphon.order.saga import order
+from antiphon.participants import Participant, Transaction
+from tests.flow.shop import (
+    SHOP,
+    Ordered,
+    Paid,
+    Released,
+    Reserve,
+    Reserved,
+    Shop,
+    Short,
+    Unpaid,
+    choreographed,
+    found,
+    only,
+    orchestrated,
+    pay,
+    reserve,
+    stock_with_handlers,
+)
+
+ORDER_SYSTEM = (order, choreographed_order, inventory.inventory, billing.billing, shipping.shipping)
+
+
+class Delivered(Event, name="mail.delivered", owner="mail"):
+    pass
+
+
+class Read(Event, name="mail.read", owner="mail"):
+    pass
+
+
+class Bounced(Event, name="mail.bounced", owner="mail"):
+    reason: str
+
+
+class Never(Event, name="mail.never", owner="mail"):
+    pass
+
+
+class TheirReserved(Event, name="depot.reserved", owner="depot"):
+    pass
+
+
+class TheirReserve(Command[TheirReserved], name="stock.reserve"):
+    pass
+
+
+class TheirRelease(Compensation[TheirReserve], name="depot.release"):
+    pass
+
+
+def test_nothing_is_amiss_in_the_order_system_in_either_style() -> None:
+    assert check(build(ORDER_SYSTEM)) == []
+
+
+def test_nothing_is_amiss_in_the_shops_that_the_tests_below_spoil() -> None:
+    assert check(choreographed().flow) == []
+    assert found(orchestrated(), stock_with_handlers()) == []
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_that_nobody_handles_is_found() -> None:
+    shop = choreographed()
+    mail = Participant("mail")
+
+    @mail.reacts_to(Paid, saga_type=SHOP)
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    finding = only(check(build([shop.stock, shop.billing, shop.saga, mail])))
+    assert (finding.mistake, finding.about) == ("unheard", "mail.delivered")
+    assert (
+        "is emitted by mail.deliver() in shop and handled by nobody. Let a participant react to it" in finding.sentence
+    )
+
+
+def test_an_event_that_is_heard_in_other_sagas_only_is_found() -> None:
+    stock, billing_ = Participant("stock"), Participant("billing")
+    stock.reacts_to(Ordered, saga_type=SHOP, refused=Short)(reserve)
+    billing_.reacts_to(Reserved, saga_type="order")(pay)
+    shop = choreographed(completes=Paid)
+    mistakes = found(stock, billing_, shop.saga, orchestrated(), stock_with_handlers())
+    assert ("unheard", "stock.reserved") in mistakes
+
+
+def test_a_declared_end_needs_nobody_who_hears_it() -> None:
+    assert ("unheard", "stock.released") not in found(*parts(choreographed()))
+    assert ("unheard", "stock.released") in found(*parts(choreographed(compensates=(Short,))))
+
+
+def test_an_event_that_is_awaited_and_that_nobody_emits_is_found() -> None:
+    shop = choreographed()
+
+    @shop.billing.reacts_to(Never, saga_type=SHOP)
+    async def wait_for_ever(event: Never, tx: Transaction) -> None: ...
+
+    finding = only(check(shop.flow))
+    assert (finding.mistake, finding.about) == ("unsaid", "mail.never")
+    assert "is awaited by billing.wait_for_ever() in shop and is emitted by nobody there. Let mail publish it" in (
+        finding.sentence
+    )
+
+
+def test_an_end_that_nobody_emits_is_found() -> None:
+    assert found(*parts(choreographed(completes=(Paid, Never)))) == [("unsaid", "mail.never")]
+
+
+def test_a_reaction_in_sagas_that_nobody_defines_is_found() -> None:
+    shop = choreographed()
+
+    @shop.billing.reacts_to(Paid, saga_type="shpo")
+    async def misspelt(event: Paid, tx: Transaction) -> None: ...
+
+    finding = only(check(shop.flow))
+    assert (finding.mistake, finding.about) == ("unknown saga", "billing.misspelt()")
+    assert "in sagas of type 'shpo', which nobody defines here. Correct its saga_type" in finding.sentence
+
+
+def test_an_event_of_a_led_saga_may_be_heard_by_a_reaction_as_well() -> None:
+    billing_ = Participant("billing")
+
+    @billing_.reacts_to(Reserved)
+    async def grant_points(event: Reserved, tx: Transaction) -> None: ...
+
+    assert found(orchestrated(), stock_with_handlers(), billing_) == []
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_command_and_a_compensation_without_a_handler_are_found() -> None:
+    findings = check(build([orchestrated()]))
+    assert [(each.mistake, each.about) for each in findings] == [
+        ("unhandled", "stock.reserve"),
+        ("unhandled", "stock.release"),
+    ]
+    assert "Let stock declare one with @stock.handles(...)" in findings[0].sentence
+    assert "@stock.compensates(...)" in findings[1].sentence
+
+
+def test_a_command_that_two_handle_is_found() -> None:
+    other = Participant("stock")
+
+    @other.handles(Reserve)
+    async def reserve_too(command: Reserve, tx: Transaction) -> Reserved: ...  # type: ignore[empty-body]
+
+    finding = only(check(build([orchestrated(), stock_with_handlers(), other])))
+    assert (finding.mistake, finding.about) == ("two handlers", "stock.reserve")
+    assert "is handled by stock.do_reserve() and stock.reserve_too(), and which of them gets it is chance" in (
+        finding.sentence
+    )
+
+
+def test_a_command_with_two_owners_is_found() -> None:
+    depot = Participant("depot")
+
+    @depot.handles(TheirReserve)
+    async def reserve_there(command: TheirReserve, tx: Transaction) -> TheirReserved: ...  # type: ignore[empty-body]
+
+    mistakes = check(build([orchestrated(), stock_with_handlers(), depot]))
+    assert [each.sentence for each in mistakes if each.mistake == "two owners"] == [
+        "stock.reserve.v1 is declared with the owners stock and depot. Only one participant can answer for it: keep "
+        "one declaration and import it, or give the other message a name of its own."
+    ]
+
+
+# --- the course of a choreography -------------------------------------------------------------------------------------
+
+
+def test_a_cycle_without_an_end_is_found() -> None:
+    shop = choreographed()
+    mail = Participant("mail")
+
+    @mail.reacts_to(Paid, saga_type=SHOP)
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    @mail.reacts_to(Delivered, saga_type=SHOP)
+    async def read(event: Delivered, tx: Transaction) -> Read: ...  # type: ignore[empty-body]
+
+    @mail.reacts_to(Read, saga_type=SHOP)
+    async def deliver_again(event: Read, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    finding = only(check(build([*parts(shop), mail])))
+    assert finding.mistake == "cycle"
+    assert (
+        "in shop: mail.delivered → mail.read → mail.delivered. Let one of the reactions return None" in finding.sentence
+    )
+
+
+def test_a_cycle_that_an_end_leaves_is_none() -> None:
+    shop = choreographed(completes=(Paid, Read))
+    mail = Participant("mail")
+
+    @mail.reacts_to(Paid, saga_type=SHOP)
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    @mail.reacts_to(Delivered, saga_type=SHOP)
+    async def read(event: Delivered, tx: Transaction) -> Read | Never: ...  # type: ignore[empty-body]
+
+    @mail.reacts_to(Never, saga_type=SHOP)
+    async def deliver_again(event: Never, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    assert check(build([shop.stock, shop.billing, shop.saga, mail])) == []
+
+
+def test_a_failure_after_which_an_effect_stays_is_found() -> None:
+    shop = choreographed(undoes=False)
+
+    @shop.stock.reacts_to(Unpaid, saga_type=SHOP)
+    async def give_up(event: Unpaid, tx: Transaction) -> Released: ...  # type: ignore[empty-body]
+
+    finding = only(check(shop.flow))
+    assert (finding.mistake, finding.about) == ("not compensated", "billing.unpaid")
+    assert "stock.reserve() may have had its effect, and nobody takes it back" in finding.sentence
+    assert (
+        "Let stock react to billing.unpaid, or to what follows from it, with undoes=reserve, or say" in finding.sentence
+    )
+
+
+def test_a_failure_after_what_runs_beside_it_is_found_too() -> None:
+    shop = choreographed()
+    mail = Participant("mail")
+
+    @mail.reacts_to(Ordered, saga_type=SHOP)
+    async def deliver(event: Ordered, tx: Transaction) -> None: ...
+
+    assert found(*parts(shop), mail) == [("not compensated", "stock.short"), ("not compensated", "billing.unpaid")]
+
+
+def test_what_says_that_it_needs_no_compensation_is_not_asked_for_one() -> None:
+    shop = choreographed()
+    mail = Participant("mail")
+
+    @mail.reacts_to(Ordered, saga_type=SHOP, needs_no_compensation=True)
+    async def deliver(event: Ordered, tx: Transaction) -> None: ...
+
+    assert found(*parts(shop), mail) == []
+
+
+def test_what_happens_only_after_a_success_is_not_undone_by_its_failure() -> None:
+    shop = choreographed(completes=Delivered)
+    mail = Participant("mail")
+
+    @mail.reacts_to(Paid, saga_type=SHOP)
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    assert found(*parts(shop), mail) == []
+
+
+def test_what_refused_itself_had_no_effect_that_a_later_failure_would_undo() -> None:
+    shop = choreographed(compensates=(Bounced, Released))
+    mail = Participant("mail")
+
+    @mail.reacts_to(Short, saga_type=SHOP, refused=Bounced)
+    async def say_sorry(event: Short, tx: Transaction) -> None: ...
+
+    assert found(*parts(shop), mail) == []
+
+
+def test_what_a_second_way_reaches_only_through_the_refusing_reaction_has_not_happened() -> None:
+    shop = choreographed(completes=Delivered)
+    mail = Participant("mail")
+
+    @mail.reacts_to(Ordered, saga_type=SHOP, needs_no_compensation=True)
+    async def read(event: Ordered, tx: Transaction) -> Read: ...  # type: ignore[empty-body]
+
+    @shop.stock.reacts_to(Read, saga_type=SHOP, needs_no_compensation=True)
+    async def reserve_late(event: Read, tx: Transaction) -> Reserved: ...  # type: ignore[empty-body]
+
+    @mail.reacts_to(Paid, saga_type=SHOP)
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    assert ("not compensated", "billing.unpaid") not in found(*parts(shop), mail)
+
+
+def test_an_event_after_which_nothing_comes_and_that_is_no_end_is_found() -> None:
+    shop = choreographed(completes=Never)
+    mail = Participant("mail")
+
+    @mail.reacts_to(Paid, saga_type=SHOP)
+    async def note(event: Paid, tx: Transaction) -> None: ...
+
+    assert ("endless", "billing.paid") in found(*parts(shop), mail)
+
+
+def parts(shop: Shop) -> tuple[Any, ...]:
+    return shop.stock, shop.billing, shop.saga

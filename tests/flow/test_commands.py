@@ -1,0 +1,82 @@
+"""`antiphon flow`, `flow who` and `flow check` as a person or a CI run meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ORDER = [
+    f"--app=antiphon.order.{name}"
+    for name in ("saga", "choreographed.saga", *(f"choreographed.{s}" for s in ("inventory", "billing", "shipping")))
+]
+
+SPOILT = """
+from antiphon.contracts import Event
+from antiphon.participants import Participant, Transaction
+
+class Paid(Event, name="billing.paid", owner="billing"): pass
+class Shipped(Event, name="shipping.shipped", owner="shipping"): pass
+
+shipping = Participant("shipping")
+
+@shipping.reacts_to(Paid)
+async def ship(event: Paid, tx: Transaction) -> Shipped: ...
+"""
+
+
+def antiphon(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "antiphon.deploy", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_the_order_system_s_flow_has_no_mistakes(tmp_path: Path) -> None:
+    done = antiphon(tmp_path, "flow", "check", *ORDER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "nothing is amiss: 12 events, 3 commands, 2 compensations, 11 handlers.\n"
+
+
+def test_mistakes_are_sentences_and_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "spoilt.py").write_text(SPOILT)
+    done = antiphon(tmp_path, "flow", "check", "--app", "spoilt")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "unheard: event shipping.shipped is emitted by shipping.ship() and handled by nobody. Let a participant react "
+        "to it, name it among the ends of its choreography, or do not publish it: a reaction may return None.",
+        "unsaid: event billing.paid is awaited by shipping.ship() and is emitted by nobody there. Let billing publish "
+        "it, or name the module that does with --app.",
+    ]
+    as_json = antiphon(tmp_path, "flow", "check", "--app", "spoilt:shipping", "--json")
+    assert as_json.returncode == 1
+    assert [each["mistake"] for each in json.loads(as_json.stdout)] == ["unheard", "unsaid"]
+
+
+def test_who_handles_inventory_reserve_failed(tmp_path: Path) -> None:
+    done = antiphon(tmp_path, "flow", "who", "inventory.reserve.failed", *ORDER)
+    assert done.stdout.splitlines() == [
+        "inventory.reserve.failed.v1: a failure of inventory",
+        "  emitted by      inventory.reserve_for_order(), when it refuses order.created (choreographed-order)",
+        "  handled by      the coordinator, which ends choreographed-order as compensated",
+        "  then            nothing more",
+    ]
+
+
+def test_an_svg_is_written_where_it_shall_be(tmp_path: Path) -> None:
+    done = antiphon(tmp_path, "flow", *ORDER, "--format=svg", "--saga=order", "--output=flow.svg")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "flow.svg").read_text().startswith("<svg ")
+
+
+def test_what_cannot_be_drawn_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text("thing = 1\n")
+    for arguments, sentence in (
+        (["flow", "--format", "dot"], "nothing to look at: name modules with --app"),
+        (["flow", "--app", "bare"], "bare has neither a saga, nor a choreography, nor a participant."),
+        (["flow", "--app", "bare:thing"], "bare:thing is a int, not a saga, a choreography or a participant."),
+        (["flow", *ORDER[:1], "--saga", "oder"], "there are no sagas of type 'oder' here; there are order."),
+        (["flow", "who", "payment.chargd", *ORDER], "nobody says or hears payment.chargd. There are payment.charge"),
+    ):
+        done = antiphon(tmp_path, *arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"antiphon: {sentence}"), done.stderr
