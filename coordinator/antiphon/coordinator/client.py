@@ -113,7 +113,12 @@ class Antiphon:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, servers: str | list[str], *, name: str = "client", credentials: Credentials | None = None
+        cls,
+        servers: str | list[str],
+        *,
+        name: str = "client",
+        credentials: Credentials | None = None,
+        patient: bool = True,
     ) -> AsyncGenerator[Antiphon]:
         """Connect for the length of an `async with` block.
 
@@ -121,11 +126,12 @@ class Antiphon:
             servers: URLs of NATS servers.
             name: the connection's name; with accounts, the user's.
             credentials: who connects; taken from the environment when left out.
+            patient: whether to try for 5 s where no server listens yet, as a service does that starts beside it.
 
         Raises:
             PlatformError: the platform is not as it must be; the sentence has the remedy.
         """
-        link = await Link.connect(servers, name=name, credentials=credentials)
+        link = await Link.connect(servers, name=name, credentials=credentials, patient=patient)
         try:
             client = cls(link)
             await link.subscribe(wire.ENDS_FILTER, client._on_end)

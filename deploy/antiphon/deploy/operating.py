@@ -59,7 +59,7 @@ async def operate(
         all: asks it of a saga type or a participant.
     """
     name = user or _who_asks()
-    async with Antiphon.connect(server, name=name) as antiphon:
+    async with Antiphon.connect(server, name=name, patient=False) as antiphon:
         operator = antiphon.operator(name, timeout=timeout)
         if isinstance(whom, str):
             async with reader(server) as link:

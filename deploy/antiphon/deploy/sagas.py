@@ -30,7 +30,7 @@ async def start_saga(server: str, path: str, id: str, payload: str, timeout: flo
     saga = _definition(path)
     SagaKey.of(saga.name, id)
     event = unpack_raw(read_payload(payload), saga.start)
-    async with Antiphon.connect(server) as antiphon:
+    async with Antiphon.connect(server, patient=False) as antiphon:
         handle = await antiphon.start(saga, event, id=id)
         outcome = await handle.result(timeout=timeout) if timeout is not None else None
     if as_json:
@@ -71,7 +71,7 @@ async def signal_saga(server: str, path: str, id: str, name: str, payload: str) 
     if (event := wanted.get(name)) is None:
         known = f"it waits for {', '.join(wanted)}" if wanted else "it waits for none"
         raise CannotLoad(f"saga {saga.name} has no signal {name!r}; {known}.")
-    async with Antiphon.connect(server) as antiphon:
+    async with Antiphon.connect(server, patient=False) as antiphon:
         handle = antiphon.handle(saga, saga_id)
         await handle.signal(event, unpack_raw(read_payload(payload), event))
     typer.echo(f"saga {handle.key} is told {name}.")
@@ -80,7 +80,7 @@ async def signal_saga(server: str, path: str, id: str, name: str, payload: str) 
 @asynccontextmanager
 async def reader(server: str) -> AsyncGenerator[Link]:
     """A link to read with; what goes wrong in its block is said with what a person can do about it."""
-    link = await Link.connect(server, name="operator")
+    link = await Link.connect(server, name="operator", patient=False)
     try:
         yield link
     except Ambiguous as error:
