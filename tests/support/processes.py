@@ -173,16 +173,16 @@ async def run_orders(up: Platform, running: Fleet, orders: list[OrderPlaced], se
 def main(arguments: list[str]) -> None:
     """The entry point of a child."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    servers = os.environ["NATS_URL"]
+    servers, metrics = os.environ["NATS_URL"], os.environ.get("ANTIPHON_METRICS", "")
     started = time.monotonic()
     while True:
         try:
             match arguments:
                 case ["coordinator", saga, *idle]:
                     idle_seconds = float(idle[0]) if idle else IDLE_SECONDS
-                    uvloop.run(serve_coordinator(servers, [SAGAS[saga]], idle_seconds=idle_seconds))
+                    uvloop.run(serve_coordinator(servers, [SAGAS[saga]], idle_seconds=idle_seconds, metrics=metrics))
                 case ["participant", name, database]:
-                    uvloop.run(serve_participant(PARTICIPANTS[name], servers, database))
+                    uvloop.run(serve_participant(PARTICIPANTS[name], servers, database, metrics=metrics))
                 case _:
                     raise SystemExit(f"unknown role {arguments}")
             return

@@ -14,6 +14,7 @@ import structlog
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.parked import ParkedKind, parked_kind
+from antiphon.contracts.topology import COORDINATOR
 from antiphon.contracts.wire import FactAddress, SagaKey
 from antiphon.link.outcomes import AlreadyStored, Outcome
 
@@ -54,6 +55,7 @@ class Errand:
 
     __slots__ = (
         "_address",
+        "_before",
         "_coordinator",
         "_definition",
         "_delivery",
@@ -76,6 +78,8 @@ class Errand:
         self._coordinator, self._key, self._versions = coordinator, key, versions
         self._delivery, self._address, self._fact = delivery, address, fact
         self._definition: Definition | None = None
+        self._before: History | None = None
+        """What was known before the fact, once it was planned with."""
         self._parked = ""
         self._tries = 0
 
@@ -166,19 +170,36 @@ class Errand:
             return
         if what.fault:
             log.error("saga.faulted", saga=str(self._key), fault=what.fault)
-        self._parked = what.parked
+        self._parked, self._before = what.parked, history
         _Writes(self, self._coordinator, self._key, what, history.sequence).begin()
 
     def all_stored(self) -> None:
         """Every part of the plan is durable, and so is the fact."""
         reached("coordinator.appended")
+        self._count()
         if self._parked:
             self._coordinator.park_saga(self._key, self._delivery, self._parked)
         else:
             self._delivery.ack()
 
+    def _count(self) -> None:
+        """Count what the fact was: one that was known before, or an answer that somebody has waited for."""
+        counts, fact, before = self._coordinator.counts, self._fact, self._before
+        if self._delivery.deliveries > 1:
+            counts.add("redeliveries", COORDINATOR)
+        if before is None or fact is None or isinstance(fact, Tick):
+            return
+        if fact.sequence in before.named:
+            counts.add("duplicates", COORDINATOR)
+        elif counts.record is not None and isinstance(fact, Answer) and (step := before.steps.get(fact.step)):
+            seconds = (fact.at_ns - step.sent_ns) / 1e9
+            name = before.definition.step(fact.step).name
+            counts.took("step_seconds", seconds, self._key.type, name, fact.direction, fact.kind)
+
     def not_stored(self, outcome: Exception) -> None:
         """Somebody else was first, or nobody knows: what the journal says is what counts."""
+        if isinstance(outcome, Conflict):
+            self._coordinator.counts.add("conflicts")
         if isinstance(outcome, Conflict) and self._tries < TRIES_MAX:
             self._tries += 1
             self._read()
@@ -250,6 +271,8 @@ class _Writes:
             return
         self._guard = outcome
         self._coordinator.cache.stored(self._key, entry.draft, outcome)
+        if entry.after.entries == 1 or entry.after.end is not None:
+            self._coordinator.count(entry.after, entry.draft)
         if self._left_after(entry):
             reached("coordinator.between_appends")
         self._next()

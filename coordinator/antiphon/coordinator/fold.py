@@ -63,9 +63,11 @@ def _sent(history: History, sent: Send, at_ns: int) -> History:
     step = history.steps[sent.step]
     if sent.direction == "do":
         timeout = _time_up_ns(history, sent.step, at_ns)
-        return with_step(history, sent.step, phase="sent", attempts=sent.attempt, timeout_ns=timeout, again_ns=0)
+        return with_step(
+            history, sent.step, phase="sent", attempts=sent.attempt, sent_ns=at_ns, timeout_ns=timeout, again_ns=0
+        )
     phase = "settling" if step.phase == "settling" else "undoing"
-    return with_step(history, sent.step, phase=phase, undo_attempts=sent.attempt, again_ns=0)
+    return with_step(history, sent.step, phase=phase, undo_attempts=sent.attempt, sent_ns=at_ns, again_ns=0)
 
 
 def _recorded(history: History, record: Record, at_ns: int) -> History:

@@ -34,6 +34,8 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     reply: Any = None
     """What it has earned: an event, a tuple of them, or the end of a child."""
     reason: str = ""
+    sent_ns: int = 0
+    """When its last command was written, by its writer's clock."""
     timeout_ns: int = 0
     """When it will have been waited for long enough; 0 if there is no such time."""
     again_ns: int = 0

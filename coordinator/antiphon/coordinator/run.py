@@ -21,6 +21,7 @@ from antiphon.contracts.wire import (
     parse_fact,
     parse_fired,
 )
+from antiphon.tracing.counts import Counts
 
 from .accept import accept_request
 from .cache import Cache
@@ -29,6 +30,8 @@ from .facts import Tick
 from .graph import Definition
 from .halt_errand import HaltErrand
 from .halted import Halted
+from .history import History
+from .journal import Draft
 from .lock_errand import LockErrand
 from .ports import Delivered, Pages, Store
 from .review import Review
@@ -55,6 +58,7 @@ class Coordinator:
 
     def __init__(self, store: Store, definitions: Iterable[Definition], idle_seconds: float = IDLE_SECONDS) -> None:
         self.store, self.idle_seconds = store, idle_seconds
+        self.counts = Counts()
         self.sagas = by_type(definitions)
         self.cache = Cache()
         self.halted = Halted(self)
@@ -164,6 +168,7 @@ class Coordinator:
     def park(self, delivery: Delivered, kind: ParkedKind, reason: str) -> None:
         """Set a message aside, and ack it once PARKED holds it."""
         log.warning("fact.parked", kind=kind, reason=reason, subject=delivery.subject)
+        self.counts.add("messages_parked", kind)
         parked = Parked(
             kind=kind,
             reason=reason,
@@ -179,6 +184,7 @@ class Coordinator:
     def park_saga(self, key: SagaKey, delivery: Delivered, reason: str) -> None:
         """Put a saga into the index of what waits for a person, and ack the fact that brought it there."""
         log.warning("saga.parked", saga=str(key), reason=reason)
+        self.counts.add("sagas_parked", key.type)
         index = Parked(
             kind="saga",
             reason=reason,
@@ -190,6 +196,16 @@ class Coordinator:
             saga=key,
         )
         self.store.park(index, lambda outcome: _settle(delivery, outcome))
+
+    def count(self, history: History, entry: Draft) -> None:
+        """Count a saga whose first or last entry was stored just now."""
+        saga_type = history.key.type
+        if history.entries == 1:
+            self.counts.add("sagas_started", saga_type)
+        if history.end is not None:
+            outcome = history.end.outcome
+            self.counts.add("sagas_ended", saga_type, outcome)
+            self.counts.took("saga_seconds", (entry.at_ns - history.started_ns) / 1e9, saga_type, outcome)
 
     def _versions(self, key: SagaKey, delivery: Delivered) -> Versions | None:
         """The definitions of a saga, or None after the delivery went back to whoever may have them."""

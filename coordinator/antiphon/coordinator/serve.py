@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,9 @@ from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.platform import StatusAnswer
 from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIMERS
 from antiphon.link import Link, Pull, require_platform, settle_collector
+from antiphon.tracing.metrics import Gauges, measuring, wants_metrics
 
+from .gauges import keep_looking
 from .jetstream import JetStreamStore
 from .run import IDLE_SECONDS, Coordinator
 from .saga import Saga
@@ -37,6 +40,7 @@ async def serve(
     *,
     name: str = "coordinator",
     idle_seconds: float = IDLE_SECONDS,
+    metrics: str = "",
 ) -> None:
     """Run a coordinator until SIGTERM or SIGINT, then finish what it holds.
 
@@ -45,6 +49,7 @@ async def serve(
         sagas: the definitions it decides by.
         name: the connection's name.
         idle_seconds: after how long without a word an open saga is looked after.
+        metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
 
     Raises:
         PlatformError: the platform is not as it must be; the sentence has the remedy.
@@ -55,14 +60,31 @@ async def serve(
     try:
         await require_platform(link)
         coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds)
-        pulls = await attach(link, coordinator)
-        settle_collector()
-        log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
-        await link.until(told_to_stop())
-        await _drain(pulls)
-        log.info("coordinator.drained")
+        async with _measured(link, coordinator, metrics):
+            pulls = await attach(link, coordinator)
+            settle_collector()
+            log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
+            await link.until(told_to_stop())
+            await _drain(pulls)
+            log.info("coordinator.drained")
     finally:
         await link.close()
+
+
+@asynccontextmanager
+async def _measured(link: Link, coordinator: Coordinator, address: str) -> AsyncGenerator[None]:
+    """Show the coordinator's numbers, and what is looked up for them, if anybody wants to see them."""
+    gauges: Gauges = {}
+    with measuring(coordinator.counts, gauges, address, "antiphon-coordinator"):
+        looking = None
+        if wants_metrics(address):
+            sources = {source for versions in coordinator.sagas.values() for source in versions.sources}
+            looking = asyncio.ensure_future(keep_looking(link, sorted(sources), gauges))
+        try:
+            yield
+        finally:
+            if looking is not None:
+                looking.cancel()
 
 
 async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:

@@ -55,6 +55,15 @@ As = Annotated[
 Decided = Annotated[float, typer.Option("--timeout", min=0.1, help="How many seconds to wait for the decision.")]
 OfType = Annotated[str, typer.Option("--type", metavar="TYPE", help="All sagas of this type.")]
 OfParticipant = Annotated[str, typer.Option("--participant", metavar="NAME", help="A participant.")]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        "--metrics",
+        envvar="ANTIPHON_METRICS",
+        metavar="HOST:PORT",
+        help="Where Prometheus may fetch metrics; nowhere by default. OTLP goes by the OTEL_* variables.",
+    ),
+]
 MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, or type/id.")]
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
 
@@ -77,7 +86,7 @@ def fail(sentence: str) -> NoReturn:
 
 
 @app.command(epilog="Example: antiphon coordinator --app shop.sagas:order --app shop.sagas:returns")
-def coordinator(app: Apps, server: Server = DEFAULT_SERVER, name: Name = "coordinator") -> None:
+def coordinator(app: Apps, server: Server = DEFAULT_SERVER, name: Name = "coordinator", metrics: Metrics = "") -> None:
     """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other."""
     from antiphon.coordinator.saga import Saga
     from antiphon.coordinator.serve import serve
@@ -85,7 +94,7 @@ def coordinator(app: Apps, server: Server = DEFAULT_SERVER, name: Name = "coordi
     from .modules import load
 
     sagas: list[Saga[Any]] = [load(path, Saga) for path in app]
-    _run_service(serve(server, sagas, name=name))
+    _run_service(serve(server, sagas, name=name, metrics=metrics))
 
 
 @app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")
@@ -102,6 +111,7 @@ def participant(
     server: Server = DEFAULT_SERVER,
     concurrency: Annotated[int, typer.Option(min=1, help="How many commands it performs at once.")] = 16,
     name: Name = "",
+    metrics: Metrics = "",
 ) -> None:
     """Run a participant until SIGTERM, which drains it. Any number may run over the same database."""
     from antiphon.participants import Participant, serve
@@ -109,7 +119,8 @@ def participant(
     from .modules import load
 
     found = load(path, Participant)
-    _run_service(serve(found, server, database, concurrency=concurrency, name=name or found.name))
+    chosen = name or found.name
+    _run_service(serve(found, server, database, concurrency=concurrency, name=chosen, metrics=metrics))
 
 
 @app.command(epilog="Example: antiphon up --app shop.sagas:order --participant shop.stock:inventory")

@@ -196,6 +196,7 @@ def coordinator_needs() -> tuple[Need, ...]:
     return (
         *needs,
         *(Need(f"{API}.DIRECT.GET.{stream}", "read sagas whole") for stream in (SAGA, EVENTS)),
+        Need(f"{API}.DIRECT.GET.{PARKED}", "count who waits for a person, for metrics"),
         Need(f"{API}.STREAM.INFO.*", "find out at the start that a stream is missing"),
         Need(f"{API}.CONSUMER.INFO.*.*", "find out at the start that a consumer is missing"),
         Need(wire.STATUS_FILTER, "answer how a saga stands", "feed"),

@@ -14,6 +14,7 @@ from antiphon.contracts.errors import DefinitionError, StreamMissing
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, settle_collector
 from antiphon.link.link import missing
+from antiphon.tracing.metrics import measuring
 
 from .databases import open_database
 from .participant import Participant
@@ -37,6 +38,7 @@ async def serve(
     credentials: Credentials | None = None,
     grace_seconds: float = GRACE_SECONDS,
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+    metrics: str = "",
 ) -> None:
     """Perform a participant's commands until SIGTERM or SIGINT, then drain and return.
 
@@ -50,6 +52,7 @@ async def serve(
         credentials: who connects; taken from the environment when left out.
         grace_seconds: how long handlers may still run after the signal.
         ack_wait_seconds: what the participant's consumers are configured with.
+        metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
 
     Raises:
         DefinitionError: the participant reacts to events, which no worker does yet.
@@ -76,15 +79,16 @@ async def serve(
                 undo_concurrency=undo_concurrency,
                 ack_wait_seconds=ack_wait_seconds,
             )
-            await worker.start()
-            try:
-                await _require_consumers(worker)
-                settle_collector()
-                if not link.failure.done():
-                    log.info("participant_ready", participant=participant.name)
-                await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await worker.drain(grace_seconds)
+            with measuring(worker.counts, {}, metrics, participant.name):
+                await worker.start()
+                try:
+                    await _require_consumers(worker)
+                    settle_collector()
+                    if not link.failure.done():
+                        log.info("participant_ready", participant=participant.name)
+                    await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await worker.drain(grace_seconds)
             if link.failure.done():
                 raise link.failure.result()
         finally:

@@ -35,6 +35,7 @@ from antiphon.contracts.retry import parse_retry
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, SAGA, participant_consumer_name
 from antiphon.contracts.wire import CommandAddress, Direction, dashed, event_subject, parse_command
 from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
+from antiphon.tracing.counts import Counts
 
 from .databases import Busy, Database
 from .inbox import Answer, Spent
@@ -74,6 +75,7 @@ class Held:
 
     __slots__ = (
         "address",
+        "answer_type",
         "asked",
         "data",
         "delivery",
@@ -91,7 +93,7 @@ class Held:
         self.task: asyncio.Task[None] | None = None
         self.address: CommandAddress | None = None
         self.asked: Asked | None = None
-        self.type = self.traceparent = ""
+        self.type = self.traceparent = self.answer_type = ""
         self.subject, self.data = "", b""
         """The event, once it is sealed."""
         self.publishes = 0
@@ -127,6 +129,7 @@ class Worker:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._participant, self._link, self._database = participant, link, database
+        self.counts = Counts()
         self._places: dict[Direction, int] = {"do": concurrency, "undo": undo_concurrency or undo_places(concurrency)}
         self._lease_seconds = ack_wait_seconds / 3
         self._chance = chance
@@ -176,6 +179,8 @@ class Worker:
 
     def _take(self, delivery: Delivery) -> None:
         killpoints.reached("worker.pulled")
+        if delivery.deliveries > 1:
+            self.counts.add("redeliveries", delivery.consumer)
         held = Held(delivery)
         self._held.add(held)
         work = self._hand_back(held, ELSEWHERE_SECONDS) if self._draining else self._work(held)
@@ -281,6 +286,7 @@ class Worker:
                 return
             self._answer_exhausted(held, held.type, reason)
             return
+        self.counts.add("attempts", self._participant.name, _name_in(held.type), "failed")
         delay = asked.retry.wait_seconds(tries, self._chance())
         if isinstance(error, Unavailable) and error.retry_after is not None:
             delay = max(delay, error.retry_after)
@@ -369,6 +375,7 @@ class Worker:
         """Make the event, so that after the commit it has only to be sent."""
         address, name = held.address, self._participant.name
         assert address is not None, "what has no address is set aside without an answer"
+        held.answer_type = answer.type
         held.subject = event_subject(address.saga.path, name, _token(answer.type), address.step, address.attempt)
         held.data = encode(
             Envelope(
@@ -393,6 +400,7 @@ class Worker:
         match outcome:
             case int() | AlreadyStored():
                 killpoints.reached("worker.event_stored")
+                self._count(held, outcome)
                 self._settle(held)
             # The event can be stored once only, so sending it again is safe, and quicker than a redelivery.
             case Ambiguous() if held.publishes < PUBLISH_TRIES_MAX and not self._draining:
@@ -404,6 +412,17 @@ class Worker:
             case Rejected() | Conflict():
                 self._log("event_rejected", held, reason=str(outcome))
                 self._let_go(held)
+
+    def _count(self, held: Held, outcome: Outcome) -> None:
+        """Count an attempt whose answer is durable, or an answer that was there before."""
+        asked, kind = held.asked, _outcome_in(held.answer_type)
+        if asked is None or isinstance(outcome, AlreadyStored) or (asked.started is None and kind != "exhausted"):
+            self.counts.add("duplicates", held.delivery.consumer)
+            return
+        labels = (self._participant.name, _name_in(held.type), kind)
+        self.counts.add("attempts", *labels)
+        if asked.started is not None and self.counts.record is not None:
+            self.counts.took("handler_seconds", (datetime.now(UTC) - asked.started).total_seconds(), *labels)
 
     def _settle(self, held: Held) -> None:
         if held.end_reason:
@@ -477,9 +496,22 @@ def _contract_of(message_type: str) -> Contract | None:
 
 
 @lru_cache(maxsize=1024)
+def _name_in(message_type: str) -> str:
+    """A type without its version."""
+    return message_type.rpartition(".v")[0]
+
+
+@lru_cache(maxsize=1024)
+def _outcome_in(answer_type: str) -> str:
+    """How a command was answered, by the type of the answer."""
+    kind = _name_in(answer_type).rpartition(".")[2]
+    return kind if kind in ("refused", "exhausted", "superseded", "settled") else "done"
+
+
+@lru_cache(maxsize=1024)
 def _token(message_type: str) -> str:
     """What stands in a subject for a type: its name without the version, dashed."""
-    return dashed(message_type.rpartition(".v")[0])
+    return dashed(_name_in(message_type))
 
 
 _retry = lru_cache(maxsize=1024)(parse_retry)
