@@ -194,12 +194,9 @@ class Link:
         Raises:
             Ambiguous: there was no whole answer.
         """
-        while True:
-            page = await self._page(stream, subject_filter, sequence)
+        while page := await self.next_page(stream, subject_filter, sequence):
             for message in page:
                 yield message
-            if not page:
-                return
             sequence = page[-1].sequence + 1
 
     def page(
@@ -211,11 +208,16 @@ class Link:
         body = scan_body(subject_filter, from_sequence, most)
         self.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=f"{self._answers}.{token}")
 
-    async def _page(self, stream: str, subject_filter: str, from_sequence: int) -> list[StoredMessage]:
+    async def next_page(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
+    ) -> list[StoredMessage]:
+        """The next messages of a stream that match, from a sequence on and in stream order; empty if there are none.
+
+        Raises:
+            Ambiguous: there was no whole answer.
+        """
         pages: asyncio.Future[Pages] = self._loop.create_future()
-        self.page(
-            stream, subject_filter, from_sequence, BATCH_MAX, lambda r: None if pages.done() else pages.set_result(r)
-        )
+        self.page(stream, subject_filter, from_sequence, most, lambda r: None if pages.done() else pages.set_result(r))
         result = await pages
         if isinstance(result, Ambiguous):
             raise result

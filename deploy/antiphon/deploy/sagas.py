@@ -53,6 +53,20 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
         print_summaries(found)
 
 
+def require_no_filters(filters: dict[str, object]) -> None:
+    """Refuse what only the read model can answer.
+
+    Raises:
+        CannotLoad: one of the options was given.
+    """
+    given = [f"--{name}" for name, value in filters.items() if value]
+    if given:
+        raise CannotLoad(
+            f"{', '.join(given)} needs the read model. Name its database with --database or ANTIPHON_READMODEL; "
+            "`antiphon readmodel --database URL` fills it."
+        )
+
+
 async def show_saga(server: str, id: str, as_json: bool) -> None:
     """Print one saga's timeline."""
     async with reader(server) as link:
