@@ -1,19 +1,18 @@
 """`python -m tests.bench.readmodel`: how fast the read model is built from nothing, and how fast it answers.
 
 The streams of many finished and some open sagas are written as coordinators and participants would have written them.
-Then the model is built from them in SQLite and, where it is installed, in PostgreSQL, and asked what `antiphon list` asks.
+Then the model is built from them in SQLite and, where it is installed, in PostgreSQL, and asked what `antiphon list`
+asks.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -27,8 +26,8 @@ from antiphon.coordinator.saga import Saga
 from antiphon.deploy.model import Model, Query, opened
 from antiphon.deploy.readmodel import Projector
 from antiphon.link import Link, Outcome
-from tests.decide.life import KEY, Life
-from tests.decide.test_overview import event_of
+from tests.decide.life import Life
+from tests.decide.walk import Written, messages_of
 from tests.support.postgres import postgres
 from tests.support.server import platform
 from tests.support.trip import PARTICIPANTS, TripAsked, make_trip
@@ -42,16 +41,6 @@ UNACKED_MAX: Final = 2000
 ASKS: Final = 30
 
 DAY_NS: Final = 86_400 * 10**9
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message of a saga's life, with the place of the event it was caused by among the saga's events."""
-
-    subject: bytes
-    data: bytes
-    is_event: bool
-    cause: int = 0
 
 
 def customer(start: TripAsked) -> dict[str, str]:
@@ -110,19 +99,6 @@ SHARES: Final[tuple[tuple[Callable[[], Life], int], ...]] = (
 """Of a thousand sagas."""
 
 
-def messages_of(life: Life) -> list[Message]:
-    """A life as it stands in the streams: each entry behind the event that caused it."""
-    events = [event_of(life.definition, fact) for fact in life.facts.values()]
-    found: list[Message] = []
-    for number, event in enumerate(events, 1):
-        found.append(Message(event.subject.encode(), event.data, True))
-        for entry in life.journal:
-            cause = re.search(rb'"cause":"e(\d+)"', entry.data)
-            if cause is not None and int(cause[1]) == number:
-                found.append(Message(entry.subject.encode(), entry.data, False, number))
-    return found
-
-
 class Writer:
     """Fills both streams."""
 
@@ -137,25 +113,24 @@ class Writer:
         """Write the lives of so many sagas, and return how many messages that were."""
         total = 0
         for first in range(0, sagas, BLOCK):
-            block = [Written(self._lives[n * 7 % len(self._lives)], n) for n in range(first, min(sagas, first + BLOCK))]
+            block = [self._begin(number) for number in range(first, min(sagas, first + BLOCK))]
             for stage in range(max(len(each.life) for each in block)):
                 for each in block:
                     if stage < len(each.life):
                         total += 1
-                        await self._publish(*self._told(each, each.life[stage]))
+                        await self._publish(*self._told(each, stage))
         while self._unacked:
             await self._wait()
         return total
 
-    def _told(self, saga: Written, message: Message) -> tuple[str, bytes]:
-        subject = message.subject.replace(KEY.path.encode(), saga.path)
-        data = message.data.replace(KEY.path.encode(), saga.path).replace(b'"Ada"', saga.customer)
-        if message.is_event:
-            self._events += 1
-            saga.events.append(self._events)
-        else:
-            data = re.sub(rb'"cause":"e\d+"', b'"cause":"e%d"' % saga.events[message.cause - 1], data)
-        return subject.decode(), data
+    def _begin(self, number: int) -> Written:
+        key = SagaKey.of(TYPES[number % len(TYPES)], f"s-{number:06}")
+        return Written(self._lives[number * 7 % len(self._lives)], key, b"c-%03d" % (number % CUSTOMERS))
+
+    def _told(self, saga: Written, stage: int) -> tuple[str, bytes]:
+        subject, data, is_event = saga.message(stage, self._events)
+        self._events += is_event
+        return subject, data
 
     async def _publish(self, subject: str, data: bytes) -> None:
         self._unacked += 1
@@ -172,15 +147,6 @@ class Writer:
             raise outcome
         self._unacked -= 1
         self._room.set()
-
-
-class Written:
-    """One saga, and where its events are."""
-
-    def __init__(self, life: list[Message], number: int) -> None:
-        key = SagaKey.of(TYPES[number % len(TYPES)], f"s-{number:06}")
-        self.life, self.path, self.events = life, key.path.encode(), list[int]()
-        self.customer = b'"c-%03d"' % (number % CUSTOMERS)
 
 
 async def build(link: Link, model: Model) -> tuple[int, float]:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import structlog
 from msgspec.structs import replace
 from sqlalchemy.exc import SQLAlchemyError
 
-from antiphon.contracts import wire
 from antiphon.contracts.errors import Ambiguous, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.topology import EVENTS, SAGA
@@ -36,7 +35,7 @@ from antiphon.coordinator.overview import (
 )
 from antiphon.coordinator.serve import told_to_stop
 from antiphon.link import Link, OtherStream, StoredMessage, Tail, settle_collector
-from antiphon.link.tail import LOOK_SECONDS
+from antiphon.link.tail import ALL, LOOK_SECONDS
 
 from .model import Generation, Model, Overtaken, Places, name_of, opened
 
@@ -59,8 +58,8 @@ class Projector:
 
     def __init__(self, link: Link, model: Model, generation: Generation) -> None:
         self._link, self._model, self.generation = link, model, generation
-        self._saga = Tail(link, SAGA, wire.JOURNALS_FILTER, generation.places.saga, is_of_a_saga)
-        self._events = Tail(link, EVENTS, wire.EVENTS_FILTER, generation.places.events)
+        self._saga = Tail(link, SAGA, generation.places.saga, is_of_a_saga)
+        self._events = Tail(link, EVENTS, generation.places.events)
         self._facts: dict[int, StoredMessage] = {}
         self._rows: dict[str, Overview] = {}
         self.sagas = 0
@@ -80,7 +79,7 @@ class Projector:
         places = Places(self._saga.mark, self._events.mark)
         if places == self.generation.places:
             return 0
-        starts = [message for message in events if message.subject.endswith(".start")]
+        starts = list(_starts(events))
         await self._load(entries, starts)
         changed = await self._applied(entries, starts)
         self.generation = await self._model.write(self.generation, places, changed)
@@ -112,20 +111,18 @@ class Projector:
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    async def _load(self, entries: Iterable[Told], starts: Iterable[StoredMessage]) -> None:
+    async def _load(self, entries: Iterable[Told], starts: Iterable[Cause]) -> None:
         """Have the rows at hand that are about to change."""
         keys = {str(told.address.saga) for told in entries}
-        keys |= {str(cause.address.saga) for start in starts if (cause := read_cause(start)) is not None}
+        keys |= {str(start.address.saga) for start in starts}
         wanted = [name for name in keys if name not in self._rows]
         if wanted:
             self._rows |= await self._model.rows(self.generation, wanted)
 
-    async def _applied(self, entries: Iterable[Told], starts: Iterable[StoredMessage]) -> list[Overview]:
+    async def _applied(self, entries: Iterable[Told], starts: Iterable[Cause]) -> list[Overview]:
         changed: dict[str, Overview] = {}
         for start in starts:
-            cause = read_cause(start)
-            if cause is not None and cause.address.saga.type not in NO_SAGAS:
-                self._keep(changed, begun(self._row(cause.address.saga), cause))
+            self._keep(changed, begun(self._row(start.address.saga), start))
         for told in entries:
             before, cause = self._row(told.address.saga), await self._cause(told)
             try:
@@ -154,7 +151,7 @@ class Projector:
 
     async def _look_up(self, sequence: int) -> StoredMessage | None:
         for _ in range(CAUSE_TRIES):
-            page = await self._link.next_page(EVENTS, wire.EVENTS_FILTER, sequence, most=1)
+            page = await self._link.next_page(EVENTS, ALL, sequence, most=1)
             if page and page[0].sequence == sequence:
                 return page[0]
             if page:
@@ -163,10 +160,18 @@ class Projector:
         return None
 
     def _bound_memory(self) -> None:
-        while len(self._facts) > FACTS_MAX:
-            del self._facts[next(iter(self._facts))]
+        if len(self._facts) > 2 * FACTS_MAX:
+            self._facts = dict(list(self._facts.items())[-FACTS_MAX:])
         if len(self._rows) > ROWS_MAX:
             self._rows.clear()
+
+
+def _starts(events: Iterable[StoredMessage]) -> Iterator[Cause]:
+    for message in events:
+        if message.subject.endswith(".start"):
+            cause = read_cause(message)
+            if cause is not None and cause.address.event == "start" and cause.address.saga.type not in NO_SAGAS:
+                yield cause
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
