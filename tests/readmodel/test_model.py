@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -216,7 +216,7 @@ async def test_a_query_gives_what_it_asks_for_in_its_order(model: Model) -> None
     await built(streams, model)
     rows = list(streams.folded().values())
     middle = sorted(row.started_ns for row in rows)[30]
-    queries = [
+    queries: list[tuple[Query, Callable[[Overview], bool]]] = [
         (Query(limit=MANY), lambda row: True),
         (Query(type="trip", limit=MANY), lambda row: True),
         (Query(type="other", limit=MANY), lambda row: False),

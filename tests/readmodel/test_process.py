@@ -10,17 +10,19 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.killpoints import POINTS, VARIABLE
 from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.coordinator import Antiphon, Change
 from antiphon.deploy.model import Query, opened
-from antiphon.link import Link
+from antiphon.link import Link, Mark, OtherStream
 from antiphon.link.setup import api
 from tests.decide.walk import Walk, Written, messages_of
 from tests.support.server import FORMS, Platform, platform, until
@@ -197,3 +199,51 @@ async def plain(tmp_path: Path) -> AsyncIterator[Scene]:
         link = await up.connect("administrator")
         yield Scene(up, link, tmp_path)
         await link.close()
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+async def told(antiphon: Antiphon, last: str, after: Mark | None, **options: Any) -> list[Change]:
+    """The changes up to the first of a saga."""
+    found: list[Change] = []
+    async with asyncio.timeout(20), aclosing(antiphon.changes(after=after, **options)) as changes:
+        async for change in changes:
+            found.append(change)
+            if change.id == last:
+                break
+    return found
+
+
+async def test_changes_are_told_in_order_from_any_position_and_none_is_left_out(scene: Scene) -> None:
+    await scene.write(0, SAGAS + 1)
+    last = f"s-{SAGAS}"
+    user = scene.up.credentials("operator")
+    async with Antiphon.connect(scene.up.servers, name="operator", credentials=user) as antiphon:
+        everything = await told(antiphon, last, Mark())
+        sequences = [change.position.sequence for change in everything]
+        assert sequences == sorted(set(sequences))
+        begun = list(dict.fromkeys(change.id for change in everything))
+        assert begun == [f"s-{number}" for number in range(SAGAS + 1)]
+        assert {change.state for change in everything} == {"running", "compensating", "completed", "compensated"}
+        for place in (0, 7, 20, 33):
+            rest = await told(antiphon, last, everything[place].position)
+            assert {c.position for c in everything[place + 1 :]} <= {c.position for c in rest}
+        turned = [change for change in everything if change.state == "compensated"]
+        await scene.write(1000, 20)
+        again = await told(antiphon, turned[-1].id, Mark(), state="compensated")
+        assert again == turned[: len(again)] != []
+        elsewhere = replace(everything[0].position, stored_ns=1)
+        with pytest.raises(OtherStream):
+            await told(antiphon, last, elsewhere)
+
+
+async def test_changes_begin_now_where_no_position_is_given(plain: Scene) -> None:
+    await plain.write(0, 5)
+    async with Antiphon.connect(plain.up.servers) as antiphon:
+        waiting = asyncio.ensure_future(anext(antiphon.changes()))
+        number = 100
+        while not waiting.done():  # it begins whenever its first read is answered
+            await plain.write(number, 1)
+            number += 1
+        assert int((await waiting).id.removeprefix("s-")) >= 100

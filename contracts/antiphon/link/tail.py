@@ -47,6 +47,7 @@ class Tail:
         stream: its name.
         mark: the last message that was read.
         stays: whether a message is never replaced and may therefore be a mark; all may be, unless this says otherwise.
+        position: without a mark, the sequence behind which to begin.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Tail:
         stream: str,
         mark: Mark = Mark(),  # noqa: B008 - frozen
         stays: Callable[[StoredMessage], bool] = lambda message: True,
+        position: int = 0,
     ) -> None:
         self._link, self._stream, self.mark, self._stays = link, stream, mark, stays
-        self._position = mark.sequence
+        self._position = mark.sequence or position
         self._missing_since: float | None = None
 
     async def read(self) -> list[StoredMessage]:
