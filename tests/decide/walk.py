@@ -159,20 +159,25 @@ class Walk:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.luck = self.random.choice([0.6, 0.97])  # most of the way lies behind much luck
         self.life = Life(make_voyage())
         self.life.now_ns = wire.nanoseconds(TIME)  # the entries' clock, or the deadline would come before everything
         self.life.start()
 
     def move(self) -> None:
         history = self.life.history
-        moves = [self.answer] * 6 + [self.pass_time] * 2 + [self.signal, self.operate]
-        if self.random.random() < 0.05:
+        moves = [self.answer] * 6 + [self.signal, self.operate]
+        is_waiting = any(step.phase == "awaiting" for step in history.steps.values())
+        if is_waiting or history.turned or self.random.random() > self.luck:
+            moves += [self.pass_time] * 2
+        if self.random.random() < (1 - self.luck) / 4:
             moves = [self.cancel]
         self.random.choice(moves)(history)
 
     def answer(self, history: History) -> None:
         found = [(name, step) for name, step in history.steps.items() if name in under_way(history)]
         found = [(name, step) for name, step in found if step.phase != "awaiting" and not step.again_ns]
+        found = [(name, step) for name, step in found if step.phase != "settling" or step.undo_attempts]
         if not found:
             return
         name, step = self.random.choice(found)
@@ -180,8 +185,9 @@ class Walk:
 
     def _answer(self, name: str, phase: str, attempts: int, undo_attempts: int) -> None:
         reply = REPLIES.get(name, RoomBooked(room="1"))
-        kinds: list[AnswerKind] = ["done", "done", "done", "exhausted", "refused"]
-        kind = self.random.choice(kinds)
+        fails = self.random.random() > self.luck or (name == "charge_card" and self.random.random() < 0.5)
+        failures: list[AnswerKind] = ["exhausted", "exhausted", "refused"]
+        kind: AnswerKind = self.random.choice(failures) if fails else "done"
         if phase == "settling":
             kind = self.random.choice(["settled", "exhausted"])
             event = reply if kind == "settled" and self.random.random() < 0.5 else None
