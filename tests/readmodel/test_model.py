@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.overview import Overview
+from antiphon.deploy import readmodel
 from antiphon.deploy.model import Generation, Model, Overtaken, Query, opened
 from antiphon.deploy.readmodel import Projector
 from antiphon.link import OtherStream
@@ -194,6 +195,16 @@ async def test_what_is_replaced_is_no_position(model: Model) -> None:
     streams.live(sagas=2)
     await catch_up(streams, model, generation)
     assert await everything(model) == streams.folded()
+
+
+async def test_facts_that_were_purged_do_not_hold_up_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readmodel, "LAG_SECONDS_MAX", 0.01)
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=10)
+    streams.stored[EVENTS] = streams.stored[EVENTS][30:60]
+    await built(streams, model)
+    whole = {message.subject.split(".")[3] for message in streams.stored[SAGA] if message.subject.endswith(".do.1")}
+    assert {row.id for row in (await everything(model)).values()} >= whole
 
 
 async def test_what_was_purged_of_a_saga_but_its_end_is_still_listed_as_ended(model: Model) -> None:

@@ -35,7 +35,7 @@ from antiphon.coordinator.overview import (
 )
 from antiphon.coordinator.serve import told_to_stop
 from antiphon.link import Link, OtherStream, StoredMessage, Tail, settle_collector
-from antiphon.link.tail import ALL, LOOK_SECONDS
+from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
 
 from .model import Generation, Model, Overtaken, Places, name_of, opened
 
@@ -47,8 +47,8 @@ ROWS_MAX: Final = 20_000
 """Rows kept in memory, so that a saga's next entry finds what the last one left."""
 WRITE_MAX: Final = 5_000
 """Entries applied in one transaction while there is much to catch up with."""
-CAUSE_TRIES: Final = 3
-"""How often a fact that an entry names is looked for: a replica may lag; what was purged stays away."""
+LOOK_AGAIN_SECONDS: Final = 0.01
+"""How soon a fact is looked for again that a replica did not have."""
 PAUSE_SECONDS: Final = 1.0
 """How long to wait after the server or the database gave no answer."""
 
@@ -62,6 +62,7 @@ class Projector:
         self._events = Tail(link, EVENTS, generation.places.events)
         self._facts: dict[int, StoredMessage] = {}
         self._rows: dict[str, Overview] = {}
+        self._gone_from = 0
         self.sagas = 0
         """How many sagas were seen to begin."""
 
@@ -104,6 +105,7 @@ class Projector:
         found: list[StoredMessage] = []
         while page := await self._events.read():
             found += page
+            self._gone_from = 0
             self._facts.update((message.sequence, message) for message in page)
             if self._events.mark.sequence >= up_to:
                 break
@@ -150,14 +152,20 @@ class Projector:
         return read_cause(message) if message is not None else None
 
     async def _look_up(self, sequence: int) -> StoredMessage | None:
-        for _ in range(CAUSE_TRIES):
-            page = await self._link.next_page(EVENTS, ALL, sequence, most=1)
-            if page and page[0].sequence == sequence:
-                return page[0]
-            if page:
-                return None  # purged: what stands behind it is there
-            await asyncio.sleep(LOOK_SECONDS)
-        return None
+        """A fact by its sequence; none where it was purged.
+
+        What stands behind it shows that it was. Where there is nothing behind it the replica may lag, and only time
+        tells; what is found out then holds for all that would stand there, until there is more.
+        """
+        if 0 < self._gone_from <= sequence:
+            return None
+        patience_ends = time.monotonic() + LAG_SECONDS_MAX
+        while not (page := await self._link.next_page(EVENTS, ALL, sequence, most=1)):
+            if time.monotonic() > patience_ends:
+                self._gone_from = sequence
+                return None
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        return page[0] if page[0].sequence == sequence else None
 
     def _bound_memory(self) -> None:
         if len(self._facts) > 2 * FACTS_MAX:
