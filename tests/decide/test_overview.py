@@ -126,7 +126,11 @@ def no_dict(start: TripAsked) -> dict[str, str]:
     return [start.traveller]  # type: ignore[return-value] # pyright: ignore
 
 
-@pytest.mark.parametrize("keys", [too_many, too_long, no_token, no_dict])
+def no_text(start: TripAsked) -> dict[str, str]:
+    return {"nights": start.nights}  # type: ignore[dict-item] # pyright: ignore
+
+
+@pytest.mark.parametrize("keys", [too_many, too_long, no_token, no_dict, no_text])
 def test_keys_that_cannot_be_written_park_the_saga_with_the_reason(keys: Any) -> None:
     life = Life(keyed(keys))
     assert [type(entry) for entry in life.start()] == [Record]

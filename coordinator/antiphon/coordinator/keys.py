@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from antiphon.contracts.wire import check_token
 
@@ -36,12 +36,17 @@ def checked(found: Any) -> dict[str, str]:
         ValueError: too many, or one is too long.
         BadIdentity: a name is no token.
     """
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    if not isinstance(found, dict):
         raise TypeError(f"keys are a dict of strings to strings, not {found!r}")
-    if len(found) > KEYS_MAX:
-        raise ValueError(f"a saga has at most {KEYS_MAX} keys, not {len(found)}")
-    for name, value in found.items():
-        check_token(name, "key")
-        if len(value) > VALUE_CHARS_MAX:
-            raise ValueError(f"the key {name} has {len(value)} characters, and {VALUE_CHARS_MAX} are the most")
-    return found
+    pairs = cast("dict[Any, Any]", found)
+    if len(pairs) > KEYS_MAX:
+        raise ValueError(f"a saga has at most {KEYS_MAX} keys, not {len(pairs)}")
+    return {check_token(name, "key"): _value(name, value) for name, value in pairs.items()}
+
+
+def _value(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"the key {name} is {value!r}, and must be a string")
+    if len(value) > VALUE_CHARS_MAX:
+        raise ValueError(f"the key {name} has {len(value)} characters, and {VALUE_CHARS_MAX} are the most")
+    return value

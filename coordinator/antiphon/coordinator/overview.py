@@ -170,8 +170,8 @@ def tell(before: Overview, told: Told, cause: Cause | None) -> Overview:
             return _recorded(after, told, cause)
         case "end":
             end = unpack(told.envelope, END_TYPE, End)
-            rest = {"under_way": (), "fault": "", "stuck": {}, "paused": ""}
-            return replace(after, state=end.outcome, reason=end.reason, ended_ns=told.stored_ns, **rest)
+            after = replace(after, under_way=(), fault="", stuck={}, paused="")  # what has ended waits for nobody
+            return replace(after, state=end.outcome, reason=end.reason, ended_ns=told.stored_ns)
         case _:
             assert_never(told.address.kind)
 

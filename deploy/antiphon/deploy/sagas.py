@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +53,7 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
         print_summaries(found)
 
 
-def require_no_filters(filters: dict[str, object]) -> None:
+def require_no_filters(filters: Mapping[str, object]) -> None:
     """Refuse what only the read model can answer.
 
     Raises:
