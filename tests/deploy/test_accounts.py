@@ -13,6 +13,7 @@ import pytest
 from antiphon.deploy.rights import (
     CLIENT_NEEDS,
     OPERATOR_NEEDS,
+    READMODEL_NEEDS,
     Rights,
     coordinator_needs,
     participant_needs,
@@ -164,6 +165,7 @@ def rows() -> list[str]:
     outside = [("coordinator", "PLATFORM", coordinator_needs())]
     outside += [("a participant", "PARTICIPANT-*name*", participant_needs("<name>"))]
     outside += [("client", "CLIENTS", CLIENT_NEEDS), ("operator", "OPERATORS", OPERATOR_NEEDS)]
+    outside += [("readmodel", "READMODELS", READMODEL_NEEDS)]
     return [
         f"| {user} | {account} | `{need.subject}` | {need.why} |" for user, account, needs in outside for need in needs
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from antiphon.contracts.wire import check_token
 
@@ -38,10 +38,13 @@ def checked(found: Any) -> dict[str, str]:
     """
     if not isinstance(found, dict):
         raise TypeError(f"keys are a dict of strings to strings, not {found!r}")
-    pairs = cast("dict[Any, Any]", found)
-    if len(pairs) > KEYS_MAX:
-        raise ValueError(f"a saga has at most {KEYS_MAX} keys, not {len(pairs)}")
-    return {check_token(name, "key"): _value(name, value) for name, value in pairs.items()}
+    return _checked(found)  # pyright: ignore[reportUnknownArgumentType] # each part is looked at there
+
+
+def _checked(found: dict[Any, Any]) -> dict[str, str]:
+    if len(found) > KEYS_MAX:
+        raise ValueError(f"a saga has at most {KEYS_MAX} keys, not {len(found)}")
+    return {check_token(name, "key"): _value(name, value) for name, value in found.items()}
 
 
 def _value(name: str, value: Any) -> str:
