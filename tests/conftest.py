@@ -1,6 +1,12 @@
-"""What every test run shares: a line that says which Antiphon is being tested."""
+"""What every test run shares: a line that says which Antiphon is being tested, and one PostgreSQL."""
 
+import os
+from collections.abc import Iterator
 from importlib.util import find_spec
+
+import pytest
+
+from tests.support.postgres import REQUIRED, Postgres, postgres
 
 
 def pytest_report_header() -> str:
@@ -8,3 +14,15 @@ def pytest_report_header() -> str:
     namespace = find_spec("antiphon")
     folders = list(namespace.submodule_search_locations or []) if namespace else []
     return f"antiphon: {', '.join(folders) or 'not installed'}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests; they are skipped where there is none, unless it must be there."""
+    try:
+        with postgres() as server:
+            yield server
+    except LookupError as error:
+        if os.environ.get(REQUIRED) == "1":
+            raise
+        pytest.skip(str(error))

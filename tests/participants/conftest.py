@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.postgres import REQUIRED, Postgres, postgres
+from tests.support.postgres import Postgres
 
 from .stock import Store, sqlite_url
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
-    """One PostgreSQL for all tests; they are skipped where there is none, unless it must be there."""
-    try:
-        with postgres() as server:
-            yield server
-    except LookupError as error:
-        if os.environ.get(REQUIRED) == "1":
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

@@ -45,6 +45,8 @@ class Envelope(
     that was handled next."""
     definition: str = ""
     """On a journal's first entry: `<name>.v<version>.<shape hash>` of the definition the saga began with."""
+    keys: dict[str, str] | None = None
+    """On the entries before any step has begun: what the saga is to be found by, where its definition says so."""
     retry: str = ""
     """On a command: how often the participant may try, as `Retry.encode` writes it."""
     retriable: bool = False

@@ -26,6 +26,10 @@ POINTS: Final = frozenset(
         "coordinator.halt_told",  # the others know that a saga type goes on, its sagas were not looked at
         "coordinator.halt_walking",  # a page of its sagas was looked at, the next was not
         "coordinator.appended",  # every write is durable, the fact is not acked
+        "readmodel.read",  # a page of the streams is here, nothing was written
+        "readmodel.written",  # rows and position are written, nothing is committed
+        "readmodel.committed",  # rows and position are durable
+        "readmodel.built",  # the new model holds everything, readers still see the old one
     }
 )
 

@@ -6,16 +6,20 @@ from .link import Credentials, Link
 from .outcomes import AlreadyStored, Outcome, Rejected
 from .reading import StoredMessage
 from .setup import require_platform, set_up
+from .tail import Mark, OtherStream, Tail
 
 __all__ = [
     "AlreadyStored",
     "Credentials",
     "Delivery",
     "Link",
+    "Mark",
+    "OtherStream",
     "Outcome",
     "Pull",
     "Rejected",
     "StoredMessage",
+    "Tail",
     "require_platform",
     "set_up",
     "settle_collector",

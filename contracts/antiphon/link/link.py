@@ -37,7 +37,7 @@ from antiphon.contracts.topology import SERVER_VERSION_MIN
 from .delivery import LOST, Delivery, Pull
 from .frames import Frames, Handler
 from .outcomes import Outcome, outcome_of
-from .reading import BATCH_MAX, Pages, Read, StoredMessage, request_body, scan_body
+from .reading import BATCH_MAX, Pages, Read, StoredMessage, latest_body, request_body, scan_body
 
 ANSWER_SECONDS_MAX: Final = 5.0
 """How long a publish or a read may go unanswered before it counts as ambiguous."""
@@ -194,12 +194,9 @@ class Link:
         Raises:
             Ambiguous: there was no whole answer.
         """
-        while True:
-            page = await self._page(stream, subject_filter, sequence)
+        while page := await self.next_page(stream, subject_filter, sequence):
             for message in page:
                 yield message
-            if not page:
-                return
             sequence = page[-1].sequence + 1
 
     def page(
@@ -211,11 +208,16 @@ class Link:
         body = scan_body(subject_filter, from_sequence, most)
         self.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=f"{self._answers}.{token}")
 
-    async def _page(self, stream: str, subject_filter: str, from_sequence: int) -> list[StoredMessage]:
+    async def next_page(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
+    ) -> list[StoredMessage]:
+        """The next messages of a stream that match, from a sequence on and in stream order; empty if there are none.
+
+        Raises:
+            Ambiguous: there was no whole answer.
+        """
         pages: asyncio.Future[Pages] = self._loop.create_future()
-        self.page(
-            stream, subject_filter, from_sequence, BATCH_MAX, lambda r: None if pages.done() else pages.set_result(r)
-        )
+        self.page(stream, subject_filter, from_sequence, most, lambda r: None if pages.done() else pages.set_result(r))
         result = await pages
         if isinstance(result, Ambiguous):
             raise result
@@ -227,13 +229,24 @@ class Link:
         Raises:
             Ambiguous: there was no answer.
         """
+        return await self._single(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+
+    async def get_latest(self, stream: str, subject_filter: str) -> StoredMessage | None:
+        """The last message of a stream that matches.
+
+        Raises:
+            Ambiguous: there was no answer.
+        """
+        return await self._single(f"$JS.API.DIRECT.GET.{stream}", latest_body(subject_filter))
+
+    async def _single(self, subject: str, body: bytes) -> StoredMessage | None:
         answer: asyncio.Future[Pages] = self._loop.create_future()
         token = self._token()
         single = _Single(
             self._loop.time() + ANSWER_SECONDS_MAX, lambda r: None if answer.done() else answer.set_result(r)
         )
         self._reads[token] = single
-        self.send(f"$JS.API.DIRECT.GET.{stream}.{subject}", reply=f"{self._answers}.{token}")
+        self.send(subject, body, reply=f"{self._answers}.{token}")
         result = await answer
         if isinstance(result, Ambiguous):
             raise result

@@ -73,6 +73,11 @@ def scan_body(subject_filter: str, from_sequence: int, most: int = BATCH_MAX) ->
     return msgspec.json.encode({"next_by_subj": subject_filter, "seq": from_sequence, "batch": most})
 
 
+def latest_body(subject_filter: str) -> bytes:
+    """The body of a read of the one message that matches and was stored last."""
+    return msgspec.json.encode({"last_by_subj": subject_filter})
+
+
 def _stored(data: bytes, headers: bytes) -> StoredMessage:
     return StoredMessage(
         _field(headers, b"Nats-Subject").decode(),

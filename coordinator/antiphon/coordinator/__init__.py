@@ -2,6 +2,7 @@
 
 from antiphon.contracts.retry import Retry
 
+from .changes import Change
 from .choreography import Choreography
 from .client import Antiphon, Handle, Outcome
 from .operators import HaltVerbs, Operator, SagaVerbs
@@ -9,6 +10,7 @@ from .saga import Saga, State, Step
 
 __all__ = [
     "Antiphon",
+    "Change",
     "Choreography",
     "HaltVerbs",
     "Handle",

@@ -34,6 +34,8 @@ def check_saga(saga: Saga[Any]) -> None:
     check_settings(where, saga)
     if saga.locks is not None:
         _require_named(saga.locks, f"locks of {where}")
+    if saga.keys is not None:
+        _require_named(saga.keys, f"keys of {where}")
 
 
 def check_settings(where: str, saga: Saga[Any] | Choreography) -> None:

@@ -21,11 +21,12 @@ from antiphon.contracts.errors import (
     UnknownSaga,
 )
 from antiphon.contracts.messages import CLIENT, Event
-from antiphon.contracts.platform import CANCEL_TYPE, END_TYPE, CancelRequest, End, Status, StatusAnswer
+from antiphon.contracts.platform import CANCEL_TYPE, END_TYPE, CancelRequest, End, SagaState, Status, StatusAnswer
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
-from antiphon.link import Credentials, Link
+from antiphon.link import Credentials, Link, Mark
 
+from .changes import Change, changes
 from .operators import TIMEOUT_SECONDS, Operator
 from .saga import Saga, Signal
 from .storing import message, raise_if_failed, store_once
@@ -175,6 +176,29 @@ class Antiphon:
             BadIdentity: the name is no token.
         """
         return Operator(self._link, name, timeout)
+
+    def changes(
+        self, *, saga_type: str = "", state: SagaState | None = None, after: Mark | None = None
+    ) -> AsyncGenerator[Change]:
+        """Follow sagas: `async for change in antiphon.changes(state="compensated"):`.
+
+        A change is told when a saga begins, turns, ends, or begins to wait for a person, in the order of SAGA, and at
+        least once: none is left out while the loop is slow or the connection is lost, and whoever keeps
+        `change.position` together with what was made of the change goes on from there after a crash. What may come
+        again is a change of a saga that was under way at that position.
+
+        It reads journals, where everybody's payloads are, so with accounts it takes an operator's user.
+
+        Args:
+            saga_type: only sagas of this type.
+            state: only changes of sagas that are in this state then.
+            after: the position of the last change that was dealt with; None begins now.
+
+        Raises:
+            RightsMissing: this user may not read journals.
+            OtherStream: the stream does not hold that position any more; begin anew.
+        """
+        return changes(self._link, saga_type, state, after)
 
     async def end_of(self, key: SagaKey) -> Outcome:
         """Wait for a saga's end."""

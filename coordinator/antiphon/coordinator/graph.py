@@ -96,6 +96,8 @@ class Definition(msgspec.Struct, frozen=True):
     settle_retry: str
     """How a participant tries to say what became of a pivot."""
     locks: Callable[[Any], Iterable[str]] | None
+    keys: Callable[[Any], dict[str, str]] | None
+    """What a saga is to be found by; no part of the shape, since nothing is decided by it."""
     steps: dict[str, StepDefinition]
     pivot: str
     is_timed: bool
@@ -139,6 +141,7 @@ def define(saga: Saga[Any]) -> Definition:
         backoff=saga.backoff,
         settle_retry=saga.compensation_retry.encode(),
         locks=saga.locks,
+        keys=saga.keys,
         steps=steps,
         pivot=next((step.name for step in saga.steps if step.is_pivot), ""),
         is_timed=any(step.timeout is not None or step.is_pivot for step in saga.steps),

@@ -41,6 +41,7 @@ from antiphon.contracts.wire import (
 from .facts import Action, Finish, Send
 from .graph import StepDefinition
 from .history import Entry, History, dues
+from .keys import keys_to_write
 from .saga import State
 
 CHILD_DIGITS: Final = 12
@@ -94,6 +95,7 @@ def _command(history: History, send: Send, cause: str, time: datetime) -> Draft:
         data=pack(payload),
         cause=cause,
         definition=_label(history),
+        keys=keys_to_write(history),
         retry=retry,
         retriable=step.is_retriable,
     )
@@ -171,6 +173,7 @@ def _draft(
         data=pack(payload),
         cause=cause,
         definition=_label(history),
+        keys=None if isinstance(what, Record) and (what.fault or what.by) else keys_to_write(history),
     )
     return Draft(subject, encode(envelope), cause, what, nanoseconds(time))
 

@@ -184,6 +184,9 @@ class Saga(Generic[S]):
             what became of a pivot. For ever; `attempts` says after how many the saga is also parked.
         locks: a named function from the start to keys (tokens of letters, digits, `_` and `-`). Of all sagas that
             name a key, one at a time is between its first step and its end; the others wait in the order they asked.
+        keys: a named function from the start to what its sagas are to be found by, for instance
+            `{"customer_id": start.customer_id}`: at most 8 names, tokens, with values of up to 200 characters. They
+            stand in the journal and in the read model, readable for every operator. If it raises, the saga is parked.
 
     Raises:
         DefinitionError: the name is no token, or a bound makes no sense.
@@ -199,9 +202,10 @@ class Saga(Generic[S]):
         compensation_retry: Retry = COMPENSATION_RETRY,
         backoff: Retry = BACKOFF,
         locks: Callable[[S], Iterable[str]] | None = None,
+        keys: Callable[[S], dict[str, str]] | None = None,
     ) -> None:
         self.start, self.name, self.version, self.deadline = start, name, version, deadline
-        self.compensation_retry, self.backoff, self.locks = compensation_retry, backoff, locks
+        self.compensation_retry, self.backoff, self.locks, self.keys = compensation_retry, backoff, locks, keys
         self.steps: list[AnyStep] = []
         check_saga(self)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 import typer
 
@@ -248,19 +248,76 @@ def start(
     asyncio.run(start_saga(server, saga, id, payload, timeout if wait else None, json))
 
 
-@app.command("list")
+@app.command(
+    "list", epilog="Example: antiphon list --state running --older-than 10m --key customer_id=c-018 --sort age"
+)
 def list_(
     server: Server = DEFAULT_SERVER,
     type: Annotated[str, typer.Option(help="Only sagas of this type.")] = "*",
+    state: Annotated[
+        str, typer.Option(metavar="STATE", help="Only running, compensating, completed or compensated ones.")
+    ] = "",
+    parked: Annotated[bool, typer.Option("--parked", help="Only sagas that wait for a person.")] = False,
+    older_than: Annotated[str, typer.Option(metavar="TIME", help="Only sagas started before: 90s, 10m, 24h, 7d.")] = "",
+    key: Annotated[
+        list[str], typer.Option("--key", metavar="NAME=VALUE", help="Only sagas with this key; with all, if several.")
+    ] = [],  # noqa: B006
+    sort: Annotated[
+        Literal["age", "started", "changed"],
+        typer.Option(help="The oldest first, or those started or changed last first."),
+    ] = "started",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="ANTIPHON_READMODEL",
+            metavar="URL",
+            help="The read model that `antiphon readmodel` keeps. Without it the streams are scanned, which knows no "
+            "filter but the type, and no order.",
+        ),
+    ] = "",
     json: Json = False,
 ) -> None:
-    """List the sagas that were started last, newest first."""
+    """List sagas, newest first: by the read model in milliseconds, or else from the streams."""
     import asyncio
 
-    from .sagas import list_sagas
+    if database:
+        from .drivers import require_drivers
 
+        require_drivers(database)
+        from .listing import list_from_model
+
+        asyncio.run(list_from_model(database, type, state, parked, older_than, key, sort, limit, json))
+        return
+    from .sagas import list_sagas, require_no_filters
+
+    by_model = {"state": state, "parked": parked, "older-than": older_than, "key": key, "sort": sort != "started"}
+    require_no_filters(by_model)
     asyncio.run(list_sagas(server, type, limit, json))
+
+
+@app.command(epilog="Example: antiphon readmodel --database postgresql://antiphon@db/sagas")
+def readmodel(
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="ANTIPHON_READMODEL", metavar="URL", help="Where: sqlite:///sagas.db or postgresql://user@host/name."
+        ),
+    ],
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build it from nothing first; readers see the old one until it is done.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="End as soon as it is in step with the streams.")] = False,
+    server: Server = DEFAULT_SERVER,
+    name: Name = "readmodel",
+) -> None:
+    """Keep the read model of all sagas in step with the streams until SIGTERM, for `antiphon list` and others."""
+    from .drivers import require_drivers
+
+    require_drivers(database)
+    from .readmodel import serve
+
+    _run_service(serve(server, database, rebuild=rebuild, once=once, name=name))
 
 
 @app.command()

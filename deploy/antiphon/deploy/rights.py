@@ -28,11 +28,13 @@ from .files import write_private
 PLATFORM: Final = "PLATFORM"
 CLIENTS: Final = "CLIENTS"
 OPERATORS: Final = "OPERATORS"
+READMODELS: Final = "READMODELS"
 
 ADMINISTRATOR: Final = "administrator"
 COORDINATOR: Final = "coordinator"
 OPERATOR: Final = "operator"
 CLIENT: Final = "client"
+READMODEL: Final = "readmodel"
 
 API: Final = "$JS.API"
 SERVER_ENVIRONMENT: Final = "nats-server.env"
@@ -100,6 +102,7 @@ class Rights:
             *(_outside(f"PARTICIPANT-{name}", [name], participant_needs(name)) for name in self.participants),
             _outside(CLIENTS, self.clients, CLIENT_NEEDS),
             Account(OPERATORS, tuple(map(operator_user, self.operators)), OPERATOR_NEEDS),
+            _outside(READMODELS, [READMODEL], READMODEL_NEEDS),
         ]
 
     def users(self) -> list[str]:
@@ -178,6 +181,13 @@ OPERATOR_NEEDS: Final = (
 Requests about streams and consumers are missing on purpose: the server answers them for the asker's account, and says
 that it has no JetStream.
 """
+
+
+READMODEL_NEEDS: Final = (
+    Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}", "read the facts that they name", "many"),
+)
+"""The projector reads everything and writes nothing; it has no consumer, so there is nothing to ack."""
 
 
 def coordinator_needs() -> tuple[Need, ...]:
@@ -260,7 +270,7 @@ def _check_names(participants: Sequence[str], clients: Sequence[str], operators:
         wire.check_token(name, "client")
     for name in operators:
         wire.check_token(name, "operator")
-    users = [ADMINISTRATOR, COORDINATOR, *operators, *participants, *clients]
+    users = [ADMINISTRATOR, COORDINATOR, READMODEL, *operators, *participants, *clients]
     variables = Counter(map(password_variable, users))
     for variable, count in variables.items():
         if count > 1:

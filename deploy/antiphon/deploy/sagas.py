@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +51,20 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
         typer.echo(msgspec.json.encode(found))
     else:
         print_summaries(found)
+
+
+def require_no_filters(filters: Mapping[str, object]) -> None:
+    """Refuse what only the read model can answer.
+
+    Raises:
+        CannotLoad: one of the options was given.
+    """
+    given = [f"--{name}" for name, value in filters.items() if value]
+    if given:
+        raise CannotLoad(
+            f"{', '.join(given)} needs the read model. Name its database with --database or ANTIPHON_READMODEL; "
+            "`antiphon readmodel --database URL` fills it."
+        )
 
 
 async def show_saga(server: str, id: str, as_json: bool) -> None:

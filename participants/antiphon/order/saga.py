@@ -23,7 +23,13 @@ from .messages import (
     ScheduleShipping,
 )
 
-order = Saga(OrderPlaced, name="order", version=1, deadline=timedelta(hours=24))
+
+def found_by(placed: OrderPlaced) -> dict[str, str]:
+    """What `antiphon list --key` finds orders by."""
+    return {"customer_id": placed.customer_id, "item_id": placed.item_id}
+
+
+order = Saga(OrderPlaced, name="order", version=1, deadline=timedelta(hours=24), keys=found_by)
 
 
 @order.step(retry=Retry(attempts=5))

@@ -1,0 +1,55 @@
+"""What a saga is to be found by, as its definition names it from the start event. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from antiphon.contracts.wire import check_token
+
+from .history import History
+
+KEYS_MAX: Final = 8
+"""Each is a row of the read model, for every saga."""
+
+VALUE_CHARS_MAX: Final = 200
+"""A key is something a person types in, not a payload."""
+
+
+def keys_to_write(history: History) -> dict[str, str] | None:
+    """The keys that the next entry carries: before any step has begun, so that they stand in the first entry, and also
+    in what follows a fault of this very function.
+
+    Raises:
+        Exception: whatever the author's function raises, or what is wrong with what it returned.
+    """
+    function = history.definition.keys
+    if function is None or history.start is None or any(step.phase != "waiting" for step in history.steps.values()):
+        return None
+    return checked(function(history.start))
+
+
+def checked(found: Any) -> dict[str, str]:
+    """Keys that may be written.
+
+    Raises:
+        TypeError: they are no dict of strings.
+        ValueError: too many, or one is too long.
+        BadIdentity: a name is no token.
+    """
+    if not isinstance(found, dict):
+        raise TypeError(f"keys are a dict of strings to strings, not {found!r}")
+    return _checked(found)  # pyright: ignore[reportUnknownArgumentType] # each part is looked at there
+
+
+def _checked(found: dict[Any, Any]) -> dict[str, str]:
+    if len(found) > KEYS_MAX:
+        raise ValueError(f"a saga has at most {KEYS_MAX} keys, not {len(found)}")
+    return {check_token(name, "key"): _value(name, value) for name, value in found.items()}
+
+
+def _value(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"the key {name} is {value!r}, and must be a string")
+    if len(value) > VALUE_CHARS_MAX:
+        raise ValueError(f"the key {name} has {len(value)} characters, and {VALUE_CHARS_MAX} are the most")
+    return value

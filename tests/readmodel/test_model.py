@@ -1,0 +1,253 @@
+"""The model in SQLite and in PostgreSQL: whatever happens on the way, it is what the streams hold, folded once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from antiphon.contracts.errors import Ambiguous, PlatformError
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.coordinator.overview import Overview
+from antiphon.deploy import readmodel
+from antiphon.deploy.model import Generation, Model, Overtaken, Query, opened
+from antiphon.deploy.readmodel import Projector
+from antiphon.link import OtherStream
+from antiphon.link import tail as tails
+
+from .streams import Streams, by_name
+
+SEED = random.randrange(10**9)
+MANY = 10_000
+
+
+@pytest.fixture
+async def model(database: str) -> AsyncIterator[Model]:
+    async with opened(database, writes=True) as found:
+        yield found
+
+
+async def catch_up(streams: Streams, model: Model, generation: Generation) -> Generation:
+    projector = Projector(streams.link, model, generation)
+    while await projector.advance():
+        pass
+    return projector.generation
+
+
+async def built(streams: Streams, model: Model) -> Generation:
+    """Build from nothing, and have readers see it."""
+    generation = await catch_up(streams, model, await model.new_generation())
+    await model.make_live(generation)
+    return replace(generation, is_live=True)
+
+
+async def everything(model: Model) -> dict[str, Overview]:
+    return by_name(await model.find(Query(limit=MANY)))
+
+
+class Crash(Exception):
+    """The process is gone at this point."""
+
+
+class Fragile:
+    """A model whose writes may fail before they are committed, or be committed with nobody left to know."""
+
+    def __init__(self, model: Model, dice: random.Random) -> None:
+        self._model, self._dice = model, dice
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    async def write(self, *arguments: Any) -> Generation:
+        chance = self._dice.random()
+        if chance < 0.1:
+            raise Crash
+        written = await self._model.write(*arguments)
+        if chance < 0.2:
+            raise Crash
+        return written
+
+
+async def test_after_any_crashes_and_storms_the_model_is_the_fold_of_the_streams(model: Model) -> None:
+    """Several projectors over one database, each of which dies now and then and begins anew from what is stored."""
+    dice = random.Random(SEED)
+    streams = Streams(dice)
+    await built(streams, model)
+    fragile: Any = Fragile(model, dice)
+
+    async def project() -> None:
+        while not streams.stormy or await behind(streams, model):
+            projector = Projector(streams.link, fragile, (await model.generations())[-1])
+            try:
+                for _ in range(dice.randrange(1, 6)):
+                    await projector.advance()
+            except (Crash, Overtaken, Ambiguous):
+                continue
+
+    streams.stormy = True
+    for _ in range(2):
+        streams.live(sagas=12)
+        await asyncio.gather(*(project() for _ in range(2)))
+    streams.stormy = False
+    await catch_up(streams, model, (await model.generations())[-1])
+    assert await everything(model) == streams.folded(), f"seed {SEED}"
+
+
+async def behind(streams: Streams, model: Model) -> bool:
+    """Whether something was not applied yet; the last messages of SAGA may be none of a saga."""
+    places = (await model.generations())[-1].places
+    return places.events.sequence < len(streams.stored[EVENTS]) or places.saga.sequence < len(streams.stored[SAGA]) - 2
+
+
+async def test_a_model_built_from_nothing_is_the_one_that_grew(model: Model) -> None:
+    streams = Streams(random.Random(SEED))
+    generation = await built(streams, model)
+    for _ in range(3):
+        streams.live(sagas=10)
+        generation = await catch_up(streams, model, generation)
+    grown = await everything(model)
+    await built(streams, model)
+    assert await everything(model) == grown == streams.folded(), f"seed {SEED}"
+
+
+async def test_readers_see_the_old_model_until_the_new_one_is_whole(model: Model) -> None:
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=10)
+    await built(streams, model)
+    before = await everything(model)
+    streams.live(sagas=5)
+    rebuilding = Projector(streams.link, model, await model.new_generation())
+    assert await rebuilding.advance()
+    assert await everything(model) == before
+    while await rebuilding.advance():
+        pass
+    await model.make_live(rebuilding.generation)
+    assert await everything(model) == streams.folded()
+    await model.sweep()
+    assert [each.number for each in await model.generations()] == [rebuilding.generation.number]
+    assert await everything(model) == streams.folded()
+
+
+async def test_who_was_overtaken_writes_nothing(model: Model) -> None:
+    streams = Streams(random.Random(SEED))
+    generation = await built(streams, model)
+    streams.live(sagas=3)
+    late = Projector(streams.link, model, generation)
+    await catch_up(streams, model, generation)
+    before = await everything(model)
+    with pytest.raises(Overtaken):
+        await late.advance()
+    assert await everything(model) == before
+
+
+async def test_a_first_build_that_is_not_done_is_said_to_be_under_way(model: Model) -> None:
+    await model.new_generation()
+    with pytest.raises(PlatformError, match="is being built for the first time"):
+        await model.find(Query())
+
+
+# --- streams that are not the same any more ---------------------------------------------------------------------------
+
+
+async def test_a_stream_with_other_messages_at_the_position_is_noticed(model: Model) -> None:
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=5)
+    generation = await built(streams, model)
+    restored = Streams(random.Random(SEED + 1))
+    restored.live(sagas=9)
+    with pytest.raises(OtherStream, match="has another message"):
+        await catch_up(restored, model, generation)
+
+
+@pytest.mark.parametrize("stream", [SAGA, EVENTS])
+async def test_a_stream_that_went_backwards_is_noticed_and_a_lagging_replica_is_not(
+    stream: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=5)
+    generation = await built(streams, model)
+    whole = streams.stored[stream]
+    streams.stored[stream] = whole[:-20]
+    projector = Projector(streams.link, model, generation)
+    assert await projector.advance() == 0
+    streams.stored[stream] = whole  # the replica has caught up
+    assert await projector.advance() == 0
+    streams.stored[stream] = whole[:-20]
+    monkeypatch.setattr(tails, "LAG_SECONDS_MAX", 0.0)
+    assert await projector.advance() == 0
+    await asyncio.sleep(0.001)
+    with pytest.raises(OtherStream, match="went backwards"):
+        await projector.advance()
+
+
+async def test_what_is_replaced_is_no_position(model: Model) -> None:
+    """A lock's state and a timer are gone as soon as there is a newer one."""
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=3)
+    streams.store(SAGA, "saga.1.lock.l-1.c.state", b"a lock")
+    generation = await built(streams, model)
+    assert ".lock." not in generation.places.saga.subject
+    streams.stored[SAGA].pop()
+    streams.live(sagas=2)
+    await catch_up(streams, model, generation)
+    assert await everything(model) == streams.folded()
+
+
+async def test_facts_that_were_purged_do_not_hold_up_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readmodel, "LAG_SECONDS_MAX", 0.01)
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=10)
+    streams.stored[EVENTS] = streams.stored[EVENTS][30:60]
+    await built(streams, model)
+    whole = {message.subject.split(".")[3] for message in streams.stored[SAGA] if message.subject.endswith(".do.1")}
+    assert {row.id for row in (await everything(model)).values()} >= whole
+
+
+async def test_what_was_purged_of_a_saga_but_its_end_is_still_listed_as_ended(model: Model) -> None:
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=30, moves=60)
+    ends = [message for message in streams.stored[SAGA] if message.subject.endswith(".c.end")]
+    streams.stored[SAGA], streams.stored[EVENTS] = ends, []
+    await built(streams, model)
+    assert all(row.ended_ns for row in (await everything(model)).values())
+    assert len(await everything(model)) == len(ends) > 0
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_query_gives_what_it_asks_for_in_its_order(model: Model) -> None:
+    dice = random.Random(SEED)
+    streams = Streams(dice)
+    streams.live(sagas=60, lives=20)
+    await built(streams, model)
+    rows = list(streams.folded().values())
+    middle = sorted(row.started_ns for row in rows)[30]
+    queries: list[tuple[Query, Callable[[Overview], bool]]] = [
+        (Query(limit=MANY), lambda row: True),
+        (Query(type="trip", limit=MANY), lambda row: True),
+        (Query(type="other", limit=MANY), lambda row: False),
+        (Query(state="running", limit=MANY), lambda row: row.state == "running"),
+        (Query(state="compensated", limit=MANY), lambda row: row.state == "compensated"),
+        (Query(parked=True, limit=MANY), lambda row: bool(row.parked)),
+        (Query(started_before_ns=middle, limit=MANY), lambda row: row.started_ns < middle),
+        (Query(keys={"traveller": "c-1"}, limit=MANY), lambda row: row.keys.get("traveller") == "c-1"),
+        (Query(keys={"traveller": "c-1", "nights": "3"}, limit=MANY), lambda row: False),
+        (
+            Query(keys={"traveller": "c-2", "nights": "2"}, state="completed", limit=MANY),
+            lambda row: row.keys.get("traveller") == "c-2" and row.state == "completed",
+        ),
+    ]
+    for query, holds in queries:
+        found = await model.find(query)
+        assert by_name(found) == by_name(row for row in rows if holds(row)), query
+        assert [row.started_ns for row in found] == sorted((row.started_ns for row in found), reverse=True)
+    oldest = await model.find(Query(sort="age", limit=7))
+    assert [row.started_ns for row in oldest] == sorted(row.started_ns for row in rows)[:7]
+    newest = await model.find(Query(sort="changed", limit=7, keys={"nights": "2"}))
+    changes = sorted((row.changed_ns for row in rows if row.keys), reverse=True)
+    assert [row.changed_ns for row in newest] == changes[:7]
