@@ -155,14 +155,35 @@ def unload(s: State[TripAsked]) -> LoadBag:
     return LoadBag(bag=0)
 
 
+caravan = Saga(TripAsked, name="caravan", version=1, deadline=timedelta(hours=1))
+
+
+@caravan.each(at_most=224)
+def load_all(s: State[TripAsked]) -> list[LoadBag]:
+    """So many that loading and unloading them fill a journal."""
+    return [LoadBag(bag=number) for number in range(224)]
+
+
+@load_all.compensation
+def unload_all(s: State[TripAsked], loaded: LoadBag) -> UnloadBag:
+    return UnloadBag(reason=s.reason)
+
+
+@caravan.step(after=load_all, needs_no_compensation=True)
+def cross(s: State[TripAsked]) -> BookSeat:
+    return BookSeat(traveller=s.start.traveller)
+
+
 REPLIES: dict[str, Event] = {
     **TRIP_REPLIES,
     "load_bags": BagLoaded(bag=1),
+    "load_all": BagLoaded(bag=1),
+    "cross": TRIP_REPLIES["book_seat"],
     "unload": BagLoaded(bag=0),
     "depart": Departed(flight="a-1"),
     "cook": MealCooked(dish="soup"),
 }
-DEFINITIONS = {saga.name: saga.definition for saga in (voyage, meal)}
+DEFINITIONS = {saga.name: saga.definition for saga in (voyage, meal, caravan)}
 KEY = SagaKey.of("voyage", "v1")
 VERBS: tuple[Verb, ...] = ("retry", "resolve", "pause", "resume", "cancel")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
+import typer.core
 
 from antiphon.contracts.errors import AntiphonError
 
@@ -57,6 +59,24 @@ OfType = Annotated[str, typer.Option("--type", metavar="TYPE", help="All sagas o
 OfParticipant = Annotated[str, typer.Option("--participant", metavar="NAME", help="A participant.")]
 MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, or type/id.")]
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
+
+
+class ShowByDefault(typer.core.TyperGroup):
+    """Commands of which `show` need not be named: `antiphon trace order-42`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name it where the first word is no command."""
+        if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+class Format(enum.Enum):
+    """How a trace is told."""
+
+    PICTURE = "picture"
+    JAEGER = "jaeger"
+    OTLP = "otlp"
 
 
 def main() -> None:
@@ -350,6 +370,53 @@ def resolve(
 
     reply = None if payload is None else read_payload(payload)
     _operate(server, user, timeout, json, id, lambda saga: saga.resolve(step, reason, reply, happened))
+
+
+# --- traces -------------------------------------------------------------------------------------------------------------
+
+trace = typer.Typer(
+    cls=ShowByDefault, no_args_is_help=True, help="Look at the trace of a saga; `show` may be left out."
+)
+app.add_typer(trace, name="trace")
+
+WithSends = Annotated[bool, typer.Option("--sends", help="Show the sending of commands, too.")]
+Jaeger = Annotated[
+    str,
+    typer.Option("--jaeger", envvar="ANTIPHON_JAEGER_URL", metavar="URL", help="Where Jaeger is, for a link to it."),
+]
+
+
+@trace.command("show", epilog="Example: antiphon trace order-42 --follow")
+def trace_show(
+    id: SagaId,
+    server: Server = DEFAULT_SERVER,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the saga has ended.")] = False,
+    format: Annotated[
+        Format, typer.Option(help="A picture, or JSON: Jaeger's own, which its page opens, or OTLP.")
+    ] = Format.PICTURE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON there.")] = None,
+    sends: WithSends = False,
+    jaeger: Jaeger = "",
+) -> None:
+    """Draw a saga's trace, computed from its journal; no tracing backend is needed."""
+    import asyncio
+
+    from .trace import follow_trace, show_trace
+
+    if follow:
+        asyncio.run(follow_trace(server, id, sends, jaeger))
+    else:
+        asyncio.run(show_trace(server, id, format.value, output, sends, jaeger))
+
+
+@trace.command("diff", epilog="Example: antiphon trace diff order-41 order-42")
+def trace_diff(one: SagaId, other: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> None:
+    """Compare the traces of two sagas, span by span."""
+    import asyncio
+
+    from .trace import compare_traces
+
+    asyncio.run(compare_traces(server, one, other, json))
 
 
 @app.command(epilog="Example: antiphon cancel order/order-42 --reason 'customer changed their mind'")

@@ -405,8 +405,9 @@ class _Saga:
     def _compensation(self, step: Step, cause_ns: int) -> Open:
         if step.undo is None:
             ident = (step.name, "undo", 0, "undo")
-            name = step.span.name
-            step.undo = self.spans.open(self.root, ident, f"undo {name}", cause_ns)
+            step.undo = self.spans.open(self.root, ident, f"undo {step.span.name}", cause_ns)
+            if "saga.element" in step.span.attributes:
+                step.undo.attributes["saga.element"] = step.span.attributes["saga.element"]
             step.undo.link(self.spans.trace_id, step.span.span_id, "undoes")
         elif not step.undo.is_closed:
             step.undo.event("retry", self.now_ns)

@@ -162,7 +162,7 @@ class Spans:
                 begun = attempt.sent_ns + index * width
                 ident = (step, direction, number, f"try-{index + 1}")
                 failed = self.open(span, ident, span.name, begun, "internal", span.service, SYNTHESISED)
-                failed.fail("this try came to nothing; when exactly is not known")
+                failed.fail("came to nothing")
                 self.close(failed, begun + width)
         else:
             span.attributes["saga.queue_ms"] = (start_ns - attempt.sent_ns) / 1e6

@@ -1,0 +1,112 @@
+"""What a person does with traces: look at one, follow it, write it to a file, compare two, export old ones again."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from antiphon.contracts.errors import UnknownSaga
+from antiphon.contracts.wire import SagaKey
+from antiphon.link import Link
+from antiphon.tracing.formats import jaeger, otlp
+from antiphon.tracing.links import jaeger_link
+from antiphon.tracing.project import Projection
+from antiphon.tracing.reading import read_projection
+from antiphon.tracing.tree import differences
+
+from .modules import CannotLoad
+from .picture import console
+from .sagas import find, reader
+from .waterfall import difference_table, waterfall
+
+Format = Literal["picture", "jaeger", "otlp"]
+
+LOOK_SECONDS: Final = 0.25
+"""How often a saga that is followed is looked at."""
+
+
+async def show_trace(
+    server: str, id: str, form: Format, output: Path | None, with_sends: bool, jaeger_url: str
+) -> None:
+    """Draw a saga's trace, or write it in a format that others open."""
+    async with reader(server) as link:
+        found = await _read(link, await find(link, id))
+    if form == "picture":
+        draw(console(), found, with_sends, jaeger_url)
+        return
+    spans = [*found.spans, *found.open]
+    _write(msgspec.json.format(msgspec.json.encode(jaeger(spans) if form == "jaeger" else otlp(spans))), output)
+
+
+async def follow_trace(server: str, id: str, with_sends: bool, jaeger_url: str) -> None:
+    """Draw a saga's trace anew whenever there is more of it, until it has ended."""
+    out = console()
+    async with reader(server) as link:
+        key = await find(link, id)
+        with Live(console=out, auto_refresh=False, transient=True) as live:
+            found = await _read(link, key)
+            while not found.outcome:
+                live.update(_last_lines(waterfall(found, out.width, with_sends, time.time_ns()), out), refresh=True)
+                await asyncio.sleep(LOOK_SECONDS)
+                found = await _read(link, key)
+    draw(out, found, with_sends, jaeger_url)
+
+
+async def compare_traces(server: str, one: str, other: str, as_json: bool) -> None:
+    """Put two sagas side by side."""
+    async with reader(server) as link:
+        first = await _read(link, await find(link, one))
+        second = await _read(link, await find(link, other))
+    found = differences([*first.spans, *first.open], [*second.spans, *second.open])
+    if as_json:
+        typer.echo(msgspec.json.encode([_told(each.name, each.one, each.other, each.is_another_way) for each in found]))
+    else:
+        console().print(difference_table(first, second, found))
+
+
+async def _read(link: Link, key: SagaKey) -> Projection:
+    found = await read_projection(link, key)
+    if not found.read_to:
+        raise UnknownSaga(key.type, key.id)
+    return found
+
+
+def draw(out: Console, found: Projection, with_sends: bool, jaeger_url: str) -> None:
+    """Draw a saga's trace, and say where Jaeger shows it."""
+    out.print(waterfall(found, out.width, with_sends), no_wrap=True, crop=False, overflow="ignore")
+    if url := jaeger_link(found.key, jaeger_url):
+        out.print(url, soft_wrap=True)
+
+
+def _last_lines(picture: Text, out: Console) -> Text:
+    """As much of a picture as a terminal holds: what happens now is at its end."""
+    lines = picture.split("\n")
+    return Text("\n").join([*lines[:1], *lines[1:][-max(1, out.height - 2) :]])
+
+
+def _told(name: str, one: Any, other: Any, is_another_way: bool) -> dict[str, Any]:
+    def side(span: Any) -> dict[str, Any] | None:
+        if span is None:
+            return None
+        return {"ms": (span.end_ns - span.start_ns) / 1e6, "outcome": span.attributes.get("saga.outcome", "")}
+
+    return {"name": name, "one": side(one), "other": side(other), "differs": is_another_way}
+
+
+def _write(data: bytes, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.buffer.write(data + b"\n")
+        return
+    try:
+        output.write_bytes(data + b"\n")
+    except OSError as error:
+        raise CannotLoad(f"cannot write the trace to {output}: {error.strerror}.") from None
