@@ -26,6 +26,9 @@ POINTS: Final = frozenset(
         "coordinator.halt_told",  # the others know that a saga type goes on, its sagas were not looked at
         "coordinator.halt_walking",  # a page of its sagas was looked at, the next was not
         "coordinator.appended",  # every write is durable, the fact is not acked
+        "exporter.pulled",  # journal entries are held, nothing was read
+        "exporter.projected",  # their spans are made, none was sent
+        "exporter.exported",  # the backend has all spans, no entry is acked
     }
 )
 

@@ -132,6 +132,23 @@ def participant(
     _run_service(serve(found, server, database, concurrency=concurrency, name=name or found.name))
 
 
+@app.command(epilog="Example: OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 antiphon exporter")
+def exporter(
+    server: Server = DEFAULT_SERVER,
+    slow: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Export what takes so long in any case.")
+    ] = 10.0,
+    name: Name = "exporter",
+) -> None:
+    """Export traces over OTLP until SIGTERM. The standard OTEL_* variables say where to, and how many are sampled.
+
+    What is not sampled is exported all the same at its end if it was compensated, retried, parked or slow.
+    """
+    from antiphon.tracing.serve import serve
+
+    _run_service(serve(server, name=name, slow_seconds=slow))
+
+
 @app.command(epilog="Example: antiphon up --app shop.sagas:order --participant shop.stock:inventory")
 def up(
     app: Annotated[
@@ -417,6 +434,22 @@ def trace_diff(one: SagaId, other: SagaId, server: Server = DEFAULT_SERVER, json
     from .trace import compare_traces
 
     asyncio.run(compare_traces(server, one, other, json))
+
+
+@trace.command("reexport", epilog="Example: antiphon trace reexport --since 2h")
+def trace_reexport(
+    since: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="A time (2026-11-24T09:00Z), or how long ago (90m, 2h, 3d)."),
+    ],
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Export the traces of sagas that ended or began since then once more, as when the backend has lost them."""
+    import asyncio
+
+    from .trace import export_again
+
+    asyncio.run(export_again(server, since))
 
 
 @app.command(epilog="Example: antiphon cancel order/order-42 --reason 'customer changed their mind'")

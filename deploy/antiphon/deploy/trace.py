@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,8 +17,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from antiphon.contracts.errors import UnknownSaga
-from antiphon.contracts.wire import SagaKey
+from antiphon.contracts import wire
+from antiphon.contracts.errors import UnknownSaga, Unusable
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.wire import SagaKey, nanoseconds, parse_entry, parse_fact
 from antiphon.link import Link
 from antiphon.tracing.formats import jaeger, otlp
 from antiphon.tracing.links import jaeger_link
@@ -29,6 +34,8 @@ from .sagas import find, reader
 from .waterfall import difference_table, waterfall
 
 Format = Literal["picture", "jaeger", "otlp"]
+
+UNITS_NS: Final = {unit: seconds * 10**9 for unit, seconds in {"s": 1, "m": 60, "h": 3600, "d": 86_400}.items()}
 
 LOOK_SECONDS: Final = 0.25
 """How often a saga that is followed is looked at."""
@@ -71,6 +78,49 @@ async def compare_traces(server: str, one: str, other: str, as_json: bool) -> No
         typer.echo(msgspec.json.encode([_told(each.name, each.one, each.other, each.is_another_way) for each in found]))
     else:
         console().print(difference_table(first, second, found))
+
+
+async def export_again(server: str, since: str) -> None:
+    """Export the traces of all sagas that began or ended since a time."""
+    from antiphon.tracing.exporter import reexport
+    from antiphon.tracing.otlp import Backend
+
+    since_ns = moment_of(since, time.time_ns())
+    backend = Backend()
+    async with reader(server) as link:
+        keys = await sagas_since(link, since_ns)
+        count = await reexport(link, keys, backend.send)
+    backend.close()
+    typer.echo(f"exported {count} of {len(keys)} sagas again; the others were not sampled.")
+
+
+async def sagas_since(link: Link, since_ns: int) -> list[SagaKey]:
+    """All sagas that began or ended since a time, in that order."""
+    found: dict[SagaKey, None] = {}
+    for stream, subjects in ((EVENTS, wire.STARTS_FILTER), (SAGA, wire.ENDS_FILTER)):
+        async for message in link.scan(stream, subjects):
+            if message.stored_ns >= since_ns:
+                with suppress(Unusable):  # a forged start is parked, and stops nobody here
+                    found[_saga_at(message.subject)] = None
+    return list(found)
+
+
+def moment_of(text: str, now_ns: int) -> int:
+    """A time, or how long ago it was, as nanoseconds since 1970.
+
+    Raises:
+        CannotLoad: it is neither.
+    """
+    if ago := re.fullmatch(r"(\d+)([smhd])", text):
+        return now_ns - int(ago.group(1)) * UNITS_NS[ago.group(2)]
+    try:
+        return nanoseconds(datetime.fromisoformat(text).astimezone(UTC))
+    except ValueError:
+        raise CannotLoad(f"{text!r} is neither a time (2026-11-24T09:00Z) nor how long ago (90m, 2h, 3d).") from None
+
+
+def _saga_at(subject: str) -> SagaKey:
+    return parse_entry(subject).saga if subject.startswith("saga.") else parse_fact(subject).saga
 
 
 async def _read(link: Link, key: SagaKey) -> Projection:

@@ -18,6 +18,10 @@ PAUSE_SECONDS: Final = 0.2
 """How soon to look again when a replica that lags has given a journal and not the facts that it names."""
 
 
+class NotThere(Ambiguous):
+    """What was read is less than what is known to have been stored: a replica lags, or the saga was purged."""
+
+
 async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Projection:
     """The trace of a saga as it is now.
 
@@ -27,7 +31,8 @@ async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Project
         read_to: an entry, by its sequence, that is known to be there.
 
     Raises:
-        Ambiguous: the server gave no answer, or one that is older than what is known.
+        NotThere: what is known to have been stored was not there.
+        Ambiguous: the server gave no answer.
         Unusable: the journal cannot be read.
     """
     for _ in range(TRIES_MAX):
@@ -40,7 +45,7 @@ async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Project
         if not found.lacks and found.read_to >= read_to:
             return found
         await asyncio.sleep(PAUSE_SECONDS)
-    raise Ambiguous(f"saga {key}: the journal, or what it names, was not read to its end")
+    raise NotThere(f"saga {key}: its journal, or a fact that it names, is not there")
 
 
 def filters(key: SagaKey, entries: Iterable[StoredMessage]) -> list[str]:
