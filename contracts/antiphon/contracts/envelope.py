@@ -51,12 +51,18 @@ class Envelope(
     """On a command: how often the participant may try, as `Retry.encode` writes it."""
     retriable: bool = False
     """On a command: whether its step comes after the point of no return, where a refusal counts as unavailable."""
+    within: str = ""
+    """On a command, and on an entry that waits: for how many seconds; absent where only the saga's deadline ends it."""
+    awaits: str = ""
+    """On an entry that waits for a signal: the signal's type."""
     command: str = ""
     """On an answer: the stream sequence in SAGA of the command it answers."""
     started: datetime | None = None
     """On an answer: when the handler was called, by the participant's clock."""
+    tries: int = 0
+    """On an answer: how often the handler was called for its command, where that was more than once."""
     traceparent: str = ""
-    """W3C Trace Context of the span this message belongs to."""
+    """W3C Trace Context: on a command, the span of the attempt at it; its answer carries the same."""
 
 
 class _Other(msgspec.Struct, tag_field="specversion", tag="other"):

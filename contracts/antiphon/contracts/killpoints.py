@@ -30,6 +30,9 @@ POINTS: Final = frozenset(
         "readmodel.written",  # rows and position are written, nothing is committed
         "readmodel.committed",  # rows and position are durable
         "readmodel.built",  # the new model holds everything, readers still see the old one
+        "exporter.pulled",  # journal entries are held, nothing was read
+        "exporter.projected",  # their spans are made, none was sent
+        "exporter.exported",  # the backend has all spans, no entry is acked
     }
 )
 

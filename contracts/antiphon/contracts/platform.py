@@ -92,6 +92,8 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     """The versioned tag of the event the child begins with, which is `event`."""
     event: msgspec.Raw
+    child: str = ""
+    """The child itself, as `type/id`."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ ADVISORIES: Final = "ADVISORIES"
 COORDINATOR: Final = "coordinator"
 TIMERS: Final = "timers"
 SWEEPER: Final = "sweeper"
+EXPORTER: Final = "exporter"
 
 SERVER_VERSION_MIN: Final = (2, 12)
 """The first server with message schedules."""
@@ -25,6 +26,10 @@ COORDINATOR_ACK_WAIT_SECONDS: Final = 5.0
 
 PARTICIPANT_ACK_WAIT_SECONDS: Final = 30.0
 """How long a command waits for another worker after the one that held it died. Long handlers extend it."""
+
+EXPORTER_ACK_WAIT_SECONDS: Final = 30.0
+"""How long an entry waits for another exporter after the one that held it died. One that waits for its backend extends
+it."""
 
 ACK_PENDING_MAX: Final = 100_000
 """Commands handed back with a delay stay pending, so the bound must be far above what fails at any moment."""
@@ -102,6 +107,12 @@ PLATFORM_CONSUMERS: Final = (
     # Every start stays pending here until its saga has ended: the pending starts are the list of open sagas.
     Consumer(stream=EVENTS, name=SWEEPER, filters=(wire.STARTS_FILTER,), ack_wait_seconds=60.0, ack_pending_max=-1),
 )
+
+
+EXPORTER_CONSUMER: Final = Consumer(
+    stream=SAGA, name=EXPORTER, filters=(wire.JOURNALS_FILTER,), ack_wait_seconds=EXPORTER_ACK_WAIT_SECONDS
+)
+"""What becomes of sagas, for their traces. Apart from those that the platform cannot be without."""
 
 
 def participant_consumer_name(participant: str, direction: wire.Direction) -> str:

@@ -89,6 +89,7 @@ class SagaKey(msgspec.Struct, frozen=True, order=True, gc=False):
         return f"{self.type}/{self.id}"
 
 
+@lru_cache(maxsize=4096)
 def digest(saga_type: str, saga_id: str) -> bytes:
     """SHA-256 of `<type>/<id>`: the partition is its first byte, the trace id its first sixteen."""
     return hashlib.sha256(f"{saga_type}/{saga_id}".encode()).digest()

@@ -11,6 +11,7 @@ import msgspec
 
 from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit
 from antiphon.contracts.topology import (
+    EXPORTER_CONSUMER,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
     STREAMS,
@@ -48,6 +49,7 @@ async def set_up(
         await _ensure_stream(link, stream, replicas)
     consumers = [
         *PLATFORM_CONSUMERS,
+        EXPORTER_CONSUMER,
         *(c for name in participants for c in participant_consumers(name, ack_wait_seconds)),
     ]
     for consumer in consumers:

@@ -37,6 +37,7 @@ from antiphon.contracts.wire import (
     rfc3339,
     timer_subject,
 )
+from antiphon.tracing.ids import traceparent
 
 from .facts import Action, Finish, Send
 from .graph import StepDefinition
@@ -77,7 +78,7 @@ def draft(history: History, what: Action, cause: str, time: datetime) -> Draft:
         case Record():
             # By its place and not by its cause, which may have a second record: a read gives one message a subject.
             subject = record_subject(history.key, f"n{history.entries + 1}")
-            return _draft(history, subject, RECORD_TYPE, what, what, cause, time)
+            return _draft(history, subject, RECORD_TYPE, what, what, cause, time, *_wait(history, what))
         case Finish():
             return _draft(history, end_subject(history.key), END_TYPE, what.end, what, cause, time)
         case _:
@@ -98,6 +99,8 @@ def _command(history: History, send: Send, cause: str, time: datetime) -> Draft:
         keys=keys_to_write(history),
         retry=retry,
         retriable=step.is_retriable,
+        within=_within(step) if send.direction == "do" else "",
+        traceparent=traceparent(history.key, send.step, send.direction, send.attempt),
     )
     return Draft(envelope.id, encode(envelope), cause, send, nanoseconds(time))
 
@@ -141,7 +144,8 @@ def child_start(history: History, name: str, attempt: int) -> ChildStart:
     event = order.make(State(history, step.visible))
     if type(event) is not order.shape:
         raise TypeError(f"{name} made a {type(event).__name__}, not the event it is annotated with")
-    return ChildStart(parent=parent, type=order.contract.type, event=pack(event))
+    child = child_key(key, name, step, attempt)
+    return ChildStart(parent=parent, type=order.contract.type, event=pack(event), child=str(child))
 
 
 def child_key(parent: SagaKey, step: str, step_definition: StepDefinition, attempt: int) -> SagaKey:
@@ -164,6 +168,8 @@ def _draft(
     what: Action,
     cause: str,
     time: datetime,
+    within: str = "",
+    awaits: str = "",
 ) -> Draft:
     envelope = Envelope(
         id=subject,
@@ -174,8 +180,22 @@ def _draft(
         cause=cause,
         definition=_label(history),
         keys=None if isinstance(what, Record) and (what.fault or what.by) else keys_to_write(history),
+        within=within,
+        awaits=awaits,
     )
     return Draft(subject, encode(envelope), cause, what, nanoseconds(time))
+
+
+def _wait(history: History, record: Record) -> tuple[str, str]:
+    """For how long an entry waits, and for which signal, said for readers who lack the definition."""
+    if not record.awaits:
+        return "", ""
+    step = history.definition.step(record.step)
+    return _within(step), step.signal.__contract__.type if step.signal else ""
+
+
+def _within(step: StepDefinition) -> str:
+    return str(step.timeout_ns / 1e9) if step.timeout_ns else ""
 
 
 def _label(history: History) -> str:

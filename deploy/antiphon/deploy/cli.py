@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 import typer
+import typer.core
 
 from antiphon.contracts.errors import AntiphonError
 
@@ -68,6 +70,24 @@ MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, o
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
 
 
+class ShowByDefault(typer.core.TyperGroup):
+    """Commands of which `show` need not be named: `antiphon trace order-42`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name it where the first word is no command."""
+        if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+class Format(enum.Enum):
+    """How a trace is told."""
+
+    PICTURE = "picture"
+    JAEGER = "jaeger"
+    OTLP = "otlp"
+
+
 def main() -> None:
     """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback."""
     try:
@@ -121,6 +141,23 @@ def participant(
     found = load(path, Participant)
     chosen = name or found.name
     _run_service(serve(found, server, database, concurrency=concurrency, name=chosen, metrics=metrics))
+
+
+@app.command(epilog="Example: OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 antiphon exporter")
+def exporter(
+    server: Server = DEFAULT_SERVER,
+    slow: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Export what takes so long in any case.")
+    ] = 10.0,
+    name: Name = "exporter",
+) -> None:
+    """Export traces over OTLP until SIGTERM. The standard OTEL_* variables say where to, and how many are sampled.
+
+    What is not sampled is exported all the same at its end if it was compensated, retried, parked or slow.
+    """
+    from antiphon.tracing.serve import serve
+
+    _run_service(serve(server, name=name, slow_seconds=slow))
 
 
 @app.command(epilog="Example: antiphon up --app shop.sagas:order --participant shop.stock:inventory")
@@ -418,6 +455,69 @@ def resolve(
 
     reply = None if payload is None else read_payload(payload)
     _operate(server, user, timeout, json, id, lambda saga: saga.resolve(step, reason, reply, happened))
+
+
+# --- traces -----------------------------------------------------------------------------------------------------------
+
+trace = typer.Typer(
+    cls=ShowByDefault, no_args_is_help=True, help="Look at the trace of a saga; `show` may be left out."
+)
+app.add_typer(trace, name="trace")
+
+WithSends = Annotated[bool, typer.Option("--sends", help="Show the sending of commands, too.")]
+Jaeger = Annotated[
+    str,
+    typer.Option("--jaeger", envvar="ANTIPHON_JAEGER_URL", metavar="URL", help="Where Jaeger is, for a link to it."),
+]
+
+
+@trace.command("show", epilog="Example: antiphon trace order-42 --follow")
+def trace_show(
+    id: SagaId,
+    server: Server = DEFAULT_SERVER,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the saga has ended.")] = False,
+    format: Annotated[
+        Format, typer.Option(help="A picture, or JSON: Jaeger's own, which its page opens, or OTLP.")
+    ] = Format.PICTURE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON there.")] = None,
+    sends: WithSends = False,
+    jaeger: Jaeger = "",
+) -> None:
+    """Draw a saga's trace, computed from its journal; no tracing backend is needed."""
+    import asyncio
+
+    from .trace import follow_trace, show_trace
+
+    if follow:
+        asyncio.run(follow_trace(server, id, sends, jaeger))
+    else:
+        asyncio.run(show_trace(server, id, format.value, output, sends, jaeger))
+
+
+@trace.command("diff", epilog="Example: antiphon trace diff order-41 order-42")
+def trace_diff(one: SagaId, other: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> None:
+    """Compare the traces of two sagas, span by span."""
+    import asyncio
+
+    from .trace import compare_traces
+
+    asyncio.run(compare_traces(server, one, other, json))
+
+
+@trace.command("reexport", epilog="Example: antiphon trace reexport --since 2h")
+def trace_reexport(
+    since: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="A time (2026-11-24T09:00Z), or how long ago (90m, 2h, 3d)."),
+    ],
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Export the traces of sagas that ended or began since then once more, as when the backend has lost them."""
+    import asyncio
+
+    from .trace import export_again
+
+    asyncio.run(export_again(server, since))
 
 
 @app.command(epilog="Example: antiphon cancel order/order-42 --reason 'customer changed their mind'")

@@ -1,1 +1,1 @@
-"""Logs that say which saga they are about. Traces, computed from journals, will live here."""
+"""What can be seen of a saga: its trace, computed from its journal, and logs."""

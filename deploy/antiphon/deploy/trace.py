@@ -1,0 +1,162 @@
+"""What a person does with traces: look at one, follow it, write it to a file, compare two, export old ones again."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from antiphon.contracts import wire
+from antiphon.contracts.errors import UnknownSaga, Unusable
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.wire import SagaKey, nanoseconds, parse_entry, parse_fact
+from antiphon.link import Link
+from antiphon.tracing.formats import jaeger, otlp
+from antiphon.tracing.links import jaeger_link
+from antiphon.tracing.project import Projection
+from antiphon.tracing.reading import read_projection
+from antiphon.tracing.tree import differences
+
+from .modules import CannotLoad
+from .picture import console
+from .sagas import find, reader
+from .waterfall import difference_table, waterfall
+
+Format = Literal["picture", "jaeger", "otlp"]
+
+UNITS_NS: Final = {unit: seconds * 10**9 for unit, seconds in {"s": 1, "m": 60, "h": 3600, "d": 86_400}.items()}
+
+LOOK_SECONDS: Final = 0.25
+"""How often a saga that is followed is looked at."""
+
+
+async def show_trace(
+    server: str, id: str, form: Format, output: Path | None, with_sends: bool, jaeger_url: str
+) -> None:
+    """Draw a saga's trace, or write it in a format that others open."""
+    async with reader(server) as link:
+        found = await _read(link, await find(link, id))
+    if form == "picture":
+        draw(console(), found, with_sends, jaeger_url)
+        return
+    spans = [*found.spans, *found.open]
+    _write(msgspec.json.format(msgspec.json.encode(jaeger(spans) if form == "jaeger" else otlp(spans))), output)
+
+
+async def follow_trace(server: str, id: str, with_sends: bool, jaeger_url: str) -> None:
+    """Draw a saga's trace anew whenever there is more of it, until it has ended."""
+    out = console()
+    async with reader(server) as link:
+        key = await find(link, id)
+        with Live(console=out, auto_refresh=False, transient=True) as live:
+            found = await _read(link, key)
+            while not found.outcome:
+                live.update(_last_lines(waterfall(found, out.width, with_sends, time.time_ns()), out), refresh=True)
+                await asyncio.sleep(LOOK_SECONDS)
+                found = await _read(link, key)
+    draw(out, found, with_sends, jaeger_url)
+
+
+async def compare_traces(server: str, one: str, other: str, as_json: bool) -> None:
+    """Put two sagas side by side."""
+    async with reader(server) as link:
+        first = await _read(link, await find(link, one))
+        second = await _read(link, await find(link, other))
+    found = differences([*first.spans, *first.open], [*second.spans, *second.open])
+    if as_json:
+        typer.echo(msgspec.json.encode([_told(each.name, each.one, each.other, each.is_another_way) for each in found]))
+    else:
+        console().print(difference_table(first, second, found))
+
+
+async def export_again(server: str, since: str) -> None:
+    """Export the traces of all sagas that began or ended since a time."""
+    from antiphon.tracing.exporter import reexport
+    from antiphon.tracing.otlp import Backend
+
+    since_ns = moment_of(since, time.time_ns())
+    backend = Backend()
+    async with reader(server) as link:
+        keys = await sagas_since(link, since_ns)
+        count = await reexport(link, keys, backend.send)
+    backend.close()
+    typer.echo(f"exported {count} of {len(keys)} sagas again; the others were not sampled.")
+
+
+async def sagas_since(link: Link, since_ns: int) -> list[SagaKey]:
+    """All sagas that began or ended since a time, in that order."""
+    found: dict[SagaKey, None] = {}
+    for stream, subjects in ((EVENTS, wire.STARTS_FILTER), (SAGA, wire.ENDS_FILTER)):
+        async for message in link.scan(stream, subjects):
+            if message.stored_ns >= since_ns:
+                with suppress(Unusable):  # a forged start is parked, and stops nobody here
+                    found[_saga_at(message.subject)] = None
+    return list(found)
+
+
+def moment_of(text: str, now_ns: int) -> int:
+    """A time, or how long ago it was, as nanoseconds since 1970.
+
+    Raises:
+        CannotLoad: it is neither.
+    """
+    if ago := re.fullmatch(r"(\d+)([smhd])", text):
+        return now_ns - int(ago.group(1)) * UNITS_NS[ago.group(2)]
+    try:
+        return nanoseconds(datetime.fromisoformat(text).astimezone(UTC))
+    except ValueError:
+        raise CannotLoad(f"{text!r} is neither a time (2026-11-24T09:00Z) nor how long ago (90m, 2h, 3d).") from None
+
+
+def _saga_at(subject: str) -> SagaKey:
+    return parse_entry(subject).saga if subject.startswith("saga.") else parse_fact(subject).saga
+
+
+async def _read(link: Link, key: SagaKey) -> Projection:
+    found = await read_projection(link, key)
+    if not found.read_to:
+        raise UnknownSaga(key.type, key.id)
+    return found
+
+
+def draw(out: Console, found: Projection, with_sends: bool, jaeger_url: str) -> None:
+    """Draw a saga's trace, and say where Jaeger shows it."""
+    out.print(waterfall(found, out.width, with_sends), no_wrap=True, crop=False, overflow="ignore")
+    if url := jaeger_link(found.key, jaeger_url):
+        out.print(url, soft_wrap=True)
+
+
+def _last_lines(picture: Text, out: Console) -> Text:
+    """As much of a picture as a terminal holds: what happens now is at its end."""
+    lines = picture.split("\n")
+    return Text("\n").join([*lines[:1], *lines[1:][-max(1, out.height - 2) :]])
+
+
+def _told(name: str, one: Any, other: Any, is_another_way: bool) -> dict[str, Any]:
+    def side(span: Any) -> dict[str, Any] | None:
+        if span is None:
+            return None
+        return {"ms": (span.end_ns - span.start_ns) / 1e6, "outcome": span.attributes.get("saga.outcome", "")}
+
+    return {"name": name, "one": side(one), "other": side(other), "differs": is_another_way}
+
+
+def _write(data: bytes, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.buffer.write(data + b"\n")
+        return
+    try:
+        output.write_bytes(data + b"\n")
+    except OSError as error:
+        raise CannotLoad(f"cannot write the trace to {output}: {error.strerror}.") from None

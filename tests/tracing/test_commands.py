@@ -1,0 +1,130 @@
+"""`antiphon trace` on a real server: pictures, files, comparisons, and how long a long journal takes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from antiphon.contracts import SagaKey, wire
+from antiphon.deploy.trace import draw
+from antiphon.link import Link
+from antiphon.tracing.project import project
+from antiphon.tracing.reading import read_projection
+from tests.support.server import Platform, platform
+from tests.support.trip import ASKED
+from tests.tracing.replay import play_back
+from tests.tracing.test_examples import Scripted
+from tests.tracing.voyage import KEY, Voyage
+
+CARAVAN = SagaKey.of("caravan", "c1")
+ANTIPHON = str(Path(sys.executable).with_name("antiphon"))
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One server for all tests here, which only read."""
+    with platform(tmp_path_factory.mktemp("trace"), participants=()) as running:
+        asyncio.run(fill(running))
+        yield running
+
+
+def lived() -> Voyage:
+    voyage = Scripted({("charge_card", "do", 1): ["refused"], ("cross", "do", 1): ["refused"]}).live()
+    voyage.put(wire.start_subject(CARAVAN), "client", ASKED.__contract__.type, ASKED)
+    voyage.platform.run(60)
+    return voyage
+
+
+async def fill(up: Platform) -> None:
+    await up.set_up()
+    link = await up.connect("administrator")
+    await play_back(lived(), link)
+    await link.close()
+
+
+@pytest.fixture
+async def link(up: Platform) -> AsyncIterator[Link]:
+    link = await up.connect("operator")
+    yield link
+    await link.close()
+
+
+async def run(up: Platform, *arguments: str, **environment: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        ANTIPHON,
+        "trace",
+        *arguments,
+        env={**os.environ, **up.environment("operator"), **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, error = await process.communicate()
+    assert process.returncode == 0, error.decode()
+    return out.decode()
+
+
+async def test_what_is_read_from_the_streams_is_the_projection(link: Link) -> None:
+    voyage = lived()
+    found = await read_projection(link, KEY)
+    assert found.outcome == "compensated"
+    told = project(KEY, voyage.entries(), voyage.events())
+    assert [span.span_id for span in found.spans] == [span.span_id for span in told.spans]
+
+
+async def test_a_saga_is_drawn_without_naming_the_command(up: Platform) -> None:
+    lines = (await run(up, "v1", "--jaeger", "http://jaeger:16686")).splitlines()
+    assert lines[0].startswith("voyage/v1  compensated: charge_card was refused: refused it was")
+    assert any(line.startswith("  undo book_room") for line in lines)
+    assert lines[-1].startswith("http://jaeger:16686/trace/717f099a0d2ccaf4a76cf31f4a4e8fed")
+
+
+async def test_an_ended_saga_is_followed_to_its_end_at_once(up: Platform) -> None:
+    assert "voyage/v1  compensated" in await run(up, "voyage/v1", "--follow")
+
+
+async def test_a_saga_becomes_a_file_that_others_open(up: Platform, tmp_path: Path) -> None:
+    await run(up, "show", "v1", "--format", "jaeger", "--output", str(tmp_path / "trace.json"))
+    (trace,) = json.loads((tmp_path / "trace.json").read_text())["data"]
+    assert trace["traceID"] == "717f099a0d2ccaf4a76cf31f4a4e8fed"
+    otlp = json.loads(await run(up, "v1", "--format", "otlp"))
+    assert {each["resource"]["attributes"][0]["value"]["stringValue"] for each in otlp["resourceSpans"]} == {
+        "airline", "antiphon", "bank", "hotel", "porter",
+    }  # fmt: skip
+
+
+async def test_two_sagas_are_compared(up: Platform) -> None:
+    found = json.loads(await run(up, "diff", "voyage/v1", "meal/v1-dine-1", "--json"))
+    by_name = {each["name"]: each for each in found}
+    assert by_name["cook"]["one"] is None
+    assert by_name["saga"]["one"]["outcome"] == "compensated"
+    assert "not there" in await run(up, "diff", "voyage/v1", "meal/v1-dine-1")
+
+
+async def test_a_saga_that_never_was_is_a_sentence(up: Platform) -> None:
+    with pytest.raises(AssertionError, match="there is no saga voyage/v9"):
+        await run(up, "voyage/v9")
+
+
+async def test_a_journal_of_900_entries_is_read_projected_and_drawn_within_300_ms(link: Link) -> None:
+    """After the process is up, that is: what `antiphon trace` does between its connection and its last line."""
+    best = min([await drawn_in(link) for _ in range(3)])
+    assert best < 0.3, f"{best * 1000:.0f} ms"
+
+
+async def drawn_in(link: Link) -> float:
+    started = time.monotonic()
+    found = await read_projection(link, CARAVAN)
+    out = Console(file=io.StringIO(), force_terminal=True, width=150)
+    draw(out, found, with_sends=False, jaeger_url="")
+    took = time.monotonic() - started
+    assert found.spans[-1].attributes["saga.entries"] == 897
+    return took

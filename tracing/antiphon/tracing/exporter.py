@@ -1,0 +1,236 @@
+"""The exporter: journal entries in, spans that they made final out, over OTLP; acked once the backend has them.
+
+It holds nothing that it could lose. Which spans an entry makes final follows from the journal, so an entry that is
+delivered again makes the same spans again, to the byte, and a backend that has them already sees no difference. While
+the backend is away or slow the entries in hand are kept and no more are pulled; nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.killpoints import reached
+from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
+from antiphon.contracts.wire import SagaKey, digest, parse_entry
+from antiphon.link import Link
+
+from .project import Projection, exportable
+from .reading import NotThere, read_projection
+from .sampling import RATIO, is_sampled
+from .spans import Span
+
+log = structlog.get_logger()
+
+ENTRIES_HELD_MAX: Final = 1000
+"""Entries in hand at once: few enough to be exported well within the ack wait, many enough that a busy saga is read
+once and not once for each of its entries."""
+
+GATHER_SECONDS: Final = 0.2
+"""How long entries are gathered, for the same reason."""
+
+READS_MAX: Final = 8
+"""Sagas read at the same time; the server has others to serve."""
+
+SPANS_MAX: Final = 500
+"""Spans in one request, about half a megabyte."""
+
+PAUSE_SECONDS: Final = 0.5
+PAUSE_SECONDS_MAX: Final = 15.0
+"""How soon, and how late at most, a backend that failed is tried again."""
+
+SLOW_SECONDS: Final = 10.0
+"""What takes so long is exported although it was not sampled."""
+
+GONE_SECONDS: Final = 24 * 3600.0
+"""An entry so old whose journal is not there any more, or not the facts it names, is given up: its saga was purged."""
+LATE_SECONDS_MAX: Final = 600.0
+"""How late at most an entry is looked at again that could not be read."""
+
+Send = Callable[[Sequence[Span]], Awaitable[bool]]
+"""Hands spans to the backend; true once it has them."""
+
+
+class Held(Protocol):
+    """A journal entry that was delivered."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def deliveries(self) -> int: ...
+    @property
+    def stored_ns(self) -> int: ...
+    def ack(self) -> None: ...
+    def hand_back(self, delay_seconds: float = 0.0) -> None: ...
+    def in_progress(self) -> None: ...
+
+
+class Exporter:
+    """Exports the traces of all sagas over one link.
+
+    Args:
+        link: a connection that may pull the exporter's consumer and read both streams.
+        send: hands spans to the backend.
+        ratio: the share of sagas that is exported while it runs; by default what OTEL_TRACES_SAMPLER_ARG says.
+        slow_seconds: how long a saga takes that is exported at its end in any case.
+    """
+
+    def __init__(self, link: Link, send: Send, *, ratio: float = RATIO, slow_seconds: float = SLOW_SECONDS) -> None:
+        self._link, self._send, self._ratio, self._slow_ns = link, send, ratio, round(slow_seconds * 1e9)
+        self._held: list[Held] = []
+        self._batch: list[Held] = []
+        self._came = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._reads = asyncio.Semaphore(READS_MAX)
+
+    async def run(self) -> None:
+        """Export until `stop`; what is in hand then comes again, to whoever exports next."""
+        pull = await self._link.pull(SAGA, EXPORTER, ENTRIES_HELD_MAX, self._take)
+        keep = asyncio.create_task(self._keep())
+        try:
+            while not self._stopped.is_set():
+                await self._came.wait()
+                await self._pause(GATHER_SECONDS)
+                self._came.clear()
+                self._batch, self._held = self._held, []
+                await self._export(self._batch)
+                self._batch = []
+        finally:
+            keep.cancel()
+            await pull.drain()
+            for held in self._held:
+                held.hand_back()
+
+    def stop(self) -> None:
+        """End `run` soon."""
+        self._stopped.set()
+        self._came.set()
+
+    def _take(self, delivery: Held) -> None:
+        if _is_entry(delivery.subject):
+            self._held.append(delivery)
+            self._came.set()
+        else:
+            delivery.ack()  # the state of a lock, or of what stands still: no saga
+
+    async def _export(self, batch: list[Held]) -> None:
+        """Export what some entries make final, in the order of the stream, so that a saga's root goes last."""
+        reached("exporter.pulled")
+        by_saga = defaultdict[SagaKey, list[Held]](list)
+        for held in batch:
+            by_saga[parse_entry(held.subject).saga].append(held)
+        found = await asyncio.gather(*(self._read(key, entries) for key, entries in by_saga.items()))
+        spans = sorted((span for each in found if each for span in each), key=lambda span: span.closed_by)
+        reached("exporter.projected")
+        is_exported = await self._insist(spans)
+        reached("exporter.exported")
+        for entries, each in zip(by_saga.values(), found, strict=True):
+            if each is not None:
+                _settle(entries, is_exported)
+
+    async def _read(self, key: SagaKey, entries: list[Held]) -> list[Span] | None:
+        """The spans to be exported with some entries of a saga; None after the entries were settled in another way."""
+        is_chosen = is_sampled(digest(key.type, key.id), self._ratio)
+        has_ended = any(held.subject.endswith(".c.end") for held in entries)
+        if not is_chosen and not has_ended:
+            return []
+        try:
+            async with self._reads:
+                projection = await read_projection(self._link, key, max(held.sequence for held in entries))
+        except (Ambiguous, Unusable) as error:
+            self._look_later(key, entries, error)
+            return None
+        if is_chosen:
+            return exportable(projection, (held.sequence for held in entries))
+        return list(projection.spans) if is_remarkable(projection, self._slow_ns) else []
+
+    def _look_later(self, key: SagaKey, entries: list[Held], error: Exception) -> None:
+        for held in entries:
+            is_gone = isinstance(error, NotThere) and time.time() - held.stored_ns / 1e9 > GONE_SECONDS
+            if is_gone or isinstance(error, Unusable):
+                log.error("trace.given_up", saga=str(key), sequence=held.sequence, reason=str(error))
+                held.ack()
+            else:
+                held.hand_back(min(LATE_SECONDS_MAX, 2.0 ** min(held.deliveries, 20)))
+
+    async def _insist(self, spans: list[Span]) -> bool:
+        """Send all spans, however long the backend is away; false if the exporter is stopped before that."""
+        pause, is_away = PAUSE_SECONDS, False
+        for first in range(0, len(spans), SPANS_MAX):
+            while not await self._send(spans[first : first + SPANS_MAX]):
+                if not is_away:
+                    log.warning("backend.away", spans=len(spans))
+                is_away = True
+                await self._pause(pause)
+                pause = min(PAUSE_SECONDS_MAX, 2 * pause)
+                if self._stopped.is_set():
+                    return False
+        if is_away:
+            log.info("backend.back")
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the exporter is stopped."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            pass
+
+    async def _keep(self) -> None:
+        """Keep what is in hand for longer than the ack wait: the backend may make us wait."""
+        while True:
+            await asyncio.sleep(EXPORTER_ACK_WAIT_SECONDS / 3)
+            for held in (*self._batch, *self._held):
+                held.in_progress()
+
+
+def is_remarkable(projection: Projection, slow_ns: int) -> bool:
+    """Whether an ended saga is worth looking at although its trace was not sampled."""
+    return (
+        projection.outcome == "compensated"
+        or projection.retries > 0
+        or projection.was_parked
+        or projection.duration_ns >= slow_ns
+    )
+
+
+def _settle(entries: list[Held], is_exported: bool) -> None:
+    for held in entries:
+        if is_exported:
+            held.ack()
+        else:
+            held.hand_back()
+
+
+def _is_entry(subject: str) -> bool:
+    try:
+        parse_entry(subject)
+    except Unusable:
+        return False
+    return True
+
+
+async def reexport(link: Link, keys: Iterable[SagaKey], send: Send, slow_seconds: float = SLOW_SECONDS) -> int:
+    """Export the traces of some sagas again, as far as they are final, and return how many there were.
+
+    Raises:
+        Ambiguous: a saga could not be read, or the backend is away.
+    """
+    count = 0
+    for key in keys:
+        projection = await read_projection(link, key)
+        if is_sampled(digest(key.type, key.id), RATIO) or is_remarkable(projection, round(slow_seconds * 1e9)):
+            for first in range(0, len(projection.spans), SPANS_MAX):
+                if not await send(projection.spans[first : first + SPANS_MAX]):
+                    raise Ambiguous(f"the backend did not take the trace of saga {key}")
+            count += 1
+    return count

@@ -1,0 +1,66 @@
+"""The way to the backend: the OpenTelemetry SDK's OTLP exporter, set up by the standard OTEL_* variables.
+
+Never a span processor between: one that gathers spans loses them with its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from antiphon.contracts.errors import PlatformError
+
+from .spans import Span
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+
+class Backend:
+    """An OTLP endpoint."""
+
+    def __init__(self) -> None:
+        self._exporter = _exporter(os.environ)
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
+        from .sdk import readable
+
+        self._readable, self._success = readable, SpanExportResult.SUCCESS
+
+    async def send(self, spans: Sequence[Span]) -> bool:
+        """Hand spans over, in a thread of their own, since that waits; true once the backend has them."""
+        return await asyncio.to_thread(self._export, spans)
+
+    def close(self) -> None:
+        """Give up what is being sent, and send no more."""
+        self._exporter.shutdown()
+
+    def _export(self, spans: Sequence[Span]) -> bool:
+        return self._exporter.export([self._readable(span) for span in spans]) is self._success
+
+
+def _exporter(environment: Any) -> SpanExporter:
+    """The SDK's exporter for the protocol that the environment names.
+
+    Raises:
+        PlatformError: it names none that there is, or its package is not installed.
+    """
+    general = environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    protocol = environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", general)
+    try:
+        match protocol:
+            case "http/protobuf":
+                from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+                return OTLPSpanExporter()
+            case "grpc":
+                from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+                return GrpcExporter()
+            case _:
+                raise PlatformError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: give http/protobuf or grpc.")
+    except ImportError:
+        extra = "otlp-grpc" if protocol == "grpc" else "otlp"
+        raise PlatformError(f"traces cannot be exported without antiphon[{extra}]; install it.") from None

@@ -1,0 +1,151 @@
+"""A span as data: what every exporter, file format and picture here is made from. Pure."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+PROJECTION: Final = "1"
+"""The version of the rules by which spans are made, which is the version of their scope. It changes whenever a stored
+journal would give other bytes than before, so that what was exported by other rules can be told apart."""
+
+SCOPE: Final = "antiphon.tracing"
+NAMESPACE: Final = "antiphon"
+COORDINATOR_SERVICE: Final = "antiphon"
+"""The service of all spans that are not a participant's."""
+
+Kind = Literal["internal", "producer", "consumer"]
+Status = Literal["unset", "ok", "error"]
+Value = str | int | float | bool
+
+
+class SpanEvent(msgspec.Struct, frozen=True):
+    """Something that happened within a span."""
+
+    name: str
+    at_ns: int
+    attributes: dict[str, Value] = {}
+
+
+class SpanLink(msgspec.Struct, frozen=True):
+    """Another span that this one has to do with."""
+
+    trace_id: str
+    span_id: str
+    why: str
+
+
+class Span(msgspec.Struct, frozen=True):
+    """One span. Ids are hexadecimal, times nanoseconds since 1970; `parent_id` is empty on the root."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    kind: Kind
+    service: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Value]
+    events: tuple[SpanEvent, ...] = ()
+    links: tuple[SpanLink, ...] = ()
+    status: Status = "unset"
+    message: str = ""
+    """Of an error: why."""
+    closed_by: int = 0
+    """The entry that made it final, by its sequence in SAGA; 0 while the span is still open. Not exported."""
+
+
+class Open:
+    """A span whose end is not known yet.
+
+    Whatever is put into it lies inside it, because its end is moved to the latest of that, and its own start is moved
+    into its parent. So children lie inside their parents by construction.
+    """
+
+    __slots__ = (
+        "attributes",
+        "children",
+        "events",
+        "is_closed",
+        "kind",
+        "latest_ns",
+        "links",
+        "message",
+        "name",
+        "parent",
+        "service",
+        "span_id",
+        "start_ns",
+        "status",
+        "trace_id",
+    )
+
+    def __init__(
+        self, trace_id: str, span_id: str, name: str, kind: Kind, service: str, start_ns: int, parent: Open | None
+    ) -> None:
+        self.trace_id, self.span_id, self.name, self.service = trace_id, span_id, name, service
+        self.kind: Kind = kind
+        self.parent = parent
+        self.start_ns: int = max(start_ns, parent.start_ns) if parent else start_ns
+        self.latest_ns = self.start_ns
+        self.attributes: dict[str, Value] = {}
+        self.events: list[SpanEvent] = []
+        self.links: list[SpanLink] = []
+        self.children: list[Open] = []
+        """Those that are still open."""
+        self.is_closed = False
+        self.status: Status = "unset"
+        self.message = ""
+        if parent is not None:
+            parent.children.append(self)
+            parent.reach(self.start_ns)
+
+    def reach(self, at_ns: int) -> None:
+        """Have it last at least until then."""
+        if at_ns > self.latest_ns:
+            self.latest_ns = at_ns
+
+    def event(self, name: str, at_ns: int, **attributes: Value) -> None:
+        """Note something that happened."""
+        at_ns = max(at_ns, self.start_ns)
+        self.reach(at_ns)
+        self.events.append(SpanEvent(name, at_ns, {f"saga.{key}": value for key, value in attributes.items() if value}))
+
+    def link(self, trace_id: str, span_id: str, why: str) -> None:
+        """Point to another span."""
+        self.links.append(SpanLink(trace_id, span_id, why))
+
+    def fail(self, message: str) -> None:
+        """Mark it as an error, and say why."""
+        self.status, self.message = "error", message
+
+    def closed(self, at_ns: int, closed_by: int) -> Span:
+        """The span with its end, which is `at_ns` or, if that is later, the end of what lies in it."""
+        self.reach(at_ns)
+        span = self.seen(self.latest_ns, closed_by)
+        self.is_closed = True
+        if self.parent is not None:
+            self.parent.children.remove(self)
+            self.parent.reach(span.end_ns)
+        return span
+
+    def seen(self, at_ns: int, closed_by: int = 0) -> Span:
+        """The span as it looks at some time."""
+        return Span(
+            self.trace_id,
+            self.span_id,
+            self.parent.span_id if self.parent else "",
+            self.name,
+            self.kind,
+            self.service,
+            self.start_ns,
+            max(at_ns, self.latest_ns),
+            dict(self.attributes),
+            tuple(self.events),
+            tuple(self.links),
+            self.status,
+            self.message,
+            closed_by,
+        )

@@ -1,0 +1,130 @@
+"""A trace as rows of a tree, its critical path, and how two traces differ. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from .spans import Span
+
+HIDDEN = ("saga started",)
+"""Spans that say nothing to whoever sees the whole."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One span in a drawn trace."""
+
+    span: Span
+    depth: int
+    is_critical: bool
+    is_open: bool
+
+
+def rows(spans: Iterable[Span], with_sends: bool = False) -> list[Row]:
+    """The spans of one trace in the order in which they are drawn: by their start, each with its children behind it.
+
+    Args:
+        spans: all of them, final or not.
+        with_sends: whether the sending of commands is shown; it mostly takes no time.
+    """
+    children = _children(spans)
+    critical = critical_path(spans)
+
+    def walk(parent: str, depth: int) -> Iterator[Row]:
+        for span in sorted(children[parent], key=lambda span: (span.start_ns, span.end_ns, span.span_id)):
+            if span.name in HIDDEN or (span.kind == "producer" and not with_sends):
+                continue
+            yield Row(span, depth, span.span_id in critical, not span.closed_by)
+            yield from walk(span.span_id, depth + 1)
+
+    return list(walk("", 0))
+
+
+def critical_path(spans: Iterable[Span]) -> frozenset[str]:
+    """The spans without which the saga would have ended sooner, by id.
+
+    From the end backwards: of a span's children the one that ended last, then of those that had ended before it began
+    the last, and so on; and in each of them the same again. (Jaeger's page goes by the same rule.)
+    """
+    children = _children(spans)
+    found: set[str] = set()
+    waiting = [(span, span.end_ns) for span in children[""]]
+    while waiting:
+        span, until_ns = waiting.pop()
+        found.add(span.span_id)
+        for child in sorted(children[span.span_id], key=lambda child: (child.end_ns, child.start_ns), reverse=True):
+            if child.end_ns <= until_ns and child.end_ns > child.start_ns:
+                waiting.append((child, child.end_ns))
+                until_ns = child.start_ns
+    return frozenset(found)
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One span of two traces; where a trace lacks it, its part is None."""
+
+    name: str
+    one: Span | None
+    other: Span | None
+
+    @property
+    def change_ns(self) -> int:
+        """By how much it took longer in the other."""
+        return _length(self.other) - _length(self.one)
+
+    @property
+    def is_another_way(self) -> bool:
+        """Whether the two did not go the same way here."""
+        return self.one is None or self.other is None or _result(self.one) != _result(self.other)
+
+
+def differences(one: Iterable[Span], other: Iterable[Span]) -> list[Difference]:
+    """Two traces side by side: of the first in its order, then what only the second has."""
+    first, second = _by_name(rows(one)), _by_name(rows(other))
+    return [Difference(name, first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])]
+
+
+def label(span: Span) -> str:
+    """What a span is called where its tree shows the rest."""
+    element = span.attributes.get("saga.element")
+    if element is not None:
+        return f"{span.name.removesuffix(' element')}[{element}]"
+    attempt = span.attributes.get("saga.attempt", 1)
+    return span.name if attempt == 1 or not attempt else f"{span.name} #{attempt}"
+
+
+def _by_name(drawn: Iterable[Row]) -> dict[str, Span]:
+    """Spans by names that the same spans of another saga have, too."""
+    found: dict[str, Span] = {}
+    for row in drawn:
+        name, number = _called(row.span), 1
+        while (numbered := f"{name} ({number})" if number > 1 else name) in found:
+            number += 1
+        found[numbered] = row.span
+    return found
+
+
+def _called(span: Span) -> str:
+    attributes = span.attributes
+    if not span.parent_id:
+        return "saga"
+    if "saga.attempt" not in attributes:
+        return label(span)
+    direction = "undo " if attributes["saga.direction"] == "undo" else ""
+    return f"{direction}{attributes['saga.step']}: {label(span)}"
+
+
+def _result(span: Span) -> tuple[object, object]:
+    return span.attributes.get("saga.outcome"), span.attributes.get("saga.answer")
+
+
+def _length(span: Span | None) -> int:
+    return span.end_ns - span.start_ns if span else 0
+
+
+def _children(spans: Iterable[Span]) -> defaultdict[str, list[Span]]:
+    children = defaultdict[str, list[Span]](list)
+    for span in spans:
+        children[span.parent_id].append(span)
+    return children
