@@ -18,10 +18,11 @@ class Scripted(Voyage):
 
     def __init__(self, script: Mapping[tuple[str, str, int], list[AnswerKind]]) -> None:
         super().__init__(1, trouble=0.0, only="nothing")
-        self.script = script
+        self.script, self.answers = script, 0
 
     def _delay_ns(self, kind: AnswerKind) -> int:
-        return QUICK_NS
+        self.answers += 1
+        return QUICK_NS + self.answers * 1000  # no two at one instant
 
     def _kinds(self, command: CommandAddress) -> list[AnswerKind]:
         return self.script.get((command.step, command.direction, command.attempt), ["done"])

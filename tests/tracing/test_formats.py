@@ -21,7 +21,7 @@ from tests.tracing.test_examples import Scripted
 from tests.tracing.voyage import KEY, Voyage
 
 GOLDEN = Path(__file__).parent / "golden"
-MEAL = SagaKey.of("meal", "v1-dine-1")
+MEAL = SagaKey.of("meal", "v1-dine-1-957e2031c0bf")
 
 
 def told() -> Projection:

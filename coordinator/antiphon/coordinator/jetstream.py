@@ -50,7 +50,7 @@ class JetStreamStore:
         then: Callable[[Outcome], None],
     ) -> None:
         """Publish under the journal's guard."""
-        headers = wire.guard_header(key, last_sequence)
+        headers = wire.guard_header(key, last_sequence) + wire.traceparent_header(data)
         if unschedule:
             headers += wire.unschedule_header(key)
         self._link.publish(subject, data, headers, then)

@@ -14,6 +14,7 @@ from antiphon.contracts.errors import DefinitionError, StreamMissing
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, settle_collector
 from antiphon.link.link import missing
+from antiphon.tracing import context
 from antiphon.tracing.metrics import measuring
 
 from .databases import open_database
@@ -94,6 +95,7 @@ async def serve(
         finally:
             await link.close()
             await database.close()
+            await context.flush()
 
 
 @contextmanager

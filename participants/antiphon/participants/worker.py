@@ -33,8 +33,9 @@ from antiphon.contracts.messages import Contract
 from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
 from antiphon.contracts.retry import parse_retry
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, SAGA, participant_consumer_name
-from antiphon.contracts.wire import CommandAddress, Direction, dashed, event_subject, parse_command
+from antiphon.contracts.wire import CommandAddress, Direction, dashed, event_subject, parse_command, traceparent_header
 from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
+from antiphon.tracing import context
 from antiphon.tracing.counts import Counts
 
 from .databases import Busy, Database
@@ -260,8 +261,9 @@ class Worker:
 
     async def _perform(self, held: Held, asked: Asked, handler: AnyHandler | None) -> None:
         def seal(answer: Answer) -> None:
-            self._seal(held, answer, asked.started)
+            self._seal(held, answer, asked)
 
+        context.enter(asked.address, held.traceparent)
         if handler is None:
             raise NoHandler(f"{self._participant.name} has no handler for {held.type}")
         if isinstance(handler, CommandHandler) and handler.concurrency is not None:
@@ -332,7 +334,7 @@ class Worker:
         if contract is None:
             self._settle(held)
             return
-        self._seal(held, negative(contract, "exhausted", reason), None)
+        self._seal(held, negative(contract, "exhausted", reason), held.asked)
         self._publish(held)
 
     async def _hand_back(self, held: Held, delay_seconds: float) -> None:
@@ -371,11 +373,12 @@ class Worker:
 
     # --- its answer ---------------------------------------------------------------------------------------------------
 
-    def _seal(self, held: Held, answer: Answer, started: datetime | None) -> None:
+    def _seal(self, held: Held, answer: Answer, asked: Asked | None) -> None:
         """Make the event, so that after the commit it has only to be sent."""
         address, name = held.address, self._participant.name
         assert address is not None, "what has no address is set aside without an answer"
         held.answer_type = answer.type
+        tries = asked.tries + asked.lost if asked else 0
         held.subject = event_subject(address.saga.path, name, _token(answer.type), address.step, address.attempt)
         held.data = encode(
             Envelope(
@@ -385,7 +388,8 @@ class Worker:
                 time=datetime.now(UTC),
                 data=msgspec.Raw(answer.data),
                 command=str(held.delivery.sequence),
-                started=started,
+                started=asked.started if asked else None,
+                tries=tries if tries > 1 else 0,
                 traceparent=held.traceparent,
             )
         )
@@ -394,7 +398,8 @@ class Worker:
 
     def _publish(self, held: Held) -> None:
         held.publishes += 1
-        self._link.publish(held.subject, held.data, "", lambda outcome: self._on_outcome(held, outcome))
+        headers = traceparent_header(held.data)
+        self._link.publish(held.subject, held.data, headers, lambda outcome: self._on_outcome(held, outcome))
 
     def _on_outcome(self, held: Held, outcome: Outcome) -> None:
         match outcome:

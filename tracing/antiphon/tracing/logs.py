@@ -11,6 +11,13 @@ from typing import Any, Final, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from antiphon.contracts.errors import Unusable
+from antiphon.contracts.wire import CommandAddress, SagaKey, parse_command
+
+from . import context
+from .ids import trace_id
+from .links import jaeger_link
+
 HIDDEN: Final = "…"
 
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|nkey|seed", re.IGNORECASE)
@@ -38,9 +45,46 @@ def hide_secrets(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     return {name: HIDDEN if _SECRET_NAME.search(name) else _cleaned(value) for name, value in line.items()}
 
 
+def add_saga(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Say on every line which saga, step and attempt it is about, and where its trace is.
+
+    The line may say so itself, by `saga` or by the subject of a message; else it is about the command of this task.
+    """
+    address = context.current.get()
+    key = _saga_of(line, address)
+    if key is None:
+        return line
+    line.setdefault("saga", str(key))
+    if address is not None and address.saga == key:
+        line.setdefault("step", address.step)
+        line.setdefault("attempt", address.attempt)
+    line.setdefault("trace_id", trace_id(key))
+    if link := jaeger_link(key):
+        line.setdefault("trace", link)
+    return line
+
+
+def _saga_of(line: EventDict, address: CommandAddress | None) -> SagaKey | None:
+    """The saga that a line names, in one way or another."""
+    saga, tokens = line.get("saga"), str(line.get("subject", "")).split(".")
+    try:
+        if isinstance(saga, str):
+            return SagaKey.of(*saga.split("/"))
+        if tokens[0] not in ("saga", "evt") or len(tokens) < 5:
+            return address.saga if address else None
+        if tokens[4:6] == ["c", "cmd"]:
+            command = parse_command(".".join(tokens))
+            line.setdefault("step", command.step)
+            line.setdefault("attempt", command.attempt)
+        return SagaKey.of(tokens[2], tokens[3])
+    except (Unusable, TypeError):
+        return None  # a line must be written whatever stands in it
+
+
 def _processors(for_people: bool) -> list[Processor]:
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_saga,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         # A traceback may quote a secret, so it becomes text before secrets are hidden; and it shows no local variables.
