@@ -16,6 +16,7 @@ from typing import Final
 
 from antiphon.deploy.server import HOST, find_binary, free_port
 from tests.deploy.containers import COMPOSE, DEPLOY, SERVICES, instructions
+from tests.tracing.receiver import Receiver
 
 HEALTHY_SECONDS: Final = 10.0
 ENDED_SECONDS: Final = 15.0
@@ -35,6 +36,9 @@ class Up:
     port: int = field(default_factory=free_port)
     monitoring: int = field(default_factory=free_port)
     processes: dict[str, list[subprocess.Popen[bytes]]] = field(default_factory=dict)
+    jaeger: str = ""
+    """Where a backend for traces listens in Jaeger's place."""
+    traces: Receiver = field(default_factory=Receiver)
 
     def make_secrets(self) -> None:
         """What the README has an administrator do first."""
@@ -49,8 +53,9 @@ class Up:
             return
         service = SERVICES[name]
         for other, needs in service.get("depends_on", {}).items():
-            self.start(other)
-            self._wait(other, needs["condition"])
+            if other != "jaeger":  # somebody else is there in its place
+                self.start(other)
+                self._wait(other, needs["condition"])
         replicas = service["deploy"].get("replicas", 1)
         self.processes[name] = [self._launch(name, service["command"]) for _ in range(replicas)]
 
@@ -112,7 +117,10 @@ class Up:
         found |= {key: str(value) for key, value in SERVICES[name].get("environment", {}).items()}
         file = self.folder / SERVICES[name]["env_file"]
         found |= dict(line.split("=", 1) for line in file.read_text().splitlines())
-        return {key: value.replace("nats:4222", f"{HOST}:{self.port}") for key, value in found.items()}
+        here = {"nats:4222": f"{HOST}:{self.port}", "http://jaeger:4318": self.jaeger}
+        for name, address in here.items():
+            found = {key: value.replace(name, address) for key, value in found.items()}
+        return found
 
     def _nats(self) -> Path:
         """The server's files where Compose puts them, with addresses and folders of this machine."""

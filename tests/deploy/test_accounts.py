@@ -12,6 +12,7 @@ import pytest
 
 from antiphon.deploy.rights import (
     CLIENT_NEEDS,
+    EXPORTER_NEEDS,
     OPERATOR_NEEDS,
     READMODEL_NEEDS,
     Rights,
@@ -63,11 +64,11 @@ def test_secrets_are_for_their_owner_only_and_are_printed_nowhere(tmp_path: Path
     folder = tmp_path / "secrets"
     printed = antiphon(*RIGHTS, "--secrets", str(folder))
     files = list(folder.iterdir())
-    assert len(files) == 8  # seven users and the server
+    assert len(files) == 9  # eight users and the server
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     assert folder.stat().st_mode & 0o777 == 0o700
     passwords = {value for file in files for name, value in variables(file).items() if name != "NATS_USER"}
-    assert len(passwords) == 7
+    assert len(passwords) == 8
     assert not [password for password in passwords if password in printed.stdout + printed.stderr]
 
 
@@ -165,7 +166,7 @@ def rows() -> list[str]:
     outside = [("coordinator", "PLATFORM", coordinator_needs())]
     outside += [("a participant", "PARTICIPANT-*name*", participant_needs("<name>"))]
     outside += [("client", "CLIENTS", CLIENT_NEEDS), ("operator", "OPERATORS", OPERATOR_NEEDS)]
-    outside += [("readmodel", "READMODELS", READMODEL_NEEDS)]
+    outside += [("readmodel", "READMODELS", READMODEL_NEEDS), ("exporter", "EXPORTERS", EXPORTER_NEEDS)]
     return [
         f"| {user} | {account} | `{need.subject}` | {need.why} |" for user, account, needs in outside for need in needs
     ]

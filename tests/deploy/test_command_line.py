@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from antiphon.contracts.wire import SagaKey
 from antiphon.deploy.server import Server, free_port
 from antiphon.order.data import load_orders
+from antiphon.tracing.links import jaeger_link
 from tests.support.server import Platform, platform, until
 
 SAGA = "antiphon.order.saga:order"
@@ -230,6 +232,16 @@ def test_show_for_people(up: Platform) -> None:
     assert "order/mine" in told
     assert "running" in told
     assert "order.placed" in told
+
+
+def test_where_jaeger_is_known_start_and_show_say_where_the_trace_is(
+    up: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTIPHON_JAEGER_URL", "http://jaeger.example:16686/")
+    link = jaeger_link(SagaKey.of("order", "mine"), "http://jaeger.example:16686")
+    assert antiphon(*STARTING, server=up.servers).stdout.splitlines()[-1] == link
+    assert json.loads(antiphon(*STARTING, "--json", server=up.servers).stdout)["trace"] == link
+    assert link in antiphon("show", "order/mine", server=up.servers).stdout
 
 
 @pytest.mark.parametrize("command", ["", *NEEDS_A_SERVER, "up", "demo", "rights", "diff"])

@@ -18,9 +18,10 @@ from antiphon.order.data import load_orders
 from tests.deploy.compose_up import Up
 from tests.deploy.containers import OURS, SERVICES, copied, megabytes, run_for_a_person
 from tests.packaging.project import ROOT
+from tests.support.server import until
 from tests.support.wheel import build, install
+from tests.tracing.receiver import receiver
 
-NO_JAEGER_HERE: Final = {"jaeger", "exporter"}
 SHARE_OF_MEMORY_MAX: Final = 0.6
 """Of its limit that a service may use after an order: the rest is for load."""
 
@@ -40,14 +41,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def up(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """All services that can run here."""
     running = Up(install(wheel, tmp_path_factory.mktemp("image")), tmp_path_factory.mktemp("up"))
-    try:
-        running.make_secrets()
-        for name, service in SERVICES.items():
-            if name not in NO_JAEGER_HERE and not service.get("profiles"):
-                running.start(name)
-        yield running
-    finally:
-        running.kill()
+    with receiver() as (jaeger, environment):
+        running.jaeger, running.traces = environment["OTEL_EXPORTER_OTLP_ENDPOINT"], jaeger
+        try:
+            running.make_secrets()
+            for name, service in SERVICES.items():
+                if name != "jaeger" and not service.get("profiles"):
+                    running.start(name)
+            yield running
+        finally:
+            running.kill()
 
 
 def test_the_image_is_built_from_all_that_the_wheel_holds(wheel: Path, tmp_path: Path) -> None:
@@ -58,12 +61,13 @@ def test_nobody_gets_in_without_a_password(up: Up) -> None:
     assert server_info(up.port)["auth_required"]
 
 
-def test_the_services_bring_an_order_to_its_end_within_their_memory_and_drain(up: Up) -> None:
+async def test_the_services_bring_an_order_to_its_end_within_their_memory_and_drain(up: Up) -> None:
     order = msgspec.json.encode(load_orders()[1]).decode()
     assert "completed" in up.run("client", *run_for_a_person("client"), stdin=order)
     assert "completed" in up.run("operator", *run_for_a_person("operator"))
+    await until(lambda: up.traces.spans, what=f"a span of the order in the backend\n{up.logs()}")
     stay = [name for name in up.processes if name in OURS and name != "setup"]
-    assert sum(len(up.processes[name]) for name in stay) == 5
+    assert sum(len(up.processes[name]) for name in stay) == 6
     for name in stay:
         limit = megabytes(SERVICES[name]["deploy"]["resources"]["limits"]["memory"])
         for process in up.processes[name]:

@@ -104,13 +104,7 @@ def test_the_participants_are_those_that_are_set_up() -> None:
 COMMANDS: Final = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(name == "exporter", reason="the exporter is still being written"))
-        for name in OURS
-    ],
-)
+@pytest.mark.parametrize("name", OURS)
 def test_a_service_of_ours_has_a_user_and_a_command_that_exist(name: str) -> None:
     assert Path(OURS[name]["env_file"]).stem in Rights(PARTICIPANTS).users()
     assert {OURS[name].get("command", ["list"])[0]} <= COMMANDS

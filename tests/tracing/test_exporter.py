@@ -255,7 +255,7 @@ async def test_a_root_goes_out_after_everything_else_of_its_trace(
             return True
 
         exporting = InProcess(link, take)
-        running = asyncio.create_task(exporting.run())
+        running = asyncio.create_task(exporting.run(await exporting.start()))
         await until_nothing_is_pending(link)
         exporting.stop()
         await running

@@ -5,7 +5,7 @@ from .delivery import Delivery, Pull
 from .link import Credentials, Link
 from .outcomes import AlreadyStored, Outcome, Rejected
 from .reading import StoredMessage
-from .setup import require_platform, set_up
+from .setup import require_accepted, require_platform, set_up
 from .tail import Mark, OtherStream, Tail
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Rejected",
     "StoredMessage",
     "Tail",
+    "require_accepted",
     "require_platform",
     "set_up",
     "settle_collector",

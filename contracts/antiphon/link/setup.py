@@ -20,11 +20,16 @@ from antiphon.contracts.topology import (
     participant_consumers,
 )
 
+from .delivery import Pull
 from .link import Link, missing
 
 TRIES_MAX: Final = 40
 WAIT_SECONDS: Final = 0.25
 """A cluster that has just started refuses streams ("no suitable peers") until it has a leader, about a second."""
+
+CONSUMER_SECONDS: Final = 5.0
+"""How long a consumer may be away at the start, as it is while a cluster chooses its leader."""
+LOOK_AGAIN_SECONDS: Final = 0.2
 
 
 async def set_up(
@@ -118,3 +123,21 @@ async def api(link: Link, subject: str, body: dict[str, Any] | None = None) -> d
     if answer.get("error", {}).get("err_code") in (10039, 10076):
         raise ServerUnfit(f"JetStream is not enabled for this account: {answer['error'].get('description')}.")
     return answer
+
+
+async def require_accepted(pulls: Iterable[Pull]) -> None:
+    """Check that the server takes the pulls: for those whose account has no streams, who cannot ask about them.
+
+    Raises:
+        StreamMissing: a consumer is not there, and not because its leader is being chosen.
+        RightsMissing: this user may not pull from it.
+    """
+    for pull in pulls:
+        try:
+            async with asyncio.timeout(CONSUMER_SECONDS):
+                while not await pull.is_accepted():
+                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        except TimeoutError:
+            raise missing(pull.stream, pull.consumer) from None
+        if pull.link.failure.done():
+            raise pull.link.failure.result()

@@ -21,7 +21,16 @@ from typing import Final, Literal
 
 from antiphon.contracts import wire
 from antiphon.contracts.errors import DefinitionError
-from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, SWEEPER, TIMERS, participant_consumers
+from antiphon.contracts.topology import (
+    EVENTS,
+    EXPORTER,
+    PARKED,
+    PLATFORM_CONSUMERS,
+    SAGA,
+    SWEEPER,
+    TIMERS,
+    participant_consumers,
+)
 
 from .files import write_private
 
@@ -29,6 +38,7 @@ PLATFORM: Final = "PLATFORM"
 CLIENTS: Final = "CLIENTS"
 OPERATORS: Final = "OPERATORS"
 READMODELS: Final = "READMODELS"
+EXPORTERS: Final = "EXPORTERS"
 
 ADMINISTRATOR: Final = "administrator"
 COORDINATOR: Final = "coordinator"
@@ -103,6 +113,7 @@ class Rights:
             _outside(CLIENTS, self.clients, CLIENT_NEEDS),
             Account(OPERATORS, tuple(map(operator_user, self.operators)), OPERATOR_NEEDS),
             _outside(READMODELS, [READMODEL], READMODEL_NEEDS),
+            _outside(EXPORTERS, [EXPORTER], EXPORTER_NEEDS),
         ]
 
     def users(self) -> list[str]:
@@ -190,6 +201,14 @@ READMODEL_NEEDS: Final = (
 """The projector reads everything and writes nothing; it has no consumer, so there is nothing to ack."""
 
 
+EXPORTER_NEEDS: Final = (
+    Need(f"{API}.CONSUMER.MSG.NEXT.{SAGA}.{EXPORTER}", "pull journal entries", "many"),
+    Need(f"$JS.ACK.{SAGA}.{EXPORTER}.>", "ack them once the backend has their spans"),
+    Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}", "read the facts that they name", "many"),
+)
+
+
 def coordinator_needs() -> tuple[Need, ...]:
     """What coordinators use in the platform's account: they write journals and read both streams."""
     needs = [
@@ -270,7 +289,7 @@ def _check_names(participants: Sequence[str], clients: Sequence[str], operators:
         wire.check_token(name, "client")
     for name in operators:
         wire.check_token(name, "operator")
-    users = [ADMINISTRATOR, COORDINATOR, READMODEL, *operators, *participants, *clients]
+    users = [ADMINISTRATOR, COORDINATOR, READMODEL, EXPORTER, *operators, *participants, *clients]
     variables = Counter(map(password_variable, users))
     for variable, count in variables.items():
         if count > 1:

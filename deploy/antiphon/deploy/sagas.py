@@ -20,6 +20,7 @@ from antiphon.coordinator.client import Antiphon, Outcome
 from antiphon.coordinator.explain import summaries, timeline
 from antiphon.coordinator.saga import Saga
 from antiphon.link import Link
+from antiphon.tracing.links import jaeger_link
 
 from .modules import CannotLoad, load
 from .picture import print_summaries, print_timeline
@@ -34,11 +35,14 @@ async def start_saga(server: str, path: str, id: str, payload: str, timeout: flo
         handle = await antiphon.start(saga, event, id=id)
         outcome = await handle.result(timeout=timeout) if timeout is not None else None
     if as_json:
-        typer.echo(msgspec.json.encode(_started(saga.name, id, outcome)))
-    elif outcome is None:
+        typer.echo(msgspec.json.encode(_started(handle.key, outcome)))
+        return
+    if outcome is None:
         typer.echo(f"saga {handle.key} is started. Follow it: antiphon show {handle.key}")
     else:
         typer.echo(f"saga {handle.key} {outcome.outcome}{': ' if outcome.reason else ''}{outcome.reason}")
+    if link := jaeger_link(handle.key):
+        typer.echo(link)
 
 
 async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> None:
@@ -141,9 +145,10 @@ def _key(text: str) -> SagaKey:
     return SagaKey.of(saga_type, id)
 
 
-def _started(saga_type: str, id: str, outcome: Outcome | None) -> dict[str, str]:
+def _started(key: SagaKey, outcome: Outcome | None) -> dict[str, str]:
     said = {"outcome": outcome.outcome, "reason": outcome.reason} if outcome else {}
-    return {"type": saga_type, "id": id, **said}
+    link = jaeger_link(key)
+    return {"type": key.type, "id": key.id, **said, **({"trace": link} if link else {})}
 
 
 def read_payload(payload: str) -> bytes:

@@ -6,24 +6,18 @@ import asyncio
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
 
 import structlog
 
-from antiphon.contracts.errors import DefinitionError, StreamMissing
+from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
-from antiphon.link import Credentials, Link, settle_collector
-from antiphon.link.link import missing
+from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.tracing import context
 from antiphon.tracing.metrics import measuring
 
 from .databases import open_database
 from .participant import Participant
 from .worker import CONCURRENCY, GRACE_SECONDS, Worker, undo_places
-
-CONSUMER_SECONDS: Final = 5.0
-"""How long a consumer may be away at the start, as it is while a cluster chooses its leader."""
-LOOK_AGAIN_SECONDS: Final = 0.2
 
 log = structlog.get_logger()
 
@@ -83,7 +77,7 @@ async def serve(
             with measuring(worker.counts, {}, metrics, participant.name):
                 await worker.start()
                 try:
-                    await _require_consumers(worker)
+                    await require_accepted(worker.pulls)
                     settle_collector()
                     if not link.failure.done():
                         log.info("participant_ready", participant=participant.name)
@@ -115,19 +109,3 @@ def _signals() -> Generator[asyncio.Future[None]]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-async def _require_consumers(worker: Worker) -> None:
-    """Check that the server accepts the pulls.
-
-    Raises:
-        StreamMissing: a consumer is not there, and not because its leader is being chosen.
-    """
-    for pull in worker.pulls:
-        try:
-            async with asyncio.timeout(CONSUMER_SECONDS):
-                while not await pull.is_accepted():
-                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
-        except TimeoutError:
-            found: StreamMissing = missing(pull.stream, pull.consumer)
-            raise found from None

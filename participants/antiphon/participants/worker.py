@@ -181,7 +181,7 @@ class Worker:
     def _take(self, delivery: Delivery) -> None:
         killpoints.reached("worker.pulled")
         if delivery.deliveries > 1:
-            self.counts.add("redeliveries", delivery.consumer)
+            self.counts.add("redeliveries", self._participant.name)
         held = Held(delivery)
         self._held.add(held)
         work = self._hand_back(held, ELSEWHERE_SECONDS) if self._draining else self._work(held)
@@ -422,7 +422,7 @@ class Worker:
         """Count an attempt whose answer is durable, or an answer that was there before."""
         asked, kind = held.asked, _outcome_in(held.answer_type)
         if asked is None or isinstance(outcome, AlreadyStored) or (asked.started is None and kind != "exhausted"):
-            self.counts.add("duplicates", held.delivery.consumer)
+            self.counts.add("duplicates", self._participant.name)
             return
         labels = (self._participant.name, _name_in(held.type), kind)
         self.counts.add("attempts", *labels)

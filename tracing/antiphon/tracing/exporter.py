@@ -19,7 +19,7 @@ from antiphon.contracts.errors import Ambiguous, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
 from antiphon.contracts.wire import SagaKey, digest, parse_entry
-from antiphon.link import Link
+from antiphon.link import Link, Pull
 
 from .project import Projection, exportable
 from .reading import NotThere, read_projection
@@ -91,9 +91,12 @@ class Exporter:
         self._stopped = asyncio.Event()
         self._reads = asyncio.Semaphore(READS_MAX)
 
-    async def run(self) -> None:
+    async def start(self) -> Pull:
+        """Begin to pull, and to hold what comes."""
+        return await self._link.pull(SAGA, EXPORTER, ENTRIES_HELD_MAX, self._take)
+
+    async def run(self, pull: Pull) -> None:
         """Export until `stop`; what is in hand then comes again, to whoever exports next."""
-        pull = await self._link.pull(SAGA, EXPORTER, ENTRIES_HELD_MAX, self._take)
         keep = asyncio.create_task(self._keep())
         try:
             while not self._stopped.is_set():

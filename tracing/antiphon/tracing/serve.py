@@ -9,8 +9,7 @@ from typing import Final
 
 import structlog
 
-from antiphon.contracts.topology import EXPORTER_CONSUMER
-from antiphon.link import Link, require_platform
+from antiphon.link import Link, require_accepted
 
 from .exporter import SLOW_SECONDS, Exporter
 from .otlp import Backend
@@ -37,7 +36,6 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
     backend = Backend()
     link = await Link.connect(servers, name=name)
     try:
-        await require_platform(link, [EXPORTER_CONSUMER])
         exporter = Exporter(link, backend.send, slow_seconds=slow_seconds)
 
         def stop() -> None:
@@ -46,8 +44,10 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
+        pull = await exporter.start()
+        await require_accepted([pull])
         log.info("exporter.ready", sampled=RATIO)
-        running = asyncio.create_task(exporter.run())
+        running = asyncio.create_task(exporter.run(pull))
         await asyncio.wait((running, link.failure), return_when=asyncio.FIRST_COMPLETED)
         stop()
         await running
