@@ -176,7 +176,7 @@ class Worker {
     }
   }
 
-  // --- in its turn ----------------------------------------------------------------------------------------------------
+  // --- in its turn --------------------------------------------------------------------------------------------------
 
   /** Run something when all that came before it has ended. */
   #alone(work) {
@@ -277,7 +277,7 @@ class Worker {
     throw new HandBack(error.message, delaySeconds(retry, failed, Math.random()));
   }
 
-  // --- answers --------------------------------------------------------------------------------------------------------
+  // --- answers ------------------------------------------------------------------------------------------------------
 
   #encode(order, answer) {
     const { envelope, started, sequence } = order;
