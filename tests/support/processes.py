@@ -43,9 +43,10 @@ IDLE_SECONDS: Final = 2.0
 
 @dataclass
 class Child:
-    """One process, started again whenever it dies, as an orchestrator would. Only its first life has the kill point.
+    """One process, started again whenever it dies, as an orchestrator would.
 
-    `arguments` begin with the module that runs in it.
+    `arguments` begin with the module that runs in it. `kill_at` has one kill point for its first life, and may have
+    more, with blanks between them, for those that follow. `program` is what runs the arguments.
     """
 
     role: str
@@ -55,14 +56,16 @@ class Child:
     kill_at: str = ""
     process: subprocess.Popen[bytes] | None = None
     exits: list[int] = field(default_factory=list)
+    program: tuple[str, ...] = (sys.executable, "-m")
 
     def launch(self) -> None:
         """Start it."""
         environment = {**os.environ, **self.environment}
         environment.pop(VARIABLE, None)
-        if self.kill_at and not self.exits:
-            environment[VARIABLE] = self.kill_at
-        command = [sys.executable, "-m", *self.arguments]
+        points = self.kill_at.split()
+        if len(self.exits) < len(points):
+            environment[VARIABLE] = points[len(self.exits)]
+        command = [*self.program, *self.arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
