@@ -271,6 +271,8 @@ FOREIGN = {
         "$JS.API.CONSUMER.PAUSE.SAGA.billing",
         "parked.undecodable.billing",
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.billing",
+        "$JS.API.CONSUMER.MSG.NEXT.EVENTS.billing-on",
+        "$JS.ACK.EVENTS.billing-on.1.1.1.1.0",
         "$JS.API.CONSUMER.MSG.NEXT.EVENTS.coordinator",
         "$JS.ACK.SAGA.billing.1.1.1.1.0",
         "$JS.ACK.EVENTS.coordinator.1.1.1.1.0",

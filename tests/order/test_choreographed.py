@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from antiphon.contracts import DefinitionError, Event, Refused, SagaKey
-from antiphon.contracts.wire import CommandAddress
+from antiphon.contracts import DefinitionError, Event
 from antiphon.coordinator import Choreography
 from antiphon.order.choreographed import billing, inventory, shipping
 from antiphon.order.choreographed.messages import (
@@ -29,10 +28,6 @@ from antiphon.order.choreographed.saga import choreographed_order
 from antiphon.order.data import load_customers, load_orders
 from antiphon.order.messages import OrderPlaced, ShippingScheduled
 from antiphon.order.reconciliation import Ended, reconcile
-from antiphon.participants import serve
-from antiphon.participants.inbox import Row
-from antiphon.participants.reaction import Reaction
-from antiphon.participants.testing import Service
 from tests.order.services import PARTICIPANTS, Services, services
 
 assert all((inventory, billing, shipping)), "they add their reactions to the services as they are imported"
@@ -43,8 +38,6 @@ class Stage:
     """Lets events be heard, one after the other, until nobody has anything more to say."""
 
     shop: Services
-    answers: dict[tuple[str, str], Event] = field(default_factory=dict)
-    """What a reaction published in a saga, by the saga's id and the function's name."""
 
     async def play(self, order: OrderCreated) -> list[type[Event]]:
         """All that is said about an order."""
@@ -54,29 +47,10 @@ class Stage:
             event = waiting.pop(0)
             said.append(type(event))
             for service in (self.shop.inventory, self.shop.billing, self.shop.shipping):
-                waiting += [
-                    await self.react(service, reaction, event, order.order_id)
-                    for reaction in service.participant.reactions
-                    if reaction.event is type(event)
-                ]
+                if any(reaction.event is type(event) for reaction in service.participant.reactions):
+                    answer = await service.react(event, saga=f"{CHOREOGRAPHED}/{order.order_id}")
+                    waiting += [answer] if answer is not None else []
         return said
-
-    async def react(self, service: Service, reaction: Reaction, event: Event, id: str) -> Event:
-        assert reaction.saga_type == CHOREOGRAPHED
-        key = SagaKey.of(CHOREOGRAPHED, id)
-        address = CommandAddress(key, service.participant.name, reaction.name, "do", 1)
-        earlier = [self.answers[id, reaction.undoes.name]] if reaction.undoes else []
-        try:
-            async with service.database.begin(address) as inbox:
-                await inbox.claim()
-                answer = await reaction.call(event, *earlier, inbox.transaction)
-                await inbox.settle(Row("void", 1))
-        except Refused as refusal:
-            assert reaction.refused is not None
-            return msgspec.convert({"reason": refusal.reason}, reaction.refused)
-        assert isinstance(answer, reaction.emits)
-        self.answers[id, reaction.name] = answer
-        return answer
 
 
 @pytest.fixture
@@ -136,11 +110,6 @@ async def test_every_order_ends_with_an_event_that_says_so(stage: Stage) -> None
         *before, last = await stage.play(created(order))
         assert last in choreographed_order.ends
         assert not set(before) & set(choreographed_order.ends)
-
-
-async def test_a_participant_with_reactions_is_not_run_as_if_it_had_none() -> None:
-    with pytest.raises(DefinitionError, match="shipping reacts to OrderPaid, which can be declared and drawn so far"):
-        await serve(PARTICIPANTS[2], "nats://127.0.0.1:9", "memory:")
 
 
 def choreography(**changes: Any) -> Choreography:

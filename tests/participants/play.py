@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from antiphon.contracts import Command, Compensation, SagaKey
+from antiphon.contracts import Command, Compensation, Event, SagaKey
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
 from antiphon.contracts.messages import Settle, settle_type
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.topology import EVENTS, PARKED, SAGA, participant_consumer_name
-from antiphon.contracts.wire import Direction, command_subject, events_filter
+from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Listener, participant_consumer_name
+from antiphon.contracts.wire import Direction, command_subject, event_subject, events_filter, start_subject
 from antiphon.link import Link, StoredMessage
 from antiphon.link.setup import api
-from antiphon.participants import Database, Worker
+from antiphon.participants import Database, Participant, Worker
 from antiphon.participants.memory import MemoryDatabase
 from tests.support.server import Form, Platform, platform
 
-from .stock import Release, Reserve, Stock
+from .stock import Release, Reserve
 
 QUICK = Retry(attempts=3, first_seconds=0.01, factor=1.0, cap_seconds=0.01)
 TRACEPARENT = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
 SECONDS = 20.0
 T = TypeVar("T")
+
+
+class HasParticipant(Protocol):
+    """Stock, or another participant called so."""
+
+    participant: Participant
 
 
 @dataclass
@@ -40,7 +46,7 @@ class Play:
     workers: list[Worker] = field(default_factory=list[Worker])
     links: list[Link] = field(default_factory=list[Link])
 
-    async def worker(self, stock: Stock, database: Database | None = None, **settings: Any) -> Worker:
+    async def worker(self, stock: HasParticipant, database: Database | None = None, **settings: Any) -> Worker:
         """A started worker, on a connection of its own."""
         link = await self.up.connect("stock")
         self.links.append(link)
@@ -98,6 +104,44 @@ class Play:
 
         return await come(find, "a parked message")
 
+    async def tell(self, event: Event, saga: str, step: str = "said", attempt: int = 1, **changes: Any) -> int:
+        """Store an event as whoever owns it does, of a client a start; changes make it one that its owner would not."""
+        contract, key = event.__contract__, SagaKey.of("shop", saga)
+        subject = event_subject(key.path, contract.owner, contract.token, step, attempt)
+        subject = start_subject(key) if contract.owner == "client" else subject
+        attributes: dict[str, Any] = {
+            "id": subject,
+            "source": contract.owner,
+            "type": contract.type,
+            "time": datetime.now(UTC),
+            "data": pack(event),
+            "traceparent": TRACEPARENT,
+        }
+        return await self.administrator.store(subject, encode(Envelope(**(attributes | changes))))
+
+    async def follows(self, saga: str, event: str, step: str, seconds: float = SECONDS) -> Envelope:
+        """What stock publishes by itself in a saga, as soon as it is stored."""
+
+        async def find() -> Envelope | None:
+            found = await self.said(saga)
+            return next((each for each in found if each.id.endswith(f".stock.{event}.{step}.1")), None)
+
+        return await come(find, f"the event {event} at {step} of {saga}", seconds)
+
+    async def said(self, saga: str) -> list[Envelope]:
+        """All that stock has published in a saga of the shop."""
+        found = await self.administrator.read_all(EVENTS, [events_filter(SagaKey.of("shop", saga), "stock")])
+        return [decode(message.data, message.subject) for message in found]
+
+    async def all_heard(self) -> None:
+        """Wait until every event was taken and acked."""
+
+        async def find() -> bool | None:
+            found = await api(self.administrator, f"CONSUMER.INFO.{EVENTS}.stock-on")
+            return True if found["num_ack_pending"] == found["num_pending"] == 0 else None
+
+        await come(find, "nothing pending for reactions")
+
     async def consumer(self, direction: Direction = "do") -> dict[str, Any]:
         """What the server says about a consumer."""
         name = participant_consumer_name("stock", direction)
@@ -121,10 +165,12 @@ class Play:
 
 
 @asynccontextmanager
-async def play(folder: Path, form: Form = "plain", *, ack_wait_seconds: float = 30.0) -> AsyncIterator[Play]:
+async def play(
+    folder: Path, form: Form = "plain", *, ack_wait_seconds: float = 30.0, listeners: Sequence[Listener] = ()
+) -> AsyncIterator[Play]:
     """A fresh server for one test."""
     with platform(folder, form, participants=("stock",)) as up:
-        await up.set_up(ack_wait_seconds)
+        await up.set_up(ack_wait_seconds, listeners)
         playing = Play(up, await up.connect("coordinator"), await up.connect("administrator"))
         try:
             yield playing

@@ -10,13 +10,13 @@ with platform(tmp_path, "accounts", participants=("inventory",)) as up:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
+from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, Listener
 from antiphon.deploy.rights import Rights, server_environment
 from antiphon.deploy.server import ClusterSeat, Server, seats
 from antiphon.link import Credentials, Link, set_up
@@ -66,11 +66,16 @@ class Platform:
         """A link of that user; its name is the user's unless another is given."""
         return await Link.connect(self.servers, name=name or user, credentials=self.credentials(user))
 
-    async def set_up(self, ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS) -> None:
-        """Do the administrator's step: streams, and the consumers of the platform and of all participants."""
+    async def set_up(
+        self, ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS, listeners: Sequence[Listener] = ()
+    ) -> None:
+        """Do the administrator's step: streams, and the consumers of the platform and of all participants.
+
+        Listeners are those that react to events as well.
+        """
         link = await self.connect("administrator")
         try:
-            await set_up(link, self.participants, len(self.nodes), ack_wait_seconds)
+            await set_up(link, [*self.participants, *listeners], len(self.nodes), ack_wait_seconds)
         finally:
             await link.close()
 

@@ -57,6 +57,8 @@ class Envelope(
     """On an entry that waits for a signal: the signal's type."""
     command: str = ""
     """On an answer: the stream sequence in SAGA of the command it answers."""
+    reacts: str = ""
+    """On an event that follows from another one without a command: the other's stream sequence in EVENTS."""
     started: datetime | None = None
     """On an answer: when the handler was called, by the participant's clock."""
     tries: int = 0

@@ -68,6 +68,7 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     filters: tuple[str, ...]
     ack_wait_seconds: float
     ack_pending_max: int = ACK_PENDING_MAX
+    deliver: str = "all"
 
     def config(self) -> dict[str, Any]:
         """The consumer's configuration."""
@@ -75,7 +76,7 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
             "durable_name": self.name,
             "filter_subjects": list(self.filters),
             "ack_policy": "explicit",
-            "deliver_policy": "all",
+            "deliver_policy": self.deliver,
             "max_deliver": -1,
             "ack_wait": int(self.ack_wait_seconds * 1e9),
             "max_ack_pending": self.ack_pending_max,
@@ -139,4 +140,31 @@ def _participant_consumer(participant: str, direction: wire.Direction, ack_wait_
         name=participant_consumer_name(participant, direction),
         filters=(wire.commands_filter(participant, direction),),
         ack_wait_seconds=ack_wait_seconds,
+    )
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """A participant by its name, and the filters of the events that it reacts to."""
+
+    name: str
+    hears: tuple[str, ...] = ()
+
+
+def reactions_consumer_name(participant: str) -> str:
+    """`inventory-on` for the events that a participant reacts to."""
+    return f"{participant}-on"
+
+
+def reactions_consumer(listener: Listener, ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS) -> Consumer:
+    """The consumer over EVENTS that delivers what a participant reacts to.
+
+    It begins with what is stored from then on: a reaction that is added to a running platform must not charge for all
+    orders there ever were.
+    """
+    return Consumer(
+        stream=EVENTS,
+        name=reactions_consumer_name(listener.name),
+        filters=wire.disjoint(listener.hears),
+        ack_wait_seconds=ack_wait_seconds,
+        deliver="new",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal, get_args
@@ -236,6 +237,15 @@ def event_subject(path: str, source: str, event: str, step: str, attempt: int | 
     return f"evt.{path}.{source}.{event}.{step}.{attempt}"
 
 
+BY_ITSELF: Final = "on-"
+"""What the step token of an event begins with that no command asked for; behind it stands what it is a reaction to."""
+
+
+def is_by_itself(step: str) -> bool:
+    """Whether a participant emitted an event by itself, by the step that its subject names."""
+    return step.startswith(BY_ITSELF)
+
+
 def start_subject(saga: SagaKey, source: str = CLIENT) -> str:
     """Where a client, or the coordinator of a parent saga, stores the start of a saga; the first write wins."""
     return f"evt.{saga.path}.{source}.start"
@@ -295,6 +305,47 @@ STARTS_FILTER: Final = starts_filter("*")
 CLIENT_STARTS_FILTER: Final = "evt.*.*.*.client.start"
 CLIENT_SIGNALS_FILTER: Final = "evt.*.*.*.client.signal.*.1"
 EVENTS_FILTER: Final = "evt.>"
+
+
+REACTION_STEP_CHARS: Final = len(BY_ITSELF) + 9
+"""What may stand around an event's token in the step of a reaction to it."""
+
+
+def reaction_step(event: str, step: str) -> str:
+    """The step of a reaction: what was heard, and where a participant said it, which of its messages in this saga.
+
+    Args:
+        event: the token of the event that was heard.
+        step: the step in the subject at which it was heard; empty for a start or a signal, which come once.
+    """
+    heard = BY_ITSELF + event
+    return f"{heard}-{hashlib.sha256(step.encode()).hexdigest()[:8]}" if step else heard
+
+
+def heard_filters(saga_type: str, owner: str, event: str) -> tuple[str, ...]:
+    """The subjects at which an event is heard. Clients say in no subject what they store, so all of theirs are there.
+
+    Args:
+        saga_type: in which sagas; empty for those of every type.
+        owner: the event's.
+        event: its token.
+    """
+    sagas = f"evt.*.{saga_type or '*'}.*"
+    if owner == CLIENT:
+        return (f"{sagas}.client.start", f"{sagas}.client.signal.*.1")
+    return (f"{sagas}.{owner}.{event}.>",)
+
+
+def disjoint(filters: Iterable[str]) -> tuple[str, ...]:
+    """The same subjects in filters of which none covers another: a consumer takes no others."""
+    wanted = sorted(set(filters))
+    return tuple(each for each in wanted if not any(other != each and _covers(other, each) for other in wanted))
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Whether every subject that one filter of `heard_filters` matches is matched by another one."""
+    ours, theirs = wide.split("."), narrow.split(".")
+    return len(ours) == len(theirs) and all(one in ("*", other) for one, other in zip(ours, theirs, strict=True))
 
 
 class FactAddress(msgspec.Struct, frozen=True, gc=False):

@@ -440,6 +440,8 @@ def missing(stream: str, consumer: str = "") -> StreamMissing:
     """The sentence for a stream or consumer that is not there."""
     what = f"consumer {consumer} of stream {stream}" if consumer else f"stream {stream}"
     option = f" --participant {consumer.removesuffix('-undo')}" if consumer and stream == "SAGA" else ""
+    if consumer.endswith("-on") and stream == "EVENTS":
+        option = f" --app MODULE:{consumer.removesuffix('-on')}"
     return StreamMissing(f"there is no {what} on this server. Create it once, as administrator: antiphon setup{option}")
 
 

@@ -16,8 +16,10 @@ from antiphon.contracts.topology import (
     PLATFORM_CONSUMERS,
     STREAMS,
     Consumer,
+    Listener,
     Stream,
     participant_consumers,
+    reactions_consumer,
 )
 
 from .delivery import Pull
@@ -34,7 +36,7 @@ LOOK_AGAIN_SECONDS: Final = 0.2
 
 async def set_up(
     link: Link,
-    participants: Iterable[str],
+    participants: Iterable[str | Listener],
     replicas: int = 1,
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
 ) -> None:
@@ -42,7 +44,8 @@ async def set_up(
 
     Args:
         link: a connection with an administrator's rights.
-        participants: the names whose commands shall be delivered.
+        participants: the names whose commands shall be delivered. For one that reacts to events, `Participant.listener`
+            has what it hears; its name alone leaves its consumer for them as it is.
         replicas: copies of each stream; 3 on a cluster of three.
         ack_wait_seconds: how long a command waits for another worker after the one that held it died. Workers extend
             it for handlers that run long, every ten seconds, so below that a handler may meet itself in the inbox.
@@ -55,10 +58,16 @@ async def set_up(
     consumers = [
         *PLATFORM_CONSUMERS,
         EXPORTER_CONSUMER,
-        *(c for name in participants for c in participant_consumers(name, ack_wait_seconds)),
+        *(c for each in participants for c in _consumers(each, ack_wait_seconds)),
     ]
     for consumer in consumers:
         await _ensure_consumer(link, consumer)
+
+
+def _consumers(participant: str | Listener, ack_wait_seconds: float) -> list[Consumer]:
+    listener = Listener(participant) if isinstance(participant, str) else participant
+    commands = participant_consumers(listener.name, ack_wait_seconds)
+    return [*commands, reactions_consumer(listener, ack_wait_seconds)] if listener.hears else [*commands]
 
 
 async def require_platform(link: Link, consumers: Iterable[Consumer] = PLATFORM_CONSUMERS) -> None:

@@ -203,10 +203,18 @@ def demo(
 # --- the administrator ------------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Example: antiphon setup --participant inventory --participant billing --replicas 3")
+@app.command(epilog="Example: antiphon setup --participant inventory --app shop.billing:billing --replicas 3")
 def setup(
     participant: Annotated[
         list[str], typer.Option("--participant", metavar="NAME", help="A participant's name; give it once for each.")
+    ] = [],  # noqa: B006
+    app: Annotated[
+        list[str],
+        typer.Option(
+            "--app",
+            metavar="MODULE[:PARTICIPANT]",
+            help="Where participants are declared; for those that react to events, so that it is known to which.",
+        ),
     ] = [],  # noqa: B006
     server: Server = DEFAULT_SERVER,
     replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream; 3 on a cluster of three.")] = 1,
@@ -217,7 +225,7 @@ def setup(
 
     from .administration import set_up_platform
 
-    asyncio.run(set_up_platform(server, participant, replicas, json))
+    asyncio.run(set_up_platform(server, app, participant, replicas, json))
 
 
 @app.command(

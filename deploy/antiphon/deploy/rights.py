@@ -30,6 +30,7 @@ from antiphon.contracts.topology import (
     SWEEPER,
     TIMERS,
     participant_consumers,
+    reactions_consumer_name,
 )
 
 from .files import write_private
@@ -163,6 +164,11 @@ def participant_needs(participant: str) -> tuple[Need, ...]:
             Need(f"{API}.CONSUMER.MSG.NEXT.{SAGA}.{consumer.name}", "pull its own commands", "many"),
             Need(f"$JS.ACK.{SAGA}.{consumer.name}.>", "ack them, hand them back, keep them longer"),
         ]
+    heard = reactions_consumer_name(participant)
+    needs += [
+        Need(f"{API}.CONSUMER.MSG.NEXT.{EVENTS}.{heard}", "pull the events it reacts to", "many"),
+        Need(f"$JS.ACK.{EVENTS}.{heard}.>", "ack them, hand them back, keep them longer"),
+    ]
     return tuple(needs)
 
 

@@ -7,7 +7,7 @@ folder shows `decide` as a table.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -23,14 +23,20 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
+SILENCE: Final = Answer("", b"")
+"""What comes of a reaction that publishes nothing."""
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """What the inbox holds of one step. Nothing is held of a step nobody has been answered about."""
 
     state: RowState
     attempt: int
-    """The attempt of the command that `answer` was given to; 0 where the compensation came first."""
+    """The attempt of the command that `answer` was given to; 0 where the compensation came first. In the row of a
+    reaction, the mark of the event that `answer` followed from."""
     answer: Answer | None = None
-    """The event or the refusal; kept when the effect is undone."""
+    """The event or the refusal; kept when the effect of a command is undone, and where that of a reaction is, replaced
+    by what followed from the undoing."""
 
 
 class Spent(msgspec.Struct, frozen=True, gc=False):
@@ -92,6 +98,10 @@ class Superseded(msgspec.Struct, frozen=True, gc=False):
     """The command came too late and must not be carried out."""
 
     reason: str
+
+
+class AnotherWas(msgspec.Struct, frozen=True, gc=False):
+    """Another event of the same kind came first, and what follows from it is there: once in a saga."""
 
 
 OnDo = RunHandler | SendAgain | Superseded
@@ -162,3 +172,22 @@ def on_settle(row: Row | None) -> OnSettle:
             return SendAgain(answer)
         case no_effect:
             return no_effect
+
+
+def on_event(row: Row | None, mark: int) -> OnDo | AnotherWas:
+    """What to do about an event, which has no attempts; its mark tells it from others that have the same row."""
+    match row:
+        case Row(state="done" | "refused", attempt=seen) if seen != mark:
+            return AnotherWas()
+        case _:
+            return on_do(row, mark)
+
+
+def on_undoing_event(row: Row | None, mark: int) -> OnUndo | SendAgain:
+    """What to do about an event that has an effect taken back: as with a compensation, but whichever event came first
+    has something published, and has it published again."""
+    match row:
+        case Row(state="undone", attempt=seen, answer=Answer() as answer) if seen == mark:
+            return SendAgain(answer)
+        case _:
+            return on_undo(row)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.messages import Command, Compensation, Event, Message, Settle, settle_type
 from antiphon.contracts.retry import Retry
+from antiphon.contracts.topology import Listener
 from antiphon.contracts.wire import RESERVED, Direction, check_token
 
 from .reaction import REACTION_RETRY, Reaction, ReactsTo, UndoesOn
@@ -120,6 +121,11 @@ class Participant:
         if direction == "do":
             return self.handlers.get(message_type)
         return self.compensations.get(message_type) or self.settlements.get(message_type)
+
+    @property
+    def listener(self) -> Listener:
+        """What an administrator has to know of it: its name, and where the events are that it reacts to."""
+        return Listener(self.name, tuple(each for reaction in self.reactions for each in reaction.filters))
 
     def compensates(self, command: type[C]) -> Compensates[C]:
         """Decorate the function that takes back the effect of a command of this participant.

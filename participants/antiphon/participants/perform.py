@@ -1,8 +1,8 @@
-"""One command performed under the inbox's rules: one transaction, one answer, wherever the command came from."""
+"""One command or event under the inbox's rules: one transaction, one answer, wherever it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,8 +24,11 @@ from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import CommandAddress
 
 from .databases import Database, Inbox
+from .hearing import Heard
 from .inbox import (
+    SILENCE,
     AlreadyUndone,
+    AnotherWas,
     Answer,
     NothingToUndo,
     Row,
@@ -35,10 +38,13 @@ from .inbox import (
     Spent,
     Superseded,
     on_do,
+    on_event,
     on_settle,
     on_undo,
+    on_undoing_event,
 )
 from .participant import AnyHandler, CommandHandler, CompensationHandler, Settlement
+from .reaction import Reaction
 
 REASON_CHARS_MAX: Final = 1000
 """How much of a reason travels: enough for a sentence, too little for a stack trace."""
@@ -55,16 +61,26 @@ class Exhausted(Exception):
     """The command will not be tried again; nothing of it is in the database."""
 
 
+class AlreadyDone(Exception):
+    """A reaction that happens once in a saga followed from another event than this one."""
+
+
+class Resting(Exception):
+    """The reaction has killed its worker as often as it may in a row, and rests before it is called again."""
+
+
 class Suspect(Exception):
     """An earlier delivery came to no end: perhaps it took its worker with it. Only alone may the handler be called."""
 
 
 class Asked:
-    """A command or compensation as its delivery brought it, and how far it has come."""
+    """A command, compensation or event as its delivery brought it, and how far it has come."""
 
     __slots__ = (
         "address",
         "deliveries",
+        "has_rested",
+        "heard",
         "is_alone",
         "is_retriable",
         "lost",
@@ -83,11 +99,16 @@ class Asked:
         sequence: int,
         deliveries: int,
         is_retriable: bool = False,
+        heard: Heard | None = None,
     ) -> None:
         self.address, self.payload, self.retry = address, payload, retry
         self.sequence, self.deliveries = sequence, deliveries
         self.is_retriable = is_retriable
         """Whether its saga can only go forward, so that a refusal says no more than that it cannot be done now."""
+        self.heard = heard
+        """The reaction that an event is for; None with a command. It is tried for ever."""
+        self.has_rested = False
+        """Whether a reaction that used to kill its worker may be called once more."""
         self.is_alone = False
         """Whether the database was told that it is performed alone."""
         self.lost = 0
@@ -98,9 +119,11 @@ class Asked:
         """When the handler was called."""
 
 
-async def perform(handler: AnyHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
-    """Answer a command, a compensation or a settlement; see the function for each."""
+async def perform(handler: AnyHandler | Heard, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """Answer a command, a compensation, a settlement or an event; see the function for each."""
     match handler:
+        case Heard():
+            return await react(handler, asked, database, seal)
         case CommandHandler():
             return await carry_out(handler, asked, database, seal)
         case CompensationHandler():
@@ -154,7 +177,7 @@ async def take_back(handler: CompensationHandler, asked: Asked, database: Databa
         match on_undo(row):
             case RunCompensation(stored):
                 await _count_attempt(asked, inbox)
-                await handler.call(asked.payload, _stored_event(handler, stored), inbox.transaction)
+                await handler.call(asked.payload, _stored_event(stored, (handler.reply,)), inbox.transaction)
                 answer = _undone(contract, found=True)
                 seal(answer)
                 killpoints.reached("worker.in_transaction")
@@ -193,6 +216,63 @@ async def settle(handler: Settlement, asked: Asked, database: Database, seal: Se
     return answer
 
 
+async def react(heard: Heard, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """React to an event, unless the inbox says that this was done, or must not be.
+
+    Returns:
+        What follows, which is sealed and durable; `SILENCE` where nothing does.
+
+    Raises:
+        Busy: the database could not be had; this was no attempt.
+        Suspect: the function may be called only when it is performed alone.
+        Resting: it has killed its worker too often to be called just now.
+        Exception: whatever the function raised; nothing happened.
+    """
+    reaction = heard.reaction
+    if reaction.undoes is not None:
+        return await _take_back_on(heard, reaction.undoes, asked, database, seal)
+    try:
+        async with database.begin(asked.address) as inbox:
+            match on_event(await inbox.claim(), heard.mark):
+                case RunHandler():
+                    await _count_attempt(asked, inbox)
+                    answer = _follows(reaction, await reaction.call(asked.payload, inbox.transaction))
+                    _seal_or_give_up(seal, answer)
+                    killpoints.reached("worker.in_transaction")
+                    await inbox.settle(Row("done", heard.mark, answer))
+                case decision:
+                    answer = _known_reaction(decision)
+                    seal(answer)
+    except Refused as refusal:
+        if reaction.refused is None:
+            raise
+        return await _refuse_event(heard, reaction.refused, asked, database, seal, refusal)
+    killpoints.reached("worker.committed")
+    return answer
+
+
+async def _take_back_on(heard: Heard, undoes: Reaction, asked: Asked, database: Database, seal: Seal) -> Answer:
+    """Take back what another reaction did, if it did; if not, it never will."""
+    reaction, answer = heard.reaction, SILENCE
+    async with database.begin(asked.address) as inbox:
+        match on_undoing_event(await inbox.claim(), heard.mark):
+            case RunCompensation(stored):
+                await _count_attempt(asked, inbox)
+                published = _stored_event(stored, undoes.emits)
+                answer = _follows(reaction, await reaction.call(asked.payload, published, inbox.transaction))
+                _seal_or_give_up(seal, answer)
+                killpoints.reached("worker.in_transaction")
+                await inbox.settle(Row("undone", heard.mark, answer))
+            case SendAgain(answer):
+                seal(answer)
+            case NothingToUndo(mark):
+                await inbox.settle(Row("void", mark))
+            case AlreadyUndone():
+                pass
+    killpoints.reached("worker.committed")
+    return answer
+
+
 def negative(contract: Contract, kind: AnswerKind, reason: str) -> Answer:
     """A refused, exhausted or superseded answer."""
     return Answer(answer_type(contract, kind), _encode(Refusal(reason=reason[:REASON_CHARS_MAX])))
@@ -215,6 +295,23 @@ async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Se
     return answer
 
 
+async def _refuse_event(
+    heard: Heard, refused: type[Event], asked: Asked, database: Database, seal: Seal, refusal: Refused
+) -> Answer:
+    """Store a refusal, as with a command: in a second transaction, which asks the row again."""
+    event = msgspec.convert({"reason": refusal.reason[:REASON_CHARS_MAX]}, refused)
+    answer = Answer(refused.__contract__.type, _encode(event))
+    async with database.begin(asked.address) as inbox:
+        match on_event(await inbox.claim(), heard.mark):
+            case RunHandler():
+                await inbox.settle(Row("refused", heard.mark, answer))
+            case decision:
+                answer = _known_reaction(decision)
+        seal(answer)
+    killpoints.reached("worker.committed")
+    return answer
+
+
 async def _count_attempt(asked: Asked, inbox: Inbox) -> None:
     """Find out before the handler is called which attempt this is, and whether it may be one."""
     asked.tries = 1
@@ -222,7 +319,10 @@ async def _count_attempt(asked: Asked, inbox: Inbox) -> None:
         spent = await inbox.spent(asked.sequence)
         if asked.is_alone:
             spent = spent.plus(Spent(alone=-1))  # this time
-        if spent.attempts >= asked.retry.attempts:
+        if asked.heard is not None:
+            if spent.alone >= asked.retry.attempts and not asked.has_rested:
+                raise Resting(f"{spent.alone} attempts took the worker with them")
+        elif spent.attempts >= asked.retry.attempts:
             raise Exhausted(f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them")
         asked.tries, asked.lost = spent.attempts + 1, spent.lost(asked.deliveries)
         if asked.lost and not asked.is_alone:
@@ -236,6 +336,26 @@ def _known_answer(contract: Contract, decision: SendAgain | Superseded) -> Answe
             return answer
         case Superseded(reason):
             return negative(contract, "superseded", reason)
+
+
+def _known_reaction(decision: SendAgain | Superseded | AnotherWas) -> Answer:
+    match decision:
+        case SendAgain(answer):
+            return answer
+        case Superseded():
+            return SILENCE
+        case AnotherWas():
+            raise AlreadyDone("this follows once in a saga, because it can be undone, and another event came first")
+
+
+def _follows(reaction: Reaction, event: Event | None) -> Answer:
+    """What a reaction returned, if it may."""
+    if event is None and reaction.may_be_silent:
+        return SILENCE
+    if event is None or type(event) not in reaction.emits:
+        expected = " or ".join([each.__name__ for each in reaction.emits] + ["None"] * reaction.may_be_silent)
+        raise TypeError(f"the reaction {reaction.name} returned {event!r:.80}, not {expected}")
+    return Answer(event.__contract__.type, _encode(event))
 
 
 def _done(handler: CommandHandler, reply: object) -> Answer:
@@ -260,13 +380,14 @@ def _seal_or_give_up(seal: Seal, answer: Answer) -> None:
         raise Exhausted(f"its answer cannot be sent: {error.reason}; nothing was done") from None
 
 
-def _stored_event(handler: CompensationHandler, stored: Answer) -> Event:
+def _stored_event(stored: Answer, shapes: Sequence[type[Event]]) -> Event:
     """What was answered then, if today's contract can still read it."""
-    expected = handler.reply.__contract__.type
-    if stored.type != expected:
-        raise Unavailable(f"the effect was answered with {stored.type}, and this compensation takes {expected}")
+    shape = next((each for each in shapes if each.__contract__.type == stored.type), None)
+    if shape is None:
+        expected = " or ".join(each.__contract__.type for each in shapes)
+        raise Unavailable(f"the effect was answered with {stored.type}, and whoever takes it back takes {expected}")
     try:
-        return unpack_raw(stored.data, handler.reply)
+        return unpack_raw(stored.data, shape)
     except Unusable as error:
         raise Unavailable(f"the stored answer does not fit its contract any more: {error.reason}") from None
 

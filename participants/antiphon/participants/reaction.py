@@ -12,7 +12,12 @@ import msgspec
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.messages import CLIENT, Contract, Event
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import TOKEN_CHARS_MAX, check_token
+from antiphon.contracts.wire import (
+    REACTION_STEP_CHARS,
+    TOKEN_CHARS_MAX,
+    check_token,
+    heard_filters,
+)
 
 from .signatures import annotation, named, parameters, text
 from .transaction import Transaction
@@ -23,10 +28,6 @@ if TYPE_CHECKING:
 REACTION_RETRY: Final = Retry(attempts=10, first_seconds=1, factor=2, cap_seconds=900)
 """How far apart a reaction that fails is tried again, for ever; after `attempts` it waits for a person as well. No
 coordinator could take the matter over, and whoever waits for its event would wait in vain."""
-
-STEP_CHARS: Final = 12
-"""What stands around the event's token where a subject names a reaction: `on-`, and nine characters that tell apart
-two such events of one saga."""
 
 E = TypeVar("E", bound=Event)
 A = TypeVar("A", bound=Event)
@@ -52,6 +53,12 @@ class Reaction:
     """It leaves nothing behind that a later failure would have to take back."""
     retry: Retry
     call: Callable[..., Awaitable[Event | None]]
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """Where the event is stored."""
+        contract = self.event.__contract__
+        return heard_filters(self.saga_type, contract.owner, contract.token)
 
     @property
     def name(self) -> str:
@@ -156,10 +163,10 @@ def check_heard(participant: Participant, event: object, saga_type: str) -> None
     if not _is_event(event):
         raise DefinitionError(f"{text(event)} is no Event; a participant reacts to events, and handles commands.")
     contract = event.__contract__
-    if len(contract.token) > TOKEN_CHARS_MAX - STEP_CHARS:
+    if len(contract.token) > TOKEN_CHARS_MAX - REACTION_STEP_CHARS:
         raise DefinitionError(
             f"{event.__name__}: a subject names what {participant.name} does on {contract.name!r}, so its name may "
-            f"have {TOKEN_CHARS_MAX - STEP_CHARS} characters."
+            f"have {TOKEN_CHARS_MAX - REACTION_STEP_CHARS} characters."
         )
     try:
         check_token(saga_type or "any", "saga_type")
@@ -255,6 +262,12 @@ def _register(participant: Participant, reaction: Reaction) -> None:
             raise DefinitionError(
                 f"{reaction.event.__name__} is heard by {named(other.call)} and by {named(reaction.call)}. Keep one of "
                 "them, or give each a saga_type of its own."
+            )
+        theirs, ours = other.event.__contract__, reaction.event.__contract__
+        if theirs.token == ours.token and (theirs.owner, theirs.name) != (ours.owner, ours.name):
+            raise DefinitionError(
+                f"{participant.name} hears {theirs.name!r} of {theirs.owner} and {ours.name!r} of {ours.owner}, which "
+                f"subjects do not tell apart: both are {ours.token!r} there. Give one of them another name."
             )
     participant.reactions.append(reaction)
 

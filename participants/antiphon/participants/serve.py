@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import structlog
 
-from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.tracing import context
@@ -29,13 +28,14 @@ async def serve(
     *,
     concurrency: int = CONCURRENCY,
     undo_concurrency: int | None = None,
+    reaction_concurrency: int | None = None,
     name: str | None = None,
     credentials: Credentials | None = None,
     grace_seconds: float = GRACE_SECONDS,
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
     metrics: str = "",
 ) -> None:
-    """Perform a participant's commands until SIGTERM or SIGINT, then drain and return.
+    """Perform a participant's commands and reactions until SIGTERM or SIGINT, then drain and return.
 
     Args:
         participant: the handlers.
@@ -43,6 +43,7 @@ async def serve(
         database_url: see `open_database`.
         concurrency: how many commands are performed at once.
         undo_concurrency: how many compensations are performed at once; half as many when left out.
+        reaction_concurrency: how many reactions run at once; as many as commands when left out.
         name: the connection's name, by default the participant's; its right to an inbox hangs on it.
         credentials: who connects; taken from the environment when left out.
         grace_seconds: how long handlers may still run after the signal.
@@ -50,18 +51,12 @@ async def serve(
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
 
     Raises:
-        DefinitionError: the participant reacts to events, which no worker does yet.
         PlatformError: the server, a stream, a right or the database is missing, or was lost for good; the sentence
             says what to do.
     """
-    if participant.reactions:
-        heard = ", ".join(reaction.event.__name__ for reaction in participant.reactions)
-        raise DefinitionError(
-            f"{participant.name} reacts to {heard}, which can be declared and drawn so far, but not run. "
-            "Run the participant without these reactions."
-        )
     undo_concurrency = undo_concurrency or undo_places(concurrency)
-    database = open_database(database_url, connections=concurrency + undo_concurrency)
+    reaction_concurrency = (reaction_concurrency or concurrency) if participant.reactions else 0
+    database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency)
     with _signals() as told_to_stop:
         link = await Link.connect(servers, name=name or participant.name, credentials=credentials)
         try:
@@ -72,6 +67,7 @@ async def serve(
                 database,
                 concurrency=concurrency,
                 undo_concurrency=undo_concurrency,
+                reaction_concurrency=reaction_concurrency,
                 ack_wait_seconds=ack_wait_seconds,
             )
             with measuring(worker.counts, {}, metrics, participant.name):

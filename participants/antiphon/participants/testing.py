@@ -28,10 +28,12 @@ from antiphon.contracts.messages import (
     settle_type,
 )
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import CommandAddress, Direction, SagaKey
+from antiphon.contracts.topology import Listener
+from antiphon.contracts.wire import CommandAddress, Direction, FactAddress, SagaKey
 from antiphon.link import Link
 
 from .databases import Database, Inbox, open_database
+from .hearing import Hearing, Unheard
 from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
 from .participant import Participant
@@ -82,6 +84,11 @@ class Service:
     def name(self) -> str:
         """The participant's name."""
         return self.participant.name
+
+    @property
+    def listener(self) -> Listener:
+        """Its name and what it reacts to."""
+        return self.participant.listener
 
     # --- what a coordinator would ask ---------------------------------------------------------------------------------
 
@@ -151,6 +158,36 @@ class Service:
         answer = await perform(handler, asked, self.database, _sealed)
         settled = unpack_raw(answer.data, Settled)
         return cast(R, unpack_raw(settled.reply, command.__reply__)) if settled.happened else None
+
+    async def react(self, event: Event, *, saga: str = SAGA, step: str = "") -> Event | None:
+        """Let the participant hear an event; the same once more is a redelivery.
+
+        Args:
+            event: the event, whoever owns it.
+            saga: in which saga, as `type/id`.
+            step: the step at which its owner published it, where a saga has several events like it.
+
+        Returns:
+            The event that is published, which may be the one that stands for a refusal; None where nothing is.
+
+        Raises:
+            LookupError: the participant does not react to such events of such sagas.
+            Exception: whatever the function raised; nothing of it is in the database.
+        """
+        contract, key = event.__contract__, SagaKey.of(*saga.split("/"))
+        # A start has no step; an event of a participant has one, whoever asked for it.
+        where = FactAddress(key, contract.owner, contract.token, step or "said")
+        try:
+            heard = Hearing(self.name, self.participant.reactions).find(where, contract.type)
+        except Unheard:
+            heard = None
+        if heard is None:
+            raise LookupError(f"{self.name} does not react to {contract.type} of saga type {key.type}.")
+        address = CommandAddress(key, self.name, heard.row, "undo" if heard.reaction.undoes else "do", 1)
+        asked = Asked(address, event, heard.reaction.retry, sequence=-1, deliveries=1, heard=heard)
+        answer = await perform(heard, asked, self.database, _sealed)
+        shapes = {each.__contract__.type: each for each in heard.reaction.outcomes}
+        return unpack_raw(answer.data, shapes[answer.type]) if answer.type else None
 
     def _asked(
         self, command: type[Command[Any]], direction: Direction, saga: str, attempt: int, payload: object

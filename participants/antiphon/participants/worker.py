@@ -1,6 +1,6 @@
-"""The loop of a participant: pull a command, perform it, store its event, and only then ack.
+"""The loop of a participant: pull a command or an event, perform it, store what comes of it, and only then ack.
 
-Whatever goes wrong on the way leaves the command unacked, so that it comes again, and the inbox makes that harmless.
+Whatever goes wrong on the way leaves the message unacked, so that it comes again, and the inbox makes that harmless.
 """
 
 from __future__ import annotations
@@ -32,16 +32,32 @@ from antiphon.contracts.errors import (
 from antiphon.contracts.messages import Contract
 from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
 from antiphon.contracts.retry import parse_retry
-from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, SAGA, participant_consumer_name
-from antiphon.contracts.wire import CommandAddress, Direction, dashed, event_subject, parse_command, traceparent_header
+from antiphon.contracts.topology import (
+    EVENTS,
+    PARTICIPANT_ACK_WAIT_SECONDS,
+    SAGA,
+    participant_consumer_name,
+    reactions_consumer_name,
+)
+from antiphon.contracts.wire import (
+    CommandAddress,
+    Direction,
+    dashed,
+    event_subject,
+    parse_command,
+    parse_fact,
+    traceparent_header,
+)
 from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
 from antiphon.tracing import context
 from antiphon.tracing.counts import Counts
 
 from .databases import Busy, Database
+from .hearing import Heard, Hearing, Unheard
 from .inbox import Answer, Spent
 from .participant import AnyHandler, CommandHandler, Participant
-from .perform import Asked, Exhausted, Suspect, negative, perform
+from .perform import AlreadyDone, Asked, Exhausted, Resting, Suspect, negative, perform
+from .reaction import REACTION_RETRY
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""
@@ -67,12 +83,16 @@ class NoHandler(Exception):
     """Nobody in this worker knows the type of a command. Another version of the participant may."""
 
 
+class NotForUs(Exception):
+    """An event was delivered that no version of this participant reacts to."""
+
+
 class NotItsTurn(Exception):
     """The command is to be performed alone, and another one is just now."""
 
 
 class Held:
-    """A command this worker has: from its delivery until it is acked, handed back or ended."""
+    """A command or event this worker has: from its delivery until it is acked, handed back or ended."""
 
     __slots__ = (
         "address",
@@ -82,6 +102,7 @@ class Held:
         "delivery",
         "end_reason",
         "publishes",
+        "step",
         "subject",
         "task",
         "ticks",
@@ -93,6 +114,9 @@ class Held:
         self.delivery = delivery
         self.task: asyncio.Task[None] | None = None
         self.address: CommandAddress | None = None
+        """The row of the inbox."""
+        self.step = ""
+        """What the subject of the answer names."""
         self.asked: Asked | None = None
         self.type = self.traceparent = self.answer_type = ""
         self.subject, self.data = "", b""
@@ -103,9 +127,19 @@ class Held:
         self.end_reason = ""
         """Why the command must not be delivered again although it was not performed."""
 
+    @property
+    def is_event(self) -> bool:
+        """Whether nobody asked for it."""
+        return self.delivery.stream == EVENTS
+
+    @property
+    def number(self) -> int:
+        """Under which number it is noted what became of its deliveries: the two streams count alike."""
+        return -self.delivery.sequence if self.is_event else self.delivery.sequence
+
 
 class Worker:
-    """Performs the commands of one participant.
+    """Performs the commands of one participant, and reacts to events as it does.
 
     Args:
         participant: the handlers.
@@ -114,6 +148,7 @@ class Worker:
         concurrency: how many commands are held at once; no more than that are ever fetched.
         undo_concurrency: the same for compensations, which have places of their own so that those which keep failing
             leave the commands alone; half as many when left out.
+        reaction_concurrency: the same for events, if the participant reacts to any; as many as commands when left out.
         ack_wait_seconds: what the consumers are configured with; the lease is extended at a third of it.
         chance: draws from [0, 1), for the jitter of delays.
     """
@@ -126,12 +161,20 @@ class Worker:
         *,
         concurrency: int = CONCURRENCY,
         undo_concurrency: int | None = None,
+        reaction_concurrency: int | None = None,
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._participant, self._link, self._database = participant, link, database
         self.counts = Counts()
-        self._places: dict[Direction, int] = {"do": concurrency, "undo": undo_concurrency or undo_places(concurrency)}
+        name = participant.name
+        self._places = [
+            (SAGA, participant_consumer_name(name, "do"), concurrency),
+            (SAGA, participant_consumer_name(name, "undo"), undo_concurrency or undo_places(concurrency)),
+        ]
+        if participant.reactions:
+            self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
+        self._hearing = Hearing(name, participant.reactions)
         self._lease_seconds = ack_wait_seconds / 3
         self._chance = chance
         self._loop = asyncio.get_running_loop()
@@ -144,7 +187,9 @@ class Worker:
         self._alone: Held | None = None
         """What is performed alone just now."""
         self._unnoted: dict[int, Spent] = {}
-        """What the database could not be told yet, by stream sequence."""
+        """What the database could not be told yet, by the numbers of what was delivered."""
+        self._rested = set[int]()
+        """What used to kill its worker and was laid to rest by this one: it may be called when it comes back."""
         self._lease: asyncio.TimerHandle | None = None
         self._draining = False
         self._idle = asyncio.Event()
@@ -153,9 +198,8 @@ class Worker:
     async def start(self) -> None:
         """Begin to pull."""
         self._lease = self._loop.call_later(self._lease_seconds, self._extend_leases)
-        for direction, places in self._places.items():
-            consumer = participant_consumer_name(self._participant.name, direction)
-            self.pulls.append(await self._link.pull(SAGA, consumer, places, self._take))
+        for stream, consumer, places in self._places:
+            self.pulls.append(await self._link.pull(stream, consumer, places, self._take))
 
     async def drain(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Take nothing more, let what is running end within the grace, and hand the rest back, which is no attempt."""
@@ -200,7 +244,10 @@ class Worker:
 
     async def _attempt(self, held: Held) -> None:
         try:
-            asked, handler = self._read(held)
+            asked, handler = self._read_event(held) if held.is_event else self._read(held)
+        except NotForUs:
+            self._settle(held)
+            return
         except Unusable as error:
             await self._set_aside(held, error)
             return
@@ -216,6 +263,10 @@ class Worker:
             await self._hand_back(held, self._jittered(BUSY_SECONDS))
         except NotItsTurn:
             await self._hand_back(held, self._jittered(TURN_SECONDS))
+        except Resting as error:
+            await self._lay_to_rest(held, asked, str(error))
+        except AlreadyDone as error:
+            await self._park_and_end(held, str(error))
         except asyncio.CancelledError as error:
             if self._draining:
                 raise
@@ -223,7 +274,7 @@ class Worker:
         except Exception as error:
             await self._fail(held, asked, error)
         else:
-            self._publish(held)
+            self._publish(held) if held.subject else self._settle(held)
 
     def _read(self, held: Held) -> tuple[Asked, AnyHandler | None]:
         """Read a command and find its handler.
@@ -233,17 +284,53 @@ class Worker:
         """
         delivery = held.delivery
         address = held.address = parse_command(delivery.subject)
+        held.step = address.step
+        envelope = self._open(held)
+        handler = self._participant.handler(address.direction, envelope.type)
+        payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
+        retry, retriable = _retry(envelope.retry), envelope.retriable
+        held.asked = Asked(address, payload, retry, held.number, delivery.deliveries, retriable)
+        return held.asked, handler
+
+    def _read_event(self, held: Held) -> tuple[Asked, Heard | None]:
+        """Read an event and find the reaction to it.
+
+        Raises:
+            NotForUs: there is none, and never was.
+            Unusable: no worker can use it.
+        """
+        delivery = held.delivery
+        where = parse_fact(delivery.subject)
+        envelope = self._open(held)
+        if envelope.source != where.source:
+            raise Forged(f"the envelope's source is {envelope.source[:80]!r}", subject=delivery.subject)
+        try:
+            heard = self._hearing.find(where, envelope.type)
+        except Unheard:
+            held.address = CommandAddress(where.saga, self._participant.name, where.step, "do", 1)
+            held.asked = Asked(held.address, None, REACTION_RETRY, held.number, delivery.deliveries)
+            return held.asked, None
+        if heard is None:
+            raise NotForUs
+        reaction = heard.reaction
+        payload = unpack_raw(envelope.data, reaction.event, delivery.subject)
+        direction: Direction = "undo" if reaction.undoes else "do"
+        held.address = CommandAddress(where.saga, self._participant.name, heard.row, direction, 1)
+        held.step = heard.step
+        held.asked = Asked(held.address, payload, reaction.retry, held.number, delivery.deliveries, heard=heard)
+        held.asked.has_rested = held.number in self._rested
+        return held.asked, heard
+
+    def _open(self, held: Held) -> Envelope:
+        """The envelope of what was delivered, if it says the same as its subject."""
+        delivery = held.delivery
         envelope = decode(delivery.data, delivery.subject)
         if envelope.id != delivery.subject:
             raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=delivery.subject)
         held.type, held.traceparent = envelope.type, envelope.traceparent
-        handler = self._participant.handler(address.direction, envelope.type)
-        payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
-        retry, retriable = _retry(envelope.retry), envelope.retriable
-        held.asked = Asked(address, payload, retry, delivery.sequence, delivery.deliveries, retriable)
-        return held.asked, handler
+        return envelope
 
-    async def _perform_alone(self, held: Held, asked: Asked, handler: AnyHandler | None) -> None:
+    async def _perform_alone(self, held: Held, asked: Asked, handler: AnyHandler | Heard | None) -> None:
         """Perform a command that may have killed its worker, one of them at a time.
 
         That it begins is durable first: if the worker dies now, it is known of which command, and of no other.
@@ -259,7 +346,7 @@ class Worker:
         finally:
             self._alone = None
 
-    async def _perform(self, held: Held, asked: Asked, handler: AnyHandler | None) -> None:
+    async def _perform(self, held: Held, asked: Asked, handler: AnyHandler | Heard | None) -> None:
         def seal(answer: Answer) -> None:
             self._seal(held, answer, asked)
 
@@ -275,17 +362,25 @@ class Worker:
     # --- when it cannot be performed ----------------------------------------------------------------------------------
 
     async def _fail(self, held: Held, asked: Asked, error: BaseException) -> None:
-        """Try again later, or say that the attempts have run out."""
+        """Try again later, or say that the attempts have run out. A reaction is tried for ever."""
         is_final = isinstance(error, (Exhausted, Unrecoverable))
+        failed = asked.retry.attempts if is_final and not held.is_event else 1
         # What failed has come to an end, so the deliveries lost before were not this command's fault.
-        verdict = Spent(asked.retry.attempts if is_final else 1, asked.lost, -1 if asked.is_alone else 0)
+        verdict = Spent(failed, asked.lost, -1 if asked.is_alone else 0)
         spent = await self._note(held, verdict)
         tries = spent.attempts if spent else asked.tries or asked.deliveries
         reason = str(error) if isinstance(error, (AntiphonError, Exhausted, NoHandler)) else _described(error)
-        if is_final or tries >= asked.retry.attempts:
-            self._log("attempts_exhausted", held, reason=reason, tries=tries)
-            if isinstance(error, NoHandler) and not await self._park(held, "unhandled", reason):
+        if held.is_event:
+            if (is_final or tries % asked.retry.attempts == 0) and not await self._park(held, _kind_of(error), reason):
                 return
+            # What no attempt will mend may be mended by another version of the participant, but not soon.
+            tries = max(tries, asked.retry.attempts) if is_final else tries
+        elif is_final or tries >= asked.retry.attempts:
+            self._log("attempts_exhausted", held, reason=reason, tries=tries)
+            if isinstance(error, NoHandler):
+                if not await self._park(held, "unhandled", reason):
+                    return
+                held.end_reason = reason
             self._answer_exhausted(held, held.type, reason)
             return
         self.counts.add("attempts", self._participant.name, _name_in(held.type), "failed")
@@ -296,20 +391,39 @@ class Worker:
         self._let_go(held, delay)
 
     async def _set_aside(self, held: Held, error: Unusable) -> None:
-        """Park a command that no worker can use, and answer it as exhausted, so that its saga does not wait for it.
+        """Park what no worker can use. A command is answered as exhausted, so that its saga does not wait for it.
 
         What is forged gets no answer: it is nobody's command.
         """
         self._log("command_unusable", held, reason=error.reason)
         if not await self._park(held, parked_kind(error), error.reason):
             return
-        if isinstance(error, Undecodable):
+        held.end_reason = error.reason
+        if isinstance(error, Undecodable) and not held.is_event:
             self._answer_exhausted(held, held.type or _type_in(held.delivery.data), error.reason)
         else:
             self._settle(held)
 
+    async def _park_and_end(self, held: Held, reason: str) -> None:
+        """Set aside an event to which this participant must not react."""
+        self._log("event_unhandled", held, reason=reason)
+        if await self._park(held, "unhandled", reason):
+            held.end_reason = reason
+            self._settle(held)
+
+    async def _lay_to_rest(self, held: Held, asked: Asked, reason: str) -> None:
+        """Leave a reaction alone for long that has killed its worker time and again, and have a person know.
+
+        Only a worker that did this itself calls it afterwards: one that dies of it forgets, and the next one begins
+        with the rest.
+        """
+        self._log("reaction_rests", held, reason=reason)
+        if await self._park(held, "fault", reason):
+            self._rested.add(held.number)
+            await self._hand_back(held, asked.retry.cap_seconds)
+
     async def _park(self, held: Held, kind: ParkedKind, reason: str) -> bool:
-        """Store the command in PARKED, so that it may be ended; where that fails, hand it back and say so."""
+        """Store it in PARKED, so that a person sees it; where that fails, hand it back and say so."""
         delivery = held.delivery
         parked = Parked(
             kind=kind,
@@ -326,7 +440,6 @@ class Worker:
             self._log("parking_failed", held, reason=str(error))
             self._let_go(held)
             return False
-        held.end_reason = reason
         return True
 
     def _answer_exhausted(self, held: Held, command_type: str, reason: str) -> None:
@@ -349,11 +462,11 @@ class Worker:
         It is noted before the command is handed back. After a crash in between it seems that the delivery was lost,
         and the command is performed alone, once more than was allowed.
         """
-        sequence = held.delivery.sequence
+        number = held.number
         try:
-            return await self._database.note(sequence, more)
+            return await self._database.note(number, more)
         except Exception as error:
-            self._unnoted[sequence] = self._unnoted.get(sequence, Spent()).plus(more)
+            self._unnoted[number] = self._unnoted.get(number, Spent()).plus(more)
             self._log("delivery_unnoted", held, reason=_described(error))
             return None
 
@@ -374,12 +487,14 @@ class Worker:
     # --- its answer ---------------------------------------------------------------------------------------------------
 
     def _seal(self, held: Held, answer: Answer, asked: Asked | None) -> None:
-        """Make the event, so that after the commit it has only to be sent."""
-        address, name = held.address, self._participant.name
+        """Make the event, so that after the commit it has only to be sent. A reaction may have none."""
+        address, name, asks = held.address, self._participant.name, str(held.delivery.sequence)
         assert address is not None, "what has no address is set aside without an answer"
-        held.answer_type = answer.type
+        held.answer_type, held.subject = answer.type, ""
+        if not answer.type:
+            return
         tries = asked.tries + asked.lost if asked else 0
-        held.subject = event_subject(address.saga.path, name, _token(answer.type), address.step, address.attempt)
+        held.subject = event_subject(address.saga.path, name, _token(answer.type), held.step, address.attempt)
         held.data = encode(
             Envelope(
                 id=held.subject,
@@ -387,7 +502,8 @@ class Worker:
                 type=answer.type,
                 time=datetime.now(UTC),
                 data=msgspec.Raw(answer.data),
-                command=str(held.delivery.sequence),
+                command="" if held.is_event else asks,
+                reacts=asks if held.is_event else "",
                 started=asked.started if asked else None,
                 tries=tries if tries > 1 else 0,
                 traceparent=held.traceparent,
@@ -472,6 +588,10 @@ class Worker:
 
     def _log(self, what: str, held: Held, **facts: Any) -> None:
         log.warning(what, subject=held.delivery.subject, sequence=held.delivery.sequence, **facts)
+
+
+def _kind_of(error: BaseException) -> ParkedKind:
+    return "unhandled" if isinstance(error, NoHandler) else "fault"
 
 
 def undo_places(concurrency: int) -> int:

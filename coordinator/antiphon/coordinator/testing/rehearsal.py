@@ -25,7 +25,7 @@ from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.messages import CLIENT, Event, Message
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Ending, Status, StatusAnswer
-from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA
+from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener
 from antiphon.contracts.wire import SagaKey, moment
 
 from ..graph import Definition
@@ -55,6 +55,11 @@ class Part(Protocol):
     @property
     def name(self) -> str:
         """Its name on the wire."""
+        ...
+
+    @property
+    def listener(self) -> Listener:
+        """Its name and what it reacts to."""
         ...
 
     async def begin(self, link: Stage, /) -> Process:
@@ -158,7 +163,7 @@ class Rehearsal:
         """Start a participant's process, in the place of the one before, if there is one."""
         if participant in self._stages:
             await self.stop(participant)
-        stage = self._stages[participant] = Stage(self.platform, participant)
+        stage = self._stages[participant] = Stage(self.platform, self._parts[participant].listener)
         stage.slow_seconds = self._slow.get(participant, 0.0)
         self._processes[participant] = await self._parts[participant].begin(stage)
 

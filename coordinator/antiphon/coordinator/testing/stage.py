@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
-from antiphon.contracts.topology import EVENTS, PARKED, participant_consumers
+from antiphon.contracts.topology import EVENTS, PARKED, Listener, participant_consumers, reactions_consumer
 from antiphon.link.outcomes import Outcome
 
 from ..memory import MemoryPlatform
@@ -24,8 +24,9 @@ class Died(Exception):
 class Stage:
     """The link of one participant's process. Once the process died it delivers nothing and lets nothing pass."""
 
-    def __init__(self, platform: MemoryPlatform, participant: str) -> None:
-        self._platform, self.participant = platform, participant
+    def __init__(self, platform: MemoryPlatform, participant: Listener) -> None:
+        self._platform, self.participant = platform, participant.name
+        self._consumers = (*participant_consumers(participant.name), reactions_consumer(participant))
         self.slow_seconds = 0.0
         self.dies: Death | None = None
         self.is_dead = False
@@ -41,7 +42,7 @@ class Stage:
         def deliver(delivery: Delivered) -> None:
             self._deliver(delivery, handle)
 
-        found = next(each for each in participant_consumers(self.participant) if each.name == consumer)
+        found = next(each for each in self._consumers if each.name == consumer)
         self._platform.consume(found, deliver)
         self._handlers.append((consumer, deliver))
         return self
@@ -75,7 +76,7 @@ class Stage:
         """Leave, without a word to anybody. What is being worked on comes to its end, and nobody hears of it."""
         if not self.is_dead:
             self.is_dead = True
-            for consumer in participant_consumers(self.participant):
+            for consumer in self._consumers:
                 for name, handler in self._handlers:
                     if name == consumer.name:
                         self._platform.leave(consumer, handler)
