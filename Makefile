@@ -1,10 +1,12 @@
 # Every target prepares what it needs in $(VENV) and is quick the second time.
 #   VENV=folder     another environment than .venv
 #   PYTHON=command  another Python than python3 to make it with
+#   WORKERS=number  how many processes run tests, each a file at a time: most tests wait, so more than there are cores
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
 VENV ?= .venv
 PYTHON ?= python3
+WORKERS ?= 3
 ARGS ?=
 
 # Two stamps, so that a change of settings does not install every package again. .ci/run writes the second itself,
@@ -33,7 +35,7 @@ demo: $(ready) ## Run a file of orders through a local platform, and kill two of
 	@$(VENV)/bin/antiphon demo $(ARGS)
 
 test: $(ready) $(javascript) ## Run the tests; make test ARGS="-k name" runs some of them.
-	@$(VENV)/bin/pytest $(ARGS)
+	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers.
 	$(VENV)/bin/ruff check

@@ -65,7 +65,7 @@ async def test_what_a_handler_cannot_finish_within_the_grace_is_handed_back_and_
 
 
 async def test_a_consumer_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["antiphon.participants.serve"], "CONSUMER_SECONDS", 0.2)
+    monkeypatch.setattr(sys.modules["antiphon.link.setup"], "CONSUMER_SECONDS", 0.2)
     with platform(tmp_path, participants=("billing",)) as up:
         await up.set_up()
         with pytest.raises(StreamMissing, match=r"no consumer stock of .* SAGA.*antiphon setup --participant stock"):
@@ -73,7 +73,7 @@ async def test_a_consumer_that_is_not_there_is_a_sentence(tmp_path: Path, monkey
 
 
 async def test_a_stream_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["antiphon.participants.serve"], "CONSUMER_SECONDS", 0.2)
+    monkeypatch.setattr(sys.modules["antiphon.link.setup"], "CONSUMER_SECONDS", 0.2)
     with platform(tmp_path, participants=()) as up, pytest.raises(StreamMissing, match="Create it once, as admin"):
         await serve(Stock().participant, up.servers, "memory:")
 
