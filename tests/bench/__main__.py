@@ -6,12 +6,24 @@ import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from msgspec.structs import replace
 from rich.console import Console
 
 from . import profiling
 from .load import Load
 from .measure import Measured, Profiled, running
-from .report import AT_A_RATE, COMPENSATED, DIAMOND, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
+from .report import (
+    ALONE,
+    AT_A_RATE,
+    COMPENSATED,
+    DIAMOND,
+    EXPORTED,
+    IN_FLIGHT,
+    ONE_AT_A_TIME,
+    export_table,
+    last_line,
+    tables,
+)
 from .systems import ANTIPHON, FLOOR
 
 SYNCS = {"default": "2m", "always": "always"}
@@ -39,6 +51,18 @@ def compare(sync: str, rounds: int, share: float) -> list[Measured]:
             for load in loads(sync, number, share)
             for system in (floor, antiphon)
         ]
+
+
+def with_exporter(rounds: int, share: float) -> list[Measured]:
+    """Antiphon alone and with the exporter beside it, by turns: whoever looks shall not slow down who works."""
+    load = Load(IN_FLIGHT, 0, sagas=int(5_000 * share), in_flight=300)
+    found: list[Measured] = []
+    with running(ANTIPHON, SYNCS["default"]) as alone, running(ANTIPHON, SYNCS["default"], exporting=True) as exported:
+        for number in range(rounds):
+            with exported.with_exporter_at_rest():
+                found.append(alone.measure(replace(load, name=ALONE, round=number)))
+            found.append(exported.measure(replace(load, name=EXPORTED, round=number)))
+    return found
 
 
 def profile(role: str, lines: int, console: Console) -> None:
@@ -69,6 +93,7 @@ def main() -> None:
     for sync, measured in found.items():
         for table in tables(sync, measured):
             console.print(table)
+    console.print(export_table(with_exporter(rounds, share)))
     print(last_line(found["default"]))
 
 

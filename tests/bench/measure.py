@@ -55,6 +55,15 @@ class Running:
     def __init__(self, system: System, url: str, watched: dict[str, psutil.Process], profiled: Profiled | None) -> None:
         self.system, self._url, self._watched, self._profiled = system, url, watched, profiled
 
+    @contextmanager
+    def with_exporter_at_rest(self) -> Iterator[None]:
+        """Let the exporter stand still for a while: it has more to do than the load lasts, and would slow others."""
+        self._watched["exporter"].suspend()
+        try:
+            yield
+        finally:
+            self._watched["exporter"].resume()
+
     def measure(self, load: Load) -> Measured:
         """Put a load on it."""
         before = {name: _cpu_seconds(process) for name, process in self._watched.items()}
@@ -71,19 +80,43 @@ class Running:
 
 
 @contextmanager
-def running(system: System, sync: str, profiled: Profiled | None = None) -> Iterator[Running]:
+def running(
+    system: System, sync: str, profiled: Profiled | None = None, *, exporting: bool = False
+) -> Iterator[Running]:
     """Start a system on a fresh server, warm it up, and end both after the block.
 
     Args:
         system: what to run.
         sync: the server's sync_interval.
         profiled: which process writes a profile of itself, if any.
+        exporting: whether every saga's trace is exported meanwhile, to a backend that takes what it gets.
     """
     with TemporaryDirectory(prefix="antiphon-bench-") as folder, Server(Path(folder), sync_interval=sync) as server:
         asyncio.run(_set_up(system, server.url))
-        with _roles(system, server.url, profiled) as processes:
+        with _roles(system, server.url, profiled) as processes, _exporter(server.url, exporting) as exporter:
             _drive(system, server.url, WARM_UP, None)
-            yield Running(system, server.url, {"server": _process_of(server), **processes}, profiled)
+            yield Running(system, server.url, {"server": _process_of(server), **processes, **exporter}, profiled)
+
+
+@contextmanager
+def _exporter(url: str, is_wanted: bool) -> Iterator[dict[str, psutil.Process]]:
+    """The exporter and its backend as processes of their own, on the same cores."""
+    if not is_wanted:
+        yield {}
+        return
+    with ExitStack() as stack:
+        sink = subprocess.Popen([sys.executable, "-m", "tests.bench.sink"], cwd=ROOT, stdout=subprocess.PIPE)
+        stack.callback(_stop, sink)
+        assert sink.stdout is not None
+        endpoint = sink.stdout.readline().decode().strip()
+        command = [sys.executable, "-m", "antiphon.deploy", "exporter", "--server", url]
+        environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "ANTIPHON_LOG": "json"}
+        exporter = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+        stack.callback(_stop, exporter)
+        assert exporter.stderr is not None
+        if b"exporter.ready" not in exporter.stderr.readline():
+            raise SystemExit("bench: the exporter did not start.")
+        yield {"exporter": psutil.Process(exporter.pid)}
 
 
 async def _set_up(system: System, url: str) -> None:
@@ -140,8 +173,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _process_of(server: Server) -> psutil.Process:

@@ -16,11 +16,22 @@ ONE_AT_A_TIME: Final = "one at a time"
 AT_A_RATE: Final = "200 a second"
 DIAMOND: Final = "300 diamonds in flight"
 COMPENSATED: Final = "300 compensated in flight"
+ALONE: Final = "without an exporter"
+EXPORTED: Final = "with the exporter beside"
 
 
 def tables(sync: str, found: Sequence[Measured]) -> list[Table]:
     """What was measured with one sync_interval."""
     return [_speed(sync, found), _cost(sync, found)]
+
+
+def export_table(found: Sequence[Measured]) -> Table:
+    """What it costs that every trace is exported on the same cores."""
+    table = _table(f"{IN_FLIGHT}, Antiphon", "", ALONE, EXPORTED, "÷ without")
+    for label, value, digits in (("sagas/s", _rate, 0), ("p50 ms", _p50, 1)):
+        alone, exported = (_median(found, ANTIPHON, load, value) for load in (ALONE, EXPORTED))
+        table.add_row(label, f"{alone:.{digits}f}", f"{exported:.{digits}f}", _times(exported, alone))
+    return table
 
 
 def last_line(found: Sequence[Measured]) -> str:

@@ -12,7 +12,18 @@ from rich.console import Console
 from . import profiling
 from .load import Load
 from .measure import Measured, Profiled, running
-from .report import AT_A_RATE, COMPENSATED, DIAMOND, IN_FLIGHT, ONE_AT_A_TIME, last_line, tables
+from .report import (
+    ALONE,
+    AT_A_RATE,
+    COMPENSATED,
+    DIAMOND,
+    EXPORTED,
+    IN_FLIGHT,
+    ONE_AT_A_TIME,
+    export_table,
+    last_line,
+    tables,
+)
 from .systems import ANTIPHON, FLOOR, System
 
 LOADS = [
@@ -74,3 +85,10 @@ def test_a_profile_says_whose_code_took_the_time(tmp_path: Path) -> None:
     by_part, by_function = profiling.tables(file, microseconds=150.0, lines=5)
     assert by_part.row_count >= 2
     assert 1 <= by_function.row_count <= 5
+
+
+def test_the_exporter_runs_beside_a_load_and_its_cost_is_told() -> None:
+    with running(ANTIPHON, "2m", exporting=True) as exported:
+        found = [exported.measure(Load(name, 0, sagas=20, in_flight=10)) for name in (ALONE, EXPORTED)]
+    assert all("exporter" in each.cpu_us for each in found)
+    assert export_table(found).row_count == 2
