@@ -290,8 +290,8 @@ async def test_what_no_attempt_will_mend_waits_for_a_person_at_once(playing: Pla
     async def give_up(tx: Transaction) -> None:
         raise Unrecoverable("the shelf is gone")
 
-    reactor = Reactor(on_ordered=give_up)
-    await playing.worker(reactor, chance=lambda: 0.0)
+    reactor = Reactor(on_ordered=give_up, retry=Retry(1_000_000, first_seconds=0.01, factor=1.0, cap_seconds=0.01))
+    await playing.worker(reactor)
     await playing.tell(Ordered(), "s1")
     assert "the shelf is gone" in msgspec.json.decode((await playing.parked()).data, type=Parked).reason
     await until(lambda: len(reactor.calls) > 1, what="another attempt")
@@ -359,15 +359,16 @@ async def test_what_is_told_of_events_and_of_commands_is_kept_apart(playing: Pla
     assert sequence not in database.spent
 
 
-async def test_a_reaction_that_killed_its_worker_too_often_rests_before_it_is_called_again(playing: Play) -> None:
-    reactor, database = Reactor(retry=THREE), MemoryDatabase()
-    sequence = await playing.tell(Ordered(), "s1")
-    await database.note(-sequence, Spent(alone=THREE.attempts))
-    link = await playing.up.connect("stock", name="lost")
-    pull = await link.pull("EVENTS", "stock-on", 1, lambda delivery: delivery.hand_back())
-    await until(lambda: pull.held == 0, what="a delivery")
-    await link.close()
-    await playing.worker(reactor, database)
-    parked = msgspec.json.decode((await playing.parked()).data, type=Parked)
-    assert (parked.kind, parked.reason) == ("fault", "3 attempts took the worker with them")
-    await playing.follows("s1", "stock-set-aside", ORDERED)
+async def test_a_reaction_that_killed_its_worker_too_often_rests_before_it_is_called_again(tmp_path: Path) -> None:
+    async with play(tmp_path, ack_wait_seconds=0.5, listeners=LISTENERS) as playing:
+        reactor, database = Reactor(retry=THREE), MemoryDatabase()
+        sequence = await playing.tell(Ordered(), "s1")
+        await database.note(-sequence, Spent(alone=THREE.attempts))
+        link = await playing.up.connect("stock", name="lost")
+        pull = await link.pull("EVENTS", "stock-on", 1, lambda _: None)
+        await until(lambda: pull.held == 1, what="a delivery that is lost")
+        await link.close()
+        await playing.worker(reactor, database)
+        parked = msgspec.json.decode((await playing.parked()).data, type=Parked)
+        assert (parked.kind, parked.reason) == ("fault", "3 attempts took the worker with them")
+        await playing.follows("s1", "stock-set-aside", ORDERED)
