@@ -231,15 +231,16 @@ def test_a_pivot_is_not_skipped() -> None:
 
 def test_a_pivot_is_not_undone() -> None:
     trip, card = pivoted()
-    refuse(
-        "compensation 'refund_card' of step 'charge_card': the step is the pivot, which is never undone. Drop the comp",
-        lambda: card.compensation(refund_card),
-    )
+    assert trip.definition.pivot == "charge_card"
     refuse(
         "is the pivot, which is never undone; drop needs_no_compensation=True",
         lambda: saga().step(pivot=True, needs_no_compensation=True)(charge_card),
     )
-    assert trip.definition.pivot == "charge_card"
+    card.compensation(refund_card)
+    refuse(
+        "step 'charge_card' of saga 'trip' is the pivot, which is never undone, and has a compensation. Drop that",
+        lambda: trip.definition,
+    )
 
 
 def test_what_comes_after_the_pivot_is_not_undone() -> None:

@@ -108,13 +108,11 @@ def fail(sentence: str) -> NoReturn:
 @app.command(epilog="Example: antiphon coordinator --app shop.sagas:order --app shop.sagas:returns")
 def coordinator(app: Apps, server: Server = DEFAULT_SERVER, name: Name = "coordinator", metrics: Metrics = "") -> None:
     """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other."""
-    from antiphon.coordinator.saga import Saga
     from antiphon.coordinator.serve import serve
 
-    from .modules import load
+    from .modules import load_saga
 
-    sagas: list[Saga[Any]] = [load(path, Saga) for path in app]
-    _run_service(serve(server, sagas, name=name, metrics=metrics))
+    _run_service(serve(server, [load_saga(path) for path in app], name=name, metrics=metrics))
 
 
 @app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")

@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import TypeVar
 
 from antiphon.contracts.errors import AntiphonError
+from antiphon.coordinator.choreography import AnySaga, Choreography
+from antiphon.coordinator.saga import Saga
 
 T = TypeVar("T")
 
@@ -33,6 +35,16 @@ def load(path: str, kind: type[T]) -> T:
     if not isinstance(found, kind):
         raise CannotLoad(f"{path} is no {kind.__name__}. {_instead(module, kind)}")
     return found
+
+
+def load_saga(path: str) -> AnySaga:
+    """The saga or choreography at `module:attribute`.
+
+    Raises:
+        CannotLoad, DefinitionError: as `load`.
+    """
+    found = load(path, object)
+    return found if isinstance(found, Choreography) else load(path, Saga)
 
 
 def load_module(name: str) -> ModuleType:
