@@ -14,6 +14,7 @@ import typer.core
 from antiphon.contracts.errors import AntiphonError
 
 from .flow_cli import contracts, flow
+from .styles import Style
 
 if TYPE_CHECKING:
     from antiphon.contracts.platform import Request
@@ -189,13 +190,14 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Streams, databases and logs; a new folder below .antiphon/ by default.")
     ] = None,
+    style: Annotated[Style, typer.Option(help="Who decides what comes next.")] = Style.ORCHESTRATED,
 ) -> None:
     """Run a file of orders through a local platform, kill two of its processes on the way, and audit the books."""
     import asyncio
 
     from .demo import run_demo
 
-    raise SystemExit(asyncio.run(run_demo(orders, folder)))
+    raise SystemExit(asyncio.run(run_demo(orders, folder, style)))
 
 
 # --- the administrator ------------------------------------------------------------------------------------------------

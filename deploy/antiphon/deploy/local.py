@@ -20,13 +20,6 @@ from .server import Server
 SERVING_SECONDS: Final = 60.0
 """How long all processes together may take to start; a machine under load needs many times what an idle one does."""
 
-SAGAS: Final = ("antiphon.order.saga:order",)
-PARTICIPANTS: Final = (
-    "antiphon.order.inventory:inventory",
-    "antiphon.order.billing:billing",
-    "antiphon.order.shipping:shipping",
-)
-
 
 class LocalPlatform:
     """Everything sagas need, started and ended together.

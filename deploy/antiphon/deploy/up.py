@@ -14,8 +14,9 @@ from rich.text import Text
 from antiphon.participants import Participant
 
 from .children import Say
-from .local import PARTICIPANTS, SAGAS, LocalPlatform
+from .local import LocalPlatform
 from .modules import load, load_saga
+from .styles import Style
 
 COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
@@ -25,7 +26,7 @@ async def run_platform(
 ) -> None:
     """Run the platform until a signal, then drain it. Without sagas and participants it is the order example's."""
     if not sagas and not participants:
-        sagas, participants = SAGAS, PARTICIPANTS
+        sagas, participants = [Style.ORCHESTRATED.saga], [*Style.ORCHESTRATED.participants.values()]
     # Loaded here only to be refused here, with one sentence, rather than in children that die again and again.
     for path in sagas:
         load_saga(path)
