@@ -13,11 +13,21 @@ from antiphon.contracts import Event, SagaKey, wire
 from antiphon.contracts.envelope import decode
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.choreography import AnySaga
-from antiphon.coordinator.overview import read_cause, read_told, tell, unread
+from antiphon.coordinator.overview import Overview, read_cause, read_told, tell, unread
 from antiphon.coordinator.sayings import of_entry, of_event
 from antiphon.coordinator.standing import standing
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Again, Fleet
-from tests.support.journeys import DAY, MilesGiven, RoomGivenUp, RoomTaken, TrainMissed, TrainTaken, by_train, unled
+from tests.support.journeys import (
+    DAY,
+    MilesGiven,
+    RoomGivenUp,
+    RoomTaken,
+    TrainMissed,
+    TrainTaken,
+    by_train,
+    by_train_and_back,
+    unled,
+)
 from tests.support.raw_worker import _envelope, start_message
 
 KEY = SagaKey.of("unled", "u1")
@@ -136,8 +146,8 @@ def test_a_fact_that_was_acked_and_lost_is_found_by_the_sweeper(fleet: Observers
     assert fleet.causes() == fleet.facts()
 
 
-def stands(fleet: Observers, key: SagaKey = KEY) -> list[Any]:
-    """How it stands, by each of the three who tell: the journal alone, status, and the read model."""
+def overview_of(fleet: Observers, key: SagaKey = KEY) -> Overview:
+    """How the read model has it."""
     stored = fleet.platform.read(SAGA, [wire.journal_filter(key)])
     events = fleet.platform.read(EVENTS, [f"evt.{key.path}.>"])
     by_sequence = {message.sequence: message for message in events}
@@ -147,8 +157,15 @@ def stands(fleet: Observers, key: SagaKey = KEY) -> list[Any]:
         assert told is not None
         cause = by_sequence.get(told.cause_sequence)
         overview = tell(overview, told, read_cause(cause) if cause else None)
-    read, history = standing(stored, events), fleet.history(key)
-    return [(each.state, each.parked) for each in (read, history, overview)]
+    return overview
+
+
+def stands(fleet: Observers, key: SagaKey = KEY) -> list[Any]:
+    """How it stands, by each of the three who tell: the journal alone, status, and the read model."""
+    stored = fleet.platform.read(SAGA, [wire.journal_filter(key)])
+    events = fleet.platform.read(EVENTS, [f"evt.{key.path}.>"])
+    read = standing(stored, events)
+    return [(each.state, each.parked) for each in (read, fleet.history(key), overview_of(fleet, key))]
 
 
 def test_one_that_stalls_is_late_with_whom_it_waits_for_and_goes_on(fleet: Observers) -> None:
@@ -166,6 +183,14 @@ def test_one_that_stalls_is_late_with_whom_it_waits_for_and_goes_on(fleet: Obser
     fleet.run()
     assert stands(fleet) == [("compensated", "")] * 3
     assert list(dict.fromkeys(fleet.causes())) == fleet.facts()
+
+
+def test_one_that_stalls_on_its_way_back_is_late_too(fleet: Observers) -> None:
+    for subject, data in (start_message(KEY), happened(KEY, TAKEN), happened(KEY, MISSED)):
+        fleet.put(subject, data)
+    fleet.run(DAY.total_seconds() + 1)
+    why = "its deadline passed, and hotel has not reacted to train.missed.v1"
+    assert stands(fleet) == [("compensating", why)] * 3
 
 
 def test_what_happens_without_a_start_is_an_orphan(fleet: Observers) -> None:
@@ -234,6 +259,17 @@ def test_what_is_awaited_may_come_before_the_answer_it_follows_from_and_twice() 
     assert fleet.state(LED) == "completed"
     assert [step for step, *_ in fleet.sends(LED)] == ["book_room", "charge_card"]
     assert fleet.parked() == []
+
+
+def test_what_is_awaited_is_under_way_until_it_comes() -> None:
+    fleet = Observers(1, by_train_and_back(DAY))
+    fleet.play = lambda command: None if command.step == "book_seat" else "done"
+    key = fleet.start(SagaKey.of("by-train-and-back", "t1"))
+    fleet.run()
+    assert overview_of(fleet, key).steps == ("train-taken",)
+    fleet.put(*happened(key, TrainTaken(seat="7a")))
+    fleet.run()
+    assert overview_of(fleet, key).steps == ("book_seat",)
 
 
 def test_what_does_not_come_is_read_as_refused_by_everybody() -> None:

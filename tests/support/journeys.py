@@ -231,9 +231,9 @@ def broken(unit: timedelta) -> Saga[TripAsked]:
     return make_trip(name="broken", broken="book_seat", backoff=patience(unit))
 
 
-def by_train(unit: timedelta) -> Saga[TripAsked]:
+def by_train(unit: timedelta, name: str = "by-train") -> Saga[TripAsked]:
     """A room, the card as the point of no return, and a train that takes whoever has paid, or does not."""
-    saga, book_room = begun("by-train", unit, deadline=LONG * unit)
+    saga, book_room = begun(name, unit, deadline=LONG * unit)
 
     @saga.step(after=book_room, pivot=True, timeout=unit)
     def charge_card(s: State[TripAsked]) -> ChargeCard:
@@ -242,6 +242,17 @@ def by_train(unit: timedelta) -> Saga[TripAsked]:
     charge_card.compensation(_named("refund_card", _refund_card))
     saga.awaits(TrainTaken, after=charge_card, unless=TrainMissed)
     saga.notes(MilesGiven)
+    return saga
+
+
+def by_train_and_back(unit: timedelta) -> Saga[TripAsked]:
+    """The same, and a seat on the way back, whatever it takes."""
+    saga = by_train(unit, "by-train-and-back")
+
+    @saga.step(after=saga.steps[-1])
+    def book_seat(s: State[TripAsked]) -> BookSeat:
+        return BookSeat(traveller=s.start.traveller)
+
     return saga
 
 

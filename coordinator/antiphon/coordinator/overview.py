@@ -200,9 +200,9 @@ def _answered(before: Overview, cause: Cause) -> Overview:
     if address.event == "signal":
         signalled = before.signalled if address.step in before.signalled else (*before.signalled, address.step)
         return _over(replace(before, signalled=signalled), address.step)
-    if is_by_itself(address.step):  # a step that waits for an event is called after it; "" is a saga nobody leads
+    if is_by_itself(address.step):  # a step that waits for an event is called after it
         before = replace(before, signalled=tuple(dict.fromkeys((*before.signalled, address.event))))
-        return _over(_over(before, ""), address.event)
+        return _over(before, address.event)
     found = next((each for each in before.under_way if each.step == address.step), None)
     return _over(before, address.step) if found is not None and _is_success(found, address) else before
 

@@ -111,11 +111,7 @@ class _Reader:
     def _take_cause(self, cause: str) -> None:
         """An answer that was not one more failure is what was waited for."""
         address = self._address(cause)
-        if address is None or not address.step:
-            return
-        if wire.is_by_itself(address.step):
-            self._marks.pop("", None)  # of a saga that nobody leads; if it is late still, that is said again
-        elif not address.event.endswith(FAILURES):
+        if address is not None and address.step and not address.event.endswith(FAILURES):
             self._marks.pop(address.step, None)
 
     def _address(self, cause: str) -> FactAddress | None:
