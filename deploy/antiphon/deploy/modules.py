@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from antiphon.contracts.errors import AntiphonError
 from antiphon.coordinator.choreography import AnySaga, Choreography
@@ -44,7 +44,9 @@ def load_saga(path: str) -> AnySaga:
         CannotLoad, DefinitionError: as `load`.
     """
     found = load(path, object)
-    return found if isinstance(found, Choreography) else load(path, Saga)
+    if isinstance(found, Choreography):
+        return cast("Choreography[Any]", found)
+    return load(path, cast("type[Saga[Any]]", Saga))
 
 
 def load_module(name: str) -> ModuleType:
