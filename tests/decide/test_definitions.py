@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.contracts import DefinitionError, Retry
+from antiphon.contracts import DefinitionError, Event, Retry
 from antiphon.coordinator.check import STEPS_MAX
 from antiphon.coordinator.saga import Saga, State
 from tests.support.journeys import Approved, seat
@@ -231,15 +231,16 @@ def test_a_pivot_is_not_skipped() -> None:
 
 def test_a_pivot_is_not_undone() -> None:
     trip, card = pivoted()
-    refuse(
-        "compensation 'refund_card' of step 'charge_card': the step is the pivot, which is never undone. Drop the comp",
-        lambda: card.compensation(refund_card),
-    )
+    assert trip.definition.pivot == "charge_card"
     refuse(
         "is the pivot, which is never undone; drop needs_no_compensation=True",
         lambda: saga().step(pivot=True, needs_no_compensation=True)(charge_card),
     )
-    assert trip.definition.pivot == "charge_card"
+    card.compensation(refund_card)
+    refuse(
+        "step 'charge_card' of saga 'trip' is the pivot, which is never undone, and has a compensation. Drop that",
+        lambda: trip.definition,
+    )
 
 
 def test_what_comes_after_the_pivot_is_not_undone() -> None:
@@ -382,3 +383,86 @@ def test_annotations_name_what_is_there() -> None:
 
     lost.__annotations__["return"] = "Lost"
     refuse(r"step lost: its annotations cannot be read \(name 'Lost' is not defined\)", lambda: saga().step()(lost))
+
+
+# --- what participants do by themselves -------------------------------------------------------------------------------
+
+
+class Landed(Event, name="plane.landed", owner="airline"):
+    gate: str
+
+
+class Diverted(Event, name="plane.diverted", owner="airline"):
+    reason: str
+
+
+class Stormy(Event, name="weather.stormy", owner="weather"):
+    reason: str
+
+
+def test_an_awaited_event_is_owned_and_heard_once() -> None:
+    trip = saga()
+    step = trip.awaits(Landed, unless=Diverted)
+    assert (step.name, trip.definition.sources) == ("plane-landed", ("airline",))
+    refuse("the saga hears Landed already; a saga does so once", lambda: trip.awaits(Landed))
+    refuse("the saga hears Diverted already", lambda: trip.notes(Diverted))
+    refuse(
+        "TripAsked has no owner, so it comes from outside. Wait for it with trip.signal", lambda: trip.notes(TripAsked)
+    )
+    refuse("hears Event classes, not <class 'int'>", lambda: saga().awaits(int))  # type: ignore[type-var] # pyright: ignore
+    refuse("unless there is Stormy of 'weather'. Only who", lambda: saga().awaits(Landed, unless=Stormy))
+    refuse("waits for Landed unless it comes", lambda: saga().awaits(Landed, unless=Landed))
+
+
+def test_what_is_waited_for_past_the_pivot_has_no_time() -> None:
+    trip, card = pivoted()
+    refuse(
+        "step 'plane-landed' of saga 'trip' comes after the pivot, from where no time that is over turns the saga",
+        lambda: trip.awaits(Landed, after=card, within=timedelta(hours=1)),
+    )
+
+
+def test_what_may_be_refused_after_the_pivot_undoes_the_pivot() -> None:
+    trip, card = pivoted()
+    landed = trip.awaits(Landed, after=card, unless=Diverted)
+    refuse("may turn the saga after its pivot 'charge_card', which then must be undone", lambda: trip.definition)
+    card.compensation(refund_card)
+    assert not trip.definition.steps["charge_card"].is_kept
+    trip.step(after=landed)(book_room)
+    assert trip.definition.steps["book_room"].is_retriable
+
+
+def test_nothing_past_the_pivot_stands_beside_what_may_turn_the_saga() -> None:
+    trip, card = pivoted()
+    card.compensation(refund_card)
+    trip.awaits(Landed, after=card, unless=Diverted)
+    trip.step(after=card)(book_room)
+    refuse("step 'book_room' of saga 'trip' comes after the pivot and is never undone, but", lambda: trip.definition)
+
+
+def test_only_the_first_that_is_waited_for_past_the_pivot_may_turn_the_saga() -> None:
+    trip, card = pivoted()
+    card.compensation(refund_card)
+    landed = trip.awaits(Landed, after=card, unless=Diverted)
+    trip.awaits(RoomBooked, after=landed, unless=NoRoom)
+    refuse("step 'hotel-booked' of saga 'trip' may turn the saga, but what comes before it", lambda: trip.definition)
+
+
+class NoRoom(Event, name="hotel.full", owner="hotel"):
+    reason: str
+
+
+def test_what_is_heard_is_part_of_the_shape() -> None:
+    shapes: set[str] = set()
+    for declare in (
+        lambda trip: None,
+        lambda trip: trip.awaits(Landed),
+        lambda trip: trip.awaits(Landed, unless=Diverted),
+        lambda trip: trip.notes(Landed),
+    ):
+        trip: Any = saga()
+        room = trip.step(needs_no_compensation=True)(book_room)
+        assert room
+        declare(trip)
+        shapes.add(trip.definition.shape)
+    assert len(shapes) == 4

@@ -15,6 +15,7 @@ import pytest
 
 from antiphon.contracts.wire import SagaKey
 from antiphon.deploy.server import Server, free_port
+from antiphon.deploy.styles import Style
 from antiphon.order.data import load_orders
 from antiphon.tracing.links import jaeger_link
 from tests.support.server import Platform, platform, until
@@ -287,9 +288,11 @@ def serving(arguments: tuple[str, ...], server: str, log: Path) -> subprocess.Po
         )
 
 
-def test_a_short_demo_ends_with_balanced_ledgers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("style", list(Style))
+def test_a_short_demo_ends_with_balanced_ledgers(style: Style, tmp_path: Path) -> None:
+    options = ["--style", style, "--orders", "10", "--folder", str(tmp_path / "demo")]
     ran = subprocess.run(
-        [sys.executable, "-m", "antiphon.deploy", "demo", "--orders", "10", "--folder", str(tmp_path / "demo")],
+        [sys.executable, "-m", "antiphon.deploy", "demo", *options],
         env=environment("nats://127.0.0.1:1"),
         capture_output=True,
         text=True,

@@ -55,7 +55,7 @@ class Shop:
 
     stock: Participant
     billing: Participant
-    saga: Choreography
+    saga: Choreography[Ordered]
 
     @property
     def flow(self) -> Flow:
@@ -85,7 +85,13 @@ def choreographed(
     if undoes:
         stock.reacts_to(Unpaid, saga_type=SHOP, undoes=reserve)(release)
     saga = Choreography(
-        Ordered, name=SHOP, version=1, deadline=timedelta(hours=1), completes=completes, compensates=compensates
+        Ordered,
+        name=SHOP,
+        version=1,
+        deadline=timedelta(hours=1),
+        flow={Ordered: "stock"},
+        completes=completes,
+        compensates=compensates,
     )
     return Shop(stock, billing, saga)
 

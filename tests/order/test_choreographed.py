@@ -112,11 +112,12 @@ async def test_every_order_ends_with_an_event_that_says_so(stage: Stage) -> None
         assert not set(before) & set(choreographed_order.ends)
 
 
-def choreography(**changes: Any) -> Choreography:
+def choreography(**changes: Any) -> Choreography[OrderCreated]:
     settings: dict[str, Any] = {
         "name": choreographed_order.name,
         "version": 1,
         "deadline": choreographed_order.deadline,
+        "flow": {OrderCreated: "inventory", ItemsReserved: "billing", OrderPaid: "shipping"},
         "completes": ShippingScheduled,
         **changes,
     }
@@ -136,6 +137,12 @@ def choreography(**changes: Any) -> Choreography:
         ({"completes": OrderCreated}, "would end with OrderCreated, which it starts with"),
         ({"compensates": OrderPlaced}, "OrderPlaced comes from clients"),
         ({"compensates": ShippingScheduled}, "cannot both complete and compensate it"),
+        ({"flow": {}}, "does not say who reacts to OrderCreated"),
+        ({"flow": {OrderCreated: ()}}, "OrderCreated stands in its flow, and nobody reacts to it"),
+        ({"flow": {OrderCreated: "inventory", int: "billing"}}, "its flow consists of Event classes"),
+        ({"flow": {OrderCreated: "inventory", OrderPlaced: "billing"}}, "OrderPlaced comes from clients"),
+        ({"flow": {OrderCreated: "inventory", ShippingScheduled: "billing"}}, "in its flow, and ends it as well"),
+        ({"turns": PaymentFailed}, "turns with PaymentFailed, which is not in its flow"),
     ],
 )
 def test_a_choreography_whose_end_nobody_could_recognise_is_refused(changes: dict[str, Any], sentence: str) -> None:

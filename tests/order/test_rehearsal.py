@@ -7,17 +7,28 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import select
 
+from antiphon.coordinator.choreography import AnySaga
 from antiphon.coordinator.testing import Rehearsal, rehearse
-from antiphon.order.billing import billing, cards
+from antiphon.order.billing import cards
+from antiphon.order.choreographed import billing as choreographed_billing
+from antiphon.order.choreographed.inventory import inventory
+from antiphon.order.choreographed.messages import OrderCreated
+from antiphon.order.choreographed.saga import choreographed_order
+from antiphon.order.choreographed.shipping import shipping
 from antiphon.order.data import load_customers, load_orders
-from antiphon.order.inventory import inventory, stock
+from antiphon.order.hybrid import shipping as hybrid_shipping
+from antiphon.order.hybrid.billing import billing
+from antiphon.order.hybrid.saga import hybrid_order
+from antiphon.order.inventory import stock
 from antiphon.order.saga import order
-from antiphon.order.shipping import shipping
 from antiphon.participants.testing import Service
+
+assert all((choreographed_billing, hybrid_shipping)), "they add to the services as they are imported"
 
 VALID = next(each for each in load_customers() if each.card == "valid" and each.limit > 10_000)
 PLACED = replace(load_orders()[0], customer_id=VALID.customer_id, amount=9_900)
@@ -51,7 +62,8 @@ class Shop:
 async def shop() -> AsyncIterator[Shop]:
     async with AsyncExitStack() as stack:
         services = [await stack.enter_async_context(Service.open(each)) for each in (inventory, billing, shipping)]
-        yield Shop(await stack.enter_async_context(rehearse([order], services)), services[0], services[1])
+        sagas: list[AnySaga] = [order, choreographed_order, hybrid_order]
+        yield Shop(await stack.enter_async_context(rehearse(sagas, services)), services[0], services[1])
 
 
 async def test_an_order_is_reserved_charged_and_sent(shop: Shop) -> None:
@@ -105,3 +117,26 @@ async def test_an_order_whose_shipping_answers_late_is_asked_after_and_not_refun
     await shop.rehearsal.run(timedelta(minutes=5))
     assert (saga.outcome(), saga.sent()) == ("completed", [*FORWARD, "undo schedule_shipping"])
     assert (await shop.sold(), await shop.charged()) == (PLACED.quantity, PLACED.amount)
+
+
+@pytest.mark.parametrize("saga", [choreographed_order, hybrid_order], ids=lambda saga: saga.name)
+async def test_in_the_other_styles_an_order_goes_the_same_ways(saga: AnySaga, shop: Shop) -> None:
+    created = msgspec.convert(msgspec.to_builtins(PLACED), OrderCreated)
+    sent = await shop.rehearsal.start(saga, created, id="a")
+    undelivered = await shop.rehearsal.start(saga, replace(created, order_id="b", country="NZ"), id="b")
+    declined = await shop.rehearsal.start(saga, replace(created, order_id="c", customer_id="c-999"), id="c")
+    assert [each.outcome() for each in (sent, undelivered, declined)] == ["completed", "compensated", "compensated"]
+    assert "no carrier goes to NZ" in undelivered.status().reason
+    assert "no customer c-999" in declined.status().reason
+    assert (await shop.sold(), await shop.charged()) == (PLACED.quantity, PLACED.amount)
+
+
+async def test_a_choreographed_order_whose_billing_stays_away_is_late_and_goes_on_once_it_is_back(shop: Shop) -> None:
+    await shop.rehearsal.stop("billing")
+    created = msgspec.convert(msgspec.to_builtins(PLACED), OrderCreated)
+    saga = await shop.rehearsal.start(choreographed_order, created)
+    await shop.rehearsal.run(timedelta(hours=25))
+    assert saga.status().parked == "its deadline passed, and billing has not reacted to inventory.reserved.v2"
+    await shop.rehearsal.restart("billing")
+    await shop.rehearsal.run()
+    assert (saga.outcome(), saga.status().parked) == ("completed", "")

@@ -122,6 +122,8 @@ def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[
             return saga.signal(Approved, after=after, within=None if is_past else timeout)
         case "wait":
             return saga.wait(letter, TIMEOUT, after=after)
+        case "event":
+            raise NotImplementedError("no shape has one")
         case "child":
             assert shape.child is not None
             declare = saga.child(

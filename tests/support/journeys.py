@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from antiphon.contracts import Event, Retry
+from antiphon.coordinator.choreography import AnySaga, Choreography
 from antiphon.coordinator.saga import Saga, State
 from tests.support.trip import (
     BookRoom,
@@ -33,6 +34,26 @@ def patience(unit: timedelta) -> Retry:
 
 class Approved(Event, name="trip.approved"):
     by: str
+
+
+class TrainTaken(Event, name="train.taken", owner="airline"):
+    seat: str
+
+
+class TrainMissed(Event, name="train.missed", owner="airline"):
+    reason: str
+
+
+class RoomTaken(Event, name="room.taken", owner="hotel"):
+    room: str
+
+
+class RoomGivenUp(Event, name="room.given.up", owner="hotel"):
+    room: str
+
+
+class MilesGiven(Event, name="miles.given", owner="hotel"):
+    miles: int
 
 
 class SeatAsked(Event, name="seat.asked"):
@@ -210,8 +231,54 @@ def broken(unit: timedelta) -> Saga[TripAsked]:
     return make_trip(name="broken", broken="book_seat", backoff=patience(unit))
 
 
-def everywhere(unit: timedelta) -> list[Saga[Any]]:
+def by_train(unit: timedelta, name: str = "by-train") -> Saga[TripAsked]:
+    """A room, the card as the point of no return, and a train that takes whoever has paid, or does not."""
+    saga, book_room = begun(name, unit, deadline=LONG * unit)
+
+    @saga.step(after=book_room, pivot=True, timeout=unit)
+    def charge_card(s: State[TripAsked]) -> ChargeCard:
+        return ChargeCard(room=s[book_room].room, seat="any")
+
+    charge_card.compensation(_named("refund_card", _refund_card))
+    saga.awaits(TrainTaken, after=charge_card, unless=TrainMissed)
+    saga.notes(MilesGiven)
+    return saga
+
+
+def by_train_and_back(unit: timedelta) -> Saga[TripAsked]:
+    """The same, and a seat on the way back, whatever it takes."""
+    saga = by_train(unit, "by-train-and-back")
+
+    @saga.step(after=saga.steps[-1])
+    def book_seat(s: State[TripAsked]) -> BookSeat:
+        return BookSeat(traveller=s.start.traveller)
+
+    return saga
+
+
+def walked(unit: timedelta) -> Saga[TripAsked]:
+    """A room, and a train that must be taken in time."""
+    saga, book_room = begun("walked", unit, deadline=LONG * unit)
+    saga.awaits(TrainTaken, after=book_room, within=unit, unless=(TrainMissed,))
+    return saga
+
+
+def unled(unit: timedelta) -> Choreography[TripAsked]:
+    """A hotel and a train that hear of each other, and nobody who tells them what to do."""
+    return Choreography(
+        TripAsked,
+        name="unled",
+        version=1,
+        deadline=unit,
+        flow={TripAsked: "hotel", RoomTaken: ("airline", "bank"), TrainMissed: "hotel"},
+        completes=TrainTaken,
+        compensates=RoomGivenUp,
+        turns=TrainMissed,
+    )
+
+
+def everywhere(unit: timedelta) -> list[AnySaga]:
     """All of them, made for a unit of time."""
     plain = [make_trip(backoff=patience(unit)), make_trip(name="diamond", parallel=True, backoff=patience(unit))]
-    shapes = (hasty, pivoted, pressed, optional, tour, approval, rest, package, exclusive, broken)
-    return [*plain, *(shape(unit) for shape in shapes)]
+    shapes = (hasty, pivoted, pressed, optional, tour, approval, rest, package, exclusive, broken, by_train, walked)
+    return [*plain, *(shape(unit) for shape in shapes), unled(unit)]

@@ -18,25 +18,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 import uvloop
 
 from antiphon.contracts.killpoints import VARIABLE
+from antiphon.contracts.topology import Listener
+from antiphon.coordinator.choreography import AnySaga
 from antiphon.coordinator.client import Antiphon
 from antiphon.coordinator.serve import serve as serve_coordinator
+from antiphon.deploy.modules import load, load_saga
+from antiphon.deploy.styles import Style
 from antiphon.order.billing import billing
 from antiphon.order.inventory import inventory
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Report, reconcile
 from antiphon.order.saga import order
 from antiphon.order.shipping import shipping
+from antiphon.participants import Participant
 from antiphon.participants.serve import serve as serve_participant
 
 from .orders import hurried, parallel
 from .server import Platform
 
 PARTICIPANTS: Final = {each.name: each for each in (inventory, billing, shipping)}
-SAGAS: Final = {"order": order, "parallel": parallel, "hurried": hurried}
+SAGAS: Final[dict[str, AnySaga]] = {"order": order, "parallel": parallel, "hurried": hurried}
 ROOT: Final = Path(__file__).parents[2]
 IDLE_SECONDS: Final = 2.0
 
@@ -56,6 +62,8 @@ class Child:
     kill_at: str = ""
     process: subprocess.Popen[bytes] | None = None
     exits: list[int] = field(default_factory=list)
+    is_away: bool = False
+    """Whether it stays dead when it dies."""
     program: tuple[str, ...] = (sys.executable, "-m")
 
     def launch(self) -> None:
@@ -73,6 +81,16 @@ class Child:
         """SIGKILL."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
+
+    def stay_away(self) -> None:
+        """SIGKILL, and nobody starts it again."""
+        self.is_away = True
+        self.kill()
+        self.wait()
+
+    def come_back(self) -> None:
+        """Be started again."""
+        self.is_away = False
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -107,6 +125,8 @@ def supervised(children: Mapping[str, Child]) -> Iterator[None]:
     def keep() -> None:
         while not over.wait(0.05):
             for child in children.values():
+                if child.is_away:
+                    continue
                 if child.process is not None and (code := child.process.poll()) is not None:
                     child.exits.append(code)
                     child.launch()
@@ -131,10 +151,10 @@ class Fleet:
 
     def __init__(self, up: Platform, folder: Path, kill_at: Mapping[str, str], saga: str) -> None:
         self.databases = {name: f"sqlite:///{folder}/{name}.db" for name in PARTICIPANTS}
-        self.children: dict[str, Child] = {}
+        self.saga, self.children = saga, dict[str, Child]()
         for role in ("coordinator-1", "coordinator-2", *PARTICIPANTS):
             participant = role in PARTICIPANTS
-            arguments = ["participant", role, self.databases[role]] if participant else ["coordinator", saga]
+            arguments = ["participant", role, self.databases[role], saga] if participant else ["coordinator", saga]
             arguments.insert(0, "tests.support.processes")
             user = role if participant else "coordinator"
             child = Child(role, arguments, up.environment(user), folder / f"{role}.log", kill_at.get(role, ""))
@@ -159,17 +179,33 @@ def fleet(up: Platform, folder: Path, kill_at: Mapping[str, str] | None = None, 
         yield running
 
 
+def saga_called(name: str) -> AnySaga:
+    """The saga that a fleet runs: one of those above, or the order in the style of that name."""
+    return SAGAS[name] if name in SAGAS else load_saga(Style(name).saga)
+
+
+def participant_called(name: str, saga: str) -> Participant:
+    """The participant of that name as it takes part in a saga; its reactions are known where they are imported only."""
+    return PARTICIPANTS[name] if saga in SAGAS else load(Style(saga).participants[name], Participant)
+
+
+def listeners(saga: str) -> list[Listener]:
+    """What the participants of a saga hear."""
+    return [participant_called(name, saga).listener for name in PARTICIPANTS]
+
+
 async def run_orders(up: Platform, running: Fleet, orders: list[OrderPlaced], seconds: float = 50.0) -> Report:
     """Start a saga for each order, wait until all have ended, and compare the books with the outcomes."""
-    outcomes: dict[str, str] = {}
+    saga, outcomes = saga_called(running.saga), dict[str, str]()
     async with Antiphon.connect(up.servers, name="client", credentials=up.credentials("client")) as antiphon:
 
         async def one(placed: OrderPlaced) -> None:
-            handle = await antiphon.start(order, placed, id=placed.order_id)
-            outcomes[f"order/{placed.order_id}"] = (await handle.result(timeout=seconds)).outcome
+            start = msgspec.convert(msgspec.to_builtins(placed), saga.start)
+            handle = await antiphon.start(saga, start, id=placed.order_id)
+            outcomes[str(handle.key)] = (await handle.result(timeout=seconds)).outcome
 
         await asyncio.gather(*(one(placed) for placed in orders))
-    placed = {f"order/{each.order_id}": each for each in orders}
+    placed = {f"{saga.name}/{each.order_id}": each for each in orders}
     return await reconcile(running.databases, Ended(outcomes, placed))  # type: ignore[arg-type]
 
 
@@ -183,9 +219,11 @@ def main(arguments: list[str]) -> None:
             match arguments:
                 case ["coordinator", saga, *idle]:
                     idle_seconds = float(idle[0]) if idle else IDLE_SECONDS
-                    uvloop.run(serve_coordinator(servers, [SAGAS[saga]], idle_seconds=idle_seconds, metrics=metrics))
-                case ["participant", name, database]:
-                    uvloop.run(serve_participant(PARTICIPANTS[name], servers, database, metrics=metrics))
+                    sagas = [saga_called(saga)]
+                    uvloop.run(serve_coordinator(servers, sagas, idle_seconds=idle_seconds, metrics=metrics))
+                case ["participant", name, database, saga]:
+                    found = participant_called(name, saga)
+                    uvloop.run(serve_participant(found, servers, database, metrics=metrics))
                 case _:
                     raise SystemExit(f"unknown role {arguments}")
             return

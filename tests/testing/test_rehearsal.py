@@ -19,11 +19,11 @@ from antiphon.coordinator.testing import Rehearsal, rehearse
 from antiphon.coordinator.testing.rehearsal import PATIENCE_SECONDS
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.testing import Service
-from tests.support.journeys import DAY, Approved, everywhere
+from tests.support.journeys import DAY, Approved, everywhere, rest
 from tests.support.trip import ASKED, BookRoom, RoomBooked
 from tests.testing.hotel import airline, bank, hotel
 
-SAGAS: dict[str, Saga[Any]] = {saga.name: saga for saga in everywhere(DAY)}
+SAGAS: dict[str, Saga[Any]] = {saga.name: saga for saga in everywhere(DAY) if isinstance(saga, Saga)}
 ROOM, SEAT, CARD = "book_room", "book_seat", "charge_card"
 
 
@@ -67,7 +67,7 @@ async def test_a_participant_that_is_unavailable_is_asked_until_its_attempts_run
 
 
 async def test_thirty_days_of_waiting_take_no_time(rehearsal: Rehearsal) -> None:
-    thirty = {saga.name: saga for saga in everywhere(timedelta(days=30))}["rest"]
+    thirty = rest(timedelta(days=30))
     async with Service.open(hotel) as service, rehearse([thirty], [service]) as stage:
         saga, begun = await stage.start(thirty, ASKED), time.perf_counter()
         await stage.run(timedelta(days=30, seconds=-1))

@@ -204,6 +204,10 @@ class Play:
                 signal = definition.steps[deed.what].signal
                 assert signal is not None
                 return wire.signal_subject(key, deed.what), "client", signal.__contract__.type, deed.payload, ""
+            case participant, "says":
+                said = next(e for e in definition.events.values() if e.shape.__contract__.token == deed.what)
+                subject = wire.event_subject(key.path, participant, deed.what, "on-something", 1)
+                return subject, participant, said.shape.__contract__.type, deed.payload, ""
             case user, "asks to":
                 return await self._request(deed, key, user)
             case _:

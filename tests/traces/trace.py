@@ -27,7 +27,7 @@ MAIN: Final = "main"
 _LINE = re.compile(
     r"""(?:(?P<saga>[\w-]+):\ )?
     (?P<who>[\w-]+)
-    \ (?P<verb>starts|cancels|signals|answers|refuses|gives\ up|undoes|cannot\ undo|settles|passes|asks\ to)
+    \ (?P<verb>starts|cancels|signals|answers|refuses|gives\ up|undoes|cannot\ undo|settles|says|passes|asks\ to)
     (?:\ (?P<operation>retry|edit|resolve|cancel|pause|resume)\b)?
     (?:\ (?P<what>[a-z][\w-]*|[0-9.]+))??
     (?:\ attempt\ (?P<attempt>\d+))?

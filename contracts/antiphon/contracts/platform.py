@@ -62,6 +62,9 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     held: bool = False
     """All steps of this child are done; it waits to be let go by its parent, or cancelled."""
 
+    turned: str = ""
+    """Why what was done in a saga that nobody leads is being undone from here on."""
+
     by: str = ""
     """The operator whose request this is about; the request is the fact that the entry names."""
     rejected: str = ""

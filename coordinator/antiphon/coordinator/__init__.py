@@ -6,10 +6,11 @@ from .changes import Change
 from .choreography import Choreography
 from .client import Antiphon, Handle, Outcome
 from .operators import HaltVerbs, Operator, SagaVerbs
-from .saga import Saga, State, Step
+from .saga import Awaited, Saga, State, Step
 
 __all__ = [
     "Antiphon",
+    "Awaited",
     "Change",
     "Choreography",
     "HaltVerbs",

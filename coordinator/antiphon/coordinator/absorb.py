@@ -6,10 +6,12 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from .facts import Answer, Cancel, ChildEnded, Fact, Granted, LetGo, Operated, Signalled, Start, Tick
-from .history import History, deadline_ns, with_step
+from antiphon.contracts.messages import Event
+
+from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick
+from .history import History, deadline_ns, is_deadline_due, with_step
 from .operate import operate
-from .outcomes import done, fail, lose, never_happened, refuse, try_again, turn, wish
+from .outcomes import come, done, fail, lose, never_happened, refuse, said, try_again, turn, wish
 
 DEADLINE_REASON: Final = "its deadline passed"
 
@@ -30,7 +32,9 @@ def absorb(history: History, fact: Fact) -> History:
         case Tick():
             return _ticked(history, fact)
         case Signalled():
-            return _signalled(history, fact)
+            return _came(history, fact.step, fact.event)
+        case Happened():
+            return _happened(history, fact.event)
         case ChildEnded():
             return _child_ended(history, fact)
         case Cancel():
@@ -82,12 +86,30 @@ def _undo_answered(history: History, fact: Answer) -> History:
     return fail(history, fact.step, step.undo_attempts, fact)
 
 
-def _signalled(history: History, fact: Signalled) -> History:
-    if fact.step in history.signals:
+def _came(history: History, step: str, event: Event) -> History:
+    """The first thing said to a step counts."""
+    if step in history.signals:
         return history
-    history = replace(history, signals={**history.signals, fact.step: fact.event})
-    is_awaited = history.steps[fact.step].phase == "awaiting" and not history.turned
-    return done(history, fact.step, fact.event) if is_awaited else history
+    history = replace(history, signals={**history.signals, step: event})
+    is_awaited = history.steps[step].phase == "awaiting" and not history.turned
+    return come(history, step) if is_awaited else history
+
+
+def _happened(history: History, event: Event) -> History:
+    heard = history.definition.events[event.__contract__.type]
+    if heard.step:
+        return _came(history, heard.step, event)
+    if history.definition.is_led:
+        return history
+    history = replace(history, last=event, late="")
+    match heard.means:
+        case "completed" | "compensated" if history.over is None:
+            history = replace(history, over=heard.means)
+            return turn(history, said(event)) if heard.means == "compensated" else history
+        case "turn":
+            return turn(history, said(event))
+        case _:
+            return history
 
 
 def _child_ended(history: History, fact: ChildEnded) -> History:
@@ -108,6 +130,8 @@ def _child_ended(history: History, fact: ChildEnded) -> History:
 
 
 def _cancelled(history: History, fact: Cancel) -> History:
+    if not history.definition.is_led:
+        return history  # nobody could be told
     reason = f"cancelled: {fact.reason}"
     return turn(history, reason) if fact.by_parent and not history.is_past_pivot else wish(history, reason)
 
@@ -119,7 +143,9 @@ def _ticked(history: History, fact: Tick) -> History:
     for name, step in history.steps.items():
         if 0 < step.timeout_ns <= history.now_ns:
             history = _timed_out(history, name)
-    if history.now_ns >= deadline_ns(history) and not (history.turned or history.noted):
+    if history.now_ns >= deadline_ns(history) and is_deadline_due(history):
+        if not history.definition.is_led:
+            return replace(history, noted=DEADLINE_REASON)
         return wish(history, DEADLINE_REASON)
     return history
 
@@ -132,7 +158,7 @@ def _timed_out(history: History, name: str) -> History:
     match definition.kind:
         case "wait":
             return done(history, name, None)
-        case "signal":
+        case "signal" | "event":
             return refuse(history, name, f"{name} did not come in time", "it did not come in time")
         case _ if definition.is_retriable:
             return try_again(history, name, step.attempts, history.now_ns, "no answer in time")

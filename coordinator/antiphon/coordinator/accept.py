@@ -20,9 +20,9 @@ from antiphon.contracts.platform import (
     Operation,
     verb_type,
 )
-from antiphon.contracts.wire import CLIENT, COORDINATOR, LOCK, OPERATOR, FactAddress, Verb
+from antiphon.contracts.wire import CLIENT, COORDINATOR, LOCK, OPERATOR, FactAddress, Verb, is_by_itself
 
-from .facts import Answer, Cancel, ChildEnded, Fact, Granted, LetGo, Operated, Signalled, Start
+from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start
 from .graph import Definition, Expected
 
 
@@ -52,7 +52,7 @@ def accept(
         case "operator":
             return _of_operator(address, envelope, sequence, at_ns)
         case _:
-            return _answer(definition, address, envelope, sequence, at_ns)
+            return _of_participant(definition, address, envelope, sequence, at_ns)
 
 
 assert (CLIENT, COORDINATOR, OPERATOR) == ("client", "coordinator", "operator"), "what `accept` matches"
@@ -87,7 +87,7 @@ def _of_client(definition: Definition, address: FactAddress, envelope: Envelope,
             return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason)
         case _:
             step = definition.steps.get(address.step)
-            if step is None or step.signal is None:
+            if step is None or step.kind != "signal" or step.signal is None:
                 raise UnknownType(f"saga {definition.name} awaits no signal {address.step!r}", subject=envelope.id)
             return Signalled(sequence, at_ns, step.name, unpack(envelope, step.signal.__contract__.type, step.signal))
 
@@ -125,10 +125,42 @@ def _of_operator(address: FactAddress, envelope: Envelope, sequence: int, at_ns:
     return Operated(sequence, at_ns, address.key[0], verb, unpack(envelope, verb_type(verb), Operation))
 
 
-def _answer(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Answer:
+def _of_participant(
+    definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int
+) -> Answer | Happened:
     expected = _expected(definition, address)
-    if expected is None:
+    if expected is not None:
+        return _answer(definition, expected, address, envelope, sequence, at_ns)
+    if not is_by_itself(address.step):
         raise UnknownType(f"step {address.step!r} awaits no {address.event!r}", subject=envelope.id)
+    return _happened(definition, address, envelope, sequence, at_ns)
+
+
+def _happened(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Happened:
+    """What a participant has emitted by itself."""
+    heard = definition.events.get(envelope.type)
+    if heard is None:
+        raise UnknownType(
+            f"saga {definition.name} does not know {envelope.type!r}, which {address.source} emitted by itself; "
+            "declare it in the saga's definition",
+            subject=envelope.id,
+        )
+    contract = heard.shape.__contract__
+    if contract.owner != address.source:
+        raise Forged(f"only {contract.owner} may emit {contract.type}", subject=envelope.id)
+    if contract.token != address.event or address.attempt != 1:
+        raise Forged(f"{contract.type} belongs to another subject", subject=envelope.id)
+    return Happened(sequence, at_ns, unpack(envelope, contract.type, heard.shape))
+
+
+def _answer(
+    definition: Definition,
+    expected: Expected,
+    address: FactAddress,
+    envelope: Envelope,
+    sequence: int,
+    at_ns: int,
+) -> Answer:
     if expected.source != address.source:
         raise Forged(f"only {expected.source} may answer step {address.step!r}", subject=envelope.id)
     payload = unpack(envelope, expected.type, expected.shape)

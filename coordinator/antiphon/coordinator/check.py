@@ -34,11 +34,9 @@ def check_saga(saga: Saga[Any]) -> None:
     check_settings(where, saga)
     if saga.locks is not None:
         _require_named(saga.locks, f"locks of {where}")
-    if saga.keys is not None:
-        _require_named(saga.keys, f"keys of {where}")
 
 
-def check_settings(where: str, saga: Saga[Any] | Choreography) -> None:
+def check_settings(where: str, saga: Saga[Any] | Choreography[Any]) -> None:
     """Refuse what neither a saga nor a choreography may say about itself."""
     _require_token(saga.name, where)
     if saga.name in RESERVED:
@@ -50,10 +48,12 @@ def check_settings(where: str, saga: Saga[Any] | Choreography) -> None:
         raise DefinitionError(f"{where}: version={saga.version}, but versions count from 1.")
     if saga.deadline <= timedelta(0):
         raise DefinitionError(f"{where}: its deadline must lie in the future, for instance timedelta(hours=24).")
+    if saga.keys is not None:
+        _require_named(saga.keys, f"keys of {where}")
 
 
-def check_choreography(saga: Choreography) -> None:
-    """Refuse a choreography whose end nobody could recognise."""
+def check_choreography(saga: Choreography[Any]) -> None:
+    """Refuse a choreography of which nobody could say where it is."""
     where = f"choreography {saga.name!r}"
     check_settings(where, saga)
     if not saga.completes:
@@ -63,9 +63,34 @@ def check_choreography(saga: Choreography) -> None:
     for event in saga.completes:
         if event in saga.compensates:
             raise DefinitionError(f"{where}: {event.__name__} cannot both complete and compensate it; keep one.")
+    _check_flow(where, saga)
 
 
-def _check_end(where: str, saga: Choreography, event: object) -> None:
+def _check_flow(where: str, saga: Choreography[Any]) -> None:
+    if saga.start not in saga.flow:
+        raise DefinitionError(
+            f"{where}: its flow does not say who reacts to {saga.start.__name__}, with which it starts; add "
+            f"{saga.start.__name__}: and the participant."
+        )
+    for event, following in saga.flow.items():
+        if not _is_message(event, Event):
+            raise DefinitionError(f"{where}: its flow consists of Event classes, not {event!r}.")
+        if event is not saga.start and event.__contract__.owner == CLIENT:
+            raise DefinitionError(
+                f"{where}: {event.__name__} comes from clients, and what follows from its start is said by "
+                "participants. Give the event an owner."
+            )
+        if event in saga.ends or not following:
+            raise DefinitionError(
+                f"{where}: {event.__name__} stands in its flow, and "
+                f"{'ends it as well' if event in saga.ends else 'nobody reacts to it'}. Name who goes on, or name it "
+                "in completes= or compensates=."
+            )
+    if lost := [event.__name__ for event in saga.turns if event not in saga.flow]:
+        raise DefinitionError(f"{where} turns with {lost[0]}, which is not in its flow; say there who reacts to it.")
+
+
+def _check_end(where: str, saga: Choreography[Any], event: object) -> None:
     if not _is_message(event, Event):
         raise DefinitionError(f"{where} must end with Event classes, not {event!r}.")
     found = cast("type[Event]", event)
@@ -151,6 +176,11 @@ def _check_pivot(saga: Saga[Any], step: AnyStep, where: str) -> None:
                 f"{where} comes after the pivot, from where the saga only goes forward; drop `within`, or wait for the "
                 "signal before the pivot."
             )
+        if step.kind == "event" and step.timeout is not None:
+            raise DefinitionError(
+                f"{where} comes after the pivot, from where no time that is over turns the saga: what did not come "
+                "yet may still happen. Drop `within`."
+            )
 
 
 def is_past_pivot(step: AnyStep) -> bool:
@@ -179,11 +209,6 @@ def check_compensation(step: AnyStep, make: Callable[..., Any]) -> type[Compensa
         raise DefinitionError(f"{where}: the step has a compensation already; keep one.")
     if step.needs_no_compensation:
         raise DefinitionError(f"{where}: the step says needs_no_compensation=True; drop one of the two.")
-    if step.is_pivot:
-        raise DefinitionError(
-            f"{where}: the step is the pivot, which is never undone. Drop the compensation, or make a later step the "
-            "pivot."
-        )
     if is_past_pivot(step):
         raise DefinitionError(
             f"{where}: the step comes after the pivot, from where the saga only goes forward. Drop the compensation, "
@@ -216,6 +241,43 @@ def check_signal(saga: Saga[Any], event: type[Event]) -> str:
     return event.__contract__.token
 
 
+def check_awaited(saga: Saga[Any], event: type[Event], unless: tuple[type[Event], ...]) -> str:
+    """Refuse events that a step cannot wait for; return the name of the step."""
+    where = f"a step of saga {saga.name!r}"
+    for each in (event, *unless):
+        _check_emitted(saga, where, each)
+    owner = event.__contract__.owner
+    for each in unless:
+        if each.__contract__.owner != owner:
+            raise DefinitionError(
+                f"{where} waits for {event.__name__} of {owner!r} unless there is {each.__name__} of "
+                f"{each.__contract__.owner!r}. Only who would have emitted the one can say that it will not come: name "
+                f"an event of {owner!r}."
+            )
+        if each is event:
+            raise DefinitionError(f"{where} waits for {event.__name__} unless it comes; name another in unless=.")
+    return event.__contract__.token
+
+
+def check_noted(saga: Saga[Any], event: type[Event]) -> None:
+    """Refuse an event that cannot be noted."""
+    _check_emitted(saga, f"saga {saga.name!r}", event)
+
+
+def _check_emitted(saga: Saga[Any], where: str, event: object) -> None:
+    if not _is_message(event, Event):
+        raise DefinitionError(f"{where} hears Event classes, not {event!r}.")
+    found = cast("type[Event]", event)
+    if found.__contract__.owner == CLIENT:
+        raise DefinitionError(
+            f"{where}: {found.__name__} has no owner, so it comes from outside. Wait for it with "
+            f"{saga.name}.signal(), or give it the participant that emits it as owner."
+        )
+    known = [*saga.noted, *(each for step in saga.steps for each in (step.signal, *step.unless))]
+    if found in known:
+        raise DefinitionError(f"{where}: the saga hears {found.__name__} already; a saga does so once for each event.")
+
+
 def check_child(step: AnyStep, child: Saga[Any], make: Callable[..., Any]) -> None:
     """Refuse a function that does not start the child."""
     made = made_by(make, Event, _where(step))
@@ -241,6 +303,38 @@ def check_complete(saga: Saga[Any]) -> None:
             )
         if not (is_past or step.is_pivot):
             _require_undoable(step)
+    if pivot is not None:
+        _check_way_back(saga, pivot)
+
+
+def _check_way_back(saga: Saga[Any], pivot: AnyStep) -> None:
+    """Refuse a pivot that is undone although nothing after it turns the saga, and the reverse."""
+    past = [step for step in saga.steps if is_past_pivot(step)]
+    turning = [step for step in past if step.unless]
+    if not turning:
+        if pivot.undo_command is not None:
+            raise DefinitionError(
+                f"{_where(pivot)} is the pivot, which is never undone, and has a compensation. Drop that, make a later "
+                "step the pivot, or wait after it for an event with unless=."
+            )
+        return
+    first = turning[0]
+    if pivot.undo_command is None:
+        raise DefinitionError(
+            f"{_where(first)} may turn the saga after its pivot {pivot.name!r}, which then must be undone: decorate a "
+            f"function with @{pivot.name}.compensation, or drop `unless`."
+        )
+    for step in past:
+        if step is not first and first not in ancestors(step):
+            raise DefinitionError(
+                f"{_where(step)} comes after the pivot and is never undone, but {first.name!r} may still turn the "
+                f"saga. Put it after {first.name!r}."
+            )
+    if len(turning) > 1:
+        raise DefinitionError(
+            f"{_where(turning[1])} may turn the saga, but what comes before it is past the pivot and never undone. "
+            "Drop `unless`."
+        )
 
 
 def _require_undoable(step: AnyStep) -> None:

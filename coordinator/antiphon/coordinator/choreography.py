@@ -1,16 +1,22 @@
-"""A saga that no coordinator leads, as a value: which event it begins with, and which ones say that it is over."""
+"""A saga that no coordinator leads, as a value: how it begins, what may be said on the way, and when it is over."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 from antiphon.contracts.messages import Event
 
 from .check import check_choreography
+from .graph import Definition, observe
+from .saga import Saga
+
+S = TypeVar("S", bound=Event)
 
 
-class Choreography:
+class Choreography(Generic[S]):
     """A business operation in which participants react to each other's events.
 
     What they do stands in the participants (`reacts_to`); this is what a coordinator has to know so that it can say
@@ -19,10 +25,15 @@ class Choreography:
     Args:
         start: the event it begins with; clients publish it.
         name: its type, a token of letters, digits, `_` and `-`, which reactions give as their `saga_type`.
-        version: counts changes of what it begins and ends with.
-        deadline: a saga that has not ended so long after its start is late.
+        version: counts changes of what may be said in it; sagas in flight keep the version they began with.
+        deadline: a saga that has not ended so long after its start is late, and stays so until it ends.
+        flow: every event that is followed by others, the start too, with the participants (or the one) that react to
+            it. Of a saga that is late it says who is waited for; an event that is neither here nor an end is parked.
         completes: the event that says all is done, or several, each of which does.
         compensates: the events each of which says that whatever had been done is undone.
+        turns: the events of `flow` after which what was done is being undone. Their `reason`, if they have one, is
+            the saga's.
+        keys: what its sagas are to be found by, as for a saga.
 
     Raises:
         DefinitionError: an event cannot be what it is named for; the sentence has the remedy.
@@ -30,16 +41,21 @@ class Choreography:
 
     def __init__(
         self,
-        start: type[Event],
+        start: type[S],
         *,
         name: str,
         version: int,
         deadline: timedelta,
+        flow: Mapping[type[Event], str | Sequence[str]],
         completes: type[Event] | Sequence[type[Event]],
         compensates: type[Event] | Sequence[type[Event]] = (),
+        turns: type[Event] | Sequence[type[Event]] = (),
+        keys: Callable[[S], dict[str, str]] | None = None,
     ) -> None:
         self.start, self.name, self.version, self.deadline = start, name, version, deadline
-        self.completes, self.compensates = _several(completes), _several(compensates)
+        self.flow = {event: (next_,) if isinstance(next_, str) else tuple(next_) for event, next_ in flow.items()}
+        self.completes, self.compensates = several(completes), several(compensates)
+        self.turns, self.keys = several(turns), keys
         check_choreography(self)
 
     @property
@@ -47,6 +63,16 @@ class Choreography:
         """All events that end it."""
         return (*self.completes, *self.compensates)
 
+    @cached_property
+    def definition(self) -> Definition:
+        """What a coordinator observes it by."""
+        return observe(self)
 
-def _several(events: type[Event] | Sequence[type[Event]]) -> tuple[type[Event], ...]:
+
+AnySaga = Saga[Any] | Choreography[Any]
+"""What a coordinator serves."""
+
+
+def several(events: type[Event] | Sequence[type[Event]]) -> tuple[type[Event], ...]:
+    """One event or many, as a tuple."""
     return (events,) if isinstance(events, type) else tuple(events)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ from antiphon.contracts.wire import SagaKey
 from antiphon.link import Credentials, Link, Mark
 
 from .changes import Change, changes
+from .choreography import AnySaga, Choreography
 from .operators import TIMEOUT_SECONDS, Operator
 from .saga import Saga, Signal
 from .storing import message, raise_if_failed, store_once
@@ -44,7 +45,7 @@ Outcome = End
 class Handle:
     """One saga, as its caller sees it."""
 
-    def __init__(self, client: Antiphon, key: SagaKey, saga: Saga[Any]) -> None:
+    def __init__(self, client: Antiphon, key: SagaKey, saga: AnySaga) -> None:
         self._client, self.key, self._saga = client, key, saga
 
     @property
@@ -80,8 +81,14 @@ class Handle:
         """Ask for the saga to be undone. It is compensated, unless it ends first; asking twice changes nothing.
 
         Raises:
+            DefinitionError: it is a choreography, which nobody leads.
             PlatformError: the wish could not be stored.
         """
+        if isinstance(self._saga, Choreography):
+            raise DefinitionError(
+                f"saga {self.key} cannot be cancelled: nobody leads it. Let a client publish an event of its own that "
+                "the participants react to."
+            )
         await self._client.ask_to_cancel(self.key, reason)
 
     async def signal(self, step: Signal[E] | type[E], event: E) -> None:
@@ -98,7 +105,8 @@ class Handle:
             PlatformError: the signal could not be stored.
         """
         wanted = step.signal if isinstance(step, Signal) else step
-        name = next((each.name for each in self._saga.steps if each.signal is not None and each.signal is wanted), "")
+        steps = self._saga.steps if isinstance(self._saga, Saga) else ()
+        name = next((each.name for each in steps if each.kind == "signal" and each.signal is wanted), "")
         if not name or type(event) is not wanted:
             raise DefinitionError(f"saga {self._saga.name!r} waits for no {type(event).__name__} there.")
         await self._client.send_signal(self.key, name, event)
@@ -140,11 +148,11 @@ class Antiphon:
         finally:
             await link.close()
 
-    async def start(self, saga: Saga[S], start: S, *, id: str) -> Handle:
+    async def start(self, saga: Saga[S] | Choreography[S], start: S, *, id: str) -> Handle:
         """Begin a saga, once: with the same id and payload again, the same saga is meant.
 
         Args:
-            saga: the definition.
+            saga: the definition, or the choreography.
             start: the event it begins with.
             id: names the saga; a token of letters, digits, `_` and `-`.
 
@@ -161,7 +169,7 @@ class Antiphon:
             raise AlreadyStarted(key.type, key.id)
         return Handle(self, key, saga)
 
-    def handle(self, saga: Saga[Any], id: str) -> Handle:
+    def handle(self, saga: AnySaga, id: str) -> Handle:
         """A saga that was started elsewhere or earlier."""
         return Handle(self, SagaKey.of(saga.name, id), saga)
 

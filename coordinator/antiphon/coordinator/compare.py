@@ -45,6 +45,15 @@ def _of_saga(before: Definition, after: Definition) -> list[str]:
     found += _changed("the saga", "deadline", _seconds(before.deadline_ns), _seconds(after.deadline_ns))
     found += _changed("the saga", "backoff", before.backoff.encode(), after.backoff.encode())
     found += _changed("the saga", "locks", _function(before.locks), _function(after.locks))
+    found += _changed("the saga", "leader", *("coordinators" if each.is_led else "nobody" for each in (before, after)))
+    found += [f"{type_} is not heard any more." for type_ in before.events if type_ not in after.events]
+    for type_, heard in after.events.items():
+        other = before.events.get(type_)
+        if other is None:
+            found.append(f"{type_} is heard too.")
+        else:
+            found += _changed(type_, "meaning", other.means, heard.means)
+            found += _fields(type_, type_, other.shape, type_, heard.shape)
     return found
 
 
@@ -72,6 +81,7 @@ def _of_step(name: str, before: StepDefinition, after: StepDefinition) -> list[s
     found += _changed(what, "reply", _type(before.reply), _type(after.reply))
     found += _fields(f"the reply of {what}", _type(before.reply), before.reply, _type(after.reply), after.reply)
     found += _changed(what, "signal", _type(before.signal), _type(after.signal))
+    found += _changed(what, "refusals", _types(before.unless), _types(after.unless))
     found += _changed(what, "child saga", before.child or "none", after.child or "none")
     found += _changed(what, "condition", _function(before.when), _function(after.when))
     found += _changed(what, "timeout", _seconds(before.timeout_ns), _seconds(after.timeout_ns))
@@ -123,6 +133,10 @@ def _after(step: StepDefinition) -> str:
 
 def _type(event: Any) -> str:
     return event.__contract__.type if event is not None else "none"
+
+
+def _types(events: tuple[Any, ...]) -> str:
+    return ", ".join(map(_type, events)) or "none"
 
 
 def _function(function: Any) -> str:

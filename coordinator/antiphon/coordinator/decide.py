@@ -26,7 +26,25 @@ def decide(history: History) -> tuple[Action, ...]:
     """What is to be appended now, in this order; empty if the saga waits, is over, or needs a person."""
     if history.start is None or history.end is not None or history.fault or history.paused:
         return ()
+    if not history.definition.is_led:
+        return tuple(_observe(history))
     return tuple(_backward(history) if history.turned else _forward(history))
+
+
+def _observe(history: History) -> Iterator[Action]:
+    """End where it was said that all is over; past the deadline say who is waited for, after all that is said."""
+    if history.over is not None:
+        yield Finish(End(outcome=history.over, reason=history.turned))
+    elif history.noted and not history.late:
+        yield Record(parked=_late(history))
+
+
+def _late(history: History) -> str:
+    """Why a choreography is late, in a sentence for an operator."""
+    definition, last = history.definition, history.last
+    type_ = definition.start_type if last is None else last.__contract__.type
+    next_ = definition.begins if last is None else definition.events[type_].next
+    return f"{history.noted}, and {' or '.join(next_)} has not reacted to {type_}"
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -55,7 +73,7 @@ def _forward(history: History) -> Iterator[Action]:
 def _enter(history: History, definition: StepDefinition) -> Action:
     """Begin a step."""
     name = definition.name
-    if definition.kind in ("signal", "wait"):
+    if definition.kind in ("signal", "event", "wait"):
         return Record(step=name, awaits=True)
     state: State[Any] = State(history, definition.visible)
     try:
@@ -168,7 +186,7 @@ def _undo(history: History, definition: StepDefinition) -> Iterator[Action]:
         if step.phase == "undoing":
             yield from _again(history, name, step)
         elif not _needs_nothing(definition, step):
-            yield Send(name, "undo", 1)
+            yield Send(name, "undo", step.undo_attempts + 1)  # a pivot may have been settled before
 
 
 def _parts(history: History, definition: StepDefinition) -> list[tuple[str, StepRecord]]:

@@ -91,7 +91,7 @@ class Errand:
         A tick that finds nothing due adds nothing to the journal, so that no guard would tell it that the cache is old.
         """
         case = self._coordinator.cache.get(self._key)
-        if case is None:
+        if case is None or not self._versions.is_led:
             self._begin_or_read()
             return
         if isinstance(self._fact, Tick):
@@ -145,7 +145,10 @@ class Errand:
                 fact = self._accepted(history.definition)
                 if fact is None:
                     return
-                if history.entries or isinstance(fact, Start | Tick):
+                earlier = [] if history.definition.is_led or history.end else _before(fact, result.unnamed)
+                if earlier:
+                    self._take_first(earlier)
+                elif history.entries or isinstance(fact, Start | Tick):
                     self._go_on_from(history, fact)
                 else:
                     self._give_up_after(DELIVERIES_MAX, "orphan", f"saga {self._key} was never started")
@@ -155,6 +158,18 @@ class Errand:
                 self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
             case _:
                 self._faulty(result)
+
+    def _take_first(self, facts: list[Fact]) -> None:
+        """Have what was said before recorded before this: nobody asks for what a choreography's journal lacks, and
+        the event that ends it closes the journal."""
+
+        def go_on(is_durable: bool) -> None:
+            if is_durable:
+                self.run()
+            else:
+                self._hand_back("what was said before could not be recorded")
+
+        self._coordinator.take_in(self._key, self._versions, facts, go_on)
 
     # --- performing the plan ------------------------------------------------------------------------------------------
 
@@ -222,6 +237,20 @@ class Errand:
             self._hand_back(reason)
         else:
             self._coordinator.park(self._delivery, kind, reason)
+
+
+def _before(fact: Fact, unnamed: list[Fact]) -> list[Fact]:
+    """What no entry names yet and comes before a fact: by its place in the stream, the start in any case, and before a
+    tick everything that is known."""
+    if isinstance(fact, Start):
+        return []
+    return [
+        each
+        for each in unnamed
+        if isinstance(each, Start)
+        or isinstance(fact, Tick)
+        or (not isinstance(each, Tick) and each.sequence < fact.sequence)
+    ]
 
 
 class _Writes:

@@ -43,6 +43,14 @@ class Signalled(msgspec.Struct, frozen=True, gc=False):
     event: Event
 
 
+class Happened(msgspec.Struct, frozen=True, gc=False):
+    """A participant emitted an event by itself."""
+
+    sequence: int
+    at_ns: int
+    event: Event
+
+
 class ChildEnded(msgspec.Struct, frozen=True, gc=False):
     """The child that a step started has done all its steps, or was compensated."""
 
@@ -93,7 +101,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False):
     at_ns: int
 
 
-Fact = Start | Answer | Signalled | ChildEnded | Cancel | LetGo | Granted | Operated | Tick
+Fact = Start | Answer | Signalled | Happened | ChildEnded | Cancel | LetGo | Granted | Operated | Tick
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):

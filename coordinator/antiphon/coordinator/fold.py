@@ -16,7 +16,7 @@ from .absorb import absorb
 from .facts import Fact, Finish, Send, Tick
 from .graph import element
 from .history import Entry, History, StepRecord, with_step
-from .outcomes import done
+from .outcomes import come
 
 
 class Unfoldable(Exception):
@@ -80,6 +80,8 @@ def _recorded(history: History, record: Record, at_ns: int) -> History:
     if record.skipped:
         return with_step(history, record.step, phase="skipped")
     if record.parked:
+        if not record.step:
+            return replace(history, late=record.parked)
         return replace(history, marked=history.marked | {record.step})
     if record.awaits:
         return _awaiting(history, record.step, at_ns)
@@ -90,7 +92,7 @@ def _recorded(history: History, record: Record, at_ns: int) -> History:
 
 def _awaiting(history: History, name: str, at_ns: int) -> History:
     if name in history.signals:
-        return done(history, name, history.signals[name])
+        return come(history, name)
     return with_step(history, name, phase="awaiting", timeout_ns=_time_up_ns(history, name, at_ns))
 
 

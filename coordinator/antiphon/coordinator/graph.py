@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -26,6 +26,7 @@ from antiphon.contracts.wire import COORDINATOR, Direction, dashed
 from .check import ancestors, check_complete, is_past_pivot
 
 if TYPE_CHECKING:
+    from .choreography import Choreography
     from .saga import AnyStep, Kind, Saga
 
 
@@ -61,6 +62,9 @@ class StepDefinition(msgspec.Struct, frozen=True):
     is_kept: bool
     """It has an effect that is never undone."""
     signal: type[Event] | None
+    """What it waits for: a signal, or an event that a participant emits by itself."""
+    unless: tuple[type[Event], ...]
+    """What says that this will not come."""
     reply: type[Event] | None
     child: str
     """The type of the saga it starts."""
@@ -81,6 +85,22 @@ class Expected(msgspec.Struct, frozen=True):
     source: str
     type: str
     shape: Any
+
+
+Meaning = Literal["step", "note", "turn", "completed", "compensated"]
+"""What follows from an event that a participant emits by itself: a step waits for it, or it says that what the step
+waits for will not come; nothing follows; the saga turns; it has ended."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """An event that a participant emits by itself, and what it means to the saga."""
+
+    shape: type[Event]
+    means: Meaning
+    step: str = ""
+    """The step that waits for it."""
+    next: tuple[str, ...] = ()
+    """Of a choreography: the participants that react to it."""
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -106,6 +126,12 @@ class Definition(msgspec.Struct, frozen=True):
     sources: tuple[str, ...]
     children: tuple[Definition, ...]
     """The definitions of the sagas that its steps start."""
+    events: dict[str, Heard] = {}
+    """What participants emit by themselves, by its versioned type."""
+    is_led: bool = True
+    """Whether anybody commands. Nobody does in a choreography, which has no steps."""
+    begins: tuple[str, ...] = ()
+    """Of a choreography: the participants that react to its start."""
 
     @property
     def label(self) -> str:
@@ -130,6 +156,7 @@ def define(saga: Saga[Any]) -> Definition:
     """
     check_complete(saga)
     steps = {step.name: _step(saga, step) for step in saga.steps}
+    events = _events(saga)
     answers = {(e.step, token): e for step in saga.steps for token, e in _answers(step)}
     return Definition(
         name=saga.name,
@@ -146,9 +173,62 @@ def define(saga: Saga[Any]) -> Definition:
         pivot=next((step.name for step in saga.steps if step.is_pivot), ""),
         is_timed=any(step.timeout is not None or step.is_pivot for step in saga.steps),
         answers=answers,
-        sources=tuple(dict.fromkeys(step.participant for step in steps.values() if step.kind in ("command", "list"))),
+        sources=tuple(dict.fromkeys((*_asked(steps), *(heard.shape.__contract__.owner for heard in events.values())))),
         children=tuple(step.child.definition for step in saga.steps if step.child is not None),
+        events=events,
     )
+
+
+def observe(saga: Choreography[Any]) -> Definition:
+    """Compile a choreography: the same, with nothing to do."""
+    events = {event.__contract__.type: _heard_in(saga, event) for event in (*saga.flow, *saga.ends)}
+    del events[saga.start.__contract__.type]
+    return Definition(
+        name=saga.name,
+        version=saga.version,
+        shape=_hashed(observed(saga)),
+        start_type=saga.start.__contract__.type,
+        start_shape=saga.start,
+        deadline_ns=_ns(saga.deadline),
+        backoff=Retry(),
+        settle_retry="",
+        locks=None,
+        keys=saga.keys,
+        steps={},
+        pivot="",
+        is_timed=False,
+        answers={},
+        sources=tuple(dict.fromkeys(heard.shape.__contract__.owner for heard in events.values())),
+        children=(),
+        events=events,
+        is_led=False,
+        begins=saga.flow[saga.start],
+    )
+
+
+def _heard_in(saga: Choreography[Any], event: type[Event]) -> Heard:
+    means: Meaning = "note"
+    if event in saga.completes:
+        means = "completed"
+    elif event in saga.compensates:
+        means = "compensated"
+    elif event in saga.turns:
+        means = "turn"
+    return Heard(event, means, next=saga.flow.get(event, ()))
+
+
+def _asked(steps: dict[str, StepDefinition]) -> list[str]:
+    """The participants that are sent commands."""
+    return [step.participant for step in steps.values() if step.kind in ("command", "list")]
+
+
+def _events(saga: Saga[Any]) -> dict[str, Heard]:
+    """What participants emit by themselves in a saga that is led."""
+    events = {event.__contract__.type: Heard(event, "note") for event in saga.noted}
+    for step in saga.steps:
+        if step.kind == "event" and step.signal is not None:
+            events |= {each.__contract__.type: Heard(each, "step", step.name) for each in (step.signal, *step.unless)}
+    return events
 
 
 def _step(saga: Saga[Any], step: AnyStep) -> StepDefinition:
@@ -168,7 +248,8 @@ def _step(saga: Saga[Any], step: AnyStep) -> StepDefinition:
         is_retriable=is_past_pivot(step),
         is_kept=step.needs_no_compensation or is_past_pivot(step),
         signal=step.signal,
-        reply=step.command.__reply__ if step.command else None,
+        unless=step.unless,
+        reply=step.command.__reply__ if step.command else step.signal if step.kind == "event" else None,
         child=step.child.name if step.child else "",
     )
 
@@ -224,7 +305,21 @@ def _ns(duration: timedelta | None) -> int:
 
 def _shape(saga: Saga[Any]) -> str:
     """Twelve digits of a hash over everything that decides how a saga in flight goes on."""
-    return hashlib.sha256("\n".join(described(saga)).encode()).hexdigest()[:12]
+    return _hashed(described(saga))
+
+
+def _hashed(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def observed(saga: Choreography[Any]) -> list[str]:
+    """The shape of a choreography in words, a line for the saga and one for each event.
+
+    Who reacts to an event is no part of it: that decides what is said of a saga that is late, and nothing else.
+    """
+    lines = [f"{saga.name} choreography start={saga.start.__contract__.type} deadline={saga.deadline}"]
+    events = [_heard_in(saga, event) for event in (*saga.flow, *saga.ends) if event is not saga.start]
+    return lines + sorted(f"{heard.shape.__contract__.type} {heard.means}" for heard in events)
 
 
 def described(saga: Saga[Any]) -> list[str]:
@@ -235,7 +330,8 @@ def described(saga: Saga[Any]) -> list[str]:
     """
     locks = f" locks={saga.locks.__name__}" if saga.locks else ""
     lines = [f"{saga.name} start={saga.start.__contract__.type} deadline={saga.deadline}{locks}"]
-    return lines + [" ".join([step.name, step.kind, *_features(step)]) for step in saga.steps]
+    lines += [" ".join([step.name, step.kind, *_features(step)]) for step in saga.steps]
+    return lines + [f"notes {event.__contract__.type}" for event in saga.noted]
 
 
 def _features(step: AnyStep) -> list[str]:
@@ -250,6 +346,8 @@ def _features(step: AnyStep) -> list[str]:
         features.append(f"timeout={step.timeout}")
     if step.signal is not None:
         features.append(f"signal={step.signal.__contract__.type}")
+    if step.unless:
+        features.append(f"unless={','.join(event.__contract__.type for event in step.unless)}")
     if step.child is not None:
         features.append(f"child={step.child.name}")
     if step.is_pivot:

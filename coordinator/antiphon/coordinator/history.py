@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from antiphon.contracts.messages import Event
-from antiphon.contracts.platform import End, Parent, SagaState, StepPhase
+from antiphon.contracts.platform import End, Ending, Parent, SagaState, StepPhase
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import SagaKey
 
@@ -66,7 +66,13 @@ class History(msgspec.Struct, frozen=True, gc=False):
     marked: frozenset[str] = frozenset()
     """Steps that the journal says wait for a person."""
     signals: dict[str, Event] = {}
-    """What was signalled, early or in time."""
+    """What was signalled, or came about, by the step that waits for it; early or in time."""
+    last: Event | None = None
+    """Of a choreography: what was said last."""
+    over: Ending | None = None
+    """Of a choreography: how it ended, by what was said."""
+    late: str = ""
+    """Of a choreography: why it counts as late; empty until its deadline, and whenever something more was said."""
     asks: tuple[str, ...] = ()
     """The locks it needs, in the order it asks for them."""
     granted: frozenset[str] = frozenset()
@@ -92,8 +98,8 @@ class History(msgspec.Struct, frozen=True, gc=False):
         """Why a person should look at the saga; empty where none needs to."""
         if self.end is not None:
             return ""
-        if self.fault:
-            return self.fault
+        if self.fault or self.late:
+            return self.fault or self.late
         return "; ".join(tired_reason(name, step) for name, step in self.steps.items() if is_tired(self, step))
 
     @property
@@ -148,6 +154,11 @@ def deadline_ns(history: History) -> int:
     return history.started_ns + history.definition.deadline_ns
 
 
+def is_deadline_due(history: History) -> bool:
+    """Whether the deadline still means something: it turns a saga once, and is what a choreography is late by."""
+    return not (history.noted or (history.turned and history.definition.is_led))
+
+
 def dues(history: History) -> list[tuple[int, str]]:
     """All that time will bring, earliest first, as (nanoseconds, what)."""
     if history.end is not None or history.start is None:
@@ -155,7 +166,7 @@ def dues(history: History) -> list[tuple[int, str]]:
     found = [(step.timeout_ns, f"{name} timeout") for name, step in history.steps.items() if step.timeout_ns]
     if not (history.paused or history.fault):  # who stands still sends nothing, whatever the time
         found += [(step.again_ns, f"{name} again") for name, step in history.steps.items() if step.again_ns]
-    if not (history.turned or history.noted):
+    if is_deadline_due(history):
         found.append((deadline_ns(history), "deadline"))
     return sorted(found)
 
@@ -164,7 +175,7 @@ def earliest_ns(history: History) -> int:
     """When the first of `dues` comes; 0 if nothing does."""
     if history.end is not None or history.start is None:
         return 0
-    first = 0 if history.turned or history.noted else deadline_ns(history)
+    first = deadline_ns(history) if is_deadline_due(history) else 0
     if not (history.definition.is_timed or history.turned):
         return first
     stands_still = history.paused or history.fault

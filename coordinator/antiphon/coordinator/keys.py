@@ -25,6 +25,8 @@ def keys_to_write(history: History) -> dict[str, str] | None:
     function = history.definition.keys
     if function is None or history.start is None or any(step.phase != "waiting" for step in history.steps.values()):
         return None
+    if history.entries and not history.definition.is_led:
+        return None
     return checked(function(history.start))
 
 

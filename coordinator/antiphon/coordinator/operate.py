@@ -45,6 +45,8 @@ def rejection(history: History, fact: Operated) -> str:
         return "the saga was never started"
     if history.end is not None:
         return f"the saga has ended: it is {history.end.outcome}"
+    if not history.definition.is_led and fact.verb != "retry":
+        return f"nobody leads it: its participants react to each other, so there is nobody to {fact.verb} it"
     operation = fact.operation
     match fact.verb:
         case "cancel":
@@ -115,7 +117,9 @@ def _against_resolve(history: History, operation: Operation) -> str:
         return ""
     if definition.is_retriable and operation.happened is False:
         return f"{name} is past the point of no return and must happen; do it by hand, and say so with its reply"
-    if step.phase == "settling" or (step.phase == "sent" and definition.is_retriable and definition.reply):
+    is_event_awaited = step.phase == "awaiting" and definition.kind == "event"
+    is_answer_awaited = step.phase == "sent" and definition.is_retriable and definition.reply
+    if step.phase == "settling" or is_event_awaited or is_answer_awaited:
         try:
             _reply(definition, operation)
         except Unusable as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -34,7 +34,8 @@ from antiphon.link import Link
 from antiphon.link.link import missing
 from antiphon.link.reading import StoredMessage
 
-from .saga import AnyStep, Saga
+from .choreography import AnySaga
+from .saga import AnyStep
 from .storing import message, raise_if_failed, store_once
 
 TIMEOUT_SECONDS: Final = 15.0
@@ -54,11 +55,11 @@ class Operator:
         self.link, self.name = link, wire.check_token(name, "operator")
         self.timeout_seconds = timeout_seconds
 
-    def saga(self, saga: Saga[Any] | str, id: str) -> SagaVerbs:
+    def saga(self, saga: AnySaga | str, id: str) -> SagaVerbs:
         """What may be asked of one saga, given by its definition or its type, and its id."""
         return SagaVerbs(self, SagaKey.of(saga if isinstance(saga, str) else saga.name, id))
 
-    def saga_type(self, saga: Saga[Any] | str) -> HaltVerbs:
+    def saga_type(self, saga: AnySaga | str) -> HaltVerbs:
         """What may be asked of all sagas of a type at once."""
         return HaltVerbs(self, SagaKey.of(SAGA_TYPE, saga if isinstance(saga, str) else saga.name))
 

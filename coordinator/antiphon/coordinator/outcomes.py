@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from antiphon.contracts.messages import Event
+
 from .facts import Answer
 from .history import History, StepRecord, elements_of, wait_ns, with_step
 
@@ -24,6 +26,19 @@ def done(history: History, name: str, reply: Any) -> History:
 def refuse(history: History, name: str, turned: str, reason: str) -> History:
     """Nothing happened and nothing will: the saga turns."""
     return turn(with_step(history, name, phase="refused", reason=reason, timeout_ns=0, again_ns=0), turned)
+
+
+def come(history: History, name: str) -> History:
+    """What the step waits for is there; or what says that it will not come."""
+    event = history.signals[name]
+    if not isinstance(event, history.definition.step(name).unless):
+        return done(history, name, event)
+    return refuse(history, name, f"{name} was refused: {said(event)}", said(event))
+
+
+def said(event: Event) -> str:
+    """What an event says about why it is so: its reason if it has one, else what it is called."""
+    return str(getattr(event, "reason", "")) or event.__contract__.name
 
 
 def never_happened(history: History, name: str) -> History:

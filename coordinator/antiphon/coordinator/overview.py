@@ -27,6 +27,7 @@ from antiphon.contracts.wire import (
     FactAddress,
     SagaKey,
     dashed,
+    is_by_itself,
     parse_entry,
     parse_fact,
 )
@@ -199,6 +200,9 @@ def _answered(before: Overview, cause: Cause) -> Overview:
     if address.event == "signal":
         signalled = before.signalled if address.step in before.signalled else (*before.signalled, address.step)
         return _over(replace(before, signalled=signalled), address.step)
+    if is_by_itself(address.step):  # a step that waits for an event is called after it
+        before = replace(before, signalled=tuple(dict.fromkeys((*before.signalled, address.event))))
+        return _over(before, address.event)
     found = next((each for each in before.under_way if each.step == address.step), None)
     return _over(before, address.step) if found is not None and _is_success(found, address) else before
 
@@ -261,6 +265,8 @@ def _recorded(before: Overview, told: Told, cause: Cause | None) -> Overview:
         return replace(before, fault=record.fault)
     if record.parked:
         return replace(before, stuck={**before.stuck, record.step: record.parked})
+    if record.turned:
+        return replace(before, state="compensating", reason=record.turned)
     if record.awaits and record.step not in before.signalled:
         return _begun(before, UnderWay(record.step, "await"))
     if record.by and not record.rejected and cause is not None:
@@ -301,6 +307,8 @@ def _why(cause: Cause | None) -> str:
     if address.event == "child-compensated":
         end = unpack_raw(envelope.data, End)
         return f"{address.step} was refused: the saga it started was compensated: {end.reason}"
+    if is_by_itself(address.step):
+        return f"{address.source} said {envelope.type}"
     return _why_not(address.step, envelope)
 
 

@@ -94,13 +94,15 @@ def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record |
         return Record(by=fact.user, rejected=rejection(before, fact))
     if isinstance(fact, Tick) and told == replace(before, now_ns=told.now_ns):
         return None
+    if told.turned and not (before.turned or before.definition.is_led):
+        return Record(turned=told.turned)
     return Record()
 
 
 def _entries(history: History, first: Record | None, cause: str, time: datetime, hold: str) -> Iterator[Planned]:
     """Encode what is to be appended, one after the other, up to the first that cannot be."""
     queue: list[Action] = list(decide(history)) if not hold else []
-    if first is not None and (first.by or not queue):
+    if first is not None and (first.by or first.turned or not queue):
         queue.insert(0, first)
     while queue:
         what = queue.pop(0)
@@ -143,7 +145,7 @@ def _timer(
 
 def _parked(before: History, after: History, may_be_unsaid: bool) -> str:
     """Why a person is needed, where that is new or may not have been said."""
-    is_news = after.marked is not before.marked or after.fault != before.fault
+    is_news = after.marked is not before.marked or after.fault != before.fault or after.late != before.late
     return after.parked if is_news or may_be_unsaid else ""
 
 

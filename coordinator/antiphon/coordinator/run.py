@@ -26,7 +26,7 @@ from antiphon.tracing.counts import Counts
 from .accept import accept_request
 from .cache import Cache
 from .errand import DELIVERIES_MAX, HAND_BACK_SECONDS, Errand
-from .facts import Tick
+from .facts import Fact, Tick
 from .graph import Definition
 from .halt_errand import HaltErrand
 from .halted import Halted
@@ -151,13 +151,16 @@ class Coordinator:
 
         def go_on(result: Found | Exception) -> None:
             if isinstance(result, Found):
-                facts = [*result.unnamed, Tick(self._now_ns())]
-                Review(self, key, versions, facts, then).ack()
+                self.take_in(key, versions, [*result.unnamed, Tick(self._now_ns())], then)
             else:
                 self._say_if_lacking(key, result)
                 then(False)
 
         self.read(key, versions, go_on)
+
+    def take_in(self, key: SagaKey, versions: Versions, facts: list[Fact], then: Callable[[bool], None]) -> None:
+        """Take facts in, one after the other, as if they were delivered; `then` is told whether all are durable."""
+        Review(self, key, versions, facts, then).ack()
 
     def _say_if_lacking(self, key: SagaKey, error: Exception) -> None:
         """Log once for each definition that sagas here need and this coordinator does not have."""
@@ -261,7 +264,7 @@ class Coordinator:
                     log.warning("sweeper.found_facts", saga=str(key), count=len(result.unnamed))
                 # The last is for a timer that was lost: what is due by our clock is due.
                 facts = [*result.unnamed, Tick(now_ns)]
-                Review(self, key, versions, facts, lambda is_durable: self._come_back(delivery, is_durable)).ack()
+                self.take_in(key, versions, facts, lambda is_durable: self._come_back(delivery, is_durable))
                 for lock in result.history.asks:
                     LockErrand.look_after(self.store, SagaKey.of(LOCK, lock)).run()
             else:

@@ -12,8 +12,10 @@ from antiphon.contracts.platform import End
 from antiphon.contracts.retry import Retry
 
 from .check import (
+    check_awaited,
     check_child,
     check_compensation,
+    check_noted,
     check_predicate,
     check_saga,
     check_signal,
@@ -32,7 +34,7 @@ C = TypeVar("C", bound=Command[Any])
 T = TypeVar("T", bound="AnyStep")
 C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
 
-Kind = Literal["command", "list", "signal", "wait", "child"]
+Kind = Literal["command", "list", "signal", "event", "wait", "child"]
 
 COMPENSATION_RETRY: Final = Retry(attempts=3)
 """How often a participant tries one compensation command before it hands the matter back to the coordinator."""
@@ -79,11 +81,13 @@ class State(Generic[S]):
     @overload
     def __getitem__(self, step: Signal[R]) -> R: ...
     @overload
+    def __getitem__(self, step: Awaited[R]) -> R: ...
+    @overload
     def __getitem__(self, step: Child[Any]) -> End: ...
 
     def __getitem__(self, step: AnyStep) -> Any:
-        """What a step has earned: the reply to its command, or the replies in the order of its list, or the signal,
-        or how its child saga ended; None for an optional step that was skipped.
+        """What a step has earned: the reply to its command, or the replies in the order of its list, or the signal
+        or event, or how its child saga ended; None for an optional step that was skipped.
 
         Raises:
             LookupError: this step does not come after it; name it in `after`.
@@ -106,6 +110,7 @@ class AnyStep:
         self.undo_make: Callable[..., Any] | None = None
         self.undo_command: type[Compensation[Any]] | None = None
         self.signal: type[Event] | None = None
+        self.unless: tuple[type[Event], ...] = ()
         self.child: Saga[Any] | None = None
         self.retry = Retry()
         self.timeout: timedelta | None = None
@@ -163,6 +168,10 @@ class Signal(AnyStep, Generic[R]):
     """A step that is done when a person or another system says so; made by `Saga.signal`."""
 
 
+class Awaited(AnyStep, Generic[R]):
+    """A step that is done when a participant has emitted an event by itself; made by `Saga.awaits`."""
+
+
 class Wait(AnyStep):
     """A step that is done when time has passed; made by `Saga.wait`."""
 
@@ -207,6 +216,7 @@ class Saga(Generic[S]):
         self.start, self.name, self.version, self.deadline = start, name, version, deadline
         self.compensation_retry, self.backoff, self.locks, self.keys = compensation_retry, backoff, locks, keys
         self.steps: list[AnyStep] = []
+        self.noted: list[type[Event]] = []
         check_saga(self)
 
     @overload
@@ -321,6 +331,53 @@ class Saga(Generic[S]):
         step: Signal[R] = Signal(self, "signal", check_signal(self, event), after)
         step.signal, step.timeout, step.needs_no_compensation = event, within, True
         return self._declared(step)
+
+    def awaits(
+        self,
+        event: type[R],
+        *,
+        after: AnyStep | Sequence[AnyStep] = (),
+        within: timedelta | None = None,
+        unless: type[Event] | Sequence[type[Event]] = (),
+    ) -> Awaited[R]:
+        """A step that waits for an event which a participant emits by itself, on something that has happened or of its
+        own accord. It may come early.
+
+        Nobody can call off what was not commanded. If the participant acts on the event of an earlier command, and what
+        it does is not to happen once the saga turns, make that command the pivot: from when it is sent neither a
+        cancel nor the deadline turns the saga, and the answer to the question whether it goes forward or back is this
+        event, or one of `unless`.
+
+        Args:
+            event: its class, owned by the participant that emits it. A saga waits once for each.
+            after: the steps that must be done, or skipped, first.
+            within: how long it is waited for; afterwards the saga is compensated. None leaves it to the deadline.
+                Past the pivot there is no such time.
+            unless: the events that say it will not come, each owned by the same participant: nothing has happened
+                there, and the saga is compensated. Right after the pivot this undoes the pivot too, which then has a
+                compensation.
+
+        Raises:
+            DefinitionError: the step is unsound; the sentence names it and the remedy.
+        """
+        failures = (unless,) if isinstance(unless, type) else tuple(unless)
+        step: Awaited[R] = Awaited(self, "event", check_awaited(self, event, failures), after)
+        step.signal, step.unless, step.timeout, step.needs_no_compensation = event, failures, within, True
+        return self._declared(step)
+
+    def notes(self, *events: type[Event]) -> None:
+        """Declare events that participants emit by themselves in sagas of this type, and from which nothing follows.
+
+        They are recorded when they come, and seen in the saga's timeline and trace. Any other event that no step
+        awaits is parked: a saga says who may write into its journal.
+
+        Raises:
+            DefinitionError: it is no event of a participant, or the saga knows it already.
+        """
+        for event in events:
+            check_noted(self, event)
+            self.noted.append(event)
+        self.changed()
 
     def wait(self, name: str, duration: timedelta, *, after: AnyStep | Sequence[AnyStep] = ()) -> Wait:
         """A step that is done when some time has passed since the steps before it; a process need not run meanwhile.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 import msgspec
 
@@ -32,6 +33,7 @@ Kind = Literal[
     "unknown",
     "cancel",
     "signal",
+    "event",
     "operator",
     "notice",
     "record",
@@ -39,7 +41,8 @@ Kind = Literal[
     "timer",
     "end",
 ]
-"""What a line tells of. `notice` is what other sagas and locks say, `parked` that a person is needed."""
+"""What a line tells of. `event` is what a participant emits by itself, `notice` what other sagas and locks say, and
+`parked` that a person is needed."""
 
 
 class Saying(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +74,8 @@ def of_entry(message: StoredMessage, requests: dict[str, str]) -> Saying:
         return Saying(kind="operator", who="coordinator", text=text)
     if record.fault:
         return Saying(kind="parked", who="coordinator", text=f"stands still: {record.fault}")
+    if record.parked and not record.step:
+        return Saying(kind="parked", who="coordinator", text=f"is late: {record.parked}")
     if record.parked:
         text = f"waits for a person, and is still tried again: {record.parked}"
         return Saying(kind="parked", who="coordinator", text=text, step=record.step)
@@ -96,6 +101,8 @@ def _of_record(record: Record, cause: str) -> str:
         return "is waited for"
     if record.asks:
         return f"needs the lock{'s' * (len(record.asks) > 1)} {', '.join(record.asks)}"
+    if record.turned:
+        return f"what was done is being undone: {record.turned}"
     if record.held:
         return "has done all its steps, and waits for the saga that started it"
     return "time was up" if cause.startswith("t") else f"took note of {cause}"
@@ -117,6 +124,8 @@ def of_event(address: FactAddress, envelope: Envelope) -> Saying:
             kind, who, text = "operator", address.key[0], f"asks to {asked(address, envelope)}"
         case wire.COORDINATOR:
             kind, who, text = _of_coordinator(address, envelope)
+        case _ if wire.is_by_itself(address.step):
+            return Saying(kind="event", who=address.source, text=_of_itself(address, envelope))
         case _:
             who = address.source
             kind, text = _of_answer(envelope)
@@ -161,6 +170,16 @@ def _of_coordinator(address: FactAddress, envelope: Envelope) -> tuple[Kind, str
         case _:
             end = unpack_raw(envelope.data, End)
             return "notice", "child", _with_reason(f"has {end.outcome}" if not end.reason else end.outcome, end.reason)
+
+
+def _of_itself(address: FactAddress, envelope: Envelope) -> str:
+    heard = _HASH.sub("", address.step.removeprefix(wire.BY_ITSELF))
+    reason = _reason(envelope) if b'"reason"' in bytes(envelope.data) else ""
+    return _with_reason(f"{envelope.type}, on {heard}", reason)
+
+
+_HASH: Final = re.compile("-[0-9a-f]{8}$")
+"""What tells reactions to events of one name apart."""
 
 
 def _of_answer(envelope: Envelope) -> tuple[Kind, str]:

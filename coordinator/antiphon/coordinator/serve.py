@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -18,10 +18,10 @@ from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIME
 from antiphon.link import Link, Pull, require_platform, settle_collector
 from antiphon.tracing.metrics import Gauges, measuring, wants_metrics
 
+from .choreography import AnySaga
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
 from .run import IDLE_SECONDS, Coordinator
-from .saga import Saga
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ DRAIN_SECONDS: Final = 5.0
 
 async def serve(
     servers: str | list[str],
-    sagas: Iterable[Saga[Any]],
+    sagas: Iterable[AnySaga],
     *,
     name: str = "coordinator",
     idle_seconds: float = IDLE_SECONDS,
@@ -46,7 +46,7 @@ async def serve(
 
     Args:
         servers: URLs of NATS servers.
-        sagas: the definitions it decides by.
+        sagas: the definitions it decides by, and the choreographies it observes.
         name: the connection's name.
         idle_seconds: after how long without a word an open saga is looked after.
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.

@@ -87,6 +87,8 @@ class _Reader:
         elif record.parked:
             tried = self._sent.get(record.step, 0)
             self._marks[record.step] = Need(step=record.step, reason=record.parked, since_ns=at_ns, tried=tried)
+        elif record.turned:
+            self._turned = True
         elif record.by and not record.rejected:
             self._take_request(self._address(cause), cause, record.by)
 

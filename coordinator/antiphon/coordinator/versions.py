@@ -17,6 +17,8 @@ class Versions(msgspec.Struct, frozen=True):
     definitions: tuple[Definition, ...]
     sources: tuple[str, ...]
     """All participants that any version knows."""
+    is_led: bool
+    """Whether every version is led by coordinators."""
 
     @property
     def newest(self) -> Definition:
@@ -48,7 +50,8 @@ def by_type(definitions: Iterable[Definition]) -> dict[str, Versions]:
 
 def _versions(versions: dict[int, Definition]) -> Versions:
     definitions = tuple(versions[number] for number in sorted(versions, reverse=True))
-    return Versions(definitions, tuple(dict.fromkeys(source for each in definitions for source in each.sources)))
+    sources = tuple(dict.fromkeys(source for each in definitions for source in each.sources))
+    return Versions(definitions, sources, all(each.is_led for each in definitions))
 
 
 def _with_children(definitions: Iterable[Definition]) -> Iterable[Definition]:

@@ -14,6 +14,7 @@ import typer.core
 from antiphon.contracts.errors import AntiphonError
 
 from .flow_cli import contracts, flow
+from .styles import Style
 
 if TYPE_CHECKING:
     from antiphon.contracts.platform import Request
@@ -108,13 +109,11 @@ def fail(sentence: str) -> NoReturn:
 @app.command(epilog="Example: antiphon coordinator --app shop.sagas:order --app shop.sagas:returns")
 def coordinator(app: Apps, server: Server = DEFAULT_SERVER, name: Name = "coordinator", metrics: Metrics = "") -> None:
     """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other."""
-    from antiphon.coordinator.saga import Saga
     from antiphon.coordinator.serve import serve
 
-    from .modules import load
+    from .modules import load_saga
 
-    sagas: list[Saga[Any]] = [load(path, Saga) for path in app]
-    _run_service(serve(server, sagas, name=name, metrics=metrics))
+    _run_service(serve(server, [load_saga(path) for path in app], name=name, metrics=metrics))
 
 
 @app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")
@@ -191,13 +190,14 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Streams, databases and logs; a new folder below .antiphon/ by default.")
     ] = None,
+    style: Annotated[Style, typer.Option(help="Who decides what comes next.")] = Style.ORCHESTRATED,
 ) -> None:
     """Run a file of orders through a local platform, kill two of its processes on the way, and audit the books."""
     import asyncio
 
     from .demo import run_demo
 
-    raise SystemExit(asyncio.run(run_demo(orders, folder)))
+    raise SystemExit(asyncio.run(run_demo(orders, folder, style)))
 
 
 # --- the administrator ------------------------------------------------------------------------------------------------

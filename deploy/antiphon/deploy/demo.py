@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 from rich import box
 from rich.console import Console
@@ -23,22 +24,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from antiphon.contracts import wire
-from antiphon.contracts.envelope import decode, unpack
+from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import StillRunning
 from antiphon.contracts.platform import END_TYPE, End, Ending
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
+from antiphon.coordinator.choreography import AnySaga
 from antiphon.coordinator.client import Antiphon
 from antiphon.coordinator.explain import timeline
 from antiphon.link import Link
 from antiphon.order.data import load_orders
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Report, reconcile
-from antiphon.order.saga import order
 
 from .children import Say
-from .local import PARTICIPANTS, SAGAS, LocalPlatform
+from .local import LocalPlatform
+from .modules import load_saga
 from .picture import console, print_timeline
+from .styles import Style
 
 IN_FLIGHT_MAX: Final = 60
 """Sagas under way at once: enough to keep everybody busy, few enough that the kills come in the middle."""
@@ -80,22 +83,24 @@ class Audit:
         )
 
 
-async def run_demo(orders: int, folder: Path | None) -> int:
-    """Run the demo and return its exit code: 0 if every saga has ended and the books balance."""
+async def run_demo(orders: int, folder: Path | None, style: Style) -> int:
+    """Run the demo in one of the styles and return its exit code: 0 if every saga has ended and the books balance."""
     out = console()
     folder = folder or Path(".antiphon") / f"demo-{_now():%Y%m%d-%H%M%S}"
-    participants = {path.rpartition(":")[2]: path for path in PARTICIPANTS}
-    platform = LocalPlatform(folder, SAGAS, participants, _nobody, _noter(out), ack_wait_seconds=ACK_WAIT_SECONDS)
+    saga = load_saga(style.saga)
+    platform = LocalPlatform(
+        folder, [style.saga], style.participants, _nobody, _noter(out), ack_wait_seconds=ACK_WAIT_SECONDS
+    )
     placed = _orders(orders, run_before=platform.server.store.exists())
     try:
         await platform.start()
         out.print(f"Streams, databases and logs stay in {platform.folder}", soft_wrap=True)
-        seconds = await _run(out, platform, placed)
+        seconds = await _run(out, platform, saga, placed)
         audit = await _audit(platform)
         await _report(out, platform, audit, len(placed) / seconds, seconds)
     finally:
         await platform.stop()
-    if missing := {f"{order.name}/{order_id}" for order_id in placed} - audit.started.keys():
+    if missing := {f"{saga.name}/{order_id}" for order_id in placed} - audit.started.keys():
         out.print(f"[red]orders that became no saga: {', '.join(sorted(missing))}[/]", soft_wrap=True)
     good = audit.is_good and not missing
     out.print(audit.last_line(), soft_wrap=True, style="bold green" if good else "bold red")
@@ -124,7 +129,7 @@ def _noter(out: Console) -> Say:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-async def _run(out: Console, platform: LocalPlatform, placed: Mapping[str, OrderPlaced]) -> float:
+async def _run(out: Console, platform: LocalPlatform, saga: AnySaga, placed: Mapping[str, OrderPlaced]) -> float:
     """Run all orders, kill on the way, and return how many seconds it took."""
     kills = {max(1, round(part * len(placed))): name for part, name in KILLS}
     places = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -136,7 +141,8 @@ async def _run(out: Console, platform: LocalPlatform, placed: Mapping[str, Order
             async def run(order_id: str, event: OrderPlaced) -> None:
                 nonlocal ended
                 async with places:
-                    handle = await antiphon.start(order, event, id=order_id)
+                    start = msgspec.convert(msgspec.to_builtins(event), saga.start)
+                    handle = await antiphon.start(saga, start, id=order_id)
                     with suppress(StillRunning):  # the audit finds it open, and says so
                         await handle.result(timeout=PATIENCE_SECONDS)
                 ended += 1
@@ -176,8 +182,8 @@ async def _audit(platform: LocalPlatform) -> Audit:
     link = await Link.connect(platform.url, name="operator")
     try:
         started = {
-            str(wire.parse_fact(message.subject).saga): unpack(
-                decode(message.data, message.subject), OrderPlaced.__contract__.type, OrderPlaced
+            str(wire.parse_fact(message.subject).saga): unpack_raw(
+                decode(message.data, message.subject).data, OrderPlaced
             )
             async for message in link.scan(EVENTS, wire.STARTS_FILTER)
         }
@@ -221,7 +227,8 @@ def _outcomes(audit: Audit, per_second: float, seconds: float) -> Table:
 
 def _cause(reason: str) -> str:
     """What the reasons of many orders have in common: what stands before the particulars."""
-    return ": ".join(reason.split(": ")[:2])
+    parts = reason.split(": ")
+    return ": ".join(parts[: 2 if parts[0].endswith("was refused") else 1])
 
 
 def _ledgers(books: Report) -> Table:
@@ -240,5 +247,5 @@ def _examples(audit: Audit) -> list[str]:
     """One saga that completed, and of the compensated ones one that had the most to take back."""
     completed = [saga for saga, end in audit.ends.items() if end.outcome == "completed"]
     compensated = [saga for saga, end in audit.ends.items() if end.outcome == "compensated"]
-    late = [saga for saga in compensated if audit.ends[saga].reason.startswith("schedule_shipping")]
+    late = [saga for saga in compensated if "undeliverable" in audit.ends[saga].reason]
     return [*completed[:1], *(late or compensated)[:1]]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import msgspec
 import typer
 
 from antiphon.coordinator.compare import compare
-from antiphon.coordinator.saga import Saga
 
-from .modules import load
+from .modules import load_saga
 
 
 def print_difference(before: str, after: str, as_json: bool) -> bool:
     """Print what separates two definitions, and return whether anything does."""
-    kind = cast("type[Saga[Any]]", Saga)
-    found = compare(load(before, kind).definition, load(after, kind).definition)
+    found = compare(load_saga(before).definition, load_saga(after).definition)
     if as_json:
         typer.echo(msgspec.json.encode(found))
     else:

@@ -13,19 +13,14 @@ from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.topology import COORDINATOR, EVENTS, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
 from antiphon.link import Credentials, Link, set_up
 from antiphon.link.setup import api
+from antiphon.participants import Participant
 
 from .children import Child, Say
+from .modules import load
 from .server import Server
 
 SERVING_SECONDS: Final = 60.0
 """How long all processes together may take to start; a machine under load needs many times what an idle one does."""
-
-SAGAS: Final = ("antiphon.order.saga:order",)
-PARTICIPANTS: Final = (
-    "antiphon.order.inventory:inventory",
-    "antiphon.order.billing:billing",
-    "antiphon.order.shipping:shipping",
-)
 
 
 class LocalPlatform:
@@ -79,7 +74,8 @@ class LocalPlatform:
         self._note("nats-server", f"listens on {self.url} and keeps its streams in {self.server.store}")
         link = await Link.connect(self.url, name="administrator", credentials=Credentials())
         try:
-            await set_up(link, self._participants, ack_wait_seconds=self._ack_wait_seconds)
+            listeners = [load(path, Participant).listener for path in self._participants.values()]
+            await set_up(link, listeners, ack_wait_seconds=self._ack_wait_seconds)
             await self._start_processes()
             await self._wait_serving(link)
         finally:

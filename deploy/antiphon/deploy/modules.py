@@ -7,9 +7,11 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from antiphon.contracts.errors import AntiphonError
+from antiphon.coordinator.choreography import AnySaga, Choreography
+from antiphon.coordinator.saga import Saga
 
 T = TypeVar("T")
 
@@ -33,6 +35,18 @@ def load(path: str, kind: type[T]) -> T:
     if not isinstance(found, kind):
         raise CannotLoad(f"{path} is no {kind.__name__}. {_instead(module, kind)}")
     return found
+
+
+def load_saga(path: str) -> AnySaga:
+    """The saga or choreography at `module:attribute`.
+
+    Raises:
+        CannotLoad, DefinitionError: as `load`.
+    """
+    found = load(path, object)
+    if isinstance(found, Choreography):
+        return cast("Choreography[Any]", found)
+    return load(path, cast("type[Saga[Any]]", Saga))
 
 
 def load_module(name: str) -> ModuleType:

@@ -25,6 +25,7 @@ MARKS: Final[dict[Kind, tuple[str, str]]] = {
     "compensation": ("↩", "magenta"),
     "cancel": ("■", "yellow"),
     "signal": ("◆", "cyan"),
+    "event": ("♪", "green"),
     "operator": ("☞", "yellow"),
     "notice": ("◇", "cyan"),
     "parked": ("‖", "red"),

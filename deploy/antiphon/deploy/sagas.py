@@ -6,7 +6,6 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
 import typer
@@ -16,13 +15,14 @@ from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, UnknownSaga, Unusable
 from antiphon.contracts.topology import EVENTS
 from antiphon.contracts.wire import SagaKey, check_token
+from antiphon.coordinator.choreography import AnySaga
 from antiphon.coordinator.client import Antiphon, Outcome
 from antiphon.coordinator.explain import summaries, timeline
 from antiphon.coordinator.saga import Saga
 from antiphon.link import Link
 from antiphon.tracing.links import jaeger_link
 
-from .modules import CannotLoad, load
+from .modules import CannotLoad, load_saga
 from .picture import print_summaries, print_timeline
 
 
@@ -85,7 +85,8 @@ async def signal_saga(server: str, path: str, id: str, name: str, payload: str) 
     """Send a signal, checked against the definition: the first one counts, so a wrong one could not be taken back."""
     saga = _definition(path)
     saga_id = id.removeprefix(f"{saga.name}/")
-    wanted = {step.name: step.signal for step in saga.steps if step.signal is not None}
+    steps = saga.steps if isinstance(saga, Saga) else ()
+    wanted = {step.name: step.signal for step in steps if step.kind == "signal" and step.signal is not None}
     if (event := wanted.get(name)) is None:
         known = f"it waits for {', '.join(wanted)}" if wanted else "it waits for none"
         raise CannotLoad(f"saga {saga.name} has no signal {name!r}; {known}.")
@@ -136,8 +137,8 @@ def _started_at(subject: str) -> SagaKey | None:
     return None
 
 
-def _definition(path: str) -> Saga[Any]:
-    return load(path, cast("type[Saga[Any]]", Saga))
+def _definition(path: str) -> AnySaga:
+    return load_saga(path)
 
 
 def _key(text: str) -> SagaKey:

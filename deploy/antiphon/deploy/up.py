@@ -11,12 +11,12 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from antiphon.coordinator.saga import Saga
 from antiphon.participants import Participant
 
 from .children import Say
-from .local import PARTICIPANTS, SAGAS, LocalPlatform
-from .modules import load
+from .local import LocalPlatform
+from .modules import load, load_saga
+from .styles import Style
 
 COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
@@ -26,10 +26,10 @@ async def run_platform(
 ) -> None:
     """Run the platform until a signal, then drain it. Without sagas and participants it is the order example's."""
     if not sagas and not participants:
-        sagas, participants = SAGAS, PARTICIPANTS
+        sagas, participants = [Style.ORCHESTRATED.saga], [*Style.ORCHESTRATED.participants.values()]
     # Loaded here only to be refused here, with one sentence, rather than in children that die again and again.
     for path in sagas:
-        load(path, Saga)
+        load_saga(path)
     by_name = {load(path, Participant).name: path for path in participants}
     say = speaker(Console(highlight=False))
     platform = LocalPlatform(folder, sagas, by_name, say, say, coordinators=coordinators, port=port)

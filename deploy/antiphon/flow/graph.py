@@ -14,15 +14,16 @@ from antiphon.coordinator.saga import Saga
 from antiphon.participants.participant import Participant
 from antiphon.participants.reaction import Reaction
 
-Part = Saga[Any] | Choreography | Participant
+Part = Saga[Any] | Choreography[Any] | Participant
 """What a flow is made of."""
 
 NodeKind = Literal["client", "event", "command", "compensation", "handler", "step", "end"]
-EdgeKind = Literal["emits", "handles", "awaits", "follows", "starts", "ends", "compensates"]
-"""awaits: a step waits for this very event. follows: a step comes after what earned this event."""
+EdgeKind = Literal["emits", "handles", "awaits", "notes", "follows", "starts", "ends", "compensates"]
+"""awaits: a step waits for this very event. notes: a saga records it, and nothing follows. follows: a step comes after
+what earned this event."""
 
 MESSAGES = ("event", "command", "compensation")
-HEARING: tuple[EdgeKind, ...] = ("handles", "awaits", "follows", "starts", "ends")
+HEARING: tuple[EdgeKind, ...] = ("handles", "awaits", "notes", "follows", "starts", "ends")
 """How an event may go on."""
 
 
@@ -174,10 +175,17 @@ class _Builder:
             if not step.dependents:
                 self._edge(self._outcome(saga, step), completed, "ends", saga.name)
             self._sends(saga, step, node)
+        for heard in saga.events.values():
+            if heard.means == "note":
+                node = self._node(Node(step_id(saga.name, "on-noted"), "step", "takes note", saga.name))
+                self._edge(self._message("event", heard.shape.__contract__), node, "notes", saga.name)
 
     def _sends(self, saga: Definition, step: StepDefinition, node: str) -> None:
         if step.signal is not None:
             self._edge(self._signal(saga.name, step.signal), node, "awaits", saga.name)
+            for event in step.unless:
+                refusal = self._message("event", event.__contract__)
+                self._edge(refusal, node, "awaits", saga.name, "refused")
         elif step.kind == "child" and step.do is not None:
             self._edge(node, self._message("event", step.do.contract), "emits", step.child)
         elif step.do is not None:
@@ -202,7 +210,7 @@ class _Builder:
 
     # --- choreographies -----------------------------------------------------------------------------------------------
 
-    def choreography(self, saga: Choreography) -> None:
+    def choreography(self, saga: Choreography[Any]) -> None:
         if saga.name not in self.choreographies:
             self.choreographies.append(saga.name)
         self._begin(saga.name, saga.start)

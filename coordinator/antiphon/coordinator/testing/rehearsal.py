@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Ending, Stat
 from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener
 from antiphon.contracts.wire import SagaKey, moment
 
+from ..choreography import AnySaga, Choreography
 from ..graph import Definition
 from ..journal import read_entry
 from ..memory import NANO, MemoryPlatform, MemoryStore
@@ -126,11 +127,11 @@ class Rehearsal:
 
     # --- what clients do ----------------------------------------------------------------------------------------------
 
-    async def start(self, saga: Saga[S], start: S, *, id: str = "1") -> Rehearsed:
+    async def start(self, saga: Saga[S] | Choreography[S], start: S, *, id: str = "1") -> Rehearsed:
         """Begin a saga, and let everything happen that needs no time.
 
         Args:
-            saga: its definition.
+            saga: its definition, or a choreography.
             start: the event it begins with.
             id: what it is called.
         """
@@ -235,7 +236,7 @@ class Rehearsal:
 
 @asynccontextmanager
 async def rehearse(
-    sagas: Iterable[Saga[Any]], parts: Iterable[Part], *, coordinators: int = 1
+    sagas: Iterable[AnySaga], parts: Iterable[Part], *, coordinators: int = 1
 ) -> AsyncGenerator[Rehearsal]:
     """Bring a platform in memory up for the length of an `async with` block.
 

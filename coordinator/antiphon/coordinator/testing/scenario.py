@@ -28,12 +28,13 @@ from antiphon.contracts.messages import AnswerKind, Command, Compensation, Event
 from antiphon.contracts.platform import ChildStart, End, Operation, Record
 from antiphon.contracts.wire import Direction, SagaKey, Verb, moment
 
-from ..facts import Answer, Cancel, ChildEnded, Fact, Granted, Operated, Send, Signalled, Start, Tick
+from ..choreography import Choreography
+from ..facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, Operated, Send, Signalled, Start, Tick
 from ..graph import element
 from ..history import History, begin, deadline_ns, earliest_ns
 from ..journal import Draft
 from ..plan import plan
-from ..saga import AnyStep, Child, ListStep, OptionalStep, Saga, Signal, Step, Wait
+from ..saga import AnyStep, Awaited, Child, ListStep, OptionalStep, Saga, Signal, Step, Wait
 from .story import Said, as_it_stands
 
 S = TypeVar("S", bound=Event)
@@ -50,11 +51,11 @@ BEGINNING_NS: Final = 1_750_000_000_000_000_000
 """When a scenario begins: some day in June 2025."""
 
 
-def given(saga: Saga[S], start: S, *, id: str = "test") -> Scenario:
+def given(saga: Saga[S] | Choreography[S], start: S, *, id: str = "test") -> Scenario:
     """A saga that has just been started.
 
     Args:
-        saga: its definition.
+        saga: its definition, or a choreography.
         start: the event it begins with.
         id: what it is called.
 
@@ -173,6 +174,16 @@ class Scenario:
         fact = Signalled(self._count + 1, self._now_ns, step.name, event)
         return self.take(fact, f"{step.name} is signalled with {event!r}")
 
+    def when_happened(self, event: Event) -> Scenario:
+        """A participant emits an event by itself, which the saga knows.
+
+        Raises:
+            AssertionError: the saga does not know it, and a coordinator would park it.
+        """
+        if event.__contract__.type not in self._history.definition.events:
+            self._fail(f"the saga does not know {event.__contract__.type}; let it wait for it, or note it")
+        return self.take(Happened(self._count + 1, self._now_ns, event), f"{event!r} happens")
+
     def when_cancelled(self, reason: str, *, user: str = "") -> Scenario:
         """A client wants the saga undone, or an operator does, who is named."""
         if user:
@@ -284,7 +295,7 @@ class Scenario:
         """It left a step out, because its `when` said no."""
         return self._recorded(Record(step=step.name, skipped=True), f"{step.name} to be skipped")
 
-    def waits_for(self, step: Signal[Any] | Wait) -> Scenario:
+    def waits_for(self, step: Signal[Any] | Awaited[Any] | Wait) -> Scenario:
         """It has come to a step that waits for a signal, or for time."""
         return self._recorded(Record(step=step.name, awaits=True), f"{step.name} to be waited for")
 

@@ -42,6 +42,7 @@ def recorded(record: Record) -> str:
         (record.parked, f"wants a person: {record.parked}"),
         (record.elements >= 0, f"makes {record.elements} commands of {record.step}"),
         (record.asks, f"asks for {', '.join(record.asks)}"),
+        (record.turned, f"turns: {record.turned}"),
         (record.held, "has done all its steps, and waits for its parent"),
     ):
         if is_so:

@@ -7,13 +7,32 @@ from datetime import timedelta
 from antiphon.coordinator.choreography import Choreography
 
 from ..messages import ShippingScheduled
-from .messages import CHOREOGRAPHED, InventoryReleased, InventoryReserveFailed, OrderCreated
+from .messages import (
+    CHOREOGRAPHED,
+    InventoryReleased,
+    InventoryReserveFailed,
+    ItemsReserved,
+    OrderCreated,
+    OrderPaid,
+    PaymentFailed,
+    PaymentRefunded,
+    ShippingFailed,
+)
 
 choreographed_order = Choreography(
     OrderCreated,
     name=CHOREOGRAPHED,
     version=1,
     deadline=timedelta(hours=24),
+    flow={
+        OrderCreated: "inventory",
+        ItemsReserved: "billing",
+        OrderPaid: "shipping",
+        PaymentFailed: "inventory",
+        ShippingFailed: "billing",
+        PaymentRefunded: "inventory",
+    },
     completes=ShippingScheduled,
     compensates=(InventoryReserveFailed, InventoryReleased),
+    turns=(PaymentFailed, ShippingFailed),
 )
