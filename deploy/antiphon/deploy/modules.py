@@ -45,7 +45,8 @@ def load_saga(path: str) -> AnySaga:
     """
     found = load(path, object)
     if isinstance(found, Choreography):
-        return cast("Choreography[Any]", found)
+        choreography: Choreography[Any] = found
+        return choreography
     return load(path, cast("type[Saga[Any]]", Saga))
 
 
