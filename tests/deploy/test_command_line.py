@@ -34,6 +34,7 @@ NEEDS_A_SERVER = {
     "setup": ("setup", "--participant", "inventory"),
     "coordinator": ("coordinator", "--app", SAGA),
     "participant": ("participant", INVENTORY, "--database", "memory:"),
+    "jaeger-storage": ("jaeger-storage", "--listen", "127.0.0.1:0"),
     "start": STARTING,
     "list": ("list",),
     "show": ("show", "order/mine"),

@@ -159,6 +159,23 @@ def exporter(
     _run_service(serve(server, name=name, slow_seconds=slow))
 
 
+@app.command("jaeger-storage", epilog="Example: antiphon jaeger-storage --listen 127.0.0.1:17271")
+def jaeger_storage(
+    server: Server = DEFAULT_SERVER,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to answer. Whoever gets there can read all sagas.")
+    ] = "127.0.0.1:17271",
+    name: Name = "jaeger-storage",
+) -> None:
+    """Be the storage that Jaeger reads from, until SIGTERM: every saga is there, also one that still runs.
+
+    Nothing is stored: traces are made from the journals when Jaeger asks. An operator's rights are enough.
+    """
+    from antiphon.tracing.storage.serve import serve
+
+    _run_service(serve(server, listen=listen, name=name))
+
+
 @app.command(epilog="Example: antiphon up --app shop.sagas:order --participant shop.stock:inventory")
 def up(
     app: Annotated[

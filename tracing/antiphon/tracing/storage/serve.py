@@ -1,0 +1,89 @@
+"""The process that Jaeger asks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
+from antiphon.link import Link
+
+if TYPE_CHECKING:
+    from .sagas import Sagas
+
+log = structlog.get_logger()
+
+LISTEN: Final = "127.0.0.1:17271"
+"""Where Jaeger's own examples look for a storage. Whoever reaches it can read all sagas."""
+PORT_MAX: Final = 65_535
+DRAIN_SECONDS: Final = 5.0
+"""How long questions that are being answered may go on after SIGTERM."""
+NICENESS: Final = 10
+"""How much this process stands back behind those that move sagas, where it shares a machine with them."""
+
+
+async def serve(servers: str | list[str], *, listen: str = LISTEN, name: str = "jaeger-storage") -> None:
+    """Answer Jaeger's questions until SIGTERM or SIGINT.
+
+    Args:
+        servers: URLs of NATS servers.
+        listen: host and port; port 0 takes a free one, which the log tells.
+        name: the connection's name.
+
+    Raises:
+        PlatformError: the platform is not as it must be, or nobody can listen there; the sentence has the remedy.
+    """
+    try:
+        from .service import listen as answer
+    except ImportError:
+        raise PlatformError("Jaeger cannot be answered without antiphon[jaeger]; install it.") from None
+    from .sagas import Sagas
+
+    address = re.fullmatch(r"\S+:([0-9]{1,5})", listen)
+    if address is None or int(address[1]) > PORT_MAX:  # gRPC would listen on what is left of it
+        raise PlatformError(f"--listen {listen}: give a host and a port, such as {LISTEN}.")
+    os.nice(NICENESS)
+    stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, lambda: None if stop.done() else stop.set_result(None))
+    link = await Link.connect(servers, name=name)
+    try:
+        sagas = Sagas(link)
+        if not await _load(link, sagas, stop):
+            return
+        server, port = await answer(sagas, listen)
+        log.info("jaeger_storage.ready", port=port, sagas=len(sagas.index))
+        try:
+            await asyncio.wait((stop, link.failure), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await server.stop(DRAIN_SECONDS)
+        if link.failure.done():
+            raise link.failure.result()
+        log.info("jaeger_storage.stopped")
+    finally:
+        await link.close()
+
+
+async def _load(link: Link, sagas: Sagas, stop: asyncio.Future[None]) -> bool:
+    """Read the starts of all sagas; false if the process was told to stop before that was done."""
+    loading = asyncio.ensure_future(sagas.refresh())
+    await asyncio.wait((loading, stop, link.failure), return_when=asyncio.FIRST_COMPLETED)
+    if link.failure.done():
+        raise link.failure.result()
+    if not loading.done():
+        loading.cancel()
+        return False
+    try:
+        loading.result()
+    except Ambiguous as error:
+        if "503" in str(error):
+            raise StreamMissing(
+                "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
+            ) from None
+        raise PlatformError(f"the starts of sagas could not be read ({error}). Look at the server's log.") from None
+    return True
