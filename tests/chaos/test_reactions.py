@@ -60,7 +60,7 @@ class Run:
         """Publish that orders were created, and wait until an event of each says that it is over."""
         for created in orders:
             await link.store(*started(created))
-        ends = {each.__contract__.token: is_completed(each) for each in choreographed_order.ends}
+        ends: dict[str, Outcome] = {each.__contract__.token: is_completed(each) for each in choreographed_order.ends}
         found: dict[str, Outcome] = {}
         while len(found) < len(orders):
             await asyncio.sleep(0.1)
@@ -113,7 +113,7 @@ async def test_services_killed_at_every_point_lose_no_effect_and_double_none_in_
                 found = await asyncio.gather(run.let_happen(link, leaderless), run.lead(led))
             deaths = {name: run.children[name].exits for name in SERVICES}
         await link.close()
-        outcomes = {**found[0], **found[1]}
+        outcomes: dict[str, Outcome] = {**found[0], **found[1]}
         orders = {f"{CHOREOGRAPHED}/{each.order_id}": each for each in leaderless}
         report = await reconcile(run.databases, Ended(outcomes, {**orders, **{f"order/{p.order_id}": p for p in led}}))
     assert report.is_balanced, report.discrepancies

@@ -45,8 +45,7 @@ def load_saga(path: str) -> AnySaga:
     """
     found = load(path, object)
     if isinstance(found, Choreography):
-        choreography: Choreography[Any] = found
-        return choreography
+        return found  # pyright: ignore[reportUnknownVariableType] # of which events cannot be seen from outside
     return load(path, cast("type[Saga[Any]]", Saga))
 
 
