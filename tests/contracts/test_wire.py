@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from antiphon.contracts.wire import Direction
 TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 KEYS = st.builds(SagaKey.of, TOKENS, TOKENS)
 KEY = SagaKey.of("trip", "t1")
+README = Path(__file__).parents[2] / "contracts" / "README.md"
 OTHER_PARTITION = (KEY.partition + 1) % wire.PARTITIONS
 
 
@@ -126,3 +129,27 @@ def test_the_servers_stamp_is_read_with_and_without_a_domain() -> None:
     tail = "EVENTS.coordinator.2.77.5.1700000000000000001.3"
     assert wire.parse_stamp(f"$JS.ACK.{tail}") == stamp
     assert wire.parse_stamp(f"$JS.ACK.hub.ABC.{tail}.rnd") == stamp
+
+
+def test_a_reaction_is_named_after_what_was_heard_and_where_it_was_said() -> None:
+    assert wire.reaction_step("shop-ordered", "") == "on-shop-ordered"
+    step = wire.reaction_step("payment-charged", "on-shop-ordered")
+    assert step in README.read_text(), "as the protocol's page has it"
+    assert wire.is_by_itself(step)
+    longest = "x" * (wire.TOKEN_CHARS_MAX - wire.REACTION_STEP_CHARS)
+    assert len(wire.reaction_step(longest, step)) == wire.TOKEN_CHARS_MAX
+
+
+def test_an_event_is_heard_where_its_owner_stores_it() -> None:
+    assert wire.heard_filters("shop", "bank", "paid") == ("evt.*.shop.*.bank.paid.>",)
+    assert wire.heard_filters("", "bank", "paid") == ("evt.*.*.*.bank.paid.>",)
+    assert wire.heard_filters("shop", "client", "ordered") == (
+        "evt.*.shop.*.client.start",
+        "evt.*.shop.*.client.signal.*.1",
+    )
+
+
+def test_a_consumer_gets_no_filter_that_another_one_covers() -> None:
+    everywhere, here = wire.heard_filters("", "bank", "paid"), wire.heard_filters("shop", "bank", "paid")
+    other = wire.heard_filters("shop", "bank", "unpaid")
+    assert wire.disjoint([*here, *everywhere, *other, *other]) == (*everywhere, *other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from antiphon.contracts.wire import SagaKey
 from antiphon.deploy.server import Server, free_port
 from antiphon.deploy.styles import Style
+from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.tracing.links import jaeger_link
 from tests.support.server import Platform, platform, until
@@ -122,6 +124,32 @@ def test_a_participant_without_consumers_is_told_its_own_remedy(tmp_path: Path) 
         assert antiphon("setup", server=empty.servers).returncode == 0
         ran = antiphon(*NEEDS_A_SERVER["participant"], server=empty.servers)
         assert_one_sentence(ran, "antiphon setup --participant inventory")
+
+
+def test_a_participant_that_reacts_is_set_up_from_its_declarations(tmp_path: Path) -> None:
+    reacts = "antiphon.order.choreographed.billing:billing"
+    with platform(tmp_path, participants=()) as empty:
+        assert antiphon("setup", "--participant", "billing", server=empty.servers).returncode == 0
+        ran = antiphon("participant", reacts, "--database", "memory:", server=empty.servers)
+        assert_one_sentence(ran, "consumer billing-on of stream EVENTS", "antiphon setup --app MODULE:billing")
+        done = antiphon("setup", "--app", reacts, "--participant", "shipping", "--json", server=empty.servers)
+        assert (done.returncode, json.loads(done.stdout)["participants"]) == (0, ["billing", "shipping"])
+        heard = asyncio.run(filters_of(empty, "EVENTS.billing-on"))
+        assert sorted(heard) == [
+            "evt.*.choreographed-order.*.inventory.inventory-reserved.>",
+            "evt.*.choreographed-order.*.shipping.shipping-failed.>",
+        ]
+        ran = antiphon("setup", "--app", "antiphon.order.saga", server=empty.servers)
+        assert_one_sentence(ran, "there is no participant in antiphon.order.saga")
+
+
+async def filters_of(up: Platform, consumer: str) -> list[str]:
+    link = await up.connect("administrator")
+    try:
+        filters: list[str] = (await api(link, f"CONSUMER.INFO.{consumer}"))["config"]["filter_subjects"]
+        return filters
+    finally:
+        await link.close()
 
 
 # --- when something is wrong ------------------------------------------------------------------------------------------

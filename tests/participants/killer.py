@@ -1,5 +1,7 @@
 """`python -m tests.participants.killer SERVERS DATABASE`: the stock as a process that one saga's commands kill.
 
+With `reacting` behind it, it is the events of that saga.
+
 It stands for what an author cannot catch: a segmentation fault, or memory that runs out.
 """
 
@@ -11,13 +13,16 @@ import signal
 import sys
 from typing import Final
 
+from antiphon.contracts import Retry
 from antiphon.participants import Transaction, serve
 
+from .reactor import Reactor
 from .stock import Stock
 
 KILLER: Final = "killer"
 CONCURRENCY: Final = 8
 ACK_WAIT_SECONDS: Final = 0.5
+TWICE: Final = Retry(attempts=2, first_seconds=0.01, factor=1.0, cap_seconds=0.5)
 
 
 async def die_or_take_a_while(tx: Transaction) -> None:
@@ -28,6 +33,7 @@ async def die_or_take_a_while(tx: Transaction) -> None:
 
 
 if __name__ == "__main__":
-    servers, database = sys.argv[1:]
-    stock = Stock(on_reserve=die_or_take_a_while, on_release=die_or_take_a_while)
+    servers, database, *reacting = sys.argv[1:]
+    commanded = Stock(on_reserve=die_or_take_a_while, on_release=die_or_take_a_while)
+    stock = Reactor(on_ordered=die_or_take_a_while, retry=TWICE) if reacting else commanded
     asyncio.run(serve(stock.participant, servers, database, concurrency=CONCURRENCY, ack_wait_seconds=ACK_WAIT_SECONDS))

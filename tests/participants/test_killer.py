@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from antiphon.contracts import Retry
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.messages import Refusal
+from antiphon.contracts.parked import Parked
+from antiphon.contracts.topology import PARKED
 from antiphon.contracts.wire import Direction
 from antiphon.participants import Transaction
 from antiphon.participants.memory import MemoryDatabase
@@ -21,6 +24,7 @@ from tests.support.server import until
 
 from .killer import ACK_WAIT_SECONDS, CONCURRENCY, KILLER
 from .play import Play, play
+from .reactor import Ordered, Reactor
 from .stock import Gate, Stock, Store, sqlite_url
 from .test_worker import ONCE
 
@@ -64,13 +68,34 @@ async def test_a_command_that_kills_its_workers_is_exhausted_and_no_other(
 
 
 @asynccontextmanager
-async def worker(playing: Play, store: Store, folder: Path) -> AsyncIterator[Child]:
+async def worker(playing: Play, store: Store, folder: Path, *more: str) -> AsyncIterator[Child]:
     """A participant's process, started again as often as it dies."""
     await store.open()
-    arguments = ["tests.participants.killer", playing.up.servers, store.url]
+    arguments = ["tests.participants.killer", playing.up.servers, store.url, *more]
     child = Child("stock", arguments, playing.up.environment("stock"), folder / "stock.log")
     with supervised({"stock": child}):
         yield child
+
+
+async def test_a_reaction_that_kills_its_worker_waits_for_a_person_and_no_other_does(tmp_path: Path) -> None:
+    store = Store("sqlite", sqlite_url(tmp_path))
+    listeners = [Reactor().participant.listener]
+    async with play(tmp_path, ack_wait_seconds=ACK_WAIT_SECONDS, listeners=listeners) as playing:
+        await playing.tell(Ordered(), KILLER)
+        others = [f"other-{number}" for number in range(20)]
+        for other in others:
+            await playing.tell(Ordered(), other)
+        async with worker(playing, store, tmp_path, "reacting") as child:
+            parked = msgspec.json.decode((await playing.parked()).data, type=Parked)
+            assert KILLER in parked.subject
+            assert parked.reason == "2 attempts took the worker with them"
+            assert child.exits[:DEATHS] == [-9] * DEATHS
+            for other in others:
+                await playing.follows(other, "stock-set-aside", "on-shop-ordered")
+        kinds = [message.subject for message in await playing.administrator.read_all(PARKED, ["parked.>"])]
+        assert set(kinds) == {"parked.fault.stock"}
+    assert await store.effects() == ["set aside"] * len(others)
+    await store.close()
 
 
 async def test_what_was_lost_is_performed_one_at_a_time_and_holds_up_nobody(tmp_path: Path) -> None:

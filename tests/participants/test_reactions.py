@@ -113,6 +113,20 @@ def test_an_event_is_heard_once_in_each_saga() -> None:
     assert len(stock.reactions) == 2
 
 
+class PaidElsewhere(Event, name="billing-paid", owner="till"):
+    amount: int
+
+
+def test_events_that_subjects_do_not_tell_apart_are_not_heard_both() -> None:
+    async def elsewhere(event: PaidElsewhere, tx: Transaction) -> None: ...
+
+    def both(stock: Any) -> None:
+        stock.reacts_to(Paid)(note)
+        stock.reacts_to(PaidElsewhere)(elsewhere)
+
+    refused(both, "'billing.paid' of billing and 'billing-paid' of till, which subjects do not tell apart")
+
+
 def test_a_refusal_is_an_event_that_the_reason_alone_makes() -> None:
     refused(lambda stock: stock.reacts_to(Paid, refused=Reserved), "is made of the reason alone")
     refused(lambda stock: stock.reacts_to(Paid, refused=Unpaid), "is owned by 'billing'. Only its owner may publish it")
