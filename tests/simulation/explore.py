@@ -67,7 +67,7 @@ def explore(model: Model, budget: Budget) -> Found:
 
 def is_free(move: Move) -> bool:
     """Whether it happens even if nothing more goes wrong."""
-    return move[0] in ("deliver", "handle", "grant", "child", "signal", "operate", "fire", "release")
+    return move[0] in ("deliver", "handle", "grant", "child", "signal", "happen", "operate", "fire", "release")
 
 
 def _end(model: Model, world: World, found: Found, trail: dict[int, tuple[int, Move]], number: int) -> None:
@@ -128,6 +128,10 @@ MODELS: dict[str, Model] = {
     "optional": Model(Shape((Part(when=False), Part(when=True), Part(after=(0, 1))))),
     "signal": Model(Shape((Part(), Part("signal", after=(0,), timed=True), Part(after=(1,))))),
     "signal past pivot": Model(Shape((Part(pivot=True), Part("signal", after=(0,)), Part(after=(1,))))),
+    "event": Model(Shape((Part(), Part("event", after=(0,), timed=True), Part(after=(1,))))),
+    "event past pivot": Model(
+        Shape((Part(), Part(pivot=True, after=(0,), timed=True), Part("event", after=(1,)), Part(after=(2,))))
+    ),
     "wait": Model(Shape((Part(), Part("wait", after=(0,)), Part(after=(1,), timed=True)))),
     "child": Model(Shape((Part(), Part("child", after=(0,), timed=True), Part(after=(1,))), child=INNER)),
     "child beside": Model(Shape((Part("child"), Part("child"), Part(after=(0, 1))), child=INNER)),

@@ -43,6 +43,14 @@ class Approved(Event, name="work.approved"):
     """A signal."""
 
 
+class Delivered(Event, name="work.delivered", owner=SHOP):
+    """What somebody does by himself."""
+
+
+class Undeliverable(Event, name="work.undeliverable", owner=SHOP):
+    """What he says who will not."""
+
+
 class Part(msgspec.Struct, frozen=True):
     """One step as it is described: its kind, and the places of the steps it comes after."""
 
@@ -123,7 +131,7 @@ def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[
         case "wait":
             return saga.wait(letter, TIMEOUT, after=after)
         case "event":
-            raise NotImplementedError("no shape has one")
+            return saga.awaits(Delivered, after=after, within=None if is_past else timeout, unless=Undeliverable)
         case "child":
             assert shape.child is not None
             declare = saga.child(
@@ -149,7 +157,8 @@ def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[
             plain = saga.step(after=after, timeout=timeout, pivot=part.pivot, needs_no_compensation=kept)(
                 named(letter, _raise() if letter == shape.broken else _make(letter))
             )
-            if not (kept or is_past or part.pivot):
+            turns_late = part.pivot and any(each.kind == "event" for each in shape.parts)
+            if turns_late or not (kept or is_past or part.pivot):
                 plain.compensation(named(f"un_{letter}", _unmake()))
             return plain
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.contracts import SagaKey
+from antiphon.contracts import Event, SagaKey
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import (
     CANCEL_TYPE,
@@ -33,6 +33,7 @@ from antiphon.coordinator.facts import (
     Fact,
     Finish,
     Granted,
+    Happened,
     LetGo,
     Operated,
     Send,
@@ -47,10 +48,12 @@ from antiphon.coordinator.plan import Plan, Planned, Timer, plan
 from antiphon.coordinator.tells import Tell
 from antiphon.participants import inbox
 from antiphon.participants.inbox import AlreadyUndone, NothingToUndo, Row, RunCompensation, RunHandler, SendAgain
-from tests.simulation.sagas import SECOND, Approved, Asked, Made, Shape, saga_of
+from tests.simulation.sagas import SECOND, Approved, Asked, Delivered, Made, Shape, Undeliverable, saga_of
 
 KEY: Final = SagaKey.of("work", "w1")
 BEGUN_NS: Final = 1_750_000_000 * SECOND
+SAID: Final[dict[str, Event]] = {"delivered": Delivered(), "undeliverable": Undeliverable()}
+"""What somebody may say by himself; he says one of both."""
 ANSWERED: Final = inbox.Answer("made", b"")
 
 Name = tuple[Any, ...]
@@ -167,6 +170,8 @@ class Model:
             free.append(("operate", "resume"))
         if self._signal and ("signal",) not in world.facts:
             free.append(("signal",))
+        if self.definition.events and not any(("happen", said) in world.facts for said in SAID):
+            free += [("happen", said) for said in SAID]
         is_idle = not (world.pending or world.commands)
         if world.timer_ns and is_idle:
             free.append(("fire",))
@@ -200,7 +205,7 @@ class Model:
             case RunHandler():
                 refusal = ["refused"] if may_fail and not is_retriable else []
                 return ["done", *refusal, *["exhausted"] * may_fail, *["died"] * (world.budget.crashes > 0)]
-            case RunCompensation() if self._is_settlement(step):
+            case RunCompensation() if _is_settlement(world, command):
                 return ["known", *["exhausted"] * may_fail]
             case RunCompensation():
                 return ["done", *["exhausted"] * may_fail, *["died"] * (world.budget.crashes > 0)]
@@ -261,6 +266,8 @@ class Model:
                 self._happen(world, move, lambda n: Cancel(n, world.now_ns, "no", by_parent=True))
             case ("signal",):
                 self._happen(world, move, lambda n: Signalled(n, world.now_ns, self._signal, Approved()))
+            case ("happen", said):
+                self._happen(world, move, lambda n: Happened(n, world.now_ns, SAID[said]))
             case ("operate", verb):
                 if verb == "pause":
                     world.budget = msgspec.structs.replace(world.budget, pauses=world.budget.pauses - 1)
@@ -379,7 +386,7 @@ class Model:
         row = world.rows.get(step)
         decision = inbox.decide(row, direction, attempt)
         kind: AnswerKind = "exhausted" if outcome == "exhausted" else "done"
-        is_settlement = direction == "undo" and self._is_settlement(step)
+        is_settlement = _is_settlement(world, command)
         match decision:
             case RunHandler() if outcome in ("done", "died"):
                 world.rows = {**world.rows, step: Row("done", attempt, ANSWERED)}
@@ -419,9 +426,6 @@ class Model:
         reply = Made(what=step) if (kind, direction) == ("done", "do") or (kind == "settled" and is_there) else None
         name = ("answer", step, direction, attempt, kind)
         self._happen(world, name, lambda n: Answer(n, world.now_ns, step, direction, attempt, kind, 0, reply, kind))
-
-    def _is_settlement(self, step: str) -> bool:
-        return self.definition.step(step).is_pivot
 
     def _require_dependents_undone(self, world: World, step: str) -> None:
         for later in self._dependents(self.definition.step(step)):
@@ -494,6 +498,12 @@ def _require_effect(world: World, name: str, definition: StepDefinition, is_want
         require(state == "done", f"the saga is completed, and the effect of {name} is {state}")
     elif not definition.is_kept or definition.is_retriable:
         require(state != "done", f"the saga is {world.history.state}, and the effect of {name} is there")
+
+
+def _is_settlement(world: World, command: CommandName) -> bool:
+    """Whether a command is the question what became of a pivot: one may be undone as well, where it was done."""
+    sent = next(entry.draft for entry in world.entries if entry.draft.what == Send(*command))
+    return b".settle.v" in sent.data
 
 
 def _require_sendable(before: History, after: History, definition: StepDefinition, send: Send, fact: Fact) -> None:

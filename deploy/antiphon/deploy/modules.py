@@ -43,9 +43,8 @@ def load_saga(path: str) -> AnySaga:
     Raises:
         CannotLoad, DefinitionError: as `load`.
     """
-    found = load(path, object)
-    if isinstance(found, Choreography):
-        return found  # pyright: ignore[reportUnknownVariableType] # of which events cannot be seen from outside
+    if isinstance(load(path, object), Choreography):
+        return load(path, cast("type[Choreography[Any]]", Choreography))
     return load(path, cast("type[Saga[Any]]", Saga))
 
 
