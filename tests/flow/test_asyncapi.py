@@ -139,7 +139,7 @@ def test_who_writes_and_reads_stands_with_each_message() -> None:
         type_: msgspec.convert(each[EXTENSION], Described) for type_, each in messages.items() if EXTENSION in each
     }
     assert described["order.created.v1"].writers == ("clients",)
-    assert described["order.created.v1"].readers == ("inventory",)
+    assert described["order.created.v1"].readers == ("coordinators", "inventory")
     assert described["payment.charged.v1"].readers == ("coordinators",)
     assert described["shipping.failed.v1"].readers == ("billing",)
     assert described["payment.refund.v1"].about == "payment.charge.v1"
@@ -148,7 +148,7 @@ def test_who_writes_and_reads_stands_with_each_message() -> None:
 def test_a_document_gives_its_contracts_back() -> None:
     document = document_of(*ORDER_SYSTEM)
     contracts = contracts_in(document)
-    assert len(contracts.messages) == 17
+    assert len(contracts.messages) == 19
     assert compare(contracts, contracts_in(document_of(*ORDER_SYSTEM))) == []
     assert [change.message for change in compare(contracts, contracts_in(document_of(ORDER_SYSTEM[1])))]
 

@@ -9,6 +9,9 @@ from antiphon.flow.check import check
 from antiphon.flow.graph import build
 from antiphon.order.choreographed import billing, inventory, shipping
 from antiphon.order.choreographed.saga import choreographed_order
+from antiphon.order.hybrid import billing as hybrid_billing
+from antiphon.order.hybrid import shipping as hybrid_shipping
+from antiphon.order.hybrid.saga import hybrid_order
 from antiphon.order.saga import order
 from antiphon.participants import Participant, Transaction
 from tests.flow.shop import (
@@ -30,7 +33,11 @@ from tests.flow.shop import (
     stock_with_handlers,
 )
 
-ORDER_SYSTEM = (order, choreographed_order, inventory.inventory, billing.billing, shipping.shipping)
+STYLES = (order, choreographed_order, hybrid_order)
+SERVICES = (inventory.inventory, hybrid_billing.billing, hybrid_shipping.shipping)
+ORDER_SYSTEM = (*STYLES, *SERVICES)
+"""In all three styles; the services are the same, and importing a style gives them its handlers."""
+assert SERVICES[1:] == (billing.billing, shipping.shipping)
 
 
 class Delivered(Event, name="mail.delivered", owner="mail"):
@@ -61,7 +68,7 @@ class TheirRelease(Compensation[TheirReserve], name="depot.release"):
     pass
 
 
-def test_nothing_is_amiss_in_the_order_system_in_either_style() -> None:
+def test_nothing_is_amiss_in_the_order_system_in_any_style() -> None:
     assert check(build(ORDER_SYSTEM)) == []
 
 

@@ -11,7 +11,7 @@ from tests.flow.test_check import ORDER_SYSTEM
 
 @pytest.fixture(scope="module")
 def flow() -> Flow:
-    """The order system in both styles."""
+    """The order system in all three styles."""
     return build(ORDER_SYSTEM)
 
 
@@ -63,10 +63,11 @@ def test_a_compensation_that_ran_out_of_attempts_is_tried_again(flow: Flow) -> N
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [
-        ("payment.refund", "payment.refund.v1"),
-        ("payment-refund", "payment.refund.v1"),
+        ("inventory.release", "inventory.release.v1"),
+        ("inventory-release", "inventory.release.v1"),
         ("payment.refund.v1", "payment.refund.v1"),
         ("saga.1.order.order-0001.c.cmd.billing.charge_customer.undo.1", "payment.refund.v1"),
+        ("saga.1.hybrid-order.order-0001.c.cmd.billing.charge_order.undo.1", "payment.refund.v2"),
         ("saga.*.order.*.c.cmd.billing.charge_customer.do.*", "payment.charge.v1"),
         ("evt.1.order.order-0001.inventory.inventory-reserved.reserve_inventory.1", "inventory.reserved.v1"),
         ("evt.*.choreographed-order.*.inventory.inventory-reserved.*.*", "inventory.reserved.v2"),

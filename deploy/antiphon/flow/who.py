@@ -72,7 +72,7 @@ def _name_in(flow: Flow, asked: str) -> tuple[str, str]:
             return name, saga
         case ["saga", _, _, _, "c", "cmd", _, step, direction, *_]:
             kind = "emits" if direction == "do" else "compensates"
-            sent = [flow.nodes[e.target].label for e in flow.after(step_id(saga, step)) if e.kind == kind]
+            sent = [e.target.partition(":")[2] for e in flow.after(step_id(saga, step)) if e.kind == kind]
             return (sent[0], saga) if sent else (asked, saga)
         case _:
             return asked, ""
@@ -173,8 +173,9 @@ def _negative_answers(flow: Flow, name: str, saga: str) -> Iterator[About]:
         return
     asked = name[: found.start()] + (found.group(2) or "")
     for node in flow.of_kind("command", "compensation"):
-        if _is_called(node, asked):
-            yield _negative(flow, node, found.group(1), saga)
+        about = _negative(flow, node, found.group(1), saga) if _is_called(node, asked) else None
+        if about is not None and (about.handled_by or not saga):
+            yield about
 
 
 def _negative(flow: Flow, command: Node, answer: str, saga: str) -> About:
