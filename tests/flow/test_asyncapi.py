@@ -141,7 +141,7 @@ def test_who_writes_and_reads_stands_with_each_message() -> None:
     assert described["order.created.v1"].writers == ("clients",)
     assert described["order.created.v1"].readers == ("coordinators", "inventory")
     assert described["payment.charged.v1"].readers == ("coordinators",)
-    assert described["shipping.failed.v1"].readers == ("billing",)
+    assert described["shipping.failed.v1"].readers == ("billing", "coordinators")
     assert described["payment.refund.v1"].about == "payment.charge.v1"
 
 
