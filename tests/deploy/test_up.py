@@ -17,9 +17,12 @@ import msgspec
 import psutil
 import pytest
 
+from antiphon.contracts.wire import SagaKey
 from antiphon.deploy.children import FIRST_PAUSE_SECONDS
 from antiphon.order.data import load_orders
+from antiphon.tracing.ids import trace_id
 from tests.support.server import until
+from tests.tracing.receiver import receiver
 
 PAYLOAD = msgspec.json.encode(load_orders()[1]).decode()
 COORDINATOR_BYTES_MAX = 60_000_000
@@ -60,11 +63,12 @@ class Running:
 
 
 @contextmanager
-def running_up(folder: Path) -> Iterator[Running]:
+def running_up(folder: Path, *options: str, **variables: str) -> Iterator[Running]:
     out = folder / "out.txt"
     command = [sys.executable, "-m", "antiphon.deploy", "up", "--port", "0", "--folder", str(folder / "platform")]
     with out.open("wb") as file:
-        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=file, stderr=file, process_group=0)
+        environment = {**ENVIRONMENT, **variables}
+        process = subprocess.Popen([*command, *options], env=environment, stdout=file, stderr=file, process_group=0)
     try:
         yield Running(process, out)
     finally:
@@ -144,3 +148,20 @@ def is_alive(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.mark.timeout(120)
+async def test_every_trace_goes_to_a_jaeger_that_runs_already(tmp_path: Path) -> None:
+    jaeger = ("--jaeger", "http://127.0.0.1:16686")
+    with receiver() as (backend, environment), running_up(tmp_path, *jaeger, **environment) as up:
+        await up.wait_for(r"ready: 6 processes")
+        url = (await up.wait_for(r"listens on (\S+)")).group(1)
+        assert run_order("one", url)["outcome"] == "completed"
+        wanted = trace_id(SagaKey.of("order", "one"))
+        await until(lambda: any(trace == wanted for trace, _ in backend.spans), what="a span of the order")
+
+
+def test_what_is_no_address_of_jaeger_is_a_sentence(tmp_path: Path) -> None:
+    with running_up(tmp_path, "--jaeger", "localhost") as up:
+        assert up.process.wait(20) == 1
+        assert up.said("is no address of Jaeger. Give its page, such as http://localhost:16686")

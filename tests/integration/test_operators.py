@@ -303,11 +303,11 @@ async def test_a_signal_is_sent_once_whoever_sends_it_again(stage: Stage) -> Non
     handle = await stage.client.start(GUARDED, ASKED, id="g1")
     await handle.signal(cleared, Cleared(by="Ada"))
     await handle.signal(cleared, Cleared(by="Ada"))
-    await stage.client.handle(GUARDED, "g1").signal(Cleared, Cleared(by="Ada"))
+    await stage.client.handle(GUARDED, "g1").signal(cleared, Cleared(by="Ada"))
     with pytest.raises(AlreadySignalled, match="saga guarded/g1 has got the signal trip-cleared before"):
         await handle.signal(cleared, Cleared(by="Bob"))
     with pytest.raises(DefinitionError, match="waits for no Other"):
-        await handle.signal(Other, Other(by="Ada"))
+        await handle.signal(cleared, Other(by="Ada"))  # type: ignore[misc] # pyright: ignore[reportArgumentType]
     assert (await handle.result(timeout=20)).outcome == "completed"
 
 

@@ -91,11 +91,11 @@ class Handle:
             )
         await self._client.ask_to_cancel(self.key, reason)
 
-    async def signal(self, step: Signal[E] | type[E], event: E) -> None:
+    async def signal(self, step: Signal[E], event: E) -> None:
         """Send what a step waits for, or will: it may come early. The same again changes nothing.
 
         Args:
-            step: the step, as `Saga.signal` returned it, or the class of the event it waits for.
+            step: the step, as `Saga.signal` returned it.
             event: what it is told.
 
         Raises:
@@ -104,12 +104,9 @@ class Handle:
             TooLarge: the payload is larger than the protocol allows.
             PlatformError: the signal could not be stored.
         """
-        wanted = step.signal if isinstance(step, Signal) else step
-        steps = self._saga.steps if isinstance(self._saga, Saga) else ()
-        name = next((each.name for each in steps if each.kind == "signal" and each.signal is wanted), "")
-        if not name or type(event) is not wanted:
+        if step.saga.name != self._saga.name or type(event) is not step.signal:
             raise DefinitionError(f"saga {self._saga.name!r} waits for no {type(event).__name__} there.")
-        await self._client.send_signal(self.key, name, event)
+        await self._client.send_signal(self.key, step.name, event)
 
 
 class Antiphon:

@@ -10,7 +10,13 @@ import msgspec
 import structlog
 
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.topology import PLATFORM_CONSUMERS, SWEEPER, Consumer, participant_consumers
+from antiphon.contracts.topology import (
+    EXPORTER_CONSUMER,
+    PLATFORM_CONSUMERS,
+    SWEEPER,
+    Consumer,
+    participant_consumers,
+)
 from antiphon.link import Link
 from antiphon.tracing.metrics import Gauges
 
@@ -42,7 +48,11 @@ async def keep_looking(link: Link, participants: Iterable[str], gauges: Gauges) 
         participants: whose consumers are looked at besides the platform's.
         gauges: where what is found is put.
     """
-    consumers = [*PLATFORM_CONSUMERS, *(each for name in participants for each in participant_consumers(name))]
+    consumers = [
+        *PLATFORM_CONSUMERS,
+        EXPORTER_CONSUMER,
+        *(each for name in participants for each in participant_consumers(name)),
+    ]
     turn = 0
     while True:
         for consumer in consumers:

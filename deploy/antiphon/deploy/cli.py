@@ -192,13 +192,21 @@ def up(
         Path, typer.Option(help="Streams, databases and logs; it survives, and the next `up` goes on from there.")
     ] = Path(".antiphon/up"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the server listens; 0 for a free port.")] = 4222,
+    jaeger: Annotated[
+        str,
+        typer.Option(
+            envvar="ANTIPHON_JAEGER_URL",
+            metavar="URL",
+            help="The page of a Jaeger that runs already: every trace is exported to it (OTLP, port 4318 of its host).",
+        ),
+    ] = "",
 ) -> None:
     """Run the local platform: a server, coordinators and participants as processes. Ctrl-C drains them all."""
     import asyncio
 
     from .up import run_platform
 
-    asyncio.run(run_platform(app, participant, coordinators, folder, port))
+    asyncio.run(run_platform(app, participant, coordinators, folder, port, jaeger))
 
 
 @app.command()

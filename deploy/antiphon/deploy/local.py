@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from antiphon.contracts.errors import PlatformError
-from antiphon.contracts.topology import COORDINATOR, EVENTS, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
+from antiphon.contracts.topology import COORDINATOR, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
 from antiphon.link import Credentials, Link, set_up
 from antiphon.link.setup import api
 from antiphon.participants import Participant
+from antiphon.tracing.links import VARIABLE
 
 from .children import Child, Say
 from .modules import load
@@ -21,6 +23,9 @@ from .server import Server
 
 SERVING_SECONDS: Final = 60.0
 """How long all processes together may take to start; a machine under load needs many times what an idle one does."""
+
+OTLP_PORT: Final = 4318
+"""Where Jaeger takes OTLP over HTTP by its own default."""
 
 
 class LocalPlatform:
@@ -35,6 +40,8 @@ class LocalPlatform:
         coordinators: how many.
         port: where the server listens; a free port when 0.
         ack_wait_seconds: after how long a command of a participant that died is delivered again.
+        jaeger: the page of a Jaeger that runs already; then an exporter sends it every trace, by OTLP to port 4318 of
+            the same host unless OTEL_EXPORTER_OTLP_ENDPOINT says otherwise.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class LocalPlatform:
         coordinators: int = 2,
         port: int = 0,
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+        jaeger: str = "",
     ) -> None:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
@@ -56,6 +64,7 @@ class LocalPlatform:
         self._sagas, self._participants = sagas, participants
         self._echo, self._note = echo, note
         self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
+        self._environment = _looked_at(jaeger) if jaeger else {}
         self.children: dict[str, Child] = {}
 
     @property
@@ -103,18 +112,20 @@ class LocalPlatform:
             await self._start(f"coordinator-{number}", ["coordinator", *arguments])
         for name, path in self._participants.items():
             await self._start(name, ["participant", path, "--database", self.databases[name]])
+        if self._environment:
+            await self._start(EXPORTER, ["exporter"])
 
     async def _start(self, name: str, arguments: list[str]) -> None:
         command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--name", name]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NATS_")}
-        environment |= {"NATS_URL": self.url, "ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1"}
+        environment |= {"NATS_URL": self.url, "ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1", **self._environment}
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
         await child.start()
 
     async def _wait_serving(self, link: Link) -> None:
         """Wait until every process has a pull standing at the server."""
         wanted = {f"{EVENTS}.{COORDINATOR}": self._coordinators}
-        wanted |= {f"{SAGA}.{name}": 1 for name in self._participants}
+        wanted |= {f"{SAGA}.{name}": 1 for name in (*self._participants, *([EXPORTER] if self._environment else []))}
         try:
             async with asyncio.timeout(SERVING_SECONDS):
                 while wanted:
@@ -125,6 +136,19 @@ class LocalPlatform:
                 f"not all processes came to serve within {SERVING_SECONDS:g} s: nobody pulls {', '.join(wanted)}. "
                 f"Their logs in {self.logs} say why."
             ) from None
+
+
+def _looked_at(jaeger: str) -> dict[str, str]:
+    """What tells processes where Jaeger is.
+
+    Raises:
+        PlatformError: that is no address of a page.
+    """
+    page = urlsplit(jaeger)
+    if page.scheme not in ("http", "https") or not page.hostname:
+        raise PlatformError(f"{jaeger!r} is no address of Jaeger. Give its page, such as http://localhost:16686.")
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", f"{page.scheme}://{page.hostname}:{OTLP_PORT}")
+    return {VARIABLE: jaeger, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRICS_EXPORTER": "none"}
 
 
 async def _pulls(link: Link, consumer: str) -> int:

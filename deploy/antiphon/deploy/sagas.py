@@ -92,7 +92,7 @@ async def signal_saga(server: str, path: str, id: str, name: str, payload: str) 
         raise CannotLoad(f"saga {saga.name} has no signal {name!r}; {known}.")
     async with Antiphon.connect(server, patient=False) as antiphon:
         handle = antiphon.handle(saga, saga_id)
-        await handle.signal(event, unpack_raw(read_payload(payload), event))
+        await antiphon.send_signal(handle.key, name, unpack_raw(read_payload(payload), event))
     typer.echo(f"saga {handle.key} is told {name}.")
 
 

@@ -22,7 +22,7 @@ COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
 
 async def run_platform(
-    sagas: Sequence[str], participants: Sequence[str], coordinators: int, folder: Path, port: int
+    sagas: Sequence[str], participants: Sequence[str], coordinators: int, folder: Path, port: int, jaeger: str = ""
 ) -> None:
     """Run the platform until a signal, then drain it. Without sagas and participants it is the order example's."""
     if not sagas and not participants:
@@ -32,7 +32,7 @@ async def run_platform(
         load_saga(path)
     by_name = {load(path, Participant).name: path for path in participants}
     say = speaker(Console(highlight=False))
-    platform = LocalPlatform(folder, sagas, by_name, say, say, coordinators=coordinators, port=port)
+    platform = LocalPlatform(folder, sagas, by_name, say, say, coordinators=coordinators, port=port, jaeger=jaeger)
     told = _told_to_stop()
     try:
         starting = asyncio.create_task(platform.start())
@@ -41,6 +41,8 @@ async def run_platform(
         if starting.done():
             await starting
             say("up", f"ready: {len(platform.children)} processes, logs in {platform.logs}; Ctrl-C drains and ends all")
+            if jaeger:
+                say("up", f"every saga's trace goes to Jaeger; look at {jaeger}")
         await waiting
         starting.cancel()
         say("up", "draining")

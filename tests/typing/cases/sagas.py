@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from antiphon.contracts import Command, Compensation, Event
-from antiphon.coordinator import Saga, State
+from antiphon.coordinator import Handle, Saga, State
 from antiphon.coordinator.testing import given
 
 
@@ -231,3 +231,9 @@ def tells_wrongly() -> None:
     saga.starts(go_elsewhere, Asked(nights=2))  # error: misc, reportArgumentType
     saga.skips(book_room)  # error: arg-type, reportArgumentType
     saga.waits_for(book_room)  # error: arg-type, reportArgumentType
+
+
+async def a_client_sends_signals(handle: Handle) -> None:
+    await handle.signal(cleared, Cleared(by="Ada"))
+    await handle.signal(cleared, Doubted())  # error: misc, reportArgumentType
+    await handle.signal(book_room, Cleared(by="Ada"))  # error: arg-type, reportArgumentType
