@@ -10,6 +10,7 @@ import pytest
 
 from antiphon.contracts import (
     BadIdentity,
+    Event,
     Forged,
     TooLarge,
     Undecodable,
@@ -129,3 +130,16 @@ def test_what_is_parked_keeps_its_bytes() -> None:
     )
     assert parked.destination == "parked.forged.coordinator"
     assert msgspec.json.decode(parked.encode(), type=Parked) == parked
+
+
+class Tagged(Event, name="trip.tagged"):
+    tags: set[str]
+    notes: dict[str, int]
+
+
+def test_the_same_payload_has_the_same_bytes_whatever_order_its_parts_are_in() -> None:
+    names = [f"tag-{number}" for number in range(50)]
+    one = Tagged(tags=set(names), notes=dict.fromkeys(names, 1))
+    other = Tagged(tags={*names[25:], *names[:25]}, notes=dict.fromkeys(reversed(names), 1))
+    assert bytes(pack(one)) == bytes(pack(other))
+    assert list(msgspec.json.decode(pack(one))["tags"]) == sorted(names)

@@ -63,6 +63,13 @@ def test_the_longest_id_is_an_id() -> None:
     assert SagaKey.of("trip", "x" * 64).id == "x" * 64
 
 
+@pytest.mark.parametrize("family", [wire.LOCK, wire.SAGA_TYPE, wire.PARTICIPANT])
+@pytest.mark.parametrize("event", ["client.start", "client.cancel", "coordinator.start"])
+def test_what_is_no_saga_is_not_started(family: str, event: str) -> None:
+    with pytest.raises(Forged, match="no message of the protocol"):
+        wire.parse_fact(f"evt.{SagaKey.of(family, 'a').path}.{event}")
+
+
 @pytest.mark.parametrize("partition", [str(OTHER_PARTITION), f"0{KEY.partition}", "", "x", "64", "-1"])
 def test_a_wrong_partition_is_forged(partition: str) -> None:
     path = f"{partition}.trip.t1"

@@ -12,9 +12,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from antiphon.contracts import AlreadyStarted, PlatformError, SagaKey, StillRunning, UnknownSaga, wire
+from antiphon.contracts import AlreadyStarted, PlatformError, SagaKey, StillRunning, UnknownSaga, WrongShape, wire
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA
@@ -146,6 +147,15 @@ async def test_the_same_start_again_is_the_same_saga_and_another_payload_an_erro
         await client.start(TRIP, TripAsked(traveller="Bob", nights=2), id="t1")
     assert set(there.worker.acted.values()) == {1}
     assert len(await there.causes(first.key)) == 4
+
+
+async def test_a_start_that_nobody_could_read_takes_no_id(there: Company) -> None:
+    await there.coordinate()
+    await there.work()
+    client = await there.client()
+    with pytest.raises(WrongShape, match="TripAsked: Expected `int`, got `str`"):
+        await client.start(TRIP, msgspec.structs.replace(ASKED, nights="two"), id="t1")
+    assert (await (await client.start(TRIP, ASKED, id="t1")).result(timeout=20)).outcome == "completed"
 
 
 STARTER = """

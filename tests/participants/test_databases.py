@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from antiphon.contracts import Event, PlatformError, Refused, Unavailable
+from antiphon.contracts import Event, PlatformError, Refused, Unavailable, WrongShape
 from antiphon.participants import Transaction, open_database
 from antiphon.participants.databases import Busy
 from antiphon.participants.inbox import Spent
@@ -136,6 +136,15 @@ async def test_a_handler_that_answers_with_another_event_leaves_no_effect(store:
     with pytest.raises(TypeError, match="returned"):
         await stock.do(database)
     assert await store.effects() == []
+
+
+async def test_an_answer_that_nobody_could_read_leaves_no_effect(store: Store) -> None:
+    from_a_row: Any = 7
+    stock, database = Stock(reservation_id=from_a_row), await store.open()
+    with pytest.raises(WrongShape, match="Reserved: Expected `str`, got `int`"):
+        await stock.do(database)
+    assert await store.effects() == []
+    assert await stock.undo(database) == NOT_FOUND
 
 
 async def test_a_handler_knows_the_saga_it_acts_for(store: Store) -> None:

@@ -205,6 +205,30 @@ async def test_a_handler_that_is_cancelled_by_what_it_calls_has_failed(playing: 
     assert reason(await playing.answer("s1", "stock-reserve-exhausted")) == "CancelledError"
 
 
+async def test_a_handler_that_never_returns_is_cancelled_and_has_failed(playing: Play) -> None:
+    async def hang(tx: Transaction) -> None:
+        await asyncio.Event().wait()
+
+    await playing.worker(Stock(on_reserve=hang), handler_seconds=0.2, ack_wait_seconds=0.3)
+    await playing.do("s1", retry=ONCE)
+    answer = await playing.answer("s1", "stock-reserve-exhausted")
+    assert reason(answer) == "TimeoutError: its handler ran for 0.2 s"
+
+
+async def test_commands_that_are_cancelled_with_their_process_have_not_failed(playing: Play) -> None:
+    gate = Gate()
+    worker = await playing.worker(Stock(on_reserve=gate))
+    sequence = await playing.do("s1", retry=ONCE)
+    await gate.reached.wait()
+    (held,) = worker._held
+    assert held.task is not None
+    held.task.cancel()  # as the end of the loop does, before anybody has called drain
+    await until(lambda: held not in worker._held)
+    gate.opened.set()
+    answer = await playing.answer("s1", "stock-reserved")
+    assert answer.command == str(sequence)
+
+
 async def test_the_next_attempt_waits_as_long_as_the_handler_asks(playing: Play) -> None:
     called: list[float] = []
 

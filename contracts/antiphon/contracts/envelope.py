@@ -71,7 +71,8 @@ class _Other(msgspec.Struct, tag_field="specversion", tag="other"):
     """Never sent. msgspec insists on a tag only where there is a choice, and `specversion` must be there."""
 
 
-_encode = msgspec.json.Encoder().encode
+# Sets and dicts in one order: the same payload has the same bytes in every process, and is known by them.
+_encode = msgspec.json.Encoder(order="deterministic").encode
 _decode_envelope: Callable[[bytes], Envelope | _Other] = msgspec.json.Decoder(Envelope | _Other).decode
 
 

@@ -38,6 +38,9 @@ PLATFORM_SOURCES: Final = (CLIENT, COORDINATOR, OPERATOR)
 RESERVED: Final = frozenset({CLIENT, OPERATOR, COORDINATOR, LOCK, SAGA_TYPE, PARTICIPANT, "platform", "antiphon"})
 """Names no participant may have, because they are sources or families of subjects of their own."""
 
+NOT_SAGAS: Final = frozenset({LOCK, SAGA_TYPE, PARTICIPANT})
+"""Families of subjects that nothing starts."""
+
 Direction = Literal["do", "undo"]
 Verb = Literal["retry", "edit", "resolve", "cancel", "pause", "resume"]
 """What an operator may ask for."""
@@ -372,7 +375,7 @@ def parse_fact(subject: str) -> FactAddress:
     if len(tokens) == 8 and tokens[0] == "evt" and tokens[4] not in RESERVED:
         return FactAddress(_saga(tokens, subject), tokens[4], tokens[5], tokens[6], _number(tokens[7], subject))
     match tokens[4:] if tokens[0] == "evt" else ():
-        case [("client" | "coordinator") as source, ("start" | "cancel") as event]:
+        case [("client" | "coordinator") as source, ("start" | "cancel") as event] if tokens[2] not in NOT_SAGAS:
             return FactAddress(_saga(tokens, subject), source, event)
         case ["coordinator", "let-go"]:
             return FactAddress(_saga(tokens, subject), "coordinator", "let-go")

@@ -35,6 +35,8 @@ from .storing import message, raise_if_failed, store_once
 S = TypeVar("S", bound=Event)
 E = TypeVar("E", bound=Event)
 
+REASON_CHARS_MAX: Final = 1000
+"""How much of a reason to cancel travels: it becomes part of other messages, and must fit there."""
 LOOK_SECONDS: Final = 5.0
 """How often a waiting `result` looks for itself, for the case that the word of the end was lost with a connection."""
 
@@ -157,6 +159,7 @@ class Antiphon:
             AlreadyStarted: the id was used with another payload; nothing was changed.
             BadIdentity: the id cannot be part of a subject.
             TooLarge: the payload is larger than the protocol allows.
+            WrongShape: a field holds a value of another type than its contract says.
             PlatformError: the start could not be stored.
         """
         key = SagaKey.of(saga.name, id)
@@ -242,7 +245,7 @@ class Antiphon:
     async def ask_to_cancel(self, key: SagaKey, reason: str) -> None:
         """Store the wish to cancel; a second one changes nothing."""
         subject = wire.cancel_subject(key)
-        data = message(subject, CLIENT, CANCEL_TYPE, CancelRequest(reason=reason))
+        data = message(subject, CLIENT, CANCEL_TYPE, CancelRequest(reason=reason[:REASON_CHARS_MAX]))
         await store_once(self._link, subject, data)
 
     async def send_signal(self, key: SagaKey, signal: str, event: Event) -> None:

@@ -22,6 +22,13 @@ from .graph import Definition, StepDefinition, element
 ENTRIES_MAX: Final = 900
 """The longest journal: one direct read returns at most 1000 messages, and must always return all of it."""
 
+RETRIES_MAX: Final = 800
+"""From this length on nothing is tried again by itself and no rejected request is recorded: the rest of the journal is
+for what people decide, and for the way back it may begin."""
+
+NOW_NS: Final = 1
+"""When an operator wants something tried again: long ago."""
+
 
 class StepRecord(msgspec.Struct, frozen=True, gc=False):
     """Where one step stands, or one element of a step over a list."""

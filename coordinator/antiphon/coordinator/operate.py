@@ -12,7 +12,7 @@ from antiphon.contracts.platform import Operation
 
 from .facts import Operated
 from .graph import StepDefinition, element
-from .history import History, with_step
+from .history import NOW_NS, History, with_step
 from .outcomes import done, never_happened, wish
 
 
@@ -133,7 +133,7 @@ def _against_resolve(history: History, operation: Operation) -> str:
 def _resolve(history: History, fact: Operated) -> History:
     operation = fact.operation
     name, reason = operation.step, f"resolved by {fact.user}: {operation.reason}"
-    history = with_step(history, name, reason=reason, again_ns=0)
+    history = with_step(replace(history, fault=""), name, reason=reason, again_ns=0)
     if history.steps[name].phase == "undoing":
         return with_step(history, name, phase="undone")
     if operation.happened is False:
@@ -176,5 +176,5 @@ def _hurry(history: History, name: str) -> History:
     history = replace(history, fault="")
     for each in [name] if name else _waiting(history):
         if history.steps[each].again_ns:
-            history = with_step(history, each, again_ns=1)  # long ago
+            history = with_step(history, each, again_ns=NOW_NS)
     return history

@@ -17,7 +17,7 @@ from .absorb import absorb
 from .decide import decide
 from .facts import Action, Fact, Finish, Operated, Send, Start, Tick, cause_of
 from .fold import apply
-from .history import ENTRIES_MAX, History, earliest_ns
+from .history import ENTRIES_MAX, NOW_NS, RETRIES_MAX, History, earliest_ns
 from .journal import Draft, draft, timer_body
 from .operate import rejection
 from .tells import Tell, tells
@@ -91,7 +91,8 @@ def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record |
     if not is_new:
         return None
     if isinstance(fact, Operated):
-        return Record(by=fact.user, rejected=rejection(before, fact))
+        rejected = rejection(before, fact)
+        return None if rejected and before.entries >= RETRIES_MAX else Record(by=fact.user, rejected=rejected)
     if isinstance(fact, Tick) and told == replace(before, now_ns=told.now_ns):
         return None
     if told.turned and not (before.turned or before.definition.is_led):
@@ -104,6 +105,8 @@ def _entries(history: History, first: Record | None, cause: str, time: datetime,
     queue: list[Action] = list(decide(history)) if not hold else []
     if first is not None and (first.by or first.turned or not queue):
         queue.insert(0, first)
+    if history.entries >= ENTRIES_MAX - 1:  # the last place, or the one after it, is for the end where there is one
+        queue = [what for what in queue if isinstance(what, Finish)] or queue
     while queue:
         what = queue.pop(0)
         if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
@@ -124,11 +127,19 @@ def _draft(history: History, what: Action, cause: str, time: datetime) -> Draft:
     if history.entries >= ENTRIES_MAX - 1 and not isinstance(what, Finish):
         fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
         return draft(history, Record(fault=fault), cause, time)
+    if history.entries >= RETRIES_MAX and isinstance(what, Send) and _is_by_itself(history, what):
+        fault = f"its journal has {history.entries} entries, so nothing more is tried by itself: {what.step} waits"
+        return draft(history, Record(fault=f"{fault} for retry, edit or resolve"), cause, time)
     try:
         return draft(history, what, cause, time)
     except Exception as error:  # whatever the author's step function raises
         fault = f"{what.step if isinstance(what, Send) else 'the coordinator'} raised {error!r}"
         return draft(history, Record(fault=fault), cause, time)
+
+
+def _is_by_itself(history: History, send: Send) -> bool:
+    """Whether it is one more attempt, and nobody has asked for it."""
+    return send.attempt > 1 and history.steps[send.step].again_ns != NOW_NS
 
 
 def _timer(

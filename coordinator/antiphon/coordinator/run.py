@@ -13,8 +13,7 @@ from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
 from antiphon.contracts.platform import COORDINATOR_SOURCE, StatusAnswer
 from antiphon.contracts.wire import (
     LOCK,
-    PARTICIPANT,
-    SAGA_TYPE,
+    NOT_SAGAS,
     FactAddress,
     SagaKey,
     parse_announcement,
@@ -45,9 +44,6 @@ IDLE_SECONDS: Final = 30.0
 
 SWEEP_SECONDS_MAX: Final = 600.0
 """The longest pause between two looks at an open saga."""
-
-NOT_SAGAS: Final = frozenset({LOCK, SAGA_TYPE, PARTICIPANT})
-"""Families of subjects that have starts only if somebody forges them."""
 
 GATHER_SECONDS: Final = 0.02
 """How long the sweeper gathers starts, to ask for their outcomes in one read."""
@@ -228,9 +224,6 @@ class Coordinator:
             key = parse_fact(delivery.subject).saga
         except Unusable:
             delivery.ack()  # the consumer of facts parks it
-            return
-        if key.type in NOT_SAGAS:
-            delivery.ack()
             return
         self._gathered.append((key, delivery))
         if len(self._gathered) == 1:

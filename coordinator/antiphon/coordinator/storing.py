@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.envelope import Envelope, encode, pack, unpack_raw
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
 from antiphon.link import AlreadyStored, Link, Rejected
 
@@ -23,8 +23,11 @@ def message(subject: str, source: str, type_: str, payload: msgspec.Struct) -> b
 
     Raises:
         TooLarge: they are more than the protocol allows.
+        WrongShape: a field holds a value of another type than its contract says, and nobody could read it.
     """
-    return encode(Envelope(id=subject, source=source, type=type_, time=datetime.now(UTC), data=pack(payload)))
+    data = pack(payload)
+    unpack_raw(data, type(payload), subject)
+    return encode(Envelope(id=subject, source=source, type=type_, time=datetime.now(UTC), data=data))
 
 
 async def store_once(link: Link, subject: str, data: bytes) -> bool:

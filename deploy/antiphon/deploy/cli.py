@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
@@ -129,6 +130,9 @@ def participant(
     ],
     server: Server = DEFAULT_SERVER,
     concurrency: Annotated[int, typer.Option(min=1, help="How many commands it performs at once.")] = 16,
+    handler_seconds: Annotated[
+        float, typer.Option(min=1.0, help="How long a handler may run; then it is cancelled, and the attempt failed.")
+    ] = 600.0,
     name: Name = "",
     metrics: Metrics = "",
 ) -> None:
@@ -139,7 +143,8 @@ def participant(
 
     found = load(path, Participant)
     chosen = name or found.name
-    _run_service(serve(found, server, database, concurrency=concurrency, name=chosen, metrics=metrics))
+    limited = partial(serve, concurrency=concurrency, handler_seconds=handler_seconds)
+    _run_service(limited(found, server, database, name=chosen, metrics=metrics))
 
 
 @app.command(epilog="Example: OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 antiphon exporter")

@@ -355,14 +355,26 @@ def _follows(reaction: Reaction, event: Event | None) -> Answer:
     if event is None or type(event) not in reaction.emits:
         expected = " or ".join([each.__name__ for each in reaction.emits] + ["None"] * reaction.may_be_silent)
         raise TypeError(f"the reaction {reaction.name} returned {event!r:.80}, not {expected}")
-    return Answer(event.__contract__.type, _encode(event))
+    return Answer(event.__contract__.type, _readable(event))
 
 
 def _done(handler: CommandHandler, reply: object) -> Answer:
     if type(reply) is not handler.reply:
         expected = handler.reply.__name__
         raise TypeError(f"the handler of {handler.command.__name__} returned {reply!r:.80}, not {expected}")
-    return Answer(handler.reply.__contract__.type, _encode(reply))
+    return Answer(handler.reply.__contract__.type, _readable(reply))
+
+
+def _readable(event: Any) -> bytes:
+    """The bytes of an event, read back: what a row of a database gave may have another type than the contract says,
+    and nobody could read it once it is committed.
+
+    Raises:
+        WrongShape: it does not fit its contract.
+    """
+    data = _encode(event)
+    unpack_raw(data, type(event))
+    return data
 
 
 def _undone(contract: Contract, *, found: bool) -> Answer:

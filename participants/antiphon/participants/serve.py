@@ -16,7 +16,7 @@ from antiphon.tracing.metrics import measuring
 
 from .databases import open_database
 from .participant import Participant
-from .worker import CONCURRENCY, GRACE_SECONDS, Worker, undo_places
+from .worker import CONCURRENCY, GRACE_SECONDS, HANDLER_SECONDS_MAX, Worker, undo_places
 
 log = structlog.get_logger()
 
@@ -33,6 +33,7 @@ async def serve(
     credentials: Credentials | None = None,
     grace_seconds: float = GRACE_SECONDS,
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+    handler_seconds: float = HANDLER_SECONDS_MAX,
     metrics: str = "",
 ) -> None:
     """Perform a participant's commands and reactions until SIGTERM or SIGINT, then drain and return.
@@ -48,6 +49,7 @@ async def serve(
         credentials: who connects; taken from the environment when left out.
         grace_seconds: how long handlers may still run after the signal.
         ack_wait_seconds: what the participant's consumers are configured with.
+        handler_seconds: how long a handler may run; then it is cancelled, which is a failed attempt.
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
 
     Raises:
@@ -69,6 +71,7 @@ async def serve(
                 undo_concurrency=undo_concurrency,
                 reaction_concurrency=reaction_concurrency,
                 ack_wait_seconds=ack_wait_seconds,
+                handler_seconds=handler_seconds,
             )
             with measuring(worker.counts, {}, metrics, participant.name):
                 await worker.start()

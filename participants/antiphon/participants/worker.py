@@ -71,6 +71,8 @@ PUBLISH_AGAIN_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 10.0
 """How long running handlers may go on after SIGTERM; below the 30 s after which container platforms kill."""
 CANCEL_SECONDS: Final = 5.0
+HANDLER_SECONDS_MAX: Final = 600.0
+"""How long a handler may run. One that never returned would hold its row, and all who ask about it, for ever."""
 TURN_SECONDS: Final = 1.0
 """How long a command rests on average that has to be performed alone while another one is."""
 ELSEWHERE_SECONDS: Final = 0.2
@@ -101,6 +103,7 @@ class Held:
         "data",
         "delivery",
         "end_reason",
+        "is_overdue",
         "publishes",
         "step",
         "subject",
@@ -124,6 +127,8 @@ class Held:
         self.publishes = 0
         self.ticks = 0
         """How many turns of the lease timer it has seen."""
+        self.is_overdue = False
+        """Whether its handler was cancelled because it had run for too long."""
         self.end_reason = ""
         """Why the command must not be delivered again although it was not performed."""
 
@@ -150,6 +155,7 @@ class Worker:
             leave the commands alone; half as many when left out.
         reaction_concurrency: the same for events, if the participant reacts to any; as many as commands when left out.
         ack_wait_seconds: what the consumers are configured with; the lease is extended at a third of it.
+        handler_seconds: how long a command may be held; then its handler is cancelled, which is a failed attempt.
         chance: draws from [0, 1), for the jitter of delays.
     """
 
@@ -163,6 +169,7 @@ class Worker:
         undo_concurrency: int | None = None,
         reaction_concurrency: int | None = None,
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+        handler_seconds: float = HANDLER_SECONDS_MAX,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._participant, self._link, self._database = participant, link, database
@@ -175,7 +182,7 @@ class Worker:
         if participant.reactions:
             self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
         self._hearing = Hearing(name, participant.reactions)
-        self._lease_seconds = ack_wait_seconds / 3
+        self._lease_seconds, self._handler_seconds = ack_wait_seconds / 3, handler_seconds
         self._chance = chance
         self._loop = asyncio.get_running_loop()
         self._limits = {
@@ -268,9 +275,12 @@ class Worker:
         except AlreadyDone as error:
             await self._park_and_end(held, str(error))
         except asyncio.CancelledError as error:
-            if self._draining:
-                raise
-            await self._fail(held, asked, error)
+            if held.is_overdue:
+                await self._fail(held, asked, TimeoutError(f"its handler ran for {self._handler_seconds:g} s"))
+            elif self._draining or held.task is None or held.task.cancelling():
+                raise  # the process ends; that is no fault of this command
+            else:
+                await self._fail(held, asked, error)
         except Exception as error:
             await self._fail(held, asked, error)
         else:
@@ -582,6 +592,9 @@ class Worker:
             held.ticks += 1
             if held.ticks > 1:
                 held.delivery.in_progress()
+            if held.ticks * self._lease_seconds > self._handler_seconds and not held.is_overdue and held.task:
+                held.is_overdue = True
+                held.task.cancel()
 
     def _jittered(self, seconds: float) -> float:
         return seconds * (0.5 + self._chance())
