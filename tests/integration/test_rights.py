@@ -123,6 +123,9 @@ ATTACKS = {
     "a participant has the receipt of a parked message stored": Attack(
         "inventory", publish("parked.undecodable.inventory", reply=TARGET), one_account
     ),
+    "a participant has the receipt of its registration stored": Attack(
+        "inventory", publish(wire.registration_subject("inventory", "x"), reply=TARGET), one_account
+    ),
     "a client has the receipt of its start stored": Attack("client", publish(OWN_START, reply=TARGET), one_account),
     "a participant has its next command delivered into a journal": Attack(
         "inventory", publish(NEXT, data=b'{"batch":1}', reply=TARGET), one_account
@@ -270,6 +273,9 @@ FOREIGN = {
         wire.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "$JS.API.CONSUMER.PAUSE.SAGA.billing",
         "parked.undecodable.billing",
+        wire.registration_subject("billing", "x"),
+        wire.registration_subject("coordinator", "x"),
+        "$JS.API.DIRECT.GET.KV_ANTIPHON_PARTICIPANTS",
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.billing",
         "$JS.API.CONSUMER.MSG.NEXT.EVENTS.billing-on",
         "$JS.ACK.EVENTS.billing-on.1.1.1.1.0",
@@ -291,6 +297,7 @@ FOREIGN = {
         OWN_EVENT,
         wire.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "parked.undecodable.client",
+        wire.registration_subject("inventory", "x"),
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.inventory",
         "$JS.API.DIRECT.GET.SAGA",
         "$JS.API.DIRECT.GET.EVENTS",
@@ -306,6 +313,7 @@ FOREIGN = {
         wire.verb_subject(VICTIM, "somebody", "cancel", "k1"),
         wire.state_subject(wire.SagaKey.of(wire.SAGA_TYPE, "order")),
         wire.announce_subject("order"),
+        wire.registration_subject("inventory", "x"),
         "$JS.API.CONSUMER.PAUSE.SAGA.inventory",
         "$JS.API.STREAM.PURGE.SAGA",
         "$JS.API.STREAM.INFO.SAGA",
@@ -313,6 +321,7 @@ FOREIGN = {
     "coordinator": [
         OWN_EVENT,
         "parked.forged.inventory",
+        wire.registration_subject("inventory", "x"),
         wire.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "$JS.API.CONSUMER.PAUSE.EVENTS.sweeper",
         "$JS.API.STREAM.PURGE.SAGA",

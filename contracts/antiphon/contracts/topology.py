@@ -38,6 +38,16 @@ PARKED_PER_SOURCE_MAX: Final = 10_000
 """How many parked messages of one kind and source are kept; the oldest go first."""
 
 
+REGISTRATION_SECONDS: Final = 90.0
+"""How long a process that says no more that it is there is taken to be there."""
+
+REGISTRATION_BYTES_MAX: Final = 256 * 1024
+"""How much one process may say of itself."""
+
+REGISTRATIONS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""How much all may together. One has a few kilobytes; the server sets this much of its disk aside."""
+
+
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """A stream, as the server's API takes it."""
 
@@ -99,6 +109,21 @@ STREAMS: Final = (
         settings={"discard": "old", "max_msgs": 100_000},
     ),
 )
+
+REGISTRATIONS: Final = Stream(
+    name=f"KV_{wire.REGISTRATIONS_BUCKET}",
+    subjects=(f"$KV.{wire.REGISTRATIONS_BUCKET}.>",),
+    # What is not renewed goes. No roll-ups, so that nobody can erase what others say; and bounded, so that whoever says
+    # too much keeps others from speaking for as long as that stays, and fills no disk.
+    settings={
+        "max_age": int(REGISTRATION_SECONDS * 1e9),
+        "max_msgs_per_subject": 1,
+        "max_msg_size": REGISTRATION_BYTES_MAX,
+        "max_bytes": REGISTRATIONS_BYTES_MAX,
+    },
+)
+"""A key-value bucket (ADR-8) of what runs. Apart from the streams that the platform cannot be without."""
+
 
 PLATFORM_CONSUMERS: Final = (
     Consumer(

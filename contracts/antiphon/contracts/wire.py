@@ -475,6 +475,36 @@ def parse_status(subject: str) -> SagaKey:
     return SagaKey.of(tokens[2], tokens[3])
 
 
+# --- what runs --------------------------------------------------------------------------------------------------------
+
+REGISTRATIONS_BUCKET: Final = "ANTIPHON_PARTICIPANTS"
+"""The key-value bucket in which processes say what they do; its keys are `<name>.<instance>`."""
+
+
+def registration_subject(name: str, instance: str) -> str:
+    """Where one process of a participant, or a coordinator, says what it does."""
+    return f"$KV.{REGISTRATIONS_BUCKET}.{name}.{instance}"
+
+
+REGISTRATIONS_FILTER: Final = registration_subject("*", "*")
+
+FORGET_HEADER: Final = "KV-Operation: DEL\r\n"
+"""On an empty message: the key is gone, for whoever reads the bucket (ADR-8)."""
+
+
+def parse_registration(subject: str) -> tuple[str, str]:
+    """The name and the instance whose registration stands at a subject.
+
+    Raises:
+        Forged: it is no subject of a registration.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 4 or tokens[:2] != ["$KV", REGISTRATIONS_BUCKET]:
+        raise Forged("no registration has this subject", subject=subject)
+    _require_tokens((tokens[2], tokens[3]), subject)
+    return tokens[2], tokens[3]
+
+
 # --- headers ----------------------------------------------------------------------------------------------------------
 
 

@@ -90,6 +90,8 @@ class Link:
         self._reads: dict[str, Read] = {}
         self._pulls: list[Pull] = []
         self._tick: asyncio.TimerHandle | None = None
+        self.on_refused: dict[str, Callable[[RightsMissing], None]] = {}
+        """By subjects without which the process can do: called when the server refuses one, and that is no failure."""
         self.on_reconnect: list[Callable[[], None]] = []
         """Called each time the connection is back: what was sent meanwhile, by whomever, was not heard here."""
 
@@ -413,6 +415,10 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         refused = _refused_subject(error)
+        for subject, tell in self.on_refused.items():
+            if subject.lower() == refused.lower():  # nats-py hands errors on in lower case
+                tell(rights_missing(subject, self.name))
+                return
         if refused and not self.failure.done():
             self.failure.set_result(rights_missing(refused, self.name))
             self._fail_all("a right is missing")  # nobody need wait for an answer that does not come

@@ -14,6 +14,7 @@ from antiphon.contracts.topology import (
     EXPORTER_CONSUMER,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
+    REGISTRATIONS,
     STREAMS,
     Consumer,
     Listener,
@@ -53,7 +54,7 @@ async def set_up(
     Raises:
         PlatformError: the server refused; the sentence says what and why.
     """
-    for stream in STREAMS:
+    for stream in (*STREAMS, REGISTRATIONS):
         await _ensure_stream(link, stream, replicas)
     consumers = [
         *PLATFORM_CONSUMERS,

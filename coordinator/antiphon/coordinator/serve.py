@@ -16,9 +16,11 @@ from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.platform import StatusAnswer
 from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIMERS
 from antiphon.link import Link, Pull, require_platform, settle_collector
+from antiphon.link.registering import registered
 from antiphon.tracing.metrics import Gauges, measuring, wants_metrics
 
 from .choreography import AnySaga
+from .duties import duties_of
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
 from .run import IDLE_SECONDS, Coordinator
@@ -64,7 +66,8 @@ async def serve(
             pulls = await attach(link, coordinator)
             settle_collector()
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
-            await link.until(told_to_stop())
+            async with registered(link, duties_of(definitions)):
+                await link.until(told_to_stop())
             await _drain(pulls)
             log.info("coordinator.drained")
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from antiphon.contracts.topology import STREAMS, Listener
+from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Listener
 from antiphon.contracts.wire import check_token
 from antiphon.link import Link, set_up
 from antiphon.participants.participant import Participant
@@ -36,7 +36,7 @@ async def set_up_platform(
     finally:
         await link.close()
     names = [each if isinstance(each, str) else each.name for each in wanted]
-    streams = [stream.name for stream in STREAMS]
+    streams = [stream.name for stream in (*STREAMS, REGISTRATIONS)]
     if as_json:
         done = {"streams": streams, "participants": names, "replicas": replicas}
         typer.echo(msgspec.json.encode(done))

@@ -17,6 +17,23 @@ Parts = Annotated[
         help="A saga, a choreography or a participant, or all that a module has; give it once for each.",
     ),
 ]
+SomeParts = Annotated[
+    list[str],
+    typer.Option(
+        "--app",
+        metavar="MODULE[:THING]",
+        help="A saga, a choreography or a participant in the source, or all that a module has; once for each.",
+    ),
+]
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        "-s",
+        metavar="URL[,URL…]",
+        help="Look at what runs there, instead of the source or, with --app, beside it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 flow = typer.Typer(name="flow", invoke_without_command=True, no_args_is_help=True, rich_markup_mode="markdown")
@@ -25,36 +42,45 @@ flow = typer.Typer(name="flow", invoke_without_command=True, no_args_is_help=Tru
 @flow.callback(epilog="Example: antiphon flow --app shop.sagas --app shop.stock --format svg --output flow.svg")
 def draw(
     context: typer.Context,
-    app: Parts = [],  # noqa: B006
+    app: SomeParts = [],  # noqa: B006
+    server: Server = "",
     format: Annotated[Format, typer.Option(help="What to draw with; an SVG needs no other program.")] = "mermaid",
     saga: Annotated[str, typer.Option(metavar="TYPE", help="Only what belongs to sagas of this type.")] = "",
     output: Annotated[Path | None, typer.Option(help="Where to write it; the terminal by default.")] = None,
 ) -> None:
-    """Draw who says what to whom, who handles it and what follows, before anything runs."""
+    """Draw who says what to whom, who handles it and what follows: before anything runs, or as it runs."""
     if context.invoked_subcommand is None:
         from .flows import draw_flow
 
-        draw_flow(app, format, saga, output)
+        draw_flow(app, server, format, saga, output)
 
 
 @flow.command(epilog="Example: antiphon flow who inventory.reserve.failed --app shop.sagas --app shop.stock")
 def who(
     message: Annotated[str, typer.Argument(metavar="SUBJECT-OR-NAME", help="A message's name, type or subject.")],
-    app: Parts,
+    app: SomeParts = [],  # noqa: B006
+    server: Server = "",
     json: Json = False,
 ) -> None:
     """Say who emits and who handles a message, what follows, and what takes it back."""
     from .flows import tell_who
 
-    tell_who(app, message, json)
+    tell_who(app, server, message, json)
 
 
 @flow.command(epilog="Example: antiphon flow check --app shop.sagas --app shop.stock --app shop.billing")
-def check(app: Parts, json: Json = False) -> None:
-    """Find what nobody handles, emits, ends or takes back. Exit code 1 if there is something."""
+def check(
+    app: SomeParts = [],  # noqa: B006
+    server: Server = "",
+    json: Json = False,
+) -> None:
+    """Find what nobody handles, emits, ends or takes back, and with both --app and --server where they differ.
+
+    Exit code 1 if there is something.
+    """
     from .flows import check_flow
 
-    raise SystemExit(check_flow(app, json))
+    raise SystemExit(check_flow(app, server, json))
 
 
 contracts = typer.Typer(

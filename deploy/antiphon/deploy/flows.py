@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import typer
 
+from antiphon.contracts.registration import Duties
+from antiphon.contracts.topology import REGISTRATIONS
+from antiphon.contracts.wire import REGISTRATIONS_FILTER
 from antiphon.coordinator.choreography import Choreography
 from antiphon.coordinator.saga import Saga
-from antiphon.flow.check import check
+from antiphon.flow.check import WHERE_IT_RUNS, Finding, check
 from antiphon.flow.draw import as_dot, as_json, as_mermaid
-from antiphon.flow.graph import Flow, Part, build
+from antiphon.flow.graph import Flow, Part, assemble, build, duties_of
+from antiphon.flow.running import Running, check_running, compare, read_running, together
 from antiphon.flow.svg import as_svg
 from antiphon.flow.who import About, who
 from antiphon.participants.participant import Participant
 
 from .modules import CannotLoad, load, load_module
+from .sagas import reader
 
 KINDS = (Saga, Choreography, Participant)
 
@@ -29,7 +35,10 @@ def load_parts(paths: Sequence[str]) -> list[Part]:
         CannotLoad: a path names nothing of that kind.
     """
     if not paths:
-        raise CannotLoad("nothing to look at: name modules with --app, for instance --app antiphon.order.saga.")
+        raise CannotLoad(
+            "nothing to look at: name modules with --app, for instance --app antiphon.order.saga, or what runs with "
+            "--server."
+        )
     found: dict[int, Part] = {}
     for path in paths:
         for part in _parts_at(path):
@@ -49,9 +58,9 @@ def _parts_at(path: str) -> list[Part]:
     return parts
 
 
-def draw_flow(apps: Sequence[str], format: str, saga: str, output: Path | None) -> None:
+def draw_flow(apps: Sequence[str], server: str, format: str, saga: str, output: Path | None) -> None:
     """Print the flow, or write it to a file."""
-    flow = _within(build(load_parts(apps)), saga)
+    flow = _within(_flow(apps, server), saga)
     match format:
         case "svg":
             drawn = as_svg(flow)
@@ -67,6 +76,26 @@ def draw_flow(apps: Sequence[str], format: str, saga: str, output: Path | None) 
         output.write_text(drawn)
 
 
+def _flow(apps: Sequence[str], server: str) -> Flow:
+    """The flow of the source, of what runs, or of both together."""
+    if not server:
+        return build(load_parts(apps))
+    running = asyncio.run(look(server))
+    return together(duties_in(apps), running) if apps else running.flow
+
+
+def duties_in(apps: Sequence[str]) -> list[Duties]:
+    """What the parts at these paths do."""
+    return list(map(duties_of, load_parts(apps)))
+
+
+async def look(server: str) -> Running:
+    """What runs on a server, by what it says of itself."""
+    async with reader(server) as link:
+        stored = [(each.subject, each.data) async for each in link.scan(REGISTRATIONS.name, REGISTRATIONS_FILTER)]
+    return read_running(stored)
+
+
 def _within(flow: Flow, saga: str) -> Flow:
     if not saga:
         return flow
@@ -76,9 +105,9 @@ def _within(flow: Flow, saga: str) -> Flow:
     return flow.within(saga)
 
 
-def tell_who(apps: Sequence[str], message: str, as_json_: bool) -> None:
+def tell_who(apps: Sequence[str], server: str, message: str, as_json_: bool) -> None:
     """Print all about one message."""
-    found = who(build(load_parts(apps)), message)
+    found = who(_flow(apps, server), message)
     if as_json_:
         typer.echo(msgspec.json.encode(found))
     else:
@@ -98,10 +127,9 @@ def _told(about: About) -> str:
     return "\n".join(lines)
 
 
-def check_flow(apps: Sequence[str], as_json_: bool) -> int:
+def check_flow(apps: Sequence[str], server: str, as_json_: bool) -> int:
     """Print what is wrong with the flow; the exit code."""
-    flow = build(load_parts(apps))
-    findings = check(flow)
+    flow, findings = _checked(apps, server)
     if as_json_:
         typer.echo(msgspec.json.encode(findings))
     elif findings:
@@ -111,3 +139,17 @@ def check_flow(apps: Sequence[str], as_json_: bool) -> int:
         found = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())
         typer.echo(f"nothing is amiss: {found}.")
     return 1 if findings else 0
+
+
+def _checked(apps: Sequence[str], server: str) -> tuple[Flow, list[Finding]]:
+    """What was looked at, and what is wrong: with the source, with what runs, or with both and between them."""
+    if not server:
+        flow = build(load_parts(apps))
+        return flow, check(flow)
+    running = asyncio.run(look(server))
+    own = check_running(running)
+    if not apps:
+        return running.flow, own + (check(running.flow, WHERE_IT_RUNS) if running.registrations else [])
+    source = duties_in(apps)
+    flow = assemble(source)
+    return flow, list(dict.fromkeys(check(flow) + own + compare(source, running)))

@@ -26,6 +26,7 @@ from antiphon.contracts.topology import (
     EXPORTER,
     PARKED,
     PLATFORM_CONSUMERS,
+    REGISTRATIONS,
     SAGA,
     SWEEPER,
     TIMERS,
@@ -169,6 +170,7 @@ def participant_needs(participant: str) -> tuple[Need, ...]:
         Need(f"{API}.CONSUMER.MSG.NEXT.{EVENTS}.{heard}", "pull the events it reacts to", "many"),
         Need(f"$JS.ACK.{EVENTS}.{heard}.>", "ack them, hand them back, keep them longer"),
     ]
+    needs.append(Need(wire.registration_subject(participant, "*"), "say what it does and that it is there"))
     return tuple(needs)
 
 
@@ -190,6 +192,7 @@ OPERATOR_NEEDS: Final = (
     Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
     Need(f"{API}.DIRECT.GET.{EVENTS}", "read events", "many"),
     Need(f"{API}.DIRECT.GET.{PARKED}", "read what is parked", "many"),
+    Need(f"{API}.DIRECT.GET.{REGISTRATIONS.name}", "see what runs", "many"),
     Need(REQUESTS, "ask for retries, edits, and so on, under the own name only"),
     *CLIENT_NEEDS,
 )
@@ -232,6 +235,7 @@ def coordinator_needs() -> tuple[Need, ...]:
         *needs,
         *(Need(f"{API}.DIRECT.GET.{stream}", "read sagas whole") for stream in (SAGA, EVENTS)),
         Need(f"{API}.DIRECT.GET.{PARKED}", "count who waits for a person, for metrics"),
+        Need(wire.registration_subject(COORDINATOR, "*"), "say which sagas it serves and that it is there"),
         Need(f"{API}.STREAM.INFO.*", "find out at the start that a stream is missing"),
         Need(f"{API}.CONSUMER.INFO.*.*", "find out at the start that a consumer is missing"),
         Need(wire.STATUS_FILTER, "answer how a saga stands", "feed"),

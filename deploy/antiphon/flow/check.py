@@ -19,10 +19,23 @@ Mistake = Literal[
     "not compensated",
     "endless",
     "unknown saga",
+    "nobody",
+    "unreadable",
+    "cut",
+    "claimed",
+    "two shapes",
+    "not running",
+    "not in the source",
+    "other version",
+    "other shape",
 ]
 """unheard: emitted, and handled by nobody. unsaid: awaited, and emitted by nobody. unhandled: a command without a
 handler. cycle: events that follow from each other, and no end. not compensated: a failure after which an effect stays.
-endless: after it nothing more is said, and it is no end. unknown saga: a reaction hears sagas that nobody defines."""
+endless: after it nothing more is said, and it is no end. unknown saga: a reaction hears sagas that nobody defines.
+
+The others are about what runs. nobody: no process says what it does. unreadable: a registration that is none. cut: one
+that leaves something out. claimed: one that says what is not for it to say. two shapes: coordinators differ about one
+version of a saga. The last four are differences between what runs and the source."""
 
 ANY = ""
 
@@ -35,14 +48,24 @@ class Finding(msgspec.Struct, frozen=True):
     sentence: str
 
 
-def check(flow: Flow) -> list[Finding]:
-    """All that is wrong with a flow."""
+IN_SOURCE = "name the module that does with --app"
+"""How what is missing may come in where a flow is read from source."""
+WHERE_IT_RUNS = "start the process that does"
+
+
+def check(flow: Flow, otherwise: str = IN_SOURCE) -> list[Finding]:
+    """All that is wrong with a flow.
+
+    Args:
+        flow: what is known.
+        otherwise: what to do where somebody has what is missing, and it is only not known here.
+    """
     return [
-        *_owners(flow),
-        *_handlers(flow),
-        *_unknown_sagas(flow),
+        *owners(flow),
+        *_handlers(flow, otherwise),
+        *_unknown_sagas(flow, otherwise),
         *_unheard(flow),
-        *_unsaid(flow),
+        *_unsaid(flow, otherwise),
         *_cycles(flow),
         *(finding for saga in flow.choreographies for finding in _choreography(flow, saga)),
     ]
@@ -51,7 +74,8 @@ def check(flow: Flow) -> list[Finding]:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _owners(flow: Flow) -> Iterator[Finding]:
+def owners(flow: Flow) -> Iterator[Finding]:
+    """The messages that several participants are said to own."""
     for type_, owners in sorted(flow.owners.items()):
         if len(owners) > 1:
             yield Finding(
@@ -62,7 +86,7 @@ def _owners(flow: Flow) -> Iterator[Finding]:
             )
 
 
-def _handlers(flow: Flow) -> Iterator[Finding]:
+def _handlers(flow: Flow, otherwise: str) -> Iterator[Finding]:
     for node in flow.of_kind("command", "compensation"):
         handlers = [flow.nodes[edge.target].label for edge in flow.after(node.id, "handles")]
         if not handlers:
@@ -71,7 +95,7 @@ def _handlers(flow: Flow) -> Iterator[Finding]:
                 "unhandled",
                 node.label,
                 f"{node.kind} {node.label} has no handler. Let {node.owner} declare one with @{node.owner}.{by}(...), "
-                "or name the module that does with --app.",
+                f"or {otherwise}.",
             )
         elif len(handlers) > 1:
             yield Finding(
@@ -82,7 +106,7 @@ def _handlers(flow: Flow) -> Iterator[Finding]:
             )
 
 
-def _unknown_sagas(flow: Flow) -> Iterator[Finding]:
+def _unknown_sagas(flow: Flow, otherwise: str) -> Iterator[Finding]:
     known = _sagas(flow)
     for node in flow.of_kind("handler"):
         for edge in flow.before(node.id, "handles"):
@@ -91,7 +115,7 @@ def _unknown_sagas(flow: Flow) -> Iterator[Finding]:
                     "unknown saga",
                     node.label,
                     f"{node.label} hears {flow.nodes[edge.source].label} in sagas of type {edge.saga!r}, which nobody "
-                    "defines here. Correct its saga_type, or name the module that defines them with --app.",
+                    f"defines here. Correct its saga_type, or {otherwise}.",
                 )
 
 
@@ -109,7 +133,7 @@ def _unheard(flow: Flow) -> Iterator[Finding]:
                 )
 
 
-def _unsaid(flow: Flow) -> Iterator[Finding]:
+def _unsaid(flow: Flow, otherwise: str) -> Iterator[Finding]:
     known = _sagas(flow)
     for node in flow.of_kind("event"):
         said = _said_in(flow, node)
@@ -120,7 +144,7 @@ def _unsaid(flow: Flow) -> Iterator[Finding]:
                     "unsaid",
                     node.label,
                     f"event {node.label} {waits}{_in(edge.saga if edge.kind != 'ends' else ANY)} and is emitted by "
-                    f"nobody there. Let {node.owner} publish it, or name the module that does with --app.",
+                    f"nobody there. Let {node.owner} publish it, or {otherwise}.",
                 )
 
 

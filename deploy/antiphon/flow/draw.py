@@ -64,7 +64,7 @@ def as_mermaid(flow: Flow) -> str:
     for node in flow.nodes.values():
         left, right = _SHAPES[node.kind]
         style = "failure" if node.is_failure else node.kind
-        lines.append(f'  {names[node.id]}{left}"{node.label}"{right}:::kind-{style}')
+        lines.append(f'  {names[node.id]}{left}"{node.caption}"{right}:::kind-{style}')
     for edge in flow.edges:
         arrow = "-.->" if edge.kind in DASHED else "-->"
         label = f'|"{edge.label}"|' if edge.label else ""
@@ -81,7 +81,7 @@ def as_dot(flow: Flow) -> str:
     for node in flow.nodes.values():
         fill, line = colours(node)
         lines.append(
-            f'  {names[node.id]} [label="{node.label}", fillcolor="{fill}", color="{line}", '
+            f'  {names[node.id]} [label="{node.caption}", fillcolor="{fill}", color="{line}", '
             f"shape={_DOT_SHAPES[node.kind]}];"
         )
     for edge in flow.edges:

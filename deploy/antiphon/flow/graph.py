@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
 
-from antiphon.contracts.messages import CLIENT, Contract, Event
+from antiphon.contracts.messages import CLIENT, Contract
+from antiphon.contracts.registration import Duties, Named, Reacted, ServedSaga, ServedStep
 from antiphon.coordinator.choreography import Choreography
-from antiphon.coordinator.graph import Definition, StepDefinition
+from antiphon.coordinator.duties import duties_of as coordinator_duties
 from antiphon.coordinator.saga import Saga
+from antiphon.participants.duties import duties_of as participant_duties
 from antiphon.participants.participant import Participant
-from antiphon.participants.reaction import Reaction
 
 Part = Saga[Any] | Choreography[Any] | Participant
 """What a flow is made of."""
@@ -40,6 +42,13 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     needs_undoing: bool = False
     """A reaction whose effect must be taken back when a later one refuses."""
     is_reaction: bool = False
+    note: str = ""
+    """How many run, or that nobody does."""
+
+    @property
+    def caption(self) -> str:
+        """The label with the note."""
+        return f"{self.label} {self.note}" if self.note else self.label
 
 
 class Edge(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,7 +62,7 @@ class Edge(msgspec.Struct, frozen=True, omit_defaults=True):
     label: str = ""
 
 
-class Flow(msgspec.Struct, frozen=True):
+class Flow(msgspec.Struct, frozen=True, dict=True):
     """All that is known of who says what to whom."""
 
     nodes: dict[str, Node]
@@ -64,11 +73,19 @@ class Flow(msgspec.Struct, frozen=True):
 
     def after(self, node: str, *kinds: EdgeKind) -> list[Edge]:
         """The edges that leave a node."""
-        return [edge for edge in self.edges if edge.source == node and (not kinds or edge.kind in kinds)]
+        return [edge for edge in self._leaving.get(node, ()) if not kinds or edge.kind in kinds]
 
     def before(self, node: str, *kinds: EdgeKind) -> list[Edge]:
         """The edges that come to a node."""
-        return [edge for edge in self.edges if edge.target == node and (not kinds or edge.kind in kinds)]
+        return [edge for edge in self._arriving.get(node, ()) if not kinds or edge.kind in kinds]
+
+    @cached_property
+    def _leaving(self) -> dict[str, list[Edge]]:
+        return _grouped((edge.source, edge) for edge in self.edges)
+
+    @cached_property
+    def _arriving(self) -> dict[str, list[Edge]]:
+        return _grouped((edge.target, edge) for edge in self.edges)
 
     def of_kind(self, *kinds: NodeKind) -> list[Node]:
         """All nodes of a kind, by their ids."""
@@ -94,6 +111,13 @@ class Flow(msgspec.Struct, frozen=True):
                 yield edge.target
 
 
+def _grouped(edges: Iterable[tuple[str, Edge]]) -> dict[str, list[Edge]]:
+    found: dict[str, list[Edge]] = {}
+    for node, edge in edges:
+        found.setdefault(node, []).append(edge)
+    return found
+
+
 def reachable(begins: Iterable[str], onwards: Callable[[str], Iterable[str]]) -> list[str]:
     """All that can be reached, the beginnings included, in the order in which it is found."""
     found = dict.fromkeys(begins)
@@ -112,15 +136,25 @@ def build(parts: Iterable[Part]) -> Flow:
     Raises:
         DefinitionError: a saga is not complete.
     """
+    return assemble(map(duties_of, parts))
+
+
+def duties_of(part: Part) -> Duties:
+    """What a part does, as data.
+
+    Raises:
+        DefinitionError: a saga is not complete.
+    """
+    return participant_duties(part) if isinstance(part, Participant) else coordinator_duties([part.definition])
+
+
+def assemble(duties: Iterable[Duties]) -> Flow:
+    """The flow of what participants do and of the sagas that coordinators serve."""
     builder = _Builder()
-    for part in parts:
-        match part:
-            case Saga():
-                builder.saga(part.definition)
-            case Choreography():
-                builder.choreography(part)
-            case Participant():
-                builder.participant(part)
+    for each in duties:
+        for saga in each.sagas:
+            builder.saga(saga)
+        builder.participant(each)
     return builder.flow()
 
 
@@ -158,112 +192,117 @@ class _Builder:
 
     # --- sagas --------------------------------------------------------------------------------------------------------
 
-    def saga(self, saga: Definition) -> None:
+    def saga(self, saga: ServedSaga) -> None:
         if (saga.name, saga.version) in self.sagas:
             return
         self.sagas.add((saga.name, saga.version))
-        start = self._begin(saga.name, saga.start_shape)
+        start = self._begin(saga.name, saga.start)
+        if saga.is_led:
+            self._steps(saga, start)
+        else:
+            self._choreography(saga)
+        for event in saga.notes:
+            node = self._node(Node(step_id(saga.name, "on-noted"), "step", "takes note", saga.name))
+            self._edge(self._message("event", event), node, "notes", saga.name)
+
+    def _steps(self, saga: ServedSaga, start: str) -> None:
         completed = self._end(saga.name, "completed")
-        for child in saga.children:
-            self.saga(child)
-        for step in saga.steps.values():
-            node = self._node(Node(step_id(saga.name, step.name), "step", step.name, saga.name))
+        steps = {step.name: step for step in saga.steps}
+        followed = {earlier for step in saga.steps for earlier in step.after}
+        for step in saga.steps:
+            node = self._step(saga, step.name)
             if not step.after:
-                self._edge(start, node, "starts", saga.name, _condition(step))
+                self._edge(start, node, "starts", saga.name, step.when)
             for earlier in step.after:
-                self._edge(self._outcome(saga, saga.steps[earlier]), node, "follows", saga.name, _condition(step))
-            if not step.dependents:
+                self._edge(
+                    self._outcome(saga, steps.get(earlier, ServedStep(name=earlier))),
+                    node,
+                    "follows",
+                    saga.name,
+                    step.when,
+                )
+            if step.name not in followed:
                 self._edge(self._outcome(saga, step), completed, "ends", saga.name)
             self._sends(saga, step, node)
-        for heard in saga.events.values():
-            if heard.means == "note":
-                node = self._node(Node(step_id(saga.name, "on-noted"), "step", "takes note", saga.name))
-                self._edge(self._message("event", heard.shape.__contract__), node, "notes", saga.name)
 
-    def _sends(self, saga: Definition, step: StepDefinition, node: str) -> None:
-        if step.signal is not None:
-            self._edge(self._signal(saga.name, step.signal), node, "awaits", saga.name)
+    def _sends(self, saga: ServedSaga, step: ServedStep, node: str) -> None:
+        if step.awaits is not None:
+            self._edge(self._signal(saga.name, step.awaits), node, "awaits", saga.name)
             for event in step.unless:
-                refusal = self._message("event", event.__contract__)
-                self._edge(refusal, node, "awaits", saga.name, "refused")
-        elif step.kind == "child" and step.do is not None:
-            self._edge(node, self._message("event", step.do.contract), "emits", step.child)
-        elif step.do is not None:
-            command = self._message("command", step.do.contract)
-            self._edge(node, command, "emits", saga.name, "for each" if step.elements_max else "")
+                self._edge(self._message("event", event), node, "awaits", saga.name, "refused")
+        elif step.starts is not None:
+            self._edge(node, self._message("event", step.starts), "emits", step.child)
+        elif step.command is not None:
+            command = self._message("command", step.command)
+            self._edge(node, command, "emits", saga.name, "for each" if step.is_for_each else "")
         if step.undo is not None:
-            self._edge(node, self._message("compensation", step.undo.contract), "compensates", saga.name)
+            self._edge(node, self._message("compensation", step.undo), "compensates", saga.name)
 
-    def _signal(self, saga: str, event: type[Event]) -> str:
-        message = self._message("event", event.__contract__)
-        if event.__contract__.owner == CLIENT:
+    def _signal(self, saga: str, event: Named) -> str:
+        message = self._message("event", event)
+        if event.owner == CLIENT:
             self._edge(self._client(), message, "emits", saga)
         return message
 
-    def _outcome(self, saga: Definition, step: StepDefinition) -> str:
+    def _outcome(self, saga: ServedSaga, step: ServedStep) -> str:
         """What has to have come about before a later step begins."""
         if step.reply is not None:
-            return self._message("event", step.reply.__contract__)
-        if step.kind == "child":
+            return self._message("event", step.reply)
+        if step.child:
             return self._end(step.child, "completed")
-        return self._node(Node(step_id(saga.name, step.name), "step", step.name, saga.name))
+        return self._step(saga, step.name)
 
-    # --- choreographies -----------------------------------------------------------------------------------------------
-
-    def choreography(self, saga: Choreography[Any]) -> None:
+    def _choreography(self, saga: ServedSaga) -> None:
         if saga.name not in self.choreographies:
             self.choreographies.append(saga.name)
-        self._begin(saga.name, saga.start)
         for ending, events in (("completed", saga.completes), ("compensated", saga.compensates)):
             for event in events:
-                self._edge(self._message("event", event.__contract__), self._end(saga.name, ending), "ends", saga.name)
+                self._edge(self._message("event", event), self._end(saga.name, ending), "ends", saga.name)
 
     # --- participants -------------------------------------------------------------------------------------------------
 
-    def participant(self, participant: Participant) -> None:
-        done: dict[object, str] = {}
-        for handler in participant.handlers.values():
-            node = done[handler.command] = self._handler(participant, handler.call)
-            self._edge(self._message("command", handler.command.__contract__), node, "handles")
-            self._edge(node, self._message("event", handler.reply.__contract__), "emits")
-        for compensation in participant.compensations.values():
-            node = self._handler(participant, compensation.call)
-            self._edge(self._message("compensation", compensation.compensation.__contract__), node, "handles")
-            if compensation.command in done:
-                self._edge(node, done[compensation.command], "compensates")
-        for reaction in participant.reactions:
-            self._reaction(participant, reaction)
+    def participant(self, duties: Duties) -> None:
+        done: dict[str, str] = {}
+        for handled in duties.commands:
+            node = done[handled.command.type] = self._handler(duties, handled.handler)
+            self._edge(self._message("command", handled.command), node, "handles")
+            self._edge(node, self._message("event", handled.reply), "emits")
+        for taken_back in duties.compensations:
+            node = self._handler(duties, taken_back.handler)
+            self._edge(self._message("compensation", taken_back.compensation), node, "handles")
+            if taken_back.command.type in done:
+                self._edge(node, done[taken_back.command.type], "compensates")
+        for reacted in duties.reactions:
+            self._reaction(duties, reacted)
 
-    def _reaction(self, participant: Participant, reaction: Reaction) -> None:
-        id = handler_id(participant.name, reaction.name)
-        node = self._node(
-            Node(
-                id,
-                "handler",
-                f"{participant.name}.{reaction.name}()",
-                participant.name,
-                needs_undoing=not reaction.needs_no_compensation,
-                is_reaction=True,
-            )
-        )
-        saga = reaction.saga_type
-        self._edge(self._message("event", reaction.event.__contract__), node, "handles", saga)
-        for event in reaction.emits:
-            self._edge(node, self._message("event", event.__contract__), "emits", saga)
-        if reaction.refused is not None:
-            failure = self._message("event", reaction.refused.__contract__, is_failure=True)
+    def _reaction(self, duties: Duties, reacted: Reacted) -> None:
+        needs_undoing = not reacted.needs_no_compensation
+        node = self._handler(duties, reacted.handler, needs_undoing=needs_undoing, is_reaction=True)
+        saga = reacted.saga_type
+        self._edge(self._message("event", reacted.event), node, "handles", saga)
+        for event in reacted.emits:
+            self._edge(node, self._message("event", event), "emits", saga)
+        if reacted.refused is not None:
+            failure = self._message("event", reacted.refused, is_failure=True)
             self._edge(node, failure, "emits", saga, "refused")
-        if reaction.undoes is not None:
-            self._edge(node, handler_id(participant.name, reaction.undoes.name), "compensates", saga)
+        if reacted.undoes:
+            self._edge(node, self._handler(duties, reacted.undoes), "compensates", saga)
 
-    def _handler(self, participant: Participant, call: Callable[..., Any]) -> str:
-        id = handler_id(participant.name, call.__name__)
-        return self._node(Node(id, "handler", f"{participant.name}.{call.__name__}()", participant.name))
+    def _handler(self, duties: Duties, name: str, *, needs_undoing: bool = False, is_reaction: bool = False) -> str:
+        node = Node(
+            handler_id(duties.name, name),
+            "handler",
+            f"{duties.name}.{name}()",
+            duties.name,
+            needs_undoing=needs_undoing,
+            is_reaction=is_reaction,
+        )
+        return self._node(node)
 
     # --- nodes and edges ----------------------------------------------------------------------------------------------
 
-    def _begin(self, saga: str, start: type[Event]) -> str:
-        message = self._message("event", start.__contract__)
+    def _begin(self, saga: str, start: Named) -> str:
+        message = self._message("event", start)
         self._edge(self._client(), message, "emits", saga)
         return message
 
@@ -273,7 +312,11 @@ class _Builder:
     def _client(self) -> str:
         return self._node(Node(CLIENT, "client", CLIENT, CLIENT))
 
-    def _message(self, kind: NodeKind, contract: Contract, *, is_failure: bool = False) -> str:
+    def _step(self, saga: ServedSaga, name: str) -> str:
+        return self._node(Node(step_id(saga.name, name), "step", name, saga.name))
+
+    def _message(self, kind: NodeKind, message: Named, *, is_failure: bool = False) -> str:
+        contract = message.contract
         self.owners.setdefault(contract.type, {})[contract.owner] = None
         id = message_id(kind, contract)
         if is_failure or id not in self.nodes:
@@ -291,7 +334,3 @@ class _Builder:
 def _labelled(contract: Contract) -> str:
     """The name, and the version where it is not the first."""
     return contract.name if contract.version == 1 else contract.type
-
-
-def _condition(step: StepDefinition) -> str:
-    return step.when.__name__ if step.when is not None else ""

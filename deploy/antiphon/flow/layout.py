@@ -50,7 +50,7 @@ def lay_out(flow: Flow) -> Layout:
     """Give every node a place."""
     forward = _forward(flow)
     layer_of = _layers(flow, forward)
-    ways, widths = _ways(forward, layer_of), {id: _width(node.label) for id, node in flow.nodes.items()}
+    ways, widths = _ways(forward, layer_of), {id: _width(node.caption) for id, node in flow.nodes.items()}
     layers = _ordered(layer_of, ways)
     boxes = _placed(layers, ways, widths)
     everything = {edge: ways.get(edge, (edge.source, edge.target)) for edge in flow.edges}
@@ -75,14 +75,21 @@ def _forward(flow: Flow) -> list[Edge]:
     kept: list[Edge] = []
     state: dict[str, int] = {}
 
-    def visit(node: str) -> None:
-        state[node] = 1
-        for edge in leaving[node]:
+    def visit(begin: str) -> None:
+        state[begin] = 1
+        path = [(begin, iter(leaving[begin]))]  # not by recursion: what runs may be a chain of any length
+        while path:
+            node, edges = path[-1]
+            edge = next(edges, None)
+            if edge is None:
+                state[node] = 2
+                path.pop()
+                continue
             if state.get(edge.target) != 1:
                 kept.append(edge)
             if edge.target not in state:
-                visit(edge.target)
-        state[node] = 2
+                state[edge.target] = 1
+                path.append((edge.target, iter(leaving[edge.target])))
 
     entered = {edge.target for edges in leaving.values() for edge in edges}
     for node in [*(id for id in flow.nodes if id not in entered), *flow.nodes]:
@@ -98,15 +105,16 @@ def _layers(flow: Flow, forward: list[Edge]) -> dict[str, int]:
     for edge in forward:
         arriving[edge.target].append(edge.source)
         leaving[edge.source].append(edge.target)
-    found: dict[str, int] = {}
-
-    def depth(node: str) -> int:
-        if node not in found:
-            found[node] = 1 + max((depth(each) for each in arriving[node]), default=-1)
-        return found[node]
-
-    for node in flow.nodes:
-        depth(node)
+    found = dict.fromkeys(flow.nodes, 0)
+    unseen = {node: len(arriving[node]) for node in flow.nodes}
+    ready = [node for node, count in unseen.items() if not count]
+    while ready:
+        node = ready.pop()
+        for following in leaving[node]:
+            found[following] = max(found[following], found[node] + 1)
+            unseen[following] -= 1
+            if not unseen[following]:
+                ready.append(following)
     for node in flow.nodes:
         if not arriving[node] and leaving[node]:
             found[node] = min(found[each] for each in leaving[node]) - 1

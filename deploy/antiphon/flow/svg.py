@@ -56,7 +56,7 @@ def _tip(name: str, colour: str) -> str:
 def _node(node: Node, box: Box) -> str:
     fill, line = colours(node)
     title = f"<title>{escape(node.kind)} of {escape(node.owner)}</title>"
-    return f"<g>{title}{_shape(node.kind, box, fill, line)}{_text(box.x, box.y, node.label)}</g>"
+    return f"<g>{title}{_shape(node.kind, box, fill, line)}{_text(box.x, box.y, node.caption)}</g>"
 
 
 def _shape(kind: str, box: Box, fill: str, line: str) -> str:

@@ -132,11 +132,11 @@ def _hearer(flow: Flow, edge: Edge) -> str:
     target = flow.nodes[edge.target]
     match target.kind:
         case "step":
-            return f"the coordinator, for step {target.label} of {target.owner}"
+            return f"the coordinator, for step {target.caption} of {target.owner}"
         case "end":
             return f"the coordinator, which ends {target.label.replace(' ', ' as ', 1)}"
         case _:
-            return f"{target.label}{_in(edge.saga)}"
+            return f"{target.caption}{_in(edge.saga)}"
 
 
 def _then(flow: Flow, edge: Edge, saga: str) -> Iterator[str]:

@@ -11,10 +11,12 @@ import structlog
 
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
+from antiphon.link.registering import registered
 from antiphon.tracing import context
 from antiphon.tracing.metrics import measuring
 
 from .databases import open_database
+from .duties import duties_of
 from .participant import Participant
 from .worker import CONCURRENCY, GRACE_SECONDS, HANDLER_SECONDS_MAX, Worker, undo_places
 
@@ -80,7 +82,8 @@ async def serve(
                     settle_collector()
                     if not link.failure.done():
                         log.info("participant_ready", participant=participant.name)
-                    await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
+                    async with registered(link, duties_of(participant)):
+                        await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await worker.drain(grace_seconds)
             if link.failure.done():
