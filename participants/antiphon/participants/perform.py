@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -372,8 +372,8 @@ def _readable(event: Any) -> bytes:
     Raises:
         WrongShape: it does not fit its contract.
     """
-    data = _encode(event)
-    unpack_raw(data, type(event))
+    data, shape = _encode(event), cast("type[Event]", type(event))
+    unpack_raw(data, shape)
     return data
 
 
