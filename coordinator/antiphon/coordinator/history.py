@@ -22,7 +22,7 @@ from .graph import Definition, StepDefinition, element
 ENTRIES_MAX: Final = 900
 """The longest journal: one direct read returns at most 1000 messages, and must always return all of it."""
 
-RETRIES_MAX: Final = 800
+RETRIES_MAX: Final = 880
 """From this length on nothing is tried again by itself and no rejected request is recorded: the rest of the journal is
 for what people decide, and for the way back it may begin."""
 
