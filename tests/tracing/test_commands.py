@@ -135,5 +135,5 @@ async def drawn_in(link: Link) -> float:
     out = Console(file=io.StringIO(), force_terminal=True, width=150)
     draw(out, found, with_sends=False, jaeger_url="")
     took = time.monotonic() - started
-    assert 860 < int(found.spans[-1].attributes["saga.entries"]) <= 900
+    assert 880 < int(found.spans[-1].attributes["saga.entries"]) <= 900
     return took
