@@ -17,6 +17,7 @@ from antiphon.contracts.wire import CommandAddress
 from antiphon.coordinator.client import Antiphon, Handle
 from antiphon.coordinator.explain import summaries, timeline
 from antiphon.coordinator.operators import SagaVerbs
+from antiphon.coordinator.run import Coordinator
 from antiphon.coordinator.saga import Saga, State
 from antiphon.coordinator.waiting import parked_message, waiting
 from antiphon.link.setup import api
@@ -51,8 +52,8 @@ def book_room(s: State[TripAsked]) -> BookRoom:
 class Stage:
     """A platform, two coordinators, participants whose answers a test decides, and Ada, an operator."""
 
-    def __init__(self, there: Company, client: Antiphon, ada: Antiphon) -> None:
-        self.there, self.client, self._ada = there, client, ada
+    def __init__(self, there: Company, client: Antiphon, ada: Antiphon, coordinators: list[Coordinator]) -> None:
+        self.there, self.client, self._ada, self._coordinators = there, client, ada, coordinators
         self.refuses = "charge_card"
         self.undo_works = False
         self.silent = ""
@@ -85,6 +86,11 @@ class Stage:
     def asks(self, handle: Handle, user: str = "") -> SagaVerbs:
         return self._ada.operator(user or self.user).saga(TRIP, handle.id)
 
+    async def pauses_trips(self, reason: str) -> None:
+        """A pause is durable once it is accepted, and holds at each coordinator once that one was told."""
+        assert (await self.operator.saga_type(TRIP).pause(reason)).is_accepted
+        await until(lambda: all("trip" in coordinator.halted.paused for coordinator in self._coordinators))
+
     @property
     def operator(self) -> Any:
         return self._ada.operator(self.user)
@@ -97,9 +103,8 @@ class Stage:
 @pytest.fixture(params=FORMS)
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
     async with company(tmp_path, request.param) as there:
-        for _ in range(2):
-            await there.coordinate(sagas=[TRIP, GUARDED])
-        set_up = Stage(there, await there.client(), await there.client("operator"))
+        coordinators = [await there.coordinate(sagas=[TRIP, GUARDED]) for _ in range(2)]
+        set_up = Stage(there, await there.client(), await there.client("operator"), coordinators)
         await there.work(set_up.play)
         yield set_up
 
@@ -221,7 +226,7 @@ async def test_what_waits_for_a_person_is_listed_while_it_does(stage: Stage) -> 
 
 async def test_a_thousand_sagas_that_waited_for_their_type_go_on_at_the_resume(stage: Stage) -> None:
     stage.refuses = ""
-    assert (await stage.operator.saga_type(TRIP).pause("moving house")).is_accepted
+    await stage.pauses_trips("moving house")
     handles = await asyncio.gather(*(stage.client.start(TRIP, ASKED, id=f"t{number}") for number in range(1000)))
     link = await stage.there.link("coordinator")
     events, _, _ = PLATFORM_CONSUMERS
@@ -246,7 +251,7 @@ async def test_a_type_that_is_paused_in_the_middle_records_what_is_under_way(sta
     async with asyncio.timeout(20):
         while not (sent := await reader.read_all(SAGA, [seat])):
             await asyncio.sleep(0.01)
-    assert (await stage.operator.saga_type(TRIP).pause("look")).is_accepted
+    await stage.pauses_trips("look")
     subject, data = answer_message(wire.parse_command(seat), sent[0].sequence, "done")
     await (await stage.there.link("airline")).store(subject, data)
     async with asyncio.timeout(20):
