@@ -560,8 +560,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def rfc3339(at_ns: int) -> str:
     """A server's time as RFC 3339 in UTC, rounded up to the microsecond so that a timer is never early."""
-    at = _EPOCH + timedelta(microseconds=-(-at_ns // 1000))
-    return f"{at.isoformat(timespec='microseconds')[:-6]}Z"  # three times as fast as strftime
+    seconds, microseconds = divmod(-(-at_ns // 1000), 1_000_000)
+    return f"{_to_the_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=256)
+def _to_the_second(seconds: int) -> str:
+    """A time without its fraction, remembered: what is due is written twice, and many sagas are due in one second."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
 
 
 def nanoseconds(time: datetime) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -21,6 +22,10 @@ from .history import ENTRIES_MAX, NOW_NS, RETRIES_MAX, History, earliest_ns
 from .journal import Draft, draft, timer_body
 from .operate import rejection
 from .tells import Tell, tells
+
+
+KNOWN: Final = Record()
+"""That a fact is known, and nothing follows from it."""
 
 
 class Timer(msgspec.Struct, frozen=True, gc=False):
@@ -97,7 +102,7 @@ def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record |
         return None
     if told.turned and not (before.turned or before.definition.is_led):
         return Record(turned=told.turned)
-    return Record()
+    return KNOWN
 
 
 def _entries(history: History, first: Record | None, cause: str, time: datetime, hold: str) -> Iterator[Planned]:
