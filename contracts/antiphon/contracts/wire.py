@@ -80,9 +80,12 @@ class SagaKey(msgspec.Struct, frozen=True, order=True, gc=False):
         Raises:
             BadIdentity: the type or the id cannot be a token.
         """
-        check_token(saga_type, "saga type")
-        check_token(saga_id, "saga id")
-        return cls(saga_type, saga_id, f"{partition_of(saga_type, saga_id)}.{saga_type}.{saga_id}")
+        key = _key(saga_type, saga_id)
+        if key is None:
+            check_token(saga_type, "saga type")
+            check_token(saga_id, "saga id")
+        assert key is not None
+        return key
 
     @property
     def partition(self) -> int:
@@ -410,10 +413,11 @@ def _saga(tokens: list[str], subject: str) -> SagaKey:
 
 @lru_cache(maxsize=4096)
 def _key(saga_type: str, saga_id: str) -> SagaKey | None:
-    """The key of a saga, remembered: a saga's messages come close together, and the partition is a hash."""
+    """The key of a saga, remembered: a saga's messages come close together, and the partition is a hash. None where
+    its type or its id is not a token."""
     if _TOKEN.fullmatch(saga_type) is None or _TOKEN.fullmatch(saga_id) is None:
         return None
-    return SagaKey.of(saga_type, saga_id)
+    return SagaKey(saga_type, saga_id, f"{partition_of(saga_type, saga_id)}.{saga_type}.{saga_id}")
 
 
 def _number(token: str, subject: str) -> int:
