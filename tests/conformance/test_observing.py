@@ -14,7 +14,7 @@ from antiphon.contracts.envelope import decode
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.choreography import AnySaga
 from antiphon.coordinator.overview import Overview, read_cause, read_told, tell, unread
-from antiphon.coordinator.sayings import of_entry, of_event
+from antiphon.coordinator.sayings import of_cause, of_entry, of_event
 from antiphon.coordinator.standing import standing
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Again, Fleet
 from tests.support.journeys import (
@@ -239,10 +239,11 @@ def test_what_happens_by_itself_is_told_in_words() -> None:
         ("event", "airline", "train.missed.v1, on something: full"),
         ("event", "hotel", "room.given.up.v1, on something"),
     ]
-    entries = [of_entry(message, {}) for message in fleet.platform.read(SAGA, [wire.journal_filter(KEY)])]
+    causes = {f"e{m.sequence}": of_cause(wire.parse_fact(m.subject), decode(m.data, m.subject)) for m in facts}
+    entries = [of_entry(message, causes) for message in fleet.platform.read(SAGA, [wire.journal_filter(KEY)])]
     assert [line.text for line in entries] == [
-        "took note of e1",
-        "took note of e2",
+        "took note: trip.asked.v1",
+        "took note: room.taken.v1, on something",
         "what was done is being undone: full",
         "compensated: full",
     ]

@@ -122,6 +122,16 @@ def test_an_operator_edits_a_command_that_failed() -> None:
     saga.when_edited("ada", book_seat, mended).compensates(book_seat, mended, attempt=2)
 
 
+def test_where_a_step_raises_what_it_should_have_made_is_given_by_hand_and_nothing_else() -> None:
+    saga = booked(make_trip(broken="book_seat free_room")).is_parked("book_seat raised ZeroDivisionError")
+    saga.when_edited("ada", book_room, BookRoom(nights=3)).rejects("ada", "book_room is done, so there is no command")
+    mended = BookSeat(traveller="Ada Lovelace")
+    saga.when_edited("ada", book_seat, mended).sends(book_seat, mended).is_not_parked()
+    turned = saga.when_cancelled("no").is_parked("book_room raised ZeroDivisionError")
+    turned.when_edited("ada", book_seat, FreeSeat(reason="no")).rejects("ada", "book_seat is waiting")
+    turned.when_edited("ada", book_room, FreeRoom(reason="no")).compensates(book_room, FreeRoom(reason="no"))
+
+
 def test_requests_that_come_too_late_are_rejected() -> None:
     booked().when_retried("ada", book_seat).rejects("ada", "attempt 1 of book_seat is in flight")
     with pytest.raises(AssertionError, match="expected bob's request to be rejected with 'late'"):

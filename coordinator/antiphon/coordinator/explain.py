@@ -16,7 +16,7 @@ from antiphon.link import Link, StoredMessage
 
 from .halt_errand import read_halt
 from .journal import child_id
-from .sayings import Kind, Saying, asked, of_entry, of_event, parent_of
+from .sayings import Kind, Saying, of_cause, of_entry, of_event, parent_of
 from .standing import standing
 
 
@@ -84,8 +84,8 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
     named = {_cause(message) for message in entries}
     began = min(message.stored_ns for message in (*events, *entries))
     lines = [_event_line(message, began, f"e{message.sequence}" not in named) for message in events]
-    requests = _requests(events)
-    lines += [_line(message, began, SAGA, of_entry(message, requests)) for message in entries]
+    facts = _facts(events)
+    lines += [_line(message, began, SAGA, of_entry(message, facts)) for message in entries]
     # At equal times (one clock tick of the server) a fact stands before what was decided on it.
     lines.sort(key=lambda line: (line.at, line.stream != EVENTS, line.sequence))
     stands = standing(entries, events)
@@ -166,14 +166,13 @@ def _cause(message: StoredMessage) -> str:
     return decode(message.data, message.subject).cause
 
 
-def _requests(events: list[StoredMessage]) -> dict[str, str]:
-    """What operators asked for, by the cause that a journal names it with."""
+def _facts(events: list[StoredMessage]) -> dict[str, str]:
+    """The facts in words, by the cause that a journal names them with."""
     found: dict[str, str] = {}
     for message in events:
         with suppress(Unusable):
-            address = wire.parse_fact(message.subject)
-            if address.source == wire.OPERATOR:
-                found[f"e{message.sequence}"] = asked(address, decode(message.data, message.subject))
+            envelope = decode(message.data, message.subject)
+            found[f"e{message.sequence}"] = of_cause(wire.parse_fact(message.subject), envelope)
     return found
 
 

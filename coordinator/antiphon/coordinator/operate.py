@@ -10,6 +10,7 @@ from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.platform import Operation
 
+from .decide import NOTHING_TO_UNDO, OVER
 from .facts import Operated
 from .graph import StepDefinition, element
 from .history import NOW_NS, History, with_step
@@ -97,6 +98,8 @@ def _against_edit(history: History, operation: Operation) -> str:
         return f"{name} is being settled, and that takes no payload"
     if reason := _against_retry(history, name):
         return reason
+    if history.steps[name].phase in (NOTHING_TO_UNDO if history.turned else OVER):
+        return f"{name} is {history.steps[name].phase}, so there is no command of it left to send"
     try:
         _edited(history, operation)
     except Unusable as error:

@@ -23,7 +23,6 @@ from .journal import Draft, draft, timer_body
 from .operate import rejection
 from .tells import Tell, tells
 
-
 KNOWN: Final = Record()
 """That a fact is known, and nothing follows from it."""
 

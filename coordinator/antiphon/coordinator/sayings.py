@@ -58,8 +58,8 @@ class Saying(msgspec.Struct, frozen=True, kw_only=True):
 # --- entries ----------------------------------------------------------------------------------------------------------
 
 
-def of_entry(message: StoredMessage, requests: dict[str, str]) -> Saying:
-    """A journal entry; `requests` says what operators asked for, by the cause that names it."""
+def of_entry(message: StoredMessage, facts: dict[str, str]) -> Saying:
+    """A journal entry; `facts` has the words for the facts that entries name as their cause, as far as known."""
     envelope = decode(message.data, message.subject)
     address = wire.parse_entry(message.subject)
     if address.command is not None:
@@ -70,7 +70,7 @@ def of_entry(message: StoredMessage, requests: dict[str, str]) -> Saying:
     record = unpack(envelope, RECORD_TYPE, Record)
     if record.by:
         verdict = f"rejected: {record.rejected}" if record.rejected else "accepted"
-        text = f"{requests.get(envelope.cause, 'a request')} by {record.by}: {verdict}"
+        text = f"{facts.get(envelope.cause, 'a request')} by {record.by}: {verdict}"
         return Saying(kind="operator", who="coordinator", text=text)
     if record.fault:
         return Saying(kind="parked", who="coordinator", text=f"stands still: {record.fault}")
@@ -79,7 +79,7 @@ def of_entry(message: StoredMessage, requests: dict[str, str]) -> Saying:
     if record.parked:
         text = f"waits for a person, and is still tried again: {record.parked}"
         return Saying(kind="parked", who="coordinator", text=text, step=record.step)
-    return Saying(kind="record", who="coordinator", text=_of_record(record, envelope.cause), step=record.step)
+    return Saying(kind="record", who="coordinator", text=_of_record(record, envelope.cause, facts), step=record.step)
 
 
 def _of_command(envelope: Envelope, command: wire.CommandAddress) -> Saying:
@@ -92,7 +92,7 @@ def _of_command(envelope: Envelope, command: wire.CommandAddress) -> Saying:
     return Saying(kind=kind, who="coordinator", text=text, step=command.step, attempt=command.attempt)
 
 
-def _of_record(record: Record, cause: str) -> str:
+def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
     if record.skipped:
         return "is skipped: its condition does not hold"
     if record.elements >= 0:
@@ -105,7 +105,9 @@ def _of_record(record: Record, cause: str) -> str:
         return f"what was done is being undone: {record.turned}"
     if record.held:
         return "has done all its steps, and waits for the saga that started it"
-    return "time was up" if cause.startswith("t") else f"took note of {cause}"
+    if cause.startswith("t"):
+        return "time was up"
+    return f"took note: {facts[cause]}" if cause in facts else f"took note of {cause}"
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------
@@ -121,7 +123,7 @@ def of_event(address: FactAddress, envelope: Envelope) -> Saying:
         case wire.CLIENT:
             kind, who, text = _of_client(address, envelope)
         case wire.OPERATOR:
-            kind, who, text = "operator", address.key[0], f"asks to {asked(address, envelope)}"
+            kind, who, text = "operator", address.key[0], f"asks to {_asked(address, envelope)}"
         case wire.COORDINATOR:
             kind, who, text = _of_coordinator(address, envelope)
         case _ if wire.is_by_itself(address.step):
@@ -132,7 +134,16 @@ def of_event(address: FactAddress, envelope: Envelope) -> Saying:
     return Saying(kind=kind, who=who, text=text, step=address.step, attempt=address.attempt)
 
 
-def asked(address: FactAddress, envelope: Envelope) -> str:
+def of_cause(address: FactAddress, envelope: Envelope) -> str:
+    """A fact as the entries that name it tell of it.
+
+    Raises:
+        Unusable: its payload is not what it must be.
+    """
+    return _asked(address, envelope) if address.source == wire.OPERATOR else of_event(address, envelope).text
+
+
+def _asked(address: FactAddress, envelope: Envelope) -> str:
     """What an operator asks for."""
     operation = unpack_raw(envelope.data, Operation)
     return _with_reason(f"{address.event} {operation.step}".rstrip(), operation.reason)
