@@ -19,6 +19,7 @@ from antiphon.contracts import (
 )
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Unusable
+from antiphon.contracts.messages import Refusal
 from antiphon.contracts.parked import Parked, parked_kind
 from tests.support.trip import ASKED, TripAsked
 
@@ -143,3 +144,8 @@ def test_the_same_payload_has_the_same_bytes_whatever_order_its_parts_are_in() -
     other = Tagged(tags={*names[25:], *names[:25]}, notes=dict.fromkeys(reversed(names), 1))
     assert bytes(pack(one)) == bytes(pack(other))
     assert list(msgspec.json.decode(pack(one))["tags"]) == sorted(names)
+
+
+def test_half_a_character_is_a_wrong_shape_that_names_it() -> None:
+    with pytest.raises(WrongShape, match=r"Refusal: '.udc00' in one of its texts is half a character"):
+        pack(Refusal(reason="caf\udc00"))

@@ -110,8 +110,16 @@ def decode(data: bytes, subject: str) -> Envelope:
 
 
 def pack(payload: msgspec.Struct) -> msgspec.Raw:
-    """A payload as the envelope carries it."""
-    return msgspec.Raw(_encode(payload))
+    """A payload as the envelope carries it.
+
+    Raises:
+        WrongShape: a text in it cannot be written as UTF-8.
+    """
+    try:
+        return msgspec.Raw(_encode(payload))
+    except UnicodeEncodeError as error:
+        wrong = f"{error.object[error.start : error.end]!r} in one of its texts is half a character, and has no UTF-8"
+        raise WrongShape(f"{type(payload).__name__}: {wrong}") from None
 
 
 T = TypeVar("T")

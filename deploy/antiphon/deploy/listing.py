@@ -22,6 +22,7 @@ from .modules import CannotLoad
 from .picture import COLOURS, console
 
 STATES: Final[tuple[SagaState, ...]] = get_args(SagaState)
+WHY_CHARS_MAX: Final = 160
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -103,8 +104,13 @@ def print_listed(found: Sequence[Listed]) -> None:
         keys = ", ".join(f"{name}={value}" for name, value in each.keys.items())
         why = "; ".join(part for part in (_marked("parked", each.parked), each.paused, each.reason) if part)
         cells = (_age(each.age_seconds), each.started[:19].replace("T", " "), ", ".join(each.steps))
-        table.add_row(f"{each.type}/{each.id}", state, *cells, escape(keys), escape(why))
+        table.add_row(f"{each.type}/{each.id}", state, *cells, escape(keys), escape(_shortened(why)))
     console().print(table if table.row_count else "no saga is like that.")
+
+
+def _shortened(why: str) -> str:
+    """A reason as far as a table has room; `show` and --json have all of it."""
+    return why if len(why) <= WHY_CHARS_MAX else f"{why[: WHY_CHARS_MAX - 1]}…"
 
 
 def _state(text: str) -> SagaState | None:
