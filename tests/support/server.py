@@ -88,6 +88,7 @@ def platform(
     participants: tuple[str, ...] = PARTICIPANTS,
     nodes: Literal[1, 3] = 1,
     sync_interval: str = "2m",
+    store_bytes: int = 0,
     rights: Callable[[Rights], Rights] = lambda rights: rights,
 ) -> Iterator[Platform]:
     """Start a server, or a cluster of three, and end it after the block.
@@ -98,6 +99,7 @@ def platform(
         participants: whose accounts and consumers there shall be.
         nodes: 3 for a cluster.
         sync_interval: the server's default by default; a kill -9 loses nothing with it, a power failure would.
+        store_bytes: how much each server's streams may take; most of the disk when 0.
         rights: changes the accounts, for tests of tests.
     """
     given = rights(Rights(participants))
@@ -109,6 +111,7 @@ def platform(
             folder / f"nats-{number}",
             seat=seat,
             sync_interval=sync_interval,
+            store_bytes=store_bytes,
             accounts=accounts,
             environment=server_environment(passwords),
         )

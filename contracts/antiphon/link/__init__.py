@@ -3,7 +3,7 @@
 from .collector import settle_collector
 from .delivery import Delivery, Pull
 from .link import Credentials, Link
-from .outcomes import AlreadyStored, Outcome, Rejected
+from .outcomes import AlreadyStored, NobodyStores, Outcome, Rejected
 from .reading import StoredMessage
 from .setup import require_accepted, require_platform, set_up
 from .tail import Mark, OtherStream, Tail
@@ -14,6 +14,7 @@ __all__ = [
     "Delivery",
     "Link",
     "Mark",
+    "NobodyStores",
     "OtherStream",
     "Outcome",
     "Pull",

@@ -6,15 +6,21 @@ so nothing here looks at the status where there is an error code.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Conflict
 
-WRONG_LAST_SEQUENCE = 10071
-GUARDED_WRITE_IN_FLIGHT = 10164
-CONSUMER_NOT_FOUND = 10014
-STORE_FAILED = 10077
+CONSUMER_NOT_FOUND: Final = 10014
+CONFLICTS: Final = frozenset({10071, 10164})
+"""Another message is the last; another guarded write is in flight, which three replicas say."""
+STORE_FAILED: Final = 10077
 """A family: one message a subject, stream full, disk full. Only its text tells them apart."""
+REFUSALS: Final = frozenset({10023, STORE_FAILED, 10111, 10166, 10168, 10174, 10188})
+"""No room; not stored; a header that the stream does not take: roll-up, TTL, counter, batch, schedule."""
+UNDECIDED: Final = 10201
+"""Although it is no 5xx: the write may be stored or not (measured on three replicas)."""
 
 
 class AlreadyStored(AntiphonError):
@@ -23,6 +29,10 @@ class AlreadyStored(AntiphonError):
 
 class Rejected(AntiphonError):
     """The server refused the write for a reason no journal explains (a full disk or stream, a forbidden header)."""
+
+
+class NobodyStores(Ambiguous):
+    """No stream has the subject; on a cluster perhaps none that has a leader."""
 
 
 Outcome = int | Conflict | AlreadyStored | Rejected | Ambiguous
@@ -47,7 +57,7 @@ _decode = msgspec.json.Decoder(_PubAck).decode
 def outcome_of(data: bytes, headers: bytes | None) -> Outcome:
     """Read the server's answer to a publish."""
     if not data:
-        return Ambiguous(f"no stream answers ({status_line(headers)})")
+        return NobodyStores(f"no stream answers ({status_line(headers)})")
     try:
         ack = _decode(data)
     except msgspec.DecodeError as error:
@@ -59,17 +69,14 @@ def outcome_of(data: bytes, headers: bytes | None) -> Outcome:
 
 def _failure(error: _ApiError) -> Outcome:
     text = f"{error.description} ({error.code}/{error.err_code})"
-    match error.err_code:
-        case 10071 | 10164:
-            return Conflict(text)
-        case 10077 if "per subject" in error.description:
-            return AlreadyStored(text)
-        case 10077 | 10111 | 10166 | 10168 | 10174 | 10188:
-            return Rejected(text)
-        case _ if error.code >= 500 or error.err_code == 10201:
-            return Ambiguous(text)
-        case _:
-            return Rejected(text)
+    code = error.err_code
+    if code in CONFLICTS:
+        return Conflict(text)
+    if code == STORE_FAILED and "per subject" in error.description:
+        return AlreadyStored(text)
+    if code not in REFUSALS and (error.code >= 500 or code == UNDECIDED):
+        return Ambiguous(text)
+    return Rejected(text)
 
 
 def status_line(headers: bytes | None) -> str:

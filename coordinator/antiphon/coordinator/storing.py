@@ -10,7 +10,7 @@ import msgspec
 
 from antiphon.contracts.envelope import Envelope, encode, pack, unpack_raw
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
-from antiphon.link import AlreadyStored, Link, Rejected
+from antiphon.link import AlreadyStored, Link, NobodyStores, Rejected
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a message is tried again while the server gives no answer. Each may be stored twice safely."""
@@ -45,10 +45,12 @@ async def store_once(link: Link, subject: str, data: bytes) -> bool:
         except AlreadyStored:
             return False
         except Rejected as error:
-            raise PlatformError(f"the server refused to store {subject}: {error}.") from None
+            raise PlatformError(
+                f"the server refused to store {subject}, so nothing has changed: {error}. Mend that and try again."
+            ) from None
         except Ambiguous as error:
             raise_if_failed(link)
-            if "503" in str(error):
+            if isinstance(error, NobodyStores):
                 raise StreamMissing(
                     f"no stream stores {subject}. Create the streams once, as administrator: antiphon setup"
                 ) from None

@@ -86,6 +86,7 @@ class Server:
         jetstream: off only in the tests of what is said then.
         seat: its place in a cluster.
         log_file: where its log goes; into its folder when left out.
+        store_bytes: how much its streams may take; most of the disk when 0.
     """
 
     folder: Path
@@ -96,6 +97,7 @@ class Server:
     jetstream: bool = True
     seat: ClusterSeat | None = None
     log_file: Path | None = None
+    store_bytes: int = 0
     name: str = field(default_factory=lambda: f"antiphon-{secrets.token_hex(4)}")
     process: subprocess.Popen[bytes] | None = None
 
@@ -185,7 +187,8 @@ class Server:
         if self.jetstream:
             # Both quoted: a bare 2m would be two million.
             store, interval = json.dumps(str(self.store)), json.dumps(self.sync_interval)
-            lines.append(f"jetstream {{ store_dir: {store}, sync_interval: {interval} }}")
+            most = f", max_file_store: {self.store_bytes}" if self.store_bytes else ""
+            lines.append(f"jetstream {{ store_dir: {store}, sync_interval: {interval}{most} }}")
         if self.seat is not None:
             lines += self.seat.lines()
         return "\n".join([*lines, self.accounts, ""])

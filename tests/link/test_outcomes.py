@@ -1,0 +1,42 @@
+"""What the server's answers to a publish mean."""
+
+import msgspec
+import pytest
+
+from antiphon.contracts.errors import Ambiguous, Conflict
+from antiphon.link.outcomes import AlreadyStored, NobodyStores, Rejected, outcome_of
+
+
+@pytest.mark.parametrize(
+    ("code", "err_code", "description", "meaning"),
+    [
+        (400, 10071, "wrong last sequence: 7", Conflict),
+        (400, 10164, "wrong last sequence", Conflict),
+        (503, 10077, "maximum messages per subject exceeded", AlreadyStored),
+        (503, 10077, "no space left on device", Rejected),
+        (503, 10023, "insufficient resources", Rejected),
+        (400, 10111, "rollup not permitted", Rejected),
+        (503, 10008, "JetStream system temporarily unavailable", Ambiguous),
+        (400, 10201, "given up", Ambiguous),
+        (404, 10059, "stream not found", Rejected),
+    ],
+)
+def test_an_error_means_by_its_code_what_may_have_become_of_the_write(
+    code: int, err_code: int, description: str, meaning: type[Exception]
+) -> None:
+    error = {"code": code, "err_code": err_code, "description": description}
+    outcome = outcome_of(msgspec.json.encode({"stream": "EVENTS", "error": error}), None)
+    assert type(outcome) is meaning
+    assert str(outcome) == f"{description} ({code}/{err_code})"
+
+
+def test_an_answer_without_an_error_says_where_it_is_stored() -> None:
+    assert outcome_of(b'{"stream":"EVENTS","seq":7}', None) == 7
+
+
+def test_where_no_stream_has_the_subject_that_is_said() -> None:
+    assert type(outcome_of(b"", b"NATS/1.0 503\r\n\r\n")) is NobodyStores
+
+
+def test_what_cannot_be_read_says_nothing() -> None:
+    assert type(outcome_of(b"{", None)) is Ambiguous
