@@ -6,6 +6,7 @@ against a server that is weakened in one way it must succeed, so that no attack 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -196,7 +197,9 @@ async def test_a_weakened_server_stores_something_when(name: str, tmp_path: Path
     async with scene(tmp_path, attack.user, attack.needs) as stage:
         await attempt(attack, stage)
         # A delivered command is stored where it was before, under its own subject, so the subjects do not show it.
-        assert await stage.sequences(SAGA) > UNTOUCHED
+        async with asyncio.timeout(10):
+            while await stage.sequences(SAGA) <= UNTOUCHED:
+                await asyncio.sleep(0.02)
 
 
 # --- headers ----------------------------------------------------------------------------------------------------------
