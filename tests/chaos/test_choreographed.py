@@ -22,6 +22,7 @@ from antiphon.order.data import load_orders
 from antiphon.order.messages import OrderPlaced
 from tests.support.processes import fleet, listeners, run_orders
 from tests.support.server import Platform, platform
+from tests.support.traced import traced
 
 ORDERS = 20
 ACK_WAIT_SECONDS = 3.0
@@ -54,10 +55,11 @@ def orders() -> list[OrderPlaced]:
 async def test_killed_anywhere_no_effect_is_lost_or_doubled(saga: str, kill_at: dict[str, str], tmp_path: Path) -> None:
     with platform(tmp_path) as up:
         await up.set_up(ACK_WAIT_SECONDS, listeners(saga))
-        with fleet(up, tmp_path, kill_at, saga=saga) as running:
-            report = await run_orders(up, running, orders())
-            assert all(running.children[role].was_killed for role in kill_at), running.logs()
-            await assert_journals_are_complete(up)
+        async with traced(up, tmp_path):
+            with fleet(up, tmp_path, kill_at, saga=saga) as running:
+                report = await run_orders(up, running, orders())
+                assert all(running.children[role].was_killed for role in kill_at), running.logs()
+                await assert_journals_are_complete(up)
     assert not report.discrepancies
     assert report.completed + report.compensated == ORDERS
     assert report.compensated >= ORDERS // 4

@@ -13,7 +13,8 @@ from antiphon.coordinator.client import Antiphon, Handle
 from antiphon.order.data import load_orders
 from antiphon.order.saga import order
 from tests.support.processes import fleet
-from tests.support.server import platform
+from tests.support.server import Platform, platform
+from tests.support.traced import traced
 
 ORDERS = 30
 
@@ -44,14 +45,20 @@ async def test_a_coordinator_killed_while_it_pauses_or_resumes_loses_no_saga(
     kill_at: dict[str, str] = dict(zip(("coordinator-1", "coordinator-2"), kills, strict=True))
     with platform(tmp_path) as up:
         await up.set_up()
-        with fleet(up, tmp_path, kill_at) as running:
-            async with Antiphon.connect(up.servers, name="client") as antiphon:
-                orders = antiphon.operator("ada", timeout=30).saga_type(order)
-                assert (await orders.pause("a test")).is_accepted
-                handles = [await antiphon.start(order, placed, id=placed.order_id) for placed in load_orders()[:ORDERS]]
-                await wait_paused(handles[-1])
-                for _ in range(2):  # the second finds it resumed, or does what the first died of
-                    await orders.resume()
-                outcomes = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
-            assert {outcome.outcome for outcome in outcomes} <= {"completed", "compensated"}
-            assert [child for child in running.children.values() if child.was_killed], running.logs()
+        async with traced(up, tmp_path):
+            with fleet(up, tmp_path, kill_at) as running:
+                await pause_and_resume(up)
+                assert [child for child in running.children.values() if child.was_killed], running.logs()
+
+
+async def pause_and_resume(up: Platform) -> None:
+    """Start orders while their type stands still, have it go on, and wait until all have ended."""
+    async with Antiphon.connect(up.servers, name="client") as antiphon:
+        orders = antiphon.operator("ada", timeout=30).saga_type(order)
+        assert (await orders.pause("a test")).is_accepted
+        handles = [await antiphon.start(order, placed, id=placed.order_id) for placed in load_orders()[:ORDERS]]
+        await wait_paused(handles[-1])
+        for _ in range(2):  # the second finds it resumed, or does what the first died of
+            await orders.resume()
+        outcomes = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
+    assert {outcome.outcome for outcome in outcomes} <= {"completed", "compensated"}

@@ -1,4 +1,5 @@
-"""Real processes, killed with SIGKILL at every named point: every saga ends, no effect twice, none lost."""
+"""Real processes, killed with SIGKILL at every named point: every saga ends, no effect twice, none lost, all traces
+whole."""
 
 from __future__ import annotations
 
@@ -11,16 +12,28 @@ from antiphon.contracts.killpoints import POINTS
 from antiphon.order.data import load_orders
 from tests.support.processes import fleet, run_orders
 from tests.support.server import FORMS, Form, platform, until
+from tests.support.traced import traced
+
+from .test_halts import KILLS as HALTS
 
 ORDERS = 40
 WORKER_POINTS = sorted(point for point in POINTS if point.startswith("worker."))
-NOT_OF_ORDERS = ("coordinator.before_tell", "coordinator.lock_", "coordinator.halt_")
-"""An order has neither locks nor children, and nobody pauses it here."""
-COORDINATOR_POINTS = sorted(
-    point for point in POINTS if point.startswith("coordinator.") and not point.startswith(NOT_OF_ORDERS)
-)
+COORDINATOR_POINTS = {
+    "coordinator.pulled": ("parallel", ORDERS),
+    "coordinator.between_appends": ("parallel", ORDERS),
+    "coordinator.appended": ("parallel", ORDERS),
+    "coordinator.before_tell": ("purchase", ORDERS // 2),
+    "coordinator.lock_appended": ("purchase", ORDERS // 2),
+}
+"""Each with a saga that gets there, and how many of it: only parallel steps make two appends for one fact, and only a
+child or a lock is something to tell others of. The points at which sagas stand still are in `test_halts`."""
 ACK_WAIT_SECONDS = 3.0
 """What a killed worker held is delivered again after this time; in production after thirty seconds."""
+
+
+def test_no_point_of_a_coordinator_is_left_out() -> None:
+    ours = COORDINATOR_POINTS.keys() | {kill.partition(":")[0] for kills in HALTS.values() for kill in kills}
+    assert ours == {point for point in POINTS if point.startswith("coordinator.")}
 
 
 @pytest.mark.parametrize("point", WORKER_POINTS)
@@ -28,9 +41,10 @@ async def test_a_participant_killed_anywhere_costs_no_effect(point: str, tmp_pat
     """The second of the three participants, so that sagas are under way on both sides of it."""
     with platform(tmp_path) as up:
         await up.set_up(ack_wait_seconds=ACK_WAIT_SECONDS)
-        with fleet(up, tmp_path, {"billing": f"{point}:5"}) as running:
-            report = await run_orders(up, running, load_orders()[:ORDERS])
-            assert running.children["billing"].was_killed, running.logs()
+        async with traced(up, tmp_path, "exporter.projected:1"):
+            with fleet(up, tmp_path, {"billing": f"{point}:5"}) as running:
+                report = await run_orders(up, running, load_orders()[:ORDERS])
+                assert running.children["billing"].was_killed, running.logs()
     assert not report.discrepancies
     assert report.completed + report.compensated == ORDERS
 
@@ -38,16 +52,17 @@ async def test_a_participant_killed_anywhere_costs_no_effect(point: str, tmp_pat
 @pytest.mark.parametrize("point", COORDINATOR_POINTS)
 async def test_a_coordinator_killed_anywhere_costs_no_decision(point: str, tmp_path: Path) -> None:
     """Both coordinators die there, so that whoever gets the fact next is a fresh process."""
+    saga, count = COORDINATOR_POINTS[point]
     with platform(tmp_path) as up:
         await up.set_up()
-        # A saga with parallel steps, because only that makes two appends for one fact.
         kill_at = {"coordinator-1": f"{point}:9", "coordinator-2": f"{point}:11"}
-        with fleet(up, tmp_path, kill_at, saga="parallel") as running:
-            report = await run_orders(up, running, load_orders()[:ORDERS])
-            killed = [child for child in running.children.values() if child.was_killed]
-            assert killed, running.logs()
+        async with traced(up, tmp_path, "exporter.exported:1"):
+            with fleet(up, tmp_path, kill_at, saga=saga) as running:
+                report = await run_orders(up, running, load_orders()[:count])
+                killed = [child for child in running.children.values() if child.was_killed]
+                assert killed, running.logs()
     assert not report.discrepancies
-    assert report.completed + report.compensated == ORDERS
+    assert report.completed + report.compensated == count
 
 
 @pytest.mark.timeout(180)
@@ -56,13 +71,14 @@ async def test_a_server_killed_in_mid_run_loses_nothing(form: Form, tmp_path: Pa
     """kill -9 of nats-server while sagas are under way; it comes back on the same port with the same store."""
     with platform(tmp_path, form) as up:
         await up.set_up()
-        with fleet(up, tmp_path) as running:
-            orders = load_orders()[: 2 * ORDERS]
-            run = asyncio.ensure_future(run_orders(up, running, orders, seconds=90))
-            await until(running.is_writing, what="the participants' databases")
-            await asyncio.sleep(1.0)  # somewhere in the middle; where does not matter
-            up.server.kill()
-            up.server.start()
-            report = await run
+        async with traced(up, tmp_path):
+            with fleet(up, tmp_path) as running:
+                orders = load_orders()[: 2 * ORDERS]
+                run = asyncio.ensure_future(run_orders(up, running, orders, seconds=90))
+                await until(running.is_writing, what="the participants' databases")
+                await asyncio.sleep(1.0)  # somewhere in the middle; where does not matter
+                up.server.kill()
+                up.server.start()
+                report = await run
     assert not report.discrepancies
     assert report.completed + report.compensated == len(orders)

@@ -26,6 +26,7 @@ from antiphon.order.saga import order
 from antiphon.participants import Participant
 from tests.support.processes import Child, supervised
 from tests.support.server import Platform, platform
+from tests.support.traced import traced
 
 from .test_kills import WORKER_POINTS
 
@@ -108,10 +109,11 @@ async def test_services_killed_at_every_point_lose_no_effect_and_double_none_in_
         await up.set_up(ACK_WAIT_SECONDS, [each.listener for each in SERVICES.values()])
         run = Run(up, tmp_path)
         link = await up.connect("administrator")
-        with supervised(run.children):
-            async with asyncio.timeout(120):
-                found = await asyncio.gather(run.let_happen(link, leaderless), run.lead(led))
-            deaths = {name: run.children[name].exits for name in SERVICES}
+        async with traced(up, tmp_path):
+            with supervised(run.children):
+                async with asyncio.timeout(120):
+                    found = await asyncio.gather(run.let_happen(link, leaderless), run.lead(led))
+                deaths = {name: run.children[name].exits for name in SERVICES}
         await link.close()
         outcomes: dict[str, Outcome] = {**found[0], **found[1]}
         orders = {f"{CHOREOGRAPHED}/{each.order_id}": each for each in leaderless}

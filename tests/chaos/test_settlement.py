@@ -34,6 +34,7 @@ from antiphon.participants import Participant, Worker, open_database
 from tests.support.orders import hurried
 from tests.support.processes import Child, supervised
 from tests.support.server import Platform, platform, until
+from tests.support.traced import traced
 
 from .settling import ACK_WAIT_SECONDS, PARTICIPANTS, MuteLink, What
 
@@ -148,6 +149,7 @@ async def running(folder: Path) -> AsyncIterator[Shop]:
     with platform(folder) as up:
         await up.set_up(ack_wait_seconds=ACK_WAIT_SECONDS)
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(traced(up, folder))
             shop = Shop(up, folder, stack)
             await shop.work(inventory)
             await shop.work(billing)

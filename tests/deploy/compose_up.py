@@ -16,7 +16,7 @@ from typing import Final
 
 from antiphon.deploy.server import HOST, find_binary, free_port
 from tests.deploy.containers import COMPOSE, DEPLOY, SERVICES, instructions
-from tests.tracing.receiver import Receiver
+from tests.support.receiver import Receiver
 
 HEALTHY_SECONDS: Final = 10.0
 ENDED_SECONDS: Final = 15.0

@@ -18,9 +18,9 @@ from antiphon.order.data import load_orders
 from tests.deploy.compose_up import Up
 from tests.deploy.containers import OURS, SERVICES, copied, megabytes, run_for_a_person
 from tests.packaging.project import ROOT
+from tests.support.receiver import receiver
 from tests.support.server import until
 from tests.support.wheel import build, install
-from tests.tracing.receiver import receiver
 
 SHARE_OF_MEMORY_MAX: Final = 0.6
 """Of its limit that a service may use after an order: the rest is for load."""

@@ -21,8 +21,8 @@ from antiphon.contracts.wire import SagaKey
 from antiphon.deploy.children import FIRST_PAUSE_SECONDS
 from antiphon.order.data import load_orders
 from antiphon.tracing.ids import trace_id
+from tests.support.receiver import receiver
 from tests.support.server import until
-from tests.tracing.receiver import receiver
 
 PAYLOAD = msgspec.json.encode(load_orders()[1]).decode()
 COORDINATOR_BYTES_MAX = 60_000_000

@@ -1,6 +1,7 @@
 """The order saga with two steps at once: goods and money side by side, and shipping, the pivot, after both.
 
-`hurried` is the same for tests that have shipping not answer in time.
+`hurried` is the same for tests that have shipping not answer in time. `purchase` leaves all of it to a child, of which
+one at a time is about an item.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from antiphon.order.messages import (
     ReserveInventory,
     ScheduleShipping,
 )
+from antiphon.order.saga import order
 
 
 def make_order(*, version: int, shipping_timeout: timedelta | None = None) -> Saga[OrderPlaced]:
@@ -58,3 +60,16 @@ def make_order(*, version: int, shipping_timeout: timedelta | None = None) -> Sa
 
 parallel = make_order(version=2)
 hurried = make_order(version=3, shipping_timeout=timedelta(seconds=0.5))
+
+
+def one_item(placed: OrderPlaced) -> list[str]:
+    return [placed.item_id]
+
+
+purchase = Saga(OrderPlaced, name="purchase", version=1, deadline=timedelta(hours=24), locks=one_item)
+
+
+@purchase.child(order, needs_no_compensation=True)
+def place(s: State[OrderPlaced]) -> OrderPlaced:
+    """The order itself."""
+    return s.start

@@ -24,8 +24,10 @@ import uvloop
 
 from antiphon.contracts.killpoints import VARIABLE
 from antiphon.contracts.topology import Listener
+from antiphon.contracts.wire import SagaKey
 from antiphon.coordinator.choreography import AnySaga
 from antiphon.coordinator.client import Antiphon
+from antiphon.coordinator.journal import child_id
 from antiphon.coordinator.serve import serve as serve_coordinator
 from antiphon.deploy.modules import load, load_saga
 from antiphon.deploy.styles import Style
@@ -38,11 +40,16 @@ from antiphon.order.shipping import shipping
 from antiphon.participants import Participant
 from antiphon.participants.serve import serve as serve_participant
 
-from .orders import hurried, parallel
+from .orders import hurried, parallel, place, purchase
 from .server import Platform
 
 PARTICIPANTS: Final = {each.name: each for each in (inventory, billing, shipping)}
-SAGAS: Final[dict[str, AnySaga]] = {"order": order, "parallel": parallel, "hurried": hurried}
+SAGAS: Final[dict[str, AnySaga]] = {
+    "order": order,
+    "parallel": parallel,
+    "hurried": hurried,
+    "purchase": purchase,
+}
 ROOT: Final = Path(__file__).parents[2]
 IDLE_SECONDS: Final = 2.0
 
@@ -202,11 +209,16 @@ async def run_orders(up: Platform, running: Fleet, orders: list[OrderPlaced], se
         async def one(placed: OrderPlaced) -> None:
             start = msgspec.convert(msgspec.to_builtins(placed), saga.start)
             handle = await antiphon.start(saga, start, id=placed.order_id)
-            outcomes[str(handle.key)] = (await handle.result(timeout=seconds)).outcome
+            outcomes[in_the_books(handle.key)] = (await handle.result(timeout=seconds)).outcome
 
         await asyncio.gather(*(one(placed) for placed in orders))
-    placed = {f"{saga.name}/{each.order_id}": each for each in orders}
+    placed = {in_the_books(SagaKey.of(saga.name, each.order_id)): each for each in orders}
     return await reconcile(running.databases, Ended(outcomes, placed))  # type: ignore[arg-type]
+
+
+def in_the_books(saga: SagaKey) -> str:
+    """As which saga the services know an order: a purchase as the child that it leaves the order to."""
+    return f"{order.name}/{child_id(saga, place.name, 1)}" if saga.type == purchase.name else str(saga)
 
 
 def main(arguments: list[str]) -> None:

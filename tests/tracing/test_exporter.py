@@ -12,29 +12,23 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.killpoints import POINTS, VARIABLE
-from antiphon.contracts.topology import EXPORTER_CONSUMER
 from antiphon.link import Link
-from antiphon.link.setup import api
-from antiphon.order.data import load_orders
 from antiphon.tracing.exporter import Exporter as InProcess
 from antiphon.tracing.ids import trace_id
 from antiphon.tracing.project import Projection, project
-from antiphon.tracing.reading import read_projection
 from antiphon.tracing.sampling import is_sampled
 from antiphon.tracing.spans import Span
-from tests.support.processes import fleet, run_orders
+from tests.support.receiver import Receiver, Stored, expected, receiver
 from tests.support.server import Platform, platform, until
-from tests.tracing.receiver import Receiver, Stored, expected, receiver
+from tests.support.traced import all_projections, hasten, until_nothing_is_pending
 from tests.tracing.replay import play_back
 from tests.tracing.voyage import MealAsked, Voyage
 
 ANTIPHON = str(Path(sys.executable).with_name("antiphon"))
 EXPORTER_POINTS = sorted(point for point in POINTS if point.startswith("exporter."))
-ACK_WAIT_SECONDS = 1.0
 
 
 class Exporter:
@@ -82,17 +76,13 @@ def exporter(up: Platform, environment: Mapping[str, str], folder: Path) -> Iter
 
 
 @asynccontextmanager
-async def traced(
-    folder: Path, participants: tuple[str, ...] = (), ack_wait_seconds: float = 30.0
-) -> AsyncIterator[tuple[Platform, Link, Receiver, dict[str, str]]]:
+async def with_backend(folder: Path) -> AsyncIterator[tuple[Platform, Link, Receiver, dict[str, str]]]:
     """A platform, a link to it, a backend, and the environment that points an exporter there."""
-    with platform(folder, participants=participants) as up, receiver() as (backend, environment):
-        await up.set_up(ack_wait_seconds)
+    with platform(folder, participants=()) as up, receiver() as (backend, environment):
+        await up.set_up()
         link = await up.connect("administrator")
         try:
-            hasty = replace(EXPORTER_CONSUMER, ack_wait_seconds=ACK_WAIT_SECONDS).config()
-            answer = await api(link, "CONSUMER.CREATE.SAGA.exporter", {"stream_name": "SAGA", "config": hasty})
-            assert "error" not in answer, answer
+            await hasten(link)
             yield up, link, backend, environment
         finally:
             await link.close()
@@ -111,10 +101,6 @@ def projections(voyage: Voyage) -> list[Projection]:
     return [project(key, voyage.entries(key), voyage.events(key)) for key in voyage.sagas()]
 
 
-async def all_projections(link: Link, keys: list[SagaKey]) -> list[Projection]:
-    return [await read_projection(link, key) for key in keys]
-
-
 def wanted(found: list[Projection]) -> Stored:
     return expected(span for projection in found for span in projection.spans)
 
@@ -122,9 +108,9 @@ def wanted(found: list[Projection]) -> Stored:
 @pytest.mark.parametrize("point", EXPORTER_POINTS)
 async def test_an_exporter_killed_anywhere_costs_no_span_and_doubles_none(point: str, tmp_path: Path) -> None:
     voyage = troubled()
-    async with traced(tmp_path) as (up, link, backend, environment):
+    async with with_backend(tmp_path) as (up, link, backend, environment):
         await play_back(voyage, link)
-        every = wanted(await all_projections(link, voyage.sagas()))
+        every = wanted(await all_projections(link))
         with exporter(up, {**environment, VARIABLE: f"{point}:1"}, tmp_path) as running:
             await running.has_died()
             await has_all(backend, every, running)
@@ -142,15 +128,6 @@ async def has_all(backend: Receiver, every: Stored, running: Exporter | None = N
     await until(holds, seconds=40, what="every span in the backend")
 
 
-async def until_nothing_is_pending(link: Link) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            info = await api(link, "CONSUMER.INFO.SAGA.exporter")
-            if info["num_pending"] == info["num_ack_pending"] == 0:
-                return
-            await asyncio.sleep(0.05)
-
-
 def roots_come_last(backend: Receiver, found: list[Projection]) -> None:
     """No request after the one with a root brings anything of its trace."""
     for projection in found:
@@ -161,14 +138,14 @@ def roots_come_last(backend: Receiver, found: list[Projection]) -> None:
 
 async def test_a_backend_that_is_away_loses_nothing_and_catches_up(tmp_path: Path) -> None:
     voyage = troubled(2)
-    async with traced(tmp_path) as (up, link, backend, environment):
+    async with with_backend(tmp_path) as (up, link, backend, environment):
         backend.away = True
         with exporter(up, environment, tmp_path):
             await play_back(voyage, link)
             await until(lambda: backend.requests >= 2, what="two attempts in vain")
             assert not backend.spans
             backend.away = False
-            every = wanted(await all_projections(link, voyage.sagas()))
+            every = wanted(await all_projections(link))
             await has_all(backend, every)
             await until_nothing_is_pending(link)
         assert backend.spans == every
@@ -176,7 +153,7 @@ async def test_a_backend_that_is_away_loses_nothing_and_catches_up(tmp_path: Pat
 
 async def test_an_exporter_that_is_told_to_end_while_its_backend_is_away_ends(tmp_path: Path) -> None:
     voyage = troubled(1)
-    async with traced(tmp_path) as (up, link, backend, environment):
+    async with with_backend(tmp_path) as (up, link, backend, environment):
         backend.away = True
         await play_back(voyage, link)
         with exporter(up, {**environment, "OTEL_EXPORTER_OTLP_TIMEOUT": "30"}, tmp_path) as running:
@@ -184,14 +161,14 @@ async def test_an_exporter_that_is_told_to_end_while_its_backend_is_away_ends(tm
             assert running.end() == 0
         backend.away = False
         with exporter(up, environment, tmp_path):
-            await has_all(backend, wanted(await all_projections(link, voyage.sagas())))
+            await has_all(backend, wanted(await all_projections(link)))
 
 
 async def test_what_is_not_sampled_is_exported_whole_at_its_end_if_it_is_worth_a_look(tmp_path: Path) -> None:
     voyage = troubled(12)
-    async with traced(tmp_path) as (up, link, backend, environment):
+    async with with_backend(tmp_path) as (up, link, backend, environment):
         await play_back(voyage, link)
-        found = await all_projections(link, voyage.sagas())
+        found = await all_projections(link)
         environment |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.3"}
         with exporter(up, environment, tmp_path):
             await until_nothing_is_pending(link)
@@ -205,9 +182,9 @@ async def test_what_is_not_sampled_is_exported_whole_at_its_end_if_it_is_worth_a
 
 async def test_traces_are_exported_again_with_the_same_bytes(tmp_path: Path) -> None:
     voyage = troubled(2)
-    async with traced(tmp_path) as (up, link, backend, environment):
+    async with with_backend(tmp_path) as (up, link, backend, environment):
         await play_back(voyage, link)
-        every = wanted(await all_projections(link, voyage.sagas()))
+        every = wanted(await all_projections(link))
         with exporter(up, environment, tmp_path):
             await has_all(backend, every)
         environment = {**os.environ, **up.environment("operator"), **environment}
@@ -222,32 +199,13 @@ async def test_traces_are_exported_again_with_the_same_bytes(tmp_path: Path) -> 
         assert backend.spans == every
 
 
-@pytest.mark.timeout(120)
-async def test_whoever_dies_the_stored_traces_are_those_of_the_journals(tmp_path: Path) -> None:
-    """A coordinator, a participant and the exporter are killed while orders are under way."""
-    orders = load_orders()[:30]
-    kill_at = {"coordinator-1": "coordinator.appended:20", "billing": "worker.committed:5"}
-    async with traced(tmp_path, ("inventory", "billing", "shipping"), 3.0) as (up, link, backend, environment):
-        with exporter(up, {**environment, VARIABLE: "exporter.exported:2"}, tmp_path) as exporting:
-            with fleet(up, tmp_path, kill_at) as running:
-                report, _ = await asyncio.gather(run_orders(up, running, orders), exporting.has_died())
-                assert {each.role for each in running.children.values() if each.was_killed} == set(kill_at)
-            assert not report.discrepancies
-            found = await all_projections(link, [SagaKey.of("order", each.order_id) for each in orders])
-            every = wanted(found)
-            await has_all(backend, every, exporting)
-            await until_nothing_is_pending(link)
-        assert backend.spans == every
-        assert {p.outcome for p in found} == {"completed", "compensated"}
-
-
 async def test_a_root_goes_out_after_everything_else_of_its_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Span by span, so that the order within a request is seen."""
     monkeypatch.setattr("antiphon.tracing.exporter.SPANS_MAX", 1)
     voyage, sent = troubled(3), list[Span]()
-    async with traced(tmp_path) as (_, link, _, _):
+    async with with_backend(tmp_path) as (_, link, _, _):
         await play_back(voyage, link)
 
         async def take(spans: Sequence[Span]) -> bool:

@@ -21,8 +21,10 @@ import pytest
 
 from antiphon.contracts import SagaKey, wire
 from antiphon.tracing.links import VARIABLE
+from antiphon.tracing.reading import read_projection
+from tests.support.traced import until_nothing_is_pending
 from tests.tracing.replay import play_back
-from tests.tracing.test_exporter import all_projections, exporter, traced, until_nothing_is_pending
+from tests.tracing.test_exporter import exporter, with_backend
 from tests.tracing.voyage import MealAsked, Voyage
 
 JAEGER = os.environ.get(VARIABLE, "")
@@ -38,12 +40,12 @@ async def test_jaeger_has_every_span_and_warns_of_nothing(tmp_path: Path) -> Non
     for key in keys:
         voyage.put(wire.start_subject(key), "client", MealAsked.__contract__.type, MealAsked(guest=key.id))
     voyage.live()
-    async with traced(tmp_path) as (up, link, _, environment):
+    async with with_backend(tmp_path) as (up, link, _, environment):
         await play_back(voyage, link)
         environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint()
         with exporter(up, environment, tmp_path):
             await until_nothing_is_pending(link)
-        for projection in await all_projections(link, keys):
+        for projection in [await read_projection(link, key) for key in keys]:
             wanted = {span.span_id for span in projection.spans}
             found = await stored(projection.spans[0].trace_id, len(wanted))
             assert sorted(ident(span["spanId"]) for span in found) == sorted(wanted), "missing, or twice"

@@ -39,8 +39,8 @@ from antiphon.tracing.storage import storage_pb2 as api
 from antiphon.tracing.storage.query import Query
 from antiphon.tracing.storage.sagas import Found, Sagas, calls_in
 from tests.support.processes import fleet, run_orders
+from tests.support.receiver import expected, flat
 from tests.support.server import Platform, platform, until
-from tests.tracing.receiver import expected, flat
 from tests.tracing.replay import play_back
 from tests.tracing.test_exporter import troubled
 from tests.tracing.voyage import KEY, Voyage

@@ -23,7 +23,7 @@ from antiphon.tracing.storage.encode import CHUNK_BYTES_MAX, EVENTS_MAX, chunks
 from antiphon.tracing.storage.index import SAMPLE, Index
 from antiphon.tracing.storage.query import DEPTH, Query, matches
 from antiphon.tracing.storage.sagas import calls_in, spans_at
-from tests.tracing.receiver import flat
+from tests.support.receiver import flat
 from tests.tracing.voyage import KEY, Voyage
 
 FOREVER = 2**62

@@ -1,0 +1,97 @@
+"""A real exporter and a backend beside real processes: whoever dies, the backend ends up with what the journals say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from antiphon.contracts.topology import EXPORTER_CONSUMER
+from antiphon.deploy.trace import sagas_since
+from antiphon.link import Link
+from antiphon.link.setup import api
+from antiphon.tracing.project import Projection
+from antiphon.tracing.reading import read_projection
+
+from .processes import Child, supervised
+from .receiver import Stored, expected, receiver
+from .server import Platform, until
+
+ACK_WAIT_SECONDS: Final = 1.0
+"""What a killed exporter held is delivered again after this time; in production after thirty seconds."""
+
+
+@asynccontextmanager
+async def traced(up: Platform, folder: Path, kill_at: str = "") -> AsyncIterator[None]:
+    """Export the trace of every saga for the length of a block, and then hold the backend against the journals.
+
+    Args:
+        up: a platform that is set up.
+        folder: where the exporter's log goes.
+        kill_at: kill points of the exporter, one for each of its first lives.
+    """
+    with receiver() as (backend, environment):
+        link = await up.connect("administrator")
+        try:
+            await hasten(link)
+            environment |= up.environment("exporter")
+            log = folder / "exporter.log"
+            child = Child("exporter", ["antiphon.deploy", "exporter"], environment, log, kill_at)
+            with supervised({child.role: child}):
+                await until(lambda: "exporter.ready" in log.read_text(), what="an exporter at work")
+                yield
+                await until_nothing_is_pending(link)
+            assert len(child.exits) == len(kill_at.split()), log.read_text()[-2000:]
+            assert_equal(backend.spans, await all_projections(link))
+        finally:
+            await link.close()
+
+
+async def hasten(link: Link) -> None:
+    """Have what an exporter held that died delivered again soon."""
+    hasty = replace(EXPORTER_CONSUMER, ack_wait_seconds=ACK_WAIT_SECONDS).config()
+    answer = await api(link, "CONSUMER.CREATE.SAGA.exporter", {"stream_name": "SAGA", "config": hasty})
+    assert "error" not in answer, answer
+
+
+async def until_nothing_is_pending(link: Link) -> None:
+    """Wait until the backend has confirmed whatever any journal made final."""
+    async with asyncio.timeout(40):
+        while True:
+            info = await api(link, "CONSUMER.INFO.SAGA.exporter")
+            if info["num_pending"] == info["num_ack_pending"] == 0:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def all_projections(link: Link) -> list[Projection]:
+    """The trace of every saga there is."""
+    return [await read_projection(link, key) for key in await sagas_since(link, 0)]
+
+
+def assert_equal(stored: Stored, projections: Iterable[Projection]) -> None:
+    """No span is missing, none is there that should not be, none has contradicted itself, and each has its place."""
+    found = list(projections)
+    wanted = expected(span for projection in found for span in projection.spans)
+    assert wanted
+    assert wanted.keys() - stored.keys() == set(), "spans that never came"
+    assert stored.keys() - wanted.keys() == set(), "spans of nothing that happened"
+    assert [ident for ident in wanted if stored[ident] != wanted[ident]] == [], "spans with other bytes than they have"
+    for projection in found:
+        if projection.outcome:
+            assert_one_tree(projection)
+
+
+def assert_one_tree(projection: Projection) -> None:
+    """An ended saga's trace has one root, no orphan, no id twice, and children inside their parents."""
+    spans = {span.span_id: span for span in projection.spans}
+    assert len(spans) == len(projection.spans), "two spans of one id"
+    assert [span for span in projection.spans if not span.parent_id] == [projection.spans[-1]]
+    assert not projection.open
+    for span in projection.spans[:-1]:
+        parent = spans[span.parent_id]
+        assert parent.start_ns <= span.start_ns <= span.end_ns <= parent.end_ns, (span, parent)
