@@ -1,4 +1,4 @@
-"""A backend for traces: takes OTLP over HTTP as Jaeger does, and remembers every span with its bytes."""
+"""A backend for traces: takes OTLP over HTTP or gRPC as Jaeger does, and remembers every span with its bytes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import gzip
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -24,7 +27,7 @@ Stored = dict[tuple[str, str], set[bytes]]
 
 
 class Receiver:
-    """What has arrived so far; with `away` it answers 503 and stores nothing."""
+    """What has arrived so far; with `away` it says that it is not there (503, UNAVAILABLE) and stores nothing."""
 
     def __init__(self) -> None:
         self.spans: Stored = defaultdict(set)
@@ -34,9 +37,8 @@ class Receiver:
         self.requests = 0
         self._lock = threading.Lock()
 
-    def take(self, body: bytes) -> bool:
+    def take(self, request: ExportTraceServiceRequest) -> bool:
         """Store a request's spans, unless the backend is away."""
-        request = ExportTraceServiceRequest.FromString(body)
         with self._lock:
             self.requests += 1
             if self.away:
@@ -73,7 +75,7 @@ def receiver() -> Iterator[tuple[Receiver, dict[str, str]]]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            self.send_response(200 if state.take(body) else 503)
+            self.send_response(200 if state.take(ExportTraceServiceRequest.FromString(body)) else 503)
             self.send_header("Content-Type", "application/x-protobuf")
             self.end_headers()
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())
@@ -91,3 +93,35 @@ def receiver() -> Iterator[tuple[Receiver, dict[str, str]]]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def grpc_receiver(port: int = 0) -> Iterator[tuple[Receiver, dict[str, str]]]:
+    """The same over gRPC, on a free port unless one is given."""
+    state = Receiver()
+
+    class Service(trace_service_pb2_grpc.TraceServiceServicer):
+        def Export(
+            self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
+        ) -> ExportTraceServiceResponse:
+            if not state.take(request):
+                context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            return ExportTraceServiceResponse()
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]  # made by a tool
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield state, over_grpc(bound)
+    finally:
+        server.stop(None).wait()
+
+
+def over_grpc(port: int) -> dict[str, str]:
+    """The environment that points an exporter to gRPC on a port."""
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    }

@@ -7,23 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.killpoints import POINTS, VARIABLE
+from antiphon.deploy.server import free_port
 from antiphon.link import Link
 from antiphon.tracing.exporter import Exporter as InProcess
 from antiphon.tracing.ids import trace_id
 from antiphon.tracing.project import Projection, project
 from antiphon.tracing.sampling import is_sampled
 from antiphon.tracing.spans import Span
-from tests.support.receiver import Receiver, Stored, expected, receiver
+from tests.support.receiver import Receiver, Stored, expected, grpc_receiver, over_grpc, receiver
 from tests.support.server import Platform, platform, until
-from tests.support.traced import all_projections, hasten, until_nothing_is_pending
+from tests.support.traced import all_projections, assert_equal, hasten, until_nothing_is_pending
 from tests.tracing.replay import play_back
 from tests.tracing.voyage import MealAsked, Voyage
 
@@ -76,9 +77,11 @@ def exporter(up: Platform, environment: Mapping[str, str], folder: Path) -> Iter
 
 
 @asynccontextmanager
-async def with_backend(folder: Path) -> AsyncIterator[tuple[Platform, Link, Receiver, dict[str, str]]]:
+async def with_backend(
+    folder: Path, backend_over: Callable[[], AbstractContextManager[tuple[Receiver, dict[str, str]]]] = receiver
+) -> AsyncIterator[tuple[Platform, Link, Receiver, dict[str, str]]]:
     """A platform, a link to it, a backend, and the environment that points an exporter there."""
-    with platform(folder, participants=()) as up, receiver() as (backend, environment):
+    with platform(folder, participants=()) as up, backend_over() as (backend, environment):
         await up.set_up()
         link = await up.connect("administrator")
         try:
@@ -151,9 +154,30 @@ async def test_a_backend_that_is_away_loses_nothing_and_catches_up(tmp_path: Pat
         assert backend.spans == every
 
 
-async def test_an_exporter_that_is_told_to_end_while_its_backend_is_away_ends(tmp_path: Path) -> None:
+async def test_over_grpc_a_backend_that_is_down_and_comes_back_in_two_steps_has_every_span(tmp_path: Path) -> None:
+    """First nobody listens, then somebody does who takes nothing yet."""
+    voyage, port = troubled(2), free_port()
+    async with with_backend(tmp_path) as (up, link, unused, _):
+        with exporter(up, over_grpc(port), tmp_path):
+            await play_back(voyage, link)
+            log = tmp_path / "exporter.log"
+            await until(lambda: "backend.away" in log.read_text(), what="an attempt in vain")
+            with grpc_receiver(port) as (backend, _):
+                backend.away = True
+                await until(lambda: backend.requests, what="another one")
+                assert not backend.spans
+                backend.away = False
+                await until_nothing_is_pending(link)
+                assert_equal(backend.spans, await all_projections(link))
+        assert not unused.requests
+
+
+@pytest.mark.parametrize("backend_over", [receiver, grpc_receiver])
+async def test_an_exporter_that_is_told_to_end_while_its_backend_is_away_ends(
+    backend_over: Callable[[], AbstractContextManager[tuple[Receiver, dict[str, str]]]], tmp_path: Path
+) -> None:
     voyage = troubled(1)
-    async with with_backend(tmp_path) as (up, link, backend, environment):
+    async with with_backend(tmp_path, backend_over) as (up, link, backend, environment):
         backend.away = True
         await play_back(voyage, link)
         with exporter(up, {**environment, "OTEL_EXPORTER_OTLP_TIMEOUT": "30"}, tmp_path) as running:
