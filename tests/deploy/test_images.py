@@ -192,7 +192,7 @@ def test_jaeger_is_found_where_others_look_for_it() -> None:
     jaeger = SERVICES["jaeger"]
     targets = {config["target"] for config in jaeger["configs"]}
     assert {jaeger["command"][1], JAEGER["extensions"]["jaeger_query"]["ui"]["config_file"]} == targets
-    otlp = SERVICES["exporter"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    (otlp,) = {SERVICES[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] for name in ("exporter", *PARTICIPANTS)}
     assert port(JAEGER["receivers"]["otlp"]["protocols"]["http"]["endpoint"]) == port(otlp)
     assert urlsplit(otlp).hostname == "jaeger"
     assert port(JAEGER["extensions"]["healthcheckv2"]["http"]["endpoint"]) == port(jaeger["healthcheck"]["test"][-1])

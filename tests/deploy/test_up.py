@@ -157,6 +157,8 @@ async def test_every_trace_goes_to_a_jaeger_that_runs_already(tmp_path: Path) ->
         await up.wait_for(r"ready: 6 processes")
         url = (await up.wait_for(r"listens on (\S+)")).group(1)
         assert run_order("one", url)["outcome"] == "completed"
+        told = up.child("billing").environ()["OTEL_EXPORTER_OTLP_ENDPOINT"]
+        assert told == environment["OTEL_EXPORTER_OTLP_ENDPOINT"], "where spans of its own would go"
         wanted = trace_id(SagaKey.of("order", "one"))
         await until(lambda: any(trace == wanted for trace, _ in backend.spans), what="a span of the order")
 

@@ -35,6 +35,7 @@ class Receiver:
         """With which request each span came for the first time."""
         self.away = False
         self.requests = 0
+        self.taken: list[ExportTraceServiceRequest] = []
         self._lock = threading.Lock()
 
     def take(self, request: ExportTraceServiceRequest) -> bool:
@@ -43,6 +44,7 @@ class Receiver:
             self.requests += 1
             if self.away:
                 return False
+            self.taken.append(request)
             for ident, data in flat(request):
                 self.came.setdefault(ident, self.requests)
                 self.spans[ident].add(data)

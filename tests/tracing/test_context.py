@@ -112,7 +112,7 @@ async def test_a_traceparent_that_is_none_costs_nothing_but_itself() -> None:
 def test_who_does_not_trace_loads_no_opentelemetry() -> None:
     code = (
         "import sys, antiphon.coordinator.serve, antiphon.participants, antiphon.tracing.logs, asyncio;"
-        "from antiphon.tracing import context; asyncio.run(context.flush());"
+        "from antiphon.tracing import live; live.set_up('team'); asyncio.run(live.flush());"
         "print([name for name in ('opentelemetry', 'google', 'requests') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -136,7 +136,10 @@ def participant(
     name: Name = "",
     metrics: Metrics = "",
 ) -> None:
-    """Run a participant until SIGTERM, which drains it. Any number may run over the same database."""
+    """Run a participant until SIGTERM, which drains it. Any number may run over the same database.
+
+    Spans that its handlers make hang under the saga's trace, and go where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    """
     from antiphon.participants import Participant, serve
 
     from .modules import load

@@ -12,7 +12,7 @@ import structlog
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.registering import registered
-from antiphon.tracing import context
+from antiphon.tracing import live
 from antiphon.tracing.metrics import measuring
 
 from .databases import open_database
@@ -54,10 +54,14 @@ async def serve(
         handler_seconds: how long a handler may run; then it is cancelled, which is a failed attempt.
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
 
+    Spans of the handlers' own go where OTEL_EXPORTER_OTLP_ENDPOINT says, unless an SDK is set up already; see
+    `antiphon.tracing.live`.
+
     Raises:
         PlatformError: the server, a stream, a right or the database is missing, or was lost for good; the sentence
             says what to do.
     """
+    live.set_up(participant.name)
     undo_concurrency = undo_concurrency or undo_places(concurrency)
     reaction_concurrency = (reaction_concurrency or concurrency) if participant.reactions else 0
     database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency)
@@ -91,7 +95,7 @@ async def serve(
         finally:
             await link.close()
             await database.close()
-            await context.flush()
+            await live.flush()
 
 
 @contextmanager

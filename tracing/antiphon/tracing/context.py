@@ -6,15 +6,12 @@ loaded it, and a log line takes what it needs when it is written.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final
 
 from antiphon.contracts.wire import CommandAddress
-
-FLUSH_SECONDS: Final = 5.0
 
 current: Final[ContextVar[CommandAddress | None]] = ContextVar("antiphon_command", default=None)
 """The command that this task performs."""
@@ -35,11 +32,3 @@ def _enter_span(trace: Any, traceparent: str) -> None:
     _, trace_id, span_id, flags = traceparent.split("-")
     attempt = trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, trace.TraceFlags(int(flags, 16)))
     context.attach(trace.set_span_in_context(trace.NonRecordingSpan(attempt)))
-
-
-async def flush() -> None:
-    """Have live spans sent before the process ends, if it has any."""
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    force: Any = getattr(trace.get_tracer_provider(), "force_flush", None) if trace is not None else None
-    if force is not None:
-        await asyncio.to_thread(force, round(FLUSH_SECONDS * 1000))

@@ -1,14 +1,14 @@
 """The way to the backend: the OpenTelemetry SDK's OTLP exporter, set up by the standard OTEL_* variables.
 
-Never a span processor between: one that gathers spans loses them with its process.
+For a saga's spans never with a span processor between: one that gathers spans loses them with its process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from antiphon.contracts.errors import PlatformError
 
@@ -22,7 +22,7 @@ class Backend:
     """An OTLP endpoint."""
 
     def __init__(self) -> None:
-        self._exporter = _exporter(os.environ)
+        self._exporter = span_exporter(os.environ)
         from opentelemetry.sdk.trace.export import SpanExportResult
 
         from .sdk import readable
@@ -41,7 +41,7 @@ class Backend:
         return self._exporter.export([self._readable(span) for span in spans]) is self._success
 
 
-def _exporter(environment: Any) -> SpanExporter:
+def span_exporter(environment: Mapping[str, str]) -> SpanExporter:
     """The SDK's exporter for the protocol that the environment names.
 
     Raises:
