@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,11 +16,13 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from antiphon.contracts.errors import PlatformError
+from antiphon.coordinator.gauges import keep_looking
 from antiphon.deploy.server import free_port
+from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.tracing.counts import COUNTERS, SPANS, Counts
 from antiphon.tracing.metrics import ENDPOINTS, GAUGES, Gauges, measuring
-from tests.support.processes import Fleet, run_orders, supervised
+from tests.support.processes import Fleet, listeners, run_orders, supervised
 from tests.support.server import platform, until
 
 LINE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -130,6 +133,35 @@ def receiver() -> Iterator[tuple[str, list[ExportMetricsServiceRequest]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+# --- what a coordinator looks up --------------------------------------------------------------------------------------
+
+
+async def test_how_far_behind_reactions_are_is_seen_and_nothing_of_consumers_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.coordinator.gauges.LOOK_SECONDS", 0.05)
+    billing = next(each for each in listeners("choreographed") if each.name == "billing")
+    gauges: Gauges = {}
+
+    def pending() -> dict[str, float]:
+        lags = {which: value for (name, which), value in gauges.items() if name == "antiphon.consumer.pending"}
+        return {dict(which)["messaging.consumer.group.name"]: value for which, value in lags.items()}
+
+    with platform(tmp_path, "accounts") as up:
+        await up.set_up(listeners=[billing])
+        administrator, link = await up.connect("administrator"), await up.connect("coordinator")
+        for number in range(3):
+            await administrator.store(billing.hears[0].replace("*", str(number)), b"{}")
+        looking = asyncio.create_task(keep_looking(link, ["billing", "inventory"], gauges))
+        await until(lambda: pending().get("billing-on") == 3, what="three events that nobody has pulled")
+        await until(lambda: "inventory-undo" in pending(), what="a whole look")
+        assert "inventory-on" not in pending()
+        await api(administrator, "CONSUMER.DELETE.EVENTS.billing-on")
+        await until(lambda: "billing-on" not in pending(), what="that it is gone")
+        looking.cancel()
+        await asyncio.gather(administrator.close(), link.close())
 
 
 # --- real processes ---------------------------------------------------------------------------------------------------

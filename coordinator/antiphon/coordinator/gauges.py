@@ -11,13 +11,15 @@ import structlog
 
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.topology import (
+    EVENTS,
     EXPORTER_CONSUMER,
     PLATFORM_CONSUMERS,
     SWEEPER,
-    Consumer,
     participant_consumers,
+    reactions_consumer_name,
 )
 from antiphon.link import Link
+from antiphon.link.outcomes import CONSUMER_NOT_FOUND
 from antiphon.tracing.metrics import Gauges
 
 from .waiting import waiting
@@ -29,12 +31,20 @@ WAITING_EVERY: Final = 6
 WAITING_SECONDS_MAX: Final = 5.0
 """For how long; with thousands that wait the number stays the one before."""
 
+LAGS: Final = ("antiphon.consumer.pending", "antiphon.consumer.unacked")
+
 log = structlog.get_logger()
+
+
+class _Error(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
 
 
 class _Info(msgspec.Struct):
     num_pending: int = 0
     num_ack_pending: int = 0
+    error: _Error | None = None
 
 
 _decode = msgspec.json.Decoder(_Info).decode
@@ -45,34 +55,39 @@ async def keep_looking(link: Link, participants: Iterable[str], gauges: Gauges) 
 
     Args:
         link: a connection with a coordinator's rights.
-        participants: whose consumers are looked at besides the platform's.
+        participants: whose consumers are looked at besides the platform's, those of reactions where there are any.
         gauges: where what is found is put.
     """
-    consumers = [
-        *PLATFORM_CONSUMERS,
-        EXPORTER_CONSUMER,
-        *(each for name in participants for each in participant_consumers(name)),
-    ]
+    consumers = [(each.stream, each.name) for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)]
+    for participant in participants:
+        consumers += [(each.stream, each.name) for each in participant_consumers(participant)]
+        consumers.append((EVENTS, reactions_consumer_name(participant)))
     turn = 0
     while True:
-        for consumer in consumers:
-            await _look(link, consumer, gauges)
+        for stream, consumer in consumers:
+            await _look(link, stream, consumer, gauges)
         if turn % WAITING_EVERY == 0:
             await _count_waiting(link, gauges)
         turn += 1
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _look(link: Link, consumer: Consumer, gauges: Gauges) -> None:
+async def _look(link: Link, stream: str, consumer: str, gauges: Gauges) -> None:
+    which = (("messaging.consumer.group.name", consumer), ("messaging.destination.name", stream))
     try:
-        info = _decode(await link.request(f"$JS.API.CONSUMER.INFO.{consumer.stream}.{consumer.name}"))
+        info = _decode(await link.request(f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"))
     except (Ambiguous, msgspec.MsgspecError) as error:
-        log.info("gauges.not_seen", consumer=consumer.name, reason=str(error))
+        log.info("gauges.not_seen", consumer=consumer, reason=str(error))
         return
-    which = (("messaging.consumer.group.name", consumer.name), ("messaging.destination.name", consumer.stream))
+    if info.error is not None:
+        if info.error.err_code != CONSUMER_NOT_FOUND:
+            log.info("gauges.not_seen", consumer=consumer, reason=info.error.description)
+        for name in LAGS:  # nobody may be alarmed, or at ease, about one that is not there
+            gauges.pop((name, which), None)
+        return
     gauges["antiphon.consumer.pending", which] = info.num_pending
     gauges["antiphon.consumer.unacked", which] = info.num_ack_pending
-    if consumer.name == SWEEPER:
+    if consumer == SWEEPER:
         gauges["antiphon.sagas.open", ()] = info.num_pending + info.num_ack_pending
 
 
