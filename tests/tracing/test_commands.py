@@ -123,6 +123,13 @@ async def test_a_saga_that_never_was_is_a_sentence(up: Platform) -> None:
         await run(up, "voyage/v9")
 
 
+async def test_a_saga_that_no_coordinator_has_taken_in_is_another_sentence(up: Platform, link: Link) -> None:
+    await link.store(wire.start_subject(SagaKey.of("meal", "m-new")), b"{}")
+    for id in ("m-new", "meal/m-new"):
+        with pytest.raises(AssertionError, match="meal/m-new was started, but not taken in yet"):
+            await run(up, id)
+
+
 async def test_a_journal_of_900_entries_is_read_projected_and_drawn_within_300_ms(link: Link) -> None:
     """After the process is up, that is: what `antiphon trace` does between its connection and its last line."""
     best = min([await drawn_in(link) for _ in range(3)])

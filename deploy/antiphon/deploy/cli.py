@@ -516,7 +516,10 @@ Jaeger = Annotated[
 def trace_show(
     id: SagaId,
     server: Server = DEFAULT_SERVER,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the saga has ended.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on until the saga has ended; one that has not begun is waited for."),
+    ] = False,
     format: Annotated[
         Format, typer.Option(help="A picture, or JSON: Jaeger's own, which its page opens, or OTLP.")
     ] = Format.PICTURE,
@@ -527,12 +530,9 @@ def trace_show(
     """Draw a saga's trace, computed from its journal; no tracing backend is needed."""
     import asyncio
 
-    from .trace import follow_trace, show_trace
+    from .trace import show_trace
 
-    if follow:
-        asyncio.run(follow_trace(server, id, sends, jaeger))
-    else:
-        asyncio.run(show_trace(server, id, format.value, output, sends, jaeger))
+    asyncio.run(show_trace(server, id, format.value, output, sends, jaeger, follow))
 
 
 @trace.command("diff", epilog="Example: antiphon trace diff order-41 order-42")

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from antiphon.contracts import wire
-from antiphon.contracts.errors import UnknownSaga, Unusable
+from antiphon.contracts.errors import AntiphonError, UnknownSaga, Unusable
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey, nanoseconds, parse_entry, parse_fact
 from antiphon.link import Link
@@ -39,33 +39,64 @@ UNITS_NS: Final = {unit: seconds * 10**9 for unit, seconds in {"s": 1, "m": 60, 
 
 LOOK_SECONDS: Final = 0.25
 """How often a saga that is followed is looked at."""
+BEGIN_SECONDS: Final = 1.0
+"""How often one is looked for that has not begun; by its id alone that is a search."""
+
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+
+class NotTakenIn(AntiphonError):
+    """A saga was started, and no coordinator has begun its journal."""
+
+    def __init__(self, saga: SagaKey) -> None:
+        super().__init__(f"saga {saga} was started, but not taken in yet. Run a coordinator that has its definition.")
 
 
 async def show_trace(
-    server: str, id: str, form: Format, output: Path | None, with_sends: bool, jaeger_url: str
+    server: str, id: str, form: Format, output: Path | None, with_sends: bool, jaeger_url: str, follow: bool
 ) -> None:
-    """Draw a saga's trace, or write it in a format that others open."""
-    async with reader(server) as link:
-        found = await _read(link, await find(link, id))
-    if form == "picture":
-        draw(console(), found, with_sends, jaeger_url)
-        return
-    spans = [*found.spans, *found.open]
-    _write(msgspec.json.format(msgspec.json.encode(jaeger(spans) if form == "jaeger" else otlp(spans))), output)
-
-
-async def follow_trace(server: str, id: str, with_sends: bool, jaeger_url: str) -> None:
-    """Draw a saga's trace anew whenever there is more of it, until it has ended."""
+    """Draw a saga's trace, or write it in a format that others open; with `follow` once the saga has ended."""
     out = console()
     async with reader(server) as link:
-        key = await find(link, id)
+        found = await (_follow(link, id, with_sends, out) if follow else _read(link, await find(link, id)))
+    if form == "picture":
+        draw(out, found, with_sends, jaeger_url)
+    elif found.outcome or not follow:
+        spans = [*found.spans, *found.open]
+        _write(msgspec.json.format(msgspec.json.encode(jaeger(spans) if form == "jaeger" else otlp(spans))), output)
+    if follow and not found.outcome:
+        raise typer.Exit(INTERRUPTED)
+
+
+async def _follow(link: Link, id: str, with_sends: bool, out: Console) -> Projection:
+    """Draw a saga's trace anew in a terminal whenever there is more of it, until the saga has ended, or until Ctrl-C:
+    then what there was last is the answer."""
+    found: Projection | None = None
+    try:
+        found = await _begun(link, id)
         with Live(console=out, auto_refresh=False, transient=True) as live:
-            found = await _read(link, key)
             while not found.outcome:
                 live.update(_last_lines(waterfall(found, out.width, with_sends, time.time_ns()), out), refresh=True)
                 await asyncio.sleep(LOOK_SECONDS)
-                found = await _read(link, key)
-    draw(out, found, with_sends, jaeger_url)
+                found = await _read(link, found.key)
+    except asyncio.CancelledError:
+        if found is None:
+            raise typer.Exit(INTERRUPTED) from None
+    return found
+
+
+async def _begun(link: Link, id: str) -> Projection:
+    """A saga's trace; a saga that has not begun is waited for."""
+    is_told = False
+    while True:
+        try:
+            return await _read(link, await find(link, id))
+        except (UnknownSaga, NotTakenIn):
+            if not is_told:
+                typer.echo(f"antiphon: saga {id} has not begun; waiting for it until Ctrl-C.", err=True)
+            is_told = True
+            await asyncio.sleep(BEGIN_SECONDS)
 
 
 async def compare_traces(server: str, one: str, other: str, as_json: bool) -> None:
@@ -125,9 +156,11 @@ def _saga_at(subject: str) -> SagaKey:
 
 async def _read(link: Link, key: SagaKey) -> Projection:
     found = await read_projection(link, key)
-    if not found.read_to:
-        raise UnknownSaga(key.type, key.id)
-    return found
+    if found.read_to:
+        return found
+    if [start async for start in link.scan(EVENTS, f"evt.{key.path}.*.start")]:
+        raise NotTakenIn(key)
+    raise UnknownSaga(key.type, key.id)
 
 
 def draw(out: Console, found: Projection, with_sends: bool, jaeger_url: str) -> None:
