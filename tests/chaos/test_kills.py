@@ -22,8 +22,8 @@ COORDINATOR_POINTS = {
     "coordinator.pulled": ("parallel", ORDERS),
     "coordinator.between_appends": ("parallel", ORDERS),
     "coordinator.appended": ("parallel", ORDERS),
-    "coordinator.before_tell": ("purchase", ORDERS // 2),
-    "coordinator.lock_appended": ("purchase", ORDERS // 2),
+    "coordinator.before_tell": ("purchase", ORDERS // 4),
+    "coordinator.lock_appended": ("purchase", ORDERS // 4),
 }
 """Each with a saga that gets there, and how many of it: only parallel steps make two appends for one fact, and only a
 child or a lock is something to tell others of. The points at which sagas stand still are in `test_halts`."""
