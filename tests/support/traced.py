@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
+from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.topology import EXPORTER_CONSUMER
 from antiphon.deploy.trace import sagas_since
 from antiphon.link import Link
@@ -62,9 +63,10 @@ async def until_nothing_is_pending(link: Link) -> None:
     """Wait until the backend has confirmed whatever any journal made final."""
     async with asyncio.timeout(40):
         while True:
-            info = await api(link, "CONSUMER.INFO.SAGA.exporter")
-            if info["num_pending"] == info["num_ack_pending"] == 0:
-                return
+            with suppress(Ambiguous):  # this link may not have noticed yet that a killed server is back
+                info = await api(link, "CONSUMER.INFO.SAGA.exporter")
+                if info["num_pending"] == info["num_ack_pending"] == 0:
+                    return
             await asyncio.sleep(0.05)
 
 
