@@ -12,6 +12,7 @@ from antiphon.order.choreographed.saga import choreographed_order
 from antiphon.order.hybrid import billing as hybrid_billing
 from antiphon.order.hybrid import shipping as hybrid_shipping
 from antiphon.order.hybrid.saga import hybrid_order
+from antiphon.order.loyalty import loyalty
 from antiphon.order.saga import order
 from antiphon.participants import Participant, Transaction
 from tests.flow.shop import (
@@ -35,10 +36,10 @@ from tests.flow.shop import (
 )
 
 STYLES = (order, choreographed_order, hybrid_order)
-SERVICES = (inventory.inventory, hybrid_billing.billing, hybrid_shipping.shipping)
+SERVICES = (inventory.inventory, hybrid_billing.billing, hybrid_shipping.shipping, loyalty)
 ORDER_SYSTEM = (*STYLES, *SERVICES)
 """In all three styles; the services are the same, and importing a style gives them its handlers."""
-assert SERVICES[1:] == (billing.billing, shipping.shipping)
+assert SERVICES[1:3] == (billing.billing, shipping.shipping)
 
 
 class Delivered(Event, name="mail.delivered", owner="mail"):
