@@ -127,11 +127,11 @@ def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[
     kept = part.kept and not is_past
     match part.kind:
         case "signal":
-            return saga.signal(Approved, after=after, within=None if is_past else timeout)
+            return saga.signal(Approved, after=after, within=timeout)
         case "wait":
             return saga.wait(letter, TIMEOUT, after=after)
         case "event":
-            return saga.awaits(Delivered, after=after, within=None if is_past else timeout, unless=Undeliverable)
+            return saga.awaits(Delivered, after=after, within=timeout, unless=Undeliverable)
         case "child":
             assert shape.child is not None
             declare = saga.child(

@@ -481,7 +481,7 @@ def resolve(
         str | None, typer.Option(metavar="JSON|@FILE", help="The reply, where later steps may look at it.")
     ] = None,
     happened: Annotated[
-        bool | None, typer.Option("--happened/--never-happened", help="Of a pivot: whether its effect is there.")
+        bool | None, typer.Option("--happened/--never-happened", help="Of a pivot, or an awaited event.")
     ] = None,
     server: Server = DEFAULT_SERVER,
     user: As = "",
