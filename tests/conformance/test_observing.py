@@ -24,6 +24,7 @@ from tests.support.journeys import (
     RoomTaken,
     TrainMissed,
     TrainTaken,
+    by_night_train,
     by_train,
     by_train_and_back,
     unled,
@@ -271,6 +272,23 @@ def test_what_is_awaited_is_under_way_until_it_comes() -> None:
     fleet.put(*happened(key, TrainTaken(seat="7a")))
     fleet.run()
     assert overview_of(fleet, key).steps == ("book_seat",)
+
+
+@pytest.mark.parametrize("last", [TrainTaken(seat="7a"), MISSED])
+def test_what_is_late_past_the_pivot_waits_for_a_person_until_it_comes_as_everybody_reads_it(last: Event) -> None:
+    fleet = Observers(2, by_night_train(DAY))
+    fleet.play = lambda command: None if command.direction == "undo" else "done"
+    key = fleet.start(SagaKey.of("by-night-train", "t1"))
+    fleet.run(DAY.total_seconds() - 1)
+    assert [parked for _, parked in stands(fleet, key)] == [""] * 3
+    fleet.run(3)
+    late = "train-taken did not come in time, and airline has not said train.taken.v1"
+    assert stands(fleet, key) == [("running", late)] * 3
+    assert overview_of(fleet, key).steps == ("train-taken",)
+    assert len(fleet.parked()) == 1, "the index of what waits for a person"
+    fleet.put(*happened(key, last))
+    fleet.run()
+    assert stands(fleet, key) == [("compensating" if last is MISSED else "completed", "")] * 3
 
 
 def test_what_does_not_come_is_read_as_refused_by_everybody() -> None:

@@ -31,8 +31,7 @@ def assert_same(row: Overview, history: History) -> None:
     shown = [row.state, row.fault, set(row.stuck), row.paused, row.definition]
     known = [history.state, fault, stuck, paused, history.definition.label]
     assert shown == known
-    # A wait beside a signal is known to be over only by what the signal brings.
-    assert under_way(history) <= set(row.steps) <= under_way(history) | {"cool_off"}
+    assert under_way(history) == set(row.steps)
     assert row.started_ns == history.started_ns
     if history.turned:
         unsaid = ("a time was up", "it was turned while it stood still")

@@ -10,9 +10,9 @@ from antiphon.contracts import Retry, SagaKey
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import End, Operation, Record
 from antiphon.contracts.wire import Verb
-from antiphon.coordinator.absorb import DEADLINE_REASON, absorb
+from antiphon.coordinator.absorb import absorb
 from antiphon.coordinator.facts import Cancel, Finish, Operated, Send, Start, Tick
-from antiphon.coordinator.history import ENTRIES_MAX, RETRIES_MAX, dues, wait_ns
+from antiphon.coordinator.history import DEADLINE_REASON, ENTRIES_MAX, RETRIES_MAX, dues, wait_ns
 from antiphon.coordinator.plan import plan
 from antiphon.coordinator.saga import Saga, State
 from tests.decide.life import BEGUN_NS, KEY, SECOND, TIME, Life, do, undo

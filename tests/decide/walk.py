@@ -15,9 +15,9 @@ from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
 from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Operation, verb_type
 from antiphon.contracts.wire import SagaKey, Verb
-from antiphon.coordinator.facts import Answer, Cancel, Fact, Operated, Signalled, Start
+from antiphon.coordinator.facts import Answer, Cancel, Fact, Happened, Operated, Signalled, Start
 from antiphon.coordinator.graph import Definition
-from antiphon.coordinator.history import History, dues
+from antiphon.coordinator.history import History, dues, is_tired
 from antiphon.coordinator.overview import Cause, Overview, read_cause, read_told, tell, unread
 from antiphon.coordinator.saga import Saga, State
 from antiphon.link.reading import StoredMessage
@@ -40,12 +40,17 @@ class Stamped(Event, name="visa.stamped"):
     by: str
 
 
+class Landed(Event, name="plane.landed", owner="airline"):
+    at: str
+
+
 def traveller(start: TripAsked) -> dict[str, str]:
     return {"traveller": start.traveller, "nights": str(start.nights)}
 
 
 def make_voyage() -> Saga[TripAsked]:
-    """A saga with steps of nearly all kinds: a list, an optional one, a signal, a wait, a pivot and what follows it."""
+    """A saga with steps of nearly all kinds: a list, an optional one, a signal, a wait, a pivot and what follows it: an
+    event that a participant emits by itself, sooner, later or never."""
     saga = Saga(TripAsked, name="trip", version=1, deadline=timedelta(hours=1), backoff=BACKOFF, keys=traveller)
 
     @saga.step(timeout=timedelta(seconds=30))
@@ -75,6 +80,7 @@ def make_voyage() -> Saga[TripAsked]:
     def book_more(s: State[TripAsked]) -> BookRoom:
         return BookRoom(nights=1)
 
+    saga.awaits(Landed, after=book_more, within=timedelta(minutes=10))
     return saga
 
 
@@ -91,7 +97,7 @@ REPLIES: dict[str, Event] = {
 
 def event_of(definition: Definition, fact: Fact) -> StoredMessage:
     """A fact as EVENTS holds it."""
-    assert isinstance(fact, Start | Answer | Cancel | Signalled | Operated)
+    assert isinstance(fact, Start | Answer | Cancel | Signalled | Happened | Operated)
     payload: msgspec.Struct
     match fact:
         case Start():
@@ -100,6 +106,10 @@ def event_of(definition: Definition, fact: Fact) -> StoredMessage:
             subject, type_, payload = wire.cancel_subject(KEY), CANCEL_TYPE, CancelRequest(reason=fact.reason)
         case Signalled():
             subject, type_, payload = wire.signal_subject(KEY, fact.step), "visa.stamped.v1", fact.event
+        case Happened():
+            step = wire.reaction_step("trip-asked", "")
+            subject = wire.event_subject(KEY.path, "airline", Landed.__contract__.token, step, 1)
+            type_, payload = Landed.__contract__.type, fact.event
         case Operated():
             subject = wire.verb_subject(KEY, fact.user, fact.verb, f"k{fact.sequence}")
             type_, payload = verb_type(fact.verb), fact.operation
@@ -167,6 +177,8 @@ class Walk:
     def move(self) -> None:
         history = self.life.history
         moves = [self.answer] * 6 + [self.signal, self.operate]
+        if history.is_past_pivot or self.random.random() > self.luck:
+            moves.append(self.land)
         is_waiting = any(step.phase == "awaiting" for step in history.steps.values())
         if is_waiting or history.turned or self.random.random() > self.luck:
             moves += [self.pass_time] * 2
@@ -213,6 +225,10 @@ class Walk:
             step = Stamped.__contract__.token
             self.life.take(Signalled(self.life._next(), self.life.now_ns, step, Stamped(by="x")))
 
+    def land(self, history: History) -> None:
+        if Landed.__contract__.token not in history.signals:
+            self.life.take(Happened(self.life._next(), self.life.now_ns, Landed(at="noon")))
+
     def cancel(self, history: History) -> None:
         if not any(isinstance(fact, Cancel) for fact in self.life.facts.values()):  # EVENTS takes one
             self.life.cancel()
@@ -223,10 +239,13 @@ class Walk:
         if verb == "cancel" and self.random.random() < 0.8:
             return
         stuck = [name for name in under_way(history) if history.steps[name].phase == "undoing"]
+        stuck += [name for name in (Landed.__contract__.token,) if is_tired(history, history.steps[name])]
         if verb == "resolve" and not stuck:
             return
         step = self.random.choice(stuck) if verb == "resolve" else ""
         operation = Operation(step=step, reason="because")
+        if step == Landed.__contract__.token:
+            operation = msgspec.structs.replace(operation, payload=pack(Landed(at="noon")))
         self.life.take(Operated(self.life._next(), self.life.now_ns, "ada", verb, operation))
 
 

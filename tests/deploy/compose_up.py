@@ -42,7 +42,8 @@ class Up:
 
     def make_secrets(self) -> None:
         """What the README has an administrator do first."""
-        participants = [argument for argument in SERVICES["setup"]["command"] if argument.startswith("--participant")]
+        names = [name for name, service in SERVICES.items() if service.get("command", [""])[0] == "participant"]
+        participants = [f"--participant={name}" for name in names]
         command = [str(self.programs / "antiphon"), "rights", *participants, "--secrets", str(self.folder / "secrets")]
         made = subprocess.run(command, capture_output=True, text=True, check=True)
         (self.folder / "accounts.conf").write_text(made.stdout)

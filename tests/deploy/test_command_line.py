@@ -58,10 +58,13 @@ def environment(server: str) -> dict[str, str]:
     return {**kept, "NATS_URL": server, "COLUMNS": "200", "NO_COLOR": "1"}
 
 
-def antiphon(*arguments: str, server: str = "nats://127.0.0.1:1", stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
+def antiphon(
+    *arguments: str, server: str = "nats://127.0.0.1:1", stdin: str = "", folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, in a folder whose modules it finds."""
     return subprocess.run(
         [sys.executable, "-m", "antiphon.deploy", *arguments],
+        cwd=folder,
         env=environment(server),
         input=stdin,
         capture_output=True,
@@ -141,6 +144,29 @@ def test_a_participant_that_reacts_is_set_up_from_its_declarations(tmp_path: Pat
         ]
         ran = antiphon("setup", "--app", "antiphon.order.saga", server=empty.servers)
         assert_one_sentence(ran, "there is no participant in antiphon.order.saga")
+
+
+def test_the_consumer_of_reactions_that_are_gone_is_reported_and_deleted_only_on_demand(tmp_path: Path) -> None:
+    before, after = "antiphon.order.loyalty:loyalty", "quiet:loyalty"
+    (tmp_path / "quiet.py").write_text(
+        "from antiphon.participants import Participant\nloyalty = Participant('loyalty')\n"
+    )
+    with platform(tmp_path / "nats", participants=()) as empty:
+
+        def set_up(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return antiphon("setup", *arguments, server=empty.servers, folder=tmp_path)
+
+        done = set_up("--app", before)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert_one_sentence(set_up("--app", before, "--forget-reactions", "loyalty"), "it must react to nothing there")
+        for _ in range(2):
+            done = set_up("--app", after)
+            assert done.returncode == 0
+            assert "consumer loyalty-on is still there, with 0 events" in done.stderr
+            assert "--forget-reactions loyalty" in done.stderr
+        done = set_up("--app", after, "--forget-reactions", "loyalty")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (set_up("--app", after).stderr, set_up("--participant", "loyalty").stderr) == ("", "")
 
 
 async def filters_of(up: Platform, consumer: str) -> list[str]:

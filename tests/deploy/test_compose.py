@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from antiphon.deploy.server import server_info
+from antiphon.deploy.styles import Style
 from antiphon.order.data import load_orders
 from tests.deploy.compose_up import Up
 from tests.deploy.containers import OURS, SERVICES, copied, megabytes, run_for_a_person
@@ -61,9 +62,12 @@ def test_nobody_gets_in_without_a_password(up: Up) -> None:
     assert server_info(up.port)["auth_required"]
 
 
-async def test_the_services_bring_an_order_to_its_end_within_their_memory_and_drain(up: Up) -> None:
+async def test_the_services_bring_orders_of_each_style_to_their_end_within_their_memory_and_drain(up: Up) -> None:
     order = msgspec.json.encode(load_orders()[1]).decode()
-    assert "completed" in up.run("client", *run_for_a_person("client"), stdin=order)
+    told = run_for_a_person("client")
+    for style in Style:
+        arguments = [style.saga if argument == Style.ORCHESTRATED.saga else argument for argument in told]
+        assert "completed" in up.run("client", *arguments, stdin=order), style
     assert "completed" in up.run("operator", *run_for_a_person("operator"))
     await until(lambda: up.traces.spans, what=f"a span of the order in the backend\n{up.logs()}")
     stay = [name for name in up.processes if name in OURS and name != "setup"]

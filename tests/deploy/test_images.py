@@ -15,8 +15,10 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from antiphon.deploy.cli import app
+from antiphon.deploy.flows import load_parts
 from antiphon.deploy.rights import Rights, server_environment
 from antiphon.deploy.server import find_binary
+from antiphon.deploy.styles import Style
 from antiphon.order.saga import order
 from tests.deploy.containers import COMPOSE, DEPLOY, JAEGER, OURS, SERVICES, instructions, is_sent
 from tests.packaging.project import ROOT, settings
@@ -98,7 +100,13 @@ def test_images_of_others_are_pinned_and_the_server_is_the_one_that_is_tested() 
 def test_the_participants_are_those_that_are_set_up() -> None:
     participants = [name for name, service in OURS.items() if service.get("command", [""])[0] == "participant"]
     assert sorted(participants) == sorted(PARTICIPANTS)
-    assert SERVICES["setup"]["command"] == ["setup", *(f"--participant={name}" for name in PARTICIPANTS)]
+    assert [OURS[name]["command"][1] for name in PARTICIPANTS] == [f"antiphon.order.services:{n}" for n in PARTICIPANTS]
+    assert SERVICES["setup"]["command"] == ["setup", "--app=antiphon.order.services"]
+    assert [part.name for part in load_parts(["antiphon.order.services"])] == ["inventory", "billing", "shipping"]
+
+
+def test_the_coordinators_serve_the_sagas_of_all_styles() -> None:
+    assert SERVICES["coordinator"]["command"] == ["coordinator", *(f"--app={style.saga}" for style in Style)]
 
 
 COMMANDS: Final = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}

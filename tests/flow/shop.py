@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -75,8 +75,15 @@ async def release(event: Unpaid, reserved: Reserved, tx: Transaction) -> Release
     return Released()
 
 
+FLOW: Mapping[type[Event], str | Sequence[str]] = {Ordered: "stock", Reserved: "billing", Unpaid: "stock"}
+
+
 def choreographed(
-    *, undoes: bool = True, completes: Any = Paid, compensates: Sequence[type[Event]] = (Short, Released)
+    *,
+    undoes: bool = True,
+    flow: Mapping[type[Event], str | Sequence[str]] = FLOW,
+    completes: Any = Paid,
+    compensates: Sequence[type[Event]] = (Short, Released),
 ) -> Shop:
     """A shop without a mistake, unless a test asks for one."""
     stock, billing = Participant("stock"), Participant("billing")
@@ -89,7 +96,7 @@ def choreographed(
         name=SHOP,
         version=1,
         deadline=timedelta(hours=1),
-        flow={Ordered: "stock"},
+        flow=flow,
         completes=completes,
         compensates=compensates,
     )

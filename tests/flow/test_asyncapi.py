@@ -140,7 +140,7 @@ def test_who_writes_and_reads_stands_with_each_message() -> None:
     }
     assert described["order.created.v1"].writers == ("clients",)
     assert described["order.created.v1"].readers == ("coordinators", "inventory")
-    assert described["payment.charged.v1"].readers == ("coordinators",)
+    assert described["payment.charged.v1"].readers == ("coordinators", "loyalty")
     assert described["shipping.failed.v1"].readers == ("billing", "coordinators")
     assert described["payment.refund.v1"].about == "payment.charge.v1"
 
@@ -148,7 +148,7 @@ def test_who_writes_and_reads_stands_with_each_message() -> None:
 def test_a_document_gives_its_contracts_back() -> None:
     document = document_of(*ORDER_SYSTEM)
     contracts = contracts_in(document)
-    assert len(contracts.messages) == 19
+    assert len(contracts.messages) == 20
     assert compare(contracts, contracts_in(document_of(*ORDER_SYSTEM))) == []
     assert [change.message for change in compare(contracts, contracts_in(document_of(ORDER_SYSTEM[1])))]
 

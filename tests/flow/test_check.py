@@ -12,9 +12,11 @@ from antiphon.order.choreographed.saga import choreographed_order
 from antiphon.order.hybrid import billing as hybrid_billing
 from antiphon.order.hybrid import shipping as hybrid_shipping
 from antiphon.order.hybrid.saga import hybrid_order
+from antiphon.order.loyalty import loyalty
 from antiphon.order.saga import order
 from antiphon.participants import Participant, Transaction
 from tests.flow.shop import (
+    FLOW,
     SHOP,
     Ordered,
     Paid,
@@ -34,10 +36,10 @@ from tests.flow.shop import (
 )
 
 STYLES = (order, choreographed_order, hybrid_order)
-SERVICES = (inventory.inventory, hybrid_billing.billing, hybrid_shipping.shipping)
+SERVICES = (inventory.inventory, hybrid_billing.billing, hybrid_shipping.shipping, loyalty)
 ORDER_SYSTEM = (*STYLES, *SERVICES)
 """In all three styles; the services are the same, and importing a style gives them its handlers."""
-assert SERVICES[1:] == (billing.billing, shipping.shipping)
+assert SERVICES[1:3] == (billing.billing, shipping.shipping)
 
 
 class Delivered(Event, name="mail.delivered", owner="mail"):
@@ -98,7 +100,7 @@ def test_an_event_that_is_heard_in_other_sagas_only_is_found() -> None:
     stock, billing_ = Participant("stock"), Participant("billing")
     stock.reacts_to(Ordered, saga_type=SHOP, refused=Short)(reserve)
     billing_.reacts_to(Reserved, saga_type="order")(pay)
-    shop = choreographed(completes=Paid)
+    shop = choreographed(flow={Ordered: "stock"}, completes=Paid)
     mistakes = found(stock, billing_, shop.saga, orchestrated(), stock_with_handlers())
     assert ("unheard", "stock.reserved") in mistakes
 
@@ -258,7 +260,7 @@ def test_what_says_that_it_needs_no_compensation_is_not_asked_for_one() -> None:
 
 
 def test_what_happens_only_after_a_success_is_not_undone_by_its_failure() -> None:
-    shop = choreographed(completes=Delivered)
+    shop = choreographed(flow={**FLOW, Paid: "mail"}, completes=Delivered)
     mail = Participant("mail")
 
     @mail.reacts_to(Paid, saga_type=SHOP)
@@ -268,7 +270,7 @@ def test_what_happens_only_after_a_success_is_not_undone_by_its_failure() -> Non
 
 
 def test_what_refused_itself_had_no_effect_that_a_later_failure_would_undo() -> None:
-    shop = choreographed(compensates=(Bounced, Released))
+    shop = choreographed(flow={**FLOW, Short: "mail"}, compensates=(Bounced, Released))
     mail = Participant("mail")
 
     @mail.reacts_to(Short, saga_type=SHOP, refused=Bounced)
@@ -301,6 +303,66 @@ def test_an_event_after_which_nothing_comes_and_that_is_no_end_is_found() -> Non
     async def note(event: Paid, tx: Transaction) -> None: ...
 
     assert ("endless", "billing.paid") in found(*parts(shop), mail)
+
+
+# --- what a choreography declares, and what participants do -----------------------------------------------------------
+
+
+def test_a_declared_reaction_that_nobody_registered_is_found() -> None:
+    shop = choreographed(flow={**FLOW, Ordered: ("stock", "mail")})
+    finding = only(check(shop.flow))
+    assert (finding.mistake, finding.about) == ("no reaction", "shop.ordered")
+    assert finding.sentence == (
+        "the flow of shop says that mail reacts to shop.ordered, and no reaction there hears it. Let mail declare one "
+        "with @mail.reacts_to(..., saga_type='shop'), or name the module that does with --app, or correct flow=."
+    )
+
+
+def test_a_reaction_in_sagas_of_another_type_is_not_the_declared_one() -> None:
+    shop = choreographed(flow={**FLOW, Ordered: ("stock", "mail")})
+    mail = Participant("mail")
+
+    @mail.reacts_to(Ordered, saga_type="order")
+    async def deliver(event: Ordered, tx: Transaction) -> None: ...
+
+    assert ("no reaction", "shop.ordered") in found(*parts(shop), orchestrated(), stock_with_handlers(), mail)
+
+
+def test_a_reaction_that_the_declared_flow_leaves_out_is_found() -> None:
+    shop = choreographed(completes=(Paid, Delivered))
+    mail = Participant("mail")
+
+    @mail.reacts_to(Reserved, saga_type=SHOP, needs_no_compensation=True)
+    async def deliver(event: Reserved, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    finding = only(check(build([*parts(shop), mail])))
+    assert (finding.mistake, finding.about) == ("left out", "stock.reserved")
+    assert finding.sentence == (
+        "mail.deliver() reacts to stock.reserved in shop, whose flow leaves mail out: a saga that waits for it would "
+        "not say so. Name mail beside stock.reserved in flow=."
+    )
+
+
+def test_an_event_that_the_declared_flow_leaves_out_is_found() -> None:
+    shop = choreographed(flow={Ordered: "stock", Unpaid: "stock"})
+    finding = only(check(shop.flow))
+    assert (finding.mistake, finding.about) == ("left out", "stock.reserved")
+    assert finding.sentence == (
+        "billing reacts to stock.reserved in shop, whose flow leaves the event out: it would be parked, and the saga "
+        "said to wait for somebody else. Add it to flow=, with billing."
+    )
+
+
+def test_nobody_waits_for_a_reaction_that_publishes_nothing_or_comes_after_the_end() -> None:
+    mail = Participant("mail")
+
+    @mail.reacts_to(Reserved, saga_type=SHOP, needs_no_compensation=True)
+    async def note(event: Reserved, tx: Transaction) -> None: ...
+
+    @mail.reacts_to(Paid, saga_type=SHOP)
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    assert found(*parts(choreographed()), mail) == [("unheard", "mail.delivered")]
 
 
 def parts(shop: Shop) -> tuple[Any, ...]:

@@ -102,6 +102,20 @@ def test_a_command_without_a_running_handler_is_found_without_any_source() -> No
     assert "or start the process that does." in findings[0].sentence
 
 
+def test_a_declared_reaction_that_does_not_run_is_found_without_any_source() -> None:
+    shop = choreographed()
+    findings = check(running(shop.stock, shop.saga).flow, WHERE_IT_RUNS)
+    assert ("no reaction", "stock.reserved") in told(findings)
+    assert "or start the process that does, or correct flow=." in findings[-1].sentence
+
+
+def test_of_a_coordinator_too_old_to_say_its_flow_nothing_is_missed() -> None:
+    shop = choreographed()
+    served = duties_of(shop.saga).sagas[0]
+    old = Duties(name="coordinator", sagas=(msgspec.structs.replace(served, flow=()),))
+    assert check(running(shop.stock, shop.billing, old).flow, WHERE_IT_RUNS) == []
+
+
 def test_what_runs_and_is_not_in_the_source_is_found() -> None:
     saga, stock = orchestrated(), stock_with_handlers()
     assert told(compare([duties_of(saga)], running(saga, stock))) == [("not in the source", "stock")]

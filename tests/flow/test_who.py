@@ -33,8 +33,11 @@ def test_which_service_handles_inventory_reserve_failed(flow: Flow) -> None:
 def test_a_reply_goes_to_the_coordinator_and_on_to_the_next_step(flow: Flow) -> None:
     (about,) = who(flow, "payment.charged.v1")
     assert about.emitted_by == ("billing.charge(), when it has handled payment.charge",)
-    assert about.handled_by == ("the coordinator, for step schedule_shipping of order",)
-    assert about.then == ("shipping.schedule, which goes to shipping.schedule()",)
+    assert about.handled_by == (
+        "the coordinator, for step schedule_shipping of order",
+        "loyalty.thank_for_payment() (order)",
+    )
+    assert about.then[0] == "shipping.schedule, which goes to shipping.schedule()"
     assert about.compensated_by == ("billing.refund(), on payment.refund",)
 
 

@@ -25,6 +25,7 @@ export const billing = new Participant("billing")
     },
   })
   .compensates("payment.refund.v1", {
+    undoes: "payment.charge.v1",
     check: hasFields({ order_id: isText, reason: isText }),
     run(_, { charge_id, customer_id, amount }, tx) {
       tx.prepare("UPDATE cards SET charged = charged - ? WHERE customer_id = ?").run(amount, customer_id);

@@ -32,6 +32,6 @@ def child(up: Platform, folder: Path, script: str, *arguments: str, kill_at: str
     return Child("billing", command, environment, folder / "billing.log", kill_at, program=(str(NODE),))
 
 
-def billing(up: Platform, folder: Path, *, kill_at: str = "") -> Child:
+def billing(up: Platform, folder: Path, *, kill_at: str = "", **variables: str) -> Child:
     """The order system's billing service in JavaScript."""
-    return child(up, folder, "billing.mjs", CUSTOMERS, kill_at=kill_at)
+    return child(up, folder, "billing.mjs", CUSTOMERS, kill_at=kill_at, **variables)

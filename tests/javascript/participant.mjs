@@ -4,6 +4,7 @@ import { AckPolicy, jetstream } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { consult, Database, Locked, RUN } from "./inbox.mjs";
 import { reached } from "./killpoints.mjs";
+import { Registration } from "./registration.mjs";
 import { delaySeconds, derived, encodeAnswer, parseRetry, parseSubject } from "./wire.mjs";
 import { readEnvelope, reasoned, Unusable } from "./wire.mjs";
 
@@ -48,9 +49,9 @@ export class Participant {
     return this;
   }
 
-  /** `run(data, answered, tx)` is called only if the effect is there, with the data that was answered then. */
-  compensates(type, { check, run }) {
-    this.handlers.set(type, { kind: "compensation", check, run });
+  /** `run(data, answered, tx)` is called only if the effect of the command `undoes` is there, with what was answered. */
+  compensates(type, { undoes, check, run }) {
+    this.handlers.set(type, { kind: "compensation", undoes, check, run });
     return this;
   }
 
@@ -71,9 +72,13 @@ export class Participant {
       log("the connection is lost for good", { reason: error.message });
       process.exit(1);
     });
-    const worker = new Worker(this, nc, database, ackWaitSeconds);
+    const js = jetstream(nc, { timeout: 5_000 });
+    const worker = new Worker(this, js, database, ackWaitSeconds);
     for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, () => worker.drain());
+    const registration = new Registration(this, js, log);
+    void registration.keep(); // beside the work, which waits for no answer to it
     await worker.run();
+    await registration.takeBack();
     await nc.drain(); // the last acks leave before the connection is closed
     database.close();
   }
@@ -89,9 +94,9 @@ class Worker {
   #turn = Promise.resolve(); // one transaction at a time, as SQLite has one writer
   #pardoned = new Set(); // sequences whose noted attempt did not take place
 
-  constructor(participant, nc, database, ackWaitSeconds) {
+  constructor(participant, js, database, ackWaitSeconds) {
     this.#participant = participant;
-    this.#js = jetstream(nc, { timeout: 5_000 });
+    this.#js = js;
     this.#database = database;
     this.#ackWaitSeconds = ackWaitSeconds;
   }

@@ -17,8 +17,10 @@ from typing import Any, Final
 import pytest
 
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX
-from antiphon.contracts.topology import EVENTS, PARKED, SAGA
-from antiphon.contracts.wire import Direction, SagaKey, command_subject, event_subject
+from antiphon.contracts.registration import Duties, claims
+from antiphon.contracts.topology import EVENTS, PARKED, REGISTRATIONS, SAGA
+from antiphon.contracts.wire import REGISTRATIONS_FILTER, Direction, SagaKey, command_subject, event_subject
+from antiphon.flow.running import Running, compare, read_running
 from antiphon.link import Link
 from antiphon.link.setup import api
 from antiphon.order.data import load_customers
@@ -144,6 +146,41 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform
 async def scene(running: tuple[Platform, Path]) -> AsyncIterator[Scene]:
     async with connected(*running) as scene:
         yield scene
+
+
+# --- what runs --------------------------------------------------------------------------------------------------------
+
+
+async def test_it_is_known_to_run_until_it_drains(tmp_path: Path) -> None:
+    node.require_packages()
+    with platform(tmp_path, "accounts") as up:
+        await up.set_up()
+        billing = node.billing(up, tmp_path, ANTIPHON_PROGRAM_VERSION="7 of Tuesday")
+        with supervised({"billing": billing}):
+            (found,) = (await running_when(up, 1)).registrations
+            assert [each.command.type for each in found.commands] == [CHARGE]
+            assert [(each.compensation.type, each.command.type) for each in found.compensations] == [(REFUND, CHARGE)]
+            assert (found.name, found.version, claims(found)) == ("billing", "7 of Tuesday", [])
+            findings = compare([Duties(name="billing", commands=found.commands)], await look_as_operator(up))
+            assert [finding.about for finding in findings] == [f"compensation {REFUND}"], "it runs, and takes that too"
+            billing.is_away = True
+            billing.terminate()
+            assert (await running_when(up, 0)).unreadable == ()
+
+
+async def running_when(up: Platform, count: int) -> Running:
+    """What runs, once as many processes have said so."""
+    async with asyncio.timeout(15):
+        while len((found := await look_as_operator(up)).registrations) != count:
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def look_as_operator(up: Platform) -> Running:
+    link = await up.connect("operator")
+    stored = [(each.subject, each.data) async for each in link.scan(REGISTRATIONS.name, REGISTRATIONS_FILTER)]
+    await link.close()
+    return read_running(stored)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

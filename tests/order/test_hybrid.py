@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -47,6 +48,38 @@ def test_a_cancel_after_the_charge_was_sent_waits_for_what_shipping_says() -> No
     late = given(hybrid_order, ORDER).when(reserve_inventory, RESERVED).when_cancelled("changed my mind")
     late.when(charge_order, PAID).when_happened(SCHEDULED).is_completed()
     late.when(charge_order, PAID).when_happened(FAILED).when_all_undone().is_compensated("undeliverable")
+
+
+UNSAID = "its deadline passed, and shipping has not said shipping.scheduled.v1"
+
+
+def test_an_order_that_shipping_never_speaks_of_is_parked_at_its_deadline_and_goes_on_when_it_does() -> None:
+    late = charged().is_not_parked().after(timedelta(hours=24)).is_parked(UNSAID).is_running()
+    late.when_happened(SCHEDULED).is_completed().is_not_parked()
+    late.when_happened(FAILED).is_not_parked().when_all_undone().is_compensated("undeliverable")
+
+
+def test_a_cancel_that_was_noted_keeps_no_order_from_being_seen_as_late() -> None:
+    noted = given(hybrid_order, ORDER).when(reserve_inventory, RESERVED).when_cancelled("changed my mind")
+    noted.when(charge_order, PAID).after(timedelta(hours=24)).is_parked(UNSAID)
+
+
+def test_an_order_that_is_charged_after_its_deadline_is_late_at_once() -> None:
+    sent = (
+        given(hybrid_order, ORDER).after(timedelta(hours=23, minutes=59, seconds=30)).when(reserve_inventory, RESERVED)
+    )
+    sent.after(timedelta(seconds=45)).is_not_parked().when(charge_order, PAID).is_parked(UNSAID)
+
+
+def test_a_cancel_after_the_charge_is_told_who_decides_and_what_an_operator_may_do() -> None:
+    asked = charged().when_cancelled("the customer called", user="ada")
+    asked.rejects(
+        "ada", "whether it goes forward or back is for shipping to say, by shipping.scheduled.v1 or shipping.fai"
+    )
+    asked.when_happened(SCHEDULED).is_completed()
+    given_up = asked.when_resolved("ada", shipped, "shipping says it never will", happened=False)
+    given_up.compensates(charge_order).when_all_undone().is_compensated("resolved by ada: shipping says it never will")
+    asked.when_resolved("ada", shipped, "sent by hand", reply=SCHEDULED).is_completed()
 
 
 def test_a_declined_card_gives_the_goods_back_and_shipping_never_hears_of_it() -> None:

@@ -25,6 +25,9 @@ from antiphon.order.hybrid import shipping as hybrid_shipping
 from antiphon.order.hybrid.billing import billing
 from antiphon.order.hybrid.saga import hybrid_order
 from antiphon.order.inventory import stock
+from antiphon.order.loyalty import ledger as thanking
+from antiphon.order.loyalty import loyalty
+from antiphon.order.messages import OrderPlaced
 from antiphon.order.saga import order
 from antiphon.participants.testing import Service
 
@@ -32,6 +35,7 @@ assert all((choreographed_billing, hybrid_shipping)), "they add to the services 
 
 VALID = next(each for each in load_customers() if each.card == "valid" and each.limit > 10_000)
 PLACED = replace(load_orders()[0], customer_id=VALID.customer_id, amount=9_900)
+CREATED = msgspec.convert(msgspec.to_builtins(PLACED), OrderCreated)
 FORWARD = ["reserve_inventory", "charge_customer", "schedule_shipping"]
 NOWHERE = replace(PLACED, country="NZ")
 """No carrier goes there."""
@@ -44,6 +48,7 @@ class Shop:
     rehearsal: Rehearsal
     inventory: Service
     billing: Service
+    services: list[Service]
 
     async def sold(self) -> int:
         """How many pieces of the ordered item are set aside."""
@@ -63,7 +68,7 @@ async def shop() -> AsyncIterator[Shop]:
     async with AsyncExitStack() as stack:
         services = [await stack.enter_async_context(Service.open(each)) for each in (inventory, billing, shipping)]
         sagas: list[AnySaga] = [order, choreographed_order, hybrid_order]
-        yield Shop(await stack.enter_async_context(rehearse(sagas, services)), services[0], services[1])
+        yield Shop(await stack.enter_async_context(rehearse(sagas, services)), services[0], services[1], services)
 
 
 async def test_an_order_is_reserved_charged_and_sent(shop: Shop) -> None:
@@ -121,20 +126,36 @@ async def test_an_order_whose_shipping_answers_late_is_asked_after_and_not_refun
 
 @pytest.mark.parametrize("saga", [choreographed_order, hybrid_order], ids=lambda saga: saga.name)
 async def test_in_the_other_styles_an_order_goes_the_same_ways(saga: AnySaga, shop: Shop) -> None:
-    created = msgspec.convert(msgspec.to_builtins(PLACED), OrderCreated)
-    sent = await shop.rehearsal.start(saga, created, id="a")
-    undelivered = await shop.rehearsal.start(saga, replace(created, order_id="b", country="NZ"), id="b")
-    declined = await shop.rehearsal.start(saga, replace(created, order_id="c", customer_id="c-999"), id="c")
+    sent = await shop.rehearsal.start(saga, CREATED, id="a")
+    undelivered = await shop.rehearsal.start(saga, replace(CREATED, order_id="b", country="NZ"), id="b")
+    declined = await shop.rehearsal.start(saga, replace(CREATED, order_id="c", customer_id="c-999"), id="c")
     assert [each.outcome() for each in (sent, undelivered, declined)] == ["completed", "compensated", "compensated"]
     assert "no carrier goes to NZ" in undelivered.status().reason
     assert "no customer c-999" in declined.status().reason
     assert (await shop.sold(), await shop.charged()) == (PLACED.quantity, PLACED.amount)
 
 
+@pytest.mark.parametrize(("saga", "pieces"), [(order, PLACED), (hybrid_order, CREATED)], ids=["order", "hybrid-order"])
+async def test_loyalty_thanks_once_for_what_is_paid_and_no_order_waits_for_it(
+    shop: Shop, saga: AnySaga, pieces: OrderPlaced
+) -> None:
+    async with Service.open(loyalty) as thanks, rehearse([saga], [*shop.services, thanks]) as rehearsal:
+        await rehearsal.stop("loyalty")
+        sent = await rehearsal.start(saga, pieces, id="a")
+        await rehearsal.start(saga, replace(pieces, order_id="b", country="NZ"), id="b")
+        await rehearsal.start(saga, replace(pieces, order_id="c", customer_id="c-999"), id="c")
+        assert sent.outcome() == "completed"
+        await rehearsal.restart("loyalty")
+        rehearsal.crash("loyalty", "after commit")
+        await rehearsal.run(timedelta(minutes=2))
+        lines = await thanks.execute(select(thanking.c.account, thanking.c.amount, thanking.c.saga))
+    points = PLACED.amount // 100
+    assert sorted(map(tuple, lines)) == [(VALID.customer_id, points, f"{saga.name}/{id}") for id in "ab"]
+
+
 async def test_a_choreographed_order_whose_billing_stays_away_is_late_and_goes_on_once_it_is_back(shop: Shop) -> None:
     await shop.rehearsal.stop("billing")
-    created = msgspec.convert(msgspec.to_builtins(PLACED), OrderCreated)
-    saga = await shop.rehearsal.start(choreographed_order, created)
+    saga = await shop.rehearsal.start(choreographed_order, CREATED)
     await shop.rehearsal.run(timedelta(hours=25))
     assert saga.status().parked == "its deadline passed, and billing has not reacted to inventory.reserved.v2"
     await shop.rehearsal.restart("billing")

@@ -52,6 +52,18 @@ class Streams:
         first = bisect_left(stored, from_sequence, key=lambda message: message.sequence)
         return stored[first : first + most]
 
+    async def read_all(self, stream: str, filters: list[str]) -> list[StoredMessage]:
+        """As `Link.read_all`, of subjects without wildcards; a message that is replaced keeps its place here."""
+        await asyncio.sleep(0)
+        if self.stormy and self.dice.random() < 0.2:
+            return []
+        return [message for message in self.stored[stream] if message.subject in filters]
+
+    def purge(self, saga: SagaKey) -> None:
+        """Have nothing of a saga be there."""
+        for stream, stored in self.stored.items():
+            self.stored[stream] = [message for message in stored if f".{saga.path}." not in message.subject]
+
     def live(self, sagas: int, lives: int = 8, moves: int = 25) -> None:
         """Have sagas live at random, some to their end, all at once; and some things that are no sagas."""
         patterns = [_pattern(self.dice, moves) for _ in range(lives)]

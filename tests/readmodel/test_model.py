@@ -12,9 +12,12 @@ from msgspec.structs import replace
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.wire import SagaKey
 from antiphon.coordinator.overview import Overview
+from antiphon.deploy import purged as purges
 from antiphon.deploy import readmodel
 from antiphon.deploy.model import Generation, Model, Overtaken, Query, opened
+from antiphon.deploy.purged import Purged
 from antiphon.deploy.readmodel import Projector
 from antiphon.link import OtherStream
 from antiphon.link import tail as tails
@@ -215,6 +218,43 @@ async def test_what_was_purged_of_a_saga_but_its_end_is_still_listed_as_ended(mo
     await built(streams, model)
     assert all(row.ended_ns for row in (await everything(model)).values())
     assert len(await everything(model)) == len(ends) > 0
+
+
+async def looked(purged: Purged, generation: Generation, times: int = 8) -> set[str]:
+    """What is forgotten when all rows are looked after, some of them more than once."""
+    return {name for _ in range(times) for name in await purged.look(generation)}
+
+
+async def test_sagas_that_are_purged_one_by_one_are_forgotten_and_no_others(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purges, "PAGE", 4)
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=10)
+    generation = await built(streams, model)
+    purged = Purged(streams.link, model, lag_seconds=0)
+    assert await looked(purged, generation) == set()
+    gone = {"trip/s-0", "trip/s-7"}
+    for name in gone:
+        streams.purge(SagaKey.of(*name.split("/")))
+    assert await looked(purged, generation) == gone
+    assert (await everything(model)).keys() == {f"trip/s-{number}" for number in range(10)} - gone
+    assert all(row.id not in ("s-0", "s-7") for row in await model.find(Query(keys={"traveller": "c-0"}, limit=MANY)))
+
+
+async def test_a_saga_that_one_replica_does_not_have_or_that_begins_anew_is_not_forgotten(model: Model) -> None:
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=10)
+    generation = await built(streams, model)
+    lagging, patient = Purged(streams.link, model, lag_seconds=0), Purged(streams.link, model, lag_seconds=60)
+    streams.stored, kept = {EVENTS: [], SAGA: []}, streams.stored
+    assert await looked(patient, generation) == set()
+    await lagging.look(generation)
+    streams.stored = kept
+    assert await looked(lagging, generation) == set()
+    (row,) = (await model.rows(generation, ["trip/s-3"])).values()
+    await model.forget(generation, {"trip/s-3": row.changed_ns - 1})
+    assert len(await everything(model)) == 10
 
 
 # --- questions --------------------------------------------------------------------------------------------------------

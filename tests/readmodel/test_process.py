@@ -125,6 +125,8 @@ async def test_it_follows_until_it_is_told_to_stop_and_notices_a_stream_that_is_
         await until(lambda: _count(scene) == SAGAS, what="the first build")
         await scene.write(SAGAS, 5)
         await until(lambda: _count(scene) == SAGAS + 5, what="what came later")
+        await purge_one(scene, SagaKey.of("trip", "s-3"))
+        await until(lambda: _count(scene) == SAGAS + 4, what="the model without the saga that was purged")
         for stream in (SAGA, EVENTS):
             await api(scene.administrator, f"STREAM.PURGE.{stream}")
         await scene.write(1000, 3)
@@ -137,6 +139,13 @@ async def test_it_follows_until_it_is_told_to_stop_and_notices_a_stream_that_is_
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def purge_one(scene: Scene, saga: SagaKey) -> None:
+    """As after its retention; facts first."""
+    for stream, part in ((EVENTS, f"evt.{saga.path}.>"), (SAGA, f"saga.{saga.path}.>")):
+        answer = await api(scene.administrator, f"STREAM.PURGE.{stream}", {"filter": part})
+        assert answer["purged"] > 0
 
 
 def _count(scene: Scene) -> int:

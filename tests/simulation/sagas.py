@@ -96,11 +96,15 @@ def random_shape(seed: int) -> Shape:
     kinds: list[Kind] = []
     parts: list[Part] = []
     for place in range(count):
-        kind: Kind = chance.choice(["command", "command", "command", "list", "signal", "wait", "child"])
-        kind = "command" if place == pivot or (kind == "signal" and kind in kinds) else kind
+        kind: Kind = chance.choice(["command", "command", "command", "list", "signal", "event", "wait", "child"])
+        kind = "command" if place == pivot or (kind in ("signal", "event") and kind in kinds) else kind
+        if kind == "event" and place > pivot + 1:
+            kind = "command"  # what may turn the saga past its pivot comes before anything that is never undone
         kinds.append(kind)
         after = {earlier for earlier in range(place) if chance.random() < 0.5}
         after = set(range(place)) if place == pivot else after | ({pivot} if place > pivot else set())
+        if place > pivot + 1 and kinds[pivot + 1] == "event":
+            after.add(pivot + 1)
         parts.append(
             Part(
                 kind,
@@ -127,11 +131,11 @@ def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[
     kept = part.kept and not is_past
     match part.kind:
         case "signal":
-            return saga.signal(Approved, after=after, within=None if is_past else timeout)
+            return saga.signal(Approved, after=after, within=timeout)
         case "wait":
             return saga.wait(letter, TIMEOUT, after=after)
         case "event":
-            return saga.awaits(Delivered, after=after, within=None if is_past else timeout, unless=Undeliverable)
+            return saga.awaits(Delivered, after=after, within=timeout, unless=Undeliverable)
         case "child":
             assert shape.child is not None
             declare = saga.child(
@@ -157,7 +161,7 @@ def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[
             plain = saga.step(after=after, timeout=timeout, pivot=part.pivot, needs_no_compensation=kept)(
                 named(letter, _raise() if letter == shape.broken else _make(letter))
             )
-            turns_late = part.pivot and any(each.kind == "event" for each in shape.parts)
+            turns_late = part.pivot and any(each.kind == "event" for each in shape.parts[LETTERS.index(letter) :])
             if turns_late or not (kept or is_past or part.pivot):
                 plain.compensation(named(f"un_{letter}", _unmake()))
             return plain

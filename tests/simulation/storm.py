@@ -25,7 +25,8 @@ from antiphon.coordinator.stored import Found, found
 from antiphon.link.outcomes import Outcome
 from antiphon.participants import inbox
 from antiphon.participants.inbox import Answer, NothingToUndo, Row, RunCompensation, RunHandler
-from tests.simulation.sagas import SHOP, Approved, Asked, Made, Shape, saga_of
+from tests.simulation.sagas import SHOP, Approved, Asked, Made, Shape, Undeliverable, saga_of
+from tests.simulation.sagas import Delivered as DeliveredItself
 from tests.simulation.world import require
 
 FACTS, TIMERS, SWEEPER = PLATFORM_CONSUMERS
@@ -185,19 +186,26 @@ class Storm:
             type_ = Approved.__contract__.type
             self.platform.later_ns(later, lambda: self._put(subject, "client", type_, Approved()))
 
+        if self.definition.events:
+            said = self.chance.choice([DeliveredItself(), DeliveredItself(), Undeliverable()])
+            contract = said.__contract__
+            happens = wire.event_subject(key.path, SHOP, contract.token, wire.reaction_step("asked", ""), 1)
+            sooner = self.chance.randrange(100) * 1_000_000_000
+            self.platform.later_ns(sooner, lambda: self._put(happens, SHOP, contract.type, said))
+
     def handle(self, delivery: Delivered) -> None:
         """Play the participant: by the inbox's rules, dying, failing and being slow on the way."""
         address = wire.parse_command(delivery.subject)
         place = (address.saga, address.step)
         row = self.rows.get(place)
         decision = inbox.decide(row, address.direction, address.attempt)
-        is_settlement = address.direction == "undo" and self._is_pivot(address)
+        envelope = decode(delivery.data, delivery.subject)
+        is_settlement = envelope.type.rpartition(".v")[0].endswith(".settle")
         fails = self.is_bad and self.chance.random() < 0.2
         kind: AnswerKind = "done"
         match decision:
             case RunHandler() if fails:
-                is_retriable = decode(delivery.data, delivery.subject).retriable
-                kind = "exhausted" if is_retriable or self.chance.random() < 0.5 else "refused"
+                kind = "exhausted" if envelope.retriable or self.chance.random() < 0.5 else "refused"
                 if kind == "refused":
                     self.rows[place] = Row("refused", address.attempt, Answer("no", b""))
             case RunHandler():
@@ -223,9 +231,6 @@ class Storm:
         is_there = self.rows.get(place, Row("void", 0)).state == "done"
         delay = self.chance.randrange(1, 15_000 if self.is_bad and self.chance.random() < 0.1 else 100) * 1_000_000
         self.platform.later_ns(delay, lambda: self._answer(delivery, address, kind, is_there))
-
-    def _is_pivot(self, address: wire.CommandAddress) -> bool:
-        return address.saga.type == self.definition.name and self.definition.step(address.step).is_pivot
 
     def _answer(self, delivery: Delivered, address: wire.CommandAddress, kind: AnswerKind, is_there: bool) -> None:
         definition = self.definition

@@ -116,7 +116,14 @@ class World(msgspec.Struct):
         steps = history.steps.values()
         return (
             tuple((s.phase, s.attempts, s.undo_attempts, *_from(now, s.timeout_ns, s.again_ns)) for s in steps),
-            (history.started_ns - now, history.now_ns - now, bool(history.turned), bool(history.noted), history.fault),
+            (
+                history.started_ns - now,
+                history.now_ns - now,
+                bool(history.turned),
+                bool(history.noted),
+                history.fault,
+                history.overdue,
+            ),
             (bool(history.paused), history.marked, frozenset(history.signals), history.asks, history.granted),
             (history.held, history.let_go, history.end and history.end.outcome),
             frozenset((name, getattr(self.facts[name], "at_ns", now) - now) for name in self.pending),

@@ -231,7 +231,7 @@ def broken(unit: timedelta) -> Saga[TripAsked]:
     return make_trip(name="broken", broken="book_seat", backoff=patience(unit))
 
 
-def by_train(unit: timedelta, name: str = "by-train") -> Saga[TripAsked]:
+def by_train(unit: timedelta, name: str = "by-train", within: timedelta | None = None) -> Saga[TripAsked]:
     """A room, the card as the point of no return, and a train that takes whoever has paid, or does not."""
     saga, book_room = begun(name, unit, deadline=LONG * unit)
 
@@ -240,9 +240,14 @@ def by_train(unit: timedelta, name: str = "by-train") -> Saga[TripAsked]:
         return ChargeCard(room=s[book_room].room, seat="any")
 
     charge_card.compensation(_named("refund_card", _refund_card))
-    saga.awaits(TrainTaken, after=charge_card, unless=TrainMissed)
+    saga.awaits(TrainTaken, after=charge_card, within=within, unless=TrainMissed)
     saga.notes(MilesGiven)
     return saga
+
+
+def by_night_train(unit: timedelta) -> Saga[TripAsked]:
+    """A train that should be there in time, after the point of no return."""
+    return by_train(unit, "by-night-train", within=unit)
 
 
 def by_train_and_back(unit: timedelta) -> Saga[TripAsked]:
@@ -280,5 +285,7 @@ def unled(unit: timedelta) -> Choreography[TripAsked]:
 def everywhere(unit: timedelta) -> list[AnySaga]:
     """All of them, made for a unit of time."""
     plain = [make_trip(backoff=patience(unit)), make_trip(name="diamond", parallel=True, backoff=patience(unit))]
-    shapes = (hasty, pivoted, pressed, optional, tour, approval, rest, package, exclusive, broken, by_train, walked)
-    return [*plain, *(shape(unit) for shape in shapes), unled(unit)]
+    shapes = (hasty, pivoted, pressed, optional, tour, approval, rest, package, exclusive, broken)
+    hybrid = (by_train, by_night_train, walked)
+
+    return [*plain, *(shape(unit) for shape in (*shapes, *hybrid)), unled(unit)]

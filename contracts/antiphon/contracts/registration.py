@@ -103,6 +103,13 @@ class ServedStep(_Said, frozen=True, kw_only=True):
     """What that saga begins with."""
 
 
+class Followed(_Said, frozen=True, kw_only=True):
+    """An event of a saga that nobody leads, and the participants that are to react to it."""
+
+    event: Named
+    by: Annotated[tuple[Token, ...], Few]
+
+
 class ServedSaga(_Said, frozen=True, kw_only=True):
     """A definition that a coordinator decides by, or a choreography that it observes."""
 
@@ -115,6 +122,8 @@ class ServedSaga(_Said, frozen=True, kw_only=True):
     steps: Annotated[tuple[ServedStep, ...], Few] = ()
     notes: Annotated[tuple[Named, ...], Few] = ()
     """Events of a saga that is led which are recorded, and nothing follows."""
+    flow: Annotated[tuple[Followed, ...], Few] = ()
+    """Of a choreography: what follows from what. Older coordinators do not say it."""
     completes: Annotated[tuple[Named, ...], Few] = ()
     compensates: Annotated[tuple[Named, ...], Few] = ()
     """The events that end a choreography."""

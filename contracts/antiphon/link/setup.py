@@ -11,6 +11,7 @@ import msgspec
 
 from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit
 from antiphon.contracts.topology import (
+    EVENTS,
     EXPORTER_CONSUMER,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
@@ -21,6 +22,7 @@ from antiphon.contracts.topology import (
     Stream,
     participant_consumers,
     reactions_consumer,
+    reactions_consumer_name,
 )
 
 from .delivery import Pull
@@ -83,6 +85,24 @@ async def require_platform(link: Link, consumers: Iterable[Consumer] = PLATFORM_
     for consumer in consumers:
         if "error" in await api(link, f"CONSUMER.INFO.{consumer.stream}.{consumer.name}"):
             raise missing(consumer.stream, consumer.name)
+
+
+async def left_behind(link: Link, participant: str) -> int | None:
+    """How many events wait in the consumer that was made for a participant's reactions; None if it has none."""
+    answer = await api(link, f"CONSUMER.INFO.{EVENTS}.{reactions_consumer_name(participant)}")
+    return answer["num_pending"] + answer["num_ack_pending"] if "error" not in answer else None
+
+
+async def forget_reactions(link: Link, participant: str) -> None:
+    """Delete the consumer that was made for a participant's reactions; what waits in it will never be reacted to.
+
+    Raises:
+        PlatformError: the server refused.
+    """
+    name = reactions_consumer_name(participant)
+    answer = await _insist(link, f"CONSUMER.DELETE.{EVENTS}.{name}", {})
+    if error := answer.get("error"):
+        raise PlatformError(f"the server refused to delete consumer {name}: {error.get('description')}.")
 
 
 async def _ensure_stream(link: Link, stream: Stream, replicas: int) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import assert_never
 
 from msgspec.structs import replace
 
 from antiphon.contracts.messages import Event
 
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick
-from .history import History, deadline_ns, is_deadline_due, with_step
+from .history import DEADLINE_REASON, History, deadline_ns, is_deadline_due, with_step
 from .operate import operate
 from .outcomes import come, done, fail, lose, never_happened, refuse, said, try_again, turn, wish
-
-DEADLINE_REASON: Final = "its deadline passed"
 
 
 def absorb(history: History, fact: Fact) -> History:
@@ -144,9 +142,8 @@ def _ticked(history: History, fact: Tick) -> History:
         if 0 < step.timeout_ns <= history.now_ns:
             history = _timed_out(history, name)
     if history.now_ns >= deadline_ns(history) and is_deadline_due(history):
-        if not history.definition.is_led:
-            return replace(history, noted=DEADLINE_REASON)
-        return wish(history, DEADLINE_REASON)
+        history = replace(history, overdue=True)
+        return wish(history, DEADLINE_REASON) if history.definition.is_led else replace(history, noted=DEADLINE_REASON)
     return history
 
 
@@ -158,6 +155,10 @@ def _timed_out(history: History, name: str) -> History:
     match definition.kind:
         case "wait":
             return done(history, name, None)
+        case "signal" | "event" if (
+            definition.is_retriable
+        ):  # past the pivot it may still come, and a person should know
+            return with_step(history, name, timeout_ns=0, reason="did not come in time")
         case "signal" | "event":
             return refuse(history, name, f"{name} did not come in time", "it did not come in time")
         case _ if definition.is_retriable:

@@ -171,16 +171,6 @@ def _check_pivot(saga: Saga[Any], step: AnyStep, where: str) -> None:
                 f"{where} comes after the pivot, from where the saga only goes forward; drop `timeout`: the other saga "
                 "has a deadline of its own, and is started again if it was compensated."
             )
-        if step.kind == "signal" and step.timeout is not None:
-            raise DefinitionError(
-                f"{where} comes after the pivot, from where the saga only goes forward; drop `within`, or wait for the "
-                "signal before the pivot."
-            )
-        if step.kind == "event" and step.timeout is not None:
-            raise DefinitionError(
-                f"{where} comes after the pivot, from where no time that is over turns the saga: what did not come "
-                "yet may still happen. Drop `within`."
-            )
 
 
 def is_past_pivot(step: AnyStep) -> bool:

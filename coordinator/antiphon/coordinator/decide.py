@@ -113,7 +113,7 @@ def _again(history: History, name: str, step: StepRecord) -> Iterator[Action]:
         yield Send(name, "undo", 1)
         return
     if is_tired(history, step) and name not in history.marked:
-        yield Record(step=name, parked=tired_reason(name, step))
+        yield Record(step=name, parked=tired_reason(history, name, step))
     if 0 < step.again_ns <= history.now_ns:
         yield (
             Send(name, "do", step.attempts + 1) if step.phase == "sent" else Send(name, "undo", step.undo_attempts + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from antiphon.contracts.registration import Duties, Named, ServedSaga, ServedStep, named, token
+from antiphon.contracts.registration import Duties, Followed, Named, ServedSaga, ServedStep, named, token
 from antiphon.contracts.wire import COORDINATOR
 
 from .graph import Definition, Meaning, StepDefinition
@@ -31,6 +31,7 @@ def _served(saga: Definition) -> ServedSaga:
         is_led=saga.is_led,
         steps=tuple(_step(each) for each in saga.steps.values()),
         notes=_heard(saga, "note") if saga.is_led else (),
+        flow=tuple(_flow(saga)),
         completes=_heard(saga, "completed"),
         compensates=_heard(saga, "compensated"),
     )
@@ -38,6 +39,14 @@ def _served(saga: Definition) -> ServedSaga:
 
 def _heard(saga: Definition, means: Meaning) -> tuple[Named, ...]:
     return tuple(named(heard.shape) for heard in saga.events.values() if heard.means == means)
+
+
+def _flow(saga: Definition) -> Iterator[Followed]:
+    if saga.begins:
+        yield Followed(event=named(saga.start_shape), by=saga.begins)
+    for heard in saga.events.values():
+        if heard.next:
+            yield Followed(event=named(heard.shape), by=heard.next)
 
 
 def _step(step: StepDefinition) -> ServedStep:

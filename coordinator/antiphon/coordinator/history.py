@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from antiphon.contracts.messages import Event
+from antiphon.contracts.messages import CLIENT, Event
 from antiphon.contracts.platform import End, Ending, Parent, SagaState, StepPhase
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import SagaKey
@@ -25,6 +25,8 @@ ENTRIES_MAX: Final = 900
 RETRIES_MAX: Final = 880
 """From this length on nothing is tried again by itself and no rejected request is recorded: the rest of the journal is
 for what people decide, and for the way back it may begin."""
+
+DEADLINE_REASON: Final = "its deadline passed"
 
 NOW_NS: Final = 1
 """When an operator wants something tried again: long ago."""
@@ -66,6 +68,8 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """Why the saga is compensating; empty while it runs forward."""
     noted: str = ""
     """A deadline or a wish to cancel that came when the saga could not be turned."""
+    overdue: bool = False
+    """Whether its deadline has passed."""
     fault: str = ""
     """Why the saga cannot go on by itself."""
     paused: str = ""
@@ -107,7 +111,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
             return ""
         if self.fault or self.late:
             return self.fault or self.late
-        return "; ".join(tired_reason(name, step) for name, step in self.steps.items() if is_tired(self, step))
+        return "; ".join(tired_reason(self, name, step) for name, step in self.steps.items() if is_tired(self, step))
 
     @property
     def is_past_pivot(self) -> bool:
@@ -163,7 +167,7 @@ def deadline_ns(history: History) -> int:
 
 def is_deadline_due(history: History) -> bool:
     """Whether the deadline still means something: it turns a saga once, and is what a choreography is late by."""
-    return not (history.noted or (history.turned and history.definition.is_led))
+    return not (history.overdue or (history.turned and history.definition.is_led))
 
 
 def dues(history: History) -> list[tuple[int, str]]:
@@ -195,8 +199,11 @@ def earliest_ns(history: History) -> int:
 
 
 def is_tired(history: History, step: StepRecord) -> bool:
-    """Whether something that must succeed was tried so often in vain that a person should know."""
+    """Whether a person should know: something that must succeed was tried too often in vain, or is waited for past the
+    pivot and too long. A time that is a step's own is not cut short by the saga's deadline."""
     match step.phase:
+        case "awaiting":
+            return not (history.turned or step.timeout_ns) and bool(step.reason or history.overdue)
         case "undoing" | "settling":
             attempts = step.undo_attempts
         case "sent":
@@ -207,8 +214,15 @@ def is_tired(history: History, step: StepRecord) -> bool:
     return attempts > patience or (attempts == patience and step.again_ns > 0)
 
 
-def tired_reason(name: str, step: StepRecord) -> str:
+def tired_reason(history: History, name: str, step: StepRecord) -> str:
     """Why a step waits for a person."""
+    if step.phase == "awaiting":
+        event = history.definition.step(name).signal
+        assert event is not None  # a wait for time has a time of its own
+        since = f"{name} {step.reason}" if step.reason else DEADLINE_REASON
+        contract = event.__contract__
+        unsaid = "nobody has signalled" if contract.owner == CLIENT else f"{contract.owner} has not said"
+        return f"{since}, and {unsaid} {contract.type}"
     attempts, what = {
         "undoing": (step.undo_attempts, "compensation"),
         "settling": (step.undo_attempts, "settlement"),

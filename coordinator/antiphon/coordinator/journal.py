@@ -187,11 +187,14 @@ def _draft(
 
 
 def _wait(history: History, record: Record) -> tuple[str, str]:
-    """For how long an entry waits, and for which signal, said for readers who lack the definition."""
+    """For how long an entry waits, and for which signal, said for readers who lack the definition. Past the pivot what
+    is waited for has no end: that it takes long is said when it does."""
     if not record.awaits:
         return "", ""
     step = history.definition.step(record.step)
-    return _within(step), step.signal.__contract__.type if step.signal else ""
+    if step.signal is None:
+        return _within(step), ""
+    return "" if step.is_retriable else _within(step), step.signal.__contract__.type
 
 
 def _within(step: StepDefinition) -> str:

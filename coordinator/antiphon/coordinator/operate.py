@@ -74,10 +74,23 @@ def _against_cancel(history: History) -> str:
     if history.turned:
         return f"it is being compensated already: {history.turned}"
     if history.is_past_pivot and history.steps[history.definition.pivot].phase == "done":
-        return f"its point of no return, {history.definition.pivot}, has been passed; it only goes forward"
+        return f"its point of no return, {history.definition.pivot}, has been passed; {_way_out(history)}"
     if history.noted:
         return f"that has been noted already: {history.noted}"
     return ""
+
+
+def _way_out(history: History) -> str:
+    """What may still become of a saga whose pivot is done."""
+    waiting = next((step for step in history.definition.steps.values() if step.is_retriable and step.unless), None)
+    if waiting is None or history.steps[waiting.name].phase not in ("waiting", "awaiting") or waiting.signal is None:
+        return "it only goes forward"
+    contract = waiting.signal.__contract__
+    unless = " or ".join(event.__contract__.type for event in waiting.unless)
+    return (
+        f"whether it goes forward or back is for {contract.owner} to say, by {contract.type} or {unless}. Where "
+        f"{contract.owner} will certainly say neither, resolve {waiting.name}: with its reply, or as never happened"
+    )
 
 
 def _against_retry(history: History, name: str) -> str:
@@ -118,9 +131,11 @@ def _against_resolve(history: History, operation: Operation) -> str:
         return "a compensation has no reply" if operation.has_payload else ""
     if step.phase == "settling" and operation.happened is False:
         return ""
+    is_event_awaited = step.phase == "awaiting" and definition.kind == "event"
+    if is_event_awaited and operation.happened is False and (definition.unless or not definition.is_retriable):
+        return ""
     if definition.is_retriable and operation.happened is False:
         return f"{name} is past the point of no return and must happen; do it by hand, and say so with its reply"
-    is_event_awaited = step.phase == "awaiting" and definition.kind == "event"
     is_answer_awaited = step.phase == "sent" and definition.is_retriable and definition.reply
     if step.phase == "settling" or is_event_awaited or is_answer_awaited:
         try:

@@ -154,7 +154,8 @@ class SagaVerbs:
             step: whose command, compensation or settlement is not answered.
             reason: what was done, for whoever looks later.
             reply: what the step has earned, where later steps may look at it.
-            happened: of a pivot that is being settled: False says that it did not happen and never will.
+            happened: of a pivot that is being settled, or an event that is waited for and that may turn the saga: False
+                says that it did not happen and never will. Make sure of that first, with whoever would do it.
         """
         payload = NO_PAYLOAD if reply is None else _raw(reply)
         return await self._ask(

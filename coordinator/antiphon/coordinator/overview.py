@@ -47,7 +47,7 @@ class UnderWay(msgspec.Struct, frozen=True, omit_defaults=True):
     step: str
     how: Literal["do", "undo", "await"]
     message: str = ""
-    """What the command is called, without its version."""
+    """What the command is called, without its version, or the type of what is awaited; empty of a time."""
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -171,7 +171,8 @@ def tell(before: Overview, told: Told, cause: Cause | None) -> Overview:
             return _recorded(after, told, cause)
         case "end":
             end = unpack(told.envelope, END_TYPE, End)
-            after = replace(after, under_way=(), fault="", stuck={}, paused="")  # what has ended waits for nobody
+            # What has ended waits for nobody, and says all by itself: nobody need read the fact that it names.
+            after = replace(after, under_way=(), fault="", stuck={}, paused="", signalled=())
             return replace(after, state=end.outcome, reason=end.reason, ended_ns=told.stored_ns)
         case _:
             assert_never(told.address.kind)
@@ -223,11 +224,14 @@ def _over(before: Overview, step: str) -> Overview:
 
 
 def _time_passed(before: Overview, told: Told) -> Overview:
-    """What follows when a wait is over does not say which wait that was: with two of them, both stay under way."""
+    """What follows when a wait is over does not say which wait that was: with two of them, both stay under way. No
+    signal and no event is over by time: where it has to come in time its saga turns, and elsewhere it is waited for."""
+    if told.address.kind == "rec" and unpack(told.envelope, RECORD_TYPE, Record).parked:
+        return before  # it is still waited for
     command = told.address.command
     if command is not None and (command.attempt > 1 or command.direction == "undo"):
         return before
-    awaited = [each.step for each in before.under_way if each.how == "await"]
+    awaited = [each.step for each in before.under_way if each.how == "await" and not each.message]
     return _over(before, awaited[0]) if len(awaited) == 1 else before
 
 
@@ -268,7 +272,7 @@ def _recorded(before: Overview, told: Told, cause: Cause | None) -> Overview:
     if record.turned:
         return replace(before, state="compensating", reason=record.turned)
     if record.awaits and record.step not in before.signalled:
-        return _begun(before, UnderWay(record.step, "await"))
+        return _begun(before, UnderWay(record.step, "await", told.envelope.awaits))
     if record.by and not record.rejected and cause is not None:
         return _operated(before, cause)
     return before
@@ -300,6 +304,9 @@ def _why(cause: Cause | None) -> str:
     envelope = decode(cause.data, "")
     if address.source == OPERATOR and address.event == "cancel":
         return f"cancelled by {address.key[0]}: {unpack_raw(envelope.data, Operation).reason}"
+    if address.source == OPERATOR and address.event == "resolve":
+        operation = unpack_raw(envelope.data, Operation)
+        return f"{operation.step} did not happen: resolved by {address.key[0]}: {operation.reason}"
     if address.source == OPERATOR:
         return "it was turned while it stood still"
     if address.event == "cancel":

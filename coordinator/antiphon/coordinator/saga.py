@@ -324,6 +324,7 @@ class Saga(Generic[S]):
             event: its class, owned by nobody. A saga waits once for each.
             after: the steps that must be done, or skipped, first.
             within: how long it is waited for; afterwards the saga is compensated. None leaves it to the deadline.
+                Past the pivot no time turns the saga: it is parked then, and goes on when the signal comes after all.
 
         Raises:
             DefinitionError: the step is unsound; the sentence names it and the remedy.
@@ -352,7 +353,7 @@ class Saga(Generic[S]):
             event: its class, owned by the participant that emits it. A saga waits once for each.
             after: the steps that must be done, or skipped, first.
             within: how long it is waited for; afterwards the saga is compensated. None leaves it to the deadline.
-                Past the pivot there is no such time.
+                Past the pivot no time turns the saga: it is parked then, and goes on when the event comes after all.
             unless: the events that say it will not come, each owned by the same participant: nothing has happened
                 there, and the saga is compensated. Right after the pivot this undoes the pivot too, which then has a
                 compensation.

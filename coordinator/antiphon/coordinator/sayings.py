@@ -77,7 +77,7 @@ def of_entry(message: StoredMessage, facts: dict[str, str]) -> Saying:
     if record.parked and not record.step:
         return Saying(kind="parked", who="coordinator", text=f"is late: {record.parked}")
     if record.parked:
-        text = f"waits for a person, and is still tried again: {record.parked}"
+        text = f"waits for a person, and goes on by itself where it can: {record.parked}"
         return Saying(kind="parked", who="coordinator", text=text, step=record.step)
     return Saying(kind="record", who="coordinator", text=_of_record(record, envelope.cause, facts), step=record.step)
 

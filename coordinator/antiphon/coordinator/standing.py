@@ -72,14 +72,19 @@ class _Reader:
         self._take_cause(envelope.cause)
         if address.command is not None:
             self._fault = None
-            self._turned = self._turned or (
-                address.command.direction == "undo" and not envelope.type.rpartition(".v")[0].endswith(".settle")
-            )
+            if address.command.direction == "undo" and not envelope.type.rpartition(".v")[0].endswith(".settle"):
+                self._turn()
             self._sent[address.command.step] = address.command.attempt
         elif address.kind == "end":
             self._end = unpack(envelope, END_TYPE, End)
         else:
             self._take_record(unpack(envelope, RECORD_TYPE, Record), envelope.cause, message.stored_ns)
+
+    def _turn(self) -> None:
+        """Whatever was wanted for the way forward is not any more."""
+        if not self._turned:
+            self._turned = True
+            self._marks.clear()
 
     def _take_record(self, record: Record, cause: str, at_ns: int) -> None:
         if record.fault:
@@ -109,9 +114,11 @@ class _Reader:
                 self._fault = None
 
     def _take_cause(self, cause: str) -> None:
-        """An answer that was not one more failure is what was waited for."""
+        """An answer that was not one more failure is what was waited for; so is what a participant did by itself."""
         address = self._address(cause)
-        if address is not None and address.step and not address.event.endswith(FAILURES):
+        if address is not None and wire.is_by_itself(address.step):
+            self._marks.pop(address.event, None)  # the step that waits for an event is called after it
+        elif address is not None and address.step and not address.event.endswith(FAILURES):
             self._marks.pop(address.step, None)
 
     def _address(self, cause: str) -> FactAddress | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import typer
 
-from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Listener
+from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Listener, reactions_consumer_name
 from antiphon.contracts.wire import check_token
 from antiphon.link import Link, set_up
+from antiphon.link.setup import forget_reactions, left_behind
 from antiphon.participants.participant import Participant
 
 from .flows import load_parts
@@ -20,9 +21,14 @@ from .rights import Rights, write_secrets
 
 
 async def set_up_platform(
-    server: str, apps: Sequence[str], participants: Sequence[str], replicas: int, as_json: bool
+    server: str,
+    apps: Sequence[str],
+    participants: Sequence[str],
+    forget: Sequence[str],
+    replicas: int,
+    as_json: bool,
 ) -> None:
-    """Create or update streams and consumers, and say which."""
+    """Create or update streams and consumers, and say which; and which consumers nobody needs any more."""
     for name in participants:
         check_token(name, "participant")
     found = [part.listener for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)]
@@ -30,9 +36,19 @@ async def set_up_platform(
         raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
     declared = {each.name: each for each in found}
     wanted: list[str | Listener] = [*found, *(name for name in participants if name not in declared)]
+    silent = [each.name for each in found if not each.hears]
+    if refused := [name for name in forget if name not in silent]:
+        raise CannotLoad(
+            f"reactions of {refused[0]} are not to be forgotten: name with --app where it is declared, and it must "
+            "react to nothing there."
+        )
     link = await Link.connect(server, name="administrator")
     try:
         await set_up(link, wanted, replicas)
+        left = {name: waiting for name in silent if (waiting := await left_behind(link, name)) is not None}
+        for name in forget:
+            if left.pop(name, None) is not None:
+                await forget_reactions(link, name)
     finally:
         await link.close()
     names = [each if isinstance(each, str) else each.name for each in wanted]
@@ -43,6 +59,12 @@ async def set_up_platform(
     else:
         whom = f"the consumers of {', '.join(names)}" if names else "no consumers of participants"
         typer.echo(f"streams {', '.join(streams)} are there, with {replicas} replica(s), and {whom}.")
+    for name, waiting in left.items():
+        sys.stderr.write(
+            f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
+            f"{waiting} events for reactions of an older program. Let that finish them; then have the consumer "
+            f"deleted, and whatever is left in it with it: the same command with --forget-reactions {name}.\n"
+        )
 
 
 def print_rights(

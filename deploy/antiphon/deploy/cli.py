@@ -249,6 +249,10 @@ def setup(
             help="Where participants are declared; for those that react to events, so that it is known to which.",
         ),
     ] = [],  # noqa: B006
+    forget_reactions: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="Delete the consumer of a participant that reacts to nothing any more."),
+    ] = [],  # noqa: B006
     server: Server = DEFAULT_SERVER,
     replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream; 3 on a cluster of three.")] = 1,
     json: Json = False,
@@ -258,7 +262,7 @@ def setup(
 
     from .administration import set_up_platform
 
-    asyncio.run(set_up_platform(server, app, participant, replicas, json))
+    asyncio.run(set_up_platform(server, app, participant, forget_reactions, replicas, json))
 
 
 @app.command(
@@ -484,7 +488,7 @@ def resolve(
         str | None, typer.Option(metavar="JSON|@FILE", help="The reply, where later steps may look at it.")
     ] = None,
     happened: Annotated[
-        bool | None, typer.Option("--happened/--never-happened", help="Of a pivot: whether its effect is there.")
+        bool | None, typer.Option("--happened/--never-happened", help="Of a pivot, or an awaited event.")
     ] = None,
     server: Server = DEFAULT_SERVER,
     user: As = "",

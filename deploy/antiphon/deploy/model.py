@@ -8,7 +8,7 @@ there, so that whatever is read twice, by whomever, is applied once.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -237,6 +237,23 @@ class Model:
                 read = await connection.execute(select(sagas.c.saga, sagas.c.told).where(*which))
                 found |= {name: _decode(told) for name, told in read}
         return found
+
+    async def page(self, generation: Generation, after: str, most: int) -> dict[str, int]:
+        """The sagas whose names come next behind one, in the order of names, with when each changed last."""
+        which = (sagas.c.generation == generation.number, sagas.c.saga > after)
+        query = select(sagas.c.saga, sagas.c.changed_ns).where(*which).order_by(sagas.c.saga).limit(most)
+        async with self._engine.begin() as connection:
+            return {row.saga: row.changed_ns for row in await connection.execute(query)}
+
+    async def forget(self, generation: Generation, gone: Mapping[str, int]) -> None:
+        """Delete sagas, by name, that have not changed since the time beside it: one that did was begun anew."""
+        async with self._engine.begin() as connection:
+            for name, changed_ns in gone.items():
+                this = (sagas.c.generation == generation.number, sagas.c.saga == name)
+                done = await connection.execute(delete(sagas).where(*this, sagas.c.changed_ns == changed_ns))
+                if done.rowcount:
+                    its = (keys.c.generation == generation.number, keys.c.saga == name)
+                    await connection.execute(delete(keys).where(*its))
 
     async def write(self, generation: Generation, places: Places, changed: Iterable[Overview]) -> Generation:
         """Write rows and the places up to which the streams were read for them, as one.

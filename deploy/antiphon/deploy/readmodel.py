@@ -38,6 +38,7 @@ from antiphon.link import Link, OtherStream, StoredMessage, Tail, settle_collect
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
 
 from .model import Generation, Model, Overtaken, Places, name_of, opened
+from .purged import Purged
 
 log = structlog.get_logger()
 
@@ -167,6 +168,11 @@ class Projector:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
         return page[0] if page[0].sequence == sequence else None
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Sagas that are in the model no more: should one begin anew, nothing of it is known."""
+        for name in names:
+            self._rows.pop(name, None)
+
     def _bound_memory(self) -> None:
         if len(self._facts) > 2 * FACTS_MAX:
             self._facts = dict(list(self._facts.items())[-FACTS_MAX:])
@@ -241,6 +247,7 @@ class _Service:
     async def _follow(self, generation: Generation) -> None:
         """Apply what comes, and have a generation that has caught up take the place of the one before."""
         projector, began = Projector(self._link, self._model, generation), time.monotonic()
+        purged = Purged(self._link, self._model)
         while not self._told.is_set():
             if await projector.advance():
                 continue
@@ -248,6 +255,9 @@ class _Service:
                 await self._take_over(projector, time.monotonic() - began)
             if self._once:
                 return
+            if gone := await purged.look_now_and_then(projector.generation):
+                projector.forget(gone)
+                log.info("readmodel.purged", sagas=len(gone))
             await self._link.until(self._told, LOOK_SECONDS)
 
     async def _take_over(self, projector: Projector, seconds: float) -> None:

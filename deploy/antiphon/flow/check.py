@@ -18,6 +18,8 @@ Mistake = Literal[
     "cycle",
     "not compensated",
     "endless",
+    "no reaction",
+    "left out",
     "unknown saga",
     "nobody",
     "unreadable",
@@ -31,7 +33,9 @@ Mistake = Literal[
 ]
 """unheard: emitted, and handled by nobody. unsaid: awaited, and emitted by nobody. unhandled: a command without a
 handler. cycle: events that follow from each other, and no end. not compensated: a failure after which an effect stays.
-endless: after it nothing more is said, and it is no end. unknown saga: a reaction hears sagas that nobody defines.
+endless: after it nothing more is said, and it is no end. no reaction: a choreography says that somebody reacts, who
+does not. left out: somebody reacts, and the choreography does not say so. unknown saga: a reaction hears sagas that
+nobody defines.
 
 The others are about what runs. nobody: no process says what it does. unreadable: a registration that is none. cut: one
 that leaves something out. claimed: one that says what is not for it to say. two shapes: coordinators differ about one
@@ -67,7 +71,7 @@ def check(flow: Flow, otherwise: str = IN_SOURCE) -> list[Finding]:
         *_unheard(flow),
         *_unsaid(flow, otherwise),
         *_cycles(flow),
-        *(finding for saga in flow.choreographies for finding in _choreography(flow, saga)),
+        *(finding for saga in flow.choreographies for finding in _choreography(flow, saga, otherwise)),
     ]
 
 
@@ -123,7 +127,7 @@ def _unheard(flow: Flow) -> Iterator[Finding]:
     for node in flow.of_kind("event"):
         heard = flow.after(node.id, *HEARING)
         for saga in sorted(_said_in(flow, node)):
-            if not any(_meet(edge.saga, saga) for edge in heard):
+            if not _is_declared(flow, saga, node.id) and not any(_meet(edge.saga, saga) for edge in heard):
                 yield Finding(
                     "unheard",
                     node.label,
@@ -195,10 +199,13 @@ def _path(came_from: dict[str, str], begin: str, end: str) -> list[str]:
     return path[::-1]
 
 
-def _choreography(flow: Flow, saga: str) -> Iterator[Finding]:
+def _choreography(flow: Flow, saga: str, otherwise: str) -> Iterator[Finding]:
     begins = [
         edge.target for edge in flow.edges if edge.kind == "emits" and edge.saga == saga and _is_start(flow, edge)
     ]
+    if flow.choreographies[saga]:
+        yield from _without_reaction(flow, saga, otherwise)
+        yield from _left_out(flow, saga, begins)
     live = reachable(begins, lambda node: _onwards(flow, saga, node))
     for id in live:
         node = flow.nodes[id]
@@ -212,6 +219,63 @@ def _choreography(flow: Flow, saga: str) -> Iterator[Finding]:
             )
         if node.is_failure:
             yield from _uncompensated(flow, saga, node, live)
+
+
+def _without_reaction(flow: Flow, saga: str, otherwise: str) -> Iterator[Finding]:
+    """What the saga's own flow says, and nobody does: such a saga is late, and waits for whoever cannot come."""
+    for event, participant in flow.choreographies[saga]:
+        if participant not in _hearers(flow, saga, event):
+            label = flow.nodes[event].label
+            yield Finding(
+                "no reaction",
+                label,
+                f"the flow of {saga} says that {participant} reacts to {label}, and no reaction there hears it. Let "
+                f"{participant} declare one with @{participant}.reacts_to(..., saga_type={saga!r}), or {otherwise}, or "
+                "correct flow=.",
+            )
+
+
+def _left_out(flow: Flow, saga: str, begins: list[str]) -> Iterator[Finding]:
+    """What participants do before the end, and the saga's own flow does not say.
+
+    A reaction that publishes nothing is waited for by nobody, so it may be left out; the event that it hears may not.
+    """
+    declared = flow.choreographies[saga]
+    for id in reachable(begins, lambda node: [] if _ends(flow, saga, node) else _onwards(flow, saga, node)):
+        node = flow.nodes[id]
+        if node.kind != "event" or _ends(flow, saga, id):
+            continue
+        hearers = _hearers(flow, saga, id)
+        if hearers and not _is_declared(flow, saga, id):
+            yield Finding(
+                "left out",
+                node.label,
+                f"{_listed(hearers)} reacts to {node.label} in {saga}, whose flow leaves the event out: it would be "
+                f"parked, and the saga said to wait for somebody else. Add it to flow=, with {_listed(hearers)}.",
+            )
+            continue
+        for participant, handlers in hearers.items():
+            speaking = [flow.nodes[each].label for each in handlers if flow.after(each, "emits")]
+            if speaking and (id, participant) not in declared:
+                yield Finding(
+                    "left out",
+                    node.label,
+                    f"{_listed(speaking)} reacts to {node.label} in {saga}, whose flow leaves {participant} out: "
+                    f"a saga that waits for it would not say so. Name {participant} beside {node.label} in flow=.",
+                )
+
+
+def _hearers(flow: Flow, saga: str, event: str) -> dict[str, list[str]]:
+    """By participant, the reactions that hear an event in sagas of a type."""
+    found: dict[str, list[str]] = {}
+    for id in _onwards(flow, saga, event):
+        found.setdefault(flow.nodes[id].owner, []).append(id)
+    return found
+
+
+def _is_declared(flow: Flow, saga: str, event: str) -> bool:
+    """Whether a choreography says that something follows from an event."""
+    return any(followed == event for followed, _ in flow.choreographies.get(saga, ()))
 
 
 def _uncompensated(flow: Flow, saga: str, failure: Node, live: list[str]) -> Iterator[Finding]:

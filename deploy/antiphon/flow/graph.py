@@ -69,7 +69,9 @@ class Flow(msgspec.Struct, frozen=True, dict=True):
     edges: tuple[Edge, ...]
     owners: dict[str, tuple[str, ...]]
     """By a message's versioned type: everybody who is declared as its owner, which should be one."""
-    choreographies: tuple[str, ...]
+    choreographies: dict[str, tuple[tuple[str, str], ...]]
+    """By the type of a saga that nobody leads: the events that are followed by others in it, and who is said to react
+    to each. Empty where that is not known."""
 
     def after(self, node: str, *kinds: EdgeKind) -> list[Edge]:
         """The edges that leave a node."""
@@ -183,12 +185,13 @@ class _Builder:
         self.nodes: dict[str, Node] = {}
         self.edges: dict[Edge, None] = {}
         self.owners: dict[str, dict[str, None]] = {}
-        self.choreographies: list[str] = []
+        self.choreographies: dict[str, dict[tuple[str, str], None]] = {}
         self.sagas: set[tuple[str, int]] = set()
 
     def flow(self) -> Flow:
         owners = {type_: tuple(found) for type_, found in self.owners.items()}
-        return Flow(self.nodes, tuple(self.edges), owners, tuple(self.choreographies))
+        choreographies = {saga: tuple(followed) for saga, followed in self.choreographies.items()}
+        return Flow(self.nodes, tuple(self.edges), owners, choreographies)
 
     # --- sagas --------------------------------------------------------------------------------------------------------
 
@@ -253,8 +256,9 @@ class _Builder:
         return self._step(saga, step.name)
 
     def _choreography(self, saga: ServedSaga) -> None:
-        if saga.name not in self.choreographies:
-            self.choreographies.append(saga.name)
+        declared = self.choreographies.setdefault(saga.name, {})
+        for followed in saga.flow:
+            declared |= dict.fromkeys((self._message("event", followed.event), by) for by in followed.by)
         for ending, events in (("completed", saga.completes), ("compensated", saga.compensates)):
             for event in events:
                 self._edge(self._message("event", event), self._end(saga.name, ending), "ends", saga.name)

@@ -5,11 +5,14 @@ Amounts are whole cents: money that is added up in several databases must not ro
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from antiphon.contracts import Command, Compensation, Event
+
+ORCHESTRATED: Final = "order"
+"""The saga type in which all is commanded; the other styles have their own."""
 
 Quantity = Annotated[int, Meta(ge=1, le=1_000)]
 Cents = Annotated[int, Meta(ge=0, le=1_000_000_00)]
@@ -102,3 +105,13 @@ class ScheduleShipping(Command[ShippingScheduled], name="shipping.schedule"):
     recipient: str
     address: str
     country: Country
+
+
+# --- loyalty ----------------------------------------------------------------------------------------------------------
+
+
+class PointsGranted(Event, name="loyalty.granted", owner="loyalty"):
+    """A customer who paid has been thanked. Orders take note of it, and nothing follows."""
+
+    customer_id: str
+    points: Annotated[int, Meta(ge=0)]

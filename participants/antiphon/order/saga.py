@@ -15,8 +15,10 @@ from antiphon.contracts import Retry
 from antiphon.coordinator.saga import Saga, State
 
 from .messages import (
+    ORCHESTRATED,
     ChargeCustomer,
     OrderPlaced,
+    PointsGranted,
     RefundCustomer,
     ReleaseInventory,
     ReserveInventory,
@@ -29,7 +31,7 @@ def found_by(placed: OrderPlaced) -> dict[str, str]:
     return {"customer_id": placed.customer_id, "item_id": placed.item_id}
 
 
-order = Saga(OrderPlaced, name="order", version=1, deadline=timedelta(hours=24), keys=found_by)
+order = Saga(OrderPlaced, name=ORCHESTRATED, version=1, deadline=timedelta(hours=24), keys=found_by)
 
 
 @order.step(retry=Retry(attempts=5))
@@ -72,3 +74,6 @@ def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
         address=s.start.address,
         country=s.start.country,
     )
+
+
+order.notes(PointsGranted)  # by loyalty, which reacts to the charge: seen in the order, and waited for by nobody

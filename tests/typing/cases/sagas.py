@@ -41,6 +41,14 @@ class FreeSeat(Compensation[BookSeat], name="airline.free"):
     pass
 
 
+class Landed(Event, name="plane.landed", owner="airline"):
+    at: str
+
+
+class Diverted(Event, name="plane.diverted", owner="airline"):
+    reason: str
+
+
 class Cleared(Event, name="trip.cleared"):
     by: str
 
@@ -112,6 +120,14 @@ def book_another(s: State[Asked]) -> BookRoom:
     return BookRoom(nights=len(rooms) + len(s[cleared].by) + len(outcome) + (len(seat.seat) if seat else 0))
 
 
+landed = trip.awaits(Landed, after=book_another, within=HOUR, unless=Diverted)
+
+
+@trip.step(after=landed)
+def go_on(s: State[Asked]) -> BookRoom:
+    return BookRoom(nights=len(s[landed].at))
+
+
 def told() -> None:
     beginning = given(trip, Asked(nights=2)).sends(book_room, BookRoom(nights=2))
     booked = beginning.when(book_room, RoomBooked(room="1")).sends(book_seat).sends(book_more, element=0)
@@ -121,6 +137,7 @@ def told() -> None:
     booked.when_settled(book_another, RoomBooked(room="3")).when_settled(book_another, None)
     booked.when_edited("ada", book_room, BookRoom(nights=1)).when_edited("ada", book_room, FreeRoom())
     booked.when_resolved("ada", book_another, "I looked", reply=RoomBooked(room="3"))
+    booked.waits_for(landed).when_resolved("ada", landed, "I saw it", reply=Landed(at="noon"))
 
 
 # --- wrongly: steps ---------------------------------------------------------------------------------------------------
@@ -182,7 +199,14 @@ def starts_it_with_another_event(s: State[Asked]) -> Asked:
     return s.start
 
 
+trip.awaits(BookRoom)  # error: type-var, reportArgumentType
+trip.awaits(Landed, unless=BookRoom)  # error: arg-type, reportArgumentType
+trip.awaits(Landed, after="landed")  # error: arg-type, reportArgumentType
+trip.awaits(Landed, within=60)  # error: arg-type, reportArgumentType
+
+
 def signals_are_not_compensated() -> None:
+    landed.compensation(free_room)  # error: attr-defined, reportAttributeAccessIssue
     cleared.compensation(free_room)  # error: attr-defined, reportAttributeAccessIssue
     slept.compensation(free_room)  # error: attr-defined, reportAttributeAccessIssue
 
@@ -202,6 +226,9 @@ def looks(s: State[Asked]) -> None:
     print(s[book_room].seat)  # error: attr-defined, reportAttributeAccessIssue
     print(s[go_elsewhere].room)  # error: attr-defined, reportAttributeAccessIssue
     print(s[cleared].room)  # error: attr-defined, reportAttributeAccessIssue
+    print(s[landed].by)  # error: attr-defined, reportAttributeAccessIssue
+    event: Diverted = s[landed]  # error: assignment, reportAssignmentType
+    print(event)
     print(s[slept])  # error: call-overload, reportArgumentType
     print(s["book_room"])  # error: call-overload, reportArgumentType
     print(s.start.seat)  # error: attr-defined, reportAttributeAccessIssue
@@ -221,6 +248,9 @@ def tells_wrongly() -> None:
     saga.when(book_more, (RoomBooked(room="1"),), element=0)  # error: call-overload, reportArgumentType
     saga.when(book_more, RoomBooked(room="1"))  # error: call-overload, reportArgumentType
     saga.when(cleared, Cleared(by="Ada"))  # error: call-overload, reportArgumentType
+    saga.when(landed, Landed(at="noon"))  # error: call-overload, reportArgumentType
+    saga.when_signalled(landed, Landed(at="noon"))  # error: arg-type, reportArgumentType
+    saga.when_resolved("ada", landed, "why", reply=Diverted(reason="fog"))  # error: misc, reportArgumentType
     saga.when_signalled(cleared, Doubted())  # error: misc, reportArgumentType
     saga.when_settled(book_another, SeatBooked(seat="1"))  # error: misc, reportArgumentType
     saga.when_edited("ada", book_room, BookSeat(beside="1"))  # error: misc, reportArgumentType
@@ -234,6 +264,7 @@ def tells_wrongly() -> None:
 
 
 async def a_client_sends_signals(handle: Handle) -> None:
+    await handle.signal(landed, Landed(at="noon"))  # error: arg-type, reportArgumentType
     await handle.signal(cleared, Cleared(by="Ada"))
     await handle.signal(cleared, Doubted())  # error: misc, reportArgumentType
     await handle.signal(book_room, Cleared(by="Ada"))  # error: arg-type, reportArgumentType

@@ -225,7 +225,7 @@ class Scenario:
     def when_resolved(
         self,
         user: str,
-        step: Sending[R],
+        step: Sending[R] | Awaited[R],
         reason: str,
         *,
         reply: R | None = None,
@@ -239,7 +239,7 @@ class Scenario:
             step: the step.
             reason: what was found or done.
             reply: what the step has earned, where its reply is looked at.
-            happened: of a pivot, whether its effect is there.
+            happened: of a pivot, whether its effect is there; False of an event that will never come.
             element: of a step over a list, which of its commands, counted from 0.
         """
         operation = Operation(step=_name(step, element), reason=reason, happened=happened)

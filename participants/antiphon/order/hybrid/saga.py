@@ -13,7 +13,7 @@ from antiphon.contracts import Retry
 from antiphon.coordinator.saga import Saga, State
 
 from ..choreographed.messages import OrderCreated, ShippingFailed
-from ..messages import ReleaseInventory, ReserveInventory, ShippingScheduled
+from ..messages import PointsGranted, ReleaseInventory, ReserveInventory, ShippingScheduled
 from .messages import HYBRID, ChargeOrder, RefundOrder
 
 hybrid_order = Saga(OrderCreated, name=HYBRID, version=1, deadline=timedelta(hours=24))
@@ -44,3 +44,4 @@ def refund_order(s: State[OrderCreated]) -> RefundOrder:
 
 
 shipped = hybrid_order.awaits(ShippingScheduled, after=charge_order, unless=ShippingFailed)
+hybrid_order.notes(PointsGranted)  # by loyalty, which reacts to the charge as shipping does, and decides nothing
