@@ -39,6 +39,8 @@ REASON_CHARS_MAX: Final = 1000
 """How much of a reason to cancel travels: it becomes part of other messages, and must fit there."""
 LOOK_SECONDS: Final = 5.0
 """How often a waiting `result` looks for itself, for the case that the word of the end was lost with a connection."""
+LOOK_SOON_SECONDS: Final = 0.01
+"""How soon it looks again after that word, which may come before the stream holds the end; twice as long each time."""
 
 Outcome = End
 """How a saga ended: `outcome` is completed or compensated, `reason` says why it was compensated."""
@@ -211,7 +213,7 @@ class Antiphon:
     async def end_of(self, key: SagaKey) -> Outcome:
         """Wait for a saga's end."""
         subject = wire.end_subject(key)
-        told = asyncio.Event()
+        told, pause = asyncio.Event(), LOOK_SECONDS
         self._ends.setdefault(subject, []).append(told)
         try:
             while True:
@@ -219,7 +221,9 @@ class Antiphon:
                 end = await self._read_end(subject)
                 if end is not None:
                     return end
-                await self._link.until(told, LOOK_SECONDS)
+                await self._link.until(told, pause)
+                # A subscriber may hear of an end before the stream holds it.
+                pause = LOOK_SOON_SECONDS if told.is_set() else min(LOOK_SECONDS, 2 * pause)
         finally:
             self._ends[subject].remove(told)
             if not self._ends[subject]:
