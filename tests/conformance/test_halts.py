@@ -302,8 +302,8 @@ def test_the_late_one_of_two_opposite_requests_does_not_have_the_last_word() -> 
     slow = fleet.stores[0]
     pause = slow.pause
 
-    def late(consumer: str, paused: bool, then: object) -> None:
-        slow.later(3.0, lambda: pause(consumer, paused, then))  # type: ignore[arg-type]
+    def late(stream: str, consumer: str, paused: bool, then: object) -> None:
+        slow.later(3.0, lambda: pause(stream, consumer, paused, then))  # type: ignore[arg-type]
 
     slow.pause = late  # type: ignore[method-assign]
     first, second = request(HOTEL, "pause"), request(HOTEL, "resume")

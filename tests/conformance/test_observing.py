@@ -17,6 +17,7 @@ from antiphon.coordinator.overview import Overview, read_cause, read_told, tell,
 from antiphon.coordinator.sayings import of_cause, of_entry, of_event
 from antiphon.coordinator.standing import standing
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Again, Fleet
+from tests.conformance.test_halts import ask, verdicts
 from tests.support.journeys import (
     DAY,
     MilesGiven,
@@ -298,3 +299,13 @@ def test_what_does_not_come_is_read_as_refused_by_everybody() -> None:
     fleet.put(*happened(LED, MISSED))
     fleet.run()
     assert [state for state, _ in stands(fleet, LED)] == ["compensating"] * 3
+
+
+def test_a_type_that_nobody_leads_cannot_be_paused() -> None:
+    fleet = Observers()
+    unled_sagas = SagaKey.of(wire.SAGA_TYPE, "unled")
+    ask(fleet, unled_sagas, "pause")
+    fleet.run()
+    ((user, verb, rejected),) = verdicts(fleet, unled_sagas)
+    assert (user, verb) == ("ada", "pause")
+    assert rejected.startswith("nobody leads sagas of type 'unled': pause the participants")

@@ -355,7 +355,7 @@ async def test_the_starts_of_a_type_come_in_pages_in_their_order(world: World) -
 
 async def is_paused(world: World, consumer: str) -> bool | Ambiguous | None:
     def ask(then: Callable[[bool | Ambiguous | None], None]) -> None:
-        world.store.is_paused(consumer, then)
+        world.store.is_paused("SAGA", consumer, then)
 
     return await answer_of(world, ask)
 
@@ -367,7 +367,7 @@ async def test_a_consumer_that_is_paused_delivers_nothing_and_then_goes_on_at_on
     await world.consume(consumer, inbox.take)
 
     def pause(paused: bool) -> Callable[[Callable[[Ambiguous | None], None]], None]:
-        return lambda then: world.store.pause(consumer.name, paused, then)
+        return lambda then: world.store.pause("SAGA", consumer.name, paused, then)
 
     assert await is_paused(world, consumer.name) is False
     for _ in range(2):

@@ -12,7 +12,7 @@ import pytest
 
 from antiphon.contracts import AlreadySignalled, DefinitionError, Event, Retry, Undecided, UnknownSaga, wire
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.topology import PLATFORM_CONSUMERS, SAGA
+from antiphon.contracts.topology import PLATFORM_CONSUMERS, SAGA, Listener
 from antiphon.contracts.wire import CommandAddress
 from antiphon.coordinator.client import Antiphon, Handle
 from antiphon.coordinator.explain import summaries, timeline
@@ -20,6 +20,7 @@ from antiphon.coordinator.operators import SagaVerbs
 from antiphon.coordinator.run import Coordinator
 from antiphon.coordinator.saga import Saga, State
 from antiphon.coordinator.waiting import parked_message, waiting
+from antiphon.link import set_up
 from antiphon.link.setup import api
 from tests.integration.test_coordinator import Company, company
 from tests.support.raw_worker import answer_message
@@ -280,6 +281,22 @@ async def test_a_paused_participant_is_delivered_nothing_until_it_is_resumed(sta
         assert (await handle.result()).outcome == "completed"
     assert "it is not paused" in (await airline.resume()).rejected
     assert (await stage.operator.participant("nobody").pause("x")).rejected == "there is no participant 'nobody'"
+
+
+async def test_a_paused_participant_does_not_react_either(stage: Stage) -> None:
+    admin = await stage.there.link("administrator")
+    await set_up(admin, [Listener("airline", wire.heard_filters("trip", "hotel", "room.booked"))])
+
+    async def is_paused(wanted: bool) -> None:
+        async with asyncio.timeout(10):
+            while (await api(admin, "CONSUMER.INFO.EVENTS.airline-on")).get("paused", False) is not wanted:
+                await asyncio.sleep(0.01)
+
+    airline = stage.operator.participant("airline")
+    assert (await airline.pause("their database is moved")).is_accepted
+    await is_paused(True)
+    assert (await airline.resume()).is_accepted
+    await is_paused(False)
 
 
 # --- what is missing --------------------------------------------------------------------------------------------------

@@ -326,7 +326,7 @@ FOREIGN = {
         "parked.forged.inventory",
         wire.registration_subject("inventory", "x"),
         wire.verb_subject(VICTIM, "operator", "cancel", "k1"),
-        "$JS.API.CONSUMER.PAUSE.EVENTS.sweeper",
+        "$JS.API.CONSUMER.DELETE.EVENTS.sweeper",
         "$JS.API.STREAM.PURGE.SAGA",
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.inventory",
     ],

@@ -180,6 +180,16 @@ def reactions_consumer_name(participant: str) -> str:
     return f"{participant}-on"
 
 
+def participant_consumers_of(participant: str) -> tuple[tuple[str, str], ...]:
+    """What delivers to a participant, as stream and consumer: commands, compensations, and events if it reacts to
+    any."""
+    return (
+        (SAGA, participant_consumer_name(participant, "do")),
+        (SAGA, participant_consumer_name(participant, "undo")),
+        (EVENTS, reactions_consumer_name(participant)),
+    )
+
+
 def reactions_consumer(listener: Listener, ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS) -> Consumer:
     """The consumer over EVENTS that delivers what a participant reacts to.
 

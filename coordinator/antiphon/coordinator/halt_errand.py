@@ -19,7 +19,7 @@ from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.platform import HALT_STATE_TYPE, Halt
-from antiphon.contracts.topology import participant_consumer_name
+from antiphon.contracts.topology import participant_consumers_of
 from antiphon.contracts.wire import COORDINATOR, SAGA_TYPE, SagaKey, state_subject
 from antiphon.link.outcomes import Outcome
 from antiphon.link.reading import StoredMessage
@@ -72,22 +72,24 @@ class HaltErrand:
         """Find out whether there is such a thing, and decide."""
         name = self._key.id
         if self._key.type == SAGA_TYPE:
-            is_known = name in self._coordinator.sagas
-            if not is_known and self._delivery is not None and self._delivery.deliveries < STRANGER_DELIVERIES_MAX:
+            versions = self._coordinator.sagas.get(name)
+            if versions is None and self._delivery is not None and self._delivery.deliveries < STRANGER_DELIVERIES_MAX:
                 self._hand_back(f"no coordinator here has a saga {name!r}")
                 return
-            missing = "" if is_known else f"no coordinator has a saga {name!r}"
-            self._append(decided(halt, fact, missing), guard)
+            wrong = "" if versions else f"no coordinator has a saga {name!r}"
+            if versions and fact.verb == "pause" and not versions.newest.is_led:
+                wrong = f"nobody leads sagas of type {name!r}: pause the participants that react to each other instead"
+            self._append(decided(halt, fact, wrong), guard)
             return
 
         def on_known(paused: bool | Ambiguous | None) -> None:
             if isinstance(paused, Ambiguous):
                 self._hand_back(str(paused))
                 return
-            missing = f"there is no participant {name!r}" if paused is None else ""
-            self._append(decided(halt, fact, missing), guard)
+            wrong = f"there is no participant {name!r}" if paused is None else ""
+            self._append(decided(halt, fact, wrong), guard)
 
-        self._coordinator.store.is_paused(participant_consumer_name(name, "do"), on_known)
+        self._coordinator.store.is_paused(*participant_consumers_of(name)[0], on_known)
 
     def _append(self, halt: Halt, guard: int) -> None:
         subject = state_subject(self._key)
@@ -121,7 +123,7 @@ class HaltErrand:
         if self._key.type == SAGA_TYPE:
             self._tell(halt, sequence)
         else:
-            self._set("do", halt, sequence)
+            self._set(participant_consumers_of(self._key.id), halt, sequence)
 
     def _tell(self, halt: Halt, sequence: int) -> None:
         """Have all coordinators know. One that does not hear it looks by itself before long."""
@@ -140,10 +142,10 @@ class HaltErrand:
         else:
             self._finish()
 
-    def _set(self, direction: str, halt: Halt, sequence: int) -> None:
-        """Have a participant's consumer stand still or go on, commands first, then compensations."""
+    def _set(self, consumers: tuple[tuple[str, str], ...], halt: Halt, sequence: int) -> None:
+        """Have a participant's consumers stand still or go on, one after the other."""
         store = self._coordinator.store
-        consumer = participant_consumer_name(self._key.id, "do" if direction == "do" else "undo")
+        stream, consumer = consumers[0]
 
         def on_known(paused: bool | Ambiguous | None) -> None:
             if isinstance(paused, Ambiguous):
@@ -152,13 +154,13 @@ class HaltErrand:
                 on_set(None)
             else:
                 log.info("halt.set", consumer=consumer, paused=halt.paused)
-                store.pause(consumer, bool(halt.paused), on_set)
+                store.pause(stream, consumer, bool(halt.paused), on_set)
 
         def on_set(failed: Ambiguous | None) -> None:
             if failed is not None:
                 self._hand_back(str(failed))
-            elif direction == "do":
-                self._set("undo", halt, sequence)
+            elif consumers[1:]:
+                self._set(consumers[1:], halt, sequence)
             else:
                 store.last(state_subject(self._key), on_read_again)
 
@@ -166,11 +168,11 @@ class HaltErrand:
             if isinstance(stored, Ambiguous):
                 self._hand_back(str(stored))
             elif stored is not None and stored.sequence > sequence:
-                self._set("do", read_halt(stored), stored.sequence)
+                self._set(participant_consumers_of(self._key.id), read_halt(stored), stored.sequence)
             else:
                 self._finish()
 
-        store.is_paused(consumer, on_known)
+        store.is_paused(stream, consumer, on_known)
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 

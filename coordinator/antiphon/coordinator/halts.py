@@ -26,15 +26,15 @@ def is_decided(halt: Halt, sequence: int) -> bool:
     return sequence in known or (len(known) == REQUESTS_MAX and sequence < min(known))
 
 
-def decided(halt: Halt, fact: Operated, missing: str = "") -> Halt:
+def decided(halt: Halt, fact: Operated, wrong: str = "") -> Halt:
     """The state once a request was decided on.
 
     Args:
         halt: the state before.
         fact: the request.
-        missing: why there is nothing of this name; the request is rejected then.
+        wrong: why nobody can ask that of what has this name; the request is rejected then.
     """
-    rejected = missing or rejection(halt, fact)
+    rejected = wrong or rejection(halt, fact)
     paused = halt.paused
     if not rejected:
         paused = f"paused by {fact.user}: {_reason(fact)}" if fact.verb == "pause" else ""

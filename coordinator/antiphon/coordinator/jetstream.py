@@ -93,7 +93,7 @@ class JetStreamStore:
         """Publish outside of all streams."""
         self._link.send(wire.announce_subject(saga_type), b"%d" % sequence)
 
-    def is_paused(self, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
+    def is_paused(self, stream: str, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
         """Ask the server about the consumer."""
 
         def report(answer: dict[str, Any] | Ambiguous) -> None:
@@ -104,9 +104,9 @@ class JetStreamStore:
             else:
                 then(answer.get("pause_remaining", 0) > PAUSED_NS_MIN)
 
-        self._ask(f"CONSUMER.INFO.{SAGA}.{consumer}", None, report)
+        self._ask(f"CONSUMER.INFO.{stream}.{consumer}", None, report)
 
-    def pause(self, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
+    def pause(self, stream: str, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
         """Ask the server to pause it for very long, or for a moment more (ADR-1, CONSUMER.PAUSE)."""
         until = PAUSED_UNTIL if paused else wire.rfc3339(wire.nanoseconds(self.now()) + int(RESUME_SECONDS * 1e9))
 
@@ -116,7 +116,7 @@ class JetStreamStore:
             else:
                 then(_no_such_consumer(answer) if "error" in answer else None)
 
-        self._ask(f"CONSUMER.PAUSE.{SAGA}.{consumer}", {"pause_until": until}, report)
+        self._ask(f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": until}, report)
 
     def _ask(
         self, subject: str, body: dict[str, Any] | None, then: Callable[[dict[str, Any] | Ambiguous], None]

@@ -288,11 +288,11 @@ class MemoryStore:
         for hear in self.platform.coordinators:
             self.platform.later_ns(0, partial(hear, wire.announce_subject(saga_type), b"%d" % sequence))
 
-    def is_paused(self, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
-        """Look at the consumer."""
+    def is_paused(self, stream: str, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
+        """Look at the consumer; its name is enough."""
         self._answer(then, self.platform.is_paused(consumer))
 
-    def pause(self, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
+    def pause(self, stream: str, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
         """Stop the consumer, or let it go on."""
         self.platform.pause(consumer, paused)
         self._answer(then, None)

@@ -204,7 +204,7 @@ class HaltVerbs:
 
     async def pause(self, reason: str) -> Request:
         """Have all sagas of the type stand still, where what happens is recorded and nothing is sent; or deliver no
-        commands and compensations to the participant. What is under way at this moment still arrives."""
+        commands, compensations and events to the participant. What is under way at this moment still arrives."""
         return await self._operator.ask(self.key, "pause", Operation(reason=reason), self._look)
 
     async def resume(self) -> Request:

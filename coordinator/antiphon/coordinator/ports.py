@@ -94,11 +94,11 @@ class Store(Protocol):
         They may not hear it.
         """
 
-    def is_paused(self, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
-        """Whether a consumer over SAGA delivers nothing for now; None if there is no such consumer."""
+    def is_paused(self, stream: str, consumer: str, then: Callable[[bool | Ambiguous | None], None]) -> None:
+        """Whether a consumer delivers nothing for now; None if there is no such consumer."""
 
-    def pause(self, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
-        """Have a consumer over SAGA deliver nothing until further notice, or go on at once."""
+    def pause(self, stream: str, consumer: str, paused: bool, then: Callable[[Ambiguous | None], None]) -> None:
+        """Have a consumer deliver nothing until further notice, or go on at once."""
 
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
         """Which of these sagas have ended."""

@@ -239,7 +239,7 @@ def coordinator_needs() -> tuple[Need, ...]:
         Need(f"{API}.STREAM.INFO.*", "find out at the start that a stream is missing"),
         Need(f"{API}.CONSUMER.INFO.*.*", "find out at the start that a consumer is missing"),
         Need(wire.STATUS_FILTER, "answer how a saga stands", "feed"),
-        Need(f"{API}.CONSUMER.PAUSE.{SAGA}.*", "have a participant stand still, or go on"),
+        Need(f"{API}.CONSUMER.PAUSE.*.*", "have a participant stand still, or go on"),
         Need(wire.ANNOUNCE_FILTER, "tell each other that a saga type stands still, or goes on"),
         Need(wire.ANNOUNCE_FILTER, "hear that", "feed"),
     )
