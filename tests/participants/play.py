@@ -13,9 +13,17 @@ from typing import Any, Protocol, TypeVar
 from antiphon.contracts import Command, Compensation, Event, SagaKey
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
 from antiphon.contracts.messages import Settle, settle_type
+from antiphon.contracts.platform import RECORD_TYPE, Record
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Listener, participant_consumer_name
-from antiphon.contracts.wire import Direction, command_subject, event_subject, events_filter, start_subject
+from antiphon.contracts.wire import (
+    Direction,
+    command_subject,
+    event_subject,
+    events_filter,
+    record_subject,
+    start_subject,
+)
 from antiphon.link import Link, StoredMessage
 from antiphon.link.setup import api
 from antiphon.participants import Database, Participant, Worker
@@ -103,6 +111,19 @@ class Play:
             return found[0] if found else None
 
         return await come(find, "a parked message")
+
+    async def noted(self, sequence: int, saga: str) -> None:
+        """Have a journal name an event, as a coordinator does that knows of nobody who fails because of it."""
+        subject = record_subject(SagaKey.of("shop", saga), "n1")
+        envelope = Envelope(
+            id=subject,
+            source="coordinator",
+            type=RECORD_TYPE,
+            time=datetime.now(UTC),
+            data=pack(Record()),
+            cause=f"e{sequence}",
+        )
+        await self.administrator.store(subject, encode(envelope))
 
     async def tell(self, event: Event, saga: str, step: str = "said", attempt: int = 1, **changes: Any) -> int:
         """Store an event as whoever owns it does, of a client a start; changes make it one that its owner would not."""

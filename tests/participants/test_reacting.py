@@ -15,6 +15,7 @@ from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.topology import PARKED
 from antiphon.contracts.wire import event_subject, reaction_step, signal_subject
+from antiphon.coordinator.waiting import waiting
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase
@@ -273,9 +274,11 @@ async def test_a_subject_with_another_sagas_partition_is_forged(playing: Play) -
 async def test_a_reaction_is_tried_for_ever_and_waits_for_a_person_as_well(playing: Play) -> None:
     reactor, database = Reactor(on_ordered=fail, retry=THREE), MemoryDatabase()
     await playing.worker(reactor, database)
-    await playing.tell(Ordered(), "s1")
+    sequence = await playing.tell(Ordered(), "s1")
     parked = msgspec.json.decode((await playing.parked()).data, type=Parked)
     assert (parked.kind, parked.reason) == ("fault", "the shelf is stuck")
+    await playing.noted(sequence, "s1")
+    assert [each.reason for each in await waiting(playing.administrator)] == ["the shelf is stuck"]
     tried = len(reactor.calls)
     assert tried >= THREE.attempts
     await until(lambda: len(reactor.calls) > tried + THREE.attempts, what="more tries")
@@ -284,6 +287,7 @@ async def test_a_reaction_is_tried_for_ever_and_waits_for_a_person_as_well(playi
     await playing.follows("s1", "stock-set-aside", ORDERED)
     await playing.all_heard()
     assert effects_in(database) == ["set aside"]
+    assert await waiting(playing.administrator) == []
 
 
 async def test_what_no_attempt_will_mend_waits_for_a_person_at_once(playing: Play) -> None:

@@ -18,6 +18,10 @@ ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault", "s
 is an index entry of a saga whose journal says that a person is needed."""
 
 
+WITHDRAWN: Final = ""
+"""The reason that takes back what the same participant said of the same message before: it has come to its end."""
+
+
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
     """A message that was set aside, with where it came from and what it was. `data` is base64 in JSON."""
 

@@ -1,7 +1,8 @@
 """What waits for a person: the index that PARKED keeps, and what the journals say of it by now.
 
 PARKED is only an index, and old entries stay in it. A saga is listed if its journal still says that a person is needed,
-and a fact that was set aside if no journal has named it since.
+a fact that was set aside if no journal has named it since, and a reaction that fails until its participant says that it
+is done.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import msgspec
 from antiphon.contracts import wire
 from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import AntiphonError, Unusable
-from antiphon.contracts.parked import Parked, ParkedKind
+from antiphon.contracts.parked import WITHDRAWN, Parked, ParkedKind
+from antiphon.contracts.platform import COORDINATOR_SOURCE
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA
 from antiphon.contracts.wire import SagaKey
 from antiphon.link import Link, StoredMessage
@@ -54,13 +56,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 async def waiting(link: Link) -> list[Waiting]:
     """All that waits for a person, oldest first."""
     sagas: dict[SagaKey, None] = {}
-    messages: dict[tuple[str, int], tuple[StoredMessage, Parked]] = {}
+    messages: dict[tuple[str, int, str], tuple[StoredMessage, Parked]] = {}
     async for stored in link.scan(PARKED, "parked.>"):
         parked = msgspec.json.decode(stored.data, type=Parked)
         if parked.saga is not None:
             sagas[parked.saga] = None
-        else:  # one that was parked twice, because the first time was not confirmed, is one
-            messages.setdefault((parked.stream, parked.sequence), (stored, parked))
+            continue
+        which = parked.stream, parked.sequence, parked.noticed_by
+        if parked.reason == WITHDRAWN:
+            messages.pop(which, None)
+        else:  # one that was parked more than once is one
+            messages.setdefault(which, (stored, parked))
     found = [each for key in sagas for each in await _of_saga(link, key)]
     found += [each for pair in messages.values() if (each := await _of_message(link, *pair)) is not None]
     return sorted(found, key=lambda each: each.since)
@@ -121,9 +127,13 @@ def _saga_of(parked: Parked) -> SagaKey | None:
 
 
 async def _is_settled(link: Link, key: SagaKey, parked: Parked) -> bool:
-    """Whether the saga needs nobody for it any more: it has ended, or its journal names the fact by now."""
-    if parked.kind in ("forged", "undecodable") and parked.stream == EVENTS:
-        return False  # no journal will ever name it
+    """Whether the saga needs nobody for it any more: it has ended, or its journal names the fact by now.
+
+    A fact that no journal will ever name is not, nor is a reaction that fails, whatever becomes of its saga.
+    """
+    is_reaction = parked.kind == "fault" and parked.noticed_by != COORDINATOR_SOURCE
+    if parked.stream == EVENTS and (parked.kind in ("forged", "undecodable") or is_reaction):
+        return False
     entries = await link.read_all(SAGA, [wire.journal_filter(key)])
     if entries and entries[-1].subject == wire.end_subject(key):
         return True

@@ -30,7 +30,7 @@ from antiphon.contracts.errors import (
     Unusable,
 )
 from antiphon.contracts.messages import Contract
-from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
+from antiphon.contracts.parked import WITHDRAWN, Parked, ParkedKind, parked_kind
 from antiphon.contracts.retry import parse_retry
 from antiphon.contracts.topology import (
     EVENTS,
@@ -265,6 +265,8 @@ class Worker:
                 await self._perform(held, asked, handler)
             except Suspect:
                 await self._perform_alone(held, asked, handler)
+            if held.is_event and held.delivery.deliveries > 1 and not await self._is_nobody_called(held, asked):
+                return
         except Busy as error:
             self._log("database_busy", held, reason=str(error))
             await self._hand_back(held, self._jittered(BUSY_SECONDS))
@@ -374,7 +376,8 @@ class Worker:
     async def _fail(self, held: Held, asked: Asked, error: BaseException) -> None:
         """Try again later, or say that the attempts have run out. A reaction is tried for ever."""
         is_final = isinstance(error, (Exhausted, Unrecoverable))
-        failed = asked.retry.attempts if is_final and not held.is_event else 1
+        failed = asked.retry.attempts if is_final else 1
+        # What no attempt will mend may be mended by another version of a participant that reacts, but not soon.
         # What failed has come to an end, so the deliveries lost before were not this command's fault.
         verdict = Spent(failed, asked.lost, -1 if asked.is_alone else 0)
         spent = await self._note(held, verdict)
@@ -383,8 +386,6 @@ class Worker:
         if held.is_event:
             if (is_final or tries % asked.retry.attempts == 0) and not await self._park(held, _kind_of(error), reason):
                 return
-            # What no attempt will mend may be mended by another version of the participant, but not soon.
-            tries = max(tries, asked.retry.attempts) if is_final else tries
         elif is_final or tries >= asked.retry.attempts:
             self._log("attempts_exhausted", held, reason=reason, tries=tries)
             if isinstance(error, NoHandler):
@@ -431,6 +432,15 @@ class Worker:
         if await self._park(held, "fault", reason):
             self._rested.add(held.number)
             await self._hand_back(held, asked.retry.cap_seconds)
+
+    async def _is_nobody_called(self, held: Held, asked: Asked) -> bool:
+        """Take back that a person was called for a reaction, which is done now; false where that could not be stored.
+
+        Raises:
+            Busy: it cannot be found out just now whether one was.
+        """
+        spent = await self._database.note(held.number, Spent())
+        return spent.attempts < asked.retry.attempts or await self._park(held, "fault", WITHDRAWN)
 
     async def _park(self, held: Held, kind: ParkedKind, reason: str) -> bool:
         """Store it in PARKED, so that a person sees it; where that fails, hand it back and say so."""
