@@ -28,6 +28,7 @@ from antiphon.link import Credentials, Link, Mark
 
 from .changes import Change, changes
 from .choreography import AnySaga, Choreography
+from .keys import require_names
 from .operators import TIMEOUT_SECONDS, Operator
 from .saga import Saga, Signal
 from .storing import message, raise_if_failed, store_once
@@ -161,12 +162,14 @@ class Antiphon:
             AlreadyStarted: the id was used with another payload; nothing was changed.
             BadIdentity: the id cannot be part of a subject.
             TooLarge: the payload is larger than the protocol allows.
-            WrongShape: a field holds a value of another type than its contract says.
+            WrongShape: a field holds a value of another type than its contract says, or the saga would stand still
+                because its definition can make no keys or locks of it.
             PlatformError: the start could not be stored.
         """
         key = SagaKey.of(saga.name, id)
         subject = wire.start_subject(key)
         data = message(subject, CLIENT, start.__contract__.type, start)
+        require_names(saga.definition, start)
         if not await store_once(self._link, subject, data) and not await self._is_same(subject, start):
             raise AlreadyStarted(key.type, key.id)
         return Handle(self, key, saga)

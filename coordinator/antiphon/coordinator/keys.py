@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from antiphon.contracts.errors import WrongShape
+from antiphon.contracts.messages import Event
 from antiphon.contracts.wire import check_token
 
+from .graph import Definition
 from .history import History
 
 KEYS_MAX: Final = 8
@@ -28,6 +31,21 @@ def keys_to_write(history: History) -> dict[str, str] | None:
     if history.entries and not history.definition.is_led:
         return None
     return checked(function(history.start))
+
+
+def require_names(definition: Definition, start: Event) -> None:
+    """Refuse what no saga could begin with: its first entry is to name its keys, and then the locks it asks for.
+
+    Raises:
+        WrongShape: the author's function raises, or returns what cannot be written.
+    """
+    try:
+        if definition.keys is not None:
+            checked(definition.keys(start))
+        if definition.locks is not None and not [check_token(key, "lock") for key in definition.locks(start)]:
+            raise ValueError(f"{definition.locks.__name__} names no lock")
+    except Exception as error:
+        raise WrongShape(f"no saga {definition.name} can begin with that: {error}") from error
 
 
 def checked(found: Any) -> dict[str, str]:
