@@ -141,6 +141,25 @@ async def test_it_follows_until_it_is_told_to_stop_and_notices_a_stream_that_is_
             await process.wait()
 
 
+async def test_it_ends_with_a_sentence_when_its_file_is_taken_away_and_builds_a_new_one(plain: Scene) -> None:
+    await plain.write(0, SAGAS)
+    command = [sys.executable, "-m", "antiphon.deploy", "readmodel", "--database", plain.database]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=plain.environment(), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        await until(lambda: _count(plain) == SAGAS, what="the first build")
+        os.unlink(plain.database.removeprefix("sqlite:///"))
+        printed, logged = await asyncio.wait_for(process.communicate(), 10)
+        assert (process.returncode, b"its file was deleted or replaced" in printed + logged) == (1, True)
+        assert plain.project().returncode == 0
+        assert _count(plain) == SAGAS
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def purge_one(scene: Scene, saga: SagaKey) -> None:
     """As after its retention; facts first."""
     for stream, part in ((EVENTS, f"evt.{saga.path}.>"), (SAGA, f"saga.{saga.path}.>")):

@@ -7,6 +7,7 @@ there, so that whatever is read twice, by whomever, is applied once.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -146,6 +147,7 @@ class Model:
     def __init__(self, url: str, *, writes: bool = False) -> None:
         self._engine, self._insert = _engine(url)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._file: os.stat_result | None = None
         if self._is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _prepare_writer if writes else _prepare)
             event.listen(self._engine.sync_engine, "begin", _begin_immediate if writes else _begin)
@@ -164,8 +166,20 @@ class Model:
                 if not self._is_sqlite:
                     await connection.execute(text(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})"))
                 await connection.run_sync(tables.create_all)
+            if self._is_sqlite:
+                self._file = os.stat(self._engine.url.database or "")
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise self.unusable(error, "Check that it is there and that this user may create tables in it.") from error
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the file that was opened is another one, or none, by now: what is written, nobody will read."""
+        if self._file is None:
+            return False
+        try:
+            return not os.path.samestat(self._file, os.stat(self._engine.url.database or ""))
+        except OSError:
+            return True
 
     def unusable(self, error: BaseException, remedy: str) -> PlatformError:
         """The sentence for a database that fails."""

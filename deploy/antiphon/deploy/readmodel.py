@@ -251,6 +251,9 @@ class _Service:
         while not self._told.is_set():
             if await projector.advance():
                 continue
+            if self._model.is_gone:
+                gone_file = FileNotFoundError("its file was deleted or replaced")
+                raise self._model.unusable(gone_file, "Start this process again: it builds the model from nothing.")
             if not projector.generation.is_live:
                 await self._take_over(projector, time.monotonic() - began)
             if self._once:
