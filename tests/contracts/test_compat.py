@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from msgspec import Meta
 from antiphon.contracts import Command, Compensation, Event
 from antiphon.contracts.compat import Change, compare
 from antiphon.contracts.messages import Message
-from antiphon.contracts.schema import Contracts, describe, kind_of, schema_of
+from antiphon.contracts.schema import Contracts, describe, kind_of, schema_of, schemas_of
 
 NEW_READERS = "New code of billing cannot read what old code of coordinators wrote or is still writing."
 OLD_READERS = "Old code of billing cannot read what new code of coordinators writes."
@@ -29,6 +30,35 @@ class Address(msgspec.Struct):
 
 class ShortAddress(msgspec.Struct):
     street: Annotated[str, Meta(max_length=20)]
+
+
+class Ride(msgspec.Struct):
+    at: datetime
+    back: Ride | None = None
+
+
+class TalkedRide(msgspec.Struct):
+    at: str
+    back: TalkedRide | None = None
+
+
+class Cash(msgspec.Struct, tag="cash"):
+    pass
+
+
+class Card(msgspec.Struct, tag="card"):
+    code: Annotated[str, Meta(max_length=3)] = ""
+
+
+class LongCard(msgspec.Struct, tag="card"):
+    code: Annotated[str, Meta(max_length=4)] = ""
+
+
+class OldCard(msgspec.Struct, tag="old"):
+    code: Annotated[str, Meta(max_length=3)] = ""
+
+
+WIDER = "has the max length 4, and had 3"
 
 
 class Tree(msgspec.Struct):
@@ -55,7 +85,7 @@ def pay(**fields: Any) -> type[Message]:
 
 def contracts(*messages: type[Message]) -> Contracts:
     """The contracts of some messages; coordinators write commands, and events are read by them."""
-    schemas, definitions = msgspec.json.schema_components(messages)
+    schemas, definitions = schemas_of(messages)
     described = [_described(message) for message in messages]
     types = [each.type for each in described]
     return Contracts(dict(zip(types, described, strict=True)), dict(zip(types, schemas, strict=True)), definitions)
@@ -197,6 +227,14 @@ AMOUNT = Annotated[int, Meta(ge=0, le=100)]
             "is an integer now, and was a string",
             f"{NEW_READERS} {OLD_READERS}",
         ),
+        ({"at": datetime}, {"at": str}, "at", "has the format none, and had date-time", OLD_READERS),
+        ({"at": datetime | None}, {"at": str | None}, "at", "has the format none, and had date-time", OLD_READERS),
+        ({"at": str}, {"at": datetime}, "at", "has the format date-time, and had none", NEW_READERS),
+        ({"at": list[time]}, {"at": list[str]}, "at[]", "has the format none, and had time", OLD_READERS),
+        ({"ride": Ride}, {"ride": TalkedRide}, "ride.at", "has the format none, and had date-time", OLD_READERS),
+        ({"by": Cash | Card | None}, {"by": Cash | None}, "by", "may not be a Card any more", NEW_READERS),
+        ({"by": Cash | None}, {"by": Cash | Card | None}, "by", "may be a Card now", OLD_READERS),
+        ({"by": Cash | Card | None}, {"by": Cash | LongCard | None}, "by.code", WIDER, OLD_READERS),
     ],
 )
 def test_a_change_of_a_field_names_the_field_and_whom_it_breaks(
@@ -220,6 +258,11 @@ def test_a_change_of_a_field_names_the_field_and_whom_it_breaks(
 )
 def test_what_harms_nobody_is_no_change(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert changes(pay(**old), pay(**new)) == []
+
+
+def test_a_member_of_a_union_under_another_tag_is_another_member() -> None:
+    found = changes(pay(by=Cash | Card | None), pay(by=Cash | OldCard | None))
+    assert [each.what for each in found] == ["may not be a Card any more", "may be an OldCard now"]
 
 
 def test_a_field_more_breaks_readers_that_forbid_unknown_ones() -> None:

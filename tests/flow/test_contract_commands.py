@@ -53,14 +53,14 @@ def test_the_document_is_printed_where_no_folder_is_named(tmp_path: Path) -> Non
 
 
 def test_a_schema_of_a_message_that_is_gone_goes_as_well(tmp_path: Path) -> None:
-    (tmp_path / "old" / "schemas").mkdir(parents=True)
-    (tmp_path / "old" / "schemas" / "stock.gone.v1.json").write_text("{}")
+    (tmp_path / "shop.py").write_text(STOCK.replace("stock.reserve", "stock.gone"))
+    antiphon(tmp_path, "contracts", "export", "--app=shop", "--output=old")
+    schemas = tmp_path / "old" / "schemas"
+    (schemas / "mine.json").write_text("{}")
+    assert (schemas / "stock.gone.v1.json").exists()
     (tmp_path / "shop.py").write_text(STOCK)
     antiphon(tmp_path, "contracts", "export", "--app=shop", "--output=old")
-    assert sorted(path.stem for path in (tmp_path / "old" / "schemas").iterdir()) == [
-        "stock.reserve.v1",
-        "stock.reserved.v1",
-    ]
+    assert sorted(path.stem for path in schemas.iterdir()) == ["mine", "stock.reserve.v1", "stock.reserved.v1"]
 
 
 def test_what_cannot_be_compared_is_a_sentence(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from .schema import Contracts, Described, JsonSchema
+from .schema import Contracts, Described, JsonSchema, alternatives
 
 Readers = Literal["new", "old", "both", "default"]
 """Whose code cannot read: the new one what was written before, the old one what is written from now on, or either. With
@@ -157,29 +157,33 @@ class _Comparison:
             if names in self._seen:
                 return
             self._seen.add(names)
-        before, after = self._alternatives(old, self._old), self._alternatives(new, self._new)
-        shared = [key for key in before if key in after]
-        if not shared and len(before) == len(after) == 1:
-            yield from _retyped(next(iter(before.values())), next(iter(after.values())), field)
-            return
-        for key in before:
-            if key not in after:
-                yield _Difference(field, f"may not be {_named(before[key])} any more", "new")
-        for key in after:
-            if key not in before:
-                yield _Difference(field, f"may be {_named(after[key])} now", "old")
-        for key in shared:
-            yield from self._same_type(before[key], after[key], field)
+        before, after = _members(old, self._old), _members(new, self._new)
+        if len(before) == len(after) == 1:
+            (one,), (other,) = before.values(), after.values()
+            yield from self._single(one, other, field)
+        else:
+            yield from self._unions(before, after, field)
         self._seen.discard(names)
 
-    def _alternatives(self, schema: JsonSchema, definitions: Mapping[str, JsonSchema]) -> dict[str, JsonSchema]:
-        """The members of a union by what tells them apart; a schema that is none has one."""
-        resolved = _resolved(schema, definitions)
-        if "anyOf" not in resolved:
-            return {_key(resolved): resolved}
-        members = [_resolved(each, definitions) for each in resolved["anyOf"]]
-        objects = [each for each in members if each.get("type") == "object"]
-        return {(_title(each) if len(objects) > 1 and each in objects else _key(each)): each for each in members}
+    def _single(self, old: JsonSchema, new: JsonSchema, field: str) -> Iterator[_Difference]:
+        before, after = _resolved(old, self._old), _resolved(new, self._new)
+        if _key(before) == _key(after):
+            yield from self._same_type(before, after, field)
+        else:
+            yield from _retyped(before, after, field)
+
+    def _unions(
+        self, before: Mapping[str, JsonSchema], after: Mapping[str, JsonSchema], field: str
+    ) -> Iterator[_Difference]:
+        for key, gone in before.items():
+            if key not in after:
+                yield _Difference(field, f"may not be {_named(_resolved(gone, self._old))} any more", "new")
+        for key, come in after.items():
+            if key not in before:
+                yield _Difference(field, f"may be {_named(_resolved(come, self._new))} now", "old")
+        for key in before:
+            if key in after:
+                yield from self.between(before[key], after[key], field)
 
     def _same_type(self, old: JsonSchema, new: JsonSchema, field: str) -> Iterator[_Difference]:
         yield from _bounds(old, new, field)
@@ -262,6 +266,13 @@ def _allowed(schema: JsonSchema) -> list[Any] | None:
     return schema.get("enum")
 
 
+def _members(schema: JsonSchema, definitions: Mapping[str, JsonSchema]) -> dict[str, JsonSchema]:
+    """The members of a union by what tells them apart, objects by their tags; a schema that is none has one."""
+    members = [*alternatives(schema)]
+    resolved = [_resolved(each, definitions) for each in members]
+    return {f"{_key(each)} {_tag(each)}": member for each, member in zip(resolved, members, strict=True)}
+
+
 def _resolved(schema: JsonSchema, definitions: Mapping[str, JsonSchema]) -> JsonSchema:
     reference = schema.get("$ref")
     return definitions[reference.rpartition("/")[2]] if reference else schema
@@ -275,8 +286,10 @@ def _key(schema: JsonSchema) -> str:
     return type(allowed[0]).__name__.replace("str", "string").replace("int", "integer") if allowed else "any"
 
 
-def _title(schema: JsonSchema) -> str:
-    return f"object {schema.get('title', '')}"
+def _tag(schema: JsonSchema) -> str:
+    """The first field of an object that can have one value only; msgspec wants one where objects are in a union."""
+    allowed = (_allowed(schema["properties"][name]) for name in schema.get("required", ()) if "properties" in schema)
+    return next((str(values[0]) for values in allowed if values and len(values) == 1), "")
 
 
 def _named(schema: JsonSchema) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import inspect
 
 from .messages import Command, Compensation, Message
 
@@ -67,7 +68,90 @@ def kind_of(message: type[Message]) -> MessageKind:
 
 def schema_of(message: type[Message]) -> JsonSchema:
     """The JSON Schema of a message's payload, complete in itself."""
-    return {"$schema": DIALECT, "$id": message.__contract__.type, **msgspec.json.schema(message)}
+    schema = msgspec.json.schema(message)
+    _Times(schema.get("$defs", {})).say(inspect.type_info(message), schema)
+    return {"$schema": DIALECT, "$id": message.__contract__.type, **schema}
+
+
+def schemas_of(
+    messages: Sequence[type[msgspec.Struct]], ref_template: str = "#/$defs/{name}"
+) -> tuple[tuple[JsonSchema, ...], dict[str, JsonSchema]]:
+    """The JSON Schemas of the payloads of messages, and of what they share, by the name in its references."""
+    schemas, definitions = msgspec.json.schema_components(messages, ref_template=ref_template)
+    times = _Times(definitions)
+    for message, schema in zip(messages, schemas, strict=True):
+        times.say(inspect.type_info(message), schema)
+    return schemas, definitions
+
+
+class _Times:
+    """Says of which strings a schema takes for dates and times only: msgspec does so where their zone is prescribed."""
+
+    def __init__(self, definitions: Mapping[str, JsonSchema]) -> None:
+        self._definitions = definitions
+        self._seen: set[str] = set()
+
+    def say(self, info: inspect.Type, schema: JsonSchema) -> None:
+        """Complete the schema of a type, and what it refers to."""
+        match info:
+            case inspect.Metadata(type=inner):
+                self.say(inner, schema)
+            case inspect.DateTimeType():
+                schema.setdefault("format", "date-time")
+            case inspect.TimeType():
+                schema.setdefault("format", "time")
+            case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType():
+                self._fields(info, schema)
+            case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
+                self.say(info.item_type, schema.get("items", {}))
+            case inspect.TupleType():
+                for each, part in zip(info.item_types, schema.get("prefixItems", ()), strict=False):
+                    self.say(each, part)
+            case inspect.DictType():
+                self.say(info.value_type, schema.get("additionalProperties", {}))
+            case inspect.UnionType():
+                self._members(info, schema)
+            case _:
+                pass
+
+    def _fields(
+        self, info: inspect.StructType | inspect.DataclassType | inspect.TypedDictType, schema: JsonSchema
+    ) -> None:
+        reference = str(schema.get("$ref", ""))
+        if reference and reference not in self._seen:
+            self._seen.add(reference)
+            properties = self._definitions[reference.rpartition("/")[2]].get("properties", {})
+            for field in info.fields:
+                self.say(field.type, properties.get(field.encode_name, {}))
+
+    def _members(self, info: inspect.UnionType, schema: JsonSchema) -> None:
+        """Each member of a union, which has at most one of a JSON type, and objects that are told apart by a tag."""
+        members = list(alternatives(schema))
+        for each in info.types:
+            inner = each.type if isinstance(each, inspect.Metadata) else each
+            for member in members:
+                if self._is_of(inner, member):
+                    self.say(inner, member)
+
+    def _is_of(self, info: inspect.Type, schema: JsonSchema) -> bool:
+        match info:
+            case inspect.DateTimeType() | inspect.TimeType():
+                return schema.get("type") == "string"
+            case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType():
+                referred = self._definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], {})
+                return referred.get("title") == info.cls.__name__
+            case inspect.DictType():
+                return schema.get("type") == "object"
+            case _:
+                return schema.get("type") == "array"
+
+
+def alternatives(schema: JsonSchema) -> Iterator[JsonSchema]:
+    """The members of a union, also of one within it; a schema that is none."""
+    if "anyOf" not in schema:
+        yield schema
+    for each in schema.get("anyOf", ()):
+        yield from alternatives(each)
 
 
 def _about(message: type[Message]) -> str:

@@ -27,13 +27,16 @@ def export_contracts(apps: Sequence[str], folder: Path | None, title: str, versi
         typer.echo(document, nl=False)
         return
     schemas = folder / SCHEMAS
-    schemas.mkdir(parents=True, exist_ok=True)
+    try:
+        schemas.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotExported(f"cannot write to {schemas}: {error.strerror}.") from None
+    messages, earlier = messages_of(parts), _exported(folder / DOCUMENT)
     (folder / DOCUMENT).write_bytes(document)
-    messages = messages_of(parts)
     for type_, message in messages.items():
         (schemas / f"{type_}.json").write_bytes(_encoded(schema_of(message)))
-    for gone in {path.stem for path in schemas.glob("*.json")} - {*messages}:
-        (schemas / f"{gone}.json").unlink()
+    for gone in earlier - {*messages}:
+        (schemas / f"{gone}.json").unlink(missing_ok=True)
     typer.echo(f"wrote {folder / DOCUMENT} and {len(messages)} schemas in {schemas}.")
 
 
@@ -52,16 +55,27 @@ def compare_contracts(apps: Sequence[str], against: Path, as_json: bool) -> int:
     return 1 if changes else 0
 
 
+def _exported(document: Path) -> set[str]:
+    """The messages of the export that is there already. Only its files may go; others are somebody's own."""
+    try:
+        return {*_read(document).messages}
+    except NotExported:
+        return set()
+
+
 def _read(path: Path) -> Contracts:
     try:
         document: Any = msgspec.json.decode(path.read_bytes())
     except OSError as error:
-        raise NotExported(
-            f"cannot read {path}: {error.strerror}. Write it with: antiphon contracts export --output {path.parent}"
-        ) from None
+        remedy = f"Write it with: antiphon contracts export --output {_folder_of(path)}"
+        raise NotExported(f"cannot read {path}: {error.strerror}. {remedy}") from None
     except msgspec.DecodeError as error:
         raise NotExported(f"{path} is no JSON: {error}.") from None
     return contracts_in(document)
+
+
+def _folder_of(path: Path) -> Path:
+    return path.parent if path.suffix == ".json" else path
 
 
 def _encoded(document: Any) -> bytes:

@@ -21,7 +21,7 @@ from antiphon.contracts.messages import (
     answer_name,
     answer_type,
 )
-from antiphon.contracts.schema import Contracts, Described, describe, kind_of
+from antiphon.contracts.schema import Contracts, Described, describe, kind_of, schemas_of
 from antiphon.coordinator.choreography import Choreography
 from antiphon.coordinator.graph import Definition
 from antiphon.coordinator.saga import Saga
@@ -102,9 +102,7 @@ def export(parts: Iterable[Part], title: str, version: str) -> Json:
     """
     there = list(parts)
     flow, messages = build(there), messages_of(there)
-    schemas, definitions = msgspec.json.schema_components(
-        [*messages.values(), Envelope, Refusal, Undone], ref_template=f"{SCHEMAS}{{name}}"
-    )
+    schemas, definitions = schemas_of([*messages.values(), Envelope, Refusal, Undone], f"{SCHEMAS}{{name}}")
     references = dict(zip([*messages, "envelope", "refusal", "undone"], schemas, strict=True))
     document: Json = {
         "asyncapi": VERSION,
