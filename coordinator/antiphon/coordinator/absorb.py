@@ -155,9 +155,7 @@ def _timed_out(history: History, name: str) -> History:
     match definition.kind:
         case "wait":
             return done(history, name, None)
-        case "signal" | "event" if (
-            definition.is_retriable
-        ):  # past the pivot it may still come, and a person should know
+        case "signal" | "event" if definition.is_retriable:  # it may still come, and a person should know
             return with_step(history, name, timeout_ns=0, reason="did not come in time")
         case "signal" | "event":
             return refuse(history, name, f"{name} did not come in time", "it did not come in time")
