@@ -32,7 +32,7 @@ from antiphon.contracts.errors import (
     ServerUnreachable,
     StreamMissing,
 )
-from antiphon.contracts.topology import SERVER_VERSION_MIN
+from antiphon.contracts.topology import SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .delivery import LOST, Delivery, Pull
 from .frames import Frames, Handler
@@ -445,10 +445,17 @@ def rights_missing(subject: str, name: str) -> RightsMissing:
 def missing(stream: str, consumer: str = "") -> StreamMissing:
     """The sentence for a stream or consumer that is not there."""
     what = f"consumer {consumer} of stream {stream}" if consumer else f"stream {stream}"
-    option = f" --participant {consumer.removesuffix('-undo')}" if consumer and stream == "SAGA" else ""
-    if consumer.endswith("-on") and stream == "EVENTS":
-        option = f" --app MODULE:{consumer.removesuffix('-on')}"
+    option = _option(stream, consumer)
     return StreamMissing(f"there is no {what} on this server. Create it once, as administrator: antiphon setup{option}")
+
+
+def _option(stream: str, consumer: str) -> str:
+    """Whom `antiphon setup` has to be told of; nobody, for what the platform itself needs."""
+    if not consumer or is_of_platform(consumer):
+        return ""
+    if stream == SAGA:
+        return f" --participant {consumer.removesuffix('-undo')}"
+    return f" --app MODULE:{consumer.removesuffix('-on')}"
 
 
 async def _open(urls: list[str], name: str, credentials: Credentials, timeout_seconds: float, patient: bool) -> Client:
