@@ -139,7 +139,7 @@ def test_a_user_without_the_right_is_told_which_subject(user: str, arguments: tu
     ran = antiphon(*arguments, **up.environment(user))
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "Traceback" not in ran.stderr
-    assert "does not let" in ran.stderr
+    assert f"does not let {user} use" in ran.stderr
     assert "deploy/README.md" in ran.stderr
 
 

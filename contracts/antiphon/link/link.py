@@ -76,8 +76,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 class Link:
     """A connection; make one with `connect`."""
 
-    def __init__(self, nc: Client, name: str) -> None:
-        self.nc, self.name = nc, name
+    def __init__(self, nc: Client, user: str) -> None:
+        self.nc = nc
+        self._user = user
+        """For sentences about rights; the name of the connection where nobody in particular connects."""
         self.failure: asyncio.Future[PlatformError] = asyncio.get_running_loop().create_future()
         """Done when the connection is lost for good or a right is missing; its result is the sentence to end with."""
         self._loop = asyncio.get_running_loop()
@@ -120,8 +122,9 @@ class Link:
             ServerUnfit: the server has no JetStream or is too old.
         """
         urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else servers
-        nc = await _open(urls, name, credentials or Credentials.from_environment(), timeout_seconds, patient)
-        link = cls(nc, name)
+        who = credentials or Credentials.from_environment()
+        nc = await _open(urls, name, who, timeout_seconds, patient)
+        link = cls(nc, who.user or name)
         try:
             _require_jetstream(nc)
             await link._listen()
@@ -417,10 +420,10 @@ class Link:
         refused = _refused_subject(error)
         for subject, tell in self.on_refused.items():
             if subject.lower() == refused.lower():  # nats-py hands errors on in lower case
-                tell(rights_missing(subject, self.name))
+                tell(rights_missing(subject, self._user))
                 return
         if refused and not self.failure.done():
-            self.failure.set_result(rights_missing(refused, self.name))
+            self.failure.set_result(rights_missing(refused, self._user))
             self._fail_all("a right is missing")  # nobody need wait for an answer that does not come
 
 
@@ -434,10 +437,10 @@ class _Single(Read):
         return True
 
 
-def rights_missing(subject: str, name: str) -> RightsMissing:
+def rights_missing(subject: str, user: str) -> RightsMissing:
     """The sentence for a subject that the server refused."""
     return RightsMissing(
-        f"the server does not let {name} use {subject}. Give its user that right (deploy/README.md lists what each "
+        f"the server does not let {user} use {subject}. Give its user that right (deploy/README.md lists what each "
         "role needs), or use the credentials of the right user."
     )
 
