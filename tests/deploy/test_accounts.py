@@ -92,11 +92,12 @@ def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--participant", "client"), "it is a name of the platform"),
-        (("--participant", "operator"), "it is a name of the platform"),
+        (("--participant", "client"), "is a name of the platform"),
+        (("--participant", "exporter"), "is a name of the platform"),
         (("--participant", "in ventory"), "1 to 64 characters"),
         (("--participant", "a-b", "--participant", "a_b"), "NATS_PASSWORD_A_B"),
-        (("--participant", "administrator"), "NATS_PASSWORD_ADMINISTRATOR"),
+        (("--participant", "a-undo"), "no participant's name may end in -undo"),
+        (("--participant", "a", "--client", "administrator"), "NATS_PASSWORD_ADMINISTRATOR"),
         (("--participant", "inventory", "--nkey", "inventory"), "user=KEY"),
     ],
 )
@@ -138,7 +139,7 @@ def test_a_user_without_the_right_is_told_which_subject(user: str, arguments: tu
     ran = antiphon(*arguments, **up.environment(user))
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "Traceback" not in ran.stderr
-    assert "does not let" in ran.stderr
+    assert f"does not let {user} use" in ran.stderr
     assert "deploy/README.md" in ran.stderr
 
 

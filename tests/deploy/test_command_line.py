@@ -14,9 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.wire import SagaKey
 from antiphon.deploy.server import Server, free_port
 from antiphon.deploy.styles import Style
+from antiphon.link import set_up
 from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.tracing.links import jaeger_link
@@ -36,6 +38,7 @@ NEEDS_A_SERVER = {
     "setup": ("setup", "--participant", "inventory"),
     "coordinator": ("coordinator", "--app", SAGA),
     "participant": ("participant", INVENTORY, "--database", "memory:"),
+    "exporter": ("exporter",),
     "jaeger-storage": ("jaeger-storage", "--listen", "127.0.0.1:0"),
     "start": STARTING,
     "list": ("list",),
@@ -127,6 +130,27 @@ def test_a_participant_without_consumers_is_told_its_own_remedy(tmp_path: Path) 
         assert antiphon("setup", server=empty.servers).returncode == 0
         ran = antiphon(*NEEDS_A_SERVER["participant"], server=empty.servers)
         assert_one_sentence(ran, "antiphon setup --participant inventory")
+
+
+def test_nobody_takes_the_consumer_of_the_exporter(tmp_path: Path) -> None:
+    with platform(tmp_path, participants=()) as empty:
+        assert antiphon("setup", server=empty.servers).returncode == 0
+        before = asyncio.run(filters_of(empty, "SAGA.exporter"))
+        ran = antiphon("setup", "--participant", "exporter", server=empty.servers)
+        assert_one_sentence(ran, "'exporter' is a name of the platform; call the participant something else")
+        with pytest.raises(BadIdentity, match="is a name of the platform"):
+            asyncio.run(set_up_for(empty, "billing", "exporter"))
+        assert asyncio.run(filters_of(empty, "SAGA.exporter")) == before
+        with pytest.raises(KeyError):  # nothing was begun
+            asyncio.run(filters_of(empty, "SAGA.billing"))
+
+
+async def set_up_for(server: Platform, *participants: str) -> None:
+    link = await server.connect("administrator")
+    try:
+        await set_up(link, participants)
+    finally:
+        await link.close()
 
 
 def test_a_participant_that_reacts_is_set_up_from_its_declarations(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ async def test_a_platform_in_one_command(tmp_path: Path) -> None:
             max(up.child(name).memory_info().rss for name in ("coordinator-1", "coordinator-2")) < COORDINATOR_BYTES_MAX
         )
         await a_killed_process_is_started_again(up)
+        await a_killed_server_is_started_again(up)
         assert run_order("two", url)["outcome"] == "completed"
         family = up.family()
         assert len(family) == 6  # the server too
@@ -120,6 +121,14 @@ async def a_killed_process_is_started_again(up: Running) -> None:
     first.kill()
     await up.wait_for(rf"billing.*was killed by SIGKILL; starting it again in {FIRST_PAUSE_SECONDS:g} s")
     await until(lambda: any_with_name(up, "billing", lambda process: process.pid != first.pid), what="its next life")
+
+
+async def a_killed_server_is_started_again(up: Running) -> None:
+    """On the same port, and with the same streams: what ran before is listed in the platform's next life."""
+    server = next(process for process in up.family() if process.name() == "nats-server")
+    server.kill()
+    await up.wait_for(rf"nats-server.*was killed by SIGKILL; starting it again in {FIRST_PAUSE_SECONDS:g} s")
+    await up.wait_for(r"nats-server.*listens on nats://127.0.0.1:\d+ again")
 
 
 def any_with_name(up: Running, name: str, also: Callable[[psutil.Process], bool]) -> bool:

@@ -61,7 +61,7 @@ def test_handlers_are_found_by_the_type_on_the_wire_and_stay_plain_functions() -
     assert (compensation.compensation, compensation.command, compensation.reply) == (Release, Reserve, Reserved)
 
 
-@pytest.mark.parametrize("name", ["client", "operator", "coordinator", "lock", "platform", "antiphon"])
+@pytest.mark.parametrize("name", ["client", "lock", "antiphon", "exporter", "readmodel"])
 def test_a_name_of_the_platform_is_refused(name: str) -> None:
     with pytest.raises(DefinitionError, match="call the participant something else"):
         Participant(name)

@@ -34,9 +34,15 @@ class Receiver:
         self.came: dict[tuple[str, str], int] = {}
         """With which request each span came for the first time."""
         self.away = False
+        self.rejects: set[str] = set()
+        """Traces of which it takes nothing (400)."""
         self.requests = 0
         self.taken: list[ExportTraceServiceRequest] = []
         self._lock = threading.Lock()
+
+    def has_rejected(self, request: ExportTraceServiceRequest) -> bool:
+        """Whether there is something in it that the backend does not take."""
+        return any(trace in self.rejects for (trace, _), _ in flat(request))
 
     def take(self, request: ExportTraceServiceRequest) -> bool:
         """Store a request's spans, unless the backend is away."""
@@ -77,10 +83,19 @@ def receiver() -> Iterator[tuple[Receiver, dict[str, str]]]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            self.send_response(200 if state.take(ExportTraceServiceRequest.FromString(body)) else 503)
+            request = ExportTraceServiceRequest.FromString(body)
+            if self.path != "/v1/traces":
+                self.answer(404, b"nothing here")
+            elif state.has_rejected(request):
+                self.answer(400, b"what a trace")
+            else:
+                self.answer(200 if state.take(request) else 503, ExportTraceServiceResponse().SerializeToString())
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
             self.send_header("Content-Type", "application/x-protobuf")
             self.end_headers()
-            self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""

@@ -155,6 +155,51 @@ async def test_a_line_of_a_handlers_own_is_about_its_command() -> None:
     assert about(await asyncio.create_task(handle())) == ("voyage/v1", "load", 1, trace_id(KEY))
 
 
+FOREIGN = """
+import asyncio, logging, warnings
+from antiphon.contracts.wire import parse_command
+from antiphon.tracing import context
+from antiphon.tracing.logs import configure
+
+configure(readable=False)
+
+async def handle():
+    context.enter(parse_command(SUBJECT), "")
+    log = logging.getLogger("team.load")
+    log.debug("not written")
+    log.warning("the bag weighs %s kg, says %s", 12, "nats://me:hush@host", extra={"password": "hush"})
+    try:
+        raise ValueError("torn")
+    except ValueError:
+        log.exception("a strap")
+    await asyncio.to_thread(log.info, "lifted")
+
+asyncio.run(handle())
+warnings.warn("old")
+"""
+
+
+def test_what_is_logged_by_the_standard_library_has_the_same_form_and_says_as_much() -> None:
+    code = FOREIGN.replace("SUBJECT", repr(wire.command_subject(KEY, "porter", "load", "do", 1)))
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    weighed, torn, lifted, warned = map(json.loads, ran.stderr.splitlines())
+    for written in (weighed, torn, lifted):
+        assert about(written) == ("voyage/v1", "load", 1, trace_id(KEY))
+    assert (weighed["event"], weighed["level"]) == ("the bag weighs 12 kg, says nats://me:…@host", "warning")
+    assert (weighed["logger"], weighed["password"]) == ("team.load", "…")
+    assert "ValueError: torn" in torn["exception"]
+    assert "UserWarning: old" in warned["event"]
+
+
+def test_a_team_that_has_set_logging_up_keeps_it() -> None:
+    code = (
+        "import logging; logging.basicConfig(format='mine: %(message)s');"
+        "from antiphon.tracing.logs import configure; configure(readable=False); logging.warning('heavy')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr == "mine: heavy\n"
+
+
 @pytest.mark.parametrize(
     "fields", [{}, {"saga": "no such thing"}, {"subject": "saga.x"}, {"subject": "evt.1.a.b!.c"}, {"saga": 7}]
 )

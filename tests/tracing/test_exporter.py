@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -10,15 +11,19 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from antiphon.contracts import SagaKey, wire
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.killpoints import POINTS, VARIABLE
 from antiphon.deploy.server import free_port
 from antiphon.link import Link
 from antiphon.tracing.exporter import Exporter as InProcess
 from antiphon.tracing.ids import trace_id
+from antiphon.tracing.otlp import Backend, endpoint
 from antiphon.tracing.project import Projection, project
 from antiphon.tracing.sampling import is_sampled
 from antiphon.tracing.spans import Span
@@ -73,7 +78,9 @@ def exporter(up: Platform, environment: Mapping[str, str], folder: Path) -> Iter
     try:
         yield running
     finally:
-        assert running.end() == 0, (folder / "exporter.log").read_text()[-2000:]
+        is_over, log = running.end() == 0, (folder / "exporter.log").read_text()
+        assert is_over, log[-2000:]
+        assert all(line.startswith("{") for line in log.splitlines()), log[-2000:]
 
 
 @asynccontextmanager
@@ -152,6 +159,101 @@ async def test_a_backend_that_is_away_loses_nothing_and_catches_up(tmp_path: Pat
             await has_all(backend, every)
             await until_nothing_is_pending(link)
         assert backend.spans == every
+
+
+def said(folder: Path, event: str) -> list[dict[str, Any]]:
+    """The lines with an event in the exporter's log."""
+    lines = (
+        json.loads(line)
+        for line in (folder / "exporter.log").read_text().splitlines(keepends=True)
+        if line.endswith("\n")
+    )
+    return [line for line in lines if line["event"] == event]
+
+
+async def test_a_trace_that_the_backend_rejects_stops_no_other_and_is_tried_again(tmp_path: Path) -> None:
+    voyage = troubled(3)
+    async with with_backend(tmp_path) as (up, link, backend, environment):
+        await play_back(voyage, link)
+        every, bad = wanted(await all_projections(link)), SagaKey.of("meal", "m1")
+        backend.rejects = {trace_id(bad)}
+        with exporter(up, environment, tmp_path):
+            await has_all(backend, {ident: data for ident, data in every.items() if ident[0] not in backend.rejects})
+            rejected = said(tmp_path, "backend.rejects")[0]
+            assert (rejected["status"], rejected["body"]) == ("400", "what a trace")
+            await until(lambda: said(tmp_path, "trace.rejected"), what="which one it was")
+            assert {line["saga"] for line in said(tmp_path, "trace.rejected")} == {str(bad)}
+            backend.rejects = set()
+            await has_all(backend, every)
+            await until_nothing_is_pending(link)
+        assert backend.spans == every
+
+
+async def test_an_endpoint_that_is_no_backend_is_named_with_what_it_answers_and_nothing_is_lost(tmp_path: Path) -> None:
+    voyage = troubled(1)
+    async with with_backend(tmp_path) as (up, link, backend, environment):
+        await play_back(voyage, link)
+        wrong = environment["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/elsewhere"
+        with exporter(up, {**environment, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": wrong}, tmp_path):
+            await until(lambda: said(tmp_path, "backend.rejects"), what="what it answers")
+        assert said(tmp_path, "exporter.ready")[0]["endpoint"] == wrong
+        rejected = said(tmp_path, "backend.rejects")[0]
+        assert (rejected["endpoint"], rejected["status"], rejected["body"]) == (wrong, "404", "nothing here")
+        with exporter(up, environment, tmp_path):
+            await has_all(backend, wanted(await all_projections(link)))
+
+
+async def test_a_backend_that_is_not_there_is_told_of_with_the_reason_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.tracing.exporter.TELL_SECONDS", 0.0)
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", nowhere)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
+    backend = Backend()
+    async with with_backend(tmp_path) as (_, link, _, _):
+        await play_back(troubled(1), link)
+        exporting = InProcess(link, backend.send, why=lambda: backend.failure, endpoint=backend.endpoint)
+        with capture_logs() as lines:
+            running = asyncio.create_task(exporting.run(await exporting.start()))
+            await until(lambda: len(lines) >= 2, what="the second line")
+            exporting.stop()
+            backend.close()
+            await running
+    for line in lines[:2]:
+        assert (line["event"], line["endpoint"]) == ("backend.away", f"{nowhere}/v1/traces")
+        assert "Connection refused" in line["reason"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "foo"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "jaeger:4318"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:port"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "foo", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_an_endpoint_is_refused_at_the_start(variables: dict[str, str]) -> None:
+    with pytest.raises(PlatformError, match=r"is no endpoint of OTLP\. Give a URL with http:// or https://"):
+        endpoint(variables)
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, "http://localhost:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://c:4318/x/"}, "https://c:4318/x/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c/my"}, "http://c/my"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http://localhost:4317"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "c:4317"}, "c:4317"),
+    ],
+    ids=str,
+)
+def test_where_spans_go(variables: dict[str, str], wanted: str) -> None:
+    assert endpoint(variables) == wanted
 
 
 async def test_over_grpc_a_backend_that_is_down_and_comes_back_in_two_steps_has_every_span(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from . import wire
+from .errors import BadIdentity
 
 SAGA: Final = "SAGA"
 EVENTS: Final = "EVENTS"
@@ -17,6 +18,11 @@ COORDINATOR: Final = "coordinator"
 TIMERS: Final = "timers"
 SWEEPER: Final = "sweeper"
 EXPORTER: Final = "exporter"
+
+ADMINISTRATOR: Final = "administrator"
+READMODEL: Final = "readmodel"
+PLATFORM_USERS: Final = (ADMINISTRATOR, READMODEL, EXPORTER, *wire.PLATFORM_SOURCES)
+"""Who connects, beside participants, where nobody gave them other names."""
 
 SERVER_VERSION_MIN: Final = (2, 12)
 """The first server with message schedules."""
@@ -139,6 +145,29 @@ EXPORTER_CONSUMER: Final = Consumer(
     stream=SAGA, name=EXPORTER, filters=(wire.JOURNALS_FILTER,), ack_wait_seconds=EXPORTER_ACK_WAIT_SECONDS
 )
 """What becomes of sagas, for their traces. Apart from those that the platform cannot be without."""
+
+
+def is_of_platform(consumer: str) -> bool:
+    """Whether a consumer of that name belongs to the platform, and `antiphon setup` alone creates it."""
+    return any(consumer == each.name for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER))
+
+
+def check_participant(name: str) -> str:
+    """Return `name` if a participant may have it.
+
+    Raises:
+        BadIdentity: it cannot be a token, is a name of the platform, or its consumers would be another participant's.
+    """
+    wire.check_token(name, "participant")
+    if name in wire.RESERVED or name in PLATFORM_USERS or is_of_platform(name):
+        raise BadIdentity(f"{name!r} is a name of the platform; call the participant something else")
+    for suffix in (participant_consumer_name("", "undo"), reactions_consumer_name("")):
+        if name.endswith(suffix):
+            raise BadIdentity(
+                f"participant {name!r} would have the consumer that is for another one's work: no participant's name "
+                f"may end in {suffix}; call it something else"
+            )
+    return name
 
 
 def participant_consumer_name(participant: str, direction: wire.Direction) -> str:

@@ -32,7 +32,7 @@ from antiphon.contracts.errors import (
     ServerUnreachable,
     StreamMissing,
 )
-from antiphon.contracts.topology import SERVER_VERSION_MIN
+from antiphon.contracts.topology import SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .delivery import LOST, Delivery, Pull
 from .frames import Frames, Handler
@@ -76,8 +76,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 class Link:
     """A connection; make one with `connect`."""
 
-    def __init__(self, nc: Client, name: str) -> None:
-        self.nc, self.name = nc, name
+    def __init__(self, nc: Client, user: str) -> None:
+        self.nc = nc
+        self._user = user
+        """For sentences about rights; the name of the connection where nobody in particular connects."""
         self.failure: asyncio.Future[PlatformError] = asyncio.get_running_loop().create_future()
         """Done when the connection is lost for good or a right is missing; its result is the sentence to end with."""
         self._loop = asyncio.get_running_loop()
@@ -120,8 +122,9 @@ class Link:
             ServerUnfit: the server has no JetStream or is too old.
         """
         urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else servers
-        nc = await _open(urls, name, credentials or Credentials.from_environment(), timeout_seconds, patient)
-        link = cls(nc, name)
+        who = credentials or Credentials.from_environment()
+        nc = await _open(urls, name, who, timeout_seconds, patient)
+        link = cls(nc, who.user or name)
         try:
             _require_jetstream(nc)
             await link._listen()
@@ -417,10 +420,10 @@ class Link:
         refused = _refused_subject(error)
         for subject, tell in self.on_refused.items():
             if subject.lower() == refused.lower():  # nats-py hands errors on in lower case
-                tell(rights_missing(subject, self.name))
+                tell(rights_missing(subject, self._user))
                 return
         if refused and not self.failure.done():
-            self.failure.set_result(rights_missing(refused, self.name))
+            self.failure.set_result(rights_missing(refused, self._user))
             self._fail_all("a right is missing")  # nobody need wait for an answer that does not come
 
 
@@ -434,10 +437,10 @@ class _Single(Read):
         return True
 
 
-def rights_missing(subject: str, name: str) -> RightsMissing:
+def rights_missing(subject: str, user: str) -> RightsMissing:
     """The sentence for a subject that the server refused."""
     return RightsMissing(
-        f"the server does not let {name} use {subject}. Give its user that right (deploy/README.md lists what each "
+        f"the server does not let {user} use {subject}. Give its user that right (deploy/README.md lists what each "
         "role needs), or use the credentials of the right user."
     )
 
@@ -445,10 +448,17 @@ def rights_missing(subject: str, name: str) -> RightsMissing:
 def missing(stream: str, consumer: str = "") -> StreamMissing:
     """The sentence for a stream or consumer that is not there."""
     what = f"consumer {consumer} of stream {stream}" if consumer else f"stream {stream}"
-    option = f" --participant {consumer.removesuffix('-undo')}" if consumer and stream == "SAGA" else ""
-    if consumer.endswith("-on") and stream == "EVENTS":
-        option = f" --app MODULE:{consumer.removesuffix('-on')}"
+    option = _option(stream, consumer)
     return StreamMissing(f"there is no {what} on this server. Create it once, as administrator: antiphon setup{option}")
+
+
+def _option(stream: str, consumer: str) -> str:
+    """Whom `antiphon setup` has to be told of; nobody, for what the platform itself needs."""
+    if not consumer or is_of_platform(consumer):
+        return ""
+    if stream == SAGA:
+        return f" --participant {consumer.removesuffix('-undo')}"
+    return f" --app MODULE:{consumer.removesuffix('-on')}"
 
 
 async def _open(urls: list[str], name: str, credentials: Credentials, timeout_seconds: float, patient: bool) -> Client:

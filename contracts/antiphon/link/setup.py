@@ -20,6 +20,7 @@ from antiphon.contracts.topology import (
     Consumer,
     Listener,
     Stream,
+    check_participant,
     participant_consumers,
     reactions_consumer,
     reactions_consumer_name,
@@ -54,21 +55,20 @@ async def set_up(
             it for handlers that run long, every ten seconds, so below that a handler may meet itself in the inbox.
 
     Raises:
+        BadIdentity: no participant may have such a name; nothing was changed.
         PlatformError: the server refused; the sentence says what and why.
     """
+    # All are looked at before anything is changed: a participant called `exporter` would take the exporter's consumer.
+    theirs = [consumer for each in participants for consumer in _consumers(each, ack_wait_seconds)]
     for stream in (*STREAMS, REGISTRATIONS):
         await _ensure_stream(link, stream, replicas)
-    consumers = [
-        *PLATFORM_CONSUMERS,
-        EXPORTER_CONSUMER,
-        *(c for each in participants for c in _consumers(each, ack_wait_seconds)),
-    ]
-    for consumer in consumers:
+    for consumer in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER, *theirs):
         await _ensure_consumer(link, consumer)
 
 
 def _consumers(participant: str | Listener, ack_wait_seconds: float) -> list[Consumer]:
     listener = Listener(participant) if isinstance(participant, str) else participant
+    check_participant(listener.name)
     commands = participant_consumers(listener.name, ack_wait_seconds)
     return [*commands, reactions_consumer(listener, ack_wait_seconds)] if listener.hears else [*commands]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Listener, reactions_consumer_name
-from antiphon.contracts.wire import check_token
+from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Listener, check_participant, reactions_consumer_name
 from antiphon.link import Link, set_up
 from antiphon.link.setup import forget_reactions, left_behind
 from antiphon.participants.participant import Participant
@@ -30,7 +29,7 @@ async def set_up_platform(
 ) -> None:
     """Create or update streams and consumers, and say which; and which consumers nobody needs any more."""
     for name in participants:
-        check_token(name, "participant")
+        check_participant(name)
     found = [part.listener for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)]
     if apps and not found:
         raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")

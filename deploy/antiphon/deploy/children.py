@@ -35,6 +35,19 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class Pauses:
+    """How long to wait before each next life of a process: longer and longer while it dies young."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_PAUSE_SECONDS
+
+    def after(self, lived_seconds: float) -> float:
+        """The seconds to wait after a life of so many seconds."""
+        pause = FIRST_PAUSE_SECONDS if lived_seconds > HEALTHY_SECONDS else self._next
+        self._next = min(PAUSE_SECONDS_MAX, pause * 2)
+        return pause
+
+
 class Child:
     """One process and its later lives.
 
@@ -90,19 +103,17 @@ class Child:
 
     async def _keep(self, process: Process) -> None:
         """Follow one life after the other until it is stopped."""
-        pause = FIRST_PAUSE_SECONDS
+        pauses = Pauses()
         while True:
             born = time.monotonic()
             await self._follow(process)
             code = await process.wait()
             if self._stopping.is_set():
                 return
-            if time.monotonic() - born > HEALTHY_SECONDS:
-                pause = FIRST_PAUSE_SECONDS
-            self._note(self.name, f"{_ended(code)}; starting it again in {pause:g} s")
+            pause = pauses.after(time.monotonic() - born)
+            self._note(self.name, f"{how_it_ended(code)}; starting it again in {pause:g} s")
             if await self._is_stopped_within(pause):
                 return
-            pause = min(PAUSE_SECONDS_MAX, pause * 2)
             process = self._process = await self._spawn()
             if self._stopping.is_set():  # while it was being started
                 self._send(signal.SIGTERM)
@@ -148,7 +159,8 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return await stream.read(error.consumed)
 
 
-def _ended(code: int) -> str:
+def how_it_ended(code: int) -> str:
+    """What an exit code says of the end of a process."""
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return "ended by itself" if code == 0 else f"ended with exit code {code}"

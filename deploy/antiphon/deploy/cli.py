@@ -158,7 +158,8 @@ def exporter(
     ] = 10.0,
     name: Name = "exporter",
 ) -> None:
-    """Export traces over OTLP until SIGTERM. The standard OTEL_* variables say where to, and how many are sampled.
+    """Export traces over OTLP until SIGTERM. The standard OTEL_* variables say where to (by default
+    http://localhost:4318), and how many are sampled.
 
     What is not sampled is exported all the same at its end if it was compensated, retried, parked or slow.
     """

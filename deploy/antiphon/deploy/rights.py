@@ -22,17 +22,21 @@ from typing import Final, Literal
 from antiphon.contracts import wire
 from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.topology import (
+    ADMINISTRATOR,
     EVENTS,
     EXPORTER,
     PARKED,
     PLATFORM_CONSUMERS,
+    READMODEL,
     REGISTRATIONS,
     SAGA,
     SWEEPER,
     TIMERS,
+    check_participant,
     participant_consumers,
     reactions_consumer_name,
 )
+from antiphon.contracts.wire import CLIENT, COORDINATOR, OPERATOR
 
 from .files import write_private
 
@@ -41,12 +45,6 @@ CLIENTS: Final = "CLIENTS"
 OPERATORS: Final = "OPERATORS"
 READMODELS: Final = "READMODELS"
 EXPORTERS: Final = "EXPORTERS"
-
-ADMINISTRATOR: Final = "administrator"
-COORDINATOR: Final = "coordinator"
-OPERATOR: Final = "operator"
-CLIENT: Final = "client"
-READMODEL: Final = "readmodel"
 
 API: Final = "$JS.API"
 SERVER_ENVIRONMENT: Final = "nats-server.env"
@@ -95,8 +93,8 @@ class Rights:
         nkeys: public nkeys by user; whoever has none logs in with a password.
 
     Raises:
-        BadIdentity: a name cannot be a token.
-        DefinitionError: a name is reserved, or two users are told apart by nothing.
+        BadIdentity: a name cannot be a token, or no participant may have it.
+        DefinitionError: two users are told apart by nothing.
     """
 
     participants: Sequence[str]
@@ -292,9 +290,7 @@ def _user(name: str, needs: tuple[Need, ...]) -> User:
 
 def _check_names(participants: Sequence[str], clients: Sequence[str], operators: Sequence[str]) -> None:
     for name in participants:
-        wire.check_token(name, "participant")
-        if name in wire.RESERVED:
-            raise DefinitionError(f"{name!r} cannot be a participant's name; it is a name of the platform.")
+        check_participant(name)
     for name in clients:
         wire.check_token(name, "client")
     for name in operators:

@@ -124,6 +124,11 @@ class Server:
         """Whether the process is there."""
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the process that was started last ended; None as long as it runs, and before any was started."""
+        return self.process.poll() if self.process is not None else None
+
     def start(self) -> Server:
         """Start it, or start it again, and wait until it is this server that answers.
 

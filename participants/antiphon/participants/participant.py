@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.messages import Command, Compensation, Event, Message, Settle, settle_type
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.topology import Listener
-from antiphon.contracts.wire import RESERVED, Direction, check_token
+from antiphon.contracts.topology import Listener, check_participant
+from antiphon.contracts.wire import Direction
 
 from .reaction import REACTION_RETRY, Reaction, ReactsTo, UndoesOn
 from .signatures import annotation, named, parameters, text
@@ -86,11 +86,9 @@ class Participant:
 
     def __init__(self, name: str, *, tables: MetaData | None = None) -> None:
         try:
-            check_token(name, "participant")
+            check_participant(name)
         except BadIdentity as error:
             raise DefinitionError(f"{error}.") from None
-        if name in RESERVED:
-            raise DefinitionError(f"{name!r} is a name of the platform; call the participant something else.")
         self.name, self.tables = name, tables
         self.handlers: dict[str, CommandHandler] = {}
         """By the type of the command."""

@@ -2,7 +2,8 @@
 
 It holds nothing that it could lose. Which spans an entry makes final follows from the journal, so an entry that is
 delivered again makes the same spans again, to the byte, and a backend that has them already sees no difference. While
-the backend is away or slow the entries in hand are kept and no more are pulled; nobody else notices.
+the backend is away or slow the entries in hand are kept and no more are pulled; nobody else notices. Spans that it
+rejects are kept as well, and do not stop those of other sagas.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final, Protocol
 
 import structlog
@@ -21,6 +24,7 @@ from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAG
 from antiphon.contracts.wire import SagaKey, digest, parse_entry
 from antiphon.link import Link, Pull
 
+from .otlp import Failure
 from .project import Projection, exportable
 from .reading import NotThere, read_projection
 from .sampling import RATIO, is_sampled
@@ -45,6 +49,9 @@ PAUSE_SECONDS: Final = 0.5
 PAUSE_SECONDS_MAX: Final = 15.0
 """How soon, and how late at most, a backend that failed is tried again."""
 
+TELL_SECONDS: Final = 60.0
+"""How often it is said that the backend does not take what it is sent, for as long as that lasts."""
+
 SLOW_SECONDS: Final = 10.0
 """What takes so long is exported although it was not sampled."""
 
@@ -55,6 +62,15 @@ LATE_SECONDS_MAX: Final = 600.0
 
 Send = Callable[[Sequence[Span]], Awaitable[bool]]
 """Hands spans to the backend; true once it has them."""
+
+
+class Sent(Enum):
+    """What became of spans."""
+
+    TAKEN = auto()
+    REJECTED = auto()
+    STOPPED = auto()
+    """The exporter was told to end before the backend took them."""
 
 
 class Held(Protocol):
@@ -73,18 +89,42 @@ class Held(Protocol):
     def in_progress(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Work:
+    """Entries of one saga in hand, and the spans to be exported with them."""
+
+    key: SagaKey
+    entries: list[Held]
+    spans: list[Span]
+
+
 class Exporter:
     """Exports the traces of all sagas over one link.
 
     Args:
         link: a connection that may pull the exporter's consumer and read both streams.
         send: hands spans to the backend.
+        why: why the backend did not take what was sent last.
+        endpoint: where the backend is, for the log.
         ratio: the share of sagas that is exported while it runs; by default what OTEL_TRACES_SAMPLER_ARG says.
         slow_seconds: how long a saga takes that is exported at its end in any case.
     """
 
-    def __init__(self, link: Link, send: Send, *, ratio: float = RATIO, slow_seconds: float = SLOW_SECONDS) -> None:
+    def __init__(
+        self,
+        link: Link,
+        send: Send,
+        *,
+        why: Callable[[], Failure | None] = lambda: None,
+        endpoint: str = "",
+        ratio: float = RATIO,
+        slow_seconds: float = SLOW_SECONDS,
+    ) -> None:
         self._link, self._send, self._ratio, self._slow_ns = link, send, ratio, round(slow_seconds * 1e9)
+        self._why, self._endpoint = why, endpoint
+        self._pause_seconds = PAUSE_SECONDS
+        self._told: tuple[str, float] | None = None
+        """What was said last of a backend that takes nothing, and when; None while it takes what it is sent."""
         self._held: list[Held] = []
         self._batch: list[Held] = []
         self._came = asyncio.Event()
@@ -103,6 +143,8 @@ class Exporter:
                 await self._came.wait()
                 await self._pause(GATHER_SECONDS)
                 self._came.clear()
+                if self._stopped.is_set():
+                    break
                 self._batch, self._held = self._held, []
                 await self._export(self._batch)
                 self._batch = []
@@ -125,19 +167,45 @@ class Exporter:
             delivery.ack()  # the state of a lock, or of what stands still: no saga
 
     async def _export(self, batch: list[Held]) -> None:
-        """Export what some entries make final, in the order of the stream, so that a saga's root goes last."""
+        """Export what some entries make final."""
         reached("exporter.pulled")
         by_saga = defaultdict[SagaKey, list[Held]](list)
         for held in batch:
             by_saga[parse_entry(held.subject).saga].append(held)
         found = await asyncio.gather(*(self._read(key, entries) for key, entries in by_saga.items()))
-        spans = sorted((span for each in found if each for span in each), key=lambda span: span.closed_by)
+        read = zip(by_saga.items(), found, strict=True)
+        work = [Work(key, entries, spans) for (key, entries), spans in read if spans is not None]
         reached("exporter.projected")
-        is_exported = await self._insist(spans)
+        sent = await self._insist(_in_order(work))
         reached("exporter.exported")
-        for entries, each in zip(by_saga.values(), found, strict=True):
-            if each is not None:
-                _settle(entries, is_exported)
+        if sent is Sent.REJECTED:
+            await self._export_each(work)
+        else:
+            _settle(work, sent is Sent.TAKEN)
+
+    async def _export_each(self, work: list[Work]) -> None:
+        """Export saga by saga what was rejected together, so that one whose spans cannot be taken stops no other.
+
+        If the backend takes none it is the backend that has to be mended: then all stay in hand.
+        """
+        rejected = list[Work]()
+        for each in work:
+            failure = self._why()
+            sent = await self._insist(_in_order([each])) if failure is None or failure.is_about_spans else Sent.REJECTED
+            if sent is Sent.REJECTED:
+                rejected.append(each)
+            else:
+                _settle([each], sent is Sent.TAKEN)
+        if len(rejected) == len(work):
+            self._held = [held for each in rejected for held in each.entries] + self._held
+            self._came.set()
+            await self._pause_longer()
+            return
+        for each in rejected:
+            later = min(LATE_SECONDS_MAX, 2.0 ** min(each.entries[0].deliveries, 20))
+            log.error("trace.rejected", saga=str(each.key), spans=len(each.spans), again_in_seconds=later)
+            for held in each.entries:
+                held.hand_back(later)
 
     async def _read(self, key: SagaKey, entries: list[Held]) -> list[Span] | None:
         """The spans to be exported with some entries of a saga; None after the entries were settled in another way."""
@@ -164,21 +232,40 @@ class Exporter:
             else:
                 held.hand_back(min(LATE_SECONDS_MAX, 2.0 ** min(held.deliveries, 20)))
 
-    async def _insist(self, spans: list[Span]) -> bool:
-        """Send all spans, however long the backend is away; false if the exporter is stopped before that."""
-        pause, is_away = PAUSE_SECONDS, False
+    async def _insist(self, spans: list[Span]) -> Sent:
+        """Send all spans, however long the backend is away."""
         for first in range(0, len(spans), SPANS_MAX):
             while not await self._send(spans[first : first + SPANS_MAX]):
-                if not is_away:
-                    log.warning("backend.away", spans=len(spans))
-                is_away = True
-                await self._pause(pause)
-                pause = min(PAUSE_SECONDS_MAX, 2 * pause)
                 if self._stopped.is_set():
-                    return False
-        if is_away:
-            log.info("backend.back")
-        return True
+                    return Sent.STOPPED
+                failure = self._why() or Failure("it does not say why")
+                self._tell(failure, len(spans))
+                if failure.is_rejection:
+                    return Sent.REJECTED
+                await self._pause_longer()
+                if self._stopped.is_set():
+                    return Sent.STOPPED
+        if spans and self._told:
+            log.info("backend.back", endpoint=self._endpoint)
+        if spans:
+            self._told, self._pause_seconds = None, PAUSE_SECONDS
+        return Sent.TAKEN
+
+    def _tell(self, failure: Failure, spans: int) -> None:
+        """Say that the backend did not take something: at once where that is news, and else now and then."""
+        event, now = "backend.rejects" if failure.is_rejection else "backend.away", time.monotonic()
+        if self._told and self._told[0] == event and now - self._told[1] < TELL_SECONDS:
+            return
+        self._told = event, now
+        known = {"status": failure.status, "body": failure.body}
+        values = {name: value for name, value in known.items() if value}
+        write = log.error if failure.is_rejection else log.warning
+        write(event, endpoint=self._endpoint, reason=failure.reason, spans=spans, **values)
+
+    async def _pause_longer(self) -> None:
+        """Wait before the backend is tried again, each time longer."""
+        await self._pause(self._pause_seconds)
+        self._pause_seconds = min(PAUSE_SECONDS_MAX, 2 * self._pause_seconds)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the exporter is stopped."""
@@ -206,8 +293,13 @@ def is_remarkable(projection: Projection, slow_ns: int) -> bool:
     )
 
 
-def _settle(entries: list[Held], is_exported: bool) -> None:
-    for held in entries:
+def _in_order(work: Iterable[Work]) -> list[Span]:
+    """In the order of the stream, so that a saga's root goes last."""
+    return sorted((span for each in work for span in each.spans), key=lambda span: span.closed_by)
+
+
+def _settle(work: Iterable[Work], is_exported: bool) -> None:
+    for held in (held for each in work for held in each.entries):
         if is_exported:
             held.ack()
         else:

@@ -25,19 +25,40 @@ _URL_PASSWORD = re.compile(r"(\w://[^\s/:@]*:)[^\s/@]+@")
 
 
 def configure(readable: bool | None = None, level: int = logging.INFO) -> None:
-    """Set structlog up for this process.
+    """Set structlog and the standard library's logging up for this process, so that all lines are of one form.
+
+    Where a team's module has given `logging` a handler already, that stays as it is.
 
     Args:
         readable: lines for a person instead of JSON; None asks whether stderr is a terminal.
         level: the least severe level that is written, as `logging` numbers them.
     """
     for_people = sys.stderr.isatty() if readable is None else readable
+    render = _renderer(for_people)
     structlog.configure(
-        processors=_processors(for_people),
+        processors=[*_processors(), render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line in one write: threads, and lines that come through `logging`, cannot get in between.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    if not logging.root.handlers:
+        _take_in_logging(render, level)
+
+
+def _take_in_logging(render: Processor, level: int) -> None:
+    """Write what libraries and handlers log by `logging`, and warnings, as our own lines are."""
+    about: list[Processor] = [structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+            foreign_pre_chain=[*about, *_processors()],
+        )
+    )
+    logging.root.addHandler(handler)
+    logging.root.setLevel(level)
+    logging.captureWarnings(True)
 
 
 def hide_secrets(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
@@ -81,8 +102,8 @@ def _saga_of(line: EventDict, address: CommandAddress | None) -> SagaKey | None:
         return None  # a line must be written whatever stands in it
 
 
-def _processors(for_people: bool) -> list[Processor]:
-    first: list[Processor] = [
+def _processors() -> list[Processor]:
+    return [
         structlog.contextvars.merge_contextvars,
         add_saga,
         structlog.processors.add_log_level,
@@ -91,10 +112,13 @@ def _processors(for_people: bool) -> list[Processor]:
         structlog.processors.format_exc_info,
         hide_secrets,
     ]
+
+
+def _renderer(for_people: bool) -> Processor:
     if for_people:
         plain = structlog.dev.plain_traceback
-        return [*first, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-    return [*first, structlog.processors.JSONRenderer(default=repr)]
+        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    return structlog.processors.JSONRenderer(default=repr)
 
 
 def _cleaned(value: Any) -> Any:

@@ -36,7 +36,9 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
     backend = Backend()
     link = await Link.connect(servers, name=name)
     try:
-        exporter = Exporter(link, backend.send, slow_seconds=slow_seconds)
+        exporter = Exporter(
+            link, backend.send, why=lambda: backend.failure, endpoint=backend.endpoint, slow_seconds=slow_seconds
+        )
 
         def stop() -> None:
             exporter.stop()
@@ -46,7 +48,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
             asyncio.get_running_loop().add_signal_handler(number, stop)
         pull = await exporter.start()
         await require_accepted([pull])
-        log.info("exporter.ready", sampled=RATIO)
+        log.info("exporter.ready", endpoint=backend.endpoint, sampled=RATIO)
         running = asyncio.create_task(exporter.run(pull))
         await asyncio.wait((running, link.failure), return_when=asyncio.FIRST_COMPLETED)
         stop()

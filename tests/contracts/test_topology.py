@@ -1,0 +1,50 @@
+"""Which names participants may have, and what is said where a stream or a consumer is not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from antiphon.contracts import wire
+from antiphon.contracts.errors import BadIdentity
+from antiphon.contracts.topology import (
+    EVENTS,
+    EXPORTER_CONSUMER,
+    PLATFORM_CONSUMERS,
+    PLATFORM_USERS,
+    SAGA,
+    Consumer,
+    check_participant,
+)
+from antiphon.deploy.rights import Rights
+from antiphon.link.link import missing
+
+OF_THE_PLATFORM = (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)
+TAKEN = {*wire.RESERVED, *PLATFORM_USERS, *(consumer.name for consumer in OF_THE_PLATFORM)}
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN | set(Rights([]).users())))
+def test_no_participant_has_the_name_of_a_source_a_user_or_a_consumer_of_the_platform(name: str) -> None:
+    with pytest.raises(BadIdentity, match="is a name of the platform; call the participant something else"):
+        check_participant(name)
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("billing-undo", "-undo"), ("billing-on", "-on")])
+def test_no_participant_has_the_consumers_of_another(name: str, suffix: str) -> None:
+    with pytest.raises(BadIdentity, match=f"no participant's name may end in {suffix}"):
+        check_participant(name)
+
+
+@pytest.mark.parametrize("name", ["billing", "exporters", "undo", "on-call"])
+def test_other_names_are_free(name: str) -> None:
+    assert check_participant(name) == name
+
+
+@pytest.mark.parametrize("consumer", OF_THE_PLATFORM, ids=lambda consumer: consumer.name)
+def test_what_the_platform_itself_needs_is_made_by_setup_alone(consumer: Consumer) -> None:
+    assert str(missing(consumer.stream, consumer.name)).endswith("as administrator: antiphon setup")
+
+
+def test_what_a_participant_needs_is_made_by_naming_it() -> None:
+    assert str(missing(SAGA, "billing-undo")).endswith("antiphon setup --participant billing")
+    assert str(missing(EVENTS, "billing-on")).endswith("antiphon setup --app MODULE:billing")
+    assert str(missing(SAGA)).endswith("antiphon setup")
