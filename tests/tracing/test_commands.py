@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,7 @@ from rich.console import Console
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.messages import AnswerKind
 from antiphon.deploy.trace import draw
+from antiphon.deploy.waterfall import duration
 from antiphon.link import Link
 from antiphon.tracing.project import project
 from antiphon.tracing.reading import read_projection
@@ -67,7 +69,7 @@ async def link(up: Platform) -> AsyncIterator[Link]:
     await link.close()
 
 
-async def run(up: Platform, *arguments: str, **environment: str) -> str:
+async def run(up: Platform, *arguments: str, exit_code: int = 0, **environment: str) -> str:
     process = await asyncio.create_subprocess_exec(
         ANTIPHON,
         "trace",
@@ -77,7 +79,8 @@ async def run(up: Platform, *arguments: str, **environment: str) -> str:
         stderr=asyncio.subprocess.PIPE,
     )
     out, error = await process.communicate()
-    assert process.returncode == 0, error.decode()
+    assert process.returncode == exit_code, error.decode()
+    assert b"Traceback" not in error
     return out.decode()
 
 
@@ -111,11 +114,54 @@ async def test_a_saga_becomes_a_file_that_others_open(up: Platform, tmp_path: Pa
 
 
 async def test_two_sagas_are_compared(up: Platform) -> None:
-    found = json.loads(await run(up, "diff", "voyage/v1", "meal/v1-dine-1-957e2031c0bf", "--json"))
+    both = ("voyage/v1", "meal/v1-dine-1-957e2031c0bf")
+    found = json.loads(await run(up, "diff", *both, "--json", exit_code=1))
     by_name = {each["name"]: each for each in found}
     assert by_name["cook"]["one"] is None
     assert by_name["saga"]["one"]["outcome"] == "compensated"
-    assert "not there" in await run(up, "diff", "voyage/v1", "meal/v1-dine-1-957e2031c0bf")
+    assert by_name["book_room: process hotel"]["one"]["outcome"] == "done"
+    drawn = await run(up, "diff", *both, exit_code=1, COLUMNS="60")
+    assert "not there" in drawn
+    assert drawn.startswith("one    voyage/v1  compensated\nother  meal/v1-dine-1-957e2031c0bf")
+    assert max(map(len, drawn.splitlines())) <= 60
+
+
+async def test_a_saga_that_went_the_same_way_has_exit_code_0(up: Platform) -> None:
+    await run(up, "diff", "voyage/v1", "voyage/v1")
+
+
+async def test_a_saga_that_runs_has_lasted_until_now(link: Link) -> None:
+    voyage = lived()
+    long_ago = voyage.entries()[:8]
+    told = project(KEY, long_ago, voyage.events())
+    out = Console(file=io.StringIO(), width=120)
+    draw(out, told, with_sends=False, jaeger_url="")
+    assert isinstance(out.file, io.StringIO)
+    head, root = out.file.getvalue().splitlines()[:2]
+    lasted = duration(time.time_ns() - told.open[0].start_ns)
+    assert f"running  in {lasted[:-6]}" in head
+    assert lasted[:-6] in root
+
+
+async def test_a_picture_becomes_a_file_too(up: Platform, tmp_path: Path) -> None:
+    assert await run(up, "v1", "--output", str(tmp_path / "trace.txt")) == ""
+    assert (tmp_path / "trace.txt").read_text() == await run(up, "v1")
+
+
+async def test_a_pipe_is_as_wide_as_columns_say_and_ascii_is_enough(up: Platform) -> None:
+    drawn = await run(up, "v1", COLUMNS="60", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert drawn.isascii()
+    assert "#" in drawn
+    assert max(map(len, drawn.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("arguments", [("v1",), ("v1", "--format", "otlp"), ("diff", "v1", "v1", "--json")])
+def test_a_full_disk_is_a_sentence(up: Platform, arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        environment = {**os.environ, **up.environment("operator")}
+        command = [ANTIPHON, "trace", *arguments]
+        ran = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "antiphon: the output could not be written: No space left on device.\n")
 
 
 async def test_a_saga_that_never_was_is_a_sentence(up: Platform) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+import errno
+import io
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -92,10 +95,21 @@ class Format(enum.Enum):
 
 def main() -> None:
     """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told
     except AntiphonError as error:
         fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries once more, and would complain
+        fail(f"the output could not be written: {error.strerror}.")
 
 
 def fail(sentence: str) -> NoReturn:
@@ -527,7 +541,7 @@ def trace_show(
     format: Annotated[
         Format, typer.Option(help="A picture, or JSON: Jaeger's own, which its page opens, or OTLP.")
     ] = Format.PICTURE,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON there.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it there.")] = None,
     sends: WithSends = False,
     jaeger: Jaeger = "",
 ) -> None:
@@ -541,12 +555,13 @@ def trace_show(
 
 @trace.command("diff", epilog="Example: antiphon trace diff order-41 order-42")
 def trace_diff(one: SagaId, other: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> None:
-    """Compare the traces of two sagas, span by span."""
+    """Compare the traces of two sagas, span by span. Exit code 0 if they went the same way, however long, else 1."""
     import asyncio
 
     from .trace import compare_traces
 
-    asyncio.run(compare_traces(server, one, other, json))
+    if asyncio.run(compare_traces(server, one, other, json)):
+        raise typer.Exit(1)
 
 
 @trace.command("reexport", epilog="Example: antiphon trace reexport --since 2h")
@@ -636,8 +651,6 @@ def _operate(
 
 
 def _run_service(service: Coroutine[Any, Any, None]) -> None:
-    import os
-
     import uvloop
 
     from antiphon.tracing.logs import configure

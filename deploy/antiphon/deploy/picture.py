@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TextIO
 
 from rich import box
 from rich.console import Console
@@ -38,13 +39,15 @@ MARKS: Final[dict[Kind, tuple[str, str]]] = {
 COLOURS: Final = {"completed": "green", "compensated": "magenta", "running": "cyan", "compensating": "yellow"}
 
 WIDTH_WITHOUT_TERMINAL: Final = 160
-"""Files and pipes have no width of their own; lines shall not be cut there."""
+"""Files and pipes have no width of their own; lines shall not be cut there, unless COLUMNS says so."""
 
 
-def console() -> Console:
-    """The terminal, or what stands in for it."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+def console(file: TextIO | None = None) -> Console:
+    """The terminal, or what stands in for it; or a file that is written to."""
+    found = Console(highlight=False, file=file)
+    if found.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return found
+    return Console(highlight=False, file=file, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def print_timeline(told: Timeline) -> None:

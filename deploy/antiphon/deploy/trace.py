@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import sys
 import time
@@ -31,7 +32,7 @@ from antiphon.tracing.tree import differences
 from .modules import CannotLoad
 from .picture import console
 from .sagas import find, reader
-from .waterfall import difference_table, waterfall
+from .waterfall import PLAIN, difference_table, result, waterfall
 
 Format = Literal["picture", "jaeger", "otlp"]
 
@@ -61,7 +62,7 @@ async def show_trace(
     async with reader(server) as link:
         found = await (_follow(link, id, with_sends, out) if follow else _read(link, await find(link, id)))
     if form == "picture":
-        draw(out, found, with_sends, jaeger_url)
+        _draw_to(output, found, with_sends, jaeger_url)
     elif found.outcome or not follow:
         spans = [*found.spans, *found.open]
         _write(msgspec.json.format(msgspec.json.encode(jaeger(spans) if form == "jaeger" else otlp(spans))), output)
@@ -99,8 +100,8 @@ async def _begun(link: Link, id: str) -> Projection:
             await asyncio.sleep(BEGIN_SECONDS)
 
 
-async def compare_traces(server: str, one: str, other: str, as_json: bool) -> None:
-    """Put two sagas side by side."""
+async def compare_traces(server: str, one: str, other: str, as_json: bool) -> bool:
+    """Put two sagas side by side; whether they went another way somewhere."""
     async with reader(server) as link:
         first = await _read(link, await find(link, one))
         second = await _read(link, await find(link, other))
@@ -108,7 +109,11 @@ async def compare_traces(server: str, one: str, other: str, as_json: bool) -> No
     if as_json:
         typer.echo(msgspec.json.encode([_told(each.name, each.one, each.other, each.is_another_way) for each in found]))
     else:
-        console().print(difference_table(first, second, found))
+        out = console()
+        for name, projection in (("one", first), ("other", second)):
+            out.print(Text(f"{name:<5}  {projection.key}  {projection.outcome or 'running'}"), soft_wrap=True)
+        out.print(difference_table(found, out.width))
+    return any(each.is_another_way for each in found)
 
 
 async def export_again(server: str, since: str) -> None:
@@ -163,16 +168,34 @@ async def _read(link: Link, key: SagaKey) -> Projection:
     raise UnknownSaga(key.type, key.id)
 
 
+def _draw_to(output: Path | None, found: Projection, with_sends: bool, jaeger_url: str) -> None:
+    """Draw a saga's trace on the terminal, or into a file."""
+    if output is None:
+        draw(console(), found, with_sends, jaeger_url)
+        return
+    drawn = io.StringIO()
+    draw(console(drawn), found, with_sends, jaeger_url)
+    _save(drawn.getvalue().encode(), output)
+
+
 def draw(out: Console, found: Projection, with_sends: bool, jaeger_url: str) -> None:
-    """Draw a saga's trace, and say where Jaeger shows it."""
-    out.print(waterfall(found, out.width, with_sends), no_wrap=True, crop=False, overflow="ignore")
+    """Draw a saga's trace, up to now if it runs, and say where Jaeger shows it."""
+    picture = _fitting(waterfall(found, out.width, with_sends, time.time_ns()), out)
+    out.print(picture, no_wrap=True, crop=False, overflow="ignore")
     if url := jaeger_link(found.key, jaeger_url):
         out.print(url, soft_wrap=True)
 
 
+def _fitting(picture: Text, out: Console) -> Text:
+    """A picture in signs that can be written there."""
+    if out.options.ascii_only:
+        picture.plain = picture.plain.translate(PLAIN)
+    return picture
+
+
 def _last_lines(picture: Text, out: Console) -> Text:
     """As much of a picture as a terminal holds: what happens now is at its end."""
-    lines = picture.split("\n")
+    lines = _fitting(picture, out).split("\n")
     return Text("\n").join([*lines[:1], *lines[1:][-max(1, out.height - 2) :]])
 
 
@@ -180,7 +203,7 @@ def _told(name: str, one: Any, other: Any, is_another_way: bool) -> dict[str, An
     def side(span: Any) -> dict[str, Any] | None:
         if span is None:
             return None
-        return {"ms": (span.end_ns - span.start_ns) / 1e6, "outcome": span.attributes.get("saga.outcome", "")}
+        return {"ms": (span.end_ns - span.start_ns) / 1e6, "outcome": result(span)}
 
     return {"name": name, "one": side(one), "other": side(other), "differs": is_another_way}
 
@@ -188,8 +211,12 @@ def _told(name: str, one: Any, other: Any, is_another_way: bool) -> dict[str, An
 def _write(data: bytes, output: Path | None) -> None:
     if output is None:
         sys.stdout.buffer.write(data + b"\n")
-        return
+    else:
+        _save(data + b"\n", output)
+
+
+def _save(data: bytes, output: Path) -> None:
     try:
-        output.write_bytes(data + b"\n")
+        output.write_bytes(data)
     except OSError as error:
         raise CannotLoad(f"cannot write the trace to {output}: {error.strerror}.") from None
