@@ -9,18 +9,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.messages import AnswerKind
-from antiphon.deploy.trace import draw
+from antiphon.contracts.wire import nanoseconds
+from antiphon.deploy.cli import app
+from antiphon.deploy.modules import CannotLoad
+from antiphon.deploy.trace import draw, moment_of
 from antiphon.deploy.waterfall import duration
 from antiphon.link import Link
+from antiphon.tracing.otlp import address
 from antiphon.tracing.project import project
 from antiphon.tracing.reading import read_projection
 from tests.support.server import Platform, platform
@@ -70,6 +76,16 @@ async def link(up: Platform) -> AsyncIterator[Link]:
 
 
 async def run(up: Platform, *arguments: str, exit_code: int = 0, **environment: str) -> str:
+    return (await ran(up, arguments, exit_code, environment))[0]
+
+
+async def complaint(up: Platform, *arguments: str, **environment: str) -> str:
+    return (await ran(up, arguments, 1, environment))[1]
+
+
+async def ran(
+    up: Platform, arguments: Sequence[str], exit_code: int, environment: Mapping[str, str]
+) -> tuple[str, str]:
     process = await asyncio.create_subprocess_exec(
         ANTIPHON,
         "trace",
@@ -81,7 +97,7 @@ async def run(up: Platform, *arguments: str, exit_code: int = 0, **environment: 
     out, error = await process.communicate()
     assert process.returncode == exit_code, error.decode()
     assert b"Traceback" not in error
-    return out.decode()
+    return out.decode(), error.decode()
 
 
 async def test_what_is_read_from_the_streams_is_the_projection(link: Link) -> None:
@@ -146,6 +162,51 @@ async def test_a_saga_that_runs_has_lasted_until_now(link: Link) -> None:
 async def test_a_picture_becomes_a_file_too(up: Platform, tmp_path: Path) -> None:
     assert await run(up, "v1", "--output", str(tmp_path / "trace.txt")) == ""
     assert (tmp_path / "trace.txt").read_text() == await run(up, "v1")
+
+
+NOW_NS = nanoseconds(datetime(2026, 11, 25, 9, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("1w", "2026-11-18T09:00Z"), ("90m", "2026-11-25T07:30Z"), ("2026-11-24T09:00+02:00", "2026-11-24T07:00Z")],
+)
+def test_a_time_is_given_or_how_long_ago_it_was(text: str, at: str) -> None:
+    assert moment_of(text, NOW_NS) == nanoseconds(datetime.fromisoformat(at))
+
+
+@pytest.mark.parametrize("text", ["0s", "2026-11-25T09:00Z", "2027-01-01", "1y", "yesterday", "0001-01-01", "-1h"])
+def test_since_when_there_is_nothing_to_export_is_a_sentence(text: str) -> None:
+    with pytest.raises(CannotLoad, match=r"not in the past|is neither a time"):
+        moment_of(text, NOW_NS)
+
+
+@pytest.mark.parametrize("slow", ["inf", "nan", "-1", "1e300"])
+def test_how_slow_is_slow_is_a_number_of_seconds(slow: str) -> None:
+    for command in (["exporter"], ["trace", "reexport", "--since", "1h"]):
+        ran = CliRunner().invoke(app, [*command, "--slow", slow])
+        assert ran.exit_code == 2
+        assert "give a number of seconds" in ran.output
+
+
+async def test_a_backend_that_is_away_is_named(up: Platform) -> None:
+    complained = await complaint(
+        up,
+        "reexport",
+        "--since",
+        "1h",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+    )
+    assert "antiphon: the backend at http://127.0.0.1:9/v1/traces did not take the trace of saga " in complained
+    assert "the server gave no answer" not in complained
+
+
+def test_the_backend_is_where_the_standard_variables_say() -> None:
+    assert address({}) == "http://localhost:4318/v1/traces"
+    assert address({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == "http://localhost:4317"
+    assert address({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://j:1/"}) == "http://j:1/v1/traces"
+    assert address({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://j:1/x"}) == "http://j:1/x"
 
 
 async def test_a_pipe_is_as_wide_as_columns_say_and_ascii_is_enough(up: Platform) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from rich.console import Console
 
 from antiphon.contracts import SagaKey
+from antiphon.contracts.errors import PlatformError
+from antiphon.coordinator.waiting import Waiting
+from antiphon.deploy.sagas import with_link
 from antiphon.deploy.waterfall import (
     COMPUTED,
     CRITICAL,
@@ -19,7 +22,7 @@ from antiphon.deploy.waterfall import (
     shortened,
     waterfall,
 )
-from antiphon.tracing.links import jaeger_link
+from antiphon.tracing.links import VARIABLE, checked_link, jaeger_link
 from antiphon.tracing.project import project
 from antiphon.tracing.tree import critical_path, differences, label, rows
 from tests.tracing.test_examples import Scripted, trace
@@ -156,4 +159,24 @@ def test_the_link_to_jaeger_follows_from_the_id() -> None:
     assert (
         jaeger_link(key, "http://localhost:16686/") == "http://localhost:16686/trace/01041cbdb73dbbfcc5d1dbcbaee0f04e"
     )
-    assert jaeger_link(key, "") == ""
+    assert jaeger_link(key, "") == checked_link(key, "") == ""
+
+
+def test_what_waits_for_a_person_has_the_link_as_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    saga = Waiting(kind="saga", saga="order/order-0001", reason="no", since="2026-11-24T09:00:00Z")
+    message = replace(saga, kind="undecodable", saga="")
+    assert "trace" not in with_link(saga, saga.saga)
+    monkeypatch.setenv(VARIABLE, "http://jaeger:16686")
+    assert with_link(saga, saga.saga) == {
+        **asdict(saga),
+        "trace": "http://jaeger:16686/trace/01041cbdb73dbbfcc5d1dbcbaee0f04e",
+    }
+    assert "trace" not in with_link(message, "")
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "foo:16686", "http://", "http://[::1", "http://jaeger:16686/?a=b", "ftp://j"]
+)
+def test_what_is_no_address_of_jaeger_is_a_sentence(url: str) -> None:
+    with pytest.raises(PlatformError, match="is no address of Jaeger"):
+        checked_link(SagaKey.of("order", "order-0001"), url)

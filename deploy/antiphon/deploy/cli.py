@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 TIMEOUT_SECONDS: Final = 15.0
+SLOW_SECONDS: Final = 10.0
+SECONDS_MAX: Final = 1e9
+"""Thirty years."""
 
 app = typer.Typer(
     name="antiphon",
@@ -73,6 +76,19 @@ Metrics = Annotated[
 ]
 MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, or type/id.")]
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
+
+
+def _seconds(value: float) -> float:
+    """A length of time that is one; infinity and NaN are floats, too."""
+    if not 0 <= value <= SECONDS_MAX:
+        raise typer.BadParameter(f"give a number of seconds from 0 to {SECONDS_MAX:.0f}.")
+    return value
+
+
+Slow = Annotated[
+    float,
+    typer.Option("--slow", metavar="SECONDS", callback=_seconds, help="Export what takes so long in any case."),
+]
 
 
 class ShowByDefault(typer.core.TyperGroup):
@@ -167,9 +183,7 @@ def participant(
 @app.command(epilog="Example: OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 antiphon exporter")
 def exporter(
     server: Server = DEFAULT_SERVER,
-    slow: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Export what takes so long in any case.")
-    ] = 10.0,
+    slow: Slow = SLOW_SECONDS,
     name: Name = "exporter",
 ) -> None:
     """Export traces over OTLP until SIGTERM. The standard OTEL_* variables say where to, and how many are sampled.
@@ -568,16 +582,22 @@ def trace_diff(one: SagaId, other: SagaId, server: Server = DEFAULT_SERVER, json
 def trace_reexport(
     since: Annotated[
         str,
-        typer.Option(metavar="TIME", help="A time (2026-11-24T09:00Z), or how long ago (90m, 2h, 3d)."),
+        typer.Option(
+            metavar="TIME", help="A time (2026-11-24T09:00Z; local without a zone), or how long ago (90m, 2h, 3d, 1w)."
+        ),
     ],
     server: Server = DEFAULT_SERVER,
+    slow: Slow = SLOW_SECONDS,
 ) -> None:
-    """Export the traces of sagas that ended or began since then once more, as when the backend has lost them."""
+    """Export the traces of sagas that ended or began since then once more, as when the backend has lost them.
+
+    Which of those that are not sampled, the OTEL_* variables and --slow say, as they do for the exporter.
+    """
     import asyncio
 
     from .trace import export_again
 
-    asyncio.run(export_again(server, since))
+    asyncio.run(export_again(server, since, slow))
 
 
 @app.command(epilog="Example: antiphon cancel order/order-42 --reason 'customer changed their mind'")

@@ -19,12 +19,12 @@ from rich.live import Live
 from rich.text import Text
 
 from antiphon.contracts import wire
-from antiphon.contracts.errors import AntiphonError, UnknownSaga, Unusable
+from antiphon.contracts.errors import AntiphonError, PlatformError, UnknownSaga, Unusable
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey, nanoseconds, parse_entry, parse_fact
 from antiphon.link import Link
 from antiphon.tracing.formats import jaeger, otlp
-from antiphon.tracing.links import jaeger_link
+from antiphon.tracing.links import checked_link
 from antiphon.tracing.project import Projection
 from antiphon.tracing.reading import read_projection
 from antiphon.tracing.tree import differences
@@ -36,7 +36,8 @@ from .waterfall import PLAIN, difference_table, result, waterfall
 
 Format = Literal["picture", "jaeger", "otlp"]
 
-UNITS_NS: Final = {unit: seconds * 10**9 for unit, seconds in {"s": 1, "m": 60, "h": 3600, "d": 86_400}.items()}
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+UNITS_NS: Final = {unit: seconds * 10**9 for unit, seconds in UNITS.items()}
 
 LOOK_SECONDS: Final = 0.25
 """How often a saga that is followed is looked at."""
@@ -116,17 +117,30 @@ async def compare_traces(server: str, one: str, other: str, as_json: bool) -> bo
     return any(each.is_another_way for each in found)
 
 
-async def export_again(server: str, since: str) -> None:
-    """Export the traces of all sagas that began or ended since a time."""
-    from antiphon.tracing.exporter import reexport
+async def export_again(server: str, since: str, slow_seconds: float) -> None:
+    """Export the traces of all sagas that began or ended since a time.
+
+    Raises:
+        CannotLoad: that is no time in the past.
+        PlatformError: the backend did not take a trace.
+    """
+    from antiphon.tracing.exporter import NotTaken, reexport
     from antiphon.tracing.otlp import Backend
 
     since_ns = moment_of(since, time.time_ns())
     backend = Backend()
     async with reader(server) as link:
         keys = await sagas_since(link, since_ns)
-        count = await reexport(link, keys, backend.send)
-    backend.close()
+        try:
+            count = await reexport(link, keys, backend.send, slow_seconds)
+        except NotTaken as error:
+            raise PlatformError(
+                f"the backend at {backend.address} did not take the trace of saga {error.key}; {error.count} of "
+                f"{len(keys)} sagas were exported before. Look whether it takes OTLP there; the variables "
+                "OTEL_EXPORTER_OTLP_* say where and how."
+            ) from None
+        finally:
+            backend.close()
     typer.echo(f"exported {count} of {len(keys)} sagas again; the others were not sampled.")
 
 
@@ -142,17 +156,23 @@ async def sagas_since(link: Link, since_ns: int) -> list[SagaKey]:
 
 
 def moment_of(text: str, now_ns: int) -> int:
-    """A time, or how long ago it was, as nanoseconds since 1970.
+    """A time, or how long ago it was, as nanoseconds since 1970; without a zone it is the time of this machine.
 
     Raises:
-        CannotLoad: it is neither.
+        CannotLoad: it is neither, or nothing can have happened since.
     """
-    if ago := re.fullmatch(r"(\d+)([smhd])", text):
-        return now_ns - int(ago.group(1)) * UNITS_NS[ago.group(2)]
-    try:
-        return nanoseconds(datetime.fromisoformat(text).astimezone(UTC))
-    except ValueError:
-        raise CannotLoad(f"{text!r} is neither a time (2026-11-24T09:00Z) nor how long ago (90m, 2h, 3d).") from None
+    if ago := re.fullmatch(r"([0-9]{1,6})([smhdw])", text):
+        at_ns = now_ns - int(ago.group(1)) * UNITS_NS[ago.group(2)]
+    else:
+        try:
+            at_ns = nanoseconds(datetime.fromisoformat(text).astimezone(UTC))
+        except (ValueError, OverflowError):
+            raise CannotLoad(
+                f"{text!r} is neither a time (2026-11-24T09:00Z) nor how long ago (90m, 2h, 3d, 1w)."
+            ) from None
+    if at_ns >= now_ns:
+        raise CannotLoad(f"--since {text} is not in the past, so there is nothing to export since then.")
+    return at_ns
 
 
 def _saga_at(subject: str) -> SagaKey:
@@ -182,7 +202,7 @@ def draw(out: Console, found: Projection, with_sends: bool, jaeger_url: str) -> 
     """Draw a saga's trace, up to now if it runs, and say where Jaeger shows it."""
     picture = _fitting(waterfall(found, out.width, with_sends, time.time_ns()), out)
     out.print(picture, no_wrap=True, crop=False, overflow="ignore")
-    if url := jaeger_link(found.key, jaeger_url):
+    if url := checked_link(found.key, jaeger_url):
         out.print(url, soft_wrap=True)
 
 

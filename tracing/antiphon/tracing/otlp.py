@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class Backend:
-    """An OTLP endpoint."""
+    """An OTLP endpoint; `address` is where it is, for people."""
 
     def __init__(self) -> None:
+        self.address = address(os.environ)
         self._exporter = span_exporter(os.environ)
         from opentelemetry.sdk.trace.export import SpanExportResult
 
@@ -41,14 +42,28 @@ class Backend:
         return self._exporter.export([self._readable(span) for span in spans]) is self._success
 
 
+def address(environment: Mapping[str, str]) -> str:
+    """Where traces are sent, as the standard has it."""
+    if endpoint := environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        return endpoint
+    endpoint = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    if _protocol(environment) == "grpc":
+        return endpoint or "http://localhost:4317"
+    return f"{(endpoint or 'http://localhost:4318').rstrip('/')}/v1/traces"
+
+
+def _protocol(environment: Mapping[str, str]) -> str:
+    general = environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    return environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", general)
+
+
 def span_exporter(environment: Mapping[str, str]) -> SpanExporter:
     """The SDK's exporter for the protocol that the environment names.
 
     Raises:
         PlatformError: it names none that there is, or its package is not installed.
     """
-    general = environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    protocol = environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", general)
+    protocol = _protocol(environment)
     try:
         match protocol:
             case "http/protobuf":
