@@ -326,7 +326,7 @@ def test_whoever_may_not_read_is_told_so(tmp_path: Path) -> None:
         running = launch(up, "client", tmp_path / "log")
         assert running.process.wait(15) == 1
     (said,) = running.log.read_text().splitlines()
-    assert said.startswith("antiphon: the server does not let jaeger-storage use $js.api.direct.get.events. Give its user")
+    assert said.startswith("antiphon: the server does not let jaeger-storage use $js.api.direct.get.events. Give")
 
 
 def test_without_the_extra_a_sentence_names_it() -> None:
