@@ -322,6 +322,7 @@ def test_where_jaeger_is_known_start_and_show_say_where_the_trace_is(
     assert antiphon(*STARTING, server=up.servers).stdout.splitlines()[-1] == link
     assert json.loads(antiphon(*STARTING, "--json", server=up.servers).stdout)["trace"] == link
     assert link in antiphon("show", "order/mine", server=up.servers).stdout
+    assert json.loads(antiphon("show", "order/mine", "--json", server=up.servers).stdout)["trace"] == link
 
 
 @pytest.mark.parametrize("command", ["", *NEEDS_A_SERVER, "up", "demo", "rights", "diff"])

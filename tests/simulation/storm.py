@@ -163,10 +163,14 @@ class Storm:
         for _ in range(int(CALM_SECONDS)):
             self.platform.run(1.0)
             self._replace_the_dead()
+        self.calm_down()
+        self.platform.run(END_SECONDS)
+
+    def calm_down(self) -> None:
+        """Let nothing go wrong from now on."""
         self.is_bad = False
         for store in self.stores:
             store.is_bad = False
-        self.platform.run(END_SECONDS)
 
     def _replace_the_dead(self) -> None:
         """A process that died is started again; the platform goes on delivering to the old one, which does nothing."""

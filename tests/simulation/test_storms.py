@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from antiphon.contracts.parked import Parked
+from antiphon.contracts.topology import PARKED
 from tests.simulation.sagas import random_shape
 from tests.simulation.storm import Storm
 from tests.simulation.walk import SHAPES
@@ -26,3 +29,15 @@ def test_after_a_storm_every_saga_has_ended_and_no_effect_is_lost_or_doubled(
     storm = Storm(described, seed, coordinators)
     storm.run()
     storm.require_all_well()
+
+
+def test_a_saga_that_stands_still_is_parked_once_however_often_it_is_swept() -> None:
+    parked = list[tuple[int, str]]()
+    for shape in [shape for shape in range(100) if random_shape(shape).broken]:
+        storm = Storm(random_shape(shape), seed=shape)
+        storm.calm_down()
+        storm.platform.run(3600.0)
+        index = [msgspec.json.decode(message.data, type=Parked) for message in storm.platform.streams[PARKED]]
+        parked += [(shape, str(each.saga)) for each in index]
+    assert len(parked) > 5
+    assert len(parked) == len(set(parked))

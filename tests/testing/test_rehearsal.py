@@ -114,6 +114,18 @@ async def test_who_dies_over_a_compensation_undoes_once(
     assert services["hotel"].effects == ["2 nights for 1", "room 2 freed for 1"]
 
 
+async def test_who_is_stopped_or_not_there_cannot_crash(rehearsal: Rehearsal) -> None:
+    await rehearsal.stop("hotel")
+    with pytest.raises(AssertionError, match=r"^participant hotel is stopped; restart it"):
+        rehearsal.crash("hotel", "after commit")
+    with pytest.raises(AssertionError, match=r"^participant hotel is stopped; restart it"):
+        await rehearsal.stop("hotel")
+    rehearsal.slow("hotel", timedelta(minutes=1))
+    await rehearsal.restart("hotel")
+    with pytest.raises(AssertionError, match=r"^no participant 'motel' takes part in this rehearsal, only "):
+        rehearsal.slow("motel", timedelta(minutes=1))
+
+
 async def test_who_is_slow_is_late_by_that_time(rehearsal: Rehearsal) -> None:
     rehearsal.slow("airline", timedelta(minutes=10))
     saga = await rehearsal.start(SAGAS["trip"], ASKED)

@@ -6,19 +6,27 @@ import asyncio
 import io
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from antiphon.contracts import SagaKey, wire
 from antiphon.contracts.messages import AnswerKind
-from antiphon.deploy.trace import draw
+from antiphon.contracts.wire import nanoseconds
+from antiphon.deploy.cli import app
+from antiphon.deploy.modules import CannotLoad
+from antiphon.deploy.trace import draw, moment_of
+from antiphon.deploy.waterfall import duration
 from antiphon.link import Link
+from antiphon.tracing.otlp import endpoint
 from antiphon.tracing.project import project
 from antiphon.tracing.reading import read_projection
 from tests.support.server import Platform, platform
@@ -67,7 +75,17 @@ async def link(up: Platform) -> AsyncIterator[Link]:
     await link.close()
 
 
-async def run(up: Platform, *arguments: str, **environment: str) -> str:
+async def run(up: Platform, *arguments: str, exit_code: int = 0, **environment: str) -> str:
+    return (await ran(up, arguments, exit_code, environment))[0]
+
+
+async def complaint(up: Platform, *arguments: str, **environment: str) -> str:
+    return (await ran(up, arguments, 1, environment))[1]
+
+
+async def ran(
+    up: Platform, arguments: Sequence[str], exit_code: int, environment: Mapping[str, str]
+) -> tuple[str, str]:
     process = await asyncio.create_subprocess_exec(
         ANTIPHON,
         "trace",
@@ -77,8 +95,9 @@ async def run(up: Platform, *arguments: str, **environment: str) -> str:
         stderr=asyncio.subprocess.PIPE,
     )
     out, error = await process.communicate()
-    assert process.returncode == 0, error.decode()
-    return out.decode()
+    assert process.returncode == exit_code, error.decode()
+    assert b"Traceback" not in error
+    return out.decode(), error.decode()
 
 
 async def test_what_is_read_from_the_streams_is_the_projection(link: Link) -> None:
@@ -111,11 +130,99 @@ async def test_a_saga_becomes_a_file_that_others_open(up: Platform, tmp_path: Pa
 
 
 async def test_two_sagas_are_compared(up: Platform) -> None:
-    found = json.loads(await run(up, "diff", "voyage/v1", "meal/v1-dine-1-957e2031c0bf", "--json"))
+    both = ("voyage/v1", "meal/v1-dine-1-957e2031c0bf")
+    found = json.loads(await run(up, "diff", *both, "--json", exit_code=1))
     by_name = {each["name"]: each for each in found}
     assert by_name["cook"]["one"] is None
     assert by_name["saga"]["one"]["outcome"] == "compensated"
-    assert "not there" in await run(up, "diff", "voyage/v1", "meal/v1-dine-1-957e2031c0bf")
+    assert by_name["book_room: process hotel"]["one"]["outcome"] == "done"
+    drawn = await run(up, "diff", *both, exit_code=1, COLUMNS="60")
+    assert "not there" in drawn
+    assert drawn.startswith("one    voyage/v1  compensated\nother  meal/v1-dine-1-957e2031c0bf")
+    assert max(map(len, drawn.splitlines())) <= 60
+
+
+async def test_a_saga_that_went_the_same_way_has_exit_code_0(up: Platform) -> None:
+    await run(up, "diff", "voyage/v1", "voyage/v1")
+
+
+async def test_a_saga_that_runs_has_lasted_until_now(link: Link) -> None:
+    voyage = lived()
+    long_ago = voyage.entries()[:8]
+    told = project(KEY, long_ago, voyage.events())
+    out = Console(file=io.StringIO(), width=120)
+    draw(out, told, with_sends=False, jaeger_url="")
+    assert isinstance(out.file, io.StringIO)
+    head, root = out.file.getvalue().splitlines()[:2]
+    lasted = duration(time.time_ns() - told.open[0].start_ns)
+    assert f"running  in {lasted[:-6]}" in head
+    assert lasted[:-6] in root
+
+
+async def test_a_picture_becomes_a_file_too(up: Platform, tmp_path: Path) -> None:
+    assert await run(up, "v1", "--output", str(tmp_path / "trace.txt")) == ""
+    assert (tmp_path / "trace.txt").read_text() == await run(up, "v1")
+
+
+NOW_NS = nanoseconds(datetime(2026, 11, 25, 9, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("1w", "2026-11-18T09:00Z"), ("90m", "2026-11-25T07:30Z"), ("2026-11-24T09:00+02:00", "2026-11-24T07:00Z")],
+)
+def test_a_time_is_given_or_how_long_ago_it_was(text: str, at: str) -> None:
+    assert moment_of(text, NOW_NS) == nanoseconds(datetime.fromisoformat(at))
+
+
+@pytest.mark.parametrize("text", ["0s", "2026-11-25T09:00Z", "2027-01-01", "1y", "yesterday", "0001-01-01", "-1h"])
+def test_since_when_there_is_nothing_to_export_is_a_sentence(text: str) -> None:
+    with pytest.raises(CannotLoad, match=r"not in the past|is neither a time"):
+        moment_of(text, NOW_NS)
+
+
+@pytest.mark.parametrize("slow", ["inf", "nan", "-1", "1e300"])
+def test_how_slow_is_slow_is_a_number_of_seconds(slow: str) -> None:
+    for command in (["exporter"], ["trace", "reexport", "--since", "1h"]):
+        ran = CliRunner().invoke(app, [*command, "--slow", slow])
+        assert ran.exit_code == 2
+        assert "give a number of seconds" in ran.output
+
+
+async def test_a_backend_that_is_away_is_named(up: Platform) -> None:
+    complained = await complaint(
+        up,
+        "reexport",
+        "--since",
+        "1h",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+    )
+    assert "antiphon: the backend at http://127.0.0.1:9/v1/traces did not take the trace of saga " in complained
+    assert "the server gave no answer" not in complained
+
+
+def test_the_backend_is_where_the_standard_variables_say() -> None:
+    assert endpoint({}) == "http://localhost:4318/v1/traces"
+    assert endpoint({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == "http://localhost:4317"
+    assert endpoint({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://j:1/"}) == "http://j:1/v1/traces"
+    assert endpoint({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://j:1/x"}) == "http://j:1/x"
+
+
+async def test_a_pipe_is_as_wide_as_columns_say_and_ascii_is_enough(up: Platform) -> None:
+    drawn = await run(up, "v1", COLUMNS="60", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert drawn.isascii()
+    assert "#" in drawn
+    assert max(map(len, drawn.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("arguments", [("v1",), ("v1", "--format", "otlp"), ("diff", "v1", "v1", "--json")])
+def test_a_full_disk_is_a_sentence(up: Platform, arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        environment = {**os.environ, **up.environment("operator")}
+        command = [ANTIPHON, "trace", *arguments]
+        ran = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "antiphon: the output could not be written: No space left on device.\n")
 
 
 async def test_a_saga_that_never_was_is_a_sentence(up: Platform) -> None:

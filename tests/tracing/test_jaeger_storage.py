@@ -320,6 +320,15 @@ def test_where_nobody_can_listen_a_sentence_says_so(lived: Lived, tmp_path: Path
     assert "Traceback" not in running.log.read_text()
 
 
+def test_whoever_may_not_read_is_told_so(tmp_path: Path) -> None:
+    with platform(tmp_path, "accounts", participants=()) as up:
+        asyncio.run(up.set_up())
+        running = launch(up, "client", tmp_path / "log")
+        assert running.process.wait(15) == 1
+    (said,) = running.log.read_text().splitlines()
+    assert said.startswith("antiphon: the server does not let client use $js.api.direct.get.events. Give")
+
+
 def test_without_the_extra_a_sentence_names_it() -> None:
     """As grpc is not there then, it is taken away here."""
     code = (

@@ -20,7 +20,7 @@ from antiphon.tracing.storage import index as index_module
 from antiphon.tracing.storage import storage_pb2 as api
 from antiphon.tracing.storage.asked import DEPTH_MAX, BadQuery, query_of
 from antiphon.tracing.storage.encode import CHUNK_BYTES_MAX, EVENTS_MAX, chunks
-from antiphon.tracing.storage.index import SAMPLE, Index
+from antiphon.tracing.storage.index import Index
 from antiphon.tracing.storage.query import DEPTH, Query, matches
 from antiphon.tracing.storage.sagas import calls_in, spans_at
 from tests.support.receiver import flat
@@ -91,9 +91,18 @@ def test_a_rare_type_is_among_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
         index.add(SagaKey.of(f"invented{number}", "x"), number)
     samples = index.samples(10)
     assert rare in samples
-    assert samples[-1] == SagaKey.of("order", "n999")
-    assert len(samples) == 6
-    assert len(index.samples(1_000)) == 1 + SAMPLE
+    assert SagaKey.of("order", "n999") in samples
+    assert samples[0] == rare
+    assert len(samples) == 10
+    assert len(index.samples(1_000)) == 1_000
+
+
+def test_of_fewer_sagas_than_are_surveyed_none_is_left_out() -> None:
+    index = Index()
+    keys = [SagaKey.of("order", f"n{number}") for number in range(93)]
+    for number, key in enumerate(keys):
+        index.add(key, number)
+    assert set(index.samples(200)) == set(keys)
 
 
 def test_nothing_has_no_samples() -> None:

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import io
+
+import pytest
+from msgspec.structs import asdict, replace
+from rich.console import Console
+
 from antiphon.contracts import SagaKey
-from antiphon.deploy.waterfall import CRITICAL, ORDINARY, WAITING, duration, waterfall
-from antiphon.tracing.links import jaeger_link
+from antiphon.contracts.errors import PlatformError
+from antiphon.coordinator.waiting import Waiting
+from antiphon.deploy.sagas import with_link
+from antiphon.deploy.waterfall import (
+    COMPUTED,
+    CRITICAL,
+    ORDINARY,
+    WAITING,
+    difference_table,
+    duration,
+    shortened,
+    waterfall,
+)
+from antiphon.tracing.links import VARIABLE, checked_link, jaeger_link
 from antiphon.tracing.project import project
 from antiphon.tracing.tree import critical_path, differences, label, rows
 from tests.tracing.test_examples import Scripted, trace
@@ -54,6 +72,52 @@ def test_a_picture_is_text_with_the_reason_for_every_trouble() -> None:
     assert {"red", "magenta", "yellow", "green"} <= styles
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_no_line_is_wider_than_asked_for_and_no_reason_is_lost(width: int) -> None:
+    lines = waterfall(trace({("charge_card", "do", 1): ["refused"]}), width).plain.split("\n")
+    assert max(map(len, lines)) <= width
+    said = " ".join(" ".join(lines).split())
+    assert "voyage/v1 compensated: charge_card was refused: refused it was in " in said
+    assert said.count("refused: refused it was") == 2, "in the head, and at its step"
+    assert "compensated running" in said, "the whole legend"
+
+
+def test_names_lose_their_middle() -> None:
+    assert shortened("order/order-0041", 16) == "order/order-0041"
+    assert shortened("order/order-0041", 9) == "orde…0041"
+
+
+def test_two_traces_are_compared_in_a_narrow_terminal() -> None:
+    found = differences(trace({}).spans, trace({("charge_card", "do", 1): ["refused"]}).spans)
+    for width in (60, 80, 120):
+        out = Console(file=io.StringIO(), width=width)
+        out.print(difference_table(found, width))
+        assert isinstance(out.file, io.StringIO)
+        drawn = out.file.getvalue()
+        assert max(map(len, drawn.splitlines())) <= width
+        assert ("change" in drawn) is (width >= 80)
+        assert "compensated" in drawn
+        assert "undo boo" in drawn
+
+
+def test_what_is_parked_is_no_attempt() -> None:
+    parked = replace(trace({}).spans[-1], parent_id="", name="parked", attributes={"saga.attempt": 22})
+    assert label(parked) == "parked (entry 22)"
+    below = replace(parked, parent_id=parked.span_id, span_id="another")
+    (saga, found) = differences([parked, below], [parked, replace(below, attributes={"saga.attempt": 31})])
+    assert (saga.name, found.name, found.is_another_way) == ("saga", "parked", False)
+
+
+def test_tries_whose_times_are_computed_are_dashed_and_the_legend_says_so() -> None:
+    told = trace({})
+    lines = waterfall(told, 120).plain.split("\n")
+    dashed = [line for line in lines if f"{COMPUTED} came to nothing" in line]
+    assert len(dashed) == sum("saga.synthesised" in span.attributes for span in told.spans) > 0
+    assert f"{COMPUTED} a try that came to nothing, its times computed" in " ".join(lines[-2:])
+    without = tuple(span for span in told.spans if "saga.synthesised" not in span.attributes)
+    assert COMPUTED not in waterfall(replace(told, spans=without), 120).plain
+
+
 def test_a_saga_that_runs_is_drawn_up_to_now() -> None:
     voyage = Scripted({("book_room", "do", 1): []}).live()
     told = project(KEY, voyage.entries()[:8], voyage.events())
@@ -95,4 +159,24 @@ def test_the_link_to_jaeger_follows_from_the_id() -> None:
     assert (
         jaeger_link(key, "http://localhost:16686/") == "http://localhost:16686/trace/01041cbdb73dbbfcc5d1dbcbaee0f04e"
     )
-    assert jaeger_link(key, "") == ""
+    assert jaeger_link(key, "") == checked_link(key, "") == ""
+
+
+def test_what_waits_for_a_person_has_the_link_as_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    saga = Waiting(kind="saga", saga="order/order-0001", reason="no", since="2026-11-24T09:00:00Z")
+    message = replace(saga, kind="undecodable", saga="")
+    assert "trace" not in with_link(saga, saga.saga)
+    monkeypatch.setenv(VARIABLE, "http://jaeger:16686")
+    assert with_link(saga, saga.saga) == {
+        **asdict(saga),
+        "trace": "http://jaeger:16686/trace/01041cbdb73dbbfcc5d1dbcbaee0f04e",
+    }
+    assert "trace" not in with_link(message, "")
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "foo:16686", "http://", "http://[::1", "http://jaeger:16686/?a=b", "ftp://j"]
+)
+def test_what_is_no_address_of_jaeger_is_a_sentence(url: str) -> None:
+    with pytest.raises(PlatformError, match="is no address of Jaeger"):
+        checked_link(SagaKey.of("order", "order-0001"), url)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+import errno
+import io
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 TIMEOUT_SECONDS: Final = 15.0
+SLOW_SECONDS: Final = 10.0
+SECONDS_MAX: Final = 1e9
+"""Thirty years."""
 
 app = typer.Typer(
     name="antiphon",
@@ -72,6 +78,19 @@ MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, o
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
 
 
+def _seconds(value: float) -> float:
+    """A length of time that is one; infinity and NaN are floats, too."""
+    if not 0 <= value <= SECONDS_MAX:
+        raise typer.BadParameter(f"give a number of seconds from 0 to {SECONDS_MAX:.0f}.")
+    return value
+
+
+Slow = Annotated[
+    float,
+    typer.Option("--slow", metavar="SECONDS", callback=_seconds, help="Export what takes so long in any case."),
+]
+
+
 class ShowByDefault(typer.core.TyperGroup):
     """Commands of which `show` need not be named: `antiphon trace order-42`."""
 
@@ -92,10 +111,21 @@ class Format(enum.Enum):
 
 def main() -> None:
     """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told
     except AntiphonError as error:
         fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries once more, and would complain
+        fail(f"the output could not be written: {error.strerror}.")
 
 
 def fail(sentence: str) -> NoReturn:
@@ -153,9 +183,7 @@ def participant(
 @app.command(epilog="Example: OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 antiphon exporter")
 def exporter(
     server: Server = DEFAULT_SERVER,
-    slow: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Export what takes so long in any case.")
-    ] = 10.0,
+    slow: Slow = SLOW_SECONDS,
     name: Name = "exporter",
 ) -> None:
     """Export traces over OTLP until SIGTERM. The standard OTEL_* variables say where to (by default
@@ -528,7 +556,7 @@ def trace_show(
     format: Annotated[
         Format, typer.Option(help="A picture, or JSON: Jaeger's own, which its page opens, or OTLP.")
     ] = Format.PICTURE,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON there.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it there.")] = None,
     sends: WithSends = False,
     jaeger: Jaeger = "",
 ) -> None:
@@ -542,28 +570,35 @@ def trace_show(
 
 @trace.command("diff", epilog="Example: antiphon trace diff order-41 order-42")
 def trace_diff(one: SagaId, other: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> None:
-    """Compare the traces of two sagas, span by span."""
+    """Compare the traces of two sagas, span by span. Exit code 0 if they went the same way, however long, else 1."""
     import asyncio
 
     from .trace import compare_traces
 
-    asyncio.run(compare_traces(server, one, other, json))
+    if asyncio.run(compare_traces(server, one, other, json)):
+        raise typer.Exit(1)
 
 
 @trace.command("reexport", epilog="Example: antiphon trace reexport --since 2h")
 def trace_reexport(
     since: Annotated[
         str,
-        typer.Option(metavar="TIME", help="A time (2026-11-24T09:00Z), or how long ago (90m, 2h, 3d)."),
+        typer.Option(
+            metavar="TIME", help="A time (2026-11-24T09:00Z; local without a zone), or how long ago (90m, 2h, 3d, 1w)."
+        ),
     ],
     server: Server = DEFAULT_SERVER,
+    slow: Slow = SLOW_SECONDS,
 ) -> None:
-    """Export the traces of sagas that ended or began since then once more, as when the backend has lost them."""
+    """Export the traces of sagas that ended or began since then once more, as when the backend has lost them.
+
+    Which of those that are not sampled, the OTEL_* variables and --slow say, as they do for the exporter.
+    """
     import asyncio
 
     from .trace import export_again
 
-    asyncio.run(export_again(server, since))
+    asyncio.run(export_again(server, since, slow))
 
 
 @app.command(epilog="Example: antiphon cancel order/order-42 --reason 'customer changed their mind'")
@@ -637,8 +672,6 @@ def _operate(
 
 
 def _run_service(service: Coroutine[Any, Any, None]) -> None:
-    import os
-
     import uvloop
 
     from antiphon.tracing.logs import configure

@@ -16,7 +16,7 @@ from antiphon.contracts.topology import COORDINATOR, EVENTS, EXPORTER, PARTICIPA
 from antiphon.link import Credentials, Link, set_up
 from antiphon.link.setup import api
 from antiphon.participants import Participant
-from antiphon.tracing.links import VARIABLE
+from antiphon.tracing.links import VARIABLE, require_page
 
 from .children import Child, Pauses, Say, how_it_ended
 from .modules import load
@@ -175,9 +175,8 @@ def _looked_at(jaeger: str) -> dict[str, str]:
     Raises:
         PlatformError: that is no address of a page.
     """
+    require_page(jaeger)
     page = urlsplit(jaeger)
-    if page.scheme not in ("http", "https") or not page.hostname:
-        raise PlatformError(f"{jaeger!r} is no address of Jaeger. Give its page, such as http://localhost:16686.")
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", f"{page.scheme}://{page.hostname}:{OTLP_PORT}")
     return {VARIABLE: jaeger, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRICS_EXPORTER": "none"}
 

@@ -18,7 +18,7 @@ from antiphon.coordinator.operators import HaltVerbs, Operator, SagaVerbs
 from antiphon.coordinator.waiting import Message, parked_message, waiting
 
 from .picture import print_waiting
-from .sagas import find, reader
+from .sagas import find, reader, with_link
 
 
 class NotNamed(AntiphonError):
@@ -30,7 +30,7 @@ async def list_parked(server: str, as_json: bool) -> None:
     async with reader(server) as link:
         found = await waiting(link)
     if as_json:
-        typer.echo(msgspec.json.encode(found))
+        typer.echo(msgspec.json.encode([with_link(each, each.saga) for each in found]))
     else:
         print_waiting(found)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TextIO
 
 from rich import box
 from rich.console import Console
@@ -14,7 +15,7 @@ from antiphon.contracts.wire import SagaKey
 from antiphon.coordinator.explain import Line, Summary, Timeline
 from antiphon.coordinator.sayings import Kind
 from antiphon.coordinator.waiting import Waiting
-from antiphon.tracing.links import jaeger_link
+from antiphon.tracing.links import checked_link
 
 MARKS: Final[dict[Kind, tuple[str, str]]] = {
     "start": ("●", "bold"),
@@ -38,13 +39,15 @@ MARKS: Final[dict[Kind, tuple[str, str]]] = {
 COLOURS: Final = {"completed": "green", "compensated": "magenta", "running": "cyan", "compensating": "yellow"}
 
 WIDTH_WITHOUT_TERMINAL: Final = 160
-"""Files and pipes have no width of their own; lines shall not be cut there."""
+"""Files and pipes have no width of their own; lines shall not be cut there, unless COLUMNS says so."""
 
 
-def console() -> Console:
-    """The terminal, or what stands in for it."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+def console(file: TextIO | None = None) -> Console:
+    """The terminal, or what stands in for it; or a file that is written to."""
+    found = Console(highlight=False, file=file)
+    if found.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return found
+    return Console(highlight=False, file=file, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def print_timeline(told: Timeline) -> None:
@@ -58,7 +61,7 @@ def print_timeline(told: Timeline) -> None:
             out.print(f"[yellow]{f'{word} {escape(text)}'.strip()}[/]")
     if told.children:
         out.print(f"[dim]started {escape(', '.join(told.children))}[/]")
-    if link := jaeger_link(SagaKey.of(told.type, told.id)):
+    if link := checked_link(SagaKey.of(told.type, told.id)):
         out.print(f"[dim]{escape(link)}[/]", soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(justify="right", style="dim", no_wrap=True)
@@ -93,7 +96,7 @@ def print_waiting(found: Iterable[Waiting]) -> None:
     for each in found:
         what = each.saga if each.kind == "saga" else f"message {each.sequence} ({each.kind})"
         why = each.reason if each.kind == "saga" or not each.saga else f"{each.saga}: {each.reason}"
-        link = jaeger_link(SagaKey.of(*each.saga.split("/"))) if each.saga else ""
+        link = checked_link(SagaKey.of(*each.saga.split("/"))) if each.saga else ""
         why = f"{escape(why)}\n[dim]{escape(link)}[/]" if link else escape(why)
         table.add_row(what, each.step, _clock(each.since), str(each.tried or ""), why)
     console().print(table if table.row_count else "nothing waits for a person.")

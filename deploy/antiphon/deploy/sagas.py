@@ -20,7 +20,7 @@ from antiphon.coordinator.client import Antiphon, Outcome
 from antiphon.coordinator.explain import summaries, timeline
 from antiphon.coordinator.saga import Saga
 from antiphon.link import Link
-from antiphon.tracing.links import jaeger_link
+from antiphon.tracing.links import checked_link
 
 from .modules import CannotLoad, load_saga
 from .picture import print_summaries, print_timeline
@@ -29,19 +29,19 @@ from .picture import print_summaries, print_timeline
 async def start_saga(server: str, path: str, id: str, payload: str, timeout: float | None, as_json: bool) -> None:
     """Start a saga; with a timeout, wait for its outcome."""
     saga = _definition(path)
-    SagaKey.of(saga.name, id)
+    link = checked_link(SagaKey.of(saga.name, id))
     event = unpack_raw(read_payload(payload), saga.start)
     async with Antiphon.connect(server, patient=False) as antiphon:
         handle = await antiphon.start(saga, event, id=id)
         outcome = await handle.result(timeout=timeout) if timeout is not None else None
     if as_json:
-        typer.echo(msgspec.json.encode(_started(handle.key, outcome)))
+        typer.echo(msgspec.json.encode(_started(handle.key, outcome, link)))
         return
     if outcome is None:
         typer.echo(f"saga {handle.key} is started. Follow it: antiphon show {handle.key}")
     else:
         typer.echo(f"saga {handle.key} {outcome.outcome}{': ' if outcome.reason else ''}{outcome.reason}")
-    if link := jaeger_link(handle.key):
+    if link:
         typer.echo(link)
 
 
@@ -76,7 +76,7 @@ async def show_saga(server: str, id: str, as_json: bool) -> None:
     async with reader(server) as link:
         found = await timeline(link, await find(link, id))
     if as_json:
-        typer.echo(msgspec.json.encode(found))
+        typer.echo(msgspec.json.encode(with_link(found, f"{found.type}/{found.id}")))
     else:
         print_timeline(found)
 
@@ -146,10 +146,16 @@ def _key(text: str) -> SagaKey:
     return SagaKey.of(saga_type, id)
 
 
-def _started(key: SagaKey, outcome: Outcome | None) -> dict[str, str]:
+def _started(key: SagaKey, outcome: Outcome | None, link: str) -> dict[str, str]:
     said = {"outcome": outcome.outcome, "reason": outcome.reason} if outcome else {}
-    link = jaeger_link(key)
     return {"type": key.type, "id": key.id, **said, **({"trace": link} if link else {})}
+
+
+def with_link(told: msgspec.Struct, saga: str) -> dict[str, object]:
+    """What is told of a saga, given as type/id, with the link to its trace where Jaeger's address is known."""
+    link = checked_link(_key(saga)) if saga else ""
+    fields: dict[str, object] = msgspec.structs.asdict(told)
+    return {**fields, "trace": link} if link else fields
 
 
 def read_payload(payload: str) -> bytes:

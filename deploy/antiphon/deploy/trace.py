@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import sys
 import time
@@ -18,12 +19,12 @@ from rich.live import Live
 from rich.text import Text
 
 from antiphon.contracts import wire
-from antiphon.contracts.errors import AntiphonError, UnknownSaga, Unusable
+from antiphon.contracts.errors import AntiphonError, PlatformError, UnknownSaga, Unusable
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey, nanoseconds, parse_entry, parse_fact
 from antiphon.link import Link
 from antiphon.tracing.formats import jaeger, otlp
-from antiphon.tracing.links import jaeger_link
+from antiphon.tracing.links import checked_link
 from antiphon.tracing.project import Projection
 from antiphon.tracing.reading import read_projection
 from antiphon.tracing.tree import differences
@@ -31,11 +32,12 @@ from antiphon.tracing.tree import differences
 from .modules import CannotLoad
 from .picture import console
 from .sagas import find, reader
-from .waterfall import difference_table, waterfall
+from .waterfall import PLAIN, difference_table, result, waterfall
 
 Format = Literal["picture", "jaeger", "otlp"]
 
-UNITS_NS: Final = {unit: seconds * 10**9 for unit, seconds in {"s": 1, "m": 60, "h": 3600, "d": 86_400}.items()}
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+UNITS_NS: Final = {unit: seconds * 10**9 for unit, seconds in UNITS.items()}
 
 LOOK_SECONDS: Final = 0.25
 """How often a saga that is followed is looked at."""
@@ -61,7 +63,7 @@ async def show_trace(
     async with reader(server) as link:
         found = await (_follow(link, id, with_sends, out) if follow else _read(link, await find(link, id)))
     if form == "picture":
-        draw(out, found, with_sends, jaeger_url)
+        _draw_to(output, found, with_sends, jaeger_url)
     elif found.outcome or not follow:
         spans = [*found.spans, *found.open]
         _write(msgspec.json.format(msgspec.json.encode(jaeger(spans) if form == "jaeger" else otlp(spans))), output)
@@ -99,8 +101,8 @@ async def _begun(link: Link, id: str) -> Projection:
             await asyncio.sleep(BEGIN_SECONDS)
 
 
-async def compare_traces(server: str, one: str, other: str, as_json: bool) -> None:
-    """Put two sagas side by side."""
+async def compare_traces(server: str, one: str, other: str, as_json: bool) -> bool:
+    """Put two sagas side by side; whether they went another way somewhere."""
     async with reader(server) as link:
         first = await _read(link, await find(link, one))
         second = await _read(link, await find(link, other))
@@ -108,20 +110,37 @@ async def compare_traces(server: str, one: str, other: str, as_json: bool) -> No
     if as_json:
         typer.echo(msgspec.json.encode([_told(each.name, each.one, each.other, each.is_another_way) for each in found]))
     else:
-        console().print(difference_table(first, second, found))
+        out = console()
+        for name, projection in (("one", first), ("other", second)):
+            out.print(Text(f"{name:<5}  {projection.key}  {projection.outcome or 'running'}"), soft_wrap=True)
+        out.print(difference_table(found, out.width))
+    return any(each.is_another_way for each in found)
 
 
-async def export_again(server: str, since: str) -> None:
-    """Export the traces of all sagas that began or ended since a time."""
-    from antiphon.tracing.exporter import reexport
+async def export_again(server: str, since: str, slow_seconds: float) -> None:
+    """Export the traces of all sagas that began or ended since a time.
+
+    Raises:
+        CannotLoad: that is no time in the past.
+        PlatformError: the backend did not take a trace.
+    """
+    from antiphon.tracing.exporter import NotTaken, reexport
     from antiphon.tracing.otlp import Backend
 
     since_ns = moment_of(since, time.time_ns())
     backend = Backend()
     async with reader(server) as link:
         keys = await sagas_since(link, since_ns)
-        count = await reexport(link, keys, backend.send)
-    backend.close()
+        try:
+            count = await reexport(link, keys, backend.send, slow_seconds)
+        except NotTaken as error:
+            raise PlatformError(
+                f"the backend at {backend.endpoint} did not take the trace of saga {error.key}; {error.count} of "
+                f"{len(keys)} sagas were exported before. Look whether it takes OTLP there; the variables "
+                "OTEL_EXPORTER_OTLP_* say where and how."
+            ) from None
+        finally:
+            backend.close()
     typer.echo(f"exported {count} of {len(keys)} sagas again; the others were not sampled.")
 
 
@@ -137,17 +156,23 @@ async def sagas_since(link: Link, since_ns: int) -> list[SagaKey]:
 
 
 def moment_of(text: str, now_ns: int) -> int:
-    """A time, or how long ago it was, as nanoseconds since 1970.
+    """A time, or how long ago it was, as nanoseconds since 1970; without a zone it is the time of this machine.
 
     Raises:
-        CannotLoad: it is neither.
+        CannotLoad: it is neither, or nothing can have happened since.
     """
-    if ago := re.fullmatch(r"(\d+)([smhd])", text):
-        return now_ns - int(ago.group(1)) * UNITS_NS[ago.group(2)]
-    try:
-        return nanoseconds(datetime.fromisoformat(text).astimezone(UTC))
-    except ValueError:
-        raise CannotLoad(f"{text!r} is neither a time (2026-11-24T09:00Z) nor how long ago (90m, 2h, 3d).") from None
+    if ago := re.fullmatch(r"([0-9]{1,6})([smhdw])", text):
+        at_ns = now_ns - int(ago.group(1)) * UNITS_NS[ago.group(2)]
+    else:
+        try:
+            at_ns = nanoseconds(datetime.fromisoformat(text).astimezone(UTC))
+        except (ValueError, OverflowError):
+            raise CannotLoad(
+                f"{text!r} is neither a time (2026-11-24T09:00Z) nor how long ago (90m, 2h, 3d, 1w)."
+            ) from None
+    if at_ns >= now_ns:
+        raise CannotLoad(f"--since {text} is not in the past, so there is nothing to export since then.")
+    return at_ns
 
 
 def _saga_at(subject: str) -> SagaKey:
@@ -163,16 +188,34 @@ async def _read(link: Link, key: SagaKey) -> Projection:
     raise UnknownSaga(key.type, key.id)
 
 
+def _draw_to(output: Path | None, found: Projection, with_sends: bool, jaeger_url: str) -> None:
+    """Draw a saga's trace on the terminal, or into a file."""
+    if output is None:
+        draw(console(), found, with_sends, jaeger_url)
+        return
+    drawn = io.StringIO()
+    draw(console(drawn), found, with_sends, jaeger_url)
+    _save(drawn.getvalue().encode(), output)
+
+
 def draw(out: Console, found: Projection, with_sends: bool, jaeger_url: str) -> None:
-    """Draw a saga's trace, and say where Jaeger shows it."""
-    out.print(waterfall(found, out.width, with_sends), no_wrap=True, crop=False, overflow="ignore")
-    if url := jaeger_link(found.key, jaeger_url):
+    """Draw a saga's trace, up to now if it runs, and say where Jaeger shows it."""
+    picture = _fitting(waterfall(found, out.width, with_sends, time.time_ns()), out)
+    out.print(picture, no_wrap=True, crop=False, overflow="ignore")
+    if url := checked_link(found.key, jaeger_url):
         out.print(url, soft_wrap=True)
+
+
+def _fitting(picture: Text, out: Console) -> Text:
+    """A picture in signs that can be written there."""
+    if out.options.ascii_only:
+        picture.plain = picture.plain.translate(PLAIN)
+    return picture
 
 
 def _last_lines(picture: Text, out: Console) -> Text:
     """As much of a picture as a terminal holds: what happens now is at its end."""
-    lines = picture.split("\n")
+    lines = _fitting(picture, out).split("\n")
     return Text("\n").join([*lines[:1], *lines[1:][-max(1, out.height - 2) :]])
 
 
@@ -180,7 +223,7 @@ def _told(name: str, one: Any, other: Any, is_another_way: bool) -> dict[str, An
     def side(span: Any) -> dict[str, Any] | None:
         if span is None:
             return None
-        return {"ms": (span.end_ns - span.start_ns) / 1e6, "outcome": span.attributes.get("saga.outcome", "")}
+        return {"ms": (span.end_ns - span.start_ns) / 1e6, "outcome": result(span)}
 
     return {"name": name, "one": side(one), "other": side(other), "differs": is_another_way}
 
@@ -188,8 +231,12 @@ def _told(name: str, one: Any, other: Any, is_another_way: bool) -> dict[str, An
 def _write(data: bytes, output: Path | None) -> None:
     if output is None:
         sys.stdout.buffer.write(data + b"\n")
-        return
+    else:
+        _save(data + b"\n", output)
+
+
+def _save(data: bytes, output: Path) -> None:
     try:
-        output.write_bytes(data + b"\n")
+        output.write_bytes(data)
     except OSError as error:
         raise CannotLoad(f"cannot write the trace to {output}: {error.strerror}.") from None

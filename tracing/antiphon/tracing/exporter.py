@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
 from antiphon.contracts.wire import SagaKey, digest, parse_entry
@@ -314,11 +314,25 @@ def _is_entry(subject: str) -> bool:
     return True
 
 
+class NotTaken(AntiphonError):
+    """The backend did not take the trace of a saga; as many others had been exported before.
+
+    Args:
+        key: the saga.
+        count: how many were.
+    """
+
+    def __init__(self, key: SagaKey, count: int) -> None:
+        super().__init__(f"the backend did not take the trace of saga {key}")
+        self.key, self.count = key, count
+
+
 async def reexport(link: Link, keys: Iterable[SagaKey], send: Send, slow_seconds: float = SLOW_SECONDS) -> int:
     """Export the traces of some sagas again, as far as they are final, and return how many there were.
 
     Raises:
-        Ambiguous: a saga could not be read, or the backend is away.
+        Ambiguous: a saga could not be read.
+        NotTaken: the backend is away, or takes no traces.
     """
     count = 0
     for key in keys:
@@ -326,6 +340,6 @@ async def reexport(link: Link, keys: Iterable[SagaKey], send: Send, slow_seconds
         if is_sampled(digest(key.type, key.id), RATIO) or is_remarkable(projection, round(slow_seconds * 1e9)):
             for first in range(0, len(projection.spans), SPANS_MAX):
                 if not await send(projection.spans[first : first + SPANS_MAX]):
-                    raise Ambiguous(f"the backend did not take the trace of saga {key}")
+                    raise NotTaken(key, count)
             count += 1
     return count

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from typing import Final
+from urllib.parse import urlsplit
 
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.wire import SagaKey
 
 from .ids import trace_id
@@ -21,3 +23,31 @@ def jaeger_link(key: SagaKey, url: str | None = None) -> str:
     """
     base = url if url is not None else os.environ.get(VARIABLE, "")
     return f"{base.rstrip('/')}/trace/{trace_id(key)}" if base else ""
+
+
+def checked_link(key: SagaKey, url: str | None = None) -> str:
+    """The same for a person, who is told where the address is none.
+
+    Raises:
+        PlatformError: it is none; the sentence has the remedy.
+    """
+    if base := url if url is not None else os.environ.get(VARIABLE, ""):
+        require_page(base)
+    return jaeger_link(key, url)
+
+
+def require_page(url: str) -> None:
+    """Refuse what cannot be the address of Jaeger's page, to which a trace's path is added.
+
+    Raises:
+        PlatformError: it is none; the sentence has the remedy.
+    """
+    try:
+        page = urlsplit(url)
+        is_page = page.scheme in ("http", "https") and bool(page.hostname) and not (page.query or page.fragment)
+    except ValueError:  # as for http://[::1
+        is_page = False
+    if not is_page:
+        raise PlatformError(
+            f"{url!r} is no address of Jaeger. Give its page, such as http://localhost:16686, and no query behind it."
+        )

@@ -90,8 +90,10 @@ def label(span: Span) -> str:
     element = span.attributes.get("saga.element")
     if element is not None:
         return f"{span.name.removesuffix(' element')}[{element}]"
-    attempt = span.attributes.get("saga.attempt", 1)
-    return span.name if attempt == 1 or not attempt else f"{span.name} #{attempt}"
+    number = span.attributes.get("saga.attempt", 1)
+    if "saga.direction" not in span.attributes and "saga.attempt" in span.attributes:
+        return f"{span.name} (entry {number})"  # what stands in the journal there, which is no attempt
+    return span.name if number == 1 else f"{span.name} #{number}"
 
 
 def _by_name(drawn: Iterable[Row]) -> dict[str, Span]:
@@ -111,6 +113,8 @@ def _called(span: Span) -> str:
         return "saga"
     if "saga.attempt" not in attributes:
         return label(span)
+    if "saga.direction" not in attributes:
+        return span.name  # at which entry another saga came there says nothing
     direction = "undo " if attributes["saga.direction"] == "undo" else ""
     return f"{direction}{attributes['saga.step']}: {label(span)}"
 

@@ -156,12 +156,22 @@ class Rehearsal:
     # --- faults -------------------------------------------------------------------------------------------------------
 
     async def stop(self, participant: str) -> None:
-        """Have every process of a participant end. Its commands wait."""
-        self._stages.pop(participant).die()
+        """Have every process of a participant end. Its commands wait.
+
+        Raises:
+            AssertionError: it has none that runs.
+        """
+        self._running(participant).die()
+        del self._stages[participant]
         await self._processes.pop(participant).drain(0.0)
 
     async def restart(self, participant: str) -> None:
-        """Start a participant's process, in the place of the one before, if there is one."""
+        """Start a participant's process, in the place of the one before, if there is one.
+
+        Raises:
+            AssertionError: no such participant takes part.
+        """
+        self._require_part(participant)
         if participant in self._stages:
             await self.stop(participant)
         stage = self._stages[participant] = Stage(self.platform, self._parts[participant].listener)
@@ -169,8 +179,15 @@ class Rehearsal:
         self._processes[participant] = await self._parts[participant].begin(stage)
 
     def slow(self, participant: str, duration: timedelta) -> None:
-        """Have a participant take so long for each command from now on."""
-        self._slow[participant] = self._stages[participant].slow_seconds = duration.total_seconds()
+        """Have a participant take so long for each command from now on, or once it is started again.
+
+        Raises:
+            AssertionError: no such participant takes part.
+        """
+        self._require_part(participant)
+        self._slow[participant] = duration.total_seconds()
+        if participant in self._stages:
+            self._stages[participant].slow_seconds = duration.total_seconds()
 
     def crash(self, participant: str, when: Death) -> None:
         """Have a participant's process die at its next command, and be started again at once.
@@ -178,8 +195,11 @@ class Rehearsal:
         Args:
             participant: whose process.
             when: `before commit`, so that nothing was done, or `after commit`, so that nobody was told.
+
+        Raises:
+            AssertionError: it has none that runs.
         """
-        self._stages[participant].dies = when
+        self._running(participant).dies = when
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
@@ -216,6 +236,17 @@ class Rehearsal:
         """End all participants."""
         for name in list(self._stages):
             await self.stop(name)
+
+    def _running(self, participant: str) -> Stage:
+        self._require_part(participant)
+        if participant not in self._stages:
+            raise AssertionError(f"participant {participant} is stopped; restart it before it is stopped or crashes.")
+        return self._stages[participant]
+
+    def _require_part(self, participant: str) -> None:
+        if participant not in self._parts:
+            known = ", ".join(sorted(self._parts))
+            raise AssertionError(f"no participant {participant!r} takes part in this rehearsal, only {known}.")
 
     async def _quiet(self) -> None:
         """Wait, in real time, until nobody works on a command; and start again who died over one."""

@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from antiphon.contracts.wire import SagaKey, digest
@@ -19,6 +20,7 @@ SEGMENT_SAGAS: Final = 16_384
 SEGMENTS_MAX: Final = 305
 """Five million sagas, in some 220 MB. Those that began before them are found by `saga.id`, but no more by trace id."""
 
+LATEST_NS: Final = 2**64 - 1
 TYPES_MAX: Final = 1_000
 """Of how many saga types the newest sagas are remembered; whoever may start sagas may invent types."""
 SAMPLE: Final = 20
@@ -70,11 +72,14 @@ class Index:
         return [self._fresh, *reversed(self._packed)]
 
     def samples(self, most: int) -> list[SagaKey]:
-        """Some of the newest sagas of each type, at most so many, and as many of one type as of another."""
-        if not self._samples:
-            return []
-        each = max(1, most // len(self._samples))
-        return [key for newest in self._samples.values() for key in list(newest)[-each:]][:most]
+        """Some of the newest sagas of each type, as many of one as of another, and then the newest of all; at most so
+        many."""
+        each = max(1, most // max(1, len(self._samples)))
+        found = dict.fromkeys(key for newest in self._samples.values() for key in list(newest)[-each:])
+        newest_of_all = chain.from_iterable(self.newest(0, LATEST_NS))
+        while len(found) < most and (key := next(newest_of_all, None)) is not None:
+            found[key] = None
+        return list(found)[:most]
 
 
 class _Fresh:

@@ -73,17 +73,19 @@ async def _load(link: Link, sagas: Sagas, stop: asyncio.Future[None]) -> bool:
     """Read the starts of all sagas; false if the process was told to stop before that was done."""
     loading = asyncio.ensure_future(sagas.refresh())
     await asyncio.wait((loading, stop, link.failure), return_when=asyncio.FIRST_COMPLETED)
+    is_loaded = loading.done()
+    loading.cancel()
+    (failed,) = await asyncio.gather(loading, return_exceptions=True)  # or nobody would have asked what became of it
     if link.failure.done():
         raise link.failure.result()
-    if not loading.done():
-        loading.cancel()
+    if not is_loaded:
         return False
-    try:
-        loading.result()
-    except Ambiguous as error:
-        if "503" in str(error):
-            raise StreamMissing(
-                "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
-            ) from None
-        raise PlatformError(f"the starts of sagas could not be read ({error}). Look at the server's log.") from None
+    if isinstance(failed, Ambiguous) and "503" in str(failed):
+        raise StreamMissing(
+            "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
+        )
+    if isinstance(failed, Ambiguous):
+        raise PlatformError(f"the starts of sagas could not be read ({failed}). Look at the server's log.")
+    if failed is not None:
+        raise failed
     return True
