@@ -41,7 +41,7 @@ async def test_a_hung_participant_delays_only_sagas_that_need_it(tmp_path: Path)
         await up.set_up(ack_wait_seconds=1.0)
         with fleet(up, tmp_path) as running:
             shipping = running.children["shipping"]
-            await until(lambda: "participant_ready" in shipping.log.read_text(), what="shipping at work")
+            await until(lambda: "participant.ready" in shipping.log.read_text(), what="shipping at work")
             shipping.signal(signal.SIGSTOP)
             async with Antiphon.connect(up.servers, name="client") as antiphon:
 

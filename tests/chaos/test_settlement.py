@@ -162,7 +162,7 @@ async def test_a_participant_killed_while_it_settles_says_the_same_afterwards(
 ) -> None:
     await shop.coordinate()
     arguments = ("tests.chaos.settling", what, shop.up.servers, shop.database("shipping"))
-    child = await shop.supervise("shipping", "participant_ready", *arguments, kill_at=point)
+    child = await shop.supervise("shipping", "participant.ready", *arguments, kill_at=point)
     await shop.is_settled(what)
     await until(lambda: child.was_killed, what=f"its death at {point}")
 

@@ -45,7 +45,10 @@ def test_the_image_runs_as_nobody_special_without_a_shell() -> None:
 
 def test_the_extras_of_the_image_exist() -> None:
     (argument,) = (each for each in instructions("ARG") if each.startswith("EXTRAS="))
-    assert set(argument.removeprefix("EXTRAS=").split(",")) <= set(settings()["project"]["optional-dependencies"])
+    extras = set(settings()["project"]["optional-dependencies"])
+    assert set(argument.removeprefix("EXTRAS=").split(",")) <= extras
+    (every,) = re.findall(r"all of it: (\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert set(every.split(",")) == extras - {"embedded"}  # a server is a container of its own
 
 
 @pytest.mark.parametrize(
@@ -203,6 +206,9 @@ def test_jaeger_is_found_where_others_look_for_it() -> None:
     (otlp,) = {SERVICES[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] for name in ("exporter", *PARTICIPANTS)}
     assert port(JAEGER["receivers"]["otlp"]["protocols"]["http"]["endpoint"]) == port(otlp)
     assert urlsplit(otlp).hostname == "jaeger"
+    ours = [service for service in SERVICES.values() if service["image"] == "antiphon:local"]
+    pages = {service["environment"]["ANTIPHON_JAEGER_URL"] for service in ours}
+    assert pages == {f"http://localhost:{jaeger['ports'][0].rpartition(':')[2]}"}
     assert port(JAEGER["extensions"]["healthcheckv2"]["http"]["endpoint"]) == port(jaeger["healthcheck"]["test"][-1])
     assert jaeger["ports"] == [
         f"127.0.0.1:{(page := port(JAEGER['extensions']['jaeger_query']['http']['endpoint']))}:{page}"

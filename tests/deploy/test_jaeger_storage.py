@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -37,4 +38,6 @@ def test_what_jaegers_service_names_is_configured_and_keeps_nothing() -> None:
 
 def test_jaeger_asks_where_the_storage_listens_and_shows_the_same_page() -> None:
     assert BACKEND["grpc"]["endpoint"] == LISTEN == signature(jaeger_storage).parameters["listen"].default
-    assert FOUND["extensions"]["jaeger_query"]["ui"] == JAEGER["extensions"]["jaeger_query"]["ui"]
+    page, in_container = (Path(config["extensions"]["jaeger_query"]["ui"]["config_file"]) for config in (FOUND, JAEGER))
+    assert (DEPLOY.parent / page).is_file()  # relative to where the README starts Jaeger
+    assert page.name == in_container.name

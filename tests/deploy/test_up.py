@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import msgspec
 import psutil
@@ -19,6 +20,7 @@ import pytest
 
 from antiphon.contracts.wire import SagaKey
 from antiphon.deploy.children import FIRST_PAUSE_SECONDS
+from antiphon.deploy.server import free_port
 from antiphon.order.data import load_orders
 from antiphon.tracing.ids import trace_id
 from tests.support.receiver import receiver
@@ -111,9 +113,22 @@ async def test_a_platform_in_one_command(tmp_path: Path) -> None:
     assert {"nats-server.log", "coordinator-1.log", "coordinator-2.log", "billing.log"} <= logs
     assert "drained" in (tmp_path / "platform" / "logs" / "billing.log").read_text()
 
-    with running_up(tmp_path) as up:
-        listed = json.loads(antiphon("list", "--json", url=await up.url()))
+    with running_up(tmp_path, ANTIPHON_METRICS=f"127.0.0.1:{free_port()}") as up:
+        url = await up.url()
+        every_process_shows_its_metrics(up)
+        listed = json.loads(antiphon("list", "--json", url=url))
         assert {(each["id"], each["state"]) for each in listed} == {("one", "completed"), ("two", "completed")}
+
+
+def every_process_shows_its_metrics(up: Running) -> None:
+    shown = re.findall(
+        r"^(\S+) +\| shows metrics at (http://127.0.0.1:(\d+)/metrics)$", up.out.read_text(), re.MULTILINE
+    )
+    assert [name for name, _, _ in shown] == ["coordinator-1", "coordinator-2", "inventory", "billing", "shipping"]
+    assert [port for _, _, port in shown] == sorted({port for _, _, port in shown})
+    for _, address, _ in shown:
+        with urlopen(address, timeout=5) as page:
+            assert page.status == 200
 
 
 async def a_killed_process_is_started_again(up: Running) -> None:

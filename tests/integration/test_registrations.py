@@ -195,7 +195,7 @@ async def test_nobody_can_say_something_for_another_or_erase_what_he_says(tmp_pa
                 await until(lambda: logs, what="the line that says that it failed")
                 assert not thief.failure.done(), "a registration that fails stops nobody"
                 assert await names(operator) == ["billing"]
-        assert logs[0]["event"] == "registration_failed"
+        assert logs[0]["event"] == "registration.failed"
         assert "does not let inventory use $KV.ANTIPHON_PARTICIPANTS.billing." in logs[0]["reason"]
         assert "antiphon setup" in logs[0]["remedy"]
         for link in (operator, billing, thief):

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from structlog.testing import capture_logs
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.coordinator.gauges import keep_looking
@@ -81,10 +82,27 @@ def test_an_address_that_is_taken_is_a_sentence() -> None:
         pass
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:port", "127.0.0.1:99999999"])
-def test_what_is_no_address_is_a_sentence(address: str) -> None:
-    with pytest.raises(PlatformError, match="Give a free host:port"), measuring(Counts(), {}, address, "test"):
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nowhere", "--metrics nowhere: give a host and a port, such as 127.0.0.1:9464"),
+        ("127.0.0.1:port", "give a host and a port"),
+        ("127.0.0.1:99999999", "give a host and a port"),
+        (":29109", "names no host. Give 127.0.0.1:29109 for this machine alone, or 0.0.0.0:29109"),
+    ],
+)
+def test_what_is_no_address_is_a_sentence(address: str, said: str) -> None:
+    with pytest.raises(PlatformError, match=re.escape(said)), measuring(Counts(), {}, address, "test"):
         pass
+
+
+def test_without_the_extra_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setattr("antiphon.tracing.metrics.OTLP", "opentelemetry.exporter.otlp.proto.absent")
+    with capture_logs() as lines, measuring(Counts(), {}, "", "test"):
+        pass
+    assert [line["event"] for line in lines] == ["metrics.not_sent"]
+    assert "install it. Or set OTEL_METRICS_EXPORTER=none" in lines[0]["reason"]
 
 
 def test_every_instrument_is_described() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -139,7 +140,7 @@ def test_a_line_about_a_saga_says_where_its_trace_is(monkeypatch: pytest.MonkeyP
 
 
 def test_a_line_about_a_message_names_its_saga_step_and_attempt() -> None:
-    written = line("attempt_failed", subject=wire.command_subject(KEY, "porter", "load", "undo", 3))
+    written = line("attempt.failed", subject=wire.command_subject(KEY, "porter", "load", "undo", 3))
     assert about(written) == ("voyage/v1", "load", 3, trace_id(KEY))
 
 
@@ -207,3 +208,16 @@ def test_a_line_is_written_whatever_stands_in_it(fields: dict[str, object]) -> N
     written = line("something", **fields)
     assert "trace_id" not in written
     assert written["event"] == "something"
+
+
+SAYS = re.compile(r'\b_?log(?:\.(?:debug|info|warning|error|exception))?\(\s*"([^"]+)"')
+
+
+def test_every_event_of_ours_is_named_in_one_style() -> None:
+    """By what it is about and what became of that, with a dot between."""
+    roots = (
+        Path(__file__).parents[2] / name for name in ("contracts", "tracing", "coordinator", "participants", "deploy")
+    )
+    said = {name for root in roots for file in root.rglob("*.py") for name in SAYS.findall(file.read_text())}
+    assert {"coordinator.ready", "attempt.failed", "saga.parked"} <= said
+    assert [name for name in said if not re.fullmatch(r"[a-z_]+\.[a-z_]+", name)] == []

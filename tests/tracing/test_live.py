@@ -45,7 +45,7 @@ async def porter_at_work(folder: Path, environment: Mapping[str, str]) -> AsyncI
         child = Child("porter", arguments, {**up.environment("porter"), **environment}, folder / "porter.log")
         child.launch()
         try:
-            await until(lambda: "participant_ready" in child.log.read_text(), what="a porter at work")
+            await until(lambda: "participant.ready" in child.log.read_text(), what="a porter at work")
             for number in range(COUNT):
                 await order_to_load(link, number)
             yield child, link

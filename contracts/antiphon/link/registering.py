@@ -96,5 +96,5 @@ class _Saying:
 
     def _failed(self, error: AntiphonError) -> None:
         if not self._is_failing:
-            log.warning("registration_failed", subject=self._subject, reason=str(error), remedy=REMEDY)
+            log.warning("registration.failed", subject=self._subject, reason=str(error), remedy=REMEDY)
         self._is_failing = True

@@ -237,13 +237,22 @@ def up(
             help="The page of a Jaeger that runs already: every trace is exported to it (OTLP, port 4318 of its host).",
         ),
     ] = "",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            envvar="ANTIPHON_METRICS",
+            metavar="HOST:PORT",
+            help="Where Prometheus may fetch the first process's metrics; the others get the free ports after it.",
+        ),
+    ] = "",
 ) -> None:
     """Run the local platform: a server, coordinators and participants as processes. Ctrl-C drains them all."""
     import asyncio
 
     from .up import run_platform
 
-    asyncio.run(run_platform(app, participant, coordinators, folder, port, jaeger))
+    asyncio.run(run_platform(app, participant, coordinators, folder, port, jaeger, metrics))
 
 
 @app.command()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,16 +17,20 @@ from antiphon.link import Credentials, Link, set_up
 from antiphon.link.setup import api
 from antiphon.participants import Participant
 from antiphon.tracing.links import VARIABLE, require_page
+from antiphon.tracing.metrics import PORT_MAX, address_of
 
 from .children import Child, Pauses, Say, how_it_ended
 from .modules import load
-from .server import Server
+from .server import Server, free_port, is_free
 
 SERVER: Final = "nats-server"
 """What the server is called in the terminal."""
 
 SERVING_SECONDS: Final = 60.0
 """How long all processes together may take to start; a machine under load needs many times what an idle one does."""
+
+NOT_FOR_CHILDREN: Final = ("NATS_", "ANTIPHON_METRICS")
+"""Variables that are for this process: who connects to another server, and an address that one process can have."""
 
 WATCH_SECONDS: Final = 0.1
 """How often it is looked whether the server is there."""
@@ -49,6 +53,8 @@ class LocalPlatform:
         ack_wait_seconds: after how long a command of a participant that died is delivered again.
         jaeger: the page of a Jaeger that runs already; then an exporter sends it every trace, by OTLP to port 4318 of
             the same host unless OTEL_EXPORTER_OTLP_ENDPOINT says otherwise.
+        metrics: `host:port` where Prometheus may fetch the metrics of the first process; the others get the free ports
+            after it. Nowhere when empty.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class LocalPlatform:
         port: int = 0,
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
         jaeger: str = "",
+        metrics: str = "",
     ) -> None:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
@@ -72,6 +79,7 @@ class LocalPlatform:
         self._echo, self._note = echo, note
         self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
         self._environment = _looked_at(jaeger) if jaeger else {}
+        self._metrics = _free_addresses(*address_of(metrics)) if metrics else None
         self.children: dict[str, Child] = {}
         self._server_keeper: asyncio.Task[None] | None = None
 
@@ -140,15 +148,22 @@ class LocalPlatform:
     async def _start_processes(self) -> None:
         for number in range(1, self._coordinators + 1):
             arguments = [part for saga in self._sagas for part in ("--app", saga)]
-            await self._start(f"coordinator-{number}", ["coordinator", *arguments])
+            await self._start_measured(f"coordinator-{number}", ["coordinator", *arguments])
         for name, path in self._participants.items():
-            await self._start(name, ["participant", path, "--database", self.databases[name]])
+            await self._start_measured(name, ["participant", path, "--database", self.databases[name]])
         if self._environment:
             await self._start(EXPORTER, ["exporter"])
 
+    async def _start_measured(self, name: str, arguments: list[str]) -> None:
+        if self._metrics is not None:
+            address = next(self._metrics)
+            arguments = [*arguments, "--metrics", address]
+            self._note(name, f"shows metrics at http://{address}/metrics")
+        await self._start(name, arguments)
+
     async def _start(self, name: str, arguments: list[str]) -> None:
         command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--name", name]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("NATS_")}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_CHILDREN)}
         environment |= {"NATS_URL": self.url, "ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1", **self._environment}
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
         await child.start()
@@ -179,6 +194,18 @@ def _looked_at(jaeger: str) -> dict[str, str]:
     page = urlsplit(jaeger)
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", f"{page.scheme}://{page.hostname}:{OTLP_PORT}")
     return {VARIABLE: jaeger, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRICS_EXPORTER": "none"}
+
+
+def _free_addresses(host: str, first: int) -> Iterator[str]:
+    """Addresses where nobody listens, from a port on; port 0 begins at any that is free.
+
+    Raises:
+        PlatformError: there is none left.
+    """
+    for port in range(first or free_port(), PORT_MAX + 1):
+        if is_free(host, port):
+            yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    raise PlatformError(f"no port from {first} on is free on {host} for metrics. Give a lower one with --metrics.")
 
 
 async def _pulls(link: Link, consumer: str) -> int:

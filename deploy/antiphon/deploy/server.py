@@ -50,14 +50,20 @@ def find_binary() -> str:
 def free_port() -> int:
     """A port that nobody listens on, asked from the system by binding it."""
     for port in random.sample(PORTS, 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
+        if is_free(HOST, port):
             return port
     raise ServerUnreachable(f"no port from {PORTS[0]} to {PORTS[-1]} is free on {HOST}.")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there and somebody could."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,13 @@ COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
 
 async def run_platform(
-    sagas: Sequence[str], participants: Sequence[str], coordinators: int, folder: Path, port: int, jaeger: str = ""
+    sagas: Sequence[str],
+    participants: Sequence[str],
+    coordinators: int,
+    folder: Path,
+    port: int,
+    jaeger: str = "",
+    metrics: str = "",
 ) -> None:
     """Run the platform until a signal, then drain it. Without sagas and participants it is the order example's."""
     if not sagas and not participants:
@@ -32,7 +38,9 @@ async def run_platform(
         load_saga(path)
     by_name = {load(path, Participant).name: path for path in participants}
     say = speaker(Console(highlight=False))
-    platform = LocalPlatform(folder, sagas, by_name, say, say, coordinators=coordinators, port=port, jaeger=jaeger)
+    platform = LocalPlatform(
+        folder, sagas, by_name, say, say, coordinators=coordinators, port=port, jaeger=jaeger, metrics=metrics
+    )
     told = _told_to_stop()
     try:
         starting = asyncio.create_task(platform.start())

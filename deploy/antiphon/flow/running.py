@@ -102,7 +102,7 @@ def _nobody(running: Running) -> Iterator[Finding]:
             "nobody",
             "",
             "no process has said on this server what it does. Start coordinators and participants; those that run and "
-            "say nothing have logged why (registration_failed), or are older than that.",
+            "say nothing have logged why (registration.failed), or are older than that.",
         )
 
 
@@ -192,7 +192,7 @@ def _participant(name: str, source: list[Duties], running: list[Duties], is_cut:
             "not running",
             name,
             f"participant {name} is in the source and does not run. Start it (antiphon participant MODULE:{name}); if "
-            "it runs, have it say so: its log says why it could not (registration_failed).",
+            "it runs, have it say so: its log says why it could not (registration.failed).",
         )
         return
     ours, theirs = _taken(source), _taken(running)

@@ -85,7 +85,7 @@ async def serve(
                     await require_accepted(worker.pulls)
                     settle_collector()
                     if not link.failure.done():
-                        log.info("participant_ready", participant=participant.name)
+                        log.info("participant.ready", participant=participant.name)
                     async with registered(link, duties_of(participant)):
                         await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
                 finally:

@@ -220,7 +220,7 @@ class Worker:
         if self._lease is not None:
             self._lease.cancel()
         self._link.flush()
-        log.info("worker_drained", participant=self._participant.name, left=len(self._held))
+        log.info("participant.drained", participant=self._participant.name, left=len(self._held))
 
     @property
     def held(self) -> int:
@@ -246,7 +246,7 @@ class Worker:
             await self._hand_back(held, 0.0)
         # A mistake in this file must not keep a command for ever: its lease would be extended with those of the others.
         except Exception:
-            log.exception("worker_fault", subject=held.delivery.subject)
+            log.exception("worker.faulted", subject=held.delivery.subject)
             self._let_go(held)
 
     async def _attempt(self, held: Held) -> None:
@@ -268,7 +268,7 @@ class Worker:
             if held.is_event and held.delivery.deliveries > 1 and not await self._is_nobody_called(held, asked):
                 return
         except Busy as error:
-            self._log("database_busy", held, reason=str(error))
+            self._log("database.busy", held, reason=str(error))
             await self._hand_back(held, self._jittered(BUSY_SECONDS))
         except NotItsTurn:
             await self._hand_back(held, self._jittered(TURN_SECONDS))
@@ -353,7 +353,7 @@ class Worker:
         try:
             await self._database.note(asked.sequence, Spent(alone=1))
             asked.is_alone = True
-            self._log("command_alone", held, lost=asked.lost)
+            self._log("command.alone", held, lost=asked.lost)
             await self._perform(held, asked, handler)
         finally:
             self._alone = None
@@ -387,7 +387,7 @@ class Worker:
             if (is_final or tries % asked.retry.attempts == 0) and not await self._park(held, _kind_of(error), reason):
                 return
         elif is_final or tries >= asked.retry.attempts:
-            self._log("attempts_exhausted", held, reason=reason, tries=tries)
+            self._log("attempts.exhausted", held, reason=reason, tries=tries)
             if isinstance(error, NoHandler):
                 if not await self._park(held, "unhandled", reason):
                     return
@@ -398,7 +398,7 @@ class Worker:
         delay = asked.retry.wait_seconds(tries, self._chance())
         if isinstance(error, Unavailable) and error.retry_after is not None:
             delay = max(delay, error.retry_after)
-        self._log("attempt_failed", held, reason=reason, tries=tries, again_in_seconds=round(delay, 3))
+        self._log("attempt.failed", held, reason=reason, tries=tries, again_in_seconds=round(delay, 3))
         self._let_go(held, delay)
 
     async def _set_aside(self, held: Held, error: Unusable) -> None:
@@ -406,7 +406,7 @@ class Worker:
 
         What is forged gets no answer: it is nobody's command.
         """
-        self._log("command_unusable", held, reason=error.reason)
+        self._log("command.unusable", held, reason=error.reason)
         if not await self._park(held, parked_kind(error), error.reason):
             return
         held.end_reason = error.reason
@@ -417,7 +417,7 @@ class Worker:
 
     async def _park_and_end(self, held: Held, reason: str) -> None:
         """Set aside an event to which this participant must not react."""
-        self._log("event_unhandled", held, reason=reason)
+        self._log("event.unhandled", held, reason=reason)
         if await self._park(held, "unhandled", reason):
             held.end_reason = reason
             self._settle(held)
@@ -428,7 +428,7 @@ class Worker:
         Only a worker that did this itself calls it afterwards: one that dies of it forgets, and the next one begins
         with the rest.
         """
-        self._log("reaction_rests", held, reason=reason)
+        self._log("reaction.rests", held, reason=reason)
         if await self._park(held, "fault", reason):
             self._rested.add(held.number)
             await self._hand_back(held, asked.retry.cap_seconds)
@@ -457,7 +457,7 @@ class Worker:
         try:
             await self._link.store(parked.destination, parked.encode())
         except (Conflict, AlreadyStored, Rejected, Ambiguous) as error:
-            self._log("parking_failed", held, reason=str(error))
+            self._log("parking.failed", held, reason=str(error))
             self._let_go(held)
             return False
         return True
@@ -487,7 +487,7 @@ class Worker:
             return await self._database.note(number, more)
         except Exception as error:
             self._unnoted[number] = self._unnoted.get(number, Spent()).plus(more)
-            self._log("delivery_unnoted", held, reason=_described(error))
+            self._log("delivery.unnoted", held, reason=_described(error))
             return None
 
     async def _note_what_is_left(self) -> None:
@@ -547,11 +547,11 @@ class Worker:
             case Ambiguous() if held.publishes < PUBLISH_TRIES_MAX and not self._draining:
                 self._loop.call_later(PUBLISH_AGAIN_SECONDS, self._publish, held)
             case Ambiguous():
-                self._log("event_unconfirmed", held, reason=str(outcome))
+                self._log("event.unconfirmed", held, reason=str(outcome))
                 held.delivery.drop()
                 self._forget(held)
             case Rejected() | Conflict():
-                self._log("event_rejected", held, reason=str(outcome))
+                self._log("event.rejected", held, reason=str(outcome))
                 self._let_go(held)
 
     def _count(self, held: Held, outcome: Outcome) -> None:

@@ -12,11 +12,20 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, Final
 
+import structlog
+
 from antiphon.contracts.errors import PlatformError
 
 from .counts import COUNTERS, SPANS, Counts, Instrument, Span, What
 
 OTLP: Final = "opentelemetry.exporter.otlp.proto.http"
+log = structlog.get_logger()
+
+PORT_MAX: Final = 65_535
+NOT_SENT: Final = (
+    "metrics cannot be sent without antiphon[otlp]; install it. Or set OTEL_METRICS_EXPORTER=none for a process that "
+    "sends none."
+)
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 BOUNDS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400)
@@ -44,13 +53,16 @@ def measuring(counts: Counts, gauges: Gauges, address: str, service: str) -> Gen
         service: the name of the process's role, `service.name` of its resource.
 
     Metrics also go out by OTLP where the environment names an endpoint for them (OTEL_EXPORTER_OTLP_ENDPOINT, or
-    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT), unless OTEL_METRICS_EXPORTER is `none` or the extra `otlp` is not installed.
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT), unless OTEL_METRICS_EXPORTER is `none`. Without the extra `otlp` a line in
+    the log says what to install.
 
     Without either nothing is imported and nothing is shown.
 
     Raises:
         PlatformError: the SDK is not installed, or nobody can listen there.
     """
+    if _is_asked_for() and not _is_installed(OTLP):
+        log.warning("metrics.not_sent", reason=NOT_SENT)
     if not wants_metrics(address):
         yield
         return
@@ -83,9 +95,33 @@ def wants_metrics(address: str) -> bool:
     return bool(address) or _is_sent()
 
 
+def address_of(text: str) -> tuple[str, int]:
+    """A host and a port out of `host:port`.
+
+    Raises:
+        PlatformError: it is not that; no host would be every interface of the machine, which must be said.
+    """
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
+        raise PlatformError(f"--metrics {text}: give a host and a port, such as 127.0.0.1:9464.")
+    if not host:
+        raise PlatformError(
+            f"--metrics {text} names no host. Give 127.0.0.1{text} for this machine alone, or 0.0.0.0{text} for "
+            "whoever gets there."
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _is_asked_for() -> bool:
+    return (
+        os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+        and os.environ.get("OTEL_METRICS_EXPORTER", "otlp") == "otlp"
+        and any(map(os.environ.get, ENDPOINTS))
+    )
+
+
 def _is_sent() -> bool:
-    is_asked = os.environ.get("OTEL_METRICS_EXPORTER", "otlp") == "otlp" and any(map(os.environ.get, ENDPOINTS))
-    return is_asked and _is_installed(OTLP)
+    return _is_asked_for() and _is_installed(OTLP)
 
 
 def _is_installed(package: str) -> bool:
@@ -115,10 +151,10 @@ def _prometheus(address: str) -> Generator[list[Any]]:
         from prometheus_client import start_http_server
     except ModuleNotFoundError as error:
         raise _missing(error) from None
-    host, _, port = address.rpartition(":")
+    host, port = address_of(address)
     try:
-        server, thread = start_http_server(int(port), addr=host or "127.0.0.1")
-    except (ValueError, OSError, OverflowError) as error:
+        server, thread = start_http_server(port, addr=host)
+    except OSError as error:
         raise PlatformError(f"no metrics can be shown at {address!r} ({error}). Give a free host:port.") from None
     try:
         yield [PrometheusMetricReader()]
