@@ -115,6 +115,13 @@ async def test_a_saga_is_drawn_without_naming_the_command(up: Platform) -> None:
     assert lines[-1].startswith("http://jaeger:16686/trace/717f099a0d2ccaf4a76cf31f4a4e8fed")
 
 
+async def test_a_link_to_nowhere_is_refused_before_anything_is_drawn(up: Platform) -> None:
+    for arguments, environment in ((("v1", "--jaeger", "foo"), {}), (("v1",), {"ANTIPHON_JAEGER_URL": "foo"})):
+        drawn, complained = await ran(up, arguments, 1, environment)
+        assert drawn == ""
+        assert complained.startswith("antiphon: 'foo' is no address of Jaeger. Give its page")
+
+
 async def test_an_ended_saga_is_followed_to_its_end_at_once(up: Platform) -> None:
     assert "voyage/v1  compensated" in await run(up, "voyage/v1", "--follow")
 

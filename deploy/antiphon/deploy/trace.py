@@ -24,7 +24,7 @@ from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey, nanoseconds, parse_entry, parse_fact
 from antiphon.link import Link
 from antiphon.tracing.formats import jaeger, otlp
-from antiphon.tracing.links import checked_link
+from antiphon.tracing.links import jaeger_link, require_page
 from antiphon.tracing.project import Projection
 from antiphon.tracing.reading import read_projection
 from antiphon.tracing.tree import differences
@@ -59,6 +59,8 @@ async def show_trace(
     server: str, id: str, form: Format, output: Path | None, with_sends: bool, jaeger_url: str, follow: bool
 ) -> None:
     """Draw a saga's trace, or write it in a format that others open; with `follow` once the saga has ended."""
+    if jaeger_url:
+        require_page(jaeger_url)
     out = console()
     async with reader(server) as link:
         found = await (_follow(link, id, with_sends, out) if follow else _read(link, await find(link, id)))
@@ -202,7 +204,7 @@ def draw(out: Console, found: Projection, with_sends: bool, jaeger_url: str) -> 
     """Draw a saga's trace, up to now if it runs, and say where Jaeger shows it."""
     picture = _fitting(waterfall(found, out.width, with_sends, time.time_ns()), out)
     out.print(picture, no_wrap=True, crop=False, overflow="ignore")
-    if url := checked_link(found.key, jaeger_url):
+    if url := jaeger_link(found.key, jaeger_url):
         out.print(url, soft_wrap=True)
 
 
