@@ -49,6 +49,9 @@ PAUSE_SECONDS: Final = 0.5
 PAUSE_SECONDS_MAX: Final = 15.0
 """How soon, and how late at most, a backend that failed is tried again."""
 
+ANSWER_SECONDS: Final = 1.0
+"""After how long it is asked why there is no answer yet: the SDK tries again for ten seconds before it gives up."""
+
 TELL_SECONDS: Final = 60.0
 """How often it is said that the backend does not take what it is sent, for as long as that lasts."""
 
@@ -235,7 +238,7 @@ class Exporter:
     async def _insist(self, spans: list[Span]) -> Sent:
         """Send all spans, however long the backend is away."""
         for first in range(0, len(spans), SPANS_MAX):
-            while not await self._send(spans[first : first + SPANS_MAX]):
+            while not await self._offer(spans[first : first + SPANS_MAX]):
                 if self._stopped.is_set():
                     return Sent.STOPPED
                 failure = self._why() or Failure("it does not say why")
@@ -250,6 +253,14 @@ class Exporter:
         if spans:
             self._told, self._pause_seconds = None, PAUSE_SECONDS
         return Sent.TAKEN
+
+    async def _offer(self, spans: list[Span]) -> bool:
+        """Send spans, and say what is in the way while that takes long."""
+        sending = asyncio.ensure_future(self._send(spans))
+        while not (await asyncio.wait((sending,), timeout=ANSWER_SECONDS))[0]:
+            if failure := self._why():
+                self._tell(failure, len(spans))
+        return sending.result()
 
     def _tell(self, failure: Failure, spans: int) -> None:
         """Say that the backend did not take something: at once where that is news, and else now and then."""

@@ -72,8 +72,7 @@ class Backend:
 
     def __init__(self) -> None:
         self.endpoint = endpoint(os.environ)
-        self.failure: Failure | None = None
-        """Why the backend did not take what was sent last; None if it did."""
+        self._failure: Failure | None = None
         self._heard = _Heard()
         self._exporter = span_exporter(os.environ, self._heard)
         self._is_closed = False
@@ -82,6 +81,11 @@ class Backend:
         from .sdk import readable
 
         self._readable, self._success = readable, SpanExportResult.SUCCESS
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the backend did not take what was sent last, also while the SDK tries that again; None if it did."""
+        return self._heard.failure or self._failure
 
     async def send(self, spans: Sequence[Span]) -> bool:
         """Hand spans over, in a thread of their own, since that waits; true once the backend has them."""
@@ -101,10 +105,11 @@ class Backend:
         # The SDK takes a redirect for success, and follows none.
         failure = self._heard.failure
         if is_taken and not (failure and failure.status.startswith("3")):
-            self.failure = None
+            self._failure = None
+            self._heard.forget()
         else:  # the SDK says the same once in a while only, so what it said before still holds
-            self.failure = failure or self.failure or Failure("the SDK gave no reason")
-        return self.failure is None
+            self._failure = failure or self._failure or Failure("the SDK gave no reason")
+        return self._failure is None
 
 
 class _Heard(logging.Handler):
