@@ -84,7 +84,9 @@ def receiver() -> Iterator[tuple[Receiver, dict[str, str]]]:
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             request = ExportTraceServiceRequest.FromString(body)
-            if self.path != "/v1/traces":
+            if self.path == "/moved":
+                self.answer(301, b"")
+            elif self.path != "/v1/traces":
                 self.answer(404, b"nothing here")
             elif state.has_rejected(request):
                 self.answer(400, b"what a trace")

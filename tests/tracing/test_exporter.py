@@ -189,16 +189,19 @@ async def test_a_trace_that_the_backend_rejects_stops_no_other_and_is_tried_agai
         assert backend.spans == every
 
 
-async def test_an_endpoint_that_is_no_backend_is_named_with_what_it_answers_and_nothing_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("path", "status", "body"), [("/elsewhere", "404", "nothing here"), ("/moved", "301", None)])
+async def test_an_endpoint_that_is_no_backend_is_named_with_what_it_answers_and_nothing_is_lost(
+    path: str, status: str, body: str | None, tmp_path: Path
+) -> None:
     voyage = troubled(1)
     async with with_backend(tmp_path) as (up, link, backend, environment):
         await play_back(voyage, link)
-        wrong = environment["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/elsewhere"
+        wrong = environment["OTEL_EXPORTER_OTLP_ENDPOINT"] + path
         with exporter(up, {**environment, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": wrong}, tmp_path):
             await until(lambda: said(tmp_path, "backend.rejects"), what="what it answers")
         assert said(tmp_path, "exporter.ready")[0]["endpoint"] == wrong
         rejected = said(tmp_path, "backend.rejects")[0]
-        assert (rejected["endpoint"], rejected["status"], rejected["body"]) == (wrong, "404", "nothing here")
+        assert (rejected["endpoint"], rejected["status"], rejected.get("body")) == (wrong, status, body)
         with exporter(up, environment, tmp_path):
             await has_all(backend, wanted(await all_projections(link)))
 

@@ -38,7 +38,7 @@ ABOUT_SPANS: Final = frozenset({"400", "413", "422", "INVALID_ARGUMENT"})
 """What it answers to spans that it cannot take, where it may well take others."""
 
 BODY_CHARS_MAX: Final = 300
-"""How much of an answer is quoted."""
+"""How much of an answer, or of an error, is quoted."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Heard(logging.Handler):
     def failed(self, error: Exception) -> None:
         """Note that there was no answer."""
         cause = getattr(error.args[0], "reason", error) if error.args else error
-        self.failure = Failure(str(cause) or type(error).__name__)
+        self.failure = Failure(str(cause)[:BODY_CHARS_MAX] or type(error).__name__)
 
 
 def endpoint(environment: Mapping[str, str]) -> str:
