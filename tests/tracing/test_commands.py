@@ -206,6 +206,7 @@ async def test_a_backend_that_is_away_is_named(up: Platform) -> None:
         OTEL_EXPORTER_OTLP_TIMEOUT="1",
     )
     assert "antiphon: the backend at http://127.0.0.1:9/v1/traces did not take the trace of saga " in complained
+    assert "Connection refused. 0 of " in complained
     assert "the server gave no answer" not in complained
 
 

@@ -136,8 +136,9 @@ async def export_again(server: str, since: str, slow_seconds: float) -> None:
         try:
             count = await reexport(link, keys, backend.send, slow_seconds)
         except NotTaken as error:
+            why = f": {backend.failure.reason}" if backend.failure else ""
             raise PlatformError(
-                f"the backend at {backend.endpoint} did not take the trace of saga {error.key}; {error.count} of "
+                f"the backend at {backend.endpoint} did not take the trace of saga {error.key}{why}. {error.count} of "
                 f"{len(keys)} sagas were exported before. Look whether it takes OTLP there; the variables "
                 "OTEL_EXPORTER_OTLP_* say where and how."
             ) from None
