@@ -17,7 +17,6 @@ from tests.deploy.test_images import DOCUMENTED, paths
 DOCUMENTED_HERE: Final = {
     "extensions.jaeger_storage.backends.*.grpc.endpoint",
     "extensions.jaeger_storage.backends.*.grpc.tls.insecure",
-    "extensions.jaeger_storage.backends.*.grpc.multi_tenancy.enabled",
 }
 FOUND: Final[dict[str, Any]] = yaml.safe_load((DEPLOY / "jaeger-storage.yaml").read_text())
 ((STORAGE, BACKEND),) = FOUND["extensions"]["jaeger_storage"]["backends"].items()

@@ -89,11 +89,11 @@ def assert_equal(stored: Stored, projections: Iterable[Projection]) -> None:
 
 
 def assert_one_tree(projection: Projection) -> None:
-    """An ended saga's trace has one root, no orphan, no id twice, and children inside their parents."""
+    """An ended saga's trace has one root, no orphan, no id twice, and children inside their parents. None ends as it begins."""
     spans = {span.span_id: span for span in projection.spans}
     assert len(spans) == len(projection.spans), "two spans of one id"
     assert [span for span in projection.spans if not span.parent_id] == [projection.spans[-1]]
     assert not projection.open
     for span in projection.spans[:-1]:
         parent = spans[span.parent_id]
-        assert parent.start_ns <= span.start_ns <= span.end_ns <= parent.end_ns, (span, parent)
+        assert parent.start_ns <= span.start_ns < span.end_ns <= parent.end_ns, (span, parent)

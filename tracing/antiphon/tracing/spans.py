@@ -15,6 +15,10 @@ NAMESPACE: Final = "antiphon"
 COORDINATOR_SERVICE: Final = "antiphon"
 """The service of all spans that are not a participant's."""
 
+MOMENT_NS: Final = 16
+"""What lasts no longer took no time: where the journal gives spans no length they have a nanosecond each, and some lie
+in a row."""
+
 Kind = Literal["internal", "producer", "consumer"]
 Status = Literal["unset", "ok", "error"]
 Value = str | int | float | bool
@@ -61,7 +65,8 @@ class Open:
     """A span whose end is not known yet.
 
     Whatever is put into it lies inside it, because its end is moved to the latest of that, and its own start is moved
-    into its parent. So children lie inside their parents by construction.
+    into its parent. So children lie inside their parents by construction. It lasts a nanosecond at least: Jaeger warns
+    of a span that ends when it begins, makes it longer, and then warns that it reaches beyond its parent (Jaeger 2.13).
     """
 
     __slots__ = (
@@ -89,7 +94,7 @@ class Open:
         self.kind: Kind = kind
         self.parent = parent
         self.start_ns: int = max(start_ns, parent.start_ns) if parent else start_ns
-        self.latest_ns = self.start_ns
+        self.latest_ns = self.start_ns + 1
         self.attributes: dict[str, Value] = {}
         self.events: list[SpanEvent] = []
         self.links: list[SpanLink] = []
@@ -100,7 +105,12 @@ class Open:
         self.message = ""
         if parent is not None:
             parent.children.append(self)
-            parent.reach(self.start_ns)
+            parent.reach(self.latest_ns)
+
+    def begin_at(self, at_ns: int) -> None:
+        """Have it begin later than was thought."""
+        self.start_ns = at_ns
+        self.reach(at_ns + 1)
 
     def reach(self, at_ns: int) -> None:
         """Have it last at least until then."""

@@ -166,8 +166,7 @@ class Spans:
                 self.close(failed, begun + width)
         else:
             span.attributes["saga.queue_ms"] = (start_ns - attempt.sent_ns) / 1e6
-            span.start_ns = start_ns
-            span.reach(start_ns)
+            span.begin_at(start_ns)
 
     def stray(self, root: Open, fact: Fact, attempt: Attempt | None, direction: str, at_ns: int) -> None:
         """An event that came when nothing waited for it any more, or that no command asked for."""

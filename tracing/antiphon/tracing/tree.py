@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from .spans import Span
+from .spans import MOMENT_NS, Span
 
 HIDDEN = ("saga started",)
 """Spans that say nothing to whoever sees the whole."""
@@ -55,7 +55,7 @@ def critical_path(spans: Iterable[Span]) -> frozenset[str]:
         span, until_ns = waiting.pop()
         found.add(span.span_id)
         for child in sorted(children[span.span_id], key=lambda child: (child.end_ns, child.start_ns), reverse=True):
-            if child.end_ns <= until_ns and child.end_ns > child.start_ns:
+            if child.end_ns <= until_ns + MOMENT_NS and child.end_ns > child.start_ns + MOMENT_NS:
                 waiting.append((child, child.end_ns))
                 until_ns = child.start_ns
     return frozenset(found)
