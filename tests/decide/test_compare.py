@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
+import msgspec
 import pytest
 
 from antiphon.contracts import Command, Compensation, Event, Retry
 from antiphon.contracts.errors import DefinitionError
+from antiphon.coordinator.choreography import Choreography
 from antiphon.coordinator.compare import Difference, compare
 from antiphon.coordinator.saga import Saga, State
 from antiphon.coordinator.versions import by_type
@@ -56,6 +59,45 @@ def changed(version: int = 2) -> Saga[TripAsked]:
     return saga
 
 
+class Guest(msgspec.Struct):
+    name: str
+    beside: list[Guest] = []
+
+
+class TripBegun(Event, name="trip.begun"):
+    guests: list[Guest]
+
+
+class Person(msgspec.Struct):
+    """A guest once more, as another module would declare it."""
+
+    name: str
+    beside: list[Person] = []
+
+
+class TripBegunElsewhere(Event, name="trip.begun"):
+    guests: list[Person]
+
+
+class Numbered(msgspec.Struct):
+    name: int
+    beside: list[Numbered] = []
+
+
+class TripBegunByNumbers(Event, name="trip.begun"):
+    guests: list[Numbered]
+
+
+def begun_by(start: type[Event]) -> Saga[Any]:
+    saga: Saga[Any] = Saga(start, name="trip", version=1, deadline=timedelta(hours=1))
+    saga.wait("rest", timedelta(minutes=1))
+    return saga
+
+
+def played(flow: dict[type[Event], Any]) -> Choreography[TripAsked]:
+    return Choreography(TripAsked, name="trip", version=1, deadline=timedelta(hours=1), flow=flow, completes=RoomBooked)
+
+
 def difference(before: Saga[TripAsked], after: Saga[TripAsked]) -> Difference:
     return compare(before.definition, after.definition)
 
@@ -100,6 +142,24 @@ def test_what_may_change_at_any_time_is_told_and_harmless() -> None:
     assert found.meaning == (
         "The shape is the same: sagas in flight go on under the newer one, and nothing else is needed.",
     )
+
+
+def test_a_nested_message_of_another_module_is_the_same_by_its_shape() -> None:
+    assert compare(begun_by(TripBegun).definition, begun_by(TripBegunElsewhere).definition).changes == ()
+    found = compare(begun_by(TripBegun).definition, begun_by(TripBegunByNumbers).definition)
+    assert [change.partition(":")[0] for change in found.changes] == [
+        "the start event has other fields under the same type trip.begun.v1 (guests)"
+    ]
+
+
+def test_who_reacts_in_a_choreography_is_told_and_may_change_at_any_time() -> None:
+    before = played({TripAsked: "hotel", Noted: ("hotel", "bank")})
+    after = played({TripAsked: ("hotel", "airline"), Noted: ("bank", "hotel")})
+    found = compare(before.definition, after.definition)
+    assert found.changes == ("the start event: who reacts was hotel, and is airline and hotel.",)
+    assert found.meaning[0].startswith("The shape is the same")
+    found = compare(before.definition, played({TripAsked: "hotel", Noted: "bank"}).definition)
+    assert found.changes == ("hotel.noted.v1: who reacts was bank and hotel, and is bank.",)
 
 
 def test_two_sagas_have_nothing_to_do_with_each_other() -> None:

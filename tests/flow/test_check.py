@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from antiphon.contracts import Command, Compensation, Event
+from antiphon.coordinator import Saga, State
 from antiphon.flow.check import check
 from antiphon.flow.graph import build
 from antiphon.order.choreographed import billing, inventory, shipping
@@ -20,6 +22,7 @@ from tests.flow.shop import (
     SHOP,
     Ordered,
     Paid,
+    Release,
     Released,
     Reserve,
     Reserved,
@@ -141,7 +144,7 @@ def test_a_reaction_in_sagas_that_nobody_defines_is_found() -> None:
 def test_an_event_of_a_led_saga_may_be_heard_by_a_reaction_as_well() -> None:
     billing_ = Participant("billing")
 
-    @billing_.reacts_to(Reserved)
+    @billing_.reacts_to(Reserved, needs_no_compensation=True)
     async def grant_points(event: Reserved, tx: Transaction) -> None: ...
 
     assert found(orchestrated(), stock_with_handlers(), billing_) == []
@@ -303,6 +306,124 @@ def test_an_event_after_which_nothing_comes_and_that_is_no_end_is_found() -> Non
     async def note(event: Paid, tx: Transaction) -> None: ...
 
     assert ("endless", "billing.paid") in found(*parts(shop), mail)
+
+
+# --- what is done beside a saga that coordinators lead ----------------------------------------------------------------
+
+
+class Granted(Event, name="mail.granted", owner="mail"):
+    pass
+
+
+class Pay(Command[Paid], name="billing.pay"):
+    pass
+
+
+class Repay(Compensation[Pay], name="billing.repay"):
+    pass
+
+
+def hybrid(*, unless: bool = True) -> tuple[Any, ...]:
+    """Reserved and paid by command; the pivot is the payment, and delivery decides where `unless` says so."""
+    saga = Saga(Ordered, name="order", version=1, deadline=timedelta(hours=1))
+    stock, billing_ = stock_with_handlers(), Participant("billing")
+
+    @saga.step()
+    def reserve_it(s: State[Ordered]) -> Reserve:
+        return Reserve(pieces=1)
+
+    @reserve_it.compensation
+    def release_it(s: State[Ordered]) -> Release:
+        return Release(reason=s.reason)
+
+    @saga.step(after=reserve_it, pivot=True, timeout=timedelta(minutes=1))
+    def pay_it(s: State[Ordered]) -> Pay:
+        return Pay()
+
+    @billing_.handles(Pay)
+    async def do_pay(command: Pay, tx: Transaction) -> Paid: ...  # type: ignore[empty-body]
+
+    if unless:
+
+        @pay_it.compensation
+        def repay_it(s: State[Ordered]) -> Repay:
+            return Repay()
+
+        @billing_.compensates(Pay)
+        async def do_repay(command: Repay, paid: Paid, tx: Transaction) -> None: ...
+
+    saga.awaits(Delivered, after=pay_it, unless=Bounced if unless else ())
+    saga.notes(Granted)
+    return saga, stock, billing_
+
+
+def mail_that_delivers() -> Participant:
+    mail = Participant("mail")
+
+    @mail.reacts_to(Paid, saga_type="order", refused=Bounced)
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    return mail
+
+
+async def grant(event: Reserved, tx: Transaction) -> Granted:
+    return Granted()
+
+
+async def grant_paid(event: Paid, tx: Transaction) -> Granted:
+    return Granted()
+
+
+def test_what_was_done_on_an_event_before_the_pivot_is_not_left_when_the_saga_turns() -> None:
+    mail = mail_that_delivers()
+    mail.reacts_to(Reserved, saga_type="order")(grant)
+    finding = only(check(build([*hybrid(), mail])))
+    assert (finding.mistake, finding.about) == ("not compensated", "stock.reserved")
+    assert finding.sentence == (
+        "when order is turned after stock.reserved was said in it, mail.grant() may have had its effect, and nobody "
+        "takes it back. Let mail react to an event that tells of the turn with undoes=grant, or do it on a command "
+        "that has a compensation, or say needs_no_compensation=True there."
+    )
+
+
+def test_what_was_done_on_the_pivot_s_event_is_not_left_when_an_awaited_failure_turns_the_saga() -> None:
+    mail, points = mail_that_delivers(), Participant("mail")
+    points.reacts_to(Paid, saga_type="order")(grant_paid)
+    finding = only(check(build([*hybrid(), mail, points])))
+    assert (finding.mistake, finding.about) == ("not compensated", "billing.paid")
+    assert "when order is turned by mail.bounced after billing.paid was said in it, mail.grant_paid() may" in (
+        finding.sentence
+    )
+
+
+def test_what_is_done_on_what_was_done_is_not_left_either() -> None:
+    mail, loyalty_ = mail_that_delivers(), Participant("loyalty")
+    mail.reacts_to(Reserved, saga_type="order", needs_no_compensation=True)(grant)
+
+    @loyalty_.reacts_to(Granted)
+    async def count(event: Granted, tx: Transaction) -> None: ...
+
+    assert found(*hybrid(), mail, loyalty_) == [("not compensated", "stock.reserved")]
+
+
+def test_nothing_is_left_where_the_saga_cannot_turn_any_more_or_it_is_taken_back_or_stays() -> None:
+    mail, points = mail_that_delivers(), Participant("mail")
+    points.reacts_to(Paid, saga_type="order")(grant_paid)
+    saga, stock, billing_ = hybrid(unless=False)
+    delivering = Participant("mail")
+
+    @delivering.reacts_to(Paid, saga_type="order")
+    async def deliver(event: Paid, tx: Transaction) -> Delivered: ...  # type: ignore[empty-body]
+
+    assert found(saga, stock, billing_, delivering, points) == []
+
+    @points.reacts_to(Bounced, saga_type="order", undoes=grant_paid)
+    async def take_back(event: Bounced, granted: Granted, tx: Transaction) -> None: ...
+
+    assert found(*hybrid(), mail, points) == []
+    kept = Participant("mail")
+    kept.reacts_to(Paid, saga_type="order", needs_no_compensation=True)(grant_paid)
+    assert found(*hybrid(), mail, kept) == []
 
 
 # --- what a choreography declares, and what participants do -----------------------------------------------------------

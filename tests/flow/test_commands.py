@@ -70,11 +70,16 @@ def test_an_svg_is_written_where_it_shall_be(tmp_path: Path) -> None:
 
 def test_what_cannot_be_drawn_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "bare.py").write_text("thing = 1\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
     for arguments, sentence in (
         (["flow", "--format", "dot"], "nothing to look at: name modules with --app"),
         (["flow", "--app", "bare"], "bare has neither a saga, nor a choreography, nor a participant."),
         (["flow", "--app", "bare:thing"], "bare:thing is a int, not a saga, a choreography or a participant."),
         (["flow", *ORDER[:1], "--saga", "oder"], "there are no sagas of type 'oder' here; there are order."),
+        (["flow", "--app", "../bare"], "'../bare' is no module's name, such as antiphon.order.saga: name it"),
+        (["flow", "check", "--app", "leaves"], "cannot import leaves: it ends the process, with 3, instead of only"),
+        (["flow", *ORDER[:1], "--output=."], "cannot write the flow to .: Is a directory. Name another place."),
+        (["flow", *ORDER[:1], "--output=no/x"], "cannot write the flow to no/x: No such file or directory."),
         (["flow", "who", "payment.chargd", *ORDER], "nobody says or hears payment.chargd. There are payment.charge"),
     ):
         done = antiphon(tmp_path, *arguments)

@@ -94,6 +94,8 @@ class ServedStep(_Said, frozen=True, kw_only=True):
     is_for_each: bool = False
     reply: Named | None = None
     undo: Named | None = None
+    is_pivot: bool = False
+    """From when it is sent on, the saga goes forward."""
     awaits: Named | None = None
     """The signal or event that it waits for."""
     unless: Annotated[tuple[Named, ...], Few] = ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+from msgspec import inspect
 
 from .graph import Definition, Order, StepDefinition
 
@@ -46,6 +47,7 @@ def _of_saga(before: Definition, after: Definition) -> list[str]:
     found += _changed("the saga", "backoff", before.backoff.encode(), after.backoff.encode())
     found += _changed("the saga", "locks", _function(before.locks), _function(after.locks))
     found += _changed("the saga", "leader", *("coordinators" if each.is_led else "nobody" for each in (before, after)))
+    found += _changed("the start event", "who reacts", _names(before.begins), _names(after.begins))
     found += [f"{type_} is not heard any more." for type_ in before.events if type_ not in after.events]
     for type_, heard in after.events.items():
         other = before.events.get(type_)
@@ -53,6 +55,7 @@ def _of_saga(before: Definition, after: Definition) -> list[str]:
             found.append(f"{type_} is heard too.")
         else:
             found += _changed(type_, "meaning", other.means, heard.means)
+            found += _changed(type_, "who reacts", _names(other.next), _names(heard.next))
             found += _fields(type_, type_, other.shape, type_, heard.shape)
     return found
 
@@ -113,7 +116,7 @@ def _fields(what: str, before_type: str, before: Any, after_type: str, after: An
     """Payloads that differ although their type says that they are the same."""
     if before is None or after is None or before_type != after_type:
         return []
-    fields = [{field.name: field.type for field in msgspec.structs.fields(shape)} for shape in (before, after)]
+    fields = [{field.encode_name: form_of(field.type) for field in _fields_of(shape)} for shape in (before, after)]
     if fields[0] == fields[1]:
         return []
     names = sorted({name for name in fields[0].keys() | fields[1].keys() if fields[0].get(name) != fields[1].get(name)})
@@ -121,6 +124,54 @@ def _fields(what: str, before_type: str, before: Any, after_type: str, after: An
         f"{what} has other fields under the same type {after_type} ({', '.join(names)}): give it another version, "
         "or what is under way cannot be read."
     ]
+
+
+def _fields_of(shape: Any) -> tuple[inspect.Field, ...]:
+    type_ = inspect.type_info(shape)
+    assert isinstance(type_, inspect.StructType), f"{shape} is no message"
+    return type_.fields
+
+
+def form_of(type_: inspect.Type, within: tuple[type, ...] = ()) -> object:
+    """What a type looks like on the wire: the same for two classes that differ in name and module only.
+
+    Args:
+        type_: as msgspec knows it.
+        within: the classes that it stands in; one that stands in itself is told by how far outside it is.
+    """
+    match type_:
+        case inspect.Metadata():
+            return form_of(type_.type, within)
+        case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType() | inspect.NamedTupleType():
+            if type_.cls in within:
+                return "itself", within[::-1].index(type_.cls)
+            inside = (*within, type_.cls)
+            return _kind(type_), *((each.encode_name, form_of(each.type, inside)) for each in type_.fields)
+        case inspect.EnumType():
+            return "enum", *(each.value for each in type_.cls)
+        case inspect.UnionType():
+            return "union", *sorted((form_of(each, within) for each in type_.types), key=repr)
+        case _:
+            return type(type_).__name__, *(_part(getattr(type_, name), within) for name in type_.__struct_fields__)
+
+
+def _kind(type_: inspect.Type) -> tuple[object, ...]:
+    """How a class with fields is written: as an object or an array, with what tag."""
+    if isinstance(type_, inspect.StructType):
+        return "struct", type_.tag_field, type_.tag, type_.array_like, type_.forbid_unknown_fields
+    return (type(type_).__name__,)
+
+
+def _part(value: object, within: tuple[type, ...]) -> object:
+    if isinstance(value, inspect.Type):
+        return form_of(value, within)
+    if isinstance(value, tuple):
+        return tuple(_part(each, within) for each in cast("tuple[object, ...]", value))
+    return value
+
+
+def _names(participants: tuple[str, ...]) -> str:
+    return " and ".join(sorted(participants)) or "nobody"
 
 
 def _behind(step: StepDefinition) -> str:

@@ -60,6 +60,7 @@ def _step(step: StepDefinition) -> ServedStep:
         is_for_each=bool(step.elements_max),
         reply=named(step.reply) if step.reply is not None else None,
         undo=named(step.undo.contract) if step.undo is not None else None,
+        is_pivot=step.is_pivot,
         awaits=named(step.signal) if step.signal is not None else None,
         unless=tuple(map(named, step.unless)),
         child=step.child,

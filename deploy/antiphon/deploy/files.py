@@ -1,9 +1,31 @@
-"""Files that only their owner may read."""
+"""Files that are written for whoever runs a command, and such as only their owner may read."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+
+from antiphon.contracts.errors import AntiphonError
+
+
+class CannotWrite(AntiphonError):
+    """A file that a command was to write cannot be written. The sentence says why."""
+
+
+@contextmanager
+def told_if_unwritable(what: str, path: Path) -> Generator[None]:
+    """Turn what the system says against writing something into a sentence.
+
+    Raises:
+        CannotWrite: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = path if error.filename is None else error.filename
+        raise CannotWrite(f"cannot write {what} to {where}: {error.strerror}. Name another place.") from None
 
 
 def write_private(path: Path, text: str) -> None:

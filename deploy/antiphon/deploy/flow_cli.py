@@ -93,7 +93,11 @@ def export(
     app: Parts,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write asyncapi.json and a JSON Schema for each message there."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Write asyncapi.json and a JSON Schema for each message there. Of other files in it only the schemas "
+            "are deleted that an earlier export wrote, as its asyncapi.json says, for messages that are gone.",
+        ),
     ] = None,
     title: Annotated[str, typer.Option(help="What the platform is called.")] = "Sagas",
     version: Annotated[str, typer.Option(help="The document's own version.")] = "1",

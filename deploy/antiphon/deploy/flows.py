@@ -22,6 +22,7 @@ from antiphon.flow.svg import as_svg
 from antiphon.flow.who import About, who
 from antiphon.participants.participant import Participant
 
+from .files import told_if_unwritable
 from .modules import CannotLoad, load, load_module
 from .sagas import reader
 
@@ -73,7 +74,8 @@ def draw_flow(apps: Sequence[str], server: str, format: str, saga: str, output: 
     if output is None:
         typer.echo(drawn, nl=False)
     else:
-        output.write_text(drawn)
+        with told_if_unwritable("the flow", output):
+            output.write_text(drawn)
 
 
 def _flow(apps: Sequence[str], server: str) -> Flow:

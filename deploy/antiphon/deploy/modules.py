@@ -55,6 +55,11 @@ def load_module(name: str) -> ModuleType:
         CannotLoad: there is none, or it fails to import.
         DefinitionError: it defines something unsound.
     """
+    if not name or name.startswith("."):
+        raise CannotLoad(
+            f"{name!r} is no module's name, such as antiphon.order.saga: name it as from the folder where it can be "
+            "found, and run this there."
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -69,10 +74,17 @@ def load_module(name: str) -> ModuleType:
             else f"{name} needs it: install it."
         )
         raise CannotLoad(f"cannot import {name}: there is no module {error.name!r}. {remedy}") from None
+    except SystemExit as error:
+        said = f"it ends the process, with {error.code!r}, instead of only defining things"
+        raise CannotLoad(f"cannot import {name}: {said} ({_place(error)}).") from None
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{type(error).__name__}: {error}"
-        raise CannotLoad(f"cannot import {name}: {said} ({where.filename}, line {where.lineno}).") from None
+        raise CannotLoad(f"cannot import {name}: {type(error).__name__}: {error} ({_place(error)}).") from None
+
+
+def _place(error: BaseException) -> str:
+    """The file and line that it comes from."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{where.filename}, line {where.lineno}"
 
 
 def _instead(module: ModuleType, kind: type[object]) -> str:

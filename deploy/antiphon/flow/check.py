@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from .graph import HEARING, Edge, Flow, Node, reachable
+from .graph import HEARING, Edge, Flow, Node, Turn, reachable
 
 Mistake = Literal[
     "unheard",
@@ -32,10 +32,10 @@ Mistake = Literal[
     "other shape",
 ]
 """unheard: emitted, and handled by nobody. unsaid: awaited, and emitted by nobody. unhandled: a command without a
-handler. cycle: events that follow from each other, and no end. not compensated: a failure after which an effect stays.
-endless: after it nothing more is said, and it is no end. no reaction: a choreography says that somebody reacts, who
-does not. left out: somebody reacts, and the choreography does not say so. unknown saga: a reaction hears sagas that
-nobody defines.
+handler. cycle: events that follow from each other, and no end. not compensated: a failure, or another turn, after
+which an effect stays. endless: after it nothing more is said, and it is no end. no reaction: a choreography says that
+somebody reacts, who does not. left out: somebody reacts, and the choreography does not say so. unknown saga: a
+reaction hears sagas that nobody defines.
 
 The others are about what runs. nobody: no process says what it does. unreadable: a registration that is none. cut: one
 that leaves something out. claimed: one that says what is not for it to say. two shapes: coordinators differ about one
@@ -72,6 +72,7 @@ def check(flow: Flow, otherwise: str = IN_SOURCE) -> list[Finding]:
         *_unsaid(flow, otherwise),
         *_cycles(flow),
         *(finding for saga in flow.choreographies for finding in _choreography(flow, saga, otherwise)),
+        *(finding for saga in flow.turns for finding in _turned(flow, saga)),
     ]
 
 
@@ -292,6 +293,48 @@ def _uncompensated(flow: Flow, saga: str, failure: Node, live: list[str]) -> Ite
                     f"takes it back. Let {done.owner} react to {failure.label}, or to what follows from it, with "
                     f"undoes={done.id.rpartition('.')[2]}, or say needs_no_compensation=True there.",
                 )
+
+
+def _turned(flow: Flow, saga: str) -> Iterator[Finding]:
+    """What was done on an event of a saga that coordinators lead, which then is turned."""
+    told: set[str] = set()
+    for turn in flow.turns[saga]:
+        taken_back = _taken_back(flow, saga, turn)
+        for event in turn.said:
+            for id in _done_on(flow, saga, event, turn):
+                done = flow.nodes[id]
+                if done.needs_undoing and id not in taken_back | told:
+                    told.add(id)
+                    yield _not_taken_back(flow, saga, flow.nodes[event], done, turn)
+
+
+def _done_on(flow: Flow, saga: str, event: str, turn: Turn) -> list[str]:
+    """All reactions to an event and to what follows, but those that turn the saga: they say that they did nothing."""
+    refusing = {edge.source for each in turn.by for edge in flow.before(each, "emits")}
+    return reachable([event], lambda node: [id for id in _onwards(flow, saga, node) if id not in refusing])
+
+
+def _taken_back(flow: Flow, saga: str, turn: Turn) -> set[str]:
+    """What somebody takes back: on what turns the saga or follows from it, where an event tells of that."""
+    hearing = set(reachable(turn.by, lambda node: _onwards(flow, saga, node)))
+    return {
+        edge.target
+        for edge in flow.edges
+        if edge.kind == "compensates" and edge.saga in (ANY, saga) and flow.nodes[edge.source].is_reaction
+        if not turn.by or edge.source in hearing
+    }
+
+
+def _not_taken_back(flow: Flow, saga: str, said: Node, done: Node, turn: Turn) -> Finding:
+    by = f" by {' or '.join(flow.nodes[each].label for each in turn.by)}" if turn.by else ""
+    return Finding(
+        "not compensated",
+        said.label,
+        f"when {saga} is turned{by} after {said.label} was said in it, {done.label} may have had its effect, and "
+        f"nobody takes it back. Let {done.owner} react to an event that tells of the turn with "
+        f"undoes={done.id.rpartition('.')[2]}, or do it on a command that has a compensation, or say "
+        "needs_no_compensation=True there.",
+    )
 
 
 def _may_have_happened(flow: Flow, saga: str, refusing: str, live: list[str]) -> set[str]:

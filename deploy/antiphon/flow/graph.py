@@ -62,6 +62,16 @@ class Edge(msgspec.Struct, frozen=True, omit_defaults=True):
     label: str = ""
 
 
+class Turn(msgspec.Struct, frozen=True):
+    """How a saga that coordinators lead may be turned after something was said in it."""
+
+    said: tuple[str, ...]
+    """The events after which it may."""
+    by: tuple[str, ...] = ()
+    """The events that turn it, each of which tells that whoever says it has had no effect. Empty where a refusal, a
+    cancel or a deadline does, of which no event tells."""
+
+
 class Flow(msgspec.Struct, frozen=True, dict=True):
     """All that is known of who says what to whom."""
 
@@ -72,6 +82,8 @@ class Flow(msgspec.Struct, frozen=True, dict=True):
     choreographies: dict[str, tuple[tuple[str, str], ...]]
     """By the type of a saga that nobody leads: the events that are followed by others in it, and who is said to react
     to each. Empty where that is not known."""
+    turns: dict[str, tuple[Turn, ...]]
+    """By the type of a saga that coordinators lead."""
 
     def after(self, node: str, *kinds: EdgeKind) -> list[Edge]:
         """The edges that leave a node."""
@@ -105,7 +117,8 @@ class Flow(msgspec.Struct, frozen=True, dict=True):
         edges = tuple(
             edge for edge in self.edges if edge.source in kept and edge.target in kept and edge.saga in ("", saga)
         )
-        return Flow({id: self.nodes[id] for id in kept if id in self.nodes}, edges, self.owners, self.choreographies)
+        nodes = {id: self.nodes[id] for id in kept if id in self.nodes}
+        return Flow(nodes, edges, self.owners, self.choreographies, self.turns)
 
     def _onwards(self, node: str, saga: str) -> Iterator[str]:
         for edge in self.after(node):
@@ -186,12 +199,14 @@ class _Builder:
         self.edges: dict[Edge, None] = {}
         self.owners: dict[str, dict[str, None]] = {}
         self.choreographies: dict[str, dict[tuple[str, str], None]] = {}
+        self.turns: dict[str, dict[Turn, None]] = {}
         self.sagas: set[tuple[str, int]] = set()
 
     def flow(self) -> Flow:
         owners = {type_: tuple(found) for type_, found in self.owners.items()}
         choreographies = {saga: tuple(followed) for saga, followed in self.choreographies.items()}
-        return Flow(self.nodes, tuple(self.edges), owners, choreographies)
+        turns = {saga: tuple(found) for saga, found in self.turns.items()}
+        return Flow(self.nodes, tuple(self.edges), owners, choreographies, turns)
 
     # --- sagas --------------------------------------------------------------------------------------------------------
 
@@ -202,6 +217,7 @@ class _Builder:
         start = self._begin(saga.name, saga.start)
         if saga.is_led:
             self._steps(saga, start)
+            self.turns.setdefault(saga.name, {}).update(dict.fromkeys(self._turns(saga, start)))
         else:
             self._choreography(saga)
         for event in saga.notes:
@@ -227,6 +243,23 @@ class _Builder:
             if step.name not in followed:
                 self._edge(self._outcome(saga, step), completed, "ends", saga.name)
             self._sends(saga, step, node)
+
+    def _turns(self, saga: ServedSaga, start: str) -> Iterator[Turn]:
+        """Before its pivot many things turn it; after it only an event that says that nothing has happened."""
+        after = {step.name: step.after for step in saga.steps}
+        pivot = next((step.name for step in saga.steps if step.is_pivot), "")
+        past = {
+            name for name in after if name != pivot and pivot in reachable([name], lambda step: after.get(step, ()))
+        }
+        before = [step for step in saga.steps if step.name != pivot and step.name not in past]
+        yield Turn((start, *(self._message("event", event) for step in before for event in _said_at(step))))
+        for step in saga.steps:
+            if step.name in past and step.unless:
+                said = [event for other in saga.steps if other.is_pivot for event in _said_at(other)]
+                yield Turn(
+                    tuple(self._message("event", event) for event in said),
+                    tuple(self._message("event", event) for event in step.unless),
+                )
 
     def _sends(self, saga: ServedSaga, step: ServedStep, node: str) -> None:
         if step.awaits is not None:
@@ -333,6 +366,10 @@ class _Builder:
 
     def _edge(self, source: str, target: str, kind: EdgeKind, saga: str = "", label: str = "") -> None:
         self.edges[Edge(source, target, kind, saga, label)] = None
+
+
+def _said_at(step: ServedStep) -> list[Named]:
+    return [event for event in (step.reply, step.awaits) if event is not None]
 
 
 def _labelled(contract: Contract) -> str:

@@ -182,7 +182,8 @@ class Participant:
             refused: the event that is published when the function raises `Refused`, after all it did was rolled back;
                 made of the reason alone. Without one a refusal counts as any other error.
             needs_no_compensation: say so where there is nothing to take back, whatever comes later; otherwise
-                `antiphon flow check` wants to know who takes it back when a later reaction refuses.
+                `antiphon flow check` wants to know who takes it back when a later reaction refuses, or when the saga
+                whose event it was is turned by its coordinator.
             undoes: the function of an earlier reaction of this participant. The decorated one takes its effect back:
                 it is called only where that effect is there, with the event, what was published then, and the
                 transaction. Where the effect is not there yet, it never will be.
