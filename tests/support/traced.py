@@ -89,7 +89,8 @@ def assert_equal(stored: Stored, projections: Iterable[Projection]) -> None:
 
 
 def assert_one_tree(projection: Projection) -> None:
-    """An ended saga's trace has one root, no orphan, no id twice, and children inside their parents. None ends as it begins."""
+    """An ended saga's trace has one root, no orphan, no id twice, and children inside their parents, each of some
+    length."""
     spans = {span.span_id: span for span in projection.spans}
     assert len(spans) == len(projection.spans), "two spans of one id"
     assert [span for span in projection.spans if not span.parent_id] == [projection.spans[-1]]
