@@ -65,9 +65,10 @@ async def serve(
         async with _measured(link, coordinator, metrics):
             pulls = await attach(link, coordinator)
             settle_collector()
+            told = told_to_stop()  # before anybody hears that it is ready, and may tell it
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
             async with registered(link, duties_of(definitions)):
-                await link.until(told_to_stop())
+                await link.until(told)
             await _drain(pulls)
             log.info("coordinator.drained")
     finally:
