@@ -63,6 +63,13 @@ def test_a_schema_of_a_message_that_is_gone_goes_as_well(tmp_path: Path) -> None
     assert sorted(path.stem for path in schemas.iterdir()) == ["mine", "stock.reserve.v1", "stock.reserved.v1"]
 
 
+def test_what_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(STOCK)
+    (tmp_path / "old" / "asyncapi.json").mkdir(parents=True)
+    done = antiphon(tmp_path, "contracts", "export", "--app=shop", "--output=old")
+    assert (done.returncode, done.stderr) == (1, "antiphon: cannot write to old/asyncapi.json: Is a directory.\n")
+
+
 def test_what_cannot_be_compared_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "other.json").write_text("{}")

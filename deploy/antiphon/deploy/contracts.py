@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from antiphon.contracts.compat import compare
+from antiphon.contracts.messages import Message
 from antiphon.contracts.schema import Contracts, schema_of
 from antiphon.flow.asyncapi import NotExported, contracts_in, export, messages_of
 
@@ -26,18 +27,28 @@ def export_contracts(apps: Sequence[str], folder: Path | None, title: str, versi
     if folder is None:
         typer.echo(document, nl=False)
         return
-    schemas = folder / SCHEMAS
+    schemas, messages = folder / SCHEMAS, messages_of(parts)
     try:
-        schemas.mkdir(parents=True, exist_ok=True)
+        _write(folder / DOCUMENT, document, schemas, messages)
     except OSError as error:
-        raise NotExported(f"cannot write to {schemas}: {error.strerror}.") from None
-    messages, earlier = messages_of(parts), _exported(folder / DOCUMENT)
-    (folder / DOCUMENT).write_bytes(document)
+        raise NotExported(f"cannot write to {error.filename}: {error.strerror}.") from None
+    typer.echo(f"wrote {folder / DOCUMENT} and {len(messages)} schemas in {schemas}.")
+
+
+def _write(path: Path, document: bytes, schemas: Path, messages: Mapping[str, type[Message]]) -> None:
+    """Write all of it, and delete what an earlier export wrote of messages that are gone.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    schemas.mkdir(parents=True, exist_ok=True)
+    earlier = _exported(path)
+    path.write_bytes(document)
     for type_, message in messages.items():
         (schemas / f"{type_}.json").write_bytes(_encoded(schema_of(message)))
-    for gone in earlier - {*messages}:
-        (schemas / f"{gone}.json").unlink(missing_ok=True)
-    typer.echo(f"wrote {folder / DOCUMENT} and {len(messages)} schemas in {schemas}.")
+    for file in schemas.glob("*.json"):  # and no other file, whatever an earlier document names
+        if file.stem in earlier and file.stem not in messages:
+            file.unlink()
 
 
 def compare_contracts(apps: Sequence[str], against: Path, as_json: bool) -> int:
