@@ -70,7 +70,7 @@ async def test_an_end_that_was_heard_of_and_is_not_stored_yet_is_looked_for_agai
         ({"keys": by_much}, "the key who has 201 characters, and 200 are the most"),
         ({"keys": by_what_it_lacks}, "'TripAsked' object has no attribute 'nobody'"),
         ({"locks": by_words}, "lock 'two words' must be"),
-        ({"locks": by_nobody}, "by_nobody names no lock"),
+        ({"locks": by_nobody}, "by_nobody named no lock"),
     ],
 )
 async def test_a_saga_that_could_not_even_be_named_is_not_begun(settings: dict[str, Any], said: str) -> None:

@@ -11,6 +11,7 @@ from antiphon.contracts import SagaKey
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import Record
 from antiphon.contracts.wire import Direction
+from antiphon.coordinator.author import Author
 from antiphon.coordinator.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
 from antiphon.coordinator.fold import fold
 from antiphon.coordinator.history import Entry, History, begin, deadline_ns
@@ -41,7 +42,7 @@ class Life:
         """Have a coordinator handle a fact, and die after `stored_max` entries; what it appended."""
         if not isinstance(fact, Tick):
             self.facts[fact.sequence] = fact
-        made = plan(self.history, fact, TIME)
+        made = plan(self.history, fact, TIME, author=Author(error_texts=True))
         self.plans.append(made)
         for entry in made.entries[:stored_max]:
             sequence = 10 + 3 * len(self.journal)

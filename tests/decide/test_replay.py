@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.coordinator.author import Author
 from antiphon.coordinator.facts import Cancel, Fact, Finish, Send, Tick, cause_of
 from antiphon.coordinator.history import ENTRIES_MAX
 from antiphon.coordinator.plan import plan
@@ -82,7 +83,11 @@ def cause_in(life: Life, cause: str) -> Fact:
 @given(LIVES | TORN_LIVES)
 def test_every_prefix_of_a_journal_decides_the_entry_that_was_stored_next(life: Life) -> None:
     for length, entry in enumerate(life.entries()):
-        next_entry = plan(life.refolded(length), cause_in(life, entry.cause), TIME).entries[0].draft
+        next_entry = (
+            plan(life.refolded(length), cause_in(life, entry.cause), TIME, author=Author(error_texts=True))
+            .entries[0]
+            .draft
+        )
         assert (next_entry.subject, next_entry.data) == (life.journal[length].subject, life.journal[length].data)
 
 

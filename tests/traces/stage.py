@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -26,6 +27,7 @@ from antiphon.contracts.platform import (
     verb_type,
 )
 from antiphon.contracts.topology import COORDINATOR, EVENTS, PLATFORM_CONSUMERS, SAGA
+from antiphon.coordinator.author import Author
 from antiphon.coordinator.graph import Definition, Expected
 from antiphon.coordinator.journal import CHILD_DIGITS
 from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
@@ -36,6 +38,9 @@ from antiphon.link import AlreadyStored, Link, StoredMessage
 from antiphon.link.setup import api
 from tests.support.journeys import DAY, everywhere
 from tests.traces.trace import MAIN, Deed, Played, Trace
+
+TELLING: Final = partial(Author, error_texts=True)
+"""Traces are read by people, who want to see what a function raised."""
 
 SECONDS_MAX: Final = 20.0
 """How long a real server may take for one deed."""
@@ -71,7 +76,9 @@ class MemoryStage:
     def __init__(self) -> None:
         self.unit = DAY
         self.platform = MemoryPlatform()
-        coordinator = Coordinator(MemoryStore(self.platform), [saga.definition for saga in everywhere(self.unit)])
+        coordinator = Coordinator(
+            MemoryStore(self.platform), [saga.definition for saga in everywhere(self.unit)], author=TELLING
+        )
         facts, timers, _ = PLATFORM_CONSUMERS
         self.platform.consume(facts, coordinator.on_fact)
         self.platform.consume(timers, coordinator.on_fired)

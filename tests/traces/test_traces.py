@@ -21,7 +21,7 @@ from antiphon.coordinator.serve import attach
 from tests.support.journeys import everywhere
 from tests.support.server import Platform, platform
 from tests.support.trip import PARTICIPANTS
-from tests.traces.stage import MemoryStage, Play, ServerStage
+from tests.traces.stage import TELLING, MemoryStage, Play, ServerStage
 from tests.traces.trace import FOLDER, Played, Trace, difference, read_trace, written
 
 TRACES = sorted(FOLDER.glob("*.txt"))
@@ -61,7 +61,7 @@ async def play_all(up: Platform) -> dict[str, Played | Exception]:
             link = await up.connect("coordinator")
             stack.push_async_callback(link.close)
             pulls = await attach(
-                link, Coordinator(JetStreamStore(link), [s.definition for s in everywhere(unit)], 3600)
+                link, Coordinator(JetStreamStore(link), [s.definition for s in everywhere(unit)], 3600, TELLING)
             )
             stage = ServerStage(link, unit)
             plays = {name: Play(told(name), stage) for name in names}

@@ -47,11 +47,16 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """Why the saga cannot go on by itself."""
 
     step: str = ""
-    """The step that the next four are about."""
+    """The step that the next six are about."""
     skipped: bool = False
     """Its `when` said no."""
     elements: int = -1
-    """How many commands it sends, one for each element of its list."""
+    """How many commands it sends, one for each element of its list, now that all of them are in the journal."""
+    commands: tuple[msgspec.Raw, ...] = ()
+    """Commands of its list: those of the element `first` and of the ones behind it. A list that is too large for one
+    entry stands in several; what is sent is what they say. Absent in journals of earlier releases."""
+    first: int = 0
+    """The number of the element that `commands` begins with; with 0 whatever an earlier entry has of it is void."""
     awaits: bool = False
     """From now on it waits, for a signal or for time."""
     parked: str = ""

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from antiphon.contracts.wire import SagaKey
 
-from .facts import Answer, Fact, Send
 from .history import History
 from .journal import Draft
 
@@ -36,16 +35,6 @@ class Case:
     def is_settled(self) -> bool:
         """Whether it is known where the last entry is stored."""
         return self.pending is None
-
-    def is_confirmed_by(self, fact: Fact) -> bool:
-        """An answer proves where its command is stored, even if it overtakes the server's own word for it."""
-        pending = self.pending
-        if pending is None or self.has_more or not isinstance(fact, Answer):
-            return False
-        if pending.what != Send(fact.step, fact.direction, fact.attempt):
-            return False
-        self.confirm(fact.command)
-        return True
 
     def confirm(self, sequence: int) -> None:
         """Take down where the pending entry is stored."""

@@ -190,8 +190,9 @@ def ancestors(step: AnyStep) -> list[AnyStep]:
     return list(found.values())
 
 
-def check_compensation(step: AnyStep, make: Callable[..., Any]) -> type[Compensation[Any]]:
-    """Refuse a compensation that does not undo its step; return the class of the command it makes."""
+def check_compensation(step: AnyStep, make: Callable[..., Any]) -> tuple[type[Compensation[Any]], int]:
+    """Refuse a compensation that does not undo its step; return the class of the command it makes, and how much the
+    function takes of the state, the command to undo, and the reply to it."""
     where = f"compensation {make.__name__!r} of step {step.name!r}"
     command: type[Compensation[Any]] = made_by(make, Compensation, where)
     assert step.command is not None
@@ -209,7 +210,26 @@ def check_compensation(step: AnyStep, make: Callable[..., Any]) -> type[Compensa
             f"{where} makes {command.__name__}, which undoes {command.__undoes__.__name__}, but the step sends "
             f"{step.command.__name__}. Make a Compensation[{step.command.__name__}]."
         )
-    return command
+    return command, _takes(step, make, where)
+
+
+def _takes(step: AnyStep, make: Callable[..., Any], where: str) -> int:
+    """How many arguments a compensation takes; refuse one that takes something else than it will be given."""
+    assert step.command is not None
+    least = 2 if step.kind == "list" else 1
+    hints = get_type_hints(make)
+    names = [each.name for each in inspect.signature(make).parameters.values() if each.default is each.empty]
+    if not least <= len(names) <= 3:
+        raise DefinitionError(
+            f"{where} takes {len(names)} arguments, and is given the state, the command to undo, and the reply to it "
+            f"or None: take the first {'two, or all three' if least == 2 else 'one, two, or all three'}."
+        )
+    reply = step.command.__reply__
+    for name, wanted in zip(names[1:], (step.command, reply | None), strict=False):
+        if hints.get(name, wanted) not in (wanted, Any):
+            spoken = reply.__name__ + " | None" if wanted is not step.command else step.command.__name__
+            raise DefinitionError(f"{where}: its argument {name!r} is given a {spoken}; annotate it so.")
+    return len(names)
 
 
 def check_predicate(saga: Saga[Any], step: AnyStep, when: Callable[..., Any]) -> None:

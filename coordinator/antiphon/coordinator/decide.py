@@ -6,29 +6,40 @@ so it does not matter which coordinator decides, how often, or what an earlier o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from antiphon.contracts.errors import BadIdentity
+import msgspec
+
+from antiphon.contracts.envelope import pack
+from antiphon.contracts.errors import WrongShape
 from antiphon.contracts.platform import End, Record
-from antiphon.contracts.wire import check_token
 
+from .author import Author, AuthorFault
 from .facts import Action, Finish, Send
 from .graph import StepDefinition, element
 from .history import History, StepRecord, is_tired, tired_reason
-from .saga import State
 
 OVER = frozenset({"done", "skipped"})
 NOTHING_TO_UNDO = frozenset({"waiting", "skipped", "awaiting", "refused", "undone"})
 
 
-def decide(history: History) -> tuple[Action, ...]:
-    """What is to be appended now, in this order; empty if the saga waits, is over, or needs a person."""
+SPREAD_BYTES_MAX: Final = 128 * 1024
+"""How much of a list's commands one entry holds, or one command if that is larger: half of what a message may have."""
+
+
+def decide(history: History, author: Author | None = None) -> tuple[Action, ...]:
+    """What is to be appended now, in this order; empty if the saga waits, is over, or needs a person.
+
+    Args:
+        history: the saga as its journal says.
+        author: whom to ask for what the journal does not hold.
+    """
     if history.start is None or history.end is not None or history.fault or history.paused:
         return ()
     if not history.definition.is_led:
         return tuple(_observe(history))
-    return tuple(_backward(history) if history.turned else _forward(history))
+    return tuple(_backward(history) if history.turned else _forward(history, author or Author()))
 
 
 def _observe(history: History) -> Iterator[Action]:
@@ -50,10 +61,10 @@ def _late(history: History) -> str:
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-def _forward(history: History) -> Iterator[Action]:
+def _forward(history: History, author: Author) -> Iterator[Action]:
     """Enter every step whose predecessors are over; end when all are."""
     if history.definition.locks is not None and not _is_unlocked(history):
-        yield from _ask(history)
+        yield from _ask(history, author)
         return
     steps, is_over = history.steps, True
     for name, definition in history.definition.steps.items():
@@ -63,34 +74,56 @@ def _forward(history: History) -> Iterator[Action]:
         is_over = False
         if step.phase == "waiting":
             if all(steps[earlier].phase in OVER for earlier in definition.after):
-                yield _enter(history, definition)
+                yield from _enter(history, definition, author)
         else:
             yield from _in_flight(history, definition, step)
     if is_over:
         yield from _complete(history)
 
 
-def _enter(history: History, definition: StepDefinition) -> Action:
+def _enter(history: History, definition: StepDefinition, author: Author) -> Iterator[Action]:
     """Begin a step."""
     name = definition.name
     if definition.kind in ("signal", "event", "wait"):
-        return Record(step=name, awaits=True)
-    state: State[Any] = State(history, definition.visible)
+        yield Record(step=name, awaits=True)
+        return
     try:
-        if definition.when is not None and not definition.when(state):
-            return Record(step=name, skipped=True)
-        if definition.kind != "list":
-            return Send(name, "do", 1)
-        return _spread(definition, len(definition.order("do").make(state)))
-    except Exception as error:  # whatever the author's functions raise
-        return Record(fault=f"{name} raised {error!r}")
+        if not author.is_wanted(history, definition):
+            yield Record(step=name, skipped=True)
+        elif definition.kind != "list":
+            yield Send(name, "do", 1)
+        else:
+            yield from _spread(name, [pack(command) for command in author.commands(history, definition)])
+    except (AuthorFault, WrongShape) as error:
+        yield Record(fault=author.faulted(name, error))
 
 
-def _spread(definition: StepDefinition, count: int) -> Record:
-    name, most = definition.name, definition.elements_max
-    if count > most:
-        return Record(fault=f"{name} made a list of {count} commands, and at_most={most} are allowed")
-    return Record(step=name, elements=count)
+def _spread(name: str, commands: list[msgspec.Raw]) -> Iterator[Record]:
+    """Write down the commands of a list, before any of them is sent: whoever goes on with it must not ask again."""
+    first = 0
+    for part in _parts_of(commands):
+        behind = first + len(part)
+        yield Record(step=name, commands=part, first=first, elements=behind if behind == len(commands) else -1)
+        first = behind
+
+
+def _parts_of(commands: Iterable[msgspec.Raw]) -> Iterator[tuple[msgspec.Raw, ...]]:
+    """Commands, as many at a time as fit into one entry."""
+    part: list[msgspec.Raw] = []
+    size = 0
+    for command in commands:
+        length = len(memoryview(command))
+        if part and size + length > SPREAD_BYTES_MAX:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(command)
+        size += length
+    yield tuple(part)
+
+
+def is_unfinished(record: Record) -> bool:
+    """Whether a list goes on in the next entry."""
+    return bool(record.commands) and record.elements < 0
 
 
 def _in_flight(history: History, definition: StepDefinition, step: StepRecord) -> Iterator[Action]:
@@ -135,23 +168,14 @@ def _is_unlocked(history: History) -> bool:
     return bool(history.asks) and history.granted.issuperset(history.asks)
 
 
-def _ask(history: History) -> Iterator[Action]:
-    """Find out which locks the saga needs. They are asked for in one order by all sagas, lest two wait for each
-    other."""
-    locks = history.definition.locks
-    if history.asks or locks is None:
+def _ask(history: History, author: Author) -> Iterator[Action]:
+    """Find out which locks the saga needs."""
+    if history.asks:
         return
     try:
-        keys = tuple(sorted({check_token(key, "lock") for key in locks(history.start)}))
-    except BadIdentity as error:
-        yield Record(fault=str(error))
-    except Exception as error:  # whatever the author's function raises
-        yield Record(fault=f"{locks.__name__} raised {error!r}")
-    else:
-        if not keys:
-            yield Record(fault=f"{locks.__name__} named no lock; name at least one, or drop locks=")
-        else:
-            yield Record(asks=keys)
+        yield Record(asks=author.locks(history))
+    except AuthorFault as fault:
+        yield Record(fault=str(fault))
 
 
 # --- backward ---------------------------------------------------------------------------------------------------------

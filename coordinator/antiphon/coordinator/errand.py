@@ -100,7 +100,7 @@ class Errand:
         fact = self._accepted(case.history.definition)
         if fact is None:
             return
-        if case.is_settled or case.is_confirmed_by(fact):
+        if case.is_settled:
             self._use(case.history, fact)
         else:
             case.waiting.append(self.run)
@@ -179,12 +179,12 @@ class Errand:
         if hold:
             self._coordinator.halted.hold_back(self._key)
         try:
-            what = plan(history, fact, self._coordinator.store.now(), is_repeated, hold)
+            what = plan(history, fact, self._coordinator.store.now(), is_repeated, hold, self._coordinator.author())
         except Exception as error:  # a defect of ours must not stop the loop; the fact comes again
             self._faulty(error)
             return
         if what.fault:
-            log.error("saga.faulted", saga=str(self._key), fault=what.fault)
+            log.error("saga.faulted", saga=str(self._key), fault=what.fault, exc_info=what.error)
         self._parked, self._before = what.parked, history
         _Writes(self, self._coordinator, self._key, what, history.sequence).begin()
 

@@ -47,10 +47,10 @@ def _absorb_cause(history: History, cause: str, facts: dict[int, Fact]) -> Histo
 
 def apply(history: History, entry: Entry) -> History:
     """The history once an entry is in the journal."""
-    history = replace(history, sequence=entry.sequence, entries=history.entries + 1)
+    history = replace(history, sequence=entry.sequence, entries=history.entries + 1, keys=entry.keys or history.keys)
     match entry.what:
         case Send() as sent:
-            return _sent(history, sent, entry.at_ns)
+            return _sent(history, sent, entry.at_ns, entry.payload)
         case Record() as record:
             return _recorded(history, record, entry.at_ns)
         case Finish(end=end):
@@ -59,15 +59,23 @@ def apply(history: History, entry: Entry) -> History:
             assert_never(entry.what)
 
 
-def _sent(history: History, sent: Send, at_ns: int) -> History:
+def _sent(history: History, sent: Send, at_ns: int, payload: bytes) -> History:
     step = history.steps[sent.step]
     if sent.direction == "do":
-        timeout = _time_up_ns(history, sent.step, at_ns)
         return with_step(
-            history, sent.step, phase="sent", attempts=sent.attempt, sent_ns=at_ns, timeout_ns=timeout, again_ns=0
+            history,
+            sent.step,
+            phase="sent",
+            attempts=sent.attempt,
+            sent_ns=at_ns,
+            timeout_ns=_time_up_ns(history, sent.step, at_ns),
+            again_ns=0,
+            command=payload,
         )
-    phase = "settling" if step.phase == "settling" else "undoing"
-    return with_step(history, sent.step, phase=phase, undo_attempts=sent.attempt, sent_ns=at_ns, again_ns=0)
+    undone: dict[str, object] = {"undo_attempts": sent.attempt, "sent_ns": at_ns, "again_ns": 0}
+    if step.phase == "settling":  # a question, which carries nothing
+        return with_step(history, sent.step, **undone)
+    return with_step(history, sent.step, phase="undoing", undo=payload, **undone)
 
 
 def _recorded(history: History, record: Record, at_ns: int) -> History:
@@ -85,8 +93,8 @@ def _recorded(history: History, record: Record, at_ns: int) -> History:
         return replace(history, marked=history.marked | {record.step})
     if record.awaits:
         return _awaiting(history, record.step, at_ns)
-    if record.elements >= 0:
-        return _spread(history, record.step, record.elements)
+    if record.elements >= 0 or record.commands:
+        return _spread(history, record)
     return history
 
 
@@ -96,10 +104,18 @@ def _awaiting(history: History, name: str, at_ns: int) -> History:
     return with_step(history, name, phase="awaiting", timeout_ns=_time_up_ns(history, name, at_ns))
 
 
-def _spread(history: History, name: str, count: int) -> History:
-    steps = {**history.steps, **{element(name, number): StepRecord() for number in range(count)}}
-    history = with_step(replace(history, steps=steps), name, phase="sent", elements=count)
-    return history if count else with_step(history, name, phase="done", reply=())
+def _spread(history: History, record: Record) -> History:
+    """Take down the commands of a list; once all are there, it has begun, and each element has a record of its own."""
+    name = record.step
+    commands = (*history.steps[name].spread[: record.first], *map(bytes, record.commands))
+    if record.elements < 0:
+        return with_step(history, name, spread=commands)
+    commands = commands or (b"",) * record.elements  # an earlier release wrote down how many there are, and no more
+    elements = {element(name, number): StepRecord(command=command) for number, command in enumerate(commands)}
+    history = with_step(
+        replace(history, steps={**history.steps, **elements}), name, phase="sent", elements=record.elements, spread=()
+    )
+    return history if record.elements else with_step(history, name, phase="done", reply=())
 
 
 def _time_up_ns(history: History, name: str, at_ns: int) -> int:

@@ -38,6 +38,8 @@ class Order(msgspec.Struct, frozen=True):
     """The class of the message."""
     make: Callable[..., Any]
     retry: str
+    takes: int = 1
+    """How much of the state, the command to undo, and its reply the function takes, in this order."""
 
 
 class StepDefinition(msgspec.Struct, frozen=True):
@@ -266,7 +268,7 @@ def _undo(saga: Saga[Any], step: AnyStep) -> Order | None:
     if step.undo_command is None or step.undo_make is None:
         return None
     contract = step.undo_command.__contract__
-    return Order(contract, step.undo_command, step.undo_make, saga.compensation_retry.encode())
+    return Order(contract, step.undo_command, step.undo_make, saga.compensation_retry.encode(), step.undo_takes)
 
 
 def _answers(step: AnyStep) -> list[tuple[str, Expected]]:

@@ -49,8 +49,16 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     """When it will have been waited for long enough; 0 if there is no such time."""
     again_ns: int = 0
     """When what failed is to be sent again; 0 while its answer is awaited."""
+    since_ns: int = 0
+    """When the first of the attempts failed; 0 while none has."""
     edited: Any = None
     """The command an operator put in the place of the one that failed."""
+    command: bytes = b""
+    """The payload that was sent last, or that is to be sent, if it stands in the journal."""
+    undo: bytes = b""
+    """The same of the compensation."""
+    spread: tuple[bytes, ...] = ()
+    """Of a step over a list: its commands, as far as the journal has them, until it has all."""
 
 
 class History(msgspec.Struct, frozen=True, gc=False):
@@ -96,6 +104,8 @@ class History(msgspec.Struct, frozen=True, gc=False):
     sequence: int = 0
     """Where SAGA holds the last entry: what the next one is guarded with."""
     entries: int = 0
+    keys: dict[str, str] | None = None
+    """What the saga is to be found by, as its first entry says."""
 
     @property
     def state(self) -> SagaState:
@@ -140,6 +150,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     what: Action
     at_ns: int
     definition: str = ""
+    payload: bytes = b""
+    """Of a command: what it carries."""
+    keys: dict[str, str] | None = None
 
 
 def begin(key: SagaKey, definition: Definition) -> History:

@@ -8,7 +8,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
+from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack, unpack_raw
 from antiphon.contracts.errors import Forged
 from antiphon.contracts.messages import Settle, settle_type
 from antiphon.contracts.platform import (
@@ -39,11 +39,11 @@ from antiphon.contracts.wire import (
 )
 from antiphon.tracing.ids import traceparent
 
+from .author import Author, AuthorFault
 from .facts import Action, Finish, Send
 from .graph import StepDefinition
 from .history import Entry, History, dues
 from .keys import keys_to_write
-from .saga import State
 
 CHILD_DIGITS: Final = 12
 """How much of a hash stands in the id of a child, so that no two are the same."""
@@ -59,93 +59,111 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     cause: str
     what: Action
     at_ns: int
+    payload: bytes = b""
+    keys: dict[str, str] | None = None
 
     def stored_at(self, sequence: int) -> Entry:
         """The entry, once the server has told where it is."""
-        return Entry(sequence, self.cause, self.what, self.at_ns)
+        return Entry(sequence, self.cause, self.what, self.at_ns, payload=self.payload, keys=self.keys)
 
 
-def draft(history: History, what: Action, cause: str, time: datetime) -> Draft:
+def draft(history: History, what: Action, cause: str, time: datetime, author: Author) -> Draft:
     """Encode an entry.
 
     Raises:
-        Exception: whatever the author's step function raises.
+        AuthorFault: one of the author's functions raised something, or made what cannot be sent.
         TooLarge: the command it made is larger than the protocol allows.
+        WrongShape: what it made cannot be written, or what it is to be given cannot be read any more.
     """
     match what:
         case Send():
-            return _command(history, what, cause, time)
+            return _command(history, what, cause, time, author)
         case Record():
             # By its place and not by its cause, which may have a second record: a read gives one message a subject.
             subject = record_subject(history.key, f"n{history.entries + 1}")
-            return _draft(history, subject, RECORD_TYPE, what, what, cause, time, *_wait(history, what))
+            keys = None if what.fault or what.by else keys_to_write(history, author)
+            return _draft(history, subject, RECORD_TYPE, what, what, cause, time, keys, *_wait(history, what))
         case Finish():
-            return _draft(history, end_subject(history.key), END_TYPE, what.end, what, cause, time)
+            keys = keys_to_write(history, author)
+            return _draft(history, end_subject(history.key), END_TYPE, what.end, what, cause, time, keys)
         case _:
             assert_never(what)
 
 
-def _command(history: History, send: Send, cause: str, time: datetime) -> Draft:
+def _command(history: History, send: Send, cause: str, time: datetime, author: Author) -> Draft:
     step = history.definition.step(send.step)
-    type_, payload, retry = _content(history, step, send)
+    type_, payload, retry = _content(history, step, send, author)
+    keys = keys_to_write(history, author)
     envelope = Envelope(
         id=command_subject(history.key, step.participant, send.step, send.direction, send.attempt),
         source=COORDINATOR,
         type=type_,
         time=time,
-        data=pack(payload),
+        data=payload,
         cause=cause,
         definition=_label(history),
-        keys=keys_to_write(history),
+        keys=keys,
         retry=retry,
         retriable=step.is_retriable,
         within=_within(step) if send.direction == "do" else "",
         traceparent=traceparent(history.key, send.step, send.direction, send.attempt),
     )
-    return Draft(envelope.id, encode(envelope), cause, send, nanoseconds(time))
+    return Draft(envelope.id, encode(envelope), cause, send, nanoseconds(time), bytes(payload), keys)
 
 
-def _content(history: History, step: StepDefinition, send: Send) -> tuple[str, msgspec.Struct, str]:
+def _content(history: History, step: StepDefinition, send: Send, author: Author) -> tuple[str, msgspec.Raw, str]:
     """The type of a command, its payload, and how the participant tries it."""
     if step.kind == "child":
         if send.direction == "do":
-            return CHILD_START_TYPE, child_start(history, send.step, send.attempt), ""
-        return CANCEL_TYPE, CancelRequest(reason=history.turned), ""
+            return CHILD_START_TYPE, pack(_child_start(history, step, send, author)), ""
+        return CANCEL_TYPE, pack(CancelRequest(reason=history.turned)), ""
     if history.steps[send.step].phase == "settling":
         assert step.do is not None
-        return settle_type(step.do.contract), Settle(), history.definition.settle_retry
+        return settle_type(step.do.contract), pack(Settle()), history.definition.settle_retry
     order = step.order(send.direction)
-    command = history.steps[send.step].edited
-    if type(command) is not order.shape:  # nobody has edited it, or only what went the other way
-        command = _made(history, step, send)
-    if type(command) is not order.shape:
-        raise TypeError(f"{send.step} made a {type(command).__name__}, not the command it is annotated with")
-    return order.contract.type, command, order.retry
+    return order.contract.type, _payload(history, step, send, author), order.retry
 
 
-def _made(history: History, step: StepDefinition, send: Send) -> Any:
-    """What the author's function makes, as the step's command or as the one that undoes it."""
-    state: State[Any] = State(history, step.visible)
-    if step.kind != "list":
-        return step.order(send.direction).make(state)
-    command = step.order("do").make(state)[int(send.step.rpartition("-")[2])]
-    return command if send.direction == "do" else step.order("undo").make(state, command)
+def _payload(history: History, step: StepDefinition, send: Send, author: Author) -> msgspec.Raw:
+    """What a command carries: what an operator wants sent, or what was sent before; only where neither is there is the
+    author's function asked."""
+    record = history.steps[send.step]
+    if type(record.edited) is step.order(send.direction).shape:  # and not what went the other way
+        return pack(record.edited)
+    if sent := record.command if send.direction == "do" else record.undo:
+        return msgspec.Raw(sent)
+    if send.direction == "do":
+        return pack(
+            _element(history, step, send.step, author) if step.kind == "list" else author.command(history, step)
+        )
+    command, reply = None, None
+    if step.order("undo").takes > 1:
+        command = _commanded(history, step, send.step, author)
+        reply = record.reply
+    return pack(author.compensation(history, step, send.step, command, reply))
 
 
-def child_start(history: History, name: str, attempt: int) -> ChildStart:
-    """How the saga that a step starts begins.
+def _commanded(history: History, step: StepDefinition, name: str, author: Author) -> Any:
+    """The command that a step or an element was sent."""
+    sent = history.steps[name].command
+    return unpack_raw(sent, step.order("do").shape) if sent else _element(history, step, name, author)
 
-    Raises:
-        Exception: whatever the author's step function raises.
-    """
-    step = history.definition.step(name)
-    key, order = history.key, step.order("do")
-    parent = Parent(type=key.type, id=key.id, step=name, attempt=attempt, hold=not step.is_kept)
-    event = order.make(State(history, step.visible))
-    if type(event) is not order.shape:
-        raise TypeError(f"{name} made a {type(event).__name__}, not the event it is annotated with")
-    child = child_key(key, name, step, attempt)
-    return ChildStart(parent=parent, type=order.contract.type, event=pack(event), child=str(child))
+
+def _element(history: History, step: StepDefinition, name: str, author: Author) -> Any:
+    """The command of an element of which the journal has none, since an earlier release spread the list."""
+    commands, number = author.commands(history, step), int(name.rpartition("-")[2])
+    if number >= len(commands):
+        raise AuthorFault(f"{step.name} made a list of {len(commands)} commands, and had made a longer one before")
+    return commands[number]
+
+
+def _child_start(history: History, step: StepDefinition, send: Send, author: Author) -> ChildStart:
+    """How the saga that a step starts begins: another attempt begins another saga, with the same event."""
+    key, order, sent = history.key, step.order("do"), history.steps[send.step].command
+    event = unpack_raw(sent, ChildStart).event if sent else pack(author.command(history, step))
+    parent = Parent(type=key.type, id=key.id, step=send.step, attempt=send.attempt, hold=not step.is_kept)
+    child = child_key(key, send.step, step, send.attempt)
+    return ChildStart(parent=parent, type=order.contract.type, event=event, child=str(child))
 
 
 def child_key(parent: SagaKey, step: str, step_definition: StepDefinition, attempt: int) -> SagaKey:
@@ -168,6 +186,7 @@ def _draft(
     what: Action,
     cause: str,
     time: datetime,
+    keys: dict[str, str] | None,
     within: str = "",
     awaits: str = "",
 ) -> Draft:
@@ -179,11 +198,11 @@ def _draft(
         data=pack(payload),
         cause=cause,
         definition=_label(history),
-        keys=None if isinstance(what, Record) and (what.fault or what.by) else keys_to_write(history),
+        keys=keys,
         within=within,
         awaits=awaits,
     )
-    return Draft(subject, encode(envelope), cause, what, nanoseconds(time))
+    return Draft(subject, encode(envelope), cause, what, nanoseconds(time), keys=keys)
 
 
 def _wait(history: History, record: Record) -> tuple[str, str]:
@@ -224,11 +243,14 @@ def read_entry(subject: str, sequence: int, data: bytes) -> Entry:
     if envelope.id != subject:
         raise Forged(f"the envelope says {envelope.id!r}", subject=subject)
     what: Action
+    payload = b""
     if address.command is not None:
         command = address.command
         what = Send(command.step, command.direction, command.attempt)
+        payload = bytes(envelope.data)
     elif address.kind == "rec":
         what = unpack(envelope, RECORD_TYPE, Record)
     else:
         what = Finish(unpack(envelope, END_TYPE, End))
-    return Entry(sequence, envelope.cause, what, nanoseconds(envelope.time), envelope.definition)
+    time_ns = nanoseconds(envelope.time)
+    return Entry(sequence, envelope.cause, what, time_ns, envelope.definition, payload, envelope.keys)

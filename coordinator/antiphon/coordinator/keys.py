@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from antiphon.contracts.errors import WrongShape
+from antiphon.contracts.errors import BadIdentity, WrongShape
 from antiphon.contracts.messages import Event
 from antiphon.contracts.wire import check_token
 
+from .author import Author, AuthorFault, checked_locks
 from .graph import Definition
 from .history import History
 
@@ -18,19 +19,24 @@ VALUE_CHARS_MAX: Final = 200
 """A key is something a person types in, not a payload."""
 
 
-def keys_to_write(history: History) -> dict[str, str] | None:
+def keys_to_write(history: History, author: Author) -> dict[str, str] | None:
     """The keys that the next entry carries: before any step has begun, so that they stand in the first entry, and also
     in what follows a fault of this very function.
 
     Raises:
-        Exception: whatever the author's function raises, or what is wrong with what it returned.
+        AuthorFault: the author's function raised something, or returned what cannot be written.
     """
     function = history.definition.keys
     if function is None or history.start is None or any(step.phase != "waiting" for step in history.steps.values()):
         return None
     if history.entries and not history.definition.is_led:
         return None
-    return checked(function(history.start))
+    if history.keys is not None:
+        return history.keys
+    try:
+        return checked(author.keys(function, history.start))
+    except (TypeError, ValueError, BadIdentity) as error:
+        raise AuthorFault(f"{function.__name__}: {error}") from error
 
 
 def require_names(definition: Definition, start: Event) -> None:
@@ -42,8 +48,8 @@ def require_names(definition: Definition, start: Event) -> None:
     try:
         if definition.keys is not None:
             checked(definition.keys(start))
-        if definition.locks is not None and not [check_token(key, "lock") for key in definition.locks(start)]:
-            raise ValueError(f"{definition.locks.__name__} names no lock")
+        if definition.locks is not None:
+            checked_locks(definition.locks.__name__, definition.locks(start))
     except Exception as error:
         raise WrongShape(f"no saga {definition.name} can begin with that: {error}") from error
 
@@ -57,7 +63,7 @@ def checked(found: Any) -> dict[str, str]:
         BadIdentity: a name is no token.
     """
     if not isinstance(found, dict):
-        raise TypeError(f"keys are a dict of strings to strings, not {found!r}")
+        raise TypeError(f"keys are a dict of strings to strings, not a {type(found).__name__}")
     return _checked(found)  # pyright: ignore[reportUnknownArgumentType] # each part is looked at there
 
 
@@ -69,7 +75,7 @@ def _checked(found: dict[Any, Any]) -> dict[str, str]:
 
 def _value(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"the key {name} is {value!r}, and must be a string")
+        raise TypeError(f"the key {name} is a {type(value).__name__}, and must be a string")
     if len(value) > VALUE_CHARS_MAX:
         raise ValueError(f"the key {name} has {len(value)} characters, and {VALUE_CHARS_MAX} are the most")
     return value

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from antiphon.contracts.platform import Record
 
 from .absorb import absorb
-from .decide import decide
+from .author import Author
+from .decide import decide, is_unfinished
 from .facts import Action, Fact, Finish, Operated, Send, Start, Tick, cause_of
 from .fold import apply
 from .history import ENTRIES_MAX, NOW_NS, RETRIES_MAX, History, earliest_ns
@@ -55,11 +56,20 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     tells: tuple[Tell, ...] = ()
     fault: str = ""
     """What went wrong in the author's code while the plan was made; it is in the journal too."""
+    error: BaseException | None = None
+    """What it raised, for the log."""
     parked: str = ""
     """Why the saga is to be indexed as one that waits for a person."""
 
 
-def plan(history: History, fact: Fact, time: datetime, is_repeated: bool = False, hold: str = "") -> Plan:
+def plan(
+    history: History,
+    fact: Fact,
+    time: datetime,
+    is_repeated: bool = False,
+    hold: str = "",
+    author: Author | None = None,
+) -> Plan:
     """Take a fact in and decide.
 
     Args:
@@ -69,13 +79,15 @@ def plan(history: History, fact: Fact, time: datetime, is_repeated: bool = False
         is_repeated: whether the fact may have been handled before, by whoever: then everything is said again that a
             crash may have left unsaid.
         hold: why nothing may be sent for now, although the saga could go on.
+        author: whom to ask for what the journal does not hold; made for this plan alone.
     """
     if history.end is not None:
         return Plan(tells=tuple(tells(history).values()))
     is_tick = isinstance(fact, Tick)
     is_new = isinstance(fact, Tick) or fact.sequence not in history.named
     told = absorb(history, fact) if is_new else history
-    entries = tuple(_entries(told, _first(history, told, fact, is_new), cause_of(fact), time, hold))
+    author = author or Author()
+    entries = tuple(_entries(told, _first(history, told, fact, is_new), cause_of(fact), time, hold, author))
     after = entries[-1].after if entries else told
     may_be_gone = is_tick or is_repeated or not is_new
     return Plan(
@@ -83,6 +95,7 @@ def plan(history: History, fact: Fact, time: datetime, is_repeated: bool = False
         _timer(history, after, fact, may_be_gone, time, bool(hold)),
         _tells(history, after, may_be_gone),
         after.fault if after.fault != told.fault else "",
+        author.error,
         _parked(told, after, is_repeated or not is_new),
     )
 
@@ -104,9 +117,11 @@ def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record |
     return KNOWN
 
 
-def _entries(history: History, first: Record | None, cause: str, time: datetime, hold: str) -> Iterator[Planned]:
+def _entries(
+    history: History, first: Record | None, cause: str, time: datetime, hold: str, author: Author
+) -> Iterator[Planned]:
     """Encode what is to be appended, one after the other, up to the first that cannot be."""
-    queue: list[Action] = list(decide(history)) if not hold else []
+    queue: list[Action] = list(decide(history, author)) if not hold else []
     if first is not None and (first.by or first.turned or not queue):
         queue.insert(0, first)
     if history.entries >= ENTRIES_MAX - 1:  # the last place, or the one after it, is for the end where there is one
@@ -115,30 +130,30 @@ def _entries(history: History, first: Record | None, cause: str, time: datetime,
         what = queue.pop(0)
         if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
             return  # full; that it is parked for this reason is its last entry, and only its end may still follow
-        entry = _draft(history, what, cause, time)
+        entry = _draft(history, what, cause, time, author)
         history = apply(history, entry.stored_at(history.sequence))
         yield Planned(entry, history)
         if history.fault:
             return
         # What was found out about a step may let others begin. Their turn is now and not when the queue is empty, so
         # that whoever finds a part of this plan in the journal goes on in the same order.
-        if isinstance(what, Record) and what is not first:
-            queue = list(decide(history))
+        if isinstance(what, Record) and what is not first and not is_unfinished(what):
+            queue = list(decide(history, author))
 
 
-def _draft(history: History, what: Action, cause: str, time: datetime) -> Draft:
+def _draft(history: History, what: Action, cause: str, time: datetime, author: Author) -> Draft:
     """Encode an entry; where that fails, the entry that says so."""
     if history.entries >= ENTRIES_MAX - 1 and not isinstance(what, Finish):
         fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
-        return draft(history, Record(fault=fault), cause, time)
+        return draft(history, Record(fault=fault), cause, time, author)
     if history.entries >= RETRIES_MAX and isinstance(what, Send) and _is_by_itself(history, what):
         fault = f"its journal has {history.entries} entries, so nothing more is tried by itself: {what.step} waits"
-        return draft(history, Record(fault=f"{fault} for retry, edit or resolve"), cause, time)
+        return draft(history, Record(fault=f"{fault} for retry, edit or resolve"), cause, time, author)
     try:
-        return draft(history, what, cause, time)
-    except Exception as error:  # whatever the author's step function raises
-        fault = f"{what.step if isinstance(what, Send) else 'the coordinator'} raised {error!r}"
-        return draft(history, Record(fault=fault), cause, time)
+        return draft(history, what, cause, time, author)
+    except Exception as error:  # what the author made cannot be sent
+        fault = author.faulted(what.step if isinstance(what, Send) else "the coordinator", error)
+        return draft(history, Record(fault=fault), cause, time, author)
 
 
 def _is_by_itself(history: History, send: Send) -> bool:

@@ -23,6 +23,7 @@ from antiphon.contracts.wire import (
 from antiphon.tracing.counts import Counts
 
 from .accept import accept_request
+from .author import Author
 from .cache import Cache
 from .errand import DELIVERIES_MAX, HAND_BACK_SECONDS, Errand
 from .facts import Fact, Tick
@@ -52,8 +53,14 @@ GATHER_SECONDS: Final = 0.02
 class Coordinator:
     """One of any number of coordinators; all are equal, and share the work by sharing consumers."""
 
-    def __init__(self, store: Store, definitions: Iterable[Definition], idle_seconds: float = IDLE_SECONDS) -> None:
-        self.store, self.idle_seconds = store, idle_seconds
+    def __init__(
+        self,
+        store: Store,
+        definitions: Iterable[Definition],
+        idle_seconds: float = IDLE_SECONDS,
+        author: Callable[[], Author] = Author,
+    ) -> None:
+        self.store, self.idle_seconds, self.author = store, idle_seconds, author
         self.counts = Counts()
         self.sagas = by_type(definitions)
         self.cache = Cache()

@@ -97,6 +97,11 @@ class State(Generic[S]):
         return self._history.outcome_of(step.name)
 
 
+def changed_state(state: State[S], change: Callable[[History], History]) -> State[S]:
+    """What a step function would look at if its saga's history were another."""
+    return State(change(state._history), state._visible)  # pyright: ignore[reportPrivateUsage] # for tests only
+
+
 class AnyStep:
     """What all kinds of steps have in common; made by the methods of `Saga`."""
 
@@ -109,6 +114,7 @@ class AnyStep:
         self.command: type[Command[Any]] | None = None
         self.undo_make: Callable[..., Any] | None = None
         self.undo_command: type[Compensation[Any]] | None = None
+        self.undo_takes = 1
         self.signal: type[Event] | None = None
         self.unless: tuple[type[Event], ...] = ()
         self.child: Saga[Any] | None = None
@@ -119,7 +125,7 @@ class AnyStep:
         self.needs_no_compensation = False
 
     def _undo_by(self, make: Callable[..., Any]) -> None:
-        self.undo_command = check_compensation(self, make)
+        self.undo_command, self.undo_takes = check_compensation(self, make)
         self.undo_make = make
         self.saga.changed()
 
@@ -128,15 +134,19 @@ class Step(AnyStep, Generic[S, C_co]):
     """A step that sends one command; made by `Saga.step`."""
 
     def compensation(
-        self: Step[S, C], make: Callable[[State[S]], Compensation[C]]
-    ) -> Callable[[State[S]], Compensation[C]]:
+        self: Step[S, C],
+        make: Callable[[State[S]], Compensation[C]]
+        | Callable[[State[S], C], Compensation[C]]
+        | Callable[[State[S], C, Any], Compensation[C]],
+    ) -> Callable[..., Compensation[C]]:
         """Decorate the function that makes the command which undoes this step's effect.
 
-        It is sent when the saga is compensated and this step is done, or may have happened. The function sees what
-        the step itself could see, and not its reply, which nobody may know: the participant is given what it answered.
+        It is sent when the saga is compensated and this step is done, or may have happened. The function is called
+        once. It takes the state; or the state and the command that is to be undone, as it was sent; or these and the
+        reply to it, which is None where nobody knows it. The participant is given what it answered in any case.
 
         Raises:
-            DefinitionError: it undoes another command, or this step has a compensation already.
+            DefinitionError: it undoes another command, takes something else, or this step has a compensation already.
         """
         self._undo_by(make)
         return make
@@ -146,8 +156,11 @@ class OptionalStep(AnyStep, Generic[S, C_co]):
     """A step that is skipped unless its `when` says yes; made by `Saga.step(when=...)`."""
 
     def compensation(
-        self: OptionalStep[S, C], make: Callable[[State[S]], Compensation[C]]
-    ) -> Callable[[State[S]], Compensation[C]]:
+        self: OptionalStep[S, C],
+        make: Callable[[State[S]], Compensation[C]]
+        | Callable[[State[S], C], Compensation[C]]
+        | Callable[[State[S], C, Any], Compensation[C]],
+    ) -> Callable[..., Compensation[C]]:
         """As `Step.compensation`; a step that was skipped is not compensated."""
         self._undo_by(make)
         return make
@@ -157,9 +170,11 @@ class ListStep(AnyStep, Generic[S, C_co]):
     """A step that sends one command for each element of a list; made by `Saga.each`."""
 
     def compensation(
-        self: ListStep[S, C], make: Callable[[State[S], C], Compensation[C]]
-    ) -> Callable[[State[S], C], Compensation[C]]:
-        """Decorate the function that makes the command which undoes one element; it is given that element's command."""
+        self: ListStep[S, C],
+        make: Callable[[State[S], C], Compensation[C]] | Callable[[State[S], C, Any], Compensation[C]],
+    ) -> Callable[..., Compensation[C]]:
+        """Decorate the function that makes the command which undoes one element. It takes the state and that element's
+        command, as it was sent; or these and the reply to it, which is None where nobody knows it."""
         self._undo_by(make)
         return make
 

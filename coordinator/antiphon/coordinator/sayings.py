@@ -97,6 +97,8 @@ def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
         return "is skipped: its condition does not hold"
     if record.elements >= 0:
         return f"sends {record.elements} command{'s' * (record.elements != 1)}"
+    if record.commands:
+        return f"has its commands {record.first} to {record.first + len(record.commands) - 1} written down"
     if record.awaits:
         return "is waited for"
     if record.asks:

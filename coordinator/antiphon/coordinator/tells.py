@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.envelope import Envelope, encode, pack, unpack_raw
 from antiphon.contracts.platform import (
     CANCEL_TYPE,
     CHILD_ENDED_TYPE,
@@ -20,6 +20,7 @@ from antiphon.contracts.platform import (
     LOCK_ASK_TYPE,
     LOCK_FREE_TYPE,
     CancelRequest,
+    ChildStart,
     End,
     Notice,
 )
@@ -37,7 +38,7 @@ from antiphon.contracts.wire import (
 
 from .graph import StepDefinition
 from .history import History, StepRecord
-from .journal import child_key, child_start
+from .journal import child_key
 
 
 class Tell(msgspec.Struct, frozen=True):
@@ -72,7 +73,8 @@ def _to_children(history: History) -> Iterator[Tell]:
 def _to_child(history: History, name: str, definition: StepDefinition, step: StepRecord) -> Iterator[Tell]:
     child = child_key(history.key, name, definition, step.attempts)
     if step.phase in ("sent", "undoing"):
-        yield Tell(start_subject(child, COORDINATOR), CHILD_START_TYPE, child_start(history, name, step.attempts))
+        start = unpack_raw(step.command, ChildStart)
+        yield Tell(start_subject(child, COORDINATOR), CHILD_START_TYPE, start)
     if step.phase == "undoing":
         yield Tell(cancel_subject(child, COORDINATOR), CANCEL_TYPE, CancelRequest(reason=history.turned))
     if step.phase == "done" and history.end is not None and not definition.is_kept:

@@ -35,6 +35,7 @@ from ..memory import NANO, MemoryPlatform, MemoryStore
 from ..run import Coordinator
 from ..saga import Saga, Signal
 from .stage import Death, Stage
+from .twice import TwiceAuthor
 
 S = TypeVar("S", bound=Event)
 R = TypeVar("R", bound=Event)
@@ -117,7 +118,12 @@ class Rehearsal:
         self._stages: dict[str, Stage] = {}
         self._processes: dict[str, Process] = {}
         self._slow: dict[str, float] = {}
-        self._coordinators = [Coordinator(MemoryStore(self.platform), definitions) for _ in range(coordinators)]
+        self._accused: list[str] = []
+        """Step functions that are none, in sentences."""
+        self._coordinators = [
+            Coordinator(MemoryStore(self.platform), definitions, author=lambda: TwiceAuthor(self._accused.append))
+            for _ in range(coordinators)
+        ]
         facts, timers, sweeper = PLATFORM_CONSUMERS
         for coordinator in self._coordinators:
             self.platform.consume(facts, coordinator.on_fact)
@@ -145,13 +151,16 @@ class Rehearsal:
         """Let time pass, and everything happen that happens by then.
 
         Raises:
-            AssertionError: a handler takes more than ten seconds of real time.
+            AssertionError: a handler takes more than ten seconds of real time, or a step function answers otherwise
+                when it is called again.
         """
         end_ns = self.platform.now_ns + round(duration.total_seconds() * NANO)
         await self._quiet()
         while self.platform.step(end_ns):
             await self._quiet()
         self.platform.now_ns = end_ns
+        if self._accused:
+            raise AssertionError(self._accused.pop())
 
     # --- faults -------------------------------------------------------------------------------------------------------
 

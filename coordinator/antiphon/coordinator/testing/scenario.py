@@ -36,6 +36,7 @@ from ..journal import Draft
 from ..plan import plan
 from ..saga import AnyStep, Awaited, Child, ListStep, OptionalStep, Saga, Signal, Step, Wait
 from .story import Said, as_it_stands
+from .twice import TwiceAuthor
 
 S = TypeVar("S", bound=Event)
 R = TypeVar("R", bound=Event)
@@ -373,7 +374,7 @@ class Scenario:
 
     def _taken(self, fact: Fact, story: tuple[str, ...], fresh: tuple[Said, ...]) -> Scenario:
         history, commands = self._history, dict(self._commands)
-        for entry in plan(history, fact, moment(self._now_ns)).entries:
+        for entry in plan(history, fact, moment(self._now_ns), author=TwiceAuthor()).entries:
             said = _said(entry.after, entry.draft)
             history = replace(entry.after, sequence=history.sequence + 1)
             if isinstance(entry.draft.what, Send):

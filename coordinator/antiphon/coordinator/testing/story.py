@@ -41,6 +41,7 @@ def recorded(record: Record) -> str:
         (record.awaits, f"waits for {record.step}"),
         (record.parked, f"wants a person: {record.parked}"),
         (record.elements >= 0, f"makes {record.elements} commands of {record.step}"),
+        (record.commands, f"makes commands of {record.step}, from {record.first} on"),
         (record.asks, f"asks for {', '.join(record.asks)}"),
         (record.turned, f"turns: {record.turned}"),
         (record.held, "has done all its steps, and waits for its parent"),
