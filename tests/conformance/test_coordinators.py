@@ -13,9 +13,9 @@ from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.wire import CommandAddress
+from antiphon.coordinator.dues import earliest_ns
 from antiphon.coordinator.errand import DELIVERIES_MAX
 from antiphon.coordinator.facts import Send
-from antiphon.coordinator.history import earliest_ns
 from antiphon.coordinator.journal import Draft
 from antiphon.coordinator.memory import matches
 from antiphon.coordinator.ports import Delivered

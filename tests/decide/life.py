@@ -12,6 +12,7 @@ from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import Record
 from antiphon.contracts.wire import Direction
 from antiphon.coordinator.author import Author
+from antiphon.coordinator.dues import again_ns
 from antiphon.coordinator.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
 from antiphon.coordinator.fold import fold
 from antiphon.coordinator.history import Entry, History, begin, deadline_ns
@@ -81,7 +82,7 @@ class Life:
 
     def due(self, step: str) -> list[Send | Record | Finish]:
         """Let the time come at which a failed compensation is sent again."""
-        return self.tick(self.history.steps[step].again_ns)
+        return self.tick(again_ns(self.history, self.history.steps[step]))
 
     def _next(self) -> int:
         return len(self.facts) + 1

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from antiphon.contracts import Retry, SagaKey
+from antiphon.contracts import SagaKey
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.platform import End, Operation, Record
-from antiphon.contracts.wire import Verb
+from antiphon.contracts.platform import End, Record
 from antiphon.coordinator.absorb import absorb
-from antiphon.coordinator.facts import Cancel, Finish, Operated, Send, Start, Tick
-from antiphon.coordinator.history import DEADLINE_REASON, ENTRIES_MAX, RETRIES_MAX, dues, wait_ns
+from antiphon.coordinator.dues import dues
+from antiphon.coordinator.facts import Cancel, Finish, Start, Tick
+from antiphon.coordinator.history import DEADLINE_REASON, wait_ns
 from antiphon.coordinator.plan import plan
 from antiphon.coordinator.saga import Saga, State
 from tests.decide.life import BEGUN_NS, KEY, SECOND, TIME, Life, do, undo
@@ -280,80 +280,6 @@ def test_the_reason_of_the_turn_reaches_the_compensations() -> None:
     life = booked(Life())
     life.cancel()
     assert b'"reason":"cancelled: changed my mind"' in life.journal[-1].data
-
-
-def long_journal() -> Life:
-    """As many failing compensations as are tried without anybody's asking."""
-    life = Life(make_trip(backoff=Retry(attempts=3, first_seconds=1e-9, factor=1, cap_seconds=1e-9)))
-    life.start()
-    life.cancel()
-    fail_until_it_stands_still(life, 0)
-    return life
-
-
-def fail_until_it_stands_still(life: Life, attempt: int) -> int:
-    while not life.history.fault:
-        attempt += 1
-        life.undo_fails("book_room", attempt)
-        life.due("book_room")
-    return attempt
-
-
-def operated(life: Life, verb: Verb, step: str = "") -> list[Send | Record | Finish]:
-    operation = Operation(step=step, reason="by hand")
-    return life.take(Operated(len(life.facts) + 1, life.now_ns, "ada", verb, operation))
-
-
-def test_what_is_tried_by_itself_leaves_the_end_of_the_journal_to_people() -> None:
-    life = long_journal()
-    assert RETRIES_MAX < len(life.journal) == life.history.entries < RETRIES_MAX + 5
-    assert "nothing more is tried by itself: book_room waits for retry, edit or resolve" in life.history.parked
-    assert operated(life, "resolve", "book_room")[-1] == Finish(life.history.end or End(outcome="completed"))
-    assert life.state == "compensated"
-
-
-def test_what_an_operator_wants_tried_again_is_tried_and_may_succeed() -> None:
-    life = long_journal()
-    attempt = life.history.steps["book_room"].undo_attempts
-    assert operated(life, "retry", "book_room")[-1] == undo("book_room", attempt + 1)
-    assert isinstance(life.undone("book_room", attempt + 1)[-1], Finish)
-
-
-def test_requests_that_are_rejected_do_not_fill_a_journal() -> None:
-    life = Life()
-    life.start()
-    for _ in range(2 * ENTRIES_MAX):
-        operated(life, "resume")
-    assert len(life.journal) == RETRIES_MAX
-    assert life.answer("book_room") == [do("book_seat")]
-
-
-def full_journal() -> Life:
-    """One in which an operator has asked again and again, in vain."""
-    life = long_journal()
-    while life.history.entries < ENTRIES_MAX:
-        operated(life, "retry", "book_room")
-        fail_until_it_stands_still(life, life.history.steps["book_room"].undo_attempts - 1)
-    return life
-
-
-def test_a_journal_has_at_most_900_entries_and_the_last_says_why() -> None:
-    life = full_journal()
-    assert len(life.journal) == life.history.entries == ENTRIES_MAX == 900
-    assert life.history.parked == "its journal has 899 entries, and 900 are the most there may be"
-
-
-def test_a_full_journal_takes_nothing_more() -> None:
-    life = full_journal()
-    for late in (life.cancel, life.deadline, lambda: life.answer("book_room"), lambda: life.undone("book_room", 3)):
-        assert late() == []
-    assert life.history.entries == ENTRIES_MAX
-
-
-def test_a_full_journal_takes_its_end() -> None:
-    life = full_journal()
-    assert isinstance(operated(life, "resolve", "book_room")[-1], Finish)
-    assert life.state == "compensated"
 
 
 def test_a_record_never_hides_another_one() -> None:

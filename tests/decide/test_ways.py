@@ -10,8 +10,9 @@ from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import End, Operation, Parent, Record
 from antiphon.contracts.wire import Direction, Verb, nanoseconds
 from antiphon.coordinator.check import COMMANDS_MAX
+from antiphon.coordinator.dues import earliest_ns
 from antiphon.coordinator.facts import Answer, ChildEnded, Finish, Operated, Send, Signalled, Start
-from antiphon.coordinator.history import ENTRIES_MAX, earliest_ns, wait_ns
+from antiphon.coordinator.history import ENTRIES_MAX, wait_ns
 from antiphon.coordinator.journal import child_key
 from antiphon.coordinator.plan import plan
 from antiphon.coordinator.saga import Saga

@@ -15,9 +15,10 @@ from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
 from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Operation, verb_type
 from antiphon.contracts.wire import SagaKey, Verb
+from antiphon.coordinator.dues import dues
 from antiphon.coordinator.facts import Answer, Cancel, Fact, Happened, Operated, Signalled, Start
 from antiphon.coordinator.graph import Definition
-from antiphon.coordinator.history import History, dues, is_tired
+from antiphon.coordinator.history import History, is_tired
 from antiphon.coordinator.overview import Cause, Overview, read_cause, read_told, tell, unread
 from antiphon.coordinator.saga import Saga, State
 from antiphon.link.reading import StoredMessage

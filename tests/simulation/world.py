@@ -26,6 +26,7 @@ from antiphon.contracts.platform import (
     Parent,
 )
 from antiphon.contracts.wire import Direction, moment
+from antiphon.coordinator.dues import earliest_ns
 from antiphon.coordinator.facts import (
     Answer,
     Cancel,
@@ -42,7 +43,7 @@ from antiphon.coordinator.facts import (
     Tick,
 )
 from antiphon.coordinator.graph import Definition, StepDefinition
-from antiphon.coordinator.history import History, begin, earliest_ns
+from antiphon.coordinator.history import History, begin
 from antiphon.coordinator.journal import child_key
 from antiphon.coordinator.plan import Plan, Planned, Timer, plan
 from antiphon.coordinator.tells import Tell

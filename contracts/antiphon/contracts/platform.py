@@ -74,6 +74,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """The operator whose request this is about; the request is the fact that the entry names."""
     rejected: str = ""
     """Why that request came too late or made no sense; nothing was changed."""
+    full: bool = False
+    """The request was rejected for want of room. One entry, the last, says so of all such requests."""
 
 
 class End(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

@@ -11,11 +11,17 @@ from antiphon.contracts.messages import Event
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick
 from .history import DEADLINE_REASON, History, deadline_ns, is_deadline_due, with_step
 from .operate import operate
-from .outcomes import come, done, fail, lose, never_happened, refuse, said, try_again, turn, wish
+from .outcomes import come, done, fail, lose, never_happened, refuse, release, said, try_again, turn, wish
 
 
-def absorb(history: History, fact: Fact) -> History:
-    """The history once a fact is known. Late and repeated facts change nothing but that they are named."""
+def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> History:
+    """The history once a fact is known. Late and repeated facts are only marked as recorded.
+
+    Args:
+        history: what was known before.
+        fact: what has become known.
+        is_rejected: of an operator's request, whether the journal says that it was rejected; None if it says nothing.
+    """
     if not isinstance(fact, Tick):
         history = replace(history, named=history.named | {fact.sequence}, now_ns=max(history.now_ns, fact.at_ns))
     if history.end is not None:
@@ -42,7 +48,7 @@ def absorb(history: History, fact: Fact) -> History:
         case Granted():
             return replace(history, granted=history.granted | {fact.lock})
         case Operated():
-            return operate(history, fact)
+            return operate(history, fact, is_rejected)
         case _:
             assert_never(fact)
 
@@ -80,7 +86,7 @@ def _undo_answered(history: History, fact: Answer) -> History:
     if fact.kind == "settled" and step.phase == "settling":
         return done(history, fact.step, fact.event) if fact.event else never_happened(history, fact.step)
     if fact.kind == "done" and step.phase == "undoing":
-        return with_step(history, fact.step, phase="undone", again_ns=0)
+        return release(with_step(history, fact.step, phase="undone", again_ns=0), fact.step)
     return fail(history, fact.step, step.undo_attempts, fact)
 
 

@@ -19,9 +19,10 @@ from .author import Author, AuthorFault
 from .facts import Action, Finish, Send
 from .graph import StepDefinition, element
 from .history import History, StepRecord, is_tired, tired_reason
+from .room import attempts_left, cramped_reason, to_send
+from .way_back import way_back
 
 OVER = frozenset({"done", "skipped"})
-NOTHING_TO_UNDO = frozenset({"waiting", "skipped", "awaiting", "refused", "undone"})
 
 
 SPREAD_BYTES_MAX: Final = 128 * 1024
@@ -39,7 +40,14 @@ def decide(history: History, author: Author | None = None) -> tuple[Action, ...]
         return ()
     if not history.definition.is_led:
         return tuple(_observe(history))
-    return tuple(_backward(history) if history.turned else _forward(history, author or Author()))
+    actions = tuple(_backward(history) if history.turned else _forward(history, author or Author()))
+    return actions or tuple(_call_a_person(history))
+
+
+def _call_a_person(history: History) -> Iterator[Action]:
+    """Say once that nothing more is tried by itself, if nobody knows yet that something fails."""
+    if not (history.late or history.marked) and (reason := cramped_reason(history)):
+        yield Record(parked=reason)
 
 
 def _observe(history: History) -> Iterator[Action]:
@@ -66,7 +74,7 @@ def _forward(history: History, author: Author) -> Iterator[Action]:
     if history.definition.locks is not None and not _is_unlocked(history):
         yield from _ask(history, author)
         return
-    steps, is_over = history.steps, True
+    steps, is_over, again = history.steps, True, to_send(history)
     for name, definition in history.definition.steps.items():
         step = steps[name]
         if step.phase in OVER:
@@ -76,7 +84,7 @@ def _forward(history: History, author: Author) -> Iterator[Action]:
             if all(steps[earlier].phase in OVER for earlier in definition.after):
                 yield from _enter(history, definition, author)
         else:
-            yield from _in_flight(history, definition, step)
+            yield from _in_flight(history, definition, step, again)
     if is_over:
         yield from _complete(history)
 
@@ -126,7 +134,9 @@ def is_unfinished(record: Record) -> bool:
     return bool(record.commands) and record.elements < 0
 
 
-def _in_flight(history: History, definition: StepDefinition, step: StepRecord) -> Iterator[Action]:
+def _in_flight(
+    history: History, definition: StepDefinition, step: StepRecord, again: frozenset[str]
+) -> Iterator[Action]:
     """What a step that was sent still lacks."""
     if definition.kind == "list":
         for number in range(step.elements):
@@ -135,19 +145,19 @@ def _in_flight(history: History, definition: StepDefinition, step: StepRecord) -
             if each.phase == "waiting":
                 yield Send(name, "do", 1)
             else:
-                yield from _again(history, name, each)
+                yield from _again(history, name, each, again)
     else:
-        yield from _again(history, definition.name, step)
+        yield from _again(history, definition.name, step, again)
 
 
-def _again(history: History, name: str, step: StepRecord) -> Iterator[Action]:
+def _again(history: History, name: str, step: StepRecord, again: frozenset[str]) -> Iterator[Action]:
     """Try once more what must succeed, when its time has come; have a person look at it where that was often."""
     if step.phase == "settling" and step.undo_attempts == 0:
         yield Send(name, "undo", 1)
         return
-    if is_tired(history, step) and name not in history.marked:
+    if is_tired(history, step) and name not in history.marked and (attempts_left(history) or not history.marked):
         yield Record(step=name, parked=tired_reason(history, name, step))
-    if 0 < step.again_ns <= history.now_ns:
+    if name in again:
         yield (
             Send(name, "do", step.attempts + 1) if step.phase == "sent" else Send(name, "undo", step.undo_attempts + 1)
         )
@@ -183,39 +193,12 @@ def _ask(history: History, author: Author) -> Iterator[Action]:
 
 def _backward(history: History) -> Iterator[Action]:
     """Compensate every step whose dependents are settled; end when all are."""
-    definitions = history.definition.steps
-    settled: set[str] = set()
-    for definition in reversed(definitions.values()):  # dependents stand behind what they depend on
-        if not all(later in settled for later in definition.dependents):
-            continue
-        actions = list(_undo(history, definition))
-        yield from actions
-        if not actions and _is_settled(history, definition):
-            settled.add(definition.name)
-    if len(settled) == len(definitions):
+    way, steps = way_back(history), history.steps
+    sent = to_send(history, way.first)
+    for name in way.undoing:
+        yield from _again(history, name, steps[name], sent)
+    for name in way.first:
+        if name in sent:
+            yield Send(name, "undo", steps[name].undo_attempts + 1)  # a pivot may have been settled before
+    if way.is_over:
         yield Finish(End(outcome="compensated", reason=history.turned))
-
-
-def _is_settled(history: History, definition: StepDefinition) -> bool:
-    """Whether nothing of this step is left to undo."""
-    return all(_needs_nothing(definition, step) for _, step in _parts(history, definition))
-
-
-def _needs_nothing(definition: StepDefinition, step: StepRecord) -> bool:
-    return step.phase in NOTHING_TO_UNDO or (definition.is_kept and step.phase in ("done", "unknown"))
-
-
-def _undo(history: History, definition: StepDefinition) -> Iterator[Action]:
-    for name, step in _parts(history, definition):
-        if step.phase == "undoing":
-            yield from _again(history, name, step)
-        elif not _needs_nothing(definition, step):
-            yield Send(name, "undo", step.undo_attempts + 1)  # a pivot may have been settled before
-
-
-def _parts(history: History, definition: StepDefinition) -> list[tuple[str, StepRecord]]:
-    """What a step consists of: its elements, or itself."""
-    if definition.kind != "list":
-        return [(definition.name, history.steps[definition.name])]
-    names = [element(definition.name, number) for number in range(history.steps[definition.name].elements)]
-    return [(name, history.steps[name]) for name in names]

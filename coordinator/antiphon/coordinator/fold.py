@@ -17,6 +17,7 @@ from .facts import Fact, Finish, Send, Tick
 from .graph import element
 from .history import Entry, History, StepRecord, with_step
 from .outcomes import come
+from .room import pace_ns
 
 
 class Unfoldable(Exception):
@@ -30,11 +31,12 @@ def fold(history: History, entries: list[Entry], facts: dict[int, Fact]) -> Hist
         Unfoldable: a fact is missing.
     """
     for entry in entries:
-        history = apply(_absorb_cause(history, entry.cause, facts), entry)
+        history = apply(_absorb_cause(history, entry, facts), entry)
     return history
 
 
-def _absorb_cause(history: History, cause: str, facts: dict[int, Fact]) -> History:
+def _absorb_cause(history: History, entry: Entry, facts: dict[int, Fact]) -> History:
+    cause = entry.cause
     if cause.startswith("t"):
         return absorb(history, Tick(int(cause[1:])))
     if int(cause[1:]) in history.named:
@@ -42,15 +44,21 @@ def _absorb_cause(history: History, cause: str, facts: dict[int, Fact]) -> Histo
     fact = facts.get(int(cause[1:]))
     if fact is None:
         raise Unfoldable(f"saga {history.key}: the journal names {cause}, which was not read")
-    return absorb(history, fact)
+    # Whether a request was fulfilled is for the journal to say, and not for the rules of whoever reads it later.
+    what = entry.what
+    return absorb(history, fact, bool(what.rejected) if isinstance(what, Record) and what.by else None)
 
 
 def apply(history: History, entry: Entry) -> History:
     """The history once an entry is in the journal."""
-    history = replace(history, sequence=entry.sequence, entries=history.entries + 1, keys=entry.keys or history.keys)
+    is_instead = history.is_full and isinstance(entry.what, Record) and entry.what.full
+    entries = history.entries if is_instead else history.entries + 1
+    history = replace(history, sequence=entry.sequence, entries=entries, keys=entry.keys or history.keys)
     match entry.what:
         case Send() as sent:
             return _sent(history, sent, entry.at_ns, entry.payload)
+        case Record(full=True):
+            return replace(history, is_full=True, refused=max(history.refused, int(entry.cause[1:])))
         case Record() as record:
             return _recorded(history, record, entry.at_ns)
         case Finish(end=end):
@@ -61,6 +69,8 @@ def apply(history: History, entry: Entry) -> History:
 
 def _sent(history: History, sent: Send, at_ns: int, payload: bytes) -> History:
     step = history.steps[sent.step]
+    if pace := pace_ns(history):
+        history = replace(history, gate_ns=history.now_ns + pace)
     if sent.direction == "do":
         return with_step(
             history,

@@ -22,14 +22,13 @@ from .graph import Definition, StepDefinition, element
 ENTRIES_MAX: Final = 900
 """The longest journal: one direct read returns at most 1000 messages, and must always return all of it."""
 
-RETRIES_MAX: Final = 880
-"""From this length on nothing is tried again by itself and no rejected request is recorded: the rest of the journal is
-for what people decide, and for the way back it may begin."""
-
 DEADLINE_REASON: Final = "its deadline passed"
 
 NOW_NS: Final = 1
-"""When an operator wants something tried again: long ago."""
+"""A due time in the past: an operator's retry is due at once."""
+
+RELEASED_NS: Final = 2
+"""A due time in the past: another that had failed has succeeded, so this is due at once."""
 
 
 class StepRecord(msgspec.Struct, frozen=True, gc=False):
@@ -91,7 +90,8 @@ class History(msgspec.Struct, frozen=True, gc=False):
     over: Ending | None = None
     """Of a choreography: how it ended, by what was said."""
     late: str = ""
-    """Of a choreography: why it counts as late; empty until its deadline, and whenever something more was said."""
+    """Of a choreography: why it counts as late; empty until its deadline, and whenever something more was said. Of a
+    saga that is led: why nothing more is tried by itself; empty once a person or a success has changed that."""
     asks: tuple[str, ...] = ()
     """The locks it needs, in the order it asks for them."""
     granted: frozenset[str] = frozenset()
@@ -106,6 +106,12 @@ class History(msgspec.Struct, frozen=True, gc=False):
     entries: int = 0
     keys: dict[str, str] | None = None
     """What the saga is to be found by, as its first entry says."""
+    gate_ns: int = 0
+    """Before this time nothing is tried again by itself; 0 while nothing has been."""
+    is_full: bool = False
+    """Whether a request was rejected for want of room: the entry that says so takes the place of the one before."""
+    refused: int = 0
+    """The sequence of the last request that was: earlier ones that no entry names were rejected, too."""
 
     @property
     def state(self) -> SagaState:
@@ -181,34 +187,6 @@ def deadline_ns(history: History) -> int:
 def is_deadline_due(history: History) -> bool:
     """Whether the deadline still means something: it turns a saga once, and is what a choreography is late by."""
     return not (history.overdue or (history.turned and history.definition.is_led))
-
-
-def dues(history: History) -> list[tuple[int, str]]:
-    """All that time will bring, earliest first, as (nanoseconds, what)."""
-    if history.end is not None or history.start is None:
-        return []
-    found = [(step.timeout_ns, f"{name} timeout") for name, step in history.steps.items() if step.timeout_ns]
-    if not (history.paused or history.fault):  # who stands still sends nothing, whatever the time
-        found += [(step.again_ns, f"{name} again") for name, step in history.steps.items() if step.again_ns]
-    if is_deadline_due(history):
-        found.append((deadline_ns(history), "deadline"))
-    return sorted(found)
-
-
-def earliest_ns(history: History) -> int:
-    """When the first of `dues` comes; 0 if nothing does."""
-    if history.end is not None or history.start is None:
-        return 0
-    first = deadline_ns(history) if is_deadline_due(history) else 0
-    if not (history.definition.is_timed or history.turned):
-        return first
-    stands_still = history.paused or history.fault
-    for step in history.steps.values():
-        if step.timeout_ns and (step.timeout_ns < first or not first):
-            first = step.timeout_ns
-        if step.again_ns and not stands_still and (step.again_ns < first or not first):
-            first = step.again_ns
-    return first
 
 
 def is_tired(history: History, step: StepRecord) -> bool:

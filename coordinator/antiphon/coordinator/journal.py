@@ -40,9 +40,10 @@ from antiphon.contracts.wire import (
 from antiphon.tracing.ids import traceparent
 
 from .author import Author, AuthorFault
+from .dues import dues
 from .facts import Action, Finish, Send
 from .graph import StepDefinition
-from .history import Entry, History, dues
+from .history import Entry, History
 from .keys import keys_to_write
 
 CHILD_DIGITS: Final = 12
@@ -80,7 +81,7 @@ def draft(history: History, what: Action, cause: str, time: datetime, author: Au
             return _command(history, what, cause, time, author)
         case Record():
             # By its place and not by its cause, which may have a second record: a read gives one message a subject.
-            subject = record_subject(history.key, f"n{history.entries + 1}")
+            subject = record_subject(history.key, "full" if what.full else f"n{history.entries + 1}")
             keys = None if what.fault or what.by else keys_to_write(history, author)
             return _draft(history, subject, RECORD_TYPE, what, what, cause, time, keys, *_wait(history, what))
         case Finish():

@@ -10,16 +10,18 @@ from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.platform import Operation
 
-from .decide import NOTHING_TO_UNDO, OVER
+from .decide import OVER
 from .facts import Operated
 from .graph import StepDefinition, element
-from .history import NOW_NS, History, with_step
+from .history import ENTRIES_MAX, NOW_NS, History, with_step
 from .outcomes import done, never_happened, wish
+from .room import ATTEMPT_ENTRIES, room
+from .way_back import NOTHING_TO_UNDO
 
 
-def operate(history: History, fact: Operated) -> History:
+def operate(history: History, fact: Operated, is_rejected: bool | None = None) -> History:
     """The history once the request is fulfilled; unchanged if it is rejected."""
-    if rejection(history, fact):
+    if bool(rejection(history, fact)) if is_rejected is None else is_rejected:
         return history
     operation = fact.operation
     match fact.verb:
@@ -41,7 +43,22 @@ def operate(history: History, fact: Operated) -> History:
 
 
 def rejection(history: History, fact: Operated) -> str:
-    """Why a request comes too late or makes no sense, as a sentence; empty if it can be fulfilled."""
+    """Why a request comes too late, makes no sense or finds no room, as a sentence; empty if it can be fulfilled."""
+    return _senseless(history, fact) or _against_room(history, fact)
+
+
+def _against_room(history: History, fact: Operated) -> str:
+    """Cancel, resume and resolve are part of the way out, which has its room; the others must not take it."""
+    needed = {"pause": 2, "retry": 1 + ATTEMPT_ENTRIES, "edit": 1 + ATTEMPT_ENTRIES}.get(fact.verb, 0)
+    if not needed or room(history) >= needed:
+        return ""
+    return (
+        f"its journal has {history.entries} of {ENTRIES_MAX} entries, and the rest is kept for its way out; "
+        "resolve, cancel and resume are still taken"
+    )
+
+
+def _senseless(history: History, fact: Operated) -> str:
     if history.start is None:
         return "the saga was never started"
     if history.end is not None:
@@ -191,7 +208,7 @@ def _waiting(history: History) -> list[str]:
 
 def _hurry(history: History, name: str) -> History:
     """Have a step tried again now, or all that wait if none is named; a fault is forgotten, and may come again."""
-    history = replace(history, fault="")
+    history = replace(history, fault="", late="" if history.definition.is_led else history.late)
     for each in [name] if name else _waiting(history):
         if history.steps[each].again_ns:
             history = with_step(history, each, again_ns=NOW_NS)

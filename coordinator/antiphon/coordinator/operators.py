@@ -184,8 +184,11 @@ class SagaVerbs:
         entries = await self._operator.read(SAGA, [wire.records_filter(self.key), end])
         for entry in entries:
             envelope = decode(entry.data, entry.subject)
-            if envelope.cause == f"e{request.sequence}" and envelope.type == RECORD_TYPE:
-                return msgspec.structs.replace(request, rejected=unpack(envelope, RECORD_TYPE, Record).rejected)
+            if envelope.type != RECORD_TYPE or not envelope.cause.startswith("e"):
+                continue
+            record, named = unpack(envelope, RECORD_TYPE, Record), int(envelope.cause[1:])
+            if named == request.sequence or (record.full and named > request.sequence):
+                return msgspec.structs.replace(request, rejected=record.rejected)
         if entries and entries[-1].subject == end:
             outcome = unpack(decode(entries[-1].data, end), END_TYPE, End).outcome
             return msgspec.structs.replace(request, rejected=f"the saga has ended: it is {outcome}")

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from antiphon.contracts.messages import Event
 
 from .facts import Answer
-from .history import History, StepRecord, elements_of, wait_ns, with_step
+from .history import RELEASED_NS, History, StepRecord, elements_of, wait_ns, with_step
 
 
 def done(history: History, name: str, reply: Any) -> History:
     """The step has succeeded; a step over a list has when all its elements have."""
-    history = with_step(history, name, phase="done", reply=reply, timeout_ns=0, again_ns=0)
+    history = release(with_step(history, name, phase="done", reply=reply, timeout_ns=0, again_ns=0), name)
     definition = history.definition.step(name)
     if definition.kind == "list":
         elements = elements_of(history, definition)
@@ -56,7 +56,30 @@ def fail(history: History, name: str, attempts: int, answer: Answer) -> History:
 def try_again(history: History, name: str, attempts: int, at_ns: int, reason: str) -> History:
     """Have another attempt due some time after the last one has failed."""
     due = at_ns + wait_ns(history.definition.backoff, history.key, name, attempts)
-    return with_step(history, name, again_ns=due, timeout_ns=0, reason=reason)
+    since_ns = history.steps[name].since_ns or at_ns
+    return with_step(history, name, again_ns=due, timeout_ns=0, reason=reason, since_ns=since_ns)
+
+
+def release(history: History, name: str) -> History:
+    """Something has succeeded: if it had failed before, the next of those that wait for its participant is due at once,
+    and else the next of those whose time has come, and which wait for their turn.
+
+    One at a time, since each success gives back the room that a failure takes.
+    """
+    had_failed = bool(history.steps[name].since_ns)
+    if had_failed:
+        history = replace(with_step(history, name, since_ns=0), late="")
+    elif not history.gate_ns:
+        return history
+    participant = history.definition.step(name).participant
+    waiting = [
+        (step.again_ns, other)
+        for other, step in history.steps.items()
+        if step.again_ns > RELEASED_NS
+        and (had_failed or step.again_ns <= history.now_ns)
+        and history.definition.step(other).participant == participant
+    ]
+    return with_step(history, min(waiting)[1], again_ns=RELEASED_NS) if waiting else history
 
 
 def lose(history: History, name: str, turned: str, reason: str) -> History:

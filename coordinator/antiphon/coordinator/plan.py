@@ -17,11 +17,13 @@ from antiphon.contracts.platform import Record
 from .absorb import absorb
 from .author import Author
 from .decide import decide, is_unfinished
-from .facts import Action, Fact, Finish, Operated, Send, Start, Tick, cause_of
+from .dues import earliest_ns
+from .facts import Action, Cancel, Fact, Finish, Happened, Operated, Send, Signalled, Start, Tick, cause_of
 from .fold import apply
-from .history import ENTRIES_MAX, NOW_NS, RETRIES_MAX, History, earliest_ns
+from .history import ENTRIES_MAX, History
 from .journal import Draft, draft, timer_body
 from .operate import rejection
+from .room import room
 from .tells import Tell, tells
 
 KNOWN: Final = Record()
@@ -84,7 +86,7 @@ def plan(
     if history.end is not None:
         return Plan(tells=tuple(tells(history).values()))
     is_tick = isinstance(fact, Tick)
-    is_new = isinstance(fact, Tick) or fact.sequence not in history.named
+    is_new = is_tick or not _is_known(history, fact)
     told = absorb(history, fact) if is_new else history
     author = author or Author()
     entries = tuple(_entries(told, _first(history, told, fact, is_new), cause_of(fact), time, hold, author))
@@ -100,6 +102,13 @@ def plan(
     )
 
 
+def _is_known(history: History, fact: Fact) -> bool:
+    """Whether the journal names a fact, or says of requests as old as this that there was no room for them."""
+    if isinstance(fact, Tick):
+        return False
+    return fact.sequence in history.named or (isinstance(fact, Operated) and fact.sequence <= history.refused)
+
+
 def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record | None:
     """What is recorded of the fact itself: always for an operator's request, else only where nothing follows from it.
 
@@ -109,12 +118,19 @@ def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record |
         return None
     if isinstance(fact, Operated):
         rejected = rejection(before, fact)
-        return None if rejected and before.entries >= RETRIES_MAX else Record(by=fact.user, rejected=rejected)
-    if isinstance(fact, Tick) and told == replace(before, now_ns=told.now_ns):
+        return Record(by=fact.user, rejected=rejected, full=bool(rejected) and room(before) < 1)
+    if isinstance(fact, Tick) and _is_same(before, told):
         return None
     if told.turned and not (before.turned or before.definition.is_led):
         return Record(turned=told.turned)
+    if isinstance(fact, Happened | Signalled | Cancel) and _is_same(before, told) and room(before) < 1:
+        return None  # there is no room for that from which nothing follows
     return KNOWN
+
+
+def _is_same(before: History, told: History) -> bool:
+    """Whether nothing follows from what was taken in."""
+    return told == replace(before, now_ns=told.now_ns, named=told.named, last=told.last)
 
 
 def _entries(
@@ -146,19 +162,11 @@ def _draft(history: History, what: Action, cause: str, time: datetime, author: A
     if history.entries >= ENTRIES_MAX - 1 and not isinstance(what, Finish):
         fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
         return draft(history, Record(fault=fault), cause, time, author)
-    if history.entries >= RETRIES_MAX and isinstance(what, Send) and _is_by_itself(history, what):
-        fault = f"its journal has {history.entries} entries, so nothing more is tried by itself: {what.step} waits"
-        return draft(history, Record(fault=f"{fault} for retry, edit or resolve"), cause, time, author)
     try:
         return draft(history, what, cause, time, author)
     except Exception as error:  # what the author made cannot be sent
         fault = author.faulted(what.step if isinstance(what, Send) else "the coordinator", error)
         return draft(history, Record(fault=fault), cause, time, author)
-
-
-def _is_by_itself(history: History, send: Send) -> bool:
-    """Whether it is one more attempt, and nobody has asked for it."""
-    return send.attempt > 1 and history.steps[send.step].again_ns != NOW_NS
 
 
 def _timer(

@@ -29,9 +29,10 @@ from antiphon.contracts.platform import ChildStart, End, Operation, Record
 from antiphon.contracts.wire import Direction, SagaKey, Verb, moment
 
 from ..choreography import Choreography
+from ..dues import earliest_ns
 from ..facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, Operated, Send, Signalled, Start, Tick
 from ..graph import element
-from ..history import History, begin, deadline_ns, earliest_ns
+from ..history import History, begin, deadline_ns
 from ..journal import Draft
 from ..plan import plan
 from ..saga import AnyStep, Awaited, Child, ListStep, OptionalStep, Saga, Signal, Step, Wait

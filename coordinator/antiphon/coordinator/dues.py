@@ -1,0 +1,61 @@
+"""What time will bring to a saga: timeouts, further attempts, its deadline. Pure."""
+
+from __future__ import annotations
+
+from .history import RELEASED_NS, History, StepRecord, deadline_ns, is_deadline_due
+from .room import attempts_left, is_failing
+from .way_back import way_back
+
+
+def dues(history: History) -> list[tuple[int, str]]:
+    """All that time will bring, earliest first, as (nanoseconds, what)."""
+    if history.end is not None or history.start is None:
+        return []
+    found = [(step.timeout_ns, f"{name} timeout") for name, step in history.steps.items() if step.timeout_ns]
+    if _tries_again(history):
+        found += [(again_ns(history, step), f"{name} again") for name, step in history.steps.items() if step.again_ns]
+        if _has_more_to_begin(history):
+            found.append((history.gate_ns, "further compensations"))
+    if is_deadline_due(history):
+        found.append((deadline_ns(history), "deadline"))
+    return sorted(found)
+
+
+def earliest_ns(history: History) -> int:
+    """When the first of `dues` comes; 0 if nothing does."""
+    if history.end is not None or history.start is None:
+        return 0
+    first = deadline_ns(history) if is_deadline_due(history) else 0
+    if not (history.definition.is_timed or history.turned):
+        return first
+    for step in history.steps.values():
+        if step.timeout_ns and (step.timeout_ns < first or not first):
+            first = step.timeout_ns
+    return _earliest_again_ns(history, first)
+
+
+def _earliest_again_ns(history: History, first: int) -> int:
+    """The first of a time and of what is tried again."""
+    times = [again_ns(history, step) for step in history.steps.values() if step.again_ns]
+    if not (times or history.gate_ns > history.now_ns) or not _tries_again(history):
+        return first
+    if _has_more_to_begin(history):
+        times.append(history.gate_ns)
+    return min([first, *times] if first else times, default=0)
+
+
+def _has_more_to_begin(history: History) -> bool:
+    """Whether compensations wait for the first time at which one more may be tried."""
+    if not history.turned or history.gate_ns <= history.now_ns:
+        return False
+    return is_failing(history) and bool(way_back(history).first)
+
+
+def _tries_again(history: History) -> bool:
+    """Whether anything is tried again by itself. Who stands still sends nothing, whatever the time."""
+    return not (history.paused or history.fault) and attempts_left(history) > 0
+
+
+def again_ns(history: History, step: StepRecord) -> int:
+    """When what failed is sent again."""
+    return max(step.again_ns, history.gate_ns) if step.again_ns > RELEASED_NS else step.again_ns
