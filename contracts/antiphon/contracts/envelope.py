@@ -149,7 +149,7 @@ def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> 
         return payload
     except msgspec.ValidationError as error:
         raise WrongShape(f"{shape.__name__}: {error}", subject=subject) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Undecodable(f"{shape.__name__}: {error}", subject=subject) from None
     # A contract's own code, such as __post_init__, may raise whatever it likes; its text is not ours to publish.
     except BaseException as error:

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
 from antiphon.contracts.platform import COORDINATOR_SOURCE, StatusAnswer
@@ -29,6 +29,7 @@ from .author import Author
 from .cache import Cache
 from .errand import DELIVERIES_MAX, HAND_BACK_SECONDS, Errand
 from .facts import Fact, Tick
+from .fold import Unfoldable
 from .graph import Definition
 from .halt_errand import HaltErrand
 from .halted import Halted
@@ -147,15 +148,18 @@ class Coordinator:
             self.read(key, versions, lambda result: then(status_answer(result, self.hold_on(key.type))))
 
     def read(self, key: SagaKey, versions: Versions, then: Callable[[Found | Exception], None]) -> None:
-        """Read and fold a saga; `then` is called once, with what was found or why nothing was."""
+        """Read and fold a saga; `then` is called once, with what was found or why nothing was.
+
+        What else folding raises goes to what is in hand.
+        """
 
         def take(pages: Pages | Ambiguous) -> None:
             result: Found | Exception
             try:
                 result = pages if isinstance(pages, Ambiguous) else found(key, versions, pages)
-            except Exception as error:
+            except (AntiphonError, Unfoldable) as error:
                 result = error
-            then(result)  # outside: what is below Exception goes to the guard, and so does what this raises
+            then(result)
 
         self.store.read(key, versions.sources, take)
 
