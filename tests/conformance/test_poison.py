@@ -138,7 +138,7 @@ def test_a_timer_whose_handling_raises_is_parked_and_the_others_go_on(
     fleet = Mixed(play=lambda command: None if command.saga == BAD else "done")
     fleet.start_all(start_message(BAD))
     fleet.run(5)
-    monkeypatch.setattr(run, "found", raising(run.found, name, of_bad))
+    monkeypatch.setattr(run, "found", raising(run.__dict__["found"], name, of_bad))
     fleet.platform.store(SAGA, wire.fired_subject(BAD), b"{}")
     fleet.run(20)
     fleet.require_healthy()
@@ -180,7 +180,7 @@ def test_the_sweeper_looks_after_all_though_one_raises_and_never_gives_that_up(n
     fleet.start_all(start_message(BAD))
     fleet.run(5)
     silent.discard(HEALTHY[0])
-    monkeypatch.setattr(run, "found", raising(run.found, name, of_bad))
+    monkeypatch.setattr(run, "found", raising(run.__dict__["found"], name, of_bad))
     with structlog.testing.capture_logs() as lines:
         fleet.run(4000)
     fleet.require_healthy()
@@ -199,7 +199,7 @@ def test_a_saga_type_that_is_resumed_goes_on_though_one_of_its_sagas_raises(
     fleet.run(2)
     fleet.start_all(start_message(BAD))
     fleet.run(2)
-    monkeypatch.setattr(run, "found", raising(run.found, name, of_bad))
+    monkeypatch.setattr(run, "found", raising(run.__dict__["found"], name, of_bad))
     fleet.put(*request(trips, "resume"))
     fleet.run(20)
     fleet.require_healthy()
@@ -212,7 +212,7 @@ def test_a_request_whose_handling_raises_is_parked(name: str, monkeypatch: pytes
 
     fleet = Mixed(coordinators=2)
     trips = SagaKey.of(wire.SAGA_TYPE, "trip")
-    monkeypatch.setattr(halt_errand, "decided", raising(halt_errand.decided, name, lambda *given: True))
+    monkeypatch.setattr(halt_errand, "decided", raising(halt_errand.__dict__["decided"], name, lambda *given: True))
     fleet.start_all(request(trips, "pause"))
     fleet.run(20)
     fleet.require_healthy()
@@ -243,7 +243,7 @@ def test_a_question_for_a_status_that_raises_is_told_to_whoever_had_it_in_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = Mixed()
-    monkeypatch.setattr(run, "found", raising(run.found, "Panic", of_bad))
+    monkeypatch.setattr(run, "found", raising(run.__dict__["found"], "Panic", of_bad))
     errors, answers = list[BaseException](), list[StatusAnswer]()
 
     class Asking:
