@@ -174,7 +174,9 @@ def test_a_question_for_a_lock_that_names_no_saga_is_parked_and_the_others_go_on
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_the_sweeper_looks_after_all_though_one_raises_and_never_gives_that_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweeper_looks_after_all_though_one_raises_and_never_gives_that_up(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     silent = {BAD, HEALTHY[0]}
     fleet = Mixed(play=lambda command: None if command.saga in silent else "done")
     fleet.start_all(start_message(BAD))

@@ -110,7 +110,9 @@ async def fill(link: Link, run: str, names: list[str]) -> list[str]:
     return subjects
 
 
-async def test_a_handler_that_raises_ends_no_connection_and_skips_no_other_message(link: Link, server: Platform) -> None:
+async def test_a_handler_that_raises_ends_no_connection_and_skips_no_other_message(
+    link: Link, server: Platform
+) -> None:
     names = [name for each in RAISED for name in (each, *["well"] * 5)]
     run = f"h{link.nc.client_id}"
     subjects = await fill(link, run, names)
@@ -128,7 +130,9 @@ async def test_a_handler_that_raises_ends_no_connection_and_skips_no_other_messa
     with unbroken(link):
         pull = await link.pull(EVENTS, COORDINATOR, 100, handle)
         await until(lambda: len(seen) == len(names) and pull.held == 0, seconds=20)
-        await until(lambda: all(seen[s] == ([1, 2] if n in RAISED else [1]) for s, n in zip(subjects, names, strict=True)))
+        await until(
+            lambda: all(seen[s] == ([1, 2] if n in RAISED else [1]) for s, n in zip(subjects, names, strict=True))
+        )
     await link.close()
 
 
