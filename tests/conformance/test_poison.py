@@ -142,7 +142,7 @@ def test_a_timer_whose_handling_raises_is_parked_and_the_others_go_on(
     fleet.platform.store(SAGA, wire.fired_subject(BAD), b"{}")
     fleet.run(20)
     fleet.require_healthy()
-    assert ["fault"] == [each.kind for each in fleet.set_aside() if each.subject == wire.fired_subject(BAD)]
+    assert [each.kind for each in fleet.set_aside() if each.subject == wire.fired_subject(BAD)] == ["fault"]
     assert fleet.platform.pending(TIMERS) == 0
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import structlog
 
 from antiphon.contracts import SagaKey, wire
-from antiphon.contracts.errors import Ambiguous, RightsMissing
+from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.topology import COORDINATOR, EVENTS
 from antiphon.link import Delivery, Link
 from antiphon.link.faults import class_of, say

@@ -7,8 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-import msgspec
-
 from antiphon.contracts import wire
 from antiphon.contracts.envelope import decode, pack, unpack, unpack_raw
 from antiphon.contracts.errors import (

@@ -316,7 +316,8 @@ class MemoryStore:
         self.platform.later_ns(round(delay_seconds * NANO), partial(self.guard.call, self.guard.current, call))
 
     def _answer(self, then: Callable[[T], None], result: T) -> None:
-        self.platform.later_ns(0, partial(self.guard.call, self.guard.current, then, result))
+        whose = self.guard.current
+        self.platform.later_ns(0, lambda: self.guard.call(whose, then, result))
 
 
 def matches(subject_filter: str, subject: str) -> bool:

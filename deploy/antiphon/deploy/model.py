@@ -366,7 +366,7 @@ def name_of(row: Overview) -> str:
 
 
 def _is_about_rows(error: Exception) -> bool:
-    """Whether a database does not take what it was given, as PostgreSQL no text with a NUL: later it will not either."""
+    """Whether a database refuses a value, now and later, as PostgreSQL does a text with a NUL."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, (ValueError, TypeError, OverflowError))
     state = str(getattr(error.orig, "sqlstate", None) or "")
