@@ -13,18 +13,21 @@ import msgspec
 import pytest
 
 from antiphon.contracts import SagaKey, wire
-from antiphon.contracts.envelope import Envelope, encode
+from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.errors import PlatformError, Undecodable
 from antiphon.contracts.parked import Parked
-from antiphon.contracts.platform import END_TYPE
+from antiphon.contracts.platform import END_TYPE, RECORD_TYPE, Record, Request
 from antiphon.contracts.topology import PARKED
+from antiphon.coordinator.changes import changes
 from antiphon.coordinator.client import Antiphon, Handle
 from antiphon.coordinator.jetstream import JetStreamStore
 from antiphon.coordinator.run import Coordinator
 from antiphon.coordinator.serve import attach
-from antiphon.link import Link
+from antiphon.coordinator.waiting import waiting
+from antiphon.link import Link, Mark
 from tests.integration.test_coordinator import Company, company
 from tests.support.poison import POISONED, RAISED, SECRET, poisoned_start
+from tests.support.server import until
 from tests.support.trip import ASKED, TRIP
 
 ROOT = Path(__file__).parents[2]
@@ -166,3 +169,66 @@ async def test_an_answer_to_a_status_request_that_cannot_be_read_is_an_error_tha
         await forger.subscribe(wire.STATUS_FILTER, lambda subject, reply, *rest: forger.send(reply, b'{"status": 3}'))
         with pytest.raises(PlatformError, match="how trip/t1 stands"):
             await (await there.client()).handle(TRIP, "t1").status()
+
+
+async def test_what_waits_is_listed_beside_what_nobody_can_read(tmp_path: Path) -> None:
+    async with company(tmp_path, "plain") as there:
+        admin = await there.link("administrator")
+        bad, other = SagaKey.of("trip", "bad"), SagaKey.of("trip", "other")
+        await admin.store("parked.fault.inventory", b"\xff no JSON")
+        await admin.store(wire.record_subject(bad, "n1"), b"no entry")
+        for key in (bad, other):
+            await admin.store(*indexed(key))
+            await admin.store(*set_aside(key))
+        found = await waiting(admin)
+        assert [(each.kind, each.saga) for each in found if each.kind == "saga"] == [("saga", str(bad))]
+        assert "its journal cannot be read" in found[0].reason
+        assert {each.saga for each in found if each.kind == "fault"} == {str(bad), str(other)}
+
+
+def indexed(key: SagaKey) -> tuple[str, bytes]:
+    parked = Parked(
+        kind="saga", reason="r", noticed_by="coordinator", stream="EVENTS", sequence=1, subject="x", data=b"", saga=key
+    )
+    return parked.destination, parked.encode()
+
+
+def set_aside(key: SagaKey) -> tuple[str, bytes]:
+    parked = Parked(
+        kind="fault",
+        reason="r",
+        noticed_by="coordinator",
+        stream="EVENTS",
+        sequence=int.from_bytes(key.id.encode()[:3]),
+        subject=wire.start_subject(key),
+        data=b"",
+    )
+    return parked.destination, parked.encode()
+
+
+async def test_changes_and_decisions_are_told_beside_entries_that_nobody_can_read(tmp_path: Path) -> None:
+    async with company(tmp_path, "plain") as there:
+        await there.coordinate()
+        client, admin = await there.client(), await there.link("administrator")
+        follower = await there.link("coordinator")
+        seen = list[str]()
+
+        async def follow() -> None:
+            async for change in changes(follower, "", None, Mark()):
+                seen.append(change.id)
+
+        following = asyncio.ensure_future(follow())
+        time = wire.moment(0)
+        for number, cause in enumerate(("e", "e" + "9" * 40, "nonsense")):
+            subject = wire.record_subject(SagaKey.of("trip", f"bad{number}"), "n1")
+            entry = Envelope(
+                id=subject, source="coordinator", type=RECORD_TYPE, time=time, data=pack(Record()), cause=cause
+            )
+            await admin.store(subject, encode(entry))
+        handle = await client.start(TRIP, ASKED, id="well")
+        await until(lambda: "well" in seen)
+        following.cancel()
+        await admin.store(wire.record_subject(handle.key, "n0"), b"no entry")
+        request = Request(sequence=1, at="", user="ann", verb="retry")
+        verbs = client.operator("ann").saga(TRIP, "well")
+        assert await verbs._look(request) is None  # it goes on to look; the entry that cannot be read decides nothing
