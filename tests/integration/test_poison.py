@@ -17,7 +17,7 @@ from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.errors import PlatformError, Undecodable
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.platform import END_TYPE, RECORD_TYPE, Record, Request
-from antiphon.contracts.topology import PARKED
+from antiphon.contracts.topology import PARKED, SAGA
 from antiphon.coordinator.changes import changes
 from antiphon.coordinator.client import Antiphon, Handle
 from antiphon.coordinator.jetstream import JetStreamStore
@@ -26,9 +26,10 @@ from antiphon.coordinator.serve import attach
 from antiphon.coordinator.waiting import waiting
 from antiphon.link import Link, Mark
 from tests.integration.test_coordinator import Company, company
-from tests.support.poison import POISONED, RAISED, SECRET, poisoned_start
+from tests.support.poison import POISONED, RAISED, SECRET, UNSTEADY, Told, poisoned_start
+from tests.support.raw_worker import start_message
 from tests.support.server import until
-from tests.support.trip import ASKED, TRIP
+from tests.support.trip import ASKED, REPLIES, TRIP
 
 ROOT = Path(__file__).parents[2]
 HEALTHY = 50
@@ -92,6 +93,60 @@ async def test_poisoned_messages_cost_the_coordinator_neither_its_connection_nor
             assert SECRET not in found[subject].reason
         assert (link.nc.client_id, link.nc.stats["reconnects"]) == (before, 0)
         assert not link.failure.done()
+
+
+@pytest.mark.parametrize("function", ["step", "when"])
+async def test_functions_that_raise_park_their_sagas_and_cost_the_healthy_ones_nothing(
+    function: str, tmp_path: Path
+) -> None:
+    async with company(tmp_path, "plain") as there:
+        await there.work()
+        client, writer = await there.client(), await there.link("client")
+        handles = await started(client, 0, HEALTHY // 2)
+        for name in RAISED:
+            told = Told(step=name if function == "step" else "", when=name if function == "when" else "")
+            await writer.store(*start_message(SagaKey.of("unsteady", name), told))
+        handles += await started(client, HEALTHY // 2, HEALTHY // 2)
+        link = await there.link("coordinator")
+        before = link.nc.client_id
+        await attach(link, Coordinator(JetStreamStore(link), [TRIP.definition, UNSTEADY.definition]))
+        await require_completed(handles)
+        for name in RAISED:
+            if function == "when":
+                await answered(there, SagaKey.of("unsteady", name))
+            parked = await parked_reason(client.handle(UNSTEADY, name))
+            assert name in parked
+            assert SECRET not in parked
+        assert (link.nc.client_id, link.nc.stats["reconnects"]) == (before, 0)
+
+
+async def parked_reason(handle: Handle) -> str:
+    """Why a saga is parked, once it is."""
+    async with asyncio.timeout(20):
+        while not (parked := (await handle.status()).parked):
+            await asyncio.sleep(0.02)
+    return parked
+
+
+async def answered(there: Company, key: SagaKey) -> None:
+    """Have the room reserved, for a saga that the workers do not know."""
+    reader, hotel = await there.link("coordinator"), await there.link("hotel")
+    command = wire.CommandAddress(key, "hotel", "reserve_room", "do", 1)
+    async with asyncio.timeout(20):
+        while (
+            stored := await reader.get_last(SAGA, wire.command_subject(key, "hotel", "reserve_room", "do", 1))
+        ) is None:
+            await asyncio.sleep(0.02)
+    subject = wire.event_subject(key.path, "hotel", "hotel-booked", command.step, 1)
+    envelope = Envelope(
+        id=subject,
+        source="hotel",
+        type="hotel.booked.v1",
+        time=wire.moment(stored.stored_ns),
+        data=pack(REPLIES["book_room"]),
+        command=str(stored.sequence),
+    )
+    await hotel.store(subject, encode(envelope))
 
 
 SERVER = """

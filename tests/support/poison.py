@@ -80,6 +80,43 @@ def free_seat(s: State[Fed]) -> FreeSeat:
     return FreeSeat(reason=s.reason)
 
 
+class Told(Event, name="poison.told"):
+    """A start that says what its saga's functions are to raise."""
+
+    step: str
+    when: str
+
+
+UNSTEADY = Saga(Told, name="unsteady", version=1, deadline=timedelta(hours=1))
+
+
+@UNSTEADY.step()
+def reserve_room(s: State[Told]) -> BookRoom:
+    explode(s.start.step)
+    return BookRoom(nights=1)
+
+
+@reserve_room.compensation
+def release_room(s: State[Told]) -> FreeRoom:
+    return FreeRoom(reason=s.reason)
+
+
+def is_wanted(s: State[Told]) -> bool:
+    """Whether a seat is, if that can be said."""
+    explode(s.start.when)
+    return True
+
+
+@UNSTEADY.step(after=reserve_room, when=is_wanted)
+def reserve_seat(s: State[Told]) -> BookSeat:
+    return BookSeat(traveller="Ada")
+
+
+@reserve_seat.compensation
+def release_seat(s: State[Told]) -> FreeSeat:
+    return FreeSeat(reason=s.reason)
+
+
 def poisoned_start(key: SagaKey, name: str) -> tuple[str, bytes]:
     """What somebody stores who does not read it as our client would: a start that raises when it is read."""
     subject, data = start_message(key, Fed(poison="none"))

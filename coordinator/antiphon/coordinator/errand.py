@@ -16,6 +16,7 @@ from antiphon.contracts.killpoints import reached
 from antiphon.contracts.parked import ParkedKind, parked_kind
 from antiphon.contracts.topology import COORDINATOR
 from antiphon.contracts.wire import FactAddress, SagaKey
+from antiphon.link.faults import say
 from antiphon.link.outcomes import AlreadyStored, Outcome
 
 from .accept import accept
@@ -180,8 +181,10 @@ class Errand:
         if hold:
             self._coordinator.halted.hold_back(self._key)
         what = plan(history, fact, self._coordinator.store.now(), is_repeated, hold, self._coordinator.author())
-        if what.fault:
-            log.error("saga.faulted", saga=str(self._key), fault=what.fault, exc_info=what.error)
+        if what.fault and what.error is not None:
+            say("saga.faulted", what.error, saga=str(self._key), fault=what.fault)
+        elif what.fault:
+            log.error("saga.faulted", saga=str(self._key), fault=what.fault)
         self._parked, self._before = what.parked, history
         _Writes(self, self._coordinator, self._key, what, history.sequence).begin()
 
