@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
+from antiphon.link.faults import say
 from antiphon.link.frames import LINE_BYTES_MAX, Frames
+from antiphon.link.guard import Guard
 
 Told = list[tuple[object, ...]]
 
@@ -67,7 +69,7 @@ def ours(client: Client) -> Frames:
     def handle(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         client.told.append(("message", int(OURS), subject.encode(), reply.encode(), data, headers))
 
-    return Frames(client, {OURS: handle})
+    return Frames(client, {OURS: handle}, Guard(say))
 
 
 async def told(parser: Any, client: Client, pieces: list[bytes]) -> Told:

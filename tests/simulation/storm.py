@@ -45,6 +45,7 @@ class Weather(MemoryStore):
 
     def __init__(self, platform: MemoryPlatform, chance: Random) -> None:
         super().__init__(platform)
+        self.guard.is_strict = True  # a mistake of ours shall end the storm, and not be retried until it is parked
         self.chance, self.is_bad, self.is_dead = chance, True, False
 
     def _strikes(self, probability: float) -> bool:

@@ -142,14 +142,18 @@ def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> 
 
     Raises:
         WrongShape: it does not fit the contract.
+        Undecodable: the contract's own code raised something else than ValueError or TypeError.
     """
     try:
         payload: T = _decoder(shape).decode(data)  # type: ignore[arg-type] # mypy does not see that classes hash
         return payload
     except msgspec.ValidationError as error:
         raise WrongShape(f"{shape.__name__}: {error}", subject=subject) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Undecodable(f"{shape.__name__}: {error}", subject=subject) from None
+    # A contract's own code, such as __post_init__, may raise whatever it likes; its text is not ours to publish.
+    except BaseException as error:
+        raise Undecodable(f"{shape.__name__}: reading it raised {type(error).__name__}", subject=subject) from error
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from .collector import settle_collector
 from .delivery import Delivery, Pull
+from .guard import Guard, InHand
 from .link import Credentials, Link
 from .outcomes import AlreadyStored, NobodyStores, Outcome, Rejected
 from .reading import StoredMessage
@@ -12,6 +13,8 @@ __all__ = [
     "AlreadyStored",
     "Credentials",
     "Delivery",
+    "Guard",
+    "InHand",
     "Link",
     "Mark",
     "NobodyStores",

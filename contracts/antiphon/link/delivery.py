@@ -12,6 +12,7 @@ import nats.errors
 
 from antiphon.contracts.wire import parse_stamp
 
+from .faults import say
 from .outcomes import status_code, status_line
 
 if TYPE_CHECKING:
@@ -30,15 +31,33 @@ QUIET_SECONDS: Final = 0.1
 DRAIN_SECONDS_MAX: Final = 2.0
 SILENCE_SECONDS_MAX: Final = 12.0
 """After two missed heartbeats the pull is asked anew: its consumer's leader may have died with it."""
+FAULT_SECONDS: Final = 1.0
+FAULT_SECONDS_MAX: Final = 60.0
+"""How soon, and how late at most, a message comes again whose handler raised; twice as long with each delivery."""
 
 
 class Delivery:
-    """One delivered message, which holds a place in its pull until it is acked, handed back or ended."""
+    """One delivered message, which holds a place in its pull until it is acked, handed back or ended.
 
-    __slots__ = ("_pull", "consumer", "data", "deliveries", "reply", "sequence", "stored_ns", "stream", "subject")
+    The first verdict counts: one that fails after it was acked stays acked, and its place is freed once.
+    """
+
+    __slots__ = (
+        "_is_settled",
+        "_pull",
+        "consumer",
+        "data",
+        "deliveries",
+        "reply",
+        "sequence",
+        "stored_ns",
+        "stream",
+        "subject",
+    )
 
     def __init__(self, pull: Pull, subject: str, reply: str, data: bytes) -> None:
         stamp = parse_stamp(reply)
+        self._is_settled = False
         self._pull, self.subject, self.reply, self.data = pull, subject, reply, data
         self.stream, self.consumer = stamp.stream, stamp.consumer
         self.sequence, self.deliveries, self.stored_ns = stamp.sequence, stamp.deliveries, stamp.stored_ns
@@ -61,11 +80,21 @@ class Delivery:
 
     def drop(self) -> None:
         """Free the place without a word: the message comes again after the ack wait."""
-        self._pull.release()
+        if not self._is_settled:
+            self._is_settled = True
+            self._pull.release()
+
+    def failed(self, error: BaseException) -> None:
+        """Have the message delivered again, ever later: its handler raised. Whoever can park it does so before."""
+        delay = min(FAULT_SECONDS_MAX, FAULT_SECONDS * 2.0 ** min(self.deliveries - 1, 20))
+        self.hand_back(delay)
+        say("delivery.faulty", error, self.subject, deliveries=self.deliveries, again_in_seconds=delay)
 
     def _settle(self, verdict: bytes) -> None:
-        self._pull.link.send(self.reply, verdict)
-        self._pull.release()
+        if not self._is_settled:
+            self._is_settled = True
+            self._pull.link.send(self.reply, verdict)
+            self._pull.release()
 
 
 class Pull:
@@ -181,8 +210,9 @@ class Pull:
         if self._stopped and not self._draining:
             self.link.send(reply, b"-NAK")
             return
+        delivery = Delivery(self, subject, reply, data)
         self._held += 1
-        self._handle(Delivery(self, subject, reply, data))
+        self.link.guard.call(delivery, self._handle, delivery)
         self._top_up()
 
     def _on_status(self, subject: str, code: int, headers: bytes) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Final
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
+from .guard import Guard
+
 Handler = Callable[[str, str, bytes, bytes | None], None]
 """Called with subject, reply subject, data and raw headers of each message."""
 
@@ -25,10 +27,11 @@ class Frames(Parser):
     Args:
         nc: nats-py's client, which gets every message that no handler takes.
         handlers: who takes messages, by the id of the subscription as it stands in the frame.
+        guard: keeps what handlers raise from nats-py, whose read loop would end with it.
     """
 
-    def __init__(self, nc: Any, handlers: dict[bytes, Handler]) -> None:
-        self._handlers = handlers
+    def __init__(self, nc: Any, handlers: dict[bytes, Handler], guard: Guard) -> None:
+        self._handlers, self._guard = handlers, guard
         self._nats = nc
         self._resets = 0
         super().__init__(nc)  # pyright: ignore[reportUnknownMemberType] # nats-py says nothing of it
@@ -66,7 +69,15 @@ class Frames(Parser):
                     headers, begin = data[begin:body], body
                 handle = self._handlers.get(sid)
                 if handle is not None:
-                    handle(subject.decode(), reply[0].decode() if reply else "", data[begin:end], headers)
+                    # A subject need not be UTF-8; one that is not falls through every check of subjects.
+                    name, answer_to = (
+                        subject.decode(errors="replace"),
+                        reply[0].decode(errors="replace") if reply else "",
+                    )
+                    try:
+                        handle(name, answer_to, data[begin:end], headers)
+                    except BaseException as error:
+                        self._guard.ended(None, error, name)
                 else:
                     await self._leave(sid, subject, reply, data[begin:end], headers)
                 begin = end + 2

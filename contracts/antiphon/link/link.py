@@ -35,7 +35,9 @@ from antiphon.contracts.errors import (
 from antiphon.contracts.topology import SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .delivery import LOST, Delivery, Pull
+from .faults import say
 from .frames import Frames, Handler
+from .guard import Guard, InHand
 from .outcomes import Outcome, outcome_of
 from .reading import BATCH_MAX, Pages, Read, StoredMessage, latest_body, request_body, scan_body
 
@@ -88,7 +90,9 @@ class Link:
         self._frames: list[bytes] = []
         self._answers = ""
         self._count = 0
-        self._pending: dict[str, tuple[float, Callable[[Outcome], None]]] = {}
+        self.guard = Guard(say)
+        """Calls every callback there is: nothing that one raises ends the connection, or keeps others waiting."""
+        self._pending: dict[str, tuple[float, InHand | None, Callable[[Outcome], None]]] = {}
         self._reads: dict[str, Read] = {}
         self._pulls: list[Pull] = []
         self._tick: asyncio.TimerHandle | None = None
@@ -152,8 +156,8 @@ class Link:
     def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
         """Store a message in the stream that has the subject, and call `then` once with what became of it."""
         token = self._token()
-        self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, then)
         self.send(subject, data, headers, f"{self._answers}.{token}")
+        self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
 
     async def store(self, subject: str, data: bytes, headers: str = "") -> int:
         """Store a message and return its stream sequence.
@@ -177,8 +181,8 @@ class Link:
     def read(self, stream: str, filters: list[str], then: Callable[[Pages], None]) -> None:
         """Read the last message of every subject that matches, and call `then` once."""
         token = self._token()
-        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, then)
         self.send(f"$JS.API.DIRECT.GET.{stream}", request_body(filters), reply=f"{self._answers}.{token}")
+        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
 
     async def read_all(self, stream: str, filters: list[str]) -> list[StoredMessage]:
         """Read the last message of every subject that matches, in stream order.
@@ -209,9 +213,9 @@ class Link:
     ) -> None:
         """Read the next messages of a stream that match, in stream order, and call `then` once."""
         token = self._token()
-        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, then, whole=False)
         body = scan_body(subject_filter, from_sequence, most)
         self.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=f"{self._answers}.{token}")
+        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then, whole=False)
 
     async def next_page(
         self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
@@ -247,11 +251,10 @@ class Link:
     async def _single(self, subject: str, body: bytes) -> StoredMessage | None:
         answer: asyncio.Future[Pages] = self._loop.create_future()
         token = self._token()
-        single = _Single(
-            self._loop.time() + ANSWER_SECONDS_MAX, lambda r: None if answer.done() else answer.set_result(r)
-        )
-        self._reads[token] = single
         self.send(subject, body, reply=f"{self._answers}.{token}")
+        self._reads[token] = _Single(
+            self._loop.time() + ANSWER_SECONDS_MAX, None, lambda r: None if answer.done() else answer.set_result(r)
+        )
         result = await answer
         if isinstance(result, Ambiguous):
             raise result
@@ -290,7 +293,8 @@ class Link:
             return subscription
 
         async def adapt(message: Any) -> None:
-            handle(message.subject, message.reply, message.data, _raw_headers(message.headers))
+            headers = _raw_headers(message.headers)
+            self.guard.call(None, handle, message.subject, message.reply, message.data, headers)
 
         adapted: Subscription = await nc.subscribe(subject, queue=queue, cb=adapt)
         return adapted
@@ -341,7 +345,7 @@ class Link:
     async def _listen(self) -> None:
         if self._fast:
             nc: Any = self.nc
-            nc._ps = Frames(nc, self._handlers)
+            nc._ps = Frames(nc, self._handlers, self.guard)
         self._answers = self.new_inbox()
         await self.subscribe(f"{self._answers}.*", self._on_answer)
         await self.nc.flush(round(CONNECT_SECONDS))
@@ -377,30 +381,33 @@ class Link:
         token = subject.rpartition(".")[2]
         waiting = self._pending.pop(token, None)
         if waiting is not None:
-            waiting[1](outcome_of(data, headers))
+            _, whose, then = waiting
+            self.guard.call(whose, then, outcome_of(data, headers))
             return
         read = self._reads.get(token)
         if read is not None and read.take(data, headers):
-            self._reads.pop(token, None)
+            del self._reads[token]
+            self.guard.call(read.whose, read.then, read.result)
 
     def _on_tick(self) -> None:
         self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
         now = self._loop.time()
-        overdue = [token for token, (deadline, _) in self._pending.items() if deadline < now]
-        for token in overdue:
-            self._pending.pop(token)[1](Ambiguous("the server did not answer in time"))
-        for token in [token for token, read in self._reads.items() if read.deadline < now]:
-            self._reads.pop(token).fail(Ambiguous("the server did not answer a read in time"))
+        overdue = [token for token, (deadline, _, _) in self._pending.items() if deadline < now]
+        for _, whose, then in [self._pending.pop(token) for token in overdue]:
+            self.guard.call(whose, then, Ambiguous("the server did not answer in time"))
+        late = [token for token, read in self._reads.items() if read.deadline < now]
+        for read in [self._reads.pop(token) for token in late]:
+            self.guard.call(read.whose, read.then, Ambiguous("the server did not answer a read in time"))
         for pull in self._pulls:
             pull.check(time.monotonic())
 
     def _fail_all(self, why: str) -> None:
         pending, self._pending = self._pending, {}
         reads, self._reads = self._reads, {}
-        for _, then in pending.values():
-            then(Ambiguous(why))
+        for _, whose, then in pending.values():
+            self.guard.call(whose, then, Ambiguous(why))
         for read in reads.values():
-            read.fail(Ambiguous(why))
+            self.guard.call(read.whose, read.then, Ambiguous(why))
 
     async def _on_disconnect(self) -> None:
         self._frames.clear()
@@ -410,7 +417,7 @@ class Link:
         for pull in self._pulls:
             pull.renew()
         for call in self.on_reconnect:
-            call()
+            self.guard.call(None, call)
 
     async def _on_closed(self) -> None:
         if not self.failure.done():
@@ -420,7 +427,7 @@ class Link:
         refused = _refused_subject(error)
         for subject, tell in self.on_refused.items():
             if subject.lower() == refused.lower():  # nats-py hands errors on in lower case
-                tell(rights_missing(subject, self._user))
+                self.guard.call(None, tell, rights_missing(subject, self._user))
                 return
         if refused and not self.failure.done():
             self.failure.set_result(rights_missing(refused, self._user))
@@ -431,9 +438,7 @@ class _Single(Read):
     """A read by subject: its first answer is its last."""
 
     def take(self, data: bytes, headers: bytes | None) -> bool:
-        if super().take(data, headers):
-            return True
-        self._then(self._found)
+        super().take(data, headers)
         return True
 
 

@@ -60,7 +60,7 @@ def outcome_of(data: bytes, headers: bytes | None) -> Outcome:
         return NobodyStores(f"no stream answers ({status_line(headers)})")
     try:
         ack = _decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Ambiguous(f"the server's answer is unreadable: {error}")
     if ack.error is None:
         return ack.seq

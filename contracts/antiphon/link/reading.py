@@ -10,6 +10,7 @@ import msgspec
 
 from antiphon.contracts.errors import Ambiguous
 
+from .guard import InHand
 from .outcomes import status_code, status_line
 
 BATCH_MAX: Final = 1000
@@ -30,26 +31,32 @@ Pages = list[StoredMessage] | Ambiguous
 
 
 class Read:
-    """One read under way; gathers answers until the server says that there are no more."""
+    """One read under way; gathers answers until the server says that there are no more.
 
-    __slots__ = ("_found", "_then", "_whole", "deadline")
+    Args:
+        deadline: until when, by the loop's clock, there must be a whole answer.
+        whose: what it is read for.
+        then: to be called once with the result.
+        whole: whether an answer that was cut short is none.
+    """
 
-    def __init__(self, deadline: float, then: Callable[[Pages], None], whole: bool = True) -> None:
-        self.deadline, self._then, self._whole = deadline, then, whole
+    __slots__ = ("_found", "_whole", "deadline", "result", "then", "whose")
+
+    def __init__(
+        self, deadline: float, whose: InHand | None, then: Callable[[Pages], None], whole: bool = True
+    ) -> None:
+        self.deadline, self.whose, self.then, self._whole = deadline, whose, then, whole
         self._found: list[StoredMessage] = []
+        self.result: Pages = self._found
 
     def take(self, data: bytes, headers: bytes | None) -> bool:
-        """Take one answer; true when it was the last."""
+        """Take one answer; true when it was the last, and `result` stands."""
         code = status_code(headers)
         if code == 0 and headers is not None:
             self._found.append(_stored(data, headers))
             return False
-        self._then(self._result(code, headers))
+        self.result = self._result(code, headers)
         return True
-
-    def fail(self, error: Ambiguous) -> None:
-        """Give up."""
-        self._then(error)
 
     def _result(self, code: int, headers: bytes | None) -> Pages:
         if code == 404:
@@ -80,7 +87,7 @@ def latest_body(subject_filter: str) -> bytes:
 
 def _stored(data: bytes, headers: bytes) -> StoredMessage:
     return StoredMessage(
-        _field(headers, b"Nats-Subject").decode(),
+        _field(headers, b"Nats-Subject").decode(errors="replace"),
         int(_field(headers, b"Nats-Sequence")),
         nanoseconds(_field(headers, b"Nats-Time-Stamp").decode()),
         data,

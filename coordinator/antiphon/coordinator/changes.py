@@ -14,6 +14,7 @@ from antiphon.contracts.platform import SagaState
 from antiphon.contracts.topology import SAGA
 from antiphon.contracts.wire import JOURNALS_FILTER, SagaKey, moment
 from antiphon.link import Link, Mark, StoredMessage, Tail
+from antiphon.link.faults import say
 from antiphon.link.tail import LOOK_SECONDS, mark_of
 
 from .overview import Overview, Told, is_of_a_saga, read_told, tell, unread
@@ -87,6 +88,9 @@ def _change(sagas: dict[SagaKey, Overview], message: StoredMessage) -> Change | 
         before = sagas.get(key) or unread(key)
         after = tell(before, told, None)
     except Unusable:  # the coordinators' matter, not ours
+        return None
+    except Exception as error:  # whoever follows the others must not lose them with this one
+        say("changes.faulty", error, message.subject)
         return None
     if after.ended_ns:
         sagas.pop(key, None)

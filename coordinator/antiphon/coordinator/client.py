@@ -7,10 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-import msgspec
-
 from antiphon.contracts import wire
-from antiphon.contracts.envelope import decode, pack, unpack
+from antiphon.contracts.envelope import decode, pack, unpack, unpack_raw
 from antiphon.contracts.errors import (
     AlreadySignalled,
     AlreadyStarted,
@@ -18,6 +16,7 @@ from antiphon.contracts.errors import (
     DefinitionError,
     PlatformError,
     StillRunning,
+    Undecodable,
     UnknownSaga,
 )
 from antiphon.contracts.messages import CLIENT, Event
@@ -66,6 +65,7 @@ class Handle:
 
         Raises:
             StillRunning: it has not ended by then. It goes on.
+            Undecodable: the end that its journal holds cannot be read.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -221,7 +221,7 @@ class Antiphon:
         try:
             while True:
                 told.clear()  # before the read, so that an end stored meanwhile is not missed
-                end = await self._read_end(subject)
+                end = await self._read_end(key, subject)
                 if end is not None:
                     return end
                 await self._link.until(told, pause)
@@ -242,7 +242,10 @@ class Antiphon:
                 "no coordinator answers. Start one: antiphon coordinator --app module:saga, or the local platform: "
                 "antiphon up."
             ) from None
-        answer = msgspec.json.decode(data, type=StatusAnswer)
+        try:
+            answer = unpack_raw(data, StatusAnswer)
+        except Undecodable as error:
+            raise PlatformError(f"nobody can tell how {key} stands: the answer cannot be read ({error}).") from None
         if answer.error:
             raise PlatformError(f"the coordinators cannot tell how {key} stands: {answer.error}.")
         if answer.status is None:
@@ -273,16 +276,22 @@ class Antiphon:
             raise PlatformError(f"{subject} was stored before, and cannot be read now ({error}). Try again.") from None
         if stored is None:
             raise PlatformError(f"{subject} was stored before, and cannot be read. Try again.")
-        envelope = decode(stored.data, subject)
+        try:
+            envelope = decode(stored.data, subject)
+        except Undecodable:
+            return False  # whatever it is, it is not what we wanted to store
         return envelope.type == event.__contract__.type and bytes(envelope.data) == bytes(pack(event))
 
-    async def _read_end(self, subject: str) -> Outcome | None:
+    async def _read_end(self, key: SagaKey, subject: str) -> Outcome | None:
         try:
             stored = await self._link.get_last(SAGA, subject)
         except Ambiguous:
             raise_if_failed(self._link)
             return None
-        return unpack(decode(stored.data, subject), END_TYPE, End) if stored else None
+        try:
+            return unpack(decode(stored.data, subject), END_TYPE, End) if stored else None
+        except Undecodable as error:
+            raise Undecodable(f"how saga {key} ended cannot be read: {error.reason}", subject=subject) from None
 
     def _on_end(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         for told in self._ends.get(subject, ()):

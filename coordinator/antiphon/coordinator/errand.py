@@ -16,6 +16,7 @@ from antiphon.contracts.killpoints import reached
 from antiphon.contracts.parked import ParkedKind, parked_kind
 from antiphon.contracts.topology import COORDINATOR
 from antiphon.contracts.wire import FactAddress, SagaKey
+from antiphon.link.faults import say
 from antiphon.link.outcomes import AlreadyStored, Outcome
 
 from .accept import accept
@@ -42,12 +43,9 @@ HAND_BACK_SECONDS: Final = 1.0
 DELIVERIES_MAX: Final = 10
 """After so many deliveries a fact that no saga, or no coordinator here, knows is parked."""
 
-FAULTY_DELIVERIES_MAX: Final = 5
-"""After so many deliveries a fact whose handling raises is parked."""
-
 
 class Errand:
-    """A fact, the delivery that brought it, and how far it has come.
+    """A fact, the delivery that brought it, and how far it has come. Whatever is raised on the way ends in `failed`.
 
     A message of EVENTS becomes a fact only once it is known by which definition; `address` is its subject then, and
     `fact` is given for what is none.
@@ -85,6 +83,10 @@ class Errand:
 
     # --- knowing the history ------------------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Handle the fact, under a guard of its own: who calls may have another one in hand."""
+        self._coordinator.store.guard.call(self, self.run)
+
     def run(self) -> None:
         """Go on from the cache if it holds enough, else from a read.
 
@@ -103,7 +105,7 @@ class Errand:
         if case.is_settled:
             self._use(case.history, fact)
         else:
-            case.waiting.append(self.run)
+            case.waiting.append(self.begin)
 
     def _accepted(self, definition: Definition) -> Fact | None:
         """The fact, read by a definition; None after the delivery was parked, because it is none."""
@@ -157,7 +159,7 @@ class Errand:
             case OtherDefinition():
                 self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
             case _:
-                self._faulty(result)
+                self.failed(result)
 
     def _take_first(self, facts: list[Fact]) -> None:
         """Have what was said before recorded before this: nobody asks for what a choreography's journal lacks, and
@@ -178,13 +180,11 @@ class Errand:
         hold = self._coordinator.hold_on(self._key.type)
         if hold:
             self._coordinator.halted.hold_back(self._key)
-        try:
-            what = plan(history, fact, self._coordinator.store.now(), is_repeated, hold, self._coordinator.author())
-        except Exception as error:  # a defect of ours must not stop the loop; the fact comes again
-            self._faulty(error)
-            return
-        if what.fault:
-            log.error("saga.faulted", saga=str(self._key), fault=what.fault, exc_info=what.error)
+        what = plan(history, fact, self._coordinator.store.now(), is_repeated, hold, self._coordinator.author())
+        if what.fault and what.error is not None:
+            say("saga.faulted", what.error, saga=str(self._key), fault=what.fault)
+        elif what.fault:
+            log.error("saga.faulted", saga=str(self._key), fault=what.fault)
         self._parked, self._before = what.parked, history
         _Writes(self, self._coordinator, self._key, what, history.sequence).begin()
 
@@ -227,10 +227,11 @@ class Errand:
         log.info("fact.handed_back", saga=str(self._key), why=why, subject=self._delivery.subject)
         self._delivery.hand_back(HAND_BACK_SECONDS)
 
-    def _faulty(self, error: Exception) -> None:
-        log.error("fact.faulty", saga=str(self._key), error=repr(error), exc_info=error)
+    def failed(self, error: BaseException) -> None:
+        """Have the fact come again, or park it: handling it raised."""
+        self._coordinator.faulty(self._delivery, error)
+        # Its entry may be pending there for ever, and others wait for that.
         self._coordinator.cache.forget(self._key)
-        self._give_up_after(FAULTY_DELIVERIES_MAX, "fault", f"handling it raised {error!r}")
 
     def _give_up_after(self, deliveries_max: int, kind: ParkedKind, reason: str) -> None:
         if self._delivery.deliveries < deliveries_max:

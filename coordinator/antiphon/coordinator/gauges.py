@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.errors import Ambiguous, AntiphonError
 from antiphon.contracts.topology import (
     EVENTS,
     EXPORTER_CONSUMER,
@@ -19,6 +19,7 @@ from antiphon.contracts.topology import (
     reactions_consumer_name,
 )
 from antiphon.link import Link
+from antiphon.link.faults import say
 from antiphon.link.outcomes import CONSUMER_NOT_FOUND
 from antiphon.tracing.metrics import Gauges
 
@@ -64,10 +65,13 @@ async def keep_looking(link: Link, participants: Iterable[str], gauges: Gauges) 
         consumers.append((EVENTS, reactions_consumer_name(participant)))
     turn = 0
     while True:
-        for stream, consumer in consumers:
-            await _look(link, stream, consumer, gauges)
-        if turn % WAITING_EVERY == 0:
-            await _count_waiting(link, gauges)
+        try:
+            for stream, consumer in consumers:
+                await _look(link, stream, consumer, gauges)
+            if turn % WAITING_EVERY == 0:
+                await _count_waiting(link, gauges)
+        except Exception as error:  # the next look may find more
+            say("gauges.faulty", error)
         turn += 1
         await asyncio.sleep(LOOK_SECONDS)
 
@@ -95,7 +99,7 @@ async def _count_waiting(link: Link, gauges: Gauges) -> None:
     try:
         async with asyncio.timeout(WAITING_SECONDS_MAX):
             found = await waiting(link)
-    except (Ambiguous, TimeoutError) as error:
+    except (AntiphonError, TimeoutError) as error:
         log.info("gauges.waiting_not_counted", reason=str(error) or "there are too many")
         return
     gauges["antiphon.sagas.waiting", ()] = len({each.saga for each in found if each.kind == "saga"})

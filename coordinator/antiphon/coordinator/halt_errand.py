@@ -21,6 +21,7 @@ from antiphon.contracts.killpoints import reached
 from antiphon.contracts.platform import HALT_STATE_TYPE, Halt
 from antiphon.contracts.topology import participant_consumers_of
 from antiphon.contracts.wire import COORDINATOR, SAGA_TYPE, SagaKey, state_subject
+from antiphon.link.faults import say
 from antiphon.link.outcomes import Outcome
 from antiphon.link.reading import StoredMessage
 
@@ -51,6 +52,17 @@ class HaltErrand:
     ) -> None:
         self._coordinator, self._key, self._delivery, self._fact = coordinator, key, delivery, fact
         self._tries = 0
+
+    def begin(self) -> None:
+        """Deal with the request under a guard of its own."""
+        self._coordinator.store.guard.call(self, self.run)
+
+    def failed(self, error: BaseException) -> None:
+        """Have the request come again, or be parked; a look without one is taken again in any case."""
+        if self._delivery is not None:
+            self._coordinator.faulty(self._delivery, error)
+        else:
+            say("halt.faulty", error, what=str(self._key))
 
     def run(self) -> None:
         """Read the state."""

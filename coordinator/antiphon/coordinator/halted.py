@@ -13,6 +13,7 @@ import structlog
 
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.wire import PARTICIPANT, SAGA_TYPE, SagaKey, state_subject
+from antiphon.link.faults import say
 from antiphon.link.reading import StoredMessage
 
 from .halt_errand import HaltErrand, read_halt
@@ -65,6 +66,13 @@ class Halted:
             for key in sorted(self._held_back.pop(saga_type, ())):
                 self._coordinator.review(key, lambda is_durable: None)
 
+    def _learn_from(self, message: StoredMessage) -> None:
+        """Take a stored state down. One that cannot be read says nothing, and keeps nobody from those of others."""
+        try:
+            self.learn(_name(message), read_halt(message).paused, message.sequence)
+        except Exception as error:
+            say("halt.unreadable", error, message.subject)
+
     # --- finding out --------------------------------------------------------------------------------------------------
 
     def begin(self, then: Callable[[], None]) -> None:
@@ -97,8 +105,8 @@ class Halted:
 
     def _keep_looking(self) -> None:
         def look_again() -> None:
+            self._keep_looking()  # first: whatever comes of this look, another one follows
             self.look()
-            self._keep_looking()
 
         self._coordinator.store.later(LOOK_SECONDS, look_again)
 
@@ -108,13 +116,13 @@ class Halted:
                 then(False)
                 return
             for message in found:
-                self.learn(_name(message), read_halt(message).paused, message.sequence)
+                self._learn_from(message)
             then(True)
 
         def on_participants(found: list[StoredMessage] | Ambiguous) -> None:
             if isinstance(found, list):
                 for message in found:
-                    HaltErrand(self._coordinator, SagaKey.of(PARTICIPANT, _name(message))).run()
+                    HaltErrand(self._coordinator, SagaKey.of(PARTICIPANT, _name(message))).begin()
 
         self._coordinator.store.states(SAGA_TYPE, on_types)
         self._coordinator.store.states(PARTICIPANT, on_participants)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from antiphon.contracts import wire
-from antiphon.contracts.errors import Ambiguous, AntiphonError
+from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
@@ -36,7 +36,7 @@ class JetStreamStore:
     """SAGA and EVENTS over one link."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self._link, self.guard = link, link.guard
         self._loop = asyncio.get_running_loop()
         self._requests: set[asyncio.Task[None]] = set()
 
@@ -121,11 +121,15 @@ class JetStreamStore:
     def _ask(
         self, subject: str, body: dict[str, Any] | None, then: Callable[[dict[str, Any] | Ambiguous], None]
     ) -> None:
+        whose = self.guard.current
+
         async def ask() -> None:
+            answer: dict[str, Any] | Ambiguous
             try:
-                then(await api(self._link, subject, body))
-            except AntiphonError as error:
-                then(Ambiguous(str(error)))
+                answer = await api(self._link, subject, body)
+            except Exception as error:
+                answer = Ambiguous(str(error) or type(error).__name__)
+            self.guard.call(whose, then, answer)
 
         task = self._loop.create_task(ask())
         self._requests.add(task)
@@ -153,7 +157,7 @@ class JetStreamStore:
 
     def later(self, delay_seconds: float, call: Callable[[], None]) -> None:
         """Call from the event loop."""
-        self._loop.call_later(delay_seconds, call)
+        self._loop.call_later(delay_seconds, self.guard.call, self.guard.current, call)
 
 
 def _no_such_consumer(answer: dict[str, Any]) -> Ambiguous | None:

@@ -6,6 +6,7 @@ gets the message again does it again, which changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -17,6 +18,7 @@ from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.platform import LOCK_GRANTED_TYPE, LOCK_STATE_TYPE, Notice
 from antiphon.contracts.wire import COORDINATOR, FactAddress, SagaKey, granted_subject, state_subject
+from antiphon.link.faults import say
 from antiphon.link.outcomes import AlreadyStored, Outcome
 from antiphon.link.reading import StoredMessage
 
@@ -31,24 +33,47 @@ TRIES_MAX: Final = 10
 HAND_BACK_SECONDS: Final = 1.0
 
 
+Faulty = Callable[[Delivered, BaseException], None]
+"""Deals with a message whose handling raised."""
+
+
 class LockErrand:
     """One message for a lock, or a look after it, and how far it has come."""
 
-    __slots__ = ("_address", "_delivery", "_key", "_store", "_tries")
+    __slots__ = ("_address", "_delivery", "_faulty", "_key", "_store", "_tries")
 
-    def __init__(self, store: Store, key: SagaKey, delivery: Delivered | None, address: FactAddress | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: SagaKey,
+        delivery: Delivered | None = None,
+        address: FactAddress | None = None,
+        faulty: Faulty | None = None,
+    ) -> None:
         self._store, self._key, self._delivery, self._address = store, key, delivery, address
+        self._faulty = faulty
         self._tries = 0
 
     @classmethod
-    def of(cls, store: Store, address: FactAddress, delivery: Delivered) -> LockErrand:
+    def of(cls, store: Store, address: FactAddress, delivery: Delivered, faulty: Faulty) -> LockErrand:
         """For a message of EVENTS."""
-        return cls(store, address.saga, delivery, address)
+        return cls(store, address.saga, delivery, address, faulty)
 
     @classmethod
     def look_after(cls, store: Store, key: SagaKey) -> LockErrand:
         """For a lock that a saga has waited for long: free those who have ended."""
-        return cls(store, key, None, None)
+        return cls(store, key)
+
+    def begin(self) -> None:
+        """Deal with the message under a guard of its own."""
+        self._store.guard.call(self, self.run)
+
+    def failed(self, error: BaseException) -> None:
+        """Have the message come again, or be parked; what was only looked after is looked after again in any case."""
+        if self._delivery is not None and self._faulty is not None:
+            self._faulty(self._delivery, error)
+        else:
+            say("lock.faulty", error, lock=self._key.id)
 
     def run(self) -> None:
         """Read the lock."""

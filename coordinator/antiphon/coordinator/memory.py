@@ -19,6 +19,8 @@ from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Consumer
 from antiphon.contracts.wire import SagaKey
+from antiphon.link.faults import say
+from antiphon.link.guard import Guard
 from antiphon.link.outcomes import AlreadyStored, Outcome
 from antiphon.link.reading import StoredMessage
 
@@ -227,7 +229,7 @@ class MemoryStore:
     """What one coordinator sees of a `MemoryPlatform`; the port `Store`."""
 
     def __init__(self, platform: MemoryPlatform) -> None:
-        self.platform = platform
+        self.platform, self.guard = platform, Guard(say)
 
     def append(
         self,
@@ -311,10 +313,11 @@ class MemoryStore:
 
     def later(self, delay_seconds: float, call: Callable[[], None]) -> None:
         """Call after a delay in virtual time."""
-        self.platform.later_ns(round(delay_seconds * NANO), call)
+        self.platform.later_ns(round(delay_seconds * NANO), partial(self.guard.call, self.guard.current, call))
 
     def _answer(self, then: Callable[[T], None], result: T) -> None:
-        self.platform.later_ns(0, lambda: then(result))
+        whose = self.guard.current
+        self.platform.later_ns(0, lambda: self.guard.call(whose, then, result))
 
 
 def matches(subject_filter: str, subject: str) -> bool:

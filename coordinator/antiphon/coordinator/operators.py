@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts import wire
-from antiphon.contracts.envelope import decode, pack, unpack
+from antiphon.contracts.envelope import Envelope, decode, pack, unpack
 from antiphon.contracts.errors import Ambiguous, PlatformError, Undecided, Undecodable, UnknownSaga
 from antiphon.contracts.platform import (
     END_TYPE,
@@ -183,8 +183,8 @@ class SagaVerbs:
         end = wire.end_subject(self.key)
         entries = await self._operator.read(SAGA, [wire.records_filter(self.key), end])
         for entry in entries:
-            envelope = decode(entry.data, entry.subject)
-            if envelope.type != RECORD_TYPE or not envelope.cause.startswith("e"):
+            envelope = _opened(entry)
+            if envelope is None or envelope.type != RECORD_TYPE or not envelope.cause.startswith("e"):
                 continue
             record, named = unpack(envelope, RECORD_TYPE, Record), int(envelope.cause[1:])
             if named == request.sequence or (record.full and named > request.sequence):
@@ -235,6 +235,14 @@ async def _insist(look: Callable[[], Awaitable[Request | None]]) -> Request:
 
 def _request(stored: StoredMessage, user: str, verb: Verb, reason: str) -> Request:
     return Request(sequence=stored.sequence, at=wire.rfc3339(stored.stored_ns), user=user, verb=verb, reason=reason)
+
+
+def _opened(entry: StoredMessage) -> Envelope | None:
+    """The envelope of a journal entry; none where that cannot be read, because another one may hold the decision."""
+    try:
+        return decode(entry.data, entry.subject)
+    except Undecodable:
+        return None
 
 
 def _name(step: AnyStep | str) -> str:

@@ -41,6 +41,10 @@ ENTRIES = frozenset({"cmd", "rec", "end"})
 """What stays in a journal, as the token behind its `c` says; the state of a lock is replaced."""
 
 
+SEQUENCE_DIGITS = 19
+"""The most that fit the 64 bits of a stream's sequence for sure."""
+
+
 class UnderWay(msgspec.Struct, frozen=True, omit_defaults=True):
     """A step that was begun and is not over: its command was sent, or it awaits a signal or a time."""
 
@@ -104,9 +108,10 @@ class Told(msgspec.Struct, frozen=True):
 
     @property
     def cause_sequence(self) -> int:
-        """Where EVENTS holds the fact it was decided on; 0 if that was a timer, or nothing."""
+        """Where EVENTS holds the fact it was decided on; 0 if that was a timer, or nothing that can be a sequence."""
         cause = self.envelope.cause
-        return int(cause[1:]) if cause.startswith("e") else 0
+        is_sequence = cause[:1] == "e" and cause.isascii() and cause[1:].isdigit() and len(cause) <= 1 + SEQUENCE_DIGITS
+        return int(cause[1:]) if is_sequence else 0
 
 
 def is_of_a_saga(message: StoredMessage) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.wire import SagaKey
+from antiphon.link.guard import Guard
 from antiphon.link.outcomes import Outcome
 from antiphon.link.reading import StoredMessage
 
@@ -57,7 +58,15 @@ class Pages(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """The two streams, as far as a coordinator uses them. Each `then` is called exactly once."""
+    """The two streams, as far as a coordinator uses them. Each `then` is called exactly once.
+
+    All are called by the guard, for whatever was in hand when the store was asked.
+    """
+
+    @property
+    def guard(self) -> Guard:
+        """Calls what a coordinator handles, too."""
+        ...
 
     def append(
         self,

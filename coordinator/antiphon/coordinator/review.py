@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from antiphon.contracts.topology import EVENTS
 from antiphon.contracts.wire import SagaKey, start_subject
+from antiphon.link.faults import say
 
 from .errand import Errand
 from .facts import Fact
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 class Review:
     """Facts of one saga, taken as if each were delivered once the one before it is durable.
 
+    What is raised on the way ends this look at this saga, and nothing that its caller has in hand.
+
     Args:
-        facts: what is to be taken in, in this order.
         then: called once, with whether all of it is durable.
     """
 
@@ -28,28 +30,42 @@ class Review:
     deliveries = 0  # what is reviewed is never given up here; that is for the delivery that brings the fact itself
 
     def __init__(
-        self,
-        coordinator: Coordinator,
-        key: SagaKey,
-        versions: Versions,
-        facts: list[Fact],
-        then: Callable[[bool], None],
+        self, coordinator: Coordinator, key: SagaKey, versions: Versions, then: Callable[[bool], None]
     ) -> None:
         self._coordinator, self._key, self._versions = coordinator, key, versions
-        self._facts, self._then = iter(facts), then
+        self._facts: Iterator[Fact] = iter(())
+        self._guard = coordinator.store.guard
+        self._caller = self._guard.current
+        self._then: Callable[[bool], None] | None = then
         self.subject = start_subject(key)
+
+    def take(self, facts: list[Fact]) -> None:
+        """Take facts in, in this order."""
+        self._facts = iter(facts)
+        self.ack()
 
     def ack(self) -> None:
         """Go on with the next fact, if there is one."""
         fact = next(self._facts, None)
         if fact is None:
-            self._then(True)
+            self._end(True)
         else:
-            Errand(self._coordinator, self._key, self._versions, self, fact=fact).run()
+            Errand(self._coordinator, self._key, self._versions, self, fact=fact).begin()
 
     def hand_back(self, delay_seconds: float = 0.0) -> None:
         """Leave the rest for another look."""
-        self._then(False)
+        self._end(False)
 
     def in_progress(self) -> None:
         """Nobody waits for this."""
+
+    def failed(self, error: BaseException) -> None:
+        """Leave the saga for another look: finding out what there is to take in raised."""
+        say("review.faulty", error, saga=str(self._key))
+        self._end(False)
+
+    def _end(self, is_durable: bool) -> None:
+        """Go back to whoever wanted the look, and to what they have in hand."""
+        then, self._then = self._then, None
+        if then is not None:
+            self._guard.call(self._caller, then, is_durable)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 import structlog
 
-from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.parked import Parked, ParkedKind, parked_kind
 from antiphon.contracts.platform import COORDINATOR_SOURCE, StatusAnswer
@@ -20,6 +21,7 @@ from antiphon.contracts.wire import (
     parse_fact,
     parse_fired,
 )
+from antiphon.link.faults import class_of, say
 from antiphon.tracing.counts import Counts
 
 from .accept import accept_request
@@ -27,6 +29,7 @@ from .author import Author
 from .cache import Cache
 from .errand import DELIVERIES_MAX, HAND_BACK_SECONDS, Errand
 from .facts import Fact, Tick
+from .fold import Unfoldable
 from .graph import Definition
 from .halt_errand import HaltErrand
 from .halted import Halted
@@ -49,6 +52,9 @@ SWEEP_SECONDS_MAX: Final = 600.0
 GATHER_SECONDS: Final = 0.02
 """How long the sweeper gathers starts, to ask for their outcomes in one read."""
 
+FAULTY_DELIVERIES_MAX: Final = 5
+"""After so many deliveries a fact whose handling raises is parked."""
+
 
 class Coordinator:
     """One of any number of coordinators; all are equal, and share the work by sharing consumers."""
@@ -65,7 +71,7 @@ class Coordinator:
         self.sagas = by_type(definitions)
         self.cache = Cache()
         self.halted = Halted(self)
-        self._gathered: list[tuple[SagaKey, Delivered]] = []
+        self._gathered: list[Watch] = []
         self._lacking: set[str] = set()
 
     def begin(self, then: Callable[[], None]) -> None:
@@ -74,11 +80,17 @@ class Coordinator:
 
     def on_announced(self, subject: str, data: bytes) -> None:
         """Another coordinator says that a saga type stands otherwise than before."""
+        self.store.guard.call(None, self._heard, subject, data)
+
+    def _heard(self, subject: str, data: bytes) -> None:
         if data.isdigit():
             self.halted.heard(parse_announcement(subject), int(data))
 
     def on_fact(self, delivery: Delivered) -> None:
         """A message of EVENTS was delivered."""
+        self.store.guard.take(delivery, self._take_fact, self.faulty)
+
+    def _take_fact(self, delivery: Delivered) -> None:
         reached("coordinator.pulled")
         try:
             address = parse_fact(delivery.subject)
@@ -90,22 +102,25 @@ class Coordinator:
             return
         versions = self._versions(address.saga, delivery)
         if versions is not None:
-            Errand(self, address.saga, versions, delivery, address).run()
+            Errand(self, address.saga, versions, delivery, address).begin()
 
     def _on_fact_of_none(self, address: FactAddress, delivery: Delivered) -> None:
         """A message about something else than a saga."""
         if address.saga.type == LOCK:
-            LockErrand.of(self.store, address, delivery).run()
+            LockErrand.of(self.store, address, delivery, self.faulty).begin()
             return
         try:
             fact = accept_request(address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns)
         except Unusable as error:
             self.park(delivery, parked_kind(error), str(error))
             return
-        HaltErrand(self, address.saga, delivery, fact).run()
+        HaltErrand(self, address.saga, delivery, fact).begin()
 
     def on_fired(self, delivery: Delivered) -> None:
         """A saga's timer was delivered."""
+        self.store.guard.take(delivery, self._take_fired, self.faulty)
+
+    def _take_fired(self, delivery: Delivered) -> None:
         try:
             key = parse_fired(delivery.subject)
         except Unusable as error:
@@ -113,7 +128,7 @@ class Coordinator:
             return
         versions = self._versions(key, delivery)
         if versions is not None:
-            Errand(self, key, versions, delivery, fact=Tick(delivery.stored_ns)).run()
+            Errand(self, key, versions, delivery, fact=Tick(delivery.stored_ns)).begin()
 
     def hold_on(self, saga_type: str) -> str:
         """Why sagas of this type are to stand still; empty if they are not."""
@@ -121,8 +136,8 @@ class Coordinator:
 
     def on_start_to_watch(self, delivery: Delivered) -> None:
         """A start was delivered to the sweeper: look after its saga once that can have been idle for long enough."""
-        age_seconds = (self._now_ns() - delivery.stored_ns) / 1e9
-        self.store.later(max(0.0, self.idle_seconds - age_seconds), lambda: self._gather(delivery))
+        watch = Watch(self, delivery)
+        self.store.guard.call(watch, self._watch, watch)
 
     def status(self, key: SagaKey, then: Callable[[StatusAnswer], None]) -> None:
         """Read how a saga stands."""
@@ -133,13 +148,16 @@ class Coordinator:
             self.read(key, versions, lambda result: then(status_answer(result, self.hold_on(key.type))))
 
     def read(self, key: SagaKey, versions: Versions, then: Callable[[Found | Exception], None]) -> None:
-        """Read and fold a saga; `then` is called once, with what was found or why nothing was."""
+        """Read and fold a saga; `then` is called once, with what was found or why nothing was.
+
+        What else folding raises goes to what is in hand.
+        """
 
         def take(pages: Pages | Ambiguous) -> None:
             result: Found | Exception
             try:
                 result = pages if isinstance(pages, Ambiguous) else found(key, versions, pages)
-            except Exception as error:
+            except (AntiphonError, Unfoldable) as error:
                 result = error
             then(result)
 
@@ -151,25 +169,39 @@ class Coordinator:
         `then` is called once, with whether that could be done. What is due by our clock is due.
         """
         versions = self.sagas[key.type]
+        review = Review(self, key, versions, then)
 
         def go_on(result: Found | Exception) -> None:
             if isinstance(result, Found):
-                self.take_in(key, versions, [*result.unnamed, Tick(self._now_ns())], then)
+                review.take([*result.unnamed, Tick(self._now_ns())])
             else:
                 self._say_if_lacking(key, result)
-                then(False)
+                review.hand_back()
 
-        self.read(key, versions, go_on)
+        self.store.guard.call(review, self.read, key, versions, go_on)
 
     def take_in(self, key: SagaKey, versions: Versions, facts: list[Fact], then: Callable[[bool], None]) -> None:
         """Take facts in, one after the other, as if they were delivered; `then` is told whether all are durable."""
-        Review(self, key, versions, facts, then).ack()
+        Review(self, key, versions, then).take(facts)
 
     def _say_if_lacking(self, key: SagaKey, error: Exception) -> None:
         """Log once for each definition that sagas here need and this coordinator does not have."""
         if isinstance(error, OtherDefinition) and error.label not in self._lacking:
             self._lacking.add(error.label)
             log.warning("coordinator.lacks_definition", definition=error.label, saga=str(key), remedy=str(error))
+
+    def faulty(self, delivery: Delivered, error: BaseException) -> None:
+        """Handling a fact raised, whoever's code that was: have it come again, to any coordinator, and not for ever.
+
+        The reason names the error's class alone. Its text may hold what is private, and is in the log.
+        """
+        if delivery.deliveries < FAULTY_DELIVERIES_MAX:
+            delivery.hand_back(HAND_BACK_SECONDS)
+        else:
+            self.park(
+                delivery, "fault", f"handling it raised {class_of(error)}; the log of the coordinators says where"
+            )
+        say("fact.faulty", error, delivery.subject, deliveries=delivery.deliveries)
 
     def park(self, delivery: Delivered, kind: ParkedKind, reason: str) -> None:
         """Set a message aside, and ack it once PARKED holds it."""
@@ -226,30 +258,41 @@ class Coordinator:
 
     # --- the sweeper --------------------------------------------------------------------------------------------------
 
-    def _gather(self, delivery: Delivered) -> None:
+    def _watch(self, watch: Watch) -> None:
+        age_seconds = (self._now_ns() - watch.delivery.stored_ns) / 1e9
+        self.store.later(max(0.0, self.idle_seconds - age_seconds), partial(self._gather, watch))
+
+    def _gather(self, watch: Watch) -> None:
         try:
-            key = parse_fact(delivery.subject).saga
+            watch.key = parse_fact(watch.delivery.subject).saga
         except Unusable:
-            delivery.ack()  # the consumer of facts parks it
+            watch.delivery.ack()  # the consumer of facts parks it
             return
-        self._gathered.append((key, delivery))
+        self._gathered.append(watch)
         if len(self._gathered) == 1:
-            self.store.later(GATHER_SECONDS, self._sweep)
+            self.store.guard.call(None, self.store.later, GATHER_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        """Ask for the outcomes of all gathered sagas at once, and look after those that have none."""
-        gathered, self._gathered = self._gathered, []
+        """Look after all gathered sagas."""
+        gathered, self._gathered = Gathered(self._gathered), []
+        self.store.guard.call(gathered, self._look_after_all, gathered.watches)
+
+    def _look_after_all(self, watches: list[Watch]) -> None:
+        """Ask for the outcomes of all at once, and look after those that have none."""
 
         def judge(ended: set[SagaKey] | Ambiguous) -> None:
-            for key, delivery in gathered:
-                if isinstance(ended, Ambiguous):
-                    delivery.hand_back(self.idle_seconds)
-                elif key in ended:
-                    delivery.ack()
-                else:
-                    self._look_after(key, delivery)
+            for watch in watches:
+                self.store.guard.call(watch, self._judge, watch, ended)
 
-        self.store.ended([key for key, _ in gathered], judge)
+        self.store.ended([watch.key for watch in watches if watch.key is not None], judge)
+
+    def _judge(self, watch: Watch, ended: set[SagaKey] | Ambiguous) -> None:
+        if isinstance(ended, Ambiguous):
+            watch.delivery.hand_back(self.idle_seconds)
+        elif watch.key is None or watch.key in ended:
+            watch.delivery.ack()
+        else:
+            self._look_after(watch.key, watch.delivery)
 
     def _look_after(self, key: SagaKey, delivery: Delivered) -> None:
         versions = self.sagas.get(key.type)
@@ -264,9 +307,9 @@ class Coordinator:
                     log.warning("sweeper.found_facts", saga=str(key), count=len(result.unnamed))
                 # The last is for a timer that was lost: what is due by our clock is due.
                 facts = [*result.unnamed, Tick(now_ns)]
-                self.take_in(key, versions, facts, lambda is_durable: self._come_back(delivery, is_durable))
+                self.take_in(key, versions, facts, lambda is_durable: self.look_again(delivery, is_durable))
                 for lock in result.history.asks:
-                    LockErrand.look_after(self.store, SagaKey.of(LOCK, lock)).run()
+                    LockErrand.look_after(self.store, SagaKey.of(LOCK, lock)).begin()
             else:
                 if isinstance(result, Exception):
                     self._say_if_lacking(key, result)
@@ -274,13 +317,40 @@ class Coordinator:
 
         self.read(key, versions, go_on)
 
-    def _come_back(self, delivery: Delivered, is_durable: bool) -> None:
+    def look_again(self, delivery: Delivered, is_durable: bool) -> None:
         """Look at a saga again later, unless it has ended by then; soon where the look came to nothing."""
         pause = self.idle_seconds * delivery.deliveries if is_durable else HAND_BACK_SECONDS
         delivery.hand_back(min(SWEEP_SECONDS_MAX, pause))
 
     def _now_ns(self) -> int:
         return round(self.store.now().timestamp() * 1e9)
+
+
+class Watch:
+    """A start in the sweeper's hands, and the saga that it began once that is known."""
+
+    __slots__ = ("_coordinator", "delivery", "key")
+
+    def __init__(self, coordinator: Coordinator, delivery: Delivered) -> None:
+        self._coordinator, self.delivery = coordinator, delivery
+        self.key: SagaKey | None = None
+
+    def failed(self, error: BaseException) -> None:
+        """Look at the saga again, ever later; it is never given up, because what is wrong with it may be mended."""
+        self._coordinator.look_again(self.delivery, is_durable=True)
+        say("sweeper.faulty", error, self.delivery.subject, deliveries=self.delivery.deliveries)
+
+
+class Gathered:
+    """Starts that the sweeper looks after together."""
+
+    def __init__(self, watches: list[Watch]) -> None:
+        self.watches = watches
+
+    def failed(self, error: BaseException) -> None:
+        """Look at all of them again."""
+        for watch in self.watches:
+            watch.failed(error)
 
 
 def _settle(delivery: Delivered, outcome: object) -> None:

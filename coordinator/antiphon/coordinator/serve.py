@@ -16,6 +16,7 @@ from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.platform import StatusAnswer
 from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIMERS
 from antiphon.link import Link, Pull, require_platform, settle_collector
+from antiphon.link.faults import class_of, say
 from antiphon.link.registering import registered
 from antiphon.tracing.metrics import Gauges, measuring, wants_metrics
 
@@ -95,6 +96,9 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     """Find out what stands still, and begin to pull and to answer status requests."""
 
     def on_status(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        link.guard.call(Asked(link, reply, subject), ask, subject, reply)
+
+    def ask(subject: str, reply: str) -> None:
         def answer(found: StatusAnswer) -> None:
             link.send(reply, msgspec.json.encode(found))
 
@@ -118,6 +122,19 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
         await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
         await link.pull(EVENTS, COORDINATOR, FACTS_HELD_MAX, coordinator.on_fact),
     ]
+
+
+class Asked:
+    """A status request, which is answered in any case: whoever asked would take silence for want of coordinators."""
+
+    def __init__(self, link: Link, reply: str, subject: str) -> None:
+        self._link, self._reply, self._subject = link, reply, subject
+
+    def failed(self, error: BaseException) -> None:
+        """Answer that it cannot be told."""
+        sentence = f"looking it up raised {class_of(error)}, and the coordinator's log says where"
+        self._link.send(self._reply, msgspec.json.encode(StatusAnswer(error=sentence)))
+        say("status.faulty", error, self._subject)
 
 
 def told_to_stop() -> asyncio.Event:

@@ -8,17 +8,21 @@ is done.
 from __future__ import annotations
 
 import msgspec
+import structlog
 
 from antiphon.contracts import wire
-from antiphon.contracts.envelope import decode
+from antiphon.contracts.envelope import decode, unpack_raw
 from antiphon.contracts.errors import AntiphonError, Unusable
 from antiphon.contracts.parked import WITHDRAWN, Parked, ParkedKind
 from antiphon.contracts.platform import COORDINATOR_SOURCE
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA
 from antiphon.contracts.wire import SagaKey
 from antiphon.link import Link, StoredMessage
+from antiphon.link.faults import class_of
 
 from .standing import standing
+
+log = structlog.get_logger()
 
 
 class UnknownMessage(AntiphonError):
@@ -55,19 +59,23 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 async def waiting(link: Link) -> list[Waiting]:
     """All that waits for a person, oldest first."""
-    sagas: dict[SagaKey, None] = {}
+    sagas: dict[SagaKey, StoredMessage] = {}
     messages: dict[tuple[str, int, str], tuple[StoredMessage, Parked]] = {}
     async for stored in link.scan(PARKED, "parked.>"):
-        parked = msgspec.json.decode(stored.data, type=Parked)
+        try:
+            parked = unpack_raw(stored.data, Parked, stored.subject)
+        except Unusable as error:
+            log.warning("parked.unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
+            continue
         if parked.saga is not None:
-            sagas[parked.saga] = None
+            sagas[parked.saga] = stored
             continue
         which = parked.stream, parked.sequence, parked.noticed_by
         if parked.reason == WITHDRAWN:
             messages.pop(which, None)
         else:  # one that was parked more than once is one
             messages.setdefault(which, (stored, parked))
-    found = [each for key in sagas for each in await _of_saga(link, key)]
+    found = [each for key, stored in sagas.items() for each in await _of_saga(link, key, stored)]
     found += [each for pair in messages.values() if (each := await _of_message(link, *pair)) is not None]
     return sorted(found, key=lambda each: each.since)
 
@@ -85,9 +93,15 @@ async def parked_message(link: Link, sequence: int) -> Message:
     raise UnknownMessage(sequence)
 
 
-async def _of_saga(link: Link, key: SagaKey) -> list[Waiting]:
+async def _of_saga(link: Link, key: SagaKey, indexed: StoredMessage) -> list[Waiting]:
+    """What a saga waits for; one whose journal cannot be read is listed with that, and keeps nobody from the others."""
     entries = await link.read_all(SAGA, [wire.journal_filter(key)])
     events = await link.read_all(EVENTS, [f"evt.{key.path}.>"])
+    try:
+        needs = standing(entries, events).needs
+    except Exception as error:
+        reason = f"its journal cannot be read: {error if isinstance(error, Unusable) else class_of(error)}"
+        return [Waiting(kind="saga", saga=str(key), reason=reason, since=wire.rfc3339(indexed.stored_ns))]
     return [
         Waiting(
             kind="saga",
@@ -97,7 +111,7 @@ async def _of_saga(link: Link, key: SagaKey) -> list[Waiting]:
             since=wire.rfc3339(need.since_ns),
             tried=need.tried,
         )
-        for need in standing(entries, events).needs
+        for need in needs
     ]
 
 
@@ -137,5 +151,12 @@ async def _is_settled(link: Link, key: SagaKey, parked: Parked) -> bool:
     entries = await link.read_all(SAGA, [wire.journal_filter(key)])
     if entries and entries[-1].subject == wire.end_subject(key):
         return True
-    causes = {decode(message.data, message.subject).cause for message in entries}
-    return parked.stream == EVENTS and f"e{parked.sequence}" in causes
+    return parked.stream == EVENTS and any(_names(message, parked.sequence) for message in entries)
+
+
+def _names(entry: StoredMessage, sequence: int) -> bool:
+    """Whether an entry names a fact; one that cannot be read names none."""
+    try:
+        return decode(entry.data, entry.subject).cause == f"e{sequence}"
+    except Unusable:
+        return False

@@ -35,7 +35,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from antiphon.contracts.errors import PlatformError
@@ -43,6 +43,7 @@ from antiphon.contracts.killpoints import reached
 from antiphon.contracts.platform import SagaState
 from antiphon.coordinator.overview import Overview
 from antiphon.link import Mark
+from antiphon.link.faults import say
 
 from .drivers import require_drivers
 
@@ -276,13 +277,34 @@ class Model:
             Overtaken: the generation is not where it is said to be; nothing was written.
         """
         rows = list(changed)
+        try:
+            await self._write_all(generation, places, rows)
+        except Exception as error:
+            if not _is_about_rows(error):
+                raise
+            await self._write_each(generation, places, rows)
+        reached("readmodel.committed")
+        return msgspec.structs.replace(generation, places=places)
+
+    async def _write_all(self, generation: Generation, places: Places, rows: list[Overview]) -> None:
         async with self._engine.begin() as connection:
             await self._move(connection, generation, places)
             if rows:
                 await self._upsert(connection, generation.number, rows)
             reached("readmodel.written")
-        reached("readmodel.committed")
-        return msgspec.structs.replace(generation, places=places)
+
+    async def _write_each(self, generation: Generation, places: Places, rows: list[Overview]) -> None:
+        """Write row by row, and leave out what the database does not take: one saga must not keep the others out."""
+        async with self._engine.begin() as connection:
+            await self._move(connection, generation, places)
+            for row in rows:
+                try:
+                    async with connection.begin_nested():
+                        await self._upsert(connection, generation.number, [row])
+                except Exception as error:
+                    if not _is_about_rows(error):
+                        raise
+                    say("readmodel.faulty_row", error, saga=name_of(row))
 
     async def _move(self, connection: AsyncConnection, generation: Generation, places: Places) -> None:
         """First of all, so that whoever comes second waits here and then finds that it is second."""
@@ -341,6 +363,15 @@ class Model:
 def name_of(row: Overview) -> str:
     """The saga's name in the model."""
     return f"{row.type}/{row.id}"
+
+
+def _is_about_rows(error: Exception) -> bool:
+    """Whether a database refuses a value, now and later, as PostgreSQL does a text with a NUL."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, (ValueError, TypeError, OverflowError))
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    is_refused = state[:2] in ("22", "23") or isinstance(getattr(error.orig, "__cause__", None), ValueError)
+    return isinstance(error, (DataError, IntegrityError)) or is_refused
 
 
 def _select(generation: int, query: Query) -> Any:

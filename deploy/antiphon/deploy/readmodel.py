@@ -17,7 +17,7 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy.exc import SQLAlchemyError
 
-from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
@@ -35,6 +35,7 @@ from antiphon.coordinator.overview import (
 )
 from antiphon.coordinator.serve import told_to_stop
 from antiphon.link import Link, OtherStream, StoredMessage, Tail, settle_collector
+from antiphon.link.faults import say
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
 
 from .model import Generation, Model, Overtaken, Places, name_of, opened
@@ -52,6 +53,8 @@ LOOK_AGAIN_SECONDS: Final = 0.01
 """How soon a fact is looked for again that a replica did not have."""
 PAUSE_SECONDS: Final = 1.0
 """How long to wait after the server or the database gave no answer."""
+FAULT_SECONDS_MAX: Final = 60.0
+"""How long at most after what nobody has expected; twice as long each time it happens."""
 
 
 class Projector:
@@ -97,6 +100,9 @@ class Projector:
                 except Unusable as error:
                     log.warning("readmodel.unusable_entry", subject=message.subject, reason=error.reason)
                     continue
+                except BaseException as error:
+                    say("readmodel.faulty_entry", error, message.subject)
+                    continue
                 if told is not None:
                     found.append(told)
         return found
@@ -132,6 +138,8 @@ class Projector:
                 self._keep(changed, tell(before, told, cause))
             except Unusable as error:
                 log.warning("readmodel.unusable_entry", saga=name_of(before), reason=error.reason)
+            except BaseException as error:
+                say("readmodel.faulty_entry", error, saga=name_of(before))
         return list(changed.values())
 
     def _row(self, key: SagaKey) -> Overview:
@@ -223,6 +231,7 @@ class _Service:
 
     async def run(self, rebuild: bool) -> None:
         """Work until told to stop."""
+        pause = PAUSE_SECONDS
         while not self._told.is_set():
             try:
                 generation = await self._first(rebuild)
@@ -238,6 +247,12 @@ class _Service:
             except (Ambiguous, SQLAlchemyError, sqlite3.Error, OSError) as error:
                 log.warning("readmodel.waits", why=str(error).partition("\n")[0])
                 await self._link.until(self._told, PAUSE_SECONDS)
+            except AntiphonError:
+                raise  # a sentence for whoever started this process
+            except Exception as error:
+                say("readmodel.faulty", error, again_in_seconds=pause)
+                await self._link.until(self._told, pause)
+                pause = min(FAULT_SECONDS_MAX, 2 * pause)
 
     async def _first(self, rebuild: bool) -> Generation:
         """The generation to go on with: the one being built, else the one that is live, else a new one."""

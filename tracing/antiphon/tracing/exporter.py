@@ -23,6 +23,7 @@ from antiphon.contracts.killpoints import reached
 from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
 from antiphon.contracts.wire import SagaKey, digest, parse_entry
 from antiphon.link import Link, Pull
+from antiphon.link.faults import class_of, say
 
 from .otlp import Failure
 from .project import Projection, exportable
@@ -62,6 +63,9 @@ GONE_SECONDS: Final = 24 * 3600.0
 """An entry so old whose journal is not there any more, or not the facts it names, is given up: its saga was purged."""
 LATE_SECONDS_MAX: Final = 600.0
 """How late at most an entry is looked at again that could not be read."""
+
+FAULTY_DELIVERIES_MAX: Final = 5
+"""After so many deliveries an entry is given up of whose saga no trace can be made: other versions have had a try."""
 
 Send = Callable[[Sequence[Span]], Awaitable[bool]]
 """Hands spans to the backend; true once it has them."""
@@ -125,6 +129,8 @@ class Exporter:
     ) -> None:
         self._link, self._send, self._ratio, self._slow_ns = link, send, ratio, round(slow_seconds * 1e9)
         self._why, self._endpoint = why, endpoint
+        self._raised: Failure | None = None
+        """That handing over what was sent last raised, and what."""
         self._pause_seconds = PAUSE_SECONDS
         self._told: tuple[str, float] | None = None
         """What was said last of a backend that takes nothing, and when; None while it takes what it is sent."""
@@ -149,7 +155,7 @@ class Exporter:
                 if self._stopped.is_set():
                     break
                 self._batch, self._held = self._held, []
-                await self._export(self._batch)
+                await self._export_or_say(self._batch)
                 self._batch = []
         finally:
             keep.cancel()
@@ -168,6 +174,15 @@ class Exporter:
             self._came.set()
         else:
             delivery.ack()  # the state of a lock, or of what stands still: no saga
+
+    async def _export_or_say(self, batch: list[Held]) -> None:
+        """Export some entries. A mistake in this file must not end the process: they come again, ever later."""
+        try:
+            await self._export(batch)
+        except Exception as error:
+            say("exporter.faulty", error, entries=len(batch))
+            for held in batch:
+                held.hand_back(_later(held))
 
     async def _export(self, batch: list[Held]) -> None:
         """Export what some entries make final."""
@@ -193,19 +208,19 @@ class Exporter:
         """
         rejected = list[Work]()
         for each in work:
-            failure = self._why()
+            failure = self._failure()
             sent = await self._insist(_in_order([each])) if failure is None or failure.is_about_spans else Sent.REJECTED
             if sent is Sent.REJECTED:
                 rejected.append(each)
             else:
                 _settle([each], sent is Sent.TAKEN)
-        if len(rejected) == len(work):
+        if len(rejected) == len(work) and not (self._raised and self._raised.is_ours):
             self._held = [held for each in rejected for held in each.entries] + self._held
             self._came.set()
             await self._pause_longer()
             return
         for each in rejected:
-            later = min(LATE_SECONDS_MAX, 2.0 ** min(each.entries[0].deliveries, 20))
+            later = _later(each.entries[0])
             log.error("trace.rejected", saga=str(each.key), spans=len(each.spans), again_in_seconds=later)
             for held in each.entries:
                 held.hand_back(later)
@@ -219,21 +234,23 @@ class Exporter:
         try:
             async with self._reads:
                 projection = await read_projection(self._link, key, max(held.sequence for held in entries))
-        except (Ambiguous, Unusable) as error:
+            if is_chosen:
+                return exportable(projection, (held.sequence for held in entries))
+            return list(projection.spans) if is_remarkable(projection, self._slow_ns) else []
+        except Exception as error:
+            if not isinstance(error, Ambiguous | Unusable):
+                say("trace.faulty", error.__cause__ or error, saga=str(key))
             self._look_later(key, entries, error)
             return None
-        if is_chosen:
-            return exportable(projection, (held.sequence for held in entries))
-        return list(projection.spans) if is_remarkable(projection, self._slow_ns) else []
 
     def _look_later(self, key: SagaKey, entries: list[Held], error: Exception) -> None:
         for held in entries:
-            is_gone = isinstance(error, NotThere) and time.time() - held.stored_ns / 1e9 > GONE_SECONDS
-            if is_gone or isinstance(error, Unusable):
-                log.error("trace.given_up", saga=str(key), sequence=held.sequence, reason=str(error))
+            if _is_hopeless(held, error):
+                reason = str(error) if isinstance(error, AntiphonError) else class_of(error)
+                log.error("trace.given_up", saga=str(key), sequence=held.sequence, reason=reason)
                 held.ack()
             else:
-                held.hand_back(min(LATE_SECONDS_MAX, 2.0 ** min(held.deliveries, 20)))
+                held.hand_back(_later(held))
 
     async def _insist(self, spans: list[Span]) -> Sent:
         """Send all spans, however long the backend is away."""
@@ -241,7 +258,7 @@ class Exporter:
             while not await self._offer(spans[first : first + SPANS_MAX]):
                 if self._stopped.is_set():
                     return Sent.STOPPED
-                failure = self._why() or Failure("it does not say why")
+                failure = self._failure() or Failure("it does not say why")
                 self._tell(failure, len(spans))
                 if failure.is_rejection:
                     return Sent.REJECTED
@@ -256,11 +273,25 @@ class Exporter:
 
     async def _offer(self, spans: list[Span]) -> bool:
         """Send spans, and say what is in the way while that takes long."""
-        sending = asyncio.ensure_future(self._send(spans))
+        sending = asyncio.ensure_future(self._sent(spans))
         while not (await asyncio.wait((sending,), timeout=ANSWER_SECONDS))[0]:
             if failure := self._why():
                 self._tell(failure, len(spans))
         return sending.result()
+
+    async def _sent(self, spans: list[Span]) -> bool:
+        """Hand spans over. What that raises, down to SystemExit in a thread of the SDK, is a failure like any other."""
+        self._raised = None
+        try:
+            return await self._send(spans)
+        except BaseException as error:
+            say("backend.faulty", error, endpoint=self._endpoint)
+            self._raised = Failure(f"handing spans over raised {class_of(error)}", is_ours=True)
+            return False
+
+    def _failure(self) -> Failure | None:
+        """Why the backend did not take what was sent last."""
+        return self._raised or self._why()
 
     def _tell(self, failure: Failure, spans: int) -> None:
         """Say that the backend did not take something: at once where that is news, and else now and then."""
@@ -315,6 +346,24 @@ def _settle(work: Iterable[Work], is_exported: bool) -> None:
             held.ack()
         else:
             held.hand_back()
+
+
+def _later(held: Held) -> float:
+    """In how many seconds an entry comes again."""
+    return min(LATE_SECONDS_MAX, 2.0 ** min(held.deliveries, 20))
+
+
+def _is_hopeless(held: Held, error: Exception) -> bool:
+    """Whether another look at an entry would find no more than this one."""
+    match error:
+        case NotThere():
+            return time.time() - held.stored_ns / 1e9 > GONE_SECONDS
+        case Ambiguous():
+            return False
+        case Unusable():
+            return True
+        case _:
+            return held.deliveries >= FAULTY_DELIVERIES_MAX
 
 
 def _is_entry(subject: str) -> bool:

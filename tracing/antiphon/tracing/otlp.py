@@ -45,22 +45,24 @@ BODY_CHARS_MAX: Final = 300
 class Failure:
     """Why the backend did not take some spans.
 
-    `status` is the code of its answer, empty where there was none; `body` is how the answer begins.
+    `status` is the code of its answer, empty where there was none; `body` is how the answer begins. `is_ours` says that
+    there was no request, because making it raised.
     """
 
     reason: str
     status: str = ""
     body: str = ""
+    is_ours: bool = False
 
     @property
     def is_rejection(self) -> bool:
         """Whether the same request has no better prospects later: somebody must do something."""
-        return bool(self.status) and self.status not in AWAY
+        return self.is_ours or (bool(self.status) and self.status not in AWAY)
 
     @property
     def is_about_spans(self) -> bool:
         """Whether other spans may be taken."""
-        return self.status in ABOUT_SPANS
+        return self.is_ours or self.status in ABOUT_SPANS
 
 
 class Backend:

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import PLATFORM_SOURCES, SagaKey, events_filter, journal_filter, parse_entry
 from antiphon.link import Link, StoredMessage
+from antiphon.link.faults import class_of
 
 from .project import Projection, project
 
@@ -20,6 +21,13 @@ PAUSE_SECONDS: Final = 0.2
 
 class NotThere(Ambiguous):
     """What was read is less than what is known to have been stored: a replica lags, or the saga was purged."""
+
+
+class Unprojectable(AntiphonError):
+    """A saga's journal was read, and making a trace of it raised; what was raised is the cause of this."""
+
+    def __init__(self, key: SagaKey, error: BaseException) -> None:
+        super().__init__(f"making a trace of saga {key} raised {class_of(error)}")
 
 
 async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Projection:
@@ -34,18 +42,28 @@ async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Project
         NotThere: what is known to have been stored was not there.
         Ambiguous: the server gave no answer.
         Unusable: the journal cannot be read.
+        Unprojectable: nobody has expected such a journal.
     """
     for _ in range(TRIES_MAX):
         entries = await link.read_all(SAGA, [journal_filter(key)])
         # By the sources that the journal knows, so that nobody makes a saga unreadable by writing many subjects. After
         # the journal, so that what it names is there.
-        found = project(key, entries, await link.read_all(EVENTS, filters(key, entries)))
+        found = _projected(key, entries, await link.read_all(EVENTS, filters(key, entries)))
         if found.lacks:
-            found = project(key, entries, await link.read_all(EVENTS, [f"evt.{key.path}.>"]))
+            found = _projected(key, entries, await link.read_all(EVENTS, [f"evt.{key.path}.>"]))
         if not found.lacks and found.read_to >= read_to:
             return found
         await asyncio.sleep(PAUSE_SECONDS)
     raise NotThere(f"saga {key}: its journal, or a fact that it names, is not there")
+
+
+def _projected(key: SagaKey, entries: list[StoredMessage], events: list[StoredMessage]) -> Projection:
+    try:
+        return project(key, entries, events)
+    except Unusable:
+        raise
+    except BaseException as error:
+        raise Unprojectable(key, error) from error
 
 
 def filters(key: SagaKey, entries: Iterable[StoredMessage]) -> list[str]:

@@ -22,7 +22,7 @@ from antiphon.contracts.topology import EVENTS
 from antiphon.contracts.wire import SagaKey
 from antiphon.link import Link
 from antiphon.tracing.project import Projection
-from antiphon.tracing.reading import NotThere, read_projection
+from antiphon.tracing.reading import NotThere, Unprojectable, read_projection
 from antiphon.tracing.spans import Span
 
 from .index import Index
@@ -176,7 +176,7 @@ class Sagas:
             seen.add(key)
             try:
                 found = await self._read(key)
-            except (Unusable, NotThere) as error:  # while a saga is purged, its journal outlives its facts
+            except (Unusable, NotThere, Unprojectable) as error:  # a purged saga's journal outlives its facts
                 log.warning("jaeger_storage.unreadable", saga=str(key), reason=str(error))
                 continue
             if found is not None:
