@@ -79,5 +79,5 @@ def signals(ending: Ending, numbers: Iterable[int] = (signal.SIGTERM, signal.SIG
 
 
 def _is_busy(frame: FrameType) -> bool:
-    """Whether a thread is somewhere in its work; one of an executor's waits for some where its own code ends."""
-    return frame.f_code.co_filename != executors.__file__
+    """Whether a thread is somewhere in its work; one of an executor's that has none waits in its outermost function."""
+    return (frame.f_code.co_filename, frame.f_code.co_name) != (executors.__file__, "_worker")

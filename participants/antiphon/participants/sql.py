@@ -51,8 +51,10 @@ CREATE_LOCK: Final = 0x616E7469
 
 VICTIM: Final = ("40001", "40P01")
 """SQLSTATEs of who was in the way of others: a serialization failure, a deadlock. The same again may well succeed."""
-AWAY: Final = ("08", "57P")
-"""How SQLSTATEs begin when the connection failed, or an administrator ended it, or the server goes down or comes up."""
+ENDED: Final = "57P"
+"""How SQLSTATEs begin when an administrator ended the connection, or the server goes down or comes up."""
+AWAY: Final = ("08", ENDED)
+"""The same, and where the connection failed."""
 LOCKED: Final = "55P03"
 """The SQLSTATE of a lock that could not be had in time."""
 
@@ -274,16 +276,29 @@ class SqlDatabase:
 
     @asynccontextmanager
     async def _begin(self, address: CommandAddress) -> AsyncGenerator[SqlInbox]:
-        async with self._transaction() as connection:
-            try:
-                yield self._inbox(address, connection)
-                await connection.commit()  # here, where it is known what an error means
-            except (Busy, Refused, Unavailable, Unrecoverable):
-                raise  # an author's word stands, whatever the database did before
-            except Exception as error:
-                if self._is_given_up(connection, error):
-                    raise Busy(f"the transaction was given up: {_first_line(error)}") from error
+        left_by: Exception | None = None
+        try:
+            async with self._transaction() as connection:
+                try:
+                    yield self._inbox(address, connection)
+                    await connection.commit()  # here, where it is known what an error means
+                except Exception as error:
+                    left_by = self._meaning(connection, error)
+                    raise left_by from left_by.__cause__
+        except Exception as error:
+            if left_by is None or error is left_by:
                 raise
+            # Nothing could be rolled back. That is as good: the connection is gone.
+            raise left_by if isinstance(left_by, Busy) else Busy(f"no rollback: {_first_line(error)}") from error
+
+    def _meaning(self, connection: AsyncConnection, error: Exception) -> Exception:
+        """What leaves a transaction: the error itself, unless the database gave the transaction up before."""
+        # An author's word stands, whatever the database did.
+        if isinstance(error, Busy | Refused | Unavailable | Unrecoverable) or not self._is_given_up(connection, error):
+            return error
+        busy = Busy(f"the transaction was given up: {_first_line(error)}")
+        busy.__cause__ = error
+        return busy
 
     def _is_given_up(self, connection: AsyncConnection, error: Exception) -> bool:
         """Whether the database ended a transaction for reasons that lie in none of its statements.
@@ -295,7 +310,8 @@ class SqlDatabase:
         fault = self._faults.get(connection.sync_connection)
         if fault is None:
             # Past SQLAlchemy: the author asked the driver, or another database, or the socket broke below it.
-            return sqlstate_of(error) in VICTIM or _is_closed(connection.sync_connection)
+            state = sqlstate_of(error)
+            return state in VICTIM or state.startswith(ENDED) or _is_closed(connection.sync_connection)
         return fault.is_final or (fault.is_passing and getattr(error, "orig", None) is fault.error)
 
     def _notice(self, context: ExceptionContext) -> None:
