@@ -50,7 +50,7 @@ class Ending:
 
     def threads(self) -> list[str]:
         """Where threads stand that would keep the process from its end."""
-        frames = sys._current_frames()
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] # documented, for this very purpose
         begun = [thread for thread in threading.enumerate() if thread not in self._threads and not thread.daemon]
         standing = [frames.get(thread.ident or 0) for thread in begun]
         return ["".join(traceback.format_stack(frame)) for frame in standing if frame is not None and _is_busy(frame)]
