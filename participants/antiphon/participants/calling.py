@@ -60,7 +60,7 @@ class Call:
         """
         task = self.task = asyncio.create_task(_tamed(code))
         try:
-            await asyncio.wait((task,))
+            await _ended(task)
         except asyncio.CancelledError:
             if not task.done():
                 await _end(task)
@@ -91,6 +91,18 @@ async def _tamed(code: Callable[[], Awaitable[T]]) -> T:
         raise
     except BaseException as error:
         raise Raised(error) from error
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for a task, and leave it alone if the wait is cancelled: `asyncio.wait` for one, at half its cost."""
+    ended = asyncio.get_running_loop().create_future()
+
+    def tell(_: object) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    task.add_done_callback(tell)
+    await ended
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
