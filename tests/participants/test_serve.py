@@ -24,11 +24,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @asynccontextmanager
-async def process(playing: Play, folder: Path, grace_seconds: float) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(
+    playing: Play, folder: Path, grace_seconds: float, module: str = "process"
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """The stock as a process of its own, with its files in the folder."""
     arguments = [playing.up.servers, sqlite_url(folder), str(grace_seconds)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    command = [sys.executable, "-m", "tests.participants.process", *arguments]
+    command = [sys.executable, "-m", f"tests.participants.{module}", *arguments]
     child = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment)
     try:
         yield child
@@ -60,6 +62,38 @@ async def test_what_a_handler_cannot_finish_within_the_grace_is_handed_back_and_
         store = Store("sqlite", sqlite_url(tmp_path))
         await playing.worker(Stock(), await store.open())
         await playing.answer("s1", "stock-reserved")
+        assert await store.effects() == ["reserved"]
+        await store.close()
+
+
+@pytest.mark.parametrize("saga", ["exits", "interrupts"])
+async def test_a_handler_that_wants_the_process_to_end_has_failed_and_the_process_goes_on(
+    saga: str, tmp_path: Path
+) -> None:
+    async with play(tmp_path) as playing, process(playing, tmp_path, 0.1, "wild") as child:
+        await playing.do(saga)
+        await playing.answer(saga, "stock-reserve-exhausted")
+        await playing.do("healthy")
+        await playing.answer("healthy", "stock-reserved")
+        assert child.returncode is None
+        child.terminate()
+        assert await child.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("saga", ["deaf", "threads", "blocks"])
+async def test_a_process_that_is_told_to_end_does_although_something_in_it_never_will(
+    saga: str, number: int, tmp_path: Path
+) -> None:
+    async with play(tmp_path, ack_wait_seconds=0.5) as playing:
+        async with process(playing, tmp_path, 0.1, "wild") as child:
+            await playing.do(saga, retry=ONCE)
+            await until((tmp_path / f"{saga}.called").exists, what="the handler")
+            child.send_signal(number)
+            assert await asyncio.wait_for(child.wait(), 30.0) == 1, "its exit code says that something was left"
+        store = Store("sqlite", sqlite_url(tmp_path))
+        await playing.worker(Stock(), await store.open())
+        await playing.answer(saga, "stock-reserved")
         assert await store.effects() == ["reserved"]
         await store.close()
 

@@ -186,14 +186,14 @@ async def test_what_cannot_be_mended_is_exhausted_at_once(playing: Play, directi
     await playing.is_settled(direction)
 
 
-async def test_an_unexpected_error_is_an_attempt_and_told(playing: Play) -> None:
+async def test_an_unexpected_error_is_an_attempt_and_told_by_its_class(playing: Play) -> None:
     async def break_down(tx: Transaction) -> None:
         raise ZeroDivisionError("one by none")
 
     stock = Stock(on_reserve=break_down)
     await playing.worker(stock)
     await playing.do("s1", retry=ONCE)
-    assert reason(await playing.answer("s1", "stock-reserve-exhausted")) == "ZeroDivisionError: one by none"
+    assert reason(await playing.answer("s1", "stock-reserve-exhausted")) == "ZeroDivisionError"
 
 
 async def test_a_handler_that_is_cancelled_by_what_it_calls_has_failed(playing: Play) -> None:
@@ -212,7 +212,7 @@ async def test_a_handler_that_never_returns_is_cancelled_and_has_failed(playing:
     await playing.worker(Stock(on_reserve=hang), handler_seconds=0.2, ack_wait_seconds=0.3)
     await playing.do("s1", retry=ONCE)
     answer = await playing.answer("s1", "stock-reserve-exhausted")
-    assert reason(answer) == "TimeoutError: its handler ran for 0.2 s"
+    assert reason(answer).startswith("its handler had not returned after 0.2 s: it stood at ")
 
 
 async def test_commands_that_are_cancelled_with_their_process_have_not_failed(playing: Play) -> None:

@@ -17,39 +17,85 @@ class DefinitionError(AntiphonError):
     """A contract, a saga definition or a participant is unsound. Raised on import, with the remedy."""
 
 
+# --- what a handler says on purpose -----------------------------------------------------------------------------------
+
+
+class _Verdict(AntiphonError):
+    """What an author says with a reason of his own choice, which travels.
+
+    It is raised in a hurry: as a bare class, with a number, with nothing, by a subclass that keeps its arguments to
+    itself. None of that may turn the verdict into a TypeError, so whatever there is becomes a text.
+    """
+
+    missing = "no reason was given"
+    """The reason where none is given."""
+    _reason: str | None = None
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self._reason = _text(reason)
+
+    @property
+    def reason(self) -> str:
+        """One sentence, which can be written as UTF-8; `missing` where none was given."""
+        # A subclass need not have called our constructor; what it was made with is in `args` all the same.
+        found = ", ".join(map(_text, self.args)) if self._reason is None else self._reason
+        return found or self.missing
+
+    @reason.setter
+    def reason(self, reason: str) -> None:
+        self._reason = _text(reason)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def _text(value: object) -> str:
+    """A value as a text that can travel: half a character (a lone surrogate) has no UTF-8, so its code is written."""
+    if value is None:
+        return ""
+    try:
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    except BaseException:  # an author's `__str__` may do anything
+        return type(value).__name__
+
+
 # --- the business -----------------------------------------------------------------------------------------------------
 
 
-class Refused(AntiphonError):
+class Refused(_Verdict):
     """A participant says no for a business reason; nothing happened and asking again will not help.
 
     Raise it in a handler before any effect matters: the transaction is rolled back and the refusal is stored, so that
     the same command is refused again without a second look.
+
+    Args:
+        reason: one sentence for whoever asked; it travels, and stays in the journal.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    missing = "refused without a reason"
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-class Unavailable(AntiphonError):
+class Unavailable(_Verdict):
     """A participant cannot answer now; the same command may succeed later.
 
     Args:
-        reason: one sentence for the operator.
+        reason: one sentence for the operator; it travels, and stays in the journal.
         retry_after: the least number of seconds to wait before the next attempt; None leaves it to the backoff.
     """
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    missing = "unavailable without a reason"
+    retry_after: float | None = None
+
+    def __init__(self, reason: str = "", retry_after: float | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.retry_after = retry_after
 
 
-class Unrecoverable(AntiphonError):
+class Unrecoverable(_Verdict):
     """A handler failed in a way that no further attempt of this command will mend; what it did is rolled back.
 
     It is no refusal: what the handler did outside its database may have happened. So the outcome of the step is unknown
@@ -57,12 +103,10 @@ class Unrecoverable(AntiphonError):
     coordinator, farther and farther apart, and soon wait for a person.
 
     Args:
-        reason: one sentence for the operator.
+        reason: one sentence for the operator; it travels, and stays in the journal.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    missing = "unrecoverable without a reason"
 
 
 class Conflict(AntiphonError):

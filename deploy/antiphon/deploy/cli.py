@@ -163,6 +163,14 @@ def participant(
     handler_seconds: Annotated[
         float, typer.Option(min=1.0, help="How long a handler may run; then it is cancelled, and the attempt failed.")
     ] = 600.0,
+    error_texts: Annotated[
+        bool,
+        typer.Option(
+            "--error-texts",
+            help="Let the texts of its errors travel into journals and traces. They may hold names and card numbers, "
+            "so by default only their classes do, and the texts are in its log.",
+        ),
+    ] = False,
     name: Name = "",
     metrics: Metrics = "",
 ) -> None:
@@ -176,7 +184,7 @@ def participant(
 
     found = load(path, Participant)
     chosen = name or found.name
-    limited = partial(serve, concurrency=concurrency, handler_seconds=handler_seconds)
+    limited = partial(serve, concurrency=concurrency, handler_seconds=handler_seconds, error_texts=error_texts)
     _run_service(limited(found, server, database, name=chosen, metrics=metrics))
 
 

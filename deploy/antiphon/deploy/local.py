@@ -150,7 +150,9 @@ class LocalPlatform:
             arguments = [part for saga in self._sagas for part in ("--app", saga)]
             await self._start_measured(f"coordinator-{number}", ["coordinator", *arguments])
         for name, path in self._participants.items():
-            await self._start_measured(name, ["participant", path, "--database", self.databases[name]])
+            # On a developer's own machine a reason may say everything.
+            arguments = ["participant", path, "--database", self.databases[name], "--error-texts"]
+            await self._start_measured(name, arguments)
         if self._environment:
             await self._start(EXPORTER, ["exporter"])
 

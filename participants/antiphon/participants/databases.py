@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Busy(Exception):
-    """The database could not be had: locked for long, out of connections, or away. No handler was called."""
+    """The database could not be had, or took the transaction back: locked for long, out of connections, away, a
+    deadlock. Nothing happened as far as anybody knows, nobody is to blame, and this is no attempt."""
 
 
 class Inbox(Protocol):
@@ -55,7 +56,9 @@ class Database(Protocol):
         """A transaction for one command.
 
         Raises:
-            Busy: on entering, or from `claim`: the database could not be had. No handler has run.
+            Busy: on entering, or from `claim`: the database could not be had, and no handler has run. On leaving: the
+                database gave the transaction up, and where that was at the commit, nobody knows what became of it; the
+                inbox is asked the next time.
         """
         ...
 

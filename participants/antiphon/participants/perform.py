@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 
@@ -23,6 +24,7 @@ from antiphon.contracts.messages import (
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import CommandAddress
 
+from .calling import Call
 from .databases import Database, Inbox
 from .hearing import Heard
 from .inbox import (
@@ -45,9 +47,8 @@ from .inbox import (
 )
 from .participant import AnyHandler, CommandHandler, CompensationHandler, Settlement
 from .reaction import Reaction
-
-REASON_CHARS_MAX: Final = 1000
-"""How much of a reason travels: enough for a sentence, too little for a stack trace."""
+from .reasons import OwnWords, clean, reason_of
+from .transaction import Transaction
 
 Seal = Callable[[Answer], None]
 """Makes the event of an answer, ready to be sent: before the commit, so that nothing is done that cannot be said.
@@ -57,15 +58,15 @@ Raises:
 """
 
 
-class Exhausted(Exception):
+class Exhausted(OwnWords):
     """The command will not be tried again; nothing of it is in the database."""
 
 
-class AlreadyDone(Exception):
+class AlreadyDone(OwnWords):
     """A reaction that happens once in a saga followed from another event than this one."""
 
 
-class Resting(Exception):
+class Resting(OwnWords):
     """The reaction has killed its worker as often as it may in a row, and rests before it is called again."""
 
 
@@ -73,11 +74,16 @@ class Suspect(Exception):
     """An earlier delivery came to no end: perhaps it took its worker with it. Only alone may the handler be called."""
 
 
+class WrongReply(OwnWords, TypeError):
+    """An author's function returned what it does not say that it returns."""
+
+
 class Asked:
     """A command, compensation or event as its delivery brought it, and how far it has come."""
 
     __slots__ = (
         "address",
+        "call",
         "deliveries",
         "has_rested",
         "heard",
@@ -117,6 +123,8 @@ class Asked:
         """How many attempts have begun, this one included; 0 while it is not known."""
         self.started: datetime | None = None
         """When the handler was called."""
+        self.call = Call()
+        """The author's code at work."""
 
 
 async def perform(handler: AnyHandler | Heard, asked: Asked, database: Database, seal: Seal) -> Answer:
@@ -150,8 +158,7 @@ async def carry_out(handler: CommandHandler, asked: Asked, database: Database, s
             match on_do(await inbox.claim(), asked.address.attempt):
                 case RunHandler():
                     await _count_attempt(asked, inbox)
-                    reply = await handler.call(asked.payload, inbox.transaction)
-                    answer = _done(handler, reply)
+                    answer = await asked.call.make(partial(_reply, handler, asked.payload, inbox.transaction))
                     _seal_or_give_up(seal, answer)
                     killpoints.reached("worker.in_transaction")
                     await inbox.settle(Row("done", asked.address.attempt, answer))
@@ -177,7 +184,7 @@ async def take_back(handler: CompensationHandler, asked: Asked, database: Databa
         match on_undo(row):
             case RunCompensation(stored):
                 await _count_attempt(asked, inbox)
-                await handler.call(asked.payload, _stored_event(stored, (handler.reply,)), inbox.transaction)
+                await asked.call.make(partial(_take_back, handler, asked.payload, stored, inbox.transaction))
                 answer = _undone(contract, found=True)
                 seal(answer)
                 killpoints.reached("worker.in_transaction")
@@ -236,7 +243,7 @@ async def react(heard: Heard, asked: Asked, database: Database, seal: Seal) -> A
             match on_event(await inbox.claim(), heard.mark):
                 case RunHandler():
                     await _count_attempt(asked, inbox)
-                    answer = _follows(reaction, await reaction.call(asked.payload, inbox.transaction))
+                    answer = await asked.call.make(partial(_reaction, reaction, asked.payload, inbox.transaction))
                     _seal_or_give_up(seal, answer)
                     killpoints.reached("worker.in_transaction")
                     await inbox.settle(Row("done", heard.mark, answer))
@@ -258,8 +265,8 @@ async def _take_back_on(heard: Heard, undoes: Reaction, asked: Asked, database: 
         match on_undoing_event(await inbox.claim(), heard.mark):
             case RunCompensation(stored):
                 await _count_attempt(asked, inbox)
-                published = _stored_event(stored, undoes.emits)
-                answer = _follows(reaction, await reaction.call(asked.payload, published, inbox.transaction))
+                undo = partial(_undoing_reaction, reaction, undoes, asked.payload, stored, inbox.transaction)
+                answer = await asked.call.make(undo)
                 _seal_or_give_up(seal, answer)
                 killpoints.reached("worker.in_transaction")
                 await inbox.settle(Row("undone", heard.mark, answer))
@@ -275,7 +282,7 @@ async def _take_back_on(heard: Heard, undoes: Reaction, asked: Asked, database: 
 
 def negative(contract: Contract, kind: AnswerKind, reason: str) -> Answer:
     """A refused, exhausted or superseded answer."""
-    return Answer(answer_type(contract, kind), _encode(Refusal(reason=reason[:REASON_CHARS_MAX])))
+    return Answer(answer_type(contract, kind), _encode(Refusal(reason=clean(reason))))
 
 
 async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Seal, refusal: Refused) -> Answer:
@@ -283,7 +290,7 @@ async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Se
 
     The row was free for a moment, so the rules are asked again: a compensation may have come in between.
     """
-    answer = negative(contract, "refused", refusal.reason)
+    answer = negative(contract, "refused", reason_of(refusal))
     async with database.begin(asked.address) as inbox:
         match on_do(await inbox.claim(), asked.address.attempt):
             case RunHandler():
@@ -299,7 +306,7 @@ async def _refuse_event(
     heard: Heard, refused: type[Event], asked: Asked, database: Database, seal: Seal, refusal: Refused
 ) -> Answer:
     """Store a refusal, as with a command: in a second transaction, which asks the row again."""
-    event = msgspec.convert({"reason": refusal.reason[:REASON_CHARS_MAX]}, refused)
+    event = msgspec.convert({"reason": reason_of(refusal)}, refused)
     answer = Answer(refused.__contract__.type, _encode(event))
     async with database.begin(asked.address) as inbox:
         match on_event(await inbox.claim(), heard.mark):
@@ -348,21 +355,47 @@ def _known_reaction(decision: SendAgain | Superseded | AnotherWas) -> Answer:
             raise AlreadyDone("this follows once in a saga, because it can be undone, and another event came first")
 
 
+# --- an author's code, with what it is given and what is made of what it gives ----------------------------------------
+
+
+async def _reply(handler: CommandHandler, command: Any, tx: Transaction) -> Answer:
+    return _done(handler, await handler.call(command, tx))
+
+
+async def _take_back(handler: CompensationHandler, compensation: Any, stored: Answer, tx: Transaction) -> None:
+    await handler.call(compensation, _stored_event(stored, (handler.reply,)), tx)
+
+
+async def _reaction(reaction: Reaction, event: Any, tx: Transaction) -> Answer:
+    return _follows(reaction, await reaction.call(event, tx))
+
+
+async def _undoing_reaction(
+    reaction: Reaction, undoes: Reaction, event: Any, stored: Answer, tx: Transaction
+) -> Answer:
+    return _follows(reaction, await reaction.call(event, _stored_event(stored, undoes.emits), tx))
+
+
 def _follows(reaction: Reaction, event: Event | None) -> Answer:
     """What a reaction returned, if it may."""
     if event is None and reaction.may_be_silent:
         return SILENCE
     if event is None or type(event) not in reaction.emits:
         expected = " or ".join([each.__name__ for each in reaction.emits] + ["None"] * reaction.may_be_silent)
-        raise TypeError(f"the reaction {reaction.name} returned {event!r:.80}, not {expected}")
+        raise WrongReply(f"the reaction {reaction.name} returned {_a(event)}, not {expected}")
     return Answer(event.__contract__.type, _readable(event))
 
 
 def _done(handler: CommandHandler, reply: object) -> Answer:
     if type(reply) is not handler.reply:
         expected = handler.reply.__name__
-        raise TypeError(f"the handler of {handler.command.__name__} returned {reply!r:.80}, not {expected}")
+        raise WrongReply(f"the handler of {handler.command.__name__} returned {_a(reply)}, not {expected}")
     return Answer(handler.reply.__contract__.type, _readable(reply))
+
+
+def _a(returned: object) -> str:
+    """What was returned, by its class: a value would travel with the reason."""
+    return "None" if returned is None else f"a {type(returned).__name__}"
 
 
 def _readable(event: Any) -> bytes:
@@ -401,7 +434,7 @@ def _stored_event(stored: Answer, shapes: Sequence[type[Event]]) -> Event:
     try:
         return unpack_raw(stored.data, shape)
     except Unusable as error:
-        raise Unavailable(f"the stored answer does not fit its contract any more: {error.reason}") from None
+        raise Unavailable(f"the stored answer does not fit its contract any more: {reason_of(error)}") from None
 
 
 _encode = msgspec.json.Encoder().encode

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Generator
-from contextlib import contextmanager
 
 import structlog
 
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
+from antiphon.link.delivery import DRAIN_SECONDS_MAX
 from antiphon.link.registering import registered
 from antiphon.tracing import live
 from antiphon.tracing.metrics import measuring
 
 from .databases import open_database
 from .duties import duties_of
+from .ending import CLOSE_SECONDS, Ending, signals
 from .participant import Participant
-from .worker import CONCURRENCY, GRACE_SECONDS, HANDLER_SECONDS_MAX, Worker, undo_places
+from .worker import CANCEL_SECONDS, CONCURRENCY, GRACE_SECONDS, HANDLER_SECONDS_MAX, Worker, undo_places
 
 log = structlog.get_logger()
 
@@ -37,8 +36,12 @@ async def serve(
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
     handler_seconds: float = HANDLER_SECONDS_MAX,
     metrics: str = "",
+    error_texts: bool = False,
 ) -> None:
     """Perform a participant's commands and reactions until SIGTERM or SIGINT, then drain and return.
+
+    What does not end then is left: a handler that is deaf to cancels, a thread, a loop that does not turn. Its commands
+    are delivered to others, where it stands goes to stderr, and the process ends with exit code 1.
 
     Args:
         participant: the handlers.
@@ -53,6 +56,7 @@ async def serve(
         ack_wait_seconds: what the participant's consumers are configured with.
         handler_seconds: how long a handler may run; then it is cancelled, which is a failed attempt.
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
+        error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
 
     Spans of the handlers' own go where OTEL_EXPORTER_OTLP_ENDPOINT says, unless an SDK is set up already; see
     `antiphon.tracing.live`.
@@ -65,7 +69,8 @@ async def serve(
     undo_concurrency = undo_concurrency or undo_places(concurrency)
     reaction_concurrency = (reaction_concurrency or concurrency) if participant.reactions else 0
     database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency)
-    with _signals() as told_to_stop:
+    ending = Ending(grace_seconds + DRAIN_SECONDS_MAX + CANCEL_SECONDS + CLOSE_SECONDS)
+    with signals(ending):
         link = await Link.connect(servers, name=name or participant.name, credentials=credentials)
         try:
             await database.open(participant.tables)
@@ -78,6 +83,7 @@ async def serve(
                 reaction_concurrency=reaction_concurrency,
                 ack_wait_seconds=ack_wait_seconds,
                 handler_seconds=handler_seconds,
+                error_texts=error_texts,
             )
             with measuring(worker.counts, {}, metrics, participant.name):
                 await worker.start()
@@ -87,9 +93,10 @@ async def serve(
                     if not link.failure.done():
                         log.info("participant.ready", participant=participant.name)
                     async with registered(link, duties_of(participant)):
-                        await asyncio.wait((link.failure, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
+                        await asyncio.wait((link.failure, ending.told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await worker.drain(grace_seconds)
+                    _settle(ending, worker)
             if link.failure.done():
                 raise link.failure.result()
         finally:
@@ -98,20 +105,7 @@ async def serve(
             await live.flush()
 
 
-@contextmanager
-def _signals() -> Generator[asyncio.Future[None]]:
-    """A future that SIGTERM and SIGINT complete."""
-    loop = asyncio.get_running_loop()
-    told: asyncio.Future[None] = loop.create_future()
-
-    def tell() -> None:
-        if not told.done():
-            told.set_result(None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, tell)
-    try:
-        yield told
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+def _settle(ending: Ending, worker: Worker) -> None:
+    for stack in ending.threads():
+        log.warning("thread.left", stack=stack)
+    ending.settle(are_handlers_left=bool(worker.held or worker.deaf))

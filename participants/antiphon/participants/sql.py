@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, Final, get_args
+from weakref import WeakKeyDictionary
 
 from msgspec.structs import asdict
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Column,
     Connection,
     DateTime,
+    ExceptionContext,
     Integer,
     MetaData,
     String,
@@ -31,11 +33,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.errors import PlatformError, Refused, Unavailable, Unrecoverable
 from antiphon.contracts.wire import CommandAddress
 
 from .databases import Busy
 from .inbox import Answer, Row, RowState, Spent
+from .reasons import OwnWords, sqlite_code_of, sqlstate_of
 from .transaction import Transaction
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
@@ -45,6 +48,15 @@ LOCKED_TRIES_MAX: Final = 3
 CONNECT_SECONDS: Final = 5.0
 CREATE_LOCK: Final = 0x616E7469
 """The advisory lock under which PostgreSQL's tables are created: workers that start together would collide."""
+
+VICTIM: Final = ("40001", "40P01")
+"""SQLSTATEs of who was in the way of others: a serialization failure, a deadlock. The same again may well succeed."""
+ENDED: Final = "57P"
+"""How SQLSTATEs begin when an administrator ended the connection, or the server goes down or comes up."""
+AWAY: Final = ("08", ENDED)
+"""The same, and where the connection failed."""
+LOCKED: Final = "55P03"
+"""The SQLSTATE of a lock that could not be had in time."""
 
 CLAIMED: Final = "claimed"
 """The state of a new row in PostgreSQL until its transaction ends; never committed by the library."""
@@ -141,7 +153,10 @@ class SqlInbox:
         """Keep everybody else from this row, and read it."""
         try:
             return await self._claim()
-        except SQLAlchemyError as error:
+        except OwnWords:
+            raise
+        # Drivers let errors of the network through as they are.
+        except Exception as error:
             raise Busy(f"the inbox cannot be read: {_first_line(error)}") from error
 
     async def settle(self, row: Row) -> None:
@@ -184,16 +199,45 @@ class PostgresInbox(SqlInbox):
                 return _row(found)
 
 
+class CommittedByItself(OwnWords, RuntimeError):
+    """A handler ended the transaction that is the worker's."""
+
+
 def _row(found: Any) -> Row | None:
     if found is None:
         return None
     state, attempt, answer_type, answer = found
     if state not in get_args(RowState):
-        raise RuntimeError(
+        raise CommittedByItself(
             "an inbox row was committed before it was answered: a handler commits by itself. It must leave that to the "
             "worker; whether this command's effect is there has to be looked up."
         )
     return Row(state, attempt, None if answer_type is None else Answer(answer_type, answer.encode()))
+
+
+class Fault:
+    """What a database said of a statement or a commit."""
+
+    __slots__ = ("error", "is_final", "is_passing")
+
+    def __init__(self, error: BaseException, is_disconnect: bool) -> None:
+        state = sqlstate_of(error)
+        self.error = error
+        # SQLAlchemy drops the connection, too, where a statement is cancelled, and that was the handler's own time-out.
+        is_gone = is_disconnect and isinstance(error, Exception)
+        self.is_final = is_gone or state in VICTIM or state.startswith(AWAY)
+        """Whether nothing of the transaction can be committed any more, through no fault of its own."""
+        self.is_passing = state == LOCKED or sqlite_code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        """Whether the statement would go well at another time, and the transaction could go on without it."""
+
+
+def _is_closed(connection: Connection) -> bool:
+    """Whether the driver's connection has broken."""
+    if connection.closed or connection.invalidated:
+        return False  # the author closed it, or SQLAlchemy did when a statement was cancelled
+    driver: Any = connection.connection.driver_connection
+    is_closed = getattr(driver, "is_closed", None)
+    return bool(is_closed and is_closed())
 
 
 class SqlDatabase:
@@ -204,6 +248,10 @@ class SqlDatabase:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._faults: WeakKeyDictionary[Connection, Fault] = WeakKeyDictionary()
+        """What befell a transaction first, by its connection."""
+        event.listen(engine.sync_engine, "handle_error", self._notice)
+        event.listen(engine.sync_engine, "rollback_savepoint", self._forgive)
 
     async def open(self, tables: MetaData | None = None) -> None:
         """Connect, and create the inbox and the given tables where they are missing.
@@ -228,8 +276,54 @@ class SqlDatabase:
 
     @asynccontextmanager
     async def _begin(self, address: CommandAddress) -> AsyncGenerator[SqlInbox]:
-        async with self._transaction() as connection:
-            yield self._inbox(address, connection)
+        left_by: Exception | None = None
+        try:
+            async with self._transaction() as connection:
+                try:
+                    yield self._inbox(address, connection)
+                    await connection.commit()  # here, where it is known what an error means
+                except Exception as error:
+                    left_by = self._meaning(connection, error)
+                    raise left_by from left_by.__cause__
+        except Exception as error:
+            if left_by is None or error is left_by:
+                raise
+            # Nothing could be rolled back. That is as good: the connection is gone.
+            raise left_by if isinstance(left_by, Busy) else Busy(f"no rollback: {_first_line(error)}") from error
+
+    def _meaning(self, connection: AsyncConnection, error: Exception) -> Exception:
+        """What leaves a transaction: the error itself, unless the database gave the transaction up before."""
+        # An author's word stands, whatever the database did.
+        if isinstance(error, Busy | Refused | Unavailable | Unrecoverable) or not self._is_given_up(connection, error):
+            return error
+        busy = Busy(f"the transaction was given up: {_first_line(error)}")
+        busy.__cause__ = error
+        return busy
+
+    def _is_given_up(self, connection: AsyncConnection, error: Exception) -> bool:
+        """Whether the database ended a transaction for reasons that lie in none of its statements.
+
+        What the database said first decides, and not what the author made of it: after that nothing could be
+        committed, so an error that was caught, or made into another, is an outcome of the same misfortune.
+        """
+        assert connection.sync_connection is not None
+        fault = self._faults.get(connection.sync_connection)
+        if fault is None:
+            # Past SQLAlchemy: the author asked the driver, or another database, or the socket broke below it.
+            state = sqlstate_of(error)
+            return state in VICTIM or state.startswith(ENDED) or _is_closed(connection.sync_connection)
+        return fault.is_final or (fault.is_passing and getattr(error, "orig", None) is fault.error)
+
+    def _notice(self, context: ExceptionContext) -> None:
+        if context.connection is not None:
+            fault = Fault(context.original_exception, context.is_disconnect)
+            known = self._faults.get(context.connection)
+            if (fault.is_final or fault.is_passing or context.is_disconnect) and (known is None or known.is_passing):
+                self._faults[context.connection] = fault
+
+    def _forgive(self, connection: Connection, name: str, context: object) -> None:
+        """A savepoint undoes what has befallen since: the transaction goes on."""
+        self._faults.pop(connection, None)
 
     async def note(self, sequence: int, more: Spent) -> Spent:
         """Add to what became of a command's deliveries."""

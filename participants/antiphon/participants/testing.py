@@ -222,7 +222,8 @@ class Service:
     async def begin(self, link: Stage) -> Worker:
         """Begin to work on the commands that a link delivers, as a process of the participant would."""
         # The stage has all that a worker uses of a link.
-        worker = Worker(self.participant, cast(Link, link), Mortal(self.database, link), chance=lambda: 0.5)
+        database = Mortal(self.database, link)
+        worker = Worker(self.participant, cast(Link, link), database, error_texts=True, chance=lambda: 0.5)
         await worker.start()
         return worker
 

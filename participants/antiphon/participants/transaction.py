@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.wire import CommandAddress
 
 if TYPE_CHECKING:
@@ -68,7 +67,3 @@ class Transaction:
     ) -> CursorResult[Any]:
         """Execute one SQLAlchemy statement inside the transaction."""
         return await self.connection.execute(statement, parameters)
-
-
-class Busy(AntiphonError):
-    """The database could not be had. No handler has run, so this is no attempt."""

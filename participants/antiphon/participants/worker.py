@@ -6,10 +6,11 @@ Whatever goes wrong on the way leaves the message unacked, so that it comes agai
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,14 +21,15 @@ from antiphon.contracts import killpoints
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, unpack_raw
 from antiphon.contracts.errors import (
     Ambiguous,
-    AntiphonError,
     Conflict,
     Forged,
+    Refused,
     TooLarge,
     Unavailable,
     Undecodable,
     Unrecoverable,
     Unusable,
+    WrongShape,
 )
 from antiphon.contracts.messages import Contract
 from antiphon.contracts.parked import WITHDRAWN, Parked, ParkedKind, parked_kind
@@ -52,12 +54,14 @@ from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
 from antiphon.tracing import context
 from antiphon.tracing.counts import Counts
 
+from .calling import END_SECONDS, Call, Raised
 from .databases import Busy, Database
 from .hearing import Heard, Hearing, Unheard
 from .inbox import Answer, Spent
 from .participant import AnyHandler, CommandHandler, Participant
 from .perform import AlreadyDone, Asked, Exhausted, Resting, Suspect, negative, perform
 from .reaction import REACTION_RETRY
+from .reasons import OwnWords, is_said_on_purpose, reason_of
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""
@@ -70,7 +74,10 @@ PUBLISH_TRIES_MAX: Final = 10
 PUBLISH_AGAIN_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 10.0
 """How long running handlers may go on after SIGTERM; below the 30 s after which container platforms kill."""
-CANCEL_SECONDS: Final = 5.0
+CANCEL_SECONDS: Final = END_SECONDS + 2.0
+"""How long those that were cancelled then may take: to end, and to have it noted."""
+WAIT_SECONDS_MAX: Final = 366 * 86400.0
+"""The longest time that a handler may ask for before its next attempt."""
 HANDLER_SECONDS_MAX: Final = 600.0
 """How long a handler may run. One that never returned would hold its row, and all who ask about it, for ever."""
 TURN_SECONDS: Final = 1.0
@@ -81,12 +88,16 @@ ELSEWHERE_SECONDS: Final = 0.2
 log = structlog.get_logger()
 
 
-class NoHandler(Exception):
+class NoHandler(OwnWords):
     """Nobody in this worker knows the type of a command. Another version of the participant may."""
 
 
 class NotForUs(Exception):
     """An event was delivered that no version of this participant reacts to."""
+
+
+class Overdue(OwnWords):
+    """A handler ran for longer than handlers may, and was cancelled."""
 
 
 class NotItsTurn(Exception):
@@ -103,7 +114,9 @@ class Held:
         "data",
         "delivery",
         "end_reason",
+        "is_leaving",
         "is_overdue",
+        "overdue",
         "publishes",
         "step",
         "subject",
@@ -128,7 +141,11 @@ class Held:
         self.ticks = 0
         """How many turns of the lease timer it has seen."""
         self.is_overdue = False
-        """Whether its handler was cancelled because it had run for too long."""
+        """Whether its task was cancelled because it had been held for too long."""
+        self.overdue = ""
+        """Where its handler stood then; empty if no handler was at work."""
+        self.is_leaving = False
+        """Whether its task was cancelled because this worker ends, which is no fault of the command."""
         self.end_reason = ""
         """Why the command must not be delivered again although it was not performed."""
 
@@ -156,6 +173,7 @@ class Worker:
         reaction_concurrency: the same for events, if the participant reacts to any; as many as commands when left out.
         ack_wait_seconds: what the consumers are configured with; the lease is extended at a third of it.
         handler_seconds: how long a command may be held; then its handler is cancelled, which is a failed attempt.
+        error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
         chance: draws from [0, 1), for the jitter of delays.
     """
 
@@ -170,6 +188,7 @@ class Worker:
         reaction_concurrency: int | None = None,
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
         handler_seconds: float = HANDLER_SECONDS_MAX,
+        error_texts: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._participant, self._link, self._database = participant, link, database
@@ -183,7 +202,7 @@ class Worker:
             self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
         self._hearing = Hearing(name, participant.reactions)
         self._lease_seconds, self._handler_seconds = ack_wait_seconds / 3, handler_seconds
-        self._chance = chance
+        self._chance, self._error_texts = chance, error_texts
         self._loop = asyncio.get_running_loop()
         self._limits = {
             kind: asyncio.Semaphore(handler.concurrency)
@@ -191,6 +210,8 @@ class Worker:
             if handler.concurrency is not None
         }
         self._held: set[Held] = set()
+        self._deaf: set[asyncio.Task[Any]] = set()
+        """Handlers that go on although they were cancelled and their deliveries are settled."""
         self._alone: Held | None = None
         """What is performed alone just now."""
         self._unnoted: dict[int, Spent] = {}
@@ -215,17 +236,23 @@ class Worker:
         if not await self._is_idle(grace_seconds):
             for held in self._held:
                 if held.task is not None:
+                    held.is_leaving = True
                     held.task.cancel()
             await self._is_idle(CANCEL_SECONDS)
         if self._lease is not None:
             self._lease.cancel()
         self._link.flush()
-        log.info("participant.drained", participant=self._participant.name, left=len(self._held))
+        log.info("participant.drained", participant=self._participant.name, left=len(self._held) + len(self._deaf))
 
     @property
     def held(self) -> int:
         """How many commands this worker has."""
         return len(self._held)
+
+    @property
+    def deaf(self) -> int:
+        """How many handlers go on although they were cancelled."""
+        return len(self._deaf)
 
     # --- one command --------------------------------------------------------------------------------------------------
 
@@ -245,9 +272,13 @@ class Worker:
         except asyncio.CancelledError:
             await self._hand_back(held, 0.0)
         # A mistake in this file must not keep a command for ever: its lease would be extended with those of the others.
-        except Exception:
-            log.exception("worker.faulted", subject=held.delivery.subject)
+        # And SystemExit, whoever raises it, would go through asyncio and end the process.
+        except BaseException as error:
+            self._log("worker.faulted", held, exc_info=error)
             self._let_go(held)
+        finally:
+            if held.asked is not None and held.asked.call.goes_on:
+                self._leave_behind(held, held.asked.call)
 
     async def _attempt(self, held: Held) -> None:
         try:
@@ -255,8 +286,8 @@ class Worker:
         except NotForUs:
             self._settle(held)
             return
-        except Unusable as error:
-            await self._set_aside(held, error)
+        except BaseException as error:
+            await self._set_aside(held, self._unusable(held, error))
             return
         try:
             if self._unnoted:
@@ -267,26 +298,62 @@ class Worker:
                 await self._perform_alone(held, asked, handler)
             if held.is_event and held.delivery.deliveries > 1 and not await self._is_nobody_called(held, asked):
                 return
-        except Busy as error:
-            self._log("database.busy", held, reason=str(error))
-            await self._hand_back(held, self._jittered(BUSY_SECONDS))
-        except NotItsTurn:
-            await self._hand_back(held, self._jittered(TURN_SECONDS))
-        except Resting as error:
-            await self._lay_to_rest(held, asked, str(error))
-        except AlreadyDone as error:
-            await self._park_and_end(held, str(error))
-        except asyncio.CancelledError as error:
-            if held.is_overdue:
-                await self._fail(held, asked, TimeoutError(f"its handler ran for {self._handler_seconds:g} s"))
-            elif self._draining or held.task is None or held.task.cancelling():
-                raise  # the process ends; that is no fault of this command
-            else:
-                await self._fail(held, asked, error)
-        except Exception as error:
-            await self._fail(held, asked, error)
+        except BaseException as error:
+            await self._end_without_answer(held, asked, error)
         else:
             self._publish(held) if held.subject else self._settle(held)
+
+    async def _end_without_answer(self, held: Held, asked: Asked, raised: BaseException) -> None:
+        """Whatever came in the way of an answer: say whether that was an attempt, and when the next one is.
+
+        Our own cancels are known by what we noted of them. That a task was cancelled says nothing: a handler's time-out
+        may have cancelled its own.
+        """
+        if held.is_leaving:
+            raise asyncio.CancelledError from raised  # the process ends; that is no fault of this command
+        if isinstance(raised, asyncio.CancelledError) and not held.is_overdue:
+            raise raised  # by the end of the loop: a handler's own cancels come as `Raised`
+        match self._meaning(held, raised):
+            case Busy() as error:
+                self._log("database.busy", held, reason=str(error))
+                await self._hand_back(held, self._jittered(BUSY_SECONDS))
+            case NotItsTurn():
+                await self._hand_back(held, self._jittered(TURN_SECONDS))
+            case Resting() as error:
+                await self._lay_to_rest(held, asked, str(error))
+            case AlreadyDone() as error:
+                await self._park_and_end(held, str(error))
+            case error:
+                await self._fail(held, asked, error)
+
+    def _meaning(self, held: Held, raised: BaseException) -> BaseException:
+        """What is to be said of what was raised."""
+        is_verdict = isinstance(raised, Refused | Unavailable | Unrecoverable)
+        if held.overdue and not is_verdict:
+            goes_on = held.asked is not None and held.asked.call.goes_on
+            return Overdue(held.overdue + (", and it goes on although it was cancelled" if goes_on else ""))
+        if held.is_overdue and not is_verdict:
+            return Busy(f"after {self._handler_seconds:g} s its turn had not come, or its commit had not ended")
+        return raised.error if isinstance(raised, Raised) else raised
+
+    def _unusable(self, held: Held, error: BaseException) -> Unusable:
+        """What keeps a message from being read. An author's class may raise anything where it is made."""
+        if isinstance(error, Unusable):
+            return error
+        self._log("message.faulted", held, exc_info=error)
+        return WrongShape(f"{held.type}: {reason_of(error, self._error_texts)}", subject=held.delivery.subject)
+
+    def _leave_behind(self, held: Held, call: Call) -> None:
+        """Go on without a handler that does not end. It can reach nothing of ours: its transaction is rolled back."""
+        assert call.task is not None
+        self._deaf.add(call.task)
+        call.task.add_done_callback(self._on_deaf_end)
+        self._log("handler.deaf", held, stack=call.stack())
+
+    def _on_deaf_end(self, task: asyncio.Task[Any]) -> None:
+        self._deaf.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, lest asyncio complain that nobody did
 
     def _read(self, held: Held) -> tuple[Asked, AnyHandler | None]:
         """Read a command and find its handler.
@@ -382,12 +449,14 @@ class Worker:
         verdict = Spent(failed, asked.lost, -1 if asked.is_alone else 0)
         spent = await self._note(held, verdict)
         tries = spent.attempts if spent else asked.tries or asked.deliveries
-        reason = str(error) if isinstance(error, (AntiphonError, Exhausted, NoHandler)) else _described(error)
+        reason = reason_of(error, self._error_texts)
+        # One traceback an attempt, found by the saga, the step and the attempt that the journal names.
+        trace = {} if is_said_on_purpose(error) else {"exc_info": error}
         if held.is_event:
             if (is_final or tries % asked.retry.attempts == 0) and not await self._park(held, _kind_of(error), reason):
                 return
         elif is_final or tries >= asked.retry.attempts:
-            self._log("attempts.exhausted", held, reason=reason, tries=tries)
+            self._log("attempts.exhausted", held, reason=reason, tries=tries, **trace)
             if isinstance(error, NoHandler):
                 if not await self._park(held, "unhandled", reason):
                     return
@@ -396,9 +465,9 @@ class Worker:
             return
         self.counts.add("attempts", self._participant.name, _name_in(held.type), "failed")
         delay = asked.retry.wait_seconds(tries, self._chance())
-        if isinstance(error, Unavailable) and error.retry_after is not None:
-            delay = max(delay, error.retry_after)
-        self._log("attempt.failed", held, reason=reason, tries=tries, again_in_seconds=round(delay, 3))
+        if isinstance(error, Unavailable):
+            delay = max(delay, _seconds_of(error.retry_after))
+        self._log("attempt.failed", held, reason=reason, tries=tries, again_in_seconds=round(delay, 3), **trace)
         self._let_go(held, delay)
 
     async def _set_aside(self, held: Held, error: Unusable) -> None:
@@ -406,12 +475,13 @@ class Worker:
 
         What is forged gets no answer: it is nobody's command.
         """
+        reason = reason_of(error)
         self._log("command.unusable", held, reason=error.reason)
-        if not await self._park(held, parked_kind(error), error.reason):
+        if not await self._park(held, parked_kind(error), reason):
             return
-        held.end_reason = error.reason
+        held.end_reason = reason
         if isinstance(error, Undecodable) and not held.is_event:
-            self._answer_exhausted(held, held.type or _type_in(held.delivery.data), error.reason)
+            self._answer_exhausted(held, held.type or _type_in(held.delivery.data), reason)
         else:
             self._settle(held)
 
@@ -474,7 +544,11 @@ class Worker:
         """Have the command delivered again, without counting this delivery as an attempt."""
         is_alone = held.asked is not None and held.asked.is_alone
         await self._note(held, Spent(returned=1, alone=-1 if is_alone else 0))
-        self._let_go(held, delay_seconds)
+        if held.asked is not None and held.asked.call.goes_on:
+            held.delivery.drop()  # unacked, so that nobody begins while what is left of it may still be at work
+            self._forget(held)
+        else:
+            self._let_go(held, delay_seconds)
 
     async def _note(self, held: Held, more: Spent) -> Spent | None:
         """Tell the database what became of a delivery; where it cannot be told now, with the next command.
@@ -487,7 +561,7 @@ class Worker:
             return await self._database.note(number, more)
         except Exception as error:
             self._unnoted[number] = self._unnoted.get(number, Spent()).plus(more)
-            self._log("delivery.unnoted", held, reason=_described(error))
+            self._log("delivery.unnoted", held, reason=reason_of(error, with_text=True))
             return None
 
     async def _note_what_is_left(self) -> None:
@@ -603,14 +677,29 @@ class Worker:
             if held.ticks > 1:
                 held.delivery.in_progress()
             if held.ticks * self._lease_seconds > self._handler_seconds and not held.is_overdue and held.task:
-                held.is_overdue = True
-                held.task.cancel()
+                self._cancel_overdue(held, held.task)
+
+    def _cancel_overdue(self, held: Held, task: asyncio.Task[None]) -> None:
+        """End what has been held for too long, and say where it stands, while it still stands there."""
+        held.is_overdue = True
+        if held.asked is not None and held.asked.call.goes_on:
+            call, ran = held.asked.call, f"its handler had not returned after {self._handler_seconds:g} s"
+            held.overdue = f"{ran}: it stood at {call.whereabouts()}"
+            self._log("handler.overdue", held, after_seconds=self._handler_seconds, stack=call.stack())
+        task.cancel()
 
     def _jittered(self, seconds: float) -> float:
         return seconds * (0.5 + self._chance())
 
     def _log(self, what: str, held: Held, **facts: Any) -> None:
-        log.warning(what, subject=held.delivery.subject, sequence=held.delivery.sequence, **facts)
+        """Say something of what is held, with what `show` calls it: saga, step and attempt."""
+        address = held.address
+        about = {"saga": str(address.saga), "step": address.step, "attempt": address.attempt} if address else {}
+        facts |= {"subject": held.delivery.subject, "sequence": held.delivery.sequence, **about}
+        try:
+            log.warning(what, **facts)
+        except BaseException:  # an error of an author's that cannot be printed
+            log.warning(what, **{name: fact for name, fact in facts.items() if name != "exc_info"})
 
 
 def _kind_of(error: BaseException) -> ParkedKind:
@@ -666,6 +755,10 @@ _retry = lru_cache(maxsize=1024)(parse_retry)
 """There are as many different texts as steps in all definitions."""
 
 
-def _described(error: BaseException) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _seconds_of(asked: object) -> float:
+    """How long a handler asked to wait; 0 where that is no length of time."""
+    try:
+        seconds = asked.total_seconds() if isinstance(asked, timedelta) else float(asked)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return 0.0
+    return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), WAIT_SECONDS_MAX)

@@ -1,0 +1,133 @@
+"""Calls of what an author wrote. Each has a task of its own, which may end as it likes, late, or never.
+
+In the worker's own task an author's code could end the loop (asyncio lets SystemExit and KeyboardInterrupt through),
+pass for the worker's drain (a time-out that cancels the current task), and keep the worker waiting for ever (by
+catching the worker's cancel). Between two tasks all of that is an outcome like others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+from .reasons import OwnWords
+
+END_SECONDS: Final = 3.0
+"""How long a handler that is cancelled may take to end. Together with a worker's grace below the 30 s after which
+container platforms kill."""
+PLACES_MAX: Final = 3
+"""How many lines of a stack are named in a reason: where it stands, and how it got there."""
+
+T = TypeVar("T")
+
+
+class Raised(Exception):
+    """An author's code raised what is no Exception: asyncio, contexts and drivers would take it for their own."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
+class Deaf(OwnWords):
+    """The handler was cancelled, and goes on all the same."""
+
+
+class Call:
+    """At most one call of an author's code, and what has become of it."""
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the author's code was called and has not come to its end."""
+        return self.task is not None and not self.task.done()
+
+    async def make(self, code: Callable[[], Awaitable[T]]) -> T:
+        """Run an author's code to its end. A cancel of ours is passed on to it, and waited for, but not for ever.
+
+        Raises:
+            Exception: what it raised.
+            Raised: it raised something that is no Exception.
+            CancelledError: this task was cancelled, and the author's code has ended because of that.
+            Deaf: this task was cancelled, and the author's code goes on.
+        """
+        task = self.task = asyncio.create_task(_tamed(code))
+        try:
+            await _ended(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                await _end(task)
+            if isinstance(task.exception(), Raised):
+                raise
+            if (current := asyncio.current_task()) is not None:
+                current.uncancel()  # it was heard, and answered with an outcome
+        result: T = task.result()
+        return result
+
+    def stack(self) -> str:
+        """Where the author's code stands now, as a traceback writes it."""
+        return "" if self.task is None else "".join(traceback.StackSummary.extract(_frames(self.task)).format())
+
+    def whereabouts(self) -> str:
+        """The same in a few words, without the folders of this machine: `stock.py:43 in reserve`."""
+        if self.task is None:
+            return ""
+        frames = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in _frames(self.task)]
+        theirs = [each for each in frames if each[0] != __file__][-PLACES_MAX:]
+        return ", ".join(f"{_file_name(path)}:{line} in {name}" for path, line, name in theirs)
+
+
+async def _tamed(code: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await code()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise Raised(error) from error
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for a task, and leave it alone if the wait is cancelled: `asyncio.wait` for one, at half its cost."""
+    ended = asyncio.get_running_loop().create_future()
+
+    def tell(_: object) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    task.add_done_callback(tell)
+    await ended
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel an author's code.
+
+    Raises:
+        Deaf: it did not end within the time for that.
+    """
+    task.cancel()
+    await asyncio.wait((task,), timeout=END_SECONDS)
+    if not task.done():
+        raise Deaf("its handler goes on although it was cancelled")
+
+
+def _frames(task: asyncio.Task[Any]) -> Iterator[tuple[FrameType, int]]:
+    """The frames of a task that waits, the outermost first: `Task.get_stack` knows but one of them."""
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame = next((f for name in ("cr_frame", "gi_frame", "ag_frame") if (f := getattr(waiting, name, None))), None)
+        if frame is not None:
+            yield frame, frame.f_lineno
+        waiting = next(
+            (w for name in ("cr_await", "gi_yieldfrom", "ag_await") if (w := getattr(waiting, name, None))), None
+        )
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
