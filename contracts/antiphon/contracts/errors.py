@@ -5,6 +5,12 @@ Errors carry facts (which saga, which step, which subject) as attributes; the se
 
 from __future__ import annotations
 
+from typing import Final
+
+SECONDS_MAX: Final = 36_500 * 86_400
+"""The longest time that anything may be waited for: a hundred years. Servers count nanoseconds since 1970 in 64 bits,
+which end in 2262, and fire at once what is due beyond (measured with nats-server 2.15)."""
+
 
 class AntiphonError(Exception):
     """Something Antiphon noticed; the subclass says who must act."""
@@ -41,10 +47,18 @@ class Unavailable(AntiphonError):
     Args:
         reason: one sentence for the operator.
         retry_after: the least number of seconds to wait before the next attempt; None leaves it to the backoff.
+
+    Raises:
+        DefinitionError: that is no number, or more than a hundred years.
     """
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
+        if retry_after is not None and not retry_after <= SECONDS_MAX:  # this way round: nothing holds for nan
+            raise DefinitionError(
+                f"Unavailable: retry_after={retry_after}, and it is at most {SECONDS_MAX} seconds, which is a hundred "
+                "years. Where no later attempt will help, raise Unrecoverable."
+            )
         self.reason = reason
         self.retry_after = retry_after
 
@@ -116,14 +130,18 @@ class Forged(Unusable):
 
 
 class AlreadyStarted(AntiphonError):
-    """The saga id is taken by a start with another payload. Nothing was changed; choose another id."""
+    """The saga id is taken by a start with another payload. Nothing was changed; choose another id.
 
-    def __init__(self, saga_type: str, saga_id: str) -> None:
+    `unread` says why the class at hand cannot read that payload, where this is so: it may be the same or not.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, unread: str = "") -> None:
+        payload = f"a payload that cannot be read here ({unread})" if unread else "another payload"
         super().__init__(
-            f"saga {saga_type}/{saga_id} was already started with another payload; nothing was changed. "
+            f"saga {saga_type}/{saga_id} was already started with {payload}; nothing was changed. "
             "Use another id, or start it with the payload it has."
         )
-        self.saga_type, self.saga_id = saga_type, saga_id
+        self.saga_type, self.saga_id, self.unread = saga_type, saga_id, unread
 
 
 class UnknownSaga(AntiphonError):
@@ -136,14 +154,18 @@ class UnknownSaga(AntiphonError):
 
 
 class AlreadySignalled(AntiphonError):
-    """The saga has got this signal with another payload, and the first one counts. Nothing was changed."""
+    """The saga has got this signal with another payload, and the first one counts. Nothing was changed.
 
-    def __init__(self, saga_type: str, saga_id: str, signal: str) -> None:
+    `unread` says why the class at hand cannot read that payload, where this is so: it may be the same or not.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, signal: str, unread: str = "") -> None:
+        payload = f"a payload that cannot be read here ({unread})" if unread else "another payload"
         super().__init__(
-            f"saga {saga_type}/{saga_id} has got the signal {signal} before, with another payload. The first one "
+            f"saga {saga_type}/{saga_id} has got the signal {signal} before, with {payload}. The first one "
             "counts; nothing was changed."
         )
-        self.saga_type, self.saga_id, self.signal = saga_type, saga_id, signal
+        self.saga_type, self.saga_id, self.signal, self.unread = saga_type, saga_id, signal, unread
 
 
 class Undecided(AntiphonError):

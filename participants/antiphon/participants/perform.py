@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from antiphon.contracts import killpoints
-from antiphon.contracts.envelope import unpack_raw
+from antiphon.contracts.envelope import pack, unpack_raw
 from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
 from antiphon.contracts.messages import (
     AnswerKind,
@@ -366,15 +366,13 @@ def _done(handler: CommandHandler, reply: object) -> Answer:
 
 
 def _readable(event: Any) -> bytes:
-    """The bytes of an event, read back: what a row of a database gave may have another type than the contract says,
-    and nobody could read it once it is committed.
+    """The bytes of an event, which were read back: what a row of a database gave may have another type than the
+    contract says, and nobody could read it once it is committed.
 
     Raises:
         WrongShape: it does not fit its contract.
     """
-    data, shape = _encode(event), cast("type[Event]", type(event))
-    unpack_raw(data, shape)
-    return data
+    return bytes(pack(event))
 
 
 def _undone(contract: Contract, *, found: bool) -> Answer:
