@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from antiphon.contracts import SagaKey
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import Record
-from antiphon.contracts.wire import Direction
+from antiphon.contracts.wire import Direction, nanoseconds
 from antiphon.coordinator.author import Author
 from antiphon.coordinator.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
 from antiphon.coordinator.fold import fold
@@ -24,7 +24,7 @@ from tests.support.trip import ASKED, REPLIES, TRIP
 KEY = SagaKey.of("trip", "t1")
 TIME = datetime(2026, 1, 2, tzinfo=UTC)
 SECOND = 1_000_000_000
-BEGUN_NS = 1_000_000 * SECOND
+BEGUN_NS = nanoseconds(TIME)
 
 
 class Life:
