@@ -105,7 +105,8 @@ class ShelfLink(HastyLink):
 def parcel(fields: dict[str, Any], name: str = "parcel.sent") -> Any:
     """A version of one class, with fields and their defaults."""
     namespace = {"__annotations__": fields["types"], "__module__": __name__, **fields.get("defaults", {})}
-    return type(Event)("ParcelSent", (Event,), namespace, name=name)
+    meta: Any = type(Event)
+    return meta("ParcelSent", (Event,), namespace, name=name)
 
 
 OLD = parcel({"types": {"weight": float, "at": datetime}})
@@ -164,7 +165,9 @@ async def test_so_it_is_with_a_signal(first: Any, again: Any, said: str) -> None
 async def test_a_choreography_is_started_with_equal_values_too() -> None:
     client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     choreographies = [
-        Choreography(start, name="parcel", version=1, deadline=timedelta(hours=1), flow={start: "post"}, completes=Posted)
+        Choreography(
+            start, name="parcel", version=1, deadline=timedelta(hours=1), flow={start: "post"}, completes=Posted
+        )
         for start in (OLD, NEW)
     ]
     for saga, start in zip(choreographies, (OLD, NEW), strict=True):
@@ -173,7 +176,7 @@ async def test_a_choreography_is_started_with_equal_values_too() -> None:
 
 async def test_a_saga_is_started_with_its_own_event() -> None:
     client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    with pytest.raises(DefinitionError, match="saga 'parcel' starts with ParcelSent, not with TripAsked. Send one"):
+    with pytest.raises(DefinitionError, match=r"saga 'parcel' starts with ParcelSent, not with TripAsked\. Send one"):
         await client.start(sender(OLD)[0], ASKED, id="1")
 
 

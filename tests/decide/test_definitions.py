@@ -42,7 +42,7 @@ def book_rooms(s: State[TripAsked]) -> list[BookRoom]:
     return [BookRoom(nights=s.start.nights)]
 
 
-def ask_again(s: State[TripAsked]) -> TripAsked:
+def ask_others(s: State[TripAsked]) -> TripAsked:
     return s.start
 
 
@@ -92,7 +92,7 @@ def test_a_step_waits_for_a_time_that_there_is(way: str, duration: Any, sentence
         "within": lambda: trip.signal(Approved, within=duration),
         "awaits": lambda: trip.awaits(RoomBooked, within=duration),
         "wait": lambda: trip.wait("rest", duration),
-        "child": lambda: trip.child(TRIP, timeout=duration)(ask_again),
+        "child": lambda: trip.child(TRIP, timeout=duration)(ask_others),
     }
     with pytest.raises(DefinitionError, match=sentence):
         declare[way]()

@@ -12,15 +12,15 @@ import pytest
 from antiphon.contracts import AlreadyStarted
 from antiphon.contracts.platform import Record
 from antiphon.contracts.topology import PARKED, SAGA
+from antiphon.contracts.values import is_same
 from antiphon.contracts.wire import journal_filter
 from antiphon.coordinator.client import Antiphon
 from antiphon.coordinator.facts import Finish
 from antiphon.coordinator.history import DEADLINE_REASON
 from antiphon.coordinator.journal import read_entry
-from antiphon.contracts.values import is_same
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.worker import Worker
-from tests.integration.test_coordinator import Company, company
+from tests.integration.test_coordinator import company
 from tests.support.cargo import TRAVELS, WAYS, Cargo
 from tests.support.trip import ASKED, make_trip
 

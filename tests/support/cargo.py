@@ -1,4 +1,4 @@
-"""What travels and what does not, and a saga that carries a value in every way there is: as contracts/README.md says."""
+"""What travels and what does not, as contracts/README.md lists it, and a saga that carries a value in every way."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ TRAVELS: dict[str, tuple[Any, Any]] = {
     "datetime in UTC": (datetime, NOON),
     "datetime with an offset": (datetime, NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))),
     "datetime of a zone": (datetime, datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)),
-    "datetime without a zone": (datetime, datetime(2026, 1, 2, 3, 4, 5, 6)),
+    "datetime without a zone": (datetime, datetime(2026, 1, 2, 3, 4, 5, 6)),  # noqa: DTZ001 - that is meant
     "the first datetime": (datetime, datetime.min.replace(tzinfo=UTC)),
     "date": (date, date(2026, 1, 2)),
     "time": (time, time(1, 2, 3, 4)),
@@ -290,7 +290,12 @@ class Cargo:
 
     def _child(self) -> Saga[Any]:
         child: Saga[Any] = Saga(self.child_start, name="child", version=1, deadline=timedelta(hours=1))
-        step = self._step("move_in_child", lambda s: (self.see("child start", s.start), self._command())[1], self.command)
+
+        def move_in_child(s: State[Any]) -> Any:
+            self.see("child start", s.start)
+            return self._command()
+
+        step = self._step("move_in_child", move_in_child, self.command)
         child.step()(step).compensation(self._undo())
         return child
 
@@ -342,8 +347,9 @@ WAYS = {"start", "signal", "command", "reply", "stored reply", "compensation", "
 
 def message(base: Any, name: str, type_: Any, **settings: Any) -> Any:
     """A message class with one field."""
-    namespace = {"__annotations__": {"field": type_}, "__module__": __name__}
+    namespace: dict[str, Any] = {"__annotations__": {"field": type_}, "__module__": __name__}
     if base is not Event:
         namespace["__orig_bases__"] = (base,)
     origin = typing.get_origin(base) or base
-    return type(Event)(name.title(), (origin,), namespace, name=f"cargo.{name}", **settings)
+    meta: Any = type(Event)
+    return meta(name.title(), (origin,), namespace, name=f"cargo.{name}", **settings)

@@ -155,7 +155,7 @@ def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> 
         WrongShape: it does not fit the contract.
     """
     try:
-        payload: T = decoder(shape).decode(data)
+        payload: T = decoder(shape).decode(data)  # type: ignore[arg-type] # mypy does not see that classes hash
         return payload
     except msgspec.ValidationError as error:
         raise WrongShape(f"{shape.__name__}: {error}", subject=subject) from None

@@ -72,7 +72,7 @@ LISTED: Final = "contracts/README.md lists what travels"
 
 
 @cache  # of those that travel; what raises is asked again
-def require_travels(message: type[Any]) -> None:
+def require_travels(message: Any) -> None:
     """Refuse a message class of which some field cannot be sent and read back as it was.
 
     Raises:
@@ -82,7 +82,7 @@ def require_travels(message: type[Any]) -> None:
         raise DefinitionError(f"{message.__name__}{why}")
 
 
-def require_travels_if_known(message: type[Any]) -> None:
+def require_travels_if_known(message: Any) -> None:
     """The same where all its annotations can be read; where not, nothing is known yet.
 
     Raises:
@@ -92,7 +92,7 @@ def require_travels_if_known(message: type[Any]) -> None:
         inspect.type_info(message)
     except NameError:
         return
-    except Exception:  # noqa: S110 - said below, with the field
+    except Exception:
         pass
     require_travels(message)
 
@@ -228,11 +228,11 @@ def _is_refused(hint: Any) -> bool:
 
 def _hints_in(hint: Any) -> Iterator[tuple[str, Any]]:
     """The types that an annotation is made of."""
-    origin = get_origin(hint) or hint
+    origin: Any = get_origin(hint) or hint
     if python.isclass(origin) and getattr(origin, "__annotations__", None):
         fields = getattr(origin, "__struct_fields__", origin.__annotations__)
         hints = typing.get_type_hints(origin, include_extras=True)
         yield from ((f".{name}", hints[name]) for name in fields if name in hints)
     elif origin is not typing.Literal:
-        is_dict = python.isclass(origin) and issubclass(origin, dict)
-        yield from (("{}" if is_dict else "[]" if python.isclass(origin) else "", each) for each in get_args(hint))
+        step = "" if not python.isclass(origin) else "{}" if issubclass(origin, dict) else "[]"
+        yield from ((step, each) for each in get_args(hint))

@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, time, timedelta
 from functools import cache
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import inspect
-
-T = TypeVar("T")
 
 Encode = Callable[[object], bytes]
 """How a value becomes JSON."""
@@ -42,13 +40,14 @@ def is_same(one: object, other: object) -> bool:
     return not _difference(one, other, ROOT)
 
 
-def travelled(payload: T, encode: Encode) -> bytes:
+def travelled(payload: object, encode: Encode) -> bytes:
     """The JSON of a payload that arrives as it was sent.
 
     Raises:
         ValueError: it would not; the sentence names the field.
     """
-    read, can_be_compared = _reading(type(payload))
+    shape: Any = type(payload)
+    read, can_be_compared = _reading(shape)
     try:
         data = encode(payload)
         arrived = read(data)
@@ -180,18 +179,24 @@ def _no_number(value: float, path: str) -> str:
 
 def _difference(sent: Any, arrived: Any, path: str) -> str:
     """What becomes of a value on its way, as a sentence; empty if it arrives as it is."""
-    if isinstance(sent, float) and not math.isfinite(sent):
-        return _no_number(sent, path)
     if sent is arrived:
         return ""
-    if isinstance(sent, list | tuple) and isinstance(arrived, list | tuple):
-        return _of_parts(cast("list[object]", sent), cast("list[object]", arrived), path)
-    if isinstance(sent, Mapping) and isinstance(arrived, Mapping):
-        return _of_keys(cast("Mapping[object, object]", sent), cast("Mapping[object, object]", arrived), path)
+    match sent:
+        case float() if not math.isfinite(sent):
+            return _no_number(sent, path)
+        case list() | tuple() if isinstance(arrived, list | tuple):
+            return _of_parts(cast("list[object]", sent), cast("list[object]", arrived), path)
+        case Mapping() if isinstance(arrived, Mapping):
+            return _of_keys(cast("Mapping[object, object]", sent), cast("Mapping[object, object]", arrived), path)
+        case datetime() | time() if type(sent) is type(arrived):
+            return _of_times(sent, arrived, path)
+        case _:
+            return _of_others(sent, arrived, path)
+
+
+def _of_others(sent: object, arrived: object, path: str) -> str:
     if _has_fields(sent):
         return _of_fields(sent, arrived, path)
-    if isinstance(sent, datetime | time) and type(sent) is type(arrived):
-        return _of_times(sent, arrived, path)
     return "" if _is_equal(sent, arrived) else _changed(sent, arrived, path)
 
 
@@ -205,7 +210,9 @@ def _of_parts(sent: list[object], arrived: list[object], path: str) -> str:
 def _of_keys(sent: Mapping[object, object], arrived: Mapping[object, object], path: str) -> str:
     for key in sent:
         if key not in arrived:
-            as_text = f", and would be {str(key)!r}: a field without a type has texts as keys" if str(key) in arrived else ""
+            as_text = (
+                f", and would be {str(key)!r}: a field without a type has texts as keys" if str(key) in arrived else ""
+            )
             return _at(f"{_shown(key)} is a key that would not arrive{as_text}", path)
     if len(sent) != len(arrived):
         return _changed(sent, arrived, path)
@@ -231,7 +238,7 @@ def _is_one_moment(one: Any, other: Any) -> bool:
     if isinstance(one, time) or one.tzinfo is None or other.tzinfo is None:
         return bool(one == other)
     apart: timedelta = one.replace(tzinfo=None) - other.replace(tzinfo=None)
-    return apart == one.utcoffset() - other.utcoffset()
+    return bool(apart == one.utcoffset() - other.utcoffset())
 
 
 def _is_equal(one: object, other: object) -> bool:
@@ -244,7 +251,9 @@ def _is_equal(one: object, other: object) -> bool:
 def _changed(sent: object, arrived: object, path: str) -> str:
     kinds = type(sent).__name__, type(arrived).__name__
     as_kind = f"a {kinds[0]}, and would arrive as a {kinds[1]}"
-    return _at(f"{_shown(sent)} {f'is {as_kind}' if kinds[0] != kinds[1] else f'would arrive as {_shown(arrived)}'}", path)
+    return _at(
+        f"{_shown(sent)} {f'is {as_kind}' if kinds[0] != kinds[1] else f'would arrive as {_shown(arrived)}'}", path
+    )
 
 
 def _first(sentences: Iterable[str]) -> str:

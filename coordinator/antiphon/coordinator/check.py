@@ -67,8 +67,8 @@ def _require_bounded(where: str, what: str, duration: timedelta, otherwise: str)
     """Refuse what lies so far ahead that the server could not say when it is."""
     if duration > LONGEST:
         raise DefinitionError(
-            f"{where}: its {what} of {duration} is too long for the server's clock. The longest is a hundred years: say "
-            f"timedelta(days={LONGEST.days}) or less, {otherwise}."
+            f"{where}: its {what} of {duration} is too long for the server's clock. The longest is a hundred years: "
+            f"say timedelta(days={LONGEST.days}) or less, {otherwise}."
         )
 
 
