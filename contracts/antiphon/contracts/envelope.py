@@ -113,8 +113,8 @@ def decode(data: bytes, subject: str) -> Envelope:
 def pack(payload: msgspec.Struct) -> msgspec.Raw:
     """A payload as the envelope carries it.
 
-    It is read back at once, which costs a third of a microsecond: nothing is changed on the way without a word, and
-    whoever sends it hears of what nobody could read.
+    It is read back at once, which costs 0.4 µs: nothing is changed on the way without a word, and whoever sends it
+    hears of what nobody could read.
 
     Raises:
         WrongShape: it would not arrive as it is, or not at all.
