@@ -49,6 +49,12 @@ class Strict(Struct, frozen=True):
         if self.number == 13:
             raise KeyError("thirteen")
 
+    @classmethod
+    def unchecked(cls, number: int) -> Strict:
+        made = cls(0)
+        msgspec.structs.force_setattr(made, "number", number)
+        return made
+
 
 @dataclasses.dataclass(frozen=True)
 class Quiet:
@@ -68,40 +74,40 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     "nan in a tuple": (tuple[int, float | None], (1, NAN), r"nan .* at `\$.field\[1\]`"),
     "nan in anything": (Any, NAN, "nan is no number that JSON has"),
     "nan deep in anything": (Any, {"a": [{"b": INF}]}, r"inf is no number .* at `\$.field.a\[0\].b`"),
-    "nan in a dict": (dict[str, float | None], {"a b": NAN}, r"nan is no number .* at `\$.field\['a b'\]`"),
-    "nan as a key": (dict[float, int], {NAN: 1}, "nan is a key that would not arrive"),
+    "nan in a dict": (dict[str, float | None], {"a b": NAN}, r"nan is no number .* at `\$.field\[\.\.\.\]`"),
+    "nan as a key": (dict[float, int], {NAN: 1}, "a key that is a float would not arrive as it is"),
     "nan in a struct": (list[Part], [Part(), Part(weight=NAN)], r"nan is .* at `\$.field\[1\].weight`"),
     "nan in a dataclass": (Quiet, Quiet(weight=NAN), r"nan is .* at `\$.field.weight`"),
     "nan in a set": (set[float], {NAN}, r"nan is .* at `\$.field\[0\]`"),
     "nan in what only names itself": (Named, Named("a", NAN), r"nan is .* at `\$.field.weight`"),
-    "a NaN of decimal": (Decimal, Decimal("NaN"), r"Decimal\('NaN'\) would arrive as Decimal\('NaN'\)"),
-    "a signalling one": (Decimal, Decimal("sNaN"), r"sNaN.* at `\$.field`"),
+    "a NaN of decimal": (Decimal, Decimal("NaN"), "a Decimal would arrive as another one"),
+    "a signalling one": (Decimal, Decimal("sNaN"), r"a Decimal would arrive as another one - at `\$.field`"),
     "a struct derived from the field's": (
         Part,
         Special(),
-        r"Special\(.*\) is a Special, and would arrive as a Part - at `\$.field`",
+        r"a Special would arrive as a Part - at `\$.field`",
     ),
     "the same in a list": (
         list[Part],
         [Part(), Special()],
-        r"is a Special, and would arrive as a Part - at `\$.field\[1\]`",
+        r"a Special would arrive as a Part - at `\$.field\[1\]`",
     ),
     "the same in a generic struct": (
         Box[Part],
         Box(content=Special()),
         r"would arrive as a Part - at `\$.field.content`",
     ),
-    "a struct in anything": (Any, Part(), "is a Part, and would arrive as a dict"),
+    "a struct in anything": (Any, Part(), "a Part would arrive as a dict"),
     "unknown keys of a TypedDict": (
         Address,
         SpecialAddress(street="a", town="b"),
-        r"'town' is a key that would not arrive - at `\$.field`",
+        r"the key town would not arrive as it is - at `\$.field`",
     ),
-    "int keys in anything": (Any, {1: 2}, r"1 is a key that would not arrive, and would be '1'"),
+    "int keys in anything": (Any, {1: 2}, "a key that is an int would not arrive as it is"),
     "an offset with seconds": (
         datetime,
         datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam")),
-        r"1900-01-01 00:00:00\+00:19:32 is 0:19:32 away from UTC, and only whole minutes .* convert it to UTC - at",
+        r"it is 0:19:32 away from UTC, and only whole minutes .* convert it to UTC - at",
     ),
     "a time with seconds in its offset": (
         time,
@@ -111,30 +117,39 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     "such a datetime as a key": (
         dict[datetime, int],
         {datetime(2026, 1, 1, tzinfo=timezone(timedelta(seconds=61))): 1},
-        "is a key that would not arrive",
+        "a key that is a datetime would not arrive",
     ),
-    "a datetime in anything": (Any, NAIVE, "is a datetime, and would arrive as a str"),
-    "bytes in anything": (Any, b"a", "is a bytes, and would arrive as a str"),
-    "a set in anything": (Any, {1}, "is a set, and would arrive as a list"),
-    "a set for a list": (list[int], {1, 2}, "is a set, and would arrive as a list"),
-    "an Enum in anything": (Any, Colour.RED, "is a Colour, and would arrive as a str"),
-    "a UUID for a text": (str, UUID(int=1), "is a UUID, and would arrive as a str"),
-    "a Decimal for a text": (str, Decimal(1), "is a Decimal, and would arrive as a str"),
-    "an int too large for a float": (float, 2**53 + 1, "9007199254740993 is a int, and would arrive as a float"),
+    "a datetime in anything": (Any, NAIVE, "a datetime would arrive as a str"),
+    "bytes in anything": (Any, b"a", "a bytes would arrive as a str"),
+    "a set in anything": (Any, {1}, "a set would arrive as a list"),
+    "a set for a list": (list[int], {1, 2}, "a set would arrive as a list"),
+    "an Enum in anything": (Any, Colour.RED, "a Colour would arrive as a str"),
+    "a UUID for a text": (str, UUID(int=1), "an? UUID would arrive as a str"),
+    "a Decimal for a text": (str, Decimal(1), "a Decimal would arrive as a str"),
+    "an int too large for a float": (float, 2**53 + 1, "an int would arrive as a float"),
     "a bool for an int": (int, True, r"Expected `int`, got `bool` - at `\$.field`"),
     "a bool for a float": (float, True, "Expected `float`, got `bool`"),
     "an int for a bool": (bool, 1, "Expected `bool`, got `int`"),
     "a float for an int": (int, 1.0, "Expected `int`, got `float`"),
     "a datetime for a date": (date, NAIVE, "Invalid RFC3339 encoded date"),
     "half a character": (str, "a\ud800", r"'\\ud800' in its text is half a character.*at `\$.field`"),
-    "half a character in a key": (dict[str, int], {"\ud800": 1}, r"half a character.*at `\$.field\{'\\ud800'\}`"),
+    "half a character in a key": (dict[str, int], {"\ud800": 1}, r"half a character.*at `\$.field \(a key\)`"),
     "half a character deep inside": (list[Any], [1, {"a": "\ud800"}], r"half a character.*at `\$.field\[1\].a`"),
-    "a class of its own in anything": (Any, [Plain()], r"Plain object .*cannot be sent.* at `\$.field\[0\]`"),
-    "a text of a class of its own": (str, type("Name", (str,), {})("a"), r"'a' cannot be sent: .* at `\$.field`"),
-    "a generator": (list[int], (each for each in (1,)), r"cannot be sent: .* at `\$.field`"),
+    "a class of its own in anything": (
+        Any,
+        [Plain()],
+        r"a Plain cannot be sent, because JSON has nothing like it - at `\$.field\[0\]`",
+    ),
+    "a text of a class of its own": (
+        str,
+        type("Name", (str,), {})("a"),
+        r"a Name cannot be sent, because .* at `\$.field`",
+    ),
+    "a generator": (list[int], (each for each in (1,)), r"a generator cannot be sent, because .* at `\$.field`"),
     "more than a Literal": (TRAVELS["Literal"][0], "b", "Invalid enum value 'b'"),
     "a text for a flag": (Right, "READ", "Expected `int`, got `str`"),
-    "what a class of its own refuses": (Any, msgspec.UNSET, "cannot be sent|required"),
+    "nothing where something must be": (Any, msgspec.UNSET, "missing required field `field`"),
+    "what its own class will not read": (Strict, Strict.unchecked(13), r"reading it back raises a KeyError - at `\$`"),
 }
 """Types of fields, each with a value that it would not take, or change."""
 

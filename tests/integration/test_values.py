@@ -44,7 +44,7 @@ async def test_all_that_travels_arrives_over_a_server(tmp_path: Path) -> None:
         assert await (await there.link("coordinator")).read_all(PARKED, [f"{PARKED.lower()}.>"]) == []
         await require_same(client, cargo)
         await worker.drain()
-    assert cargo.seen.keys() >= WAYS
+    assert cargo.seen.keys() >= WAYS - {"reply to undo"}  # the cancel may come before there is one
     assert [way for way, seen in cargo.seen.items() if not is_same(seen, cargo.value)] == []
 
 

@@ -328,7 +328,14 @@ class Cargo:
         return self.command(field=self.value)
 
     def _undo(self) -> Any:
-        return self._step("undo", lambda *_: self.undo(field=self.value), self.undo)
+        def undo(s: State[Any], command: Any, reply: Any) -> Any:
+            self.see("command to undo", command)
+            if reply is not None:
+                self.see("reply to undo", reply)
+            return self.undo(field=self.value)
+
+        undo.__annotations__ = {"return": self.undo}
+        return undo
 
     def _step(self, name: str, make: Any, made: Any) -> Any:
         def step(*given: Any) -> Any:
@@ -338,10 +345,21 @@ class Cargo:
         return step
 
     def see(self, way: str, carrier: Any) -> None:
-        self.seen[way] = carrier.field
+        """Keep what was handed over first: a rehearsal calls its functions once more, with sets in another order."""
+        self.seen.setdefault(way, carrier.field)
 
 
-WAYS = {"start", "signal", "command", "reply", "stored reply", "compensation", "child start"}
+WAYS = {
+    "start",
+    "signal",
+    "command",
+    "reply",
+    "stored reply",
+    "compensation",
+    "child start",
+    "command to undo",
+    "reply to undo",
+}
 """All ways in which a saga that is cancelled at its end carries a value; elements of a list are commands."""
 
 

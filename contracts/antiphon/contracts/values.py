@@ -1,7 +1,7 @@
 """Whether a value arrives as it was sent, and where it would not. Pure.
 
 Nothing is changed in silence: what JSON, or the class of a field, cannot say is refused with the path of the field, by
-whoever wants to send it.
+whoever wants to send it. The sentences name fields and classes, and no values, because they get into journals.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from msgspec import inspect
 
 Encode = Callable[[object], bytes]
 """How a value becomes JSON."""
-
-SHOWN_CHARS: Final = 80
-"""How much of a value is shown in a sentence about it."""
 
 WHOLE_MINUTES: Final = timedelta(minutes=1)
 """What RFC 3339 says of how far a clock is from UTC. Zones had seconds until the 1970s."""
@@ -74,14 +71,17 @@ def _reading(shape: Any) -> tuple[Callable[[bytes], Any], bool]:
 
 
 def _can_be_compared(shape: Any) -> bool:
-    """Whether `==` looks at all that there is: it does unless a class in a field has an idea of equality of its own."""
+    """Whether `==` looks at all that there is: it does unless a class in a field has an idea of equality of its own.
+
+    Two of Python's times are equal although they are microseconds further from UTC.
+    """
     return all(_has_plain_equality(info) for info in _types_in(inspect.type_info(shape)))
 
 
 def _has_plain_equality(info: inspect.Type) -> bool:
     if isinstance(info, inspect.StructType):
         return info.cls.__eq__ is msgspec.Struct.__eq__
-    return not isinstance(info, inspect.DataclassType)
+    return not isinstance(info, inspect.DataclassType | inspect.TimeType)
 
 
 def _types_in(info: inspect.Type) -> Iterator[inspect.Type]:
@@ -139,7 +139,9 @@ def _refusal(payload: object, encode: Encode, error: Exception) -> str:
     if isinstance(error, msgspec.ValidationError):
         return str(error)  # which has the path
     path, value = _culprit(payload, encode, ROOT)
-    return _at(_why_not(value, encode, error), path)
+    if (found := _error_of(encode, value)) is None:
+        return _at(f"reading it back raises {_a(error)}", path)
+    return _at(_why_not(value, found), path)
 
 
 def _culprit(value: object, encode: Encode, path: str) -> tuple[str, object]:
@@ -158,11 +160,10 @@ def _error_of(encode: Encode, value: object) -> Exception | None:
     return None
 
 
-def _why_not(value: object, encode: Encode, first: Exception) -> str:
-    error = _error_of(encode, value) or first
+def _why_not(value: object, error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start : error.end]!r} in its text is half a character, and has no UTF-8"
-    return f"{_shown(value)} cannot be sent: {error}"
+    return f"{_a(value)} cannot be sent, because JSON has nothing like it"
 
 
 def _not_finite(value: object, path: str) -> Iterator[tuple[float, str]]:
@@ -210,13 +211,14 @@ def _of_parts(sent: list[object], arrived: list[object], path: str) -> str:
 def _of_keys(sent: Mapping[object, object], arrived: Mapping[object, object], path: str) -> str:
     for key in sent:
         if key not in arrived:
-            as_text = (
-                f", and would be {str(key)!r}: a field without a type has texts as keys" if str(key) in arrived else ""
-            )
-            return _at(f"{_shown(key)} is a key that would not arrive{as_text}", path)
+            return _at(f"{_named(key)} would not arrive as it is", path)
     if len(sent) != len(arrived):
         return _changed(sent, arrived, path)
     return _first(_difference(value, arrived[key], f"{path}{_step_to(key)}") for key, value in sent.items())
+
+
+def _named(key: object) -> str:
+    return f"the key {key}" if _is_name(key) else f"a key that is {_a(key)}"
 
 
 def _of_fields(sent: object, arrived: object, path: str) -> str:
@@ -229,7 +231,7 @@ def _of_fields(sent: object, arrived: object, path: str) -> str:
 def _of_times(sent: Any, arrived: Any, path: str) -> str:
     offset = sent.utcoffset()
     if offset is not None and offset % WHOLE_MINUTES:
-        return _at(f"{sent} is {offset} away from UTC, and only whole minutes can be sent; convert it to UTC", path)
+        return _at(f"it is {offset} away from UTC, and only whole minutes can be sent; convert it to UTC", path)
     return "" if _is_one_moment(sent, arrived) else _changed(sent, arrived, path)
 
 
@@ -249,11 +251,8 @@ def _is_equal(one: object, other: object) -> bool:
 
 
 def _changed(sent: object, arrived: object, path: str) -> str:
-    kinds = type(sent).__name__, type(arrived).__name__
-    as_kind = f"a {kinds[0]}, and would arrive as a {kinds[1]}"
-    return _at(
-        f"{_shown(sent)} {f'is {as_kind}' if kinds[0] != kinds[1] else f'would arrive as {_shown(arrived)}'}", path
-    )
+    one, other = _a(sent), _a(arrived)
+    return _at(f"{one} would arrive as {other if one != other else 'another one'}", path)
 
 
 def _first(sentences: Iterable[str]) -> str:
@@ -274,7 +273,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f".{name}", getattr(value, name)) for name in value.__struct_fields__)
         case Mapping():
             for key, each in cast("Mapping[object, object]", value).items():
-                yield f"{{{_shown(key)}}}", key
+                yield " (a key)", key
                 yield _step_to(key), each
         case list() | tuple() | AbstractSet():
             yield from ((f"[{place}]", each) for place, each in enumerate(cast("Iterable[object]", value)))
@@ -284,16 +283,18 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _step_to(key: object) -> str:
-    return f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{_shown(key)}]"
+    return f".{key}" if _is_name(key) else "[...]"
+
+
+def _is_name(key: object) -> bool:
+    """Whether a key of a dict looks like the name of a field, and may be shown; others are values."""
+    return isinstance(key, str) and key.isidentifier()
 
 
 def _at(sentence: str, path: str) -> str:
     return f"{sentence} - at `{path}`"
 
 
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # of a class of the author's
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+def _a(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
