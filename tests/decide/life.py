@@ -36,14 +36,15 @@ class Life:
         self.journal: list[StoredMessage] = []
         self.facts: dict[int, Fact] = {}
         self.now_ns = BEGUN_NS
+        self.clock = TIME
+        """What the coordinator's clock shows; it need not go with the server's."""
         self.plans: list[Plan] = []
 
-    def take(self, fact: Fact, stored_max: int | None = None, time: datetime = TIME) -> list[Send | Record | Finish]:
-        """Have a coordinator handle a fact, and die after `stored_max` entries; what it appended. Its clock shows
-        `time`."""
+    def take(self, fact: Fact, stored_max: int | None = None) -> list[Send | Record | Finish]:
+        """Have a coordinator handle a fact, and die after `stored_max` entries; what it appended."""
         if not isinstance(fact, Tick):
             self.facts[fact.sequence] = fact
-        made = plan(self.history, fact, time, author=Author(error_texts=True))
+        made = plan(self.history, fact, self.clock, author=Author(error_texts=True))
         self.plans.append(made)
         for entry in made.entries[:stored_max]:
             sequence = 10 + 3 * len(self.journal)

@@ -139,9 +139,8 @@ def _refusal(payload: object, encode: Encode, error: Exception) -> str:
     if isinstance(error, msgspec.ValidationError):
         return str(error)  # which has the path
     path, value = _culprit(payload, encode, ROOT)
-    if (found := _error_of(encode, value)) is None:
-        return _at(f"reading it back raises {_a(error)}", path)
-    return _at(_why_not(value, found), path)
+    raised = _error_of(encode, value)
+    return _at(_why_not(value, raised) if raised else f"reading it back raises {_a(error)}", path)
 
 
 def _culprit(value: object, encode: Encode, path: str) -> tuple[str, object]:
