@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from antiphon.contracts import WrongShape
+from antiphon.contracts import AlreadySignalled, AlreadyStarted, DefinitionError, Event, WrongShape
 from antiphon.contracts.platform import END_TYPE, End
 from antiphon.contracts.wire import SagaKey, end_subject
+from antiphon.coordinator.choreography import Choreography
 from antiphon.coordinator.client import LOOK_SECONDS, LOOK_SOON_SECONDS, Antiphon
 from antiphon.coordinator.saga import Saga, State
 from antiphon.coordinator.storing import message
-from antiphon.link import StoredMessage
+from antiphon.link import AlreadyStored, StoredMessage
 from tests.support.trip import ASKED, BookRoom, TripAsked
 
 
@@ -82,3 +83,102 @@ async def test_a_saga_that_could_not_even_be_named_is_not_begun(settings: dict[s
 
     with pytest.raises(WrongShape, match=f"no saga trip can begin with that: .*{said}"):
         await Antiphon(HastyLink()).start(saga, ASKED, id="t1")  # type: ignore[arg-type] # pyright: ignore
+
+
+class ShelfLink(HastyLink):
+    """EVENTS as far as a client uses it: a subject takes one message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: dict[str, bytes] = {}
+
+    async def store(self, subject: str, data: bytes) -> int:
+        if subject in self.stored:
+            raise AlreadyStored("maximum messages per subject exceeded")
+        self.stored[subject] = data
+        return len(self.stored)
+
+    async def get_last(self, stream: str, subject: str) -> StoredMessage | None:
+        return StoredMessage(subject, 1, 1, self.stored[subject])
+
+
+def parcel(fields: dict[str, Any], name: str = "parcel.sent") -> Any:
+    """A version of one class, with fields and their defaults."""
+    namespace = {"__annotations__": fields["types"], "__module__": __name__, **fields.get("defaults", {})}
+    meta: Any = type(Event)
+    return meta("ParcelSent", (Event,), namespace, name=name)
+
+
+OLD = parcel({"types": {"weight": float, "at": datetime}})
+NEW = parcel({"types": {"weight": float, "at": datetime, "note": str}, "defaults": {"note": ""}})
+STRICT = parcel({"types": {"weight": float, "at": datetime, "note": str}})
+RENAMED = parcel({"types": {"weight": float, "at": datetime}}, "parcel.posted")
+NOON, LATER = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+
+AGAIN: list[tuple[Event, Event, str]] = [
+    (OLD(weight=1, at=NOON), OLD(weight=1.0, at=NOON), ""),
+    (OLD(weight=1, at=NOON), OLD(weight=1, at=LATER), ""),
+    (OLD(weight=1, at=NOON), NEW(weight=1, at=NOON), ""),
+    (NEW(weight=1, at=NOON), OLD(weight=1, at=LATER), ""),
+    (OLD(weight=1, at=NOON), NEW(weight=1, at=NOON, note="fragile"), "another payload"),
+    (OLD(weight=1, at=NOON), OLD(weight=2, at=NOON), "another payload"),
+    (OLD(weight=1, at=NOON), RENAMED(weight=1, at=NOON), "another payload"),
+    (
+        OLD(weight=1, at=NOON),
+        STRICT(weight=1, at=NOON, note=""),
+        r"a payload that cannot be read here \(ParcelSent: Object missing required field `note`\)",
+    ),
+]
+"""What was sent, what is sent again, and what is said of it."""
+
+
+def sender(start: Any) -> tuple[Saga[Any], Any]:
+    saga: Saga[Any] = Saga(start, name="parcel", version=1, deadline=timedelta(hours=1))
+    return saga, saga.signal(start)
+
+
+@pytest.mark.parametrize(("first", "again", "said"), AGAIN)
+async def test_the_same_payload_is_one_with_equal_values(first: Any, again: Any, said: str) -> None:
+    client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await client.start(sender(type(first))[0], first, id="1")
+    saga, _ = sender(type(again))
+    if not said:
+        assert (await client.start(saga, again, id="1")).id == "1"
+        return
+    with pytest.raises(AlreadyStarted, match=f"saga parcel/1 was already started with {said}; nothing was changed"):
+        await client.start(saga, again, id="1")
+
+
+@pytest.mark.parametrize(("first", "again", "said"), AGAIN[:6] + AGAIN[7:])
+async def test_so_it_is_with_a_signal(first: Any, again: Any, said: str) -> None:
+    client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    saga, step = sender(type(first))
+    await client.handle(saga, "1").signal(step, first)
+    saga, step = sender(type(again))
+    if not said:
+        await client.handle(saga, "1").signal(step, again)
+        return
+    with pytest.raises(AlreadySignalled, match=f"has got the signal parcel-sent before, with {said}. The first one"):
+        await client.handle(saga, "1").signal(step, again)
+
+
+async def test_a_choreography_is_started_with_equal_values_too() -> None:
+    client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    choreographies = [
+        Choreography(
+            start, name="parcel", version=1, deadline=timedelta(hours=1), flow={start: "post"}, completes=Posted
+        )
+        for start in (OLD, NEW)
+    ]
+    for saga, start in zip(choreographies, (OLD, NEW), strict=True):
+        assert (await client.start(saga, start(weight=1, at=NOON), id="1")).id == "1"
+
+
+async def test_a_saga_is_started_with_its_own_event() -> None:
+    client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    with pytest.raises(DefinitionError, match=r"saga 'parcel' starts with ParcelSent, not with TripAsked\. Send one"):
+        await client.start(sender(OLD)[0], ASKED, id="1")
+
+
+class Posted(Event, name="parcel.arrived", owner="post"):
+    """It is there."""

@@ -147,5 +147,5 @@ def test_the_same_payload_has_the_same_bytes_whatever_order_its_parts_are_in() -
 
 
 def test_half_a_character_is_a_wrong_shape_that_names_it() -> None:
-    with pytest.raises(WrongShape, match=r"Refusal: '.udc00' in one of its texts is half a character"):
+    with pytest.raises(WrongShape, match=r"Refusal: '.udc00' in its text is half a character"):
         pack(Refusal(reason="caf\udc00"))

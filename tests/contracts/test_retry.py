@@ -54,6 +54,16 @@ def test_it_is_read_as_it_was_written(retry: Retry) -> None:
     assert parse_retry(retry.encode()) == retry
 
 
+@pytest.mark.parametrize("seconds", [3_153_600_001.0, float("inf"), float("nan"), -1.0])
+def test_nothing_is_waited_for_longer_than_the_servers_clock_goes(seconds: float) -> None:
+    with pytest.raises(DefinitionError, match="at most 3153600000, which is a hundred years"):
+        Retry(cap_seconds=seconds)
+
+
+def test_a_command_of_an_earlier_release_is_tried_within_that_time() -> None:
+    assert parse_retry("5/1e+11/2/1e+12") == Retry(5, 3_153_600_000, 2, 3_153_600_000)
+
+
 def test_without_a_retry_a_command_is_tried_once() -> None:
     assert parse_retry("").attempts == 1
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from antiphon.contracts import SagaKey
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.platform import Record
-from antiphon.contracts.wire import Direction
+from antiphon.contracts.wire import Direction, nanoseconds
 from antiphon.coordinator.author import Author
 from antiphon.coordinator.dues import again_ns
 from antiphon.coordinator.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
@@ -25,7 +25,7 @@ from tests.support.trip import ASKED, REPLIES, TRIP
 KEY = SagaKey.of("trip", "t1")
 TIME = datetime(2026, 1, 2, tzinfo=UTC)
 SECOND = 1_000_000_000
-BEGUN_NS = 1_000_000 * SECOND
+BEGUN_NS = nanoseconds(TIME)
 
 
 class Life:
@@ -37,13 +37,15 @@ class Life:
         self.journal: list[StoredMessage] = []
         self.facts: dict[int, Fact] = {}
         self.now_ns = BEGUN_NS
+        self.clock = TIME
+        """What the coordinator's clock shows; it need not go with the server's."""
         self.plans: list[Plan] = []
 
     def take(self, fact: Fact, stored_max: int | None = None) -> list[Send | Record | Finish]:
         """Have a coordinator handle a fact, and die after `stored_max` entries; what it appended."""
         if not isinstance(fact, Tick):
             self.facts[fact.sequence] = fact
-        made = plan(self.history, fact, TIME, author=Author(error_texts=True))
+        made = plan(self.history, fact, self.clock, author=Author(error_texts=True))
         self.plans.append(made)
         for entry in made.entries[:stored_max]:
             sequence = 10 + 3 * len(self.journal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from antiphon.contracts import DefinitionError, Event, Retry
 from antiphon.coordinator.check import STEPS_MAX
+from antiphon.coordinator.choreography import Choreography
 from antiphon.coordinator.saga import Saga, State
 from tests.support.journeys import Approved, seat
 from tests.support.trip import (
@@ -36,6 +38,14 @@ def book_room(s: State[TripAsked]) -> BookRoom:
     return BookRoom(nights=s.start.nights)
 
 
+def book_rooms(s: State[TripAsked]) -> list[BookRoom]:
+    return [BookRoom(nights=s.start.nights)]
+
+
+def ask_others(s: State[TripAsked]) -> TripAsked:
+    return s.start
+
+
 def free_room(s: State[TripAsked]) -> FreeRoom:
     return FreeRoom(reason=s.reason)
 
@@ -53,11 +63,57 @@ def free_seat(s: State[TripAsked]) -> FreeSeat:
         ({"locks": lambda start: ["a"]}, "locks of saga 'trip' must be a plain function with a name"),
         ({"version": 0}, "saga 'trip': version=0, but versions count from 1"),
         ({"deadline": timedelta(0)}, "its deadline must lie in the future, for instance timedelta"),
+        ({"deadline": timedelta(hours=-1)}, "its deadline must lie in the future, for instance timedelta"),
+        ({"deadline": 3600}, r"its deadline is 3600; say it as timedelta\(seconds=30\), for instance"),
+        ({"deadline": timedelta.max}, r"too long .*a hundred years: say timedelta\(days=36500\) or less, where it is"),
+        ({"deadline": timedelta(days=36_500, microseconds=1)}, "is too long for the server's clock"),
     ],
 )
 def test_a_sagas_own_settings(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(DefinitionError, match=sentence):
         saga(**changes)
+
+
+@pytest.mark.parametrize(
+    ("duration", "sentence"),
+    [
+        (timedelta.max, r"too long .*timedelta\(days=36500\) or less, or leave it out"),
+        (timedelta(0), "waits for 0:00:00, and that must be more than nothing"),
+        (timedelta(seconds=-1), "that must be more than nothing"),
+        (30, "its time is 30; say it as timedelta"),
+    ],
+)
+@pytest.mark.parametrize("way", ["timeout", "each", "within", "awaits", "wait", "child"])
+def test_a_step_waits_for_a_time_that_there_is(way: str, duration: Any, sentence: str) -> None:
+    trip = saga()
+    declare: dict[str, Callable[[], Any]] = {
+        "timeout": lambda: trip.step(timeout=duration)(book_room),
+        "each": lambda: trip.each(timeout=duration)(book_rooms),
+        "within": lambda: trip.signal(Approved, within=duration),
+        "awaits": lambda: trip.awaits(RoomBooked, within=duration),
+        "wait": lambda: trip.wait("rest", duration),
+        "child": lambda: trip.child(TRIP, timeout=duration)(ask_others),
+    }
+    with pytest.raises(DefinitionError, match=sentence):
+        declare[way]()
+
+
+def test_the_longest_time_is_taken() -> None:
+    trip = saga(deadline=timedelta(days=36_500))
+    trip.wait("rest", timedelta(days=36_500))
+    assert trip.definition.deadline_ns == 36_500 * 86_400 * 1_000_000_000
+
+
+def test_a_choreography_has_a_deadline_that_there_is() -> None:
+    with pytest.raises(DefinitionError, match="is too long for the server's clock"):
+        Choreography(
+            TripAsked,
+            name="trip",
+            version=1,
+            deadline=timedelta.max,
+            flow={TripAsked: "hotel"},
+            completes=RoomBooked,
+        )
 
 
 def test_a_saga_starts_with_an_event() -> None:

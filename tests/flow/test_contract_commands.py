@@ -81,3 +81,43 @@ def test_what_cannot_be_compared_is_a_sentence(tmp_path: Path) -> None:
         done = antiphon(tmp_path, "contracts", "check", *ORDER, f"--against={old}")
         assert done.returncode == 1
         assert done.stderr.startswith(f"antiphon: {sentence}"), done.stderr
+
+
+EVERYTHING = f"""
+import sys
+
+sys.path.append({str(Path(__file__).parents[2])!r})
+import msgspec
+from tests.support.cargo import TRAVELS, Cargo
+
+def struct(names):
+    fields = [(f"field_{{n}}", TRAVELS[name][0]) for n, name in enumerate(names)]
+    return msgspec.defstruct("Everything", fields, frozen=True)
+
+cargo = Cargo(struct(TRAVELS), None)
+saga, child, mover = cargo.saga, cargo.child, cargo.mover
+"""
+
+
+def test_all_that_travels_is_exported_checked_and_compared(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(EVERYTHING)
+    done = antiphon(tmp_path, "contracts", "export", "--app=shop", "--output=old")
+    assert (done.returncode, done.stdout) == (0, "wrote old/asyncapi.json and 8 schemas in old/schemas.\n"), done.stderr
+    done = antiphon(tmp_path, "flow", "check", "--app=shop")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stdout + done.stderr
+    done = antiphon(tmp_path, "contracts", "check", "--app=shop", "--against=old")
+    assert (done.returncode, done.stdout) == (0, "nothing breaks: 8 messages compared, 0 added.\n"), done.stderr
+    turned = "reversed(list(TRAVELS))"
+    (tmp_path / "shop.py").write_text(EVERYTHING.replace("struct(TRAVELS)", f"struct({turned})"))
+    done = antiphon(tmp_path, "contracts", "check", "--app=shop", "--against=old")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+
+
+def test_a_class_that_cannot_travel_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:
+    later = STOCK.replace("from antiphon.contracts", "from __future__ import annotations\nfrom antiphon.contracts", 1)
+    (tmp_path / "shop.py").write_text(later.replace("    pieces: int\n\nstock", "    pieces: Pieces\n\nstock"))
+    for command in (("contracts", "export"), ("flow", "check")):
+        done = antiphon(tmp_path, *command, "--app=shop")
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+        assert "Reserve: its annotations cannot be read (name 'Pieces' is not defined)" in done.stderr

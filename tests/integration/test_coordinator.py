@@ -79,8 +79,8 @@ class Company:
 
 
 @asynccontextmanager
-async def company(folder: Path, form: Form) -> AsyncIterator[Company]:
-    with platform(folder, form, participants=PARTICIPANTS) as up:
+async def company(folder: Path, form: Form, participants: tuple[str, ...] = PARTICIPANTS) -> AsyncIterator[Company]:
+    with platform(folder, form, participants=participants) as up:
         await up.set_up()
         async with AsyncExitStack() as stack:
             yield Company(up, stack)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 
 from .errors import TooLarge, Undecodable, UnknownType, WrongShape
+from .values import decoder, travelled
 
 MESSAGE_BYTES_MAX: Final = 256 * 1024
 """The largest message of the protocol, envelope included. A quarter of the server's default max_payload, so that
@@ -71,8 +71,9 @@ class _Other(msgspec.Struct, tag_field="specversion", tag="other"):
     """Never sent. msgspec insists on a tag only where there is a choice, and `specversion` must be there."""
 
 
-# Sets and dicts in one order: the same payload has the same bytes in every process, and is known by them.
-_encode = msgspec.json.Encoder(order="deterministic").encode
+# Sets and dicts in one order where they have one, so that the same payload looks the same whoever writes it.
+_encode_in_order = msgspec.json.Encoder(order="deterministic").encode
+_encode_as_it_is = msgspec.json.Encoder().encode
 _decode_envelope: Callable[[bytes], Envelope | _Other] = msgspec.json.Decoder(Envelope | _Other).decode
 
 
@@ -82,7 +83,7 @@ def encode(envelope: Envelope) -> bytes:
     Raises:
         TooLarge: they are more than the protocol allows.
     """
-    data = _encode(envelope)
+    data = _encode_in_order(envelope)
     if len(data) > MESSAGE_BYTES_MAX:
         raise TooLarge(f"{len(data)} bytes, and the limit is {MESSAGE_BYTES_MAX}", subject=envelope.id)
     return data
@@ -112,14 +113,24 @@ def decode(data: bytes, subject: str) -> Envelope:
 def pack(payload: msgspec.Struct) -> msgspec.Raw:
     """A payload as the envelope carries it.
 
+    It is read back at once, which costs 0.4 µs: nothing is changed on the way without a word, and whoever sends it
+    hears of what nobody could read.
+
     Raises:
-        WrongShape: a text in it cannot be written as UTF-8.
+        WrongShape: it would not arrive as it is, or not at all.
     """
     try:
-        return msgspec.Raw(_encode(payload))
-    except UnicodeEncodeError as error:
-        wrong = f"{error.object[error.start : error.end]!r} in one of its texts is half a character, and has no UTF-8"
-        raise WrongShape(f"{type(payload).__name__}: {wrong}") from None
+        return msgspec.Raw(travelled(payload, _encode))
+    except ValueError as error:
+        raise WrongShape(f"{type(payload).__name__}: {error}") from None
+
+
+def _encode(payload: object) -> bytes:
+    """JSON. Keys that are no texts, and elements that cannot be compared, stay in the order they have."""
+    try:
+        return _encode_in_order(payload)
+    except TypeError:
+        return _encode_as_it_is(payload)
 
 
 T = TypeVar("T")
@@ -141,11 +152,11 @@ def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> 
     """A payload whose type is known by other means.
 
     Raises:
-        WrongShape: it does not fit the contract.
-        Undecodable: the contract's own code raised something else than ValueError or TypeError.
+        Undecodable: it is no JSON.
+        WrongShape: it does not fit the contract, or the contract's own code raised something.
     """
     try:
-        payload: T = _decoder(shape).decode(data)  # type: ignore[arg-type] # mypy does not see that classes hash
+        payload: T = decoder(shape).decode(data)  # type: ignore[arg-type] # mypy does not see that classes hash
         return payload
     except msgspec.ValidationError as error:
         raise WrongShape(f"{shape.__name__}: {error}", subject=subject) from None
@@ -153,9 +164,14 @@ def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> 
         raise Undecodable(f"{shape.__name__}: {error}", subject=subject) from None
     # A contract's own code, such as __post_init__, may raise whatever it likes; its text is not ours to publish.
     except BaseException as error:
-        raise Undecodable(f"{shape.__name__}: reading it raised {type(error).__name__}", subject=subject) from error
+        raise WrongShape(f"{shape.__name__}: reading it raised {type(error).__name__}", subject=subject) from error
 
 
-@cache
-def _decoder(shape: Any) -> Any:
-    return msgspec.json.Decoder(shape)
+def through_the_wire(payload: T) -> T:
+    """A payload as its receiver gets it, for tests that hand it over in memory.
+
+    Raises:
+        WrongShape: it would not arrive as it is, or not at all.
+    """
+    shape = type(payload)
+    return unpack_raw(pack(cast("msgspec.Struct", payload)), shape)

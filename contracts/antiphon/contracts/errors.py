@@ -5,6 +5,12 @@ Errors carry facts (which saga, which step, which subject) as attributes; the se
 
 from __future__ import annotations
 
+from typing import Final
+
+SECONDS_MAX: Final = 36_500 * 86_400
+"""The longest time that anything may be waited for: a hundred years. Servers count nanoseconds since 1970 in 64 bits,
+which end in 2262, and fire at once what is due beyond (measured with nats-server 2.15)."""
+
 
 class AntiphonError(Exception):
     """Something Antiphon noticed; the subclass says who must act."""
@@ -84,7 +90,8 @@ class Unavailable(_Verdict):
 
     Args:
         reason: one sentence for the operator; it travels, and stays in the journal.
-        retry_after: the least number of seconds to wait before the next attempt; None leaves it to the backoff.
+        retry_after: the least number of seconds to wait before the next attempt; None leaves it to the backoff. What is no
+            length of time counts as 0.
     """
 
     missing = "unavailable without a reason"
@@ -160,14 +167,18 @@ class Forged(Unusable):
 
 
 class AlreadyStarted(AntiphonError):
-    """The saga id is taken by a start with another payload. Nothing was changed; choose another id."""
+    """The saga id is taken by a start with another payload. Nothing was changed; choose another id.
 
-    def __init__(self, saga_type: str, saga_id: str) -> None:
+    `unread` says why the class at hand cannot read that payload, where this is so: it may be the same or not.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, unread: str = "") -> None:
+        payload = f"a payload that cannot be read here ({unread})" if unread else "another payload"
         super().__init__(
-            f"saga {saga_type}/{saga_id} was already started with another payload; nothing was changed. "
+            f"saga {saga_type}/{saga_id} was already started with {payload}; nothing was changed. "
             "Use another id, or start it with the payload it has."
         )
-        self.saga_type, self.saga_id = saga_type, saga_id
+        self.saga_type, self.saga_id, self.unread = saga_type, saga_id, unread
 
 
 class UnknownSaga(AntiphonError):
@@ -180,14 +191,18 @@ class UnknownSaga(AntiphonError):
 
 
 class AlreadySignalled(AntiphonError):
-    """The saga has got this signal with another payload, and the first one counts. Nothing was changed."""
+    """The saga has got this signal with another payload, and the first one counts. Nothing was changed.
 
-    def __init__(self, saga_type: str, saga_id: str, signal: str) -> None:
+    `unread` says why the class at hand cannot read that payload, where this is so: it may be the same or not.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, signal: str, unread: str = "") -> None:
+        payload = f"a payload that cannot be read here ({unread})" if unread else "another payload"
         super().__init__(
-            f"saga {saga_type}/{saga_id} has got the signal {signal} before, with another payload. The first one "
+            f"saga {saga_type}/{saga_id} has got the signal {signal} before, with {payload}. The first one "
             "counts; nothing was changed."
         )
-        self.saga_type, self.saga_id, self.signal = saga_type, saga_id, signal
+        self.saga_type, self.saga_id, self.signal, self.unread = saga_type, saga_id, signal, unread
 
 
 class Undecided(AntiphonError):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, dataclass_tr
 import msgspec
 
 from .errors import BadIdentity, DefinitionError
+from .fields import require_travels_if_known
 from .wire import RESERVED, check_token, dashed
 
 CLIENT: Final = "client"
@@ -145,6 +146,7 @@ def _declare(cls: Any, name: str, version: int, owner: str) -> None:
         raise DefinitionError(
             f"{cls.__name__} has no name on the wire. Add one: class {cls.__name__}(..., name='inventory.reserved')."
         )
+    require_travels_if_known(cls)
     kind: type = cls
     if issubclass(kind, Event):
         cls.__contract__ = _contract(cls, name, version, owner or CLIENT)

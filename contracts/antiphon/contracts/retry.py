@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from math import inf
+from typing import Final
 
 import msgspec
 
-from .errors import DefinitionError, WrongShape
+from .errors import SECONDS_MAX, DefinitionError, WrongShape
+
+LONGEST: Final = timedelta(seconds=SECONDS_MAX)
+"""The longest time that anything may be waited for."""
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -19,7 +24,7 @@ class Retry(msgspec.Struct, frozen=True):
         attempts: how often a handler is called for one command before its answer is `exhausted`.
         first_seconds: the upper bound of the first wait.
         factor: by how much each further bound grows.
-        cap_seconds: the largest bound.
+        cap_seconds: the largest bound, up to a hundred years.
         jitter: the share of each wait that is drawn by lot: 1 for all of it, 0 to wait up to the bound every time.
     """
 
@@ -30,11 +35,12 @@ class Retry(msgspec.Struct, frozen=True):
     jitter: float = 1.0
 
     def __post_init__(self) -> None:
-        is_sound = self.attempts >= 1 and 0 < self.first_seconds <= self.cap_seconds < inf and 1 <= self.factor < inf
+        is_bounded = 0 < self.first_seconds <= self.cap_seconds <= SECONDS_MAX
+        is_sound = self.attempts >= 1 and is_bounded and 1 <= self.factor < inf
         if not (is_sound and 0 <= self.jitter <= 1):  # asked this way round, because no comparison holds for nan
             raise DefinitionError(
                 f"{self}: attempts count from 1, first_seconds is above 0, factor at least 1, cap_seconds at least "
-                "first_seconds, jitter from 0 to 1."
+                f"first_seconds and at most {SECONDS_MAX}, which is a hundred years, jitter from 0 to 1."
             )
 
     def bound_seconds(self, attempt: int) -> float:
@@ -67,6 +73,8 @@ def parse_retry(text: str) -> Retry:
         return Retry(attempts=1)
     try:
         attempts, first, factor, cap, *jitter = text.split("/")
-        return Retry(int(attempts), float(first), float(factor), float(cap), *(float(share) for share in jitter))
+        # Commands of earlier releases may say more than may be said now.
+        bounds = (min(float(first), SECONDS_MAX), float(factor), min(float(cap), SECONDS_MAX))
+        return Retry(int(attempts), *bounds, *(float(share) for share in jitter))
     except (ValueError, TypeError, DefinitionError):
         raise WrongShape(f"retry {text[:40]!r} is not attempts/first/factor/cap or …/cap/jitter") from None

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import inspect
 
+from .fields import schema_of_object
 from .messages import Command, Compensation, Message
 
 MessageKind = Literal["event", "command", "compensation"]
@@ -68,7 +69,7 @@ def kind_of(message: type[Message]) -> MessageKind:
 
 def schema_of(message: type[Message]) -> JsonSchema:
     """The JSON Schema of a message's payload, complete in itself."""
-    schema = msgspec.json.schema(message)
+    schema = msgspec.json.schema(message, schema_hook=schema_of_object)
     _Times(schema.get("$defs", {})).say(inspect.type_info(message), schema)
     return {"$schema": DIALECT, "$id": message.__contract__.type, **schema}
 
@@ -77,7 +78,9 @@ def schemas_of(
     messages: Sequence[type[msgspec.Struct]], ref_template: str = "#/$defs/{name}"
 ) -> tuple[tuple[JsonSchema, ...], dict[str, JsonSchema]]:
     """The JSON Schemas of the payloads of messages, and of what they share, by the name in its references."""
-    schemas, definitions = msgspec.json.schema_components(messages, ref_template=ref_template)
+    schemas, definitions = msgspec.json.schema_components(
+        messages, ref_template=ref_template, schema_hook=schema_of_object
+    )
     times = _Times(definitions)
     for message, schema in zip(messages, schemas, strict=True):
         times.say(inspect.type_info(message), schema)

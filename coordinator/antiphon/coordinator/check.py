@@ -8,7 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
-from antiphon.contracts.messages import Command, Compensation, Event
+from antiphon.contracts.fields import require_travels
+from antiphon.contracts.messages import Command, Compensation, Event, Message
+from antiphon.contracts.retry import LONGEST
 from antiphon.contracts.wire import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token
 
 if TYPE_CHECKING:
@@ -46,10 +48,36 @@ def check_settings(where: str, saga: Saga[Any] | Choreography[Any]) -> None:
         raise DefinitionError(f"{where} must start with an Event class, not {saga.start!r}.")
     if saga.version < 1:
         raise DefinitionError(f"{where}: version={saga.version}, but versions count from 1.")
-    if saga.deadline <= timedelta(0):
+    require_travels(start)
+    if _is_time(where, "deadline", saga.deadline) and saga.deadline <= timedelta(0):
         raise DefinitionError(f"{where}: its deadline must lie in the future, for instance timedelta(hours=24).")
+    _require_bounded(where, "deadline", saga.deadline, "where it is never to be late")
     if saga.keys is not None:
         _require_named(saga.keys, f"keys of {where}")
+
+
+def _is_time(where: str, what: str, duration: object) -> bool:
+    """Whether it is a length of time, which is refused where it is none."""
+    if isinstance(duration, timedelta):
+        return True
+    raise DefinitionError(f"{where}: its {what} is {duration!r}; say it as timedelta(seconds=30), for instance.")
+
+
+def _require_bounded(where: str, what: str, duration: timedelta, otherwise: str) -> None:
+    """Refuse what lies so far ahead that the server could not say when it is."""
+    if duration > LONGEST:
+        raise DefinitionError(
+            f"{where}: its {what} of {duration} is too long for the server's clock. The longest is a hundred years: "
+            f"say timedelta(days={LONGEST.days}) or less, {otherwise}."
+        )
+
+
+def require_start(saga: Saga[Any] | Choreography[Any], start: Event) -> None:
+    """Refuse an event that a saga does not start with; one derived from it is another message."""
+    if type(start) is not saga.start:
+        raise DefinitionError(
+            f"saga {saga.name!r} starts with {saga.start.__name__}, not with {type(start).__name__}. Send one."
+        )
 
 
 def check_choreography(saga: Choreography[Any]) -> None:
@@ -58,12 +86,20 @@ def check_choreography(saga: Choreography[Any]) -> None:
     check_settings(where, saga)
     if not saga.completes:
         raise DefinitionError(f"{where} never completes: name in completes= the event that says all is done.")
+    for event in (*saga.flow, *saga.completes, *saga.compensates):
+        _require_travels_if_any(event)
     for event in (*saga.completes, *saga.compensates):
         _check_end(where, saga, event)
     for event in saga.completes:
         if event in saga.compensates:
             raise DefinitionError(f"{where}: {event.__name__} cannot both complete and compensate it; keep one.")
     _check_flow(where, saga)
+
+
+def _require_travels_if_any(message: object) -> None:
+    """Of what is a message; what is none is refused elsewhere."""
+    if _is_message(message, Message):
+        require_travels(cast("type[Message]", message))
 
 
 def _check_flow(where: str, saga: Choreography[Any]) -> None:
@@ -124,10 +160,12 @@ def check_step(saga: Saga[Any], step: AnyStep) -> None:
                 f"{where} is after {earlier.name!r}, which belongs to saga {earlier.saga.name!r}. "
                 "Name steps of its own."
             )
-    if step.timeout is not None and step.timeout <= timedelta(0):
+    if step.timeout is not None and _is_time(where, "time", step.timeout) and step.timeout <= timedelta(0):
         raise DefinitionError(
             f"{where} waits for {step.timeout}, and that must be more than nothing, for instance timedelta(seconds=30)."
         )
+    if step.timeout is not None:
+        _require_bounded(where, "time", step.timeout, "or leave it out where only the deadline is to end it")
     _check_size(saga, step, where)
     _check_pivot(saga, step, where)
 
@@ -248,6 +286,7 @@ def check_signal(saga: Saga[Any], event: type[Event]) -> str:
             f"{where}: {event.__name__} is owned by {event.__contract__.owner!r}, and a signal comes from outside. "
             "Declare an event without an owner."
         )
+    require_travels(event)
     return event.__contract__.token
 
 
@@ -278,6 +317,7 @@ def _check_emitted(saga: Saga[Any], where: str, event: object) -> None:
     if not _is_message(event, Event):
         raise DefinitionError(f"{where} hears Event classes, not {event!r}.")
     found = cast("type[Event]", event)
+    require_travels(found)
     if found.__contract__.owner == CLIENT:
         raise DefinitionError(
             f"{where}: {found.__name__} has no owner, so it comes from outside. Wait for it with "
@@ -370,6 +410,9 @@ def made_by(make: Callable[..., Any], kind: type[T], where: str) -> type[Any]:
     made = _returned(make, where)
     if not _is_message(made, kind):
         raise DefinitionError(f"{where} must say which {kind.__name__} it makes: annotate what the function returns.")
+    require_travels(made)
+    if issubclass(made, Command):
+        require_travels(made.__reply__)
     return cast(type[Any], made)
 
 
@@ -379,6 +422,8 @@ def made_by_each(make: Callable[..., Any], where: str) -> type[Command[Any]]:
     found: Any = get_args(made)[0] if get_origin(made) is list else None
     if not _is_message(found, Command):
         raise DefinitionError(f"{where} must say of which Command it makes a list: annotate it with list[...].")
+    require_travels(found)
+    require_travels(found.__reply__)
     return cast(type[Command[Any]], found)
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from antiphon.contracts import wire
-from antiphon.contracts.envelope import decode, pack, unpack, unpack_raw
+from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import (
     AlreadySignalled,
     AlreadyStarted,
@@ -26,11 +26,12 @@ from antiphon.contracts.wire import SagaKey
 from antiphon.link import Credentials, Link, Mark
 
 from .changes import Change, changes
+from .check import require_start
 from .choreography import AnySaga, Choreography
 from .keys import require_names
 from .operators import TIMEOUT_SECONDS, Operator
 from .saga import Saga, Signal
-from .storing import message, raise_if_failed, store_once
+from .storing import Other, compared, message, raise_if_failed, store_once
 
 S = TypeVar("S", bound=Event)
 E = TypeVar("E", bound=Event)
@@ -107,6 +108,7 @@ class Handle:
             DefinitionError: the saga waits for no such event.
             AlreadySignalled: it was told something else before. The first one counts; nothing was changed.
             TooLarge: the payload is larger than the protocol allows.
+            WrongShape: a field holds what would not arrive as it is, or not at all.
             PlatformError: the signal could not be stored.
         """
         if step.saga.name != self._saga.name or type(event) is not step.signal:
@@ -159,19 +161,22 @@ class Antiphon:
             id: names the saga; a token of letters, digits, `_` and `-`.
 
         Raises:
-            AlreadyStarted: the id was used with another payload; nothing was changed.
+            AlreadyStarted: the id was used with another payload; nothing was changed. Payloads with equal values are
+                the same, also where one was sent before a field with a default was added.
             BadIdentity: the id cannot be part of a subject.
+            DefinitionError: the saga starts with another event.
             TooLarge: the payload is larger than the protocol allows.
-            WrongShape: a field holds a value of another type than its contract says, or the saga would stand still
+            WrongShape: a field holds what would not arrive as it is, or not at all, or the saga would stand still
                 because its definition can make no keys or locks of it.
             PlatformError: the start could not be stored.
         """
         key = SagaKey.of(saga.name, id)
         subject = wire.start_subject(key)
+        require_start(saga, start)
         data = message(subject, CLIENT, start.__contract__.type, start)
         require_names(saga.definition, start)
-        if not await store_once(self._link, subject, data) and not await self._is_same(subject, start):
-            raise AlreadyStarted(key.type, key.id)
+        if not await store_once(self._link, subject, data) and (other := await self._other(subject, start)):
+            raise AlreadyStarted(key.type, key.id, other.unread)
         return Handle(self, key, saga)
 
     def handle(self, saga: AnySaga, id: str) -> Handle:
@@ -262,13 +267,13 @@ class Antiphon:
         """Store a signal, which a saga gets once."""
         subject = wire.signal_subject(key, signal)
         data = message(subject, CLIENT, event.__contract__.type, event)
-        if not await store_once(self._link, subject, data) and not await self._is_same(subject, event):
-            raise AlreadySignalled(key.type, key.id, signal)
+        if not await store_once(self._link, subject, data) and (other := await self._other(subject, event)):
+            raise AlreadySignalled(key.type, key.id, signal, other.unread)
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    async def _is_same(self, subject: str, event: Event) -> bool:
-        """Whether what was stored first is what we wanted to store."""
+    async def _other(self, subject: str, event: Event) -> Other | None:
+        """What was stored first, unless it is what we wanted to store."""
         try:
             stored = await self._link.get_last(EVENTS, subject)
         except Ambiguous as error:
@@ -277,10 +282,9 @@ class Antiphon:
         if stored is None:
             raise PlatformError(f"{subject} was stored before, and cannot be read. Try again.")
         try:
-            envelope = decode(stored.data, subject)
-        except Undecodable:
-            return False  # whatever it is, it is not what we wanted to store
-        return envelope.type == event.__contract__.type and bytes(envelope.data) == bytes(pack(event))
+            return compared(decode(stored.data, subject), event)
+        except Undecodable as error:
+            return Other(unread=error.reason)  # whatever it is, it is not what we wanted to store
 
     async def _read_end(self, key: SagaKey, subject: str) -> Outcome | None:
         try:

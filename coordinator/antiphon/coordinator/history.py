@@ -189,6 +189,14 @@ def is_deadline_due(history: History) -> bool:
     return not (history.overdue or (history.turned and history.definition.is_led))
 
 
+def has_missed_its_start(history: History, now_ns: int) -> bool:
+    """Whether its deadline came, by the clock of whoever asks, before its first step: nothing is done then that would
+    have to be undone. Nobody leads a choreography, so its participants begin at any time."""
+    if history.start is None or history.turned or not history.definition.is_led:
+        return False
+    return now_ns >= deadline_ns(history) and all(step.phase == "waiting" for step in history.steps.values())
+
+
 def is_tired(history: History, step: StepRecord) -> bool:
     """Whether a person should know: something that must succeed was tried too often in vain, or is waited for past the
     pivot and too long. A time that is a step's own is not cut short by the saga's deadline."""

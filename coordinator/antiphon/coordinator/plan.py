@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from antiphon.contracts.platform import Record
+from antiphon.contracts.wire import nanoseconds
 
 from .absorb import absorb
 from .author import Author
@@ -20,7 +21,7 @@ from .decide import decide, is_unfinished
 from .dues import earliest_ns
 from .facts import Action, Cancel, Fact, Finish, Happened, Operated, Send, Signalled, Start, Tick, cause_of
 from .fold import apply
-from .history import ENTRIES_MAX, History
+from .history import ENTRIES_MAX, History, has_missed_its_start
 from .journal import Draft, draft, timer_body
 from .operate import rejection
 from .room import room
@@ -88,10 +89,13 @@ def plan(
     is_tick = isinstance(fact, Tick)
     is_new = is_tick or not _is_known(history, fact)
     told = absorb(history, fact) if is_new else history
+    # Then nothing is sent, and a timer that is due at once tells the time by the server's clock.
+    is_late = not is_tick and has_missed_its_start(told, nanoseconds(time))
+    holds = bool(hold) or is_late
     author = author or Author()
-    entries = tuple(_entries(told, _first(history, told, fact, is_new), cause_of(fact), time, hold, author))
+    entries = tuple(_entries(told, _first(history, told, fact, is_new), cause_of(fact), time, holds, author))
     after = entries[-1].after if entries else told
-    may_be_gone = is_tick or is_repeated or not is_new
+    may_be_gone = is_tick or is_repeated or is_late or not is_new
     return Plan(
         entries,
         _timer(history, after, fact, may_be_gone, time, bool(hold)),
@@ -134,10 +138,10 @@ def _is_same(before: History, told: History) -> bool:
 
 
 def _entries(
-    history: History, first: Record | None, cause: str, time: datetime, hold: str, author: Author
+    history: History, first: Record | None, cause: str, time: datetime, holds: bool, author: Author
 ) -> Iterator[Planned]:
     """Encode what is to be appended, one after the other, up to the first that cannot be."""
-    queue: list[Action] = list(decide(history, author)) if not hold else []
+    queue: list[Action] = list(decide(history, author)) if not holds else []
     if first is not None and (first.by or first.turned or not queue):
         queue.insert(0, first)
     if history.entries >= ENTRIES_MAX - 1:  # the last place, or the one after it, is for the end where there is one

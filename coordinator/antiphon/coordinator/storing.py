@@ -9,7 +9,9 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.envelope import Envelope, encode, pack, unpack_raw
-from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
+from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, Undecodable
+from antiphon.contracts.messages import Event
+from antiphon.contracts.values import is_same
 from antiphon.link import AlreadyStored, Link, NobodyStores, Rejected
 
 PATIENCE_SECONDS: Final = 30.0
@@ -23,11 +25,29 @@ def message(subject: str, source: str, type_: str, payload: msgspec.Struct) -> b
 
     Raises:
         TooLarge: they are more than the protocol allows.
-        WrongShape: a field holds a value of another type than its contract says, and nobody could read it.
+        WrongShape: a field holds what would not arrive as it is, or not at all.
     """
-    data = pack(payload)
-    unpack_raw(data, type(payload), subject)
-    return encode(Envelope(id=subject, source=source, type=type_, time=datetime.now(UTC), data=data))
+    return encode(Envelope(id=subject, source=source, type=type_, time=datetime.now(UTC), data=pack(payload)))
+
+
+class Other(msgspec.Struct, frozen=True):
+    """That another payload was stored before, or one that cannot be read: then why."""
+
+    unread: str = ""
+
+
+def compared(stored: Envelope, payload: Event) -> Other | None:
+    """What was stored, unless it is this payload.
+
+    By their values and not by their bytes: a field with a default may have been added meanwhile, and one moment can be
+    written in many ways.
+    """
+    if stored.type != payload.__contract__.type:
+        return Other()
+    try:
+        return None if is_same(unpack_raw(stored.data, type(payload)), payload) else Other()
+    except Undecodable as error:
+        return Other(unread=error.reason)
 
 
 async def store_once(link: Link, subject: str, data: bytes) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
+from antiphon.contracts.fields import require_travels
 from antiphon.contracts.messages import Command, Compensation, Event, Message, Settle, settle_type
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.topology import Listener, check_participant
@@ -261,6 +262,8 @@ class Compensates(Generic[C_co]):
 def _require_owned(name: str, command: object) -> None:
     if not _is_command(command):
         raise DefinitionError(f"{text(command)} is no Command; a participant handles and compensates commands.")
+    require_travels(command)
+    require_travels(command.__reply__)
     owner = command.__contract__.owner
     if owner != name:
         raise DefinitionError(
@@ -282,6 +285,7 @@ def _compensation(function: Callable[..., Any], first: str, command: type[Comman
             f"{found.__undoes__.__name__}. Take a Compensation[{command.__name__}], or name "
             f"{found.__undoes__.__name__} in the decorator."
         )
+    require_travels(found)
     return found
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from antiphon.contracts import killpoints
-from antiphon.contracts.envelope import unpack_raw
+from antiphon.contracts.envelope import pack, unpack_raw
 from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
 from antiphon.contracts.messages import (
     AnswerKind,
@@ -399,15 +399,13 @@ def _a(returned: object) -> str:
 
 
 def _readable(event: Any) -> bytes:
-    """The bytes of an event, read back: what a row of a database gave may have another type than the contract says,
-    and nobody could read it once it is committed.
+    """The bytes of an event, which were read back: what a row of a database gave may have another type than the
+    contract says, and nobody could read it once it is committed.
 
     Raises:
         WrongShape: it does not fit its contract.
     """
-    data, shape = _encode(event), cast("type[Event]", type(event))
-    unpack_raw(data, shape)
-    return data
+    return bytes(pack(event))
 
 
 def _undone(contract: Contract, *, found: bool) -> Answer:

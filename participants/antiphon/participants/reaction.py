@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar, Union
 import msgspec
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
+from antiphon.contracts.fields import require_travels
 from antiphon.contracts.messages import CLIENT, Contract, Event
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.wire import (
@@ -162,6 +163,7 @@ def check_heard(participant: Participant, event: object, saga_type: str) -> None
     """Refuse an event that cannot be heard."""
     if not _is_event(event):
         raise DefinitionError(f"{text(event)} is no Event; a participant reacts to events, and handles commands.")
+    require_travels(event)
     contract = event.__contract__
     if len(contract.token) > TOKEN_CHARS_MAX - REACTION_STEP_CHARS:
         raise DefinitionError(
@@ -247,6 +249,7 @@ def _outcomes(participant: Participant, function: Callable[..., Any]) -> tuple[t
 
 
 def _check_owner(participant: Participant, event: type[Event], where: str) -> None:
+    require_travels(event)
     owner = event.__contract__.owner
     if owner != participant.name:
         raise DefinitionError(

@@ -6,6 +6,7 @@
         await service.undo(ReleaseInventory(...), saga="order/o-1")
         assert await service.execute(select(stock.c.available)) == [(10,)]
 
+What a handler is given, and what it answers, goes through JSON as it does between processes.
 The same object takes part in a rehearsal of whole sagas (`antiphon.coordinator.testing.rehearse`).
 """
 
@@ -15,7 +16,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from antiphon.contracts.envelope import unpack_raw
+from antiphon.contracts.envelope import through_the_wire, unpack_raw
 from antiphon.contracts.errors import AntiphonError, Refused
 from antiphon.contracts.messages import (
     Command,
@@ -106,10 +107,11 @@ class Service:
         Raises:
             Refused: the business said no.
             Superseded: it must not be carried out any more.
+            WrongShape: the command, or the event, holds what would not arrive as it is.
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.handlers[command.__contract__.type]
-        asked = self._asked(type(command), "do", saga, attempt, command)
+        asked = self._asked(type(command), "do", saga, attempt, through_the_wire(command))
         answer = await perform(handler, asked, self.database, _sealed)
         if answer.type == handler.reply.__contract__.type:
             return cast(R, unpack_raw(answer.data, handler.reply))
@@ -143,7 +145,7 @@ class Service:
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.compensations[compensation.__contract__.type]
-        asked = self._asked(compensation.__undoes__, "undo", saga, attempt, compensation)
+        asked = self._asked(compensation.__undoes__, "undo", saga, attempt, through_the_wire(compensation))
         answer = await perform(handler, asked, self.database, _sealed)
         return unpack_raw(answer.data, Undone).found
 
@@ -184,7 +186,7 @@ class Service:
         if heard is None:
             raise LookupError(f"{self.name} does not react to {contract.type} of saga type {key.type}.")
         address = CommandAddress(key, self.name, heard.row, "undo" if heard.reaction.undoes else "do", 1)
-        asked = Asked(address, event, heard.reaction.retry, sequence=-1, deliveries=1, heard=heard)
+        asked = Asked(address, through_the_wire(event), heard.reaction.retry, sequence=-1, deliveries=1, heard=heard)
         answer = await perform(heard, asked, self.database, _sealed)
         shapes = {each.__contract__.type: each for each in heard.reaction.outcomes}
         return unpack_raw(answer.data, shapes[answer.type]) if answer.type else None

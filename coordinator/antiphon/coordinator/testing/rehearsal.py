@@ -21,19 +21,22 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from antiphon.contracts import wire
-from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.messages import CLIENT, Event, Message
+from antiphon.contracts.envelope import Envelope, decode, encode, pack
+from antiphon.contracts.errors import AlreadySignalled, AlreadyStarted
+from antiphon.contracts.messages import CLIENT, Event
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Ending, Status, StatusAnswer
 from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener
 from antiphon.contracts.wire import SagaKey, moment
 
+from ..check import require_start
 from ..choreography import AnySaga, Choreography
 from ..graph import Definition
 from ..journal import read_entry
 from ..memory import NANO, MemoryPlatform, MemoryStore
 from ..run import Coordinator
 from ..saga import Saga, Signal
+from ..storing import Other, compared
 from .stage import Death, Stage
 from .twice import TwiceAuthor
 
@@ -101,8 +104,14 @@ class Rehearsed:
         return "\n".join(f"{moment(entry.at_ns):%Y-%m-%d %H:%M:%S} {entry.what}" for entry in told)
 
     async def signal(self, step: Signal[R], event: R) -> None:
-        """Say what a step waits for, or will."""
-        await self._rehearsal.put(wire.signal_subject(self.key, step.name), event.__contract__.type, event)
+        """Say what a step waits for, or will.
+
+        Raises:
+            AlreadySignalled, WrongShape: as of `Handle.signal`.
+        """
+        subject = wire.signal_subject(self.key, step.name)
+        if other := await self._rehearsal.put(subject, event.__contract__.type, event):
+            raise AlreadySignalled(self.key.type, self.key.id, step.name, other.unread)
 
     async def cancel(self, reason: str) -> None:
         """Ask for it to be undone."""
@@ -140,9 +149,14 @@ class Rehearsal:
             saga: its definition, or a choreography.
             start: the event it begins with.
             id: what it is called.
+
+        Raises:
+            AlreadyStarted, DefinitionError, WrongShape: as of `Antiphon.start`.
         """
         key = SagaKey.of(saga.name, id)
-        await self.put(wire.start_subject(key), start.__contract__.type, start)
+        require_start(saga, start)
+        if other := await self.put(wire.start_subject(key), start.__contract__.type, start):
+            raise AlreadyStarted(key.type, key.id, other.unread)
         return Rehearsed(self, key)
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -229,12 +243,16 @@ class Rehearsal:
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    async def put(self, subject: str, type_: str, payload: Message | CancelRequest) -> None:
-        """Store what a client stores, and let everything happen that needs no time."""
+    async def put(self, subject: str, type_: str, payload: Event | CancelRequest) -> Other | None:
+        """Store what a client stores, and let everything happen that needs no time. What was stored before, where that
+        is another event."""
         time = moment(self.platform.now_ns)
         envelope = Envelope(id=subject, source=CLIENT, type=type_, time=time, data=pack(payload))
-        self.platform.store(EVENTS, subject, encode(envelope))
+        outcome = self.platform.store(EVENTS, subject, encode(envelope))
         await self.run()
+        if isinstance(outcome, int) or isinstance(payload, CancelRequest):
+            return None
+        return compared(decode(self.platform.read(EVENTS, [subject])[0].data, subject), payload)
 
     async def begin(self) -> None:
         """Start all participants."""

@@ -23,11 +23,12 @@ from typing import Any, Final, NoReturn, TypeVar, cast, overload
 import msgspec
 from msgspec.structs import replace
 
-from antiphon.contracts.envelope import decode, pack, unpack_raw
+from antiphon.contracts.envelope import decode, pack, through_the_wire, unpack_raw
 from antiphon.contracts.messages import AnswerKind, Command, Compensation, Event
 from antiphon.contracts.platform import ChildStart, End, Operation, Record
 from antiphon.contracts.wire import Direction, SagaKey, Verb, moment
 
+from ..check import require_start
 from ..choreography import Choreography
 from ..dues import earliest_ns
 from ..facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, Operated, Send, Signalled, Start, Tick
@@ -62,10 +63,12 @@ def given(saga: Saga[S] | Choreography[S], start: S, *, id: str = "test") -> Sce
         id: what it is called.
 
     Raises:
-        DefinitionError: the definition is not complete.
+        DefinitionError: the definition is not complete, or starts with another event.
+        WrongShape: a field of the event holds what would not arrive as it is.
     """
+    require_start(saga, start)
     nothing = Scenario(begin(SagaKey.of(saga.name, id), saga.definition), (), (), {}, BEGINNING_NS, 0)
-    return nothing.take(Start(1, BEGINNING_NS, start), f"it is started with {start!r}")
+    return nothing.take(Start(1, BEGINNING_NS, through_the_wire(start)), f"it is started with {start!r}")
 
 
 class Scenario:
@@ -173,7 +176,7 @@ class Scenario:
 
     def when_signalled(self, step: Signal[R], event: R) -> Scenario:
         """Somebody outside says what a step waits for, or will."""
-        fact = Signalled(self._count + 1, self._now_ns, step.name, event)
+        fact = Signalled(self._count + 1, self._now_ns, step.name, through_the_wire(event))
         return self.take(fact, f"{step.name} is signalled with {event!r}")
 
     def when_happened(self, event: Event) -> Scenario:
@@ -184,7 +187,7 @@ class Scenario:
         """
         if event.__contract__.type not in self._history.definition.events:
             self._fail(f"the saga does not know {event.__contract__.type}; let it wait for it, or note it")
-        return self.take(Happened(self._count + 1, self._now_ns, event), f"{event!r} happens")
+        return self.take(Happened(self._count + 1, self._now_ns, through_the_wire(event)), f"{event!r} happens")
 
     def when_cancelled(self, reason: str, *, user: str = "") -> Scenario:
         """A client wants the saga undone, or an operator does, who is named."""
@@ -427,7 +430,8 @@ class Scenario:
         if command is None:
             what = "command" if direction == "do" else "compensation"
             self._fail(f"the {what} of {name} was never sent, so nobody can answer it")
-        fact = Answer(self._count + 1, self._now_ns, name, direction, attempt, kind, command, reply, reason)
+        event = None if reply is None else through_the_wire(reply)
+        fact = Answer(self._count + 1, self._now_ns, name, direction, attempt, kind, command, event, reason)
         return self.take(fact, f"{name} {said}")
 
     def _child_ended(self, name: str, end: End) -> Scenario:

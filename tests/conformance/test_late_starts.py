@@ -1,0 +1,131 @@
+"""A start that is older than its saga's deadline when it is first handled: nothing is done only to be undone."""
+
+from __future__ import annotations
+
+import pytest
+
+from antiphon.contracts import SagaKey, wire
+from antiphon.contracts.platform import End, Record
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.wire import moment
+from antiphon.coordinator.choreography import Choreography
+from antiphon.coordinator.facts import Finish, Granted, Start
+from antiphon.coordinator.history import DEADLINE_REASON
+from antiphon.coordinator.memory import NANO
+from antiphon.coordinator.ports import Pages
+from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.stored import found
+from tests.conformance.fleet import KEY, Fleet
+from tests.decide.life import Life
+from tests.support.trip import ASKED, DEADLINE, BookRoom, RoomBooked, TripAsked, make_trip
+
+LATE_NS = round(DEADLINE.total_seconds() * NANO) + 1
+OVER = Finish(End(outcome="compensated", reason=DEADLINE_REASON))
+
+
+def keyed(asked: TripAsked) -> list[str]:
+    return [asked.traveller]
+
+
+def make_locked() -> Saga[TripAsked]:
+    saga = Saga(TripAsked, name="trip", version=1, deadline=DEADLINE, locks=keyed)
+
+    @saga.step(needs_no_compensation=True)
+    def book_room(s: State[TripAsked]) -> BookRoom:
+        return BookRoom(nights=1)
+
+    assert saga.steps == [book_room]
+    return saga
+
+
+@pytest.mark.parametrize("coordinators", [1, 2])
+def test_a_saga_whose_deadline_passed_while_no_coordinator_ran_ends_at_once(coordinators: int) -> None:
+    fleet = Fleet(coordinators)
+    fleet.start()
+    fleet.platform.now_ns += LATE_NS
+    fleet.run()
+    assert [entry.what for entry in fleet.entries()] == [Record(), OVER]
+    assert (fleet.state(), fleet.sends(), fleet.parked(), fleet.platform.schedules) == ("compensated", [], [], {})
+
+
+def test_one_that_comes_just_in_time_begins() -> None:
+    fleet = Fleet()
+    fleet.start()
+    fleet.platform.now_ns += LATE_NS - NANO
+    fleet.run(0)
+    assert fleet.sends()[0] == ("book_room", "do", 1)
+
+
+def test_its_journal_folds_to_the_same_wherever_the_writer_died() -> None:
+    fleet = Fleet()
+    fleet.start()
+    fleet.platform.now_ns += LATE_NS
+    fleet.run()
+    stored = fleet.platform.read(SAGA, [wire.journal_filter(KEY)])
+    assert [entry.cause[0] for entry in fleet.entries()] == ["e", "t"]
+    folded = [found(KEY, fleet.versions, Pages(stored[:length], fleet.platform.streams[EVENTS])) for length in (1, 2)]
+    assert [each.history.turned for each in folded] == ["", DEADLINE_REASON]
+    assert folded[1].history.end == OVER.end
+
+
+def test_a_first_entry_whose_writer_died_before_the_end_is_gone_on_from() -> None:
+    fleet = Fleet()
+    fleet.start()
+    fleet.platform.now_ns += LATE_NS
+    fleet.stores[0].lost_answers = 1
+    fleet.run(60)
+    assert ([entry.what for entry in fleet.entries()], fleet.sends()) == ([Record(), OVER], [])
+
+
+def test_a_lock_that_is_granted_after_the_deadline_begins_nothing() -> None:
+    life = Life(make_locked())
+    life.start()
+    sequence = len(life.facts) + 1
+    late = Granted(sequence, life.now_ns + LATE_NS, "Ada")
+    life.clock = moment(life.now_ns + LATE_NS)
+    assert life.take(late) == [Record()]
+    assert life.plans[-1].timer is not None
+    assert life.deadline() == [OVER]
+
+
+def test_a_clock_that_is_ahead_loses_no_saga() -> None:
+    life = Life(make_trip())
+    begun = Start(1, life.now_ns, ASKED)
+    life.clock = moment(life.now_ns + LATE_NS)
+    assert life.take(begun) == [Record()]
+    life.clock = moment(life.now_ns)
+    assert life.take(begun) != []  # delivered again, to a coordinator whose clock is right
+    assert life.history.steps["book_room"].phase == "sent"
+
+
+def test_a_child_that_is_too_late_is_refused_and_its_parent_compensated() -> None:
+    child, parent = make_trip(name="child"), Saga(TripAsked, name="parent", version=1, deadline=10 * DEADLINE)
+
+    @parent.child(child)
+    def begin(s: State[TripAsked]) -> TripAsked:
+        return s.start
+
+    fleet, key = Fleet(saga=parent), SagaKey.of("parent", "1")
+    theirs = fleet.coordinators[0].sagas.pop("child")
+    fleet.start(key)
+    fleet.run(0)
+    assert fleet.sends(key) == [("begin", "do", 1)]
+    fleet.platform.now_ns += LATE_NS
+    fleet.coordinators[0].sagas["child"] = theirs
+    fleet.run(60)
+    assert fleet.history(key).end == End(
+        outcome="compensated",
+        reason=f"{begin.name} was refused: the saga it started was compensated: {DEADLINE_REASON}",
+    )
+    assert fleet.platform.read(SAGA, ["saga.*.child.*.c.cmd.>"]) == []
+
+
+def test_a_choreography_begins_whenever_its_participants_hear_of_it_and_is_late() -> None:
+    asked: Choreography[TripAsked] = Choreography(
+        TripAsked, name="asked", version=1, deadline=DEADLINE, flow={TripAsked: "hotel"}, completes=RoomBooked
+    )
+    fleet = Fleet(saga=asked)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    fleet.start(SagaKey.of("asked", "1"))
+    fleet.platform.now_ns += LATE_NS
+    fleet.run()
+    assert fleet.history(SagaKey.of("asked", "1")).parked.startswith(DEADLINE_REASON)
