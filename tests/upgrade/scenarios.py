@@ -390,7 +390,7 @@ PAUSED: Final[tuple[Scenario, ...]] = (
 
 UNREAD: Final[tuple[Scenario, ...]] = (
     Scenario("not-taken-in", "trip", "completed", TRIP),
-    Scenario("cancelled-at-once", "trip", "compensated", "take_item", "take_item", deed="cancel", or_nothing=True),
+    Scenario("cancelled-at-once", "approval", "compensated", "take_item", "take_item", deed="cancel", or_nothing=True),
     Scenario("approved-at-once", "approval", "completed", "take_item charge_card", deed="approve"),
 )
 """Those that a client began when no coordinator ran."""

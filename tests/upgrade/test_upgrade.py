@@ -92,7 +92,7 @@ async def test_two_releases_side_by_side_run_a_store_to_its_end(old: Release, st
                 await something_is_done(store, before, ending)
             await assert_right(store, await ending)
         assert {role.rpartition("-")[2] for role in killed} == {"old", "new"}
-    await everything_is_read(store, ALL)
+    await everything_is_read(store, OPEN)
 
 
 # --- what the tests are made of ---------------------------------------------------------------------------------------
@@ -160,14 +160,11 @@ def read_everything(server: str, scenarios: list[Scenario]) -> None:
     listed = json.loads(command(server, "list", "--limit", "1000", "--json"))
     states = {f"{each['type']}/{each['id']}": each["state"] for each in listed}
     command(server, "parked")
-    command(server, "parked", "--json")
     for scenario in scenarios:
-        for id in scenario.ids:
-            key = f"{scenario.saga}/{id}"
-            assert states[key] in command(server, "show", key)
-            command(server, "show", key, "--json")
-            goes_on = states[key] in ("running", "compensating")
-            assert f"{key}  {'running' if goes_on else states[key]}" in command(server, "trace", key)
+        key = f"{scenario.saga}/{scenario.ids[0]}"
+        assert states[key] in command(server, "show", key)
+        goes_on = states[key] in ("running", "compensating")
+        assert f"{key}  {'running' if goes_on else states[key]}" in command(server, "trace", key)
 
 
 def command(server: str, *arguments: str) -> str:
