@@ -12,6 +12,7 @@ from rich.console import Console
 from . import profiling
 from .load import Load
 from .measure import Measured, Profiled, running
+from .moments import moments, moments_table
 from .report import (
     ALONE,
     AT_A_RATE,
@@ -94,6 +95,7 @@ def main() -> None:
         for table in tables(sync, measured):
             console.print(table)
     console.print(export_table(with_exporter(rounds, share)))
+    console.print(moments_table(moments(times=rounds)))
     print(last_line(found["default"]))
 
 

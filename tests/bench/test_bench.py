@@ -12,6 +12,7 @@ from rich.console import Console
 from . import profiling
 from .load import Load
 from .measure import Measured, Profiled, running
+from .moments import moments, moments_table
 from .report import (
     ALONE,
     AT_A_RATE,
@@ -92,3 +93,9 @@ def test_the_exporter_runs_beside_a_load_and_its_cost_is_told() -> None:
         found = [exported.measure(Load(name, 0, sagas=20, in_flight=10)) for name in (ALONE, EXPORTED)]
     assert all("exporter" in each.cpu_us for each in found)
     assert export_table(found).row_count == 2
+
+
+def test_single_moments_are_timed_one_by_one() -> None:
+    found = moments(times=2, healthy=3)
+    assert [len(each.seconds) for each in found] == [2, 3, 3]
+    assert moments_table(found).row_count == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -82,12 +81,10 @@ def test_a_step_that_is_not_heard_of_times_out() -> None:
     given(saga, ASKED).when_timed_out(steps(saga).book_room).compensates(steps(saga).book_room)
 
 
-def test_thirty_days_pass_in_milliseconds() -> None:
+def test_thirty_days_pass_without_waiting() -> None:
     saga = make_trip(deadline=timedelta(days=30))
-    begun = time.perf_counter()
     waiting = booked(saga).after(timedelta(days=29)).is_running().sends_nothing()
     waiting.after(timedelta(days=1)).is_compensating("its deadline passed")
-    assert time.perf_counter() - begun < 0.5
 
 
 def test_a_deadline_compensates_what_is_in_flight() -> None:
