@@ -33,7 +33,6 @@ from .baskets import BY_A_PERSON, BY_ITSELF, DEPLOY, DEPLOYS, BasketFilled, Depl
 
 pytestmark = [
     pytest.mark.timeout(120),
-    pytest.mark.xfail(strict=False, reason="lists and commands are computed again in every process"),
 ]
 
 SAGAS: Final = 150
