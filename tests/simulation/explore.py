@@ -125,6 +125,16 @@ MODELS: dict[str, Model] = {
     "list": Model(Shape((Part(), Part("list", after=(0,), size=2, timed=True), Part(after=(1,))))),
     "list beside": Model(Shape((Part("list", size=2), Part(timed=True)))),
     "list past pivot": Model(Shape((Part(pivot=True), Part("list", after=(0,), size=2, timed=True)))),
+    "fickle": Model(
+        Shape((Part(timed=True), Part("list", after=(0,), size=2), Part(after=(1,), pivot=True)), fickle=True)
+    ),
+    "fickle past pivot": Model(
+        Shape(
+            (Part(pivot=True), Part("list", after=(0,), size=2, timed=True), Part("child", after=(0,))),
+            child=INNER,
+            fickle=True,
+        )
+    ),
     "optional": Model(Shape((Part(when=False), Part(when=True), Part(after=(0, 1))))),
     "signal": Model(Shape((Part(), Part("signal", after=(0,), timed=True), Part(after=(1,))))),
     "signal past pivot": Model(Shape((Part(pivot=True), Part("signal", after=(0,)), Part(after=(1,))))),

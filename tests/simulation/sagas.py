@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -37,6 +38,8 @@ class Make(Command[Made], name="work.make"):
 
 class Unmake(Compensation[Make], name="work.unmake"):
     reason: str
+    what: str = ""
+    call: str = ""
 
 
 class Approved(Event, name="work.approved"):
@@ -75,6 +78,16 @@ class Shape(msgspec.Struct, frozen=True):
     broken: str = ""
     """The step whose function raises."""
     deadline: timedelta = DEADLINE
+    fickle: bool = False
+    """Whether its functions answer otherwise at every call."""
+
+
+CALLS = count(1)
+
+
+def _call(is_fickle: bool) -> str:
+    """What makes a fickle function's answer differ from all that it gave before."""
+    return f" {next(CALLS)}" if is_fickle else ""
 
 
 @cache
@@ -118,7 +131,8 @@ def random_shape(seed: int) -> Shape:
         )
     inner = Shape((Part(),), name="inner")
     broken = LETTERS[chance.randrange(count)] if chance.random() < 0.05 else ""
-    return Shape(tuple(parts), locks=chance.random() < 0.2, child=inner, broken=broken)
+    locks = chance.random() < 0.2
+    return Shape(tuple(parts), locks=locks, child=inner, broken=broken, fickle=chance.random() < 0.5)
 
 
 def keys_of(start: Asked) -> tuple[str, ...]:
@@ -141,29 +155,29 @@ def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[
             declare = saga.child(
                 saga_of(shape.child), after=after, timeout=None if is_past else timeout, needs_no_compensation=kept
             )
-            return declare(named(letter, _ask()))
+            return declare(named(letter, _ask(shape.fickle)))
         case "list":
             step = saga.each(after=after, at_most=max(1, part.size), timeout=timeout, needs_no_compensation=kept)(
                 named(letter, make_each(part.size))
             )
             if not (kept or is_past):
-                step.compensation(named(f"un_{letter}", _unmake_one()))
+                step.compensation(named(f"un_{letter}", _unmake(shape.fickle)))
             return step
         case "command" if part.when is not None:
             when = named(f"needs_{letter}", _says(part.when))
             optional = saga.step(after=after, timeout=timeout, when=when, needs_no_compensation=kept)(
-                named(letter, _make(letter))
+                named(letter, _make(letter, shape.fickle))
             )
             if not (kept or is_past):
-                optional.compensation(named(f"un_{letter}", _unmake()))
+                optional.compensation(named(f"un_{letter}", _unmake(shape.fickle)))
             return optional
         case "command":
             plain = saga.step(after=after, timeout=timeout, pivot=part.pivot, needs_no_compensation=kept)(
-                named(letter, _raise() if letter == shape.broken else _make(letter))
+                named(letter, _raise() if letter == shape.broken else _make(letter, shape.fickle))
             )
             turns_late = part.pivot and any(each.kind == "event" for each in shape.parts[LETTERS.index(letter) :])
             if turns_late or not (kept or is_past or part.pivot):
-                plain.compensation(named(f"un_{letter}", _unmake()))
+                plain.compensation(named(f"un_{letter}", _unmake(shape.fickle)))
             return plain
 
 
@@ -180,16 +194,16 @@ def named(name: str, function: F) -> Any:
     return function
 
 
-def _ask() -> F:
+def _ask(is_fickle: bool) -> F:
     def ask(s: State[Asked]) -> Asked:
-        return Asked()
+        return Asked(keys=(_call(is_fickle),))
 
     return ask
 
 
-def _make(letter: str) -> F:
+def _make(letter: str, is_fickle: bool) -> F:
     def make(s: State[Asked]) -> Make:
-        return Make(what=letter)
+        return Make(what=letter + _call(is_fickle))
 
     return make
 
@@ -201,9 +215,9 @@ def _raise() -> F:
     return make
 
 
-def make_each(size: int) -> F:
+def make_each(size: int, is_fickle: bool = False) -> F:
     def make(s: State[Asked]) -> list[Make]:
-        return [Make(what=str(number)) for number in range(size)]
+        return [Make(what=str(number) + _call(is_fickle)) for number in range(size)]
 
     return make
 
@@ -215,15 +229,8 @@ def _says(answer: bool) -> F:
     return says
 
 
-def _unmake() -> F:
-    def unmake(s: State[Asked]) -> Unmake:
-        return Unmake(reason=s.reason)
-
-    return unmake
-
-
-def _unmake_one() -> F:
+def _unmake(is_fickle: bool) -> F:
     def unmake(s: State[Asked], command: Make) -> Unmake:
-        return Unmake(reason=s.reason)
+        return Unmake(reason=s.reason, what=command.what, call=_call(is_fickle))
 
     return unmake

@@ -43,8 +43,8 @@ from antiphon.coordinator.facts import (
     Tick,
 )
 from antiphon.coordinator.graph import Definition, StepDefinition
-from antiphon.coordinator.history import History, begin
-from antiphon.coordinator.journal import child_key
+from antiphon.coordinator.history import History, StepRecord, begin
+from antiphon.coordinator.journal import Draft, child_key
 from antiphon.coordinator.plan import Plan, Planned, Timer, plan
 from antiphon.coordinator.tells import Tell
 from antiphon.participants import inbox
@@ -95,6 +95,8 @@ class World(msgspec.Struct):
     commands: tuple[CommandName, ...] = ()
     """What participants have not acked."""
     sent: tuple[CommandName, ...] = ()
+    payloads: dict[tuple[str, Direction], bytes] = {}
+    """What was sent by each step and element, whatever the attempt."""
     rows: dict[str, Row] = {}
     timer_ns: int = 0
     told: frozenset[str] = frozenset()
@@ -116,7 +118,8 @@ class World(msgspec.Struct):
         now, history = self.now_ns, self.history
         steps = history.steps.values()
         return (
-            tuple((s.phase, s.attempts, s.undo_attempts, *_from(now, s.timeout_ns, s.again_ns)) for s in steps),
+            tuple((s.phase, s.attempts, s.undo_attempts, *_times(now, s)) for s in steps),
+            history.gate_ns > now and history.gate_ns - now,
             (
                 history.started_ns - now,
                 history.now_ns - now,
@@ -138,6 +141,10 @@ class World(msgspec.Struct):
 def _from(now_ns: int, *times_ns: int) -> list[int]:
     """Times as they are from now on; 0 stays what it is, none."""
     return [at_ns and at_ns - now_ns for at_ns in times_ns]
+
+
+def _times(now_ns: int, step: StepRecord) -> list[int]:
+    return _from(now_ns, step.timeout_ns, step.again_ns, step.since_ns)
 
 
 class Broken(AssertionError):
@@ -311,7 +318,7 @@ class Model:
         if made is None:
             fact = world.facts[name]
             made = plan(world.history, fact, moment(world.now_ns), name in world.seen)
-            _require_replay(world, made, fact)
+            _require_replay(world, made, fact, self.shape.fickle)
             world.plans[name] = made
         return made
 
@@ -354,6 +361,7 @@ class Model:
         if isinstance(what, Send):
             definition = self.definition.step(what.step)
             _require_sendable(before, entry.after, definition, what, fact)
+            _require_as_before(world, entry.draft, what)
             if definition.kind in ("command", "list"):
                 command = (what.step, what.direction, what.attempt)
                 world.commands += (command,)
@@ -508,6 +516,21 @@ def _require_effect(world: World, name: str, definition: StepDefinition, is_want
         require(state != "done", f"the saga is {world.history.state}, and the effect of {name} is there")
 
 
+def _require_as_before(world: World, sent: Draft, send: Send) -> None:
+    """What was sent once is sent again as it was, and undone as what it was."""
+    if world.history.steps[send.step].phase == "settling" or not sent.payload:
+        return
+    payload = msgspec.json.decode(sent.payload)
+    payload = payload.get("event", payload) if "parent" in payload else payload  # of a child, of which another begins
+    said = msgspec.json.encode(payload)
+    before = world.payloads.get((send.step, send.direction), said)
+    require(said == before, f"{send.step} was sent as {said!r}, and was {before!r} before")
+    world.payloads = {**world.payloads, (send.step, send.direction): said}
+    if send.direction == "undo" and "what" in payload:
+        done = msgspec.json.decode(world.payloads[send.step, "do"])
+        require(payload["what"] == done["what"], f"{send.step} did {done}, and is undone as {payload}")
+
+
 def _is_settlement(world: World, command: CommandName) -> bool:
     """Whether a command is the question what became of a pivot: one may be undone as well, where it was done."""
     sent = next(entry.draft for entry in world.entries if entry.draft.what == Send(*command))
@@ -536,12 +559,14 @@ def _require_woken(world: World, name: Name) -> None:
         require(0 < world.timer_ns <= due_ns, f"something is due at {due_ns}, and the timer at {world.timer_ns}")
 
 
-def _require_replay(world: World, made: Plan, fact: Fact) -> None:
-    """Whoever finds a beginning of the plan in the journal plans the rest of it, byte by byte."""
+def _require_replay(world: World, made: Plan, fact: Fact, is_fickle: bool) -> None:
+    """Whoever finds a beginning of the plan in the journal plans the rest of it, byte by byte; where functions answer
+    otherwise each time, the same entries."""
     for count in range(1, len(made.entries)):
-        rest = plan(made.entries[count - 1].after, fact, moment(world.now_ns), True).entries
-        left = made.entries[count:]
-        require([each.draft for each in rest] == [each.draft for each in left], f"the rest of {fact} became another")
+        rest = [each.draft for each in plan(made.entries[count - 1].after, fact, moment(world.now_ns), True).entries]
+        left = [each.draft for each in made.entries[count:]]
+        are_same = [each.subject for each in rest] == [each.subject for each in left] if is_fickle else rest == left
+        require(are_same, f"the rest of {fact} became another")
 
 
 def phases(history: History) -> dict[str, str]:

@@ -90,8 +90,8 @@ class Unavailable(_Verdict):
 
     Args:
         reason: one sentence for the operator; it travels, and stays in the journal.
-        retry_after: the least number of seconds to wait before the next attempt; None leaves it to the backoff. What is no
-            length of time counts as 0.
+        retry_after: the least number of seconds to wait before the next attempt; None leaves it to the backoff. What is
+            no length of time counts as 0.
     """
 
     missing = "unavailable without a reason"
