@@ -31,14 +31,12 @@ from tests.support.server import Platform, platform, until
 
 from .baskets import BY_A_PERSON, BY_ITSELF, DEPLOY, DEPLOYS, BasketFilled, Deploy, Shop, deployed, lined_up
 
-pytestmark = [
-    pytest.mark.timeout(120),
-]
+pytestmark = pytest.mark.timeout(150)
 
 SAGAS: Final = 150
 ITEMS: Final = 30
 LAST_ELEMENT: Final = f"reserve_items-{ITEMS - 1}"
-ENDED_SECONDS: Final = 50.0
+ENDED_SECONDS: Final = 80.0
 SEED, OTHER_SEED = "1", "2"
 NAMES: Final = ("coordinator-1", "coordinator-2")
 
