@@ -442,3 +442,10 @@ def test_a_compensation_that_takes_something_else_is_refused_with_what_it_is_giv
 
         with pytest.raises(DefinitionError, match=sentence):
             keep_one.compensation(function)  # type: ignore[arg-type] # pyright: ignore
+
+
+def test_a_reason_says_once_that_a_saga_was_cancelled() -> None:
+    life = Shop(Fickle())
+    life.begin()
+    life.take(Cancel(life._next(), life.now_ns, "cancelled: cancelled by ada", by_parent=True))
+    assert life.history.turned == "cancelled: cancelled by ada"

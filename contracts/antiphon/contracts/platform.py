@@ -201,6 +201,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     noted: str = ""
     """A deadline or a wish to cancel that came after the point of no return."""
     steps: tuple[StepStatus, ...] = ()
+    entries: int = 0
+    """How many entries its journal has, of at most 900."""
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from antiphon.contracts.messages import Event
 
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick
-from .history import DEADLINE_REASON, History, deadline_ns, is_deadline_due, with_step
+from .history import DEADLINE_REASON, History, cancelled, deadline_ns, is_deadline_due, with_step
 from .operate import operate
 from .outcomes import come, done, fail, lose, never_happened, refuse, release, said, try_again, turn, wish
 
@@ -136,7 +136,7 @@ def _child_ended(history: History, fact: ChildEnded) -> History:
 def _cancelled(history: History, fact: Cancel) -> History:
     if not history.definition.is_led:
         return history  # nobody could be told
-    reason = f"cancelled: {fact.reason}"
+    reason = cancelled(fact.reason)
     return turn(history, reason) if fact.by_parent and not history.is_past_pivot else wish(history, reason)
 
 

@@ -15,6 +15,7 @@ from antiphon.contracts.wire import SagaKey
 from antiphon.link import Link, StoredMessage
 
 from .halt_errand import read_halt
+from .history import ENTRIES_MAX
 from .journal import child_id
 from .sayings import Kind, Saying, of_cause, of_entry, of_event, parent_of
 from .standing import standing
@@ -56,6 +57,10 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """The saga that started it, as `type/id`."""
     children: tuple[str, ...] = ()
     """The sagas that its steps started."""
+    entries: int = 0
+    """How many entries its journal has."""
+    entries_max: int = ENTRIES_MAX
+    """How many it may have."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +105,7 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
         paused=stands.paused or await _type_paused(link, key.type, stands.state),
         parent=_parent(events),
         children=await _children(link, key, entries),
+        entries=len(entries),
     )
 
 

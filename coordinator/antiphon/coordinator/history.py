@@ -24,6 +24,14 @@ ENTRIES_MAX: Final = 900
 
 DEADLINE_REASON: Final = "its deadline passed"
 
+_CANCELLED: Final = "cancelled: "
+
+
+def cancelled(reason: str) -> str:
+    """Why a saga turns that was cancelled, said once, however many generations of parents were cancelled before it."""
+    return _CANCELLED + reason.removeprefix(_CANCELLED)
+
+
 NOW_NS: Final = 1
 """A due time in the past: an operator's retry is due at once."""
 

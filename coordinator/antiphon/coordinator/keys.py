@@ -50,8 +50,11 @@ def require_names(definition: Definition, start: Event) -> None:
             checked(definition.keys(start))
         if definition.locks is not None:
             checked_locks(definition.locks.__name__, definition.locks(start))
-    except Exception as error:
-        raise WrongShape(f"no saga {definition.name} can begin with that: {error}") from error
+    except KeyboardInterrupt:  # the caller's own Ctrl-C
+        raise
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        raise WrongShape(f"no saga {definition.name} can begin with that: {reason}") from error
 
 
 def checked(found: Any) -> dict[str, str]:

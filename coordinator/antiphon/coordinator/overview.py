@@ -33,6 +33,8 @@ from antiphon.contracts.wire import (
 )
 from antiphon.link.reading import StoredMessage
 
+from .history import cancelled
+
 NO_SAGAS = frozenset({LOCK, SAGA_TYPE, PARTICIPANT})
 """What has a journal and is no saga."""
 
@@ -224,7 +226,8 @@ def _is_success(found: UnderWay, answer: FactAddress) -> bool:
 
 def _over(before: Overview, step: str) -> Overview:
     under_way = tuple(each for each in before.under_way if each.step != step)
-    stuck = {name: why for name, why in before.stuck.items() if name != step} if before.stuck else before.stuck
+    # What was said of the whole saga was that nothing more is tried, or said.
+    stuck = {name: why for name, why in before.stuck.items() if name not in (step, "")} if before.stuck else {}
     return replace(before, under_way=under_way, stuck=stuck)
 
 
@@ -291,7 +294,7 @@ def _operated(before: Overview, cause: Cause) -> Overview:
         case "resume":
             return replace(before, paused="")
         case "retry" | "edit":
-            return replace(before, fault="")
+            return replace(before, fault="", stuck={name: why for name, why in before.stuck.items() if name})
         case "resolve":
             return _over(before, operation.step)
         case _:
@@ -315,7 +318,7 @@ def _why(cause: Cause | None) -> str:
     if address.source == OPERATOR:
         return "it was turned while it stood still"
     if address.event == "cancel":
-        return f"cancelled: {unpack_raw(envelope.data, CancelRequest).reason}"
+        return cancelled(unpack_raw(envelope.data, CancelRequest).reason)
     if address.event == "child-compensated":
         end = unpack_raw(envelope.data, End)
         return f"{address.step} was refused: the saga it started was compensated: {end.reason}"

@@ -75,7 +75,7 @@ def of_entry(message: StoredMessage, facts: dict[str, str]) -> Saying:
     if record.fault:
         return Saying(kind="parked", who="coordinator", text=f"stands still: {record.fault}")
     if record.parked and not record.step:
-        return Saying(kind="parked", who="coordinator", text=f"is late: {record.parked}")
+        return Saying(kind="parked", who="coordinator", text=f"waits for a person: {record.parked}")
     if record.parked:
         text = f"waits for a person, and goes on by itself where it can: {record.parked}"
         return Saying(kind="parked", who="coordinator", text=text, step=record.step)

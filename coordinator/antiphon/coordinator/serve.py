@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from antiphon.link.faults import class_of, say
 from antiphon.link.registering import registered
 from antiphon.tracing.metrics import Gauges, measuring, wants_metrics
 
+from .author import Author
 from .choreography import AnySaga
 from .duties import duties_of
 from .gauges import keep_looking
@@ -44,6 +46,7 @@ async def serve(
     name: str = "coordinator",
     idle_seconds: float = IDLE_SECONDS,
     metrics: str = "",
+    error_texts: bool = False,
 ) -> None:
     """Run a coordinator until SIGTERM or SIGINT, then finish what it holds.
 
@@ -53,6 +56,7 @@ async def serve(
         name: the connection's name.
         idle_seconds: after how long without a word an open saga is looked after.
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
+        error_texts: whether the texts of what sagas' own functions raise go into journals; else only their classes.
 
     Raises:
         PlatformError: the platform is not as it must be; the sentence has the remedy.
@@ -62,7 +66,8 @@ async def serve(
     link = await Link.connect(servers, name=name)
     try:
         await require_platform(link)
-        coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds)
+        author = partial(Author, error_texts)
+        coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds, author)
         async with _measured(link, coordinator, metrics):
             pulls = await attach(link, coordinator)
             settle_collector()

@@ -109,17 +109,23 @@ class _Reader:
             case "resume":
                 self._paused = ""
             case "resolve":
-                self._marks.pop(operation.step, None)
+                self._is_over(operation.step)
             case _:
                 self._fault = None
+                self._marks.pop("", None)
 
     def _take_cause(self, cause: str) -> None:
         """An answer that was not one more failure is what was waited for; so is what a participant did by itself."""
         address = self._address(cause)
         if address is not None and wire.is_by_itself(address.step):
-            self._marks.pop(address.event, None)  # the step that waits for an event is called after it
+            self._is_over(address.event)  # the step that waits for an event is called after it
         elif address is not None and address.step and not address.event.endswith(FAILURES):
-            self._marks.pop(address.step, None)
+            self._is_over(address.step)
+
+    def _is_over(self, step: str) -> None:
+        """Nobody is needed any more for a step, nor for all that waited for one to end."""
+        self._marks.pop(step, None)
+        self._marks.pop("", None)
 
     def _address(self, cause: str) -> FactAddress | None:
         message = self._facts.get(cause)

@@ -108,5 +108,6 @@ def status_answer(result: Found | Exception, hold: str = "") -> StatusAnswer:
                 StepStatus(name=name, phase=step.phase, attempts=step.attempts + step.undo_attempts)
                 for name, step in history.steps.items()
             ),
+            entries=history.entries,
         )
     )

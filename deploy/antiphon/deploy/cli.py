@@ -54,6 +54,14 @@ Server = Annotated[
     str, typer.Option("--server", "-s", envvar="NATS_URL", metavar="URL[,URL…]", help="NATS servers to connect to.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+ErrorTexts = Annotated[
+    bool,
+    typer.Option(
+        "--error-texts",
+        help="Let the texts of errors travel into journals and traces. They may hold names and card numbers, so by "
+        "default only their classes do, and the texts are in the log.",
+    ),
+]
 Apps = Annotated[
     list[str], typer.Option("--app", metavar="MODULE:SAGA", help="A saga's definition; give it once for each.")
 ]
@@ -138,13 +146,20 @@ def fail(sentence: str) -> NoReturn:
 
 
 @app.command(epilog="Example: antiphon coordinator --app shop.sagas:order --app shop.sagas:returns")
-def coordinator(app: Apps, server: Server = DEFAULT_SERVER, name: Name = "coordinator", metrics: Metrics = "") -> None:
+def coordinator(
+    app: Apps,
+    server: Server = DEFAULT_SERVER,
+    error_texts: ErrorTexts = False,
+    name: Name = "coordinator",
+    metrics: Metrics = "",
+) -> None:
     """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other."""
     from antiphon.coordinator.serve import serve
 
     from .modules import load_saga
 
-    _run_service(serve(server, [load_saga(path) for path in app], name=name, metrics=metrics))
+    sagas = [load_saga(path) for path in app]
+    _run_service(serve(server, sagas, name=name, metrics=metrics, error_texts=error_texts))
 
 
 @app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")
@@ -163,14 +178,7 @@ def participant(
     handler_seconds: Annotated[
         float, typer.Option(min=1.0, help="How long a handler may run; then it is cancelled, and the attempt failed.")
     ] = 600.0,
-    error_texts: Annotated[
-        bool,
-        typer.Option(
-            "--error-texts",
-            help="Let the texts of its errors travel into journals and traces. They may hold names and card numbers, "
-            "so by default only their classes do, and the texts are in its log.",
-        ),
-    ] = False,
+    error_texts: ErrorTexts = False,
     name: Name = "",
     metrics: Metrics = "",
 ) -> None:

@@ -146,11 +146,11 @@ class LocalPlatform:
         (self.folder / ".gitignore").write_text("*\n")
 
     async def _start_processes(self) -> None:
+        # On a developer's own machine a reason may say everything.
         for number in range(1, self._coordinators + 1):
             arguments = [part for saga in self._sagas for part in ("--app", saga)]
-            await self._start_measured(f"coordinator-{number}", ["coordinator", *arguments])
+            await self._start_measured(f"coordinator-{number}", ["coordinator", *arguments, "--error-texts"])
         for name, path in self._participants.items():
-            # On a developer's own machine a reason may say everything.
             arguments = ["participant", path, "--database", self.databases[name], "--error-texts"]
             await self._start_measured(name, arguments)
         if self._environment:

@@ -56,6 +56,8 @@ def print_timeline(told: Timeline) -> None:
     reason = f": {escape(told.reason)}" if told.reason else ""
     definition = f"  [dim]{escape(told.definition)}[/]" if told.definition else ""
     out.print(f"[bold]{told.type}/{told.id}[/]  [{COLOURS[told.state]}]{told.state}[/]{reason}{definition}")
+    if told.entries > told.entries_max // 2:  # for most sagas nobody needs to know
+        out.print(f"[yellow]its journal has {told.entries} of {told.entries_max} entries[/]")
     for word, text in (("parked", told.parked), ("", told.paused), ("started by", told.parent)):
         if text:
             out.print(f"[yellow]{f'{word} {escape(text)}'.strip()}[/]")
