@@ -51,7 +51,7 @@ def moments_table(found: list[Moment]) -> Table:
 
 
 async def _drawing(times: int) -> Moment:
-    """What `antiphon trace` does with a journal of 900 entries between its connection and its last line."""
+    """What `antiphon trace` does with a journal of 700 entries between its connection and its last line."""
     with TemporaryDirectory(prefix="antiphon-bench-") as folder, platform(Path(folder), participants=()) as up:
         await up.set_up()
         link = await up.connect("administrator")
@@ -62,7 +62,7 @@ async def _drawing(times: int) -> Moment:
             drawn(await read_projection(link, CARAVAN))
             seconds.append(time.perf_counter() - began)
         await link.close()
-    return Moment("a journal of 900 entries read and drawn", seconds)
+    return Moment("a journal of 700 entries read and drawn", seconds)
 
 
 async def _among_failing(kind: str, healthy: int) -> Moment:
