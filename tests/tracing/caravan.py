@@ -1,4 +1,4 @@
-"""A saga whose journal is about as long as one gets by itself: it has as many elements as it may, and some fail once."""
+"""A saga whose journal is about as long as one gets by itself: as many elements as may be, of which some fail once."""
 
 from __future__ import annotations
 
