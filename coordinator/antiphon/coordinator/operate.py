@@ -16,7 +16,7 @@ from .graph import StepDefinition, element
 from .history import ENTRIES_MAX, NOW_NS, History, with_step
 from .outcomes import done, never_happened, wish
 from .room import ATTEMPT_ENTRIES, room
-from .way_back import NOTHING_TO_UNDO
+from .way_back import NOTHING_TO_UNDO, way_back
 
 
 def operate(history: History, fact: Operated, is_rejected: bool | None = None) -> History:
@@ -144,7 +144,7 @@ def _against_resolve(history: History, operation: Operation) -> str:
         return "say why: a reason is missing"
     if step.elements:
         return f"it consists of {step.elements} elements, {element(name, 0)} and on; resolve the one that is stuck"
-    if step.phase == "undoing":
+    if step.phase == "undoing" or name in way_back(history).first:
         return "a compensation has no reply" if operation.has_payload else ""
     if step.phase == "settling" and operation.happened is False:
         return ""
@@ -169,7 +169,7 @@ def _resolve(history: History, fact: Operated) -> History:
     operation = fact.operation
     name, reason = operation.step, f"resolved by {fact.user}: {operation.reason}"
     history = with_step(replace(history, fault=""), name, reason=reason, again_ns=0)
-    if history.steps[name].phase == "undoing":
+    if history.steps[name].phase in ("undoing", "done", "unknown"):
         return with_step(history, name, phase="undone")
     if operation.happened is False:
         return never_happened(history, name)

@@ -120,8 +120,11 @@ def to_send(history: History, first: Sequence[str] = ()) -> frozenset[str]:
     due = sorted((step.again_ns, name) for name, step in history.steps.items() if 0 < step.again_ns <= history.now_ns)
     at_once = [name for at_ns, name in due if at_ns <= RELEASED_NS][: room(history) // ATTEMPT_ENTRIES]
     begun = _window(history) if first else 0
-    waiting = [*first[begun:], *(name for at_ns, name in due if at_ns > RELEASED_NS)]
-    return frozenset((*first[:begun], *at_once, *waiting[: _is_open(history)]))
+    fresh, tried = first[begun:], [name for at_ns, name in due if at_ns > RELEASED_NS]
+    # In turn: those that would succeed at once are not kept, and neither are those that need a second attempt.
+    is_turn_of_tried = history.entries // ATTEMPT_ENTRIES % 2 or attempts_left(history) == 1
+    next_ones = [*tried, *fresh] if is_turn_of_tried else [*fresh, *tried]
+    return frozenset((*first[:begun], *at_once, *next_ones[: _is_open(history)]))
 
 
 def _window(history: History) -> int:

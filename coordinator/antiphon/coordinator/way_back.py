@@ -24,7 +24,9 @@ class WayBack(msgspec.Struct, frozen=True, gc=False):
 
 
 def way_back(history: History) -> WayBack:
-    """Look at every step whose dependents are settled."""
+    """Look at every step whose dependents are settled; at none while the saga runs forward."""
+    if not history.turned:
+        return WayBack((), (), is_over=False)
     settled: set[str] = set()
     undoing, first = list[str](), list[str]()
     definitions = history.definition.steps
