@@ -84,7 +84,7 @@ class Life:
 
     def due(self, step: str) -> list[Send | Record | Finish]:
         """Let the time come at which a failed compensation is sent again."""
-        return self.tick(again_ns(self.history, self.history.steps[step]))
+        return self.tick(again_ns(self.history, self.history.steps[step], has_plenty=False))
 
     def _next(self) -> int:
         return len(self.facts) + 1

@@ -47,6 +47,8 @@ class Cache:
 
     def __init__(self) -> None:
         self._cases: OrderedDict[SagaKey, Case] = OrderedDict()
+        self._readers: dict[SagaKey, list[Callable[[], None]]] = {}
+        """Of sagas that are being read: who waits for that."""
         self._highest = 0
 
     def get(self, key: SagaKey) -> Case | None:
@@ -77,7 +79,7 @@ class Cache:
         if case.pending is entry:
             case.confirm(sequence)
         elif not case.is_settled:
-            return  # an answer has confirmed this entry before, and the next one is on its way
+            return  # the saga was dropped and read meanwhile, and another entry is on its way
         if case.history.end is not None:
             self.forget(key)
         elif not case.has_more:
@@ -88,6 +90,21 @@ class Cache:
         case = self._cases.pop(key, None)
         if case is not None:
             self._wake(case)
+
+    def is_read(self, key: SagaKey, then: Callable[[], None]) -> bool:
+        """Whether somebody is reading a saga; then `then` is called once he is done. If not, whoever asks is to read
+        it, and to say so when he has."""
+        waiting = self._readers.get(key)
+        if waiting is None:
+            self._readers[key] = []
+            return False
+        waiting.append(then)
+        return True
+
+    def was_read(self, key: SagaKey) -> None:
+        """Let go on whoever waited for a read."""
+        for go_on in self._readers.pop(key, []):
+            go_on()
 
     def _wake(self, case: Case) -> None:
         waiting, case.waiting = case.waiting, []

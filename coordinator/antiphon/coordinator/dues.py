@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .history import RELEASED_NS, History, StepRecord, deadline_ns, is_deadline_due
-from .room import attempts_left, is_failing
+from .room import attempts_left, has_plenty, is_early, is_failing
 from .way_back import way_back
 
 
@@ -13,7 +13,9 @@ def dues(history: History) -> list[tuple[int, str]]:
         return []
     found = [(step.timeout_ns, f"{name} timeout") for name, step in history.steps.items() if step.timeout_ns]
     if _tries_again(history):
-        found += [(again_ns(history, step), f"{name} again") for name, step in history.steps.items() if step.again_ns]
+        waiting = [(name, step) for name, step in history.steps.items() if step.again_ns]
+        plenty = has_plenty(history)
+        found += [(again_ns(history, step, plenty), f"{name} again") for name, step in waiting]
         if _has_more_to_begin(history):
             found.append((history.gate_ns, "further compensations"))
     if is_deadline_due(history):
@@ -36,9 +38,11 @@ def earliest_ns(history: History) -> int:
 
 def _earliest_again_ns(history: History, first: int) -> int:
     """The first of a time and of what is tried again."""
-    times = [again_ns(history, step) for step in history.steps.values() if step.again_ns]
-    if not (times or history.gate_ns > history.now_ns) or not _tries_again(history):
+    waiting = [step for step in history.steps.values() if step.again_ns]
+    if not (waiting or history.gate_ns > history.now_ns) or not _tries_again(history):
         return first
+    plenty = has_plenty(history)
+    times = [again_ns(history, step, plenty) for step in waiting]
     if _has_more_to_begin(history):
         times.append(history.gate_ns)
     return min([first, *times] if first else times, default=0)
@@ -56,6 +60,8 @@ def _tries_again(history: History) -> bool:
     return not (history.paused or history.fault) and attempts_left(history) > 0
 
 
-def again_ns(history: History, step: StepRecord) -> int:
-    """When what failed is sent again."""
-    return max(step.again_ns, history.gate_ns) if step.again_ns > RELEASED_NS else step.again_ns
+def again_ns(history: History, step: StepRecord, has_plenty: bool) -> int:
+    """When what failed is sent again, where there is plenty of room, or where there is little."""
+    if step.again_ns <= RELEASED_NS or (has_plenty and is_early(step)):
+        return step.again_ns
+    return max(step.again_ns, history.gate_ns)

@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-TRIES_MAX: Final = 5
+TRIES_MAX: Final = 6
 """Conflicts in a row before a fact is handed back: others are busy with this saga, or the reads are old."""
+
+PAUSE_SECONDS: Final = 0.002
+"""After a second conflict so long, and twice as long after each further one, is left to whoever is busy."""
 
 HAND_BACK_SECONDS: Final = 1.0
 """How soon another coordinator, or a replica that has caught up, shall look at what cannot be handled now."""
@@ -138,10 +141,21 @@ class Errand:
             self._go_on_from(history, fact)
 
     def _read(self) -> None:
-        self._coordinator.cache.forget(self._key)
+        """Read the saga, or, where another errand is reading it, see what that makes of it first: of several that read
+        at once all but one would meet a conflict."""
+        cache = self._coordinator.cache
+        if cache.is_read(self._key, self.begin):
+            return
+        cache.forget(self._key)
         self._coordinator.read(self._key, self._versions, self._on_read)
 
     def _on_read(self, result: Found | Exception) -> None:
+        try:
+            self._go_on_with(result)
+        finally:
+            self._coordinator.cache.was_read(self._key)
+
+    def _go_on_with(self, result: Found | Exception) -> None:
         match result:
             case Found(history=history):
                 fact = self._accepted(history.definition)
@@ -215,23 +229,31 @@ class Errand:
         """Somebody else was first, or nobody knows: what the journal says is what counts."""
         if isinstance(outcome, Conflict):
             self._coordinator.counts.add("conflicts")
-        if isinstance(outcome, Conflict) and self._tries < TRIES_MAX:
-            self._tries += 1
+        if not isinstance(outcome, Conflict) or self._tries >= TRIES_MAX:
+            self._hand_back(str(outcome))
+            return
+        self._tries += 1
+        if self._tries == 1:
             self._read()
         else:
-            self._hand_back(str(outcome))
+            self._coordinator.store.later(self._by_lot(PAUSE_SECONDS * 2**self._tries), self.begin)
+
+    def _by_lot(self, seconds: float) -> float:
+        """About so long, and not as long as another coordinator's fact of the same saga."""
+        return seconds * (0.5 + self._delivery.sequence * 7 % 16 / 16)
 
     # --- other ends ---------------------------------------------------------------------------------------------------
 
     def _hand_back(self, why: str) -> None:
         log.info("fact.handed_back", saga=str(self._key), why=why, subject=self._delivery.subject)
-        self._delivery.hand_back(HAND_BACK_SECONDS)
+        self._delivery.hand_back(self._by_lot(HAND_BACK_SECONDS))
 
     def failed(self, error: BaseException) -> None:
         """Have the fact come again, or park it: handling it raised."""
         self._coordinator.faulty(self._delivery, error)
         # Its entry may be pending there for ever, and others wait for that.
         self._coordinator.cache.forget(self._key)
+        self._coordinator.cache.was_read(self._key)
 
     def _give_up_after(self, deliveries_max: int, kind: ParkedKind, reason: str) -> None:
         if self._delivery.deliveries < deliveries_max:

@@ -25,6 +25,9 @@ PACE: Final = 4
 """How much longer than the trouble has lasted it would last, if all that is spare were used at the present pace: what
 is spare then shrinks with the fourth root of time, so that it lasts for months."""
 
+EARLY_ATTEMPTS: Final = 4
+"""So many attempts at each step follow its backoff alone, as long as there is room for as many at all that fails."""
+
 LEAST_NS: Final = 1_000_000_000
 """As long as this all trouble counts as having lasted, so that not all is spent in its first moments."""
 
@@ -93,6 +96,16 @@ def pace_ns(history: History) -> int:
     return min(pace_ns, RAREST_NS)
 
 
+def has_plenty(history: History) -> bool:
+    """Whether there is room for a few attempts more at everything that fails."""
+    return attempts_left(history) >= EARLY_ATTEMPTS * len(_failing_since(history))
+
+
+def is_early(step: StepRecord) -> bool:
+    """Whether few attempts were made at a step, or an element."""
+    return (step.attempts if step.phase == "sent" else step.undo_attempts) < EARLY_ATTEMPTS
+
+
 def is_failing(history: History) -> bool:
     """Whether something was sent that has failed and has not come to an end."""
     return bool(_failing_since(history))
@@ -106,7 +119,8 @@ def to_send(history: History, first: Sequence[str] = ()) -> frozenset[str]:
     """The steps and elements that are to be sent now, as long as there is room.
 
     All that an operator wants tried again; what the success of another has released, which takes the room that it has
-    given back; and of what is due one whenever the pace allows, the oldest first. Of those that get their first
+    given back; the first few attempts that are due, while there is plenty of room; and of what else is due one whenever
+    the pace allows, the oldest first. Of those that get their first
     compensation all, where the room bears that all fail. A larger number begins with a part, of which each success lets
     two follow; while they fail, one of the others is tried whenever the pace allows, so that those that would succeed
     are not kept.
@@ -120,11 +134,13 @@ def to_send(history: History, first: Sequence[str] = ()) -> frozenset[str]:
     due = sorted((step.again_ns, name) for name, step in history.steps.items() if 0 < step.again_ns <= history.now_ns)
     at_once = [name for at_ns, name in due if at_ns <= RELEASED_NS][: room(history) // ATTEMPT_ENTRIES]
     begun = _window(history) if first else 0
-    fresh, tried = first[begun:], [name for at_ns, name in due if at_ns > RELEASED_NS]
+    others = [name for at_ns, name in due if at_ns > RELEASED_NS]
+    early = [name for name in others if is_early(history.steps[name])] if has_plenty(history) else []
+    fresh, tried = first[begun:], [name for name in others if name not in early]
     # In turn: those that would succeed at once are not kept, and neither are those that need a second attempt.
     is_turn_of_tried = history.entries // ATTEMPT_ENTRIES % 2 or attempts_left(history) == 1
     next_ones = [*tried, *fresh] if is_turn_of_tried else [*fresh, *tried]
-    return frozenset((*first[:begun], *at_once, *next_ones[: _is_open(history)]))
+    return frozenset((*first[:begun], *at_once, *early, *next_ones[: _is_open(history)]))
 
 
 def _window(history: History) -> int:
