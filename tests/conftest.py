@@ -8,6 +8,10 @@ import pytest
 
 from tests.support.postgres import REQUIRED, Postgres, postgres
 
+# Servers are started by a fork, and gRPC's own handlers in the child may end it before it becomes the server. Only in
+# tests does one process both speak gRPC and start servers.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 
 def pytest_report_header() -> str:
     """Names the folders that hold `antiphon`: the source roots in development, site-packages in CI."""
