@@ -15,6 +15,7 @@ from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, decode, unpack
 from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.platform import RECORD_TYPE, ChildStart, End, Operation, Record
 from antiphon.coordinator import Saga, State
+from antiphon.coordinator.author import Author
 from antiphon.coordinator.decide import SPREAD_BYTES_MAX
 from antiphon.coordinator.facts import Answer, Cancel, ChildEnded, Granted, Operated, Send, Start
 from antiphon.coordinator.history import History, begin
@@ -449,3 +450,48 @@ def test_a_reason_says_once_that_a_saga_was_cancelled() -> None:
     life.begin()
     life.take(Cancel(life._next(), life.now_ns, "cancelled: cancelled by ada", by_parent=True))
     assert life.history.turned == "cancelled: cancelled by ada"
+
+
+class Odd:
+    """What raises wherever it is looked at, as arrays of some libraries do."""
+
+    def __bool__(self) -> bool:
+        raise Panic
+
+    def __iter__(self) -> Iterator[Keep]:
+        raise Panic
+
+    def __repr__(self) -> str:
+        raise Panic
+
+
+class OddList(list[Keep]):
+    def __iter__(self) -> Iterator[Keep]:
+        raise Panic
+
+
+class OddError(Exception):
+    def __repr__(self) -> str:
+        raise Panic
+
+
+@pytest.mark.parametrize("error_texts", [False, True])
+@pytest.mark.parametrize("function", ["when", "list", "error", "command"])
+def test_what_raises_when_it_is_looked_at_parks_its_saga_too(function: str, error_texts: bool) -> None:
+    saga = Saga(Ordered, name="pens", version=1, deadline=DAYS)
+
+    def is_wanted(s: State[Ordered]) -> bool:
+        return Odd() if function == "when" else True  # type: ignore[return-value] # the author's mistake
+
+    @saga.step(needs_no_compensation=True, when=is_wanted)
+    def keep_one(s: State[Ordered]) -> Keep:
+        if function == "error":
+            raise OddError
+        return Odd() if function == "command" else Keep(item="a")  # type: ignore[return-value] # the author's mistake
+
+    @saga.each(needs_no_compensation=True)
+    def keep_all(s: State[Ordered]) -> list[Keep]:
+        return OddList() if function == "list" else []
+
+    made = plan(begin(KEY, saga.definition), Start(1, BEGUN_NS, Ordered()), TIME, author=Author(error_texts))
+    assert made.fault

@@ -97,6 +97,13 @@ class Bulk(Life):
             self.answer_all(is_there=True)
         return self.now_ns - begun_ns
 
+    def fill(self, left: int) -> None:
+        """Have a person use up a journal, until there is room for fewer entries than that."""
+        while room(self.history) >= left:
+            self.ask("resume" if self.history.paused else "pause")
+        if self.history.paused:
+            self.ask("resume")
+
     def ask(self, verb: Verb, step: str = "", reason: str = "by hand") -> list[Any]:
         found = self.take(Operated(self._next(), self.now_ns, "ada", verb, Operation(step=step, reason=reason)))
         self.note(found)
@@ -231,8 +238,7 @@ def test_any_mixture_of_verbs_leaves_room_for_the_way_out(seed: int, size: int) 
 
 def test_of_requests_without_room_one_entry_tells_and_they_are_not_fulfilled_later() -> None:
     life = Bulk(1)
-    while room(life.history) > 0:
-        life.ask("resume", reason="nothing is paused")
+    life.fill(2)
     asked = len(life.facts)
     paused = life.ask("pause")
     assert paused == [Record(by="ada", rejected=paused[0].rejected, full=True)]
@@ -246,6 +252,8 @@ def test_of_requests_without_room_one_entry_tells_and_they_are_not_fulfilled_lat
     life.journal = sorted(journal.values(), key=lambda message: message.sequence)
     assert life.refolded().entries == entries
     life.history = life.refolded()
+    life.tick(life.now_ns + 90 * SECOND)
+    life.undo_fails("keep-0", 1)
     assert life.take(life.facts[asked + 1]) == []
     assert not life.history.paused
 
@@ -263,8 +271,7 @@ def test_a_success_gives_the_next_its_turn() -> None:
 
 def test_what_has_no_room_waits_and_a_person_is_told_once() -> None:
     life = Bulk(1)
-    while attempts_left(life.history):
-        life.ask("resume")
+    life.fill(KEPT_FOR_VERBS + 2)
     life.answer_all(is_there=False)
     assert earliest_ns(life.history) == BEGUN_NS + 30 * DAY or earliest_ns(life.history) == 0
     assert "is kept for its way out: keep-0 wait" in life.history.parked
@@ -284,6 +291,159 @@ def test_what_a_saga_owes_never_grows_but_by_what_it_has_left() -> None:
     for number in range(199):
         life.take(Answer(life._next(), life.now_ns, f"keep-{number}", "do", 1, "done", 0, Kept()))
         assert life.history.entries + owed(life.history) <= ENTRIES_MAX
+
+
+# --- what people ask for ----------------------------------------------------------------------------------------------
+
+
+def test_requests_that_make_no_sense_do_not_use_up_what_is_tried_again() -> None:
+    life = Bulk(10)
+    life.answer_all(is_there=False)
+    for _ in range(900):
+        life.ask("retry", "keep-99")
+    assert attempts_left(life.history) > 100
+    assert not life.ask("retry", "keep-3")[0].rejected
+    life.in_order()
+    assert life.state == "compensated"
+
+
+@pytest.mark.parametrize(("size", "step", "hours"), [(1, "keep-0", 24), (10, "", 24), (100, "", 24), (190, "", 3)])
+def test_who_asks_every_minute_for_long_can_still_ask_when_it_works_again(size: int, step: str, hours: int) -> None:
+    life = Bulk(size)
+    life.answer_all(is_there=False)
+    for _ in range(hours * 60):
+        life.now_ns += 60 * SECOND
+        life.ask("retry", step)
+        life.answer_all(is_there=False)
+        while 0 < earliest_ns(life.history) <= life.now_ns:
+            life.note(life.tick(life.now_ns))
+            life.answer_all(is_there=False)
+    assert room(life.history) >= 0
+    for _ in range(60 * 24):
+        life.now_ns += 60 * SECOND
+        if life.history.end is None:
+            life.ask("retry", step)
+            life.in_order()
+    assert life.state == "compensated"
+    assert life.history.entries <= ENTRIES_MAX
+
+
+def test_a_rejected_request_sends_nothing() -> None:
+    life = Bulk(100)
+    life.answer_all(is_there=False)
+    for _ in range(20):
+        entries = life.ask("retry")
+        life.answer_all(is_there=False)
+        if entries[0].rejected:
+            assert len(entries) == 1
+    assert room(life.history) >= 0
+
+
+def test_a_function_that_raised_a_thousand_times_may_be_mended_all_the_same() -> None:
+    is_mended = [False]
+    saga = Saga(Ordered, name="bulk", version=1, deadline=timedelta(days=30))
+
+    @saga.step()
+    def keep(s: State[Ordered]) -> Keep:
+        return Keep(number=1)
+
+    @keep.compensation
+    def drop(s: State[Ordered]) -> Drop:
+        if not is_mended[0]:
+            raise KeyError("number")
+        return Drop(number=1)
+
+    life = Bulk.__new__(Bulk)
+    Life.__init__(life, saga)
+    life.pending = []
+    life.take(Start(1, life.now_ns, Ordered()))
+    life.cancel()
+    for _ in range(1000):
+        life.ask("retry")
+    assert life.history.fault
+    assert room(life.history) >= KEPT_FOR_VERBS - 2
+    assert life.ask("retry")[0].rejected == "keep raised KeyError('number'), again"
+    is_mended[0] = True
+    assert life.ask("retry")[-1] == Send("keep", "undo", 1)
+    life.answer_all(is_there=True)
+    assert life.state == "compensated"
+
+
+def test_a_person_is_told_although_one_was_told_of_another_step_before() -> None:
+    life = Bulk(150)
+    life.answer_all(is_there=False)
+    first = life.elements[0]
+    for _ in range(12):
+        life.now_ns += HOUR
+        life.ask("retry", first)
+        life.answer_all(is_there=False)
+    assert life.history.marked
+    life.ask("resolve", first)
+    life.out_of_order_for(30 * DAY)
+    assert attempts_left(life.history) or life.history.parked
+
+
+# --- past the pivot, where no answer comes in time --------------------------------------------------------------------
+
+
+class Sold(Event, name="bulk.sold", owner="till"):
+    pass
+
+
+class Sell(Command[Sold], name="bulk.sell"):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("size", "timeout_seconds", "outage_ns"),
+    [(20, 30, 12 * HOUR), (50, 30, 6 * HOUR), (1, 5, 30 * DAY), (100, 0.3, HOUR)],
+)
+def test_late_answers_to_all_that_was_sent_again_leave_room_for_what_follows(
+    size: int, timeout_seconds: float, outage_ns: int
+) -> None:
+    saga = Saga(Ordered, name="bulk", version=1, deadline=timedelta(days=60))
+
+    @saga.step(pivot=True)
+    def sell(s: State[Ordered]) -> Sell:
+        return Sell()
+
+    @saga.each(after=sell, at_most=size, timeout=timedelta(seconds=timeout_seconds))
+    def keep(s: State[Ordered]) -> list[Keep]:
+        return [Keep(number=number) for number in range(size)]
+
+    @saga.step(after=keep)
+    def sell_more(s: State[Ordered]) -> Sell:
+        return Sell()
+
+    life = Life(saga)
+    sent: list[Send] = []
+
+    def note(entries: list[Any]) -> None:
+        sent.extend(each for each in entries if isinstance(each, Send))
+
+    life.take(Start(1, life.now_ns, Ordered()))
+    note(life.take(Answer(2, life.now_ns, "sell", "do", 1, "done", 0, Sold())))
+    end_ns = life.now_ns + outage_ns
+    while 0 < (due_ns := earliest_ns(life.history)) < end_ns:
+        note(life.tick(max(due_ns, life.now_ns)))
+    life.now_ns = max(end_ns, life.now_ns)
+    while sent:
+        send = sent.pop(0)
+        is_last = send.attempt == life.history.steps[send.step].attempts
+        reply = Sold() if send.step == "sell_more" else Kept()
+        kind: Any = "done" if is_last else "superseded"
+        fact = Answer(
+            life._next(), life.now_ns, send.step, "do", send.attempt, kind, 1, reply if is_last else None, kind
+        )
+        note(life.take(fact))
+    while life.history.end is None and (due_ns := earliest_ns(life.history)):
+        note(life.tick(max(due_ns, life.now_ns)))
+        for send in sent:
+            reply = Sold() if send.step == "sell_more" else Kept()
+            life.take(Answer(life._next(), life.now_ns, send.step, "do", send.attempt, "done", 1, reply))
+        sent.clear()
+    assert life.state == "completed"
+    assert life.history.entries <= ENTRIES_MAX
 
 
 # --- with real coordinators and handlers, in memory -------------------------------------------------------------------

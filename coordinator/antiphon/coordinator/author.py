@@ -43,7 +43,15 @@ class Author:
         Raises:
             AuthorFault: it raised something.
         """
-        return step.when is None or bool(self._ask(step.name, "when", step.when, _state(history, step)))
+        when = step.when
+        if when is None:
+            return True
+
+        def is_wanted(state: State[Any]) -> bool:
+            return bool(when(state))
+
+        wanted: bool = self._ask(step.name, "when", is_wanted, _state(history, step))
+        return wanted
 
     def command(self, history: History, step: StepDefinition) -> Any:
         """The command of a step, or the event that its child begins with.
@@ -64,10 +72,15 @@ class Author:
         Raises:
             AuthorFault: the function raised something, made no list, or a list of something else, or one too long.
         """
-        made: Any = self._ask(step.name, "do", step.order("do").make, _state(history, step))
-        if not isinstance(made, list | tuple):
-            raise AuthorFault(f"{step.name} made {_a(made)}, not a list")
-        found = list(cast("Iterable[Any]", made))
+        make = step.order("do").make
+
+        def listed(state: State[Any]) -> list[Any]:
+            made = make(state)
+            if not isinstance(made, list | tuple):
+                raise AuthorFault(f"{step.name} made {_a(made)}, not a list")
+            return list(cast("Iterable[Any]", made))
+
+        found: list[Any] = self._ask(step.name, "do", listed, _state(history, step))
         if len(found) > step.elements_max:
             raise AuthorFault(
                 f"{step.name} made a list of {len(found)} commands, and at_most={step.elements_max} are allowed"
@@ -154,7 +167,7 @@ class Author:
 
     def _described(self, error: BaseException) -> str:
         if self._error_texts:
-            return repr(error)
+            return _text_of(error)
         # Antiphon's own sentences name fields and limits, and no values.
         return f"{type(error).__name__}: {error}" if isinstance(error, TooLarge | WrongShape) else type(error).__name__
 
@@ -172,6 +185,13 @@ def checked_locks(name: str, found: Iterable[Any]) -> tuple[str, ...]:
     if len(keys) > LOCKS_MAX:
         raise ValueError(f"{name} named {len(keys)} locks, and {LOCKS_MAX} are the most a saga may need")
     return keys
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except BaseException:  # an author's own
+        return type(error).__name__
 
 
 def _state(history: History, step: StepDefinition) -> State[Any]:

@@ -55,13 +55,20 @@ class Cache:
         """The case of a saga, if it is kept."""
         return self._cases.get(key)
 
+    def keep(self, key: SagaKey, history: History) -> None:
+        """Keep what was read, for whoever has another fact of the same saga."""
+        if key not in self._cases:
+            self._add(key).history = history
+
+    def _add(self, key: SagaKey) -> Case:
+        case = self._cases[key] = Case()
+        if len(self._cases) > SAGAS_MAX:
+            self.forget(next(iter(self._cases)))
+        return case
+
     def expect(self, key: SagaKey, history: History, entry: Draft, has_more: bool) -> None:
         """Keep the history that will hold once an entry is stored. With `has_more` further entries follow it."""
-        case = self._cases.get(key)
-        if case is None:
-            case = self._cases[key] = Case()
-            if len(self._cases) > SAGAS_MAX:
-                self.forget(next(iter(self._cases)))
+        case = self._cases.get(key) or self._add(key)
         case.history, case.pending, case.has_more = history, entry, has_more
 
     def stored(self, key: SagaKey, entry: Draft, sequence: int) -> None:

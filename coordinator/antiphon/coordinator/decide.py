@@ -46,7 +46,7 @@ def decide(history: History, author: Author | None = None) -> tuple[Action, ...]
 
 def _call_a_person(history: History) -> Iterator[Action]:
     """Say once that nothing more is tried by itself, if nobody knows yet that something fails."""
-    if not (history.late or history.marked) and (reason := cramped_reason(history)):
+    if not history.parked and (reason := cramped_reason(history)):
         yield Record(parked=reason)
 
 

@@ -161,6 +161,8 @@ class Errand:
                 fact = self._accepted(history.definition)
                 if fact is None:
                     return
+                if history.entries and history.end is None and history.definition.is_led:
+                    self._coordinator.cache.keep(self._key, history)
                 earlier = [] if history.definition.is_led or history.end else _before(fact, result.unnamed)
                 if earlier:
                     self._take_first(earlier)

@@ -116,10 +116,12 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """What the saga is to be found by, as its first entry says."""
     gate_ns: int = 0
     """Before this time nothing is tried again by itself; 0 while nothing has been."""
+    asked_ns: int = 0
+    """When an operator had something tried again last."""
     is_full: bool = False
-    """Whether a request was rejected for want of room: the entry that says so takes the place of the one before."""
+    """Whether a request was rejected without an entry of its own: the one that says so is rewritten for the next."""
     refused: int = 0
-    """The sequence of the last request that was: earlier ones that no entry names were rejected, too."""
+    """The sequence of the last request that was: older ones that no entry names were rejected, too."""
 
     @property
     def state(self) -> SagaState:

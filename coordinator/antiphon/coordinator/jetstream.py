@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,6 +13,7 @@ from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.contracts.wire import SagaKey
+from antiphon.link.guard import InHand
 from antiphon.link.link import Link
 from antiphon.link.outcomes import CONSUMER_NOT_FOUND, Outcome
 from antiphon.link.reading import Pages as Read
@@ -27,6 +29,10 @@ PAUSED_UNTIL: Final = "2200-01-01T00:00:00Z"
 PAUSED_NS_MIN: Final = 365 * 24 * 3600 * 1_000_000_000
 """What is paused for longer stands still until further notice; what is paused for less is about to go on."""
 
+READS_MAX: Final = 32
+"""Sagas that are read at once. The server drops a client to which more than 64 MB are on their way, and a journal of
+900 entries with its facts may have one."""
+
 RESUME_SECONDS: Final = 0.1
 """A consumer whose pause ends by its time delivers at once. One that is resumed by an empty request waits for the next
 pull or heartbeat, up to five seconds (nats-server 2.15.1)."""
@@ -39,6 +45,9 @@ class JetStreamStore:
         self._link, self.guard = link, link.guard
         self._loop = asyncio.get_running_loop()
         self._requests: set[asyncio.Task[None]] = set()
+        self._reading = 0
+        self._unread: deque[tuple[InHand | None, _Both]] = deque()
+        """Reads that wait for their turn, and for whom."""
 
     def append(
         self,
@@ -71,7 +80,20 @@ class JetStreamStore:
         EVENTS is read by the sources the saga knows, so that nobody else can make a saga unreadable by writing many
         subjects under its path.
         """
-        _Both(then).read(self._link, key, sources)
+
+        def report(result: Pages | Ambiguous) -> None:
+            self._reading -= 1
+            if self._unread:
+                self._read(*self._unread.popleft())
+            then(result)
+
+        self._unread.append((self.guard.current, _Both(self._link, key, sources, report)))
+        if self._reading < READS_MAX:
+            self._read(*self._unread.popleft())
+
+    def _read(self, whose: InHand | None, both: _Both) -> None:
+        self._reading += 1
+        self.guard.call(whose, both.read)
 
     def last(self, subject: str, then: Callable[[StoredMessage | Ambiguous | None], None]) -> None:
         """Read one subject."""
@@ -169,14 +191,17 @@ def _no_such_consumer(answer: dict[str, Any]) -> Ambiguous | None:
 class _Both:
     """Two reads under way, joined; the first failure is the answer."""
 
-    def __init__(self, then: Callable[[Pages | Ambiguous], None]) -> None:
+    def __init__(
+        self, link: Link, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]
+    ) -> None:
+        self._link, self._key, self._sources = link, key, sources
         self._then: Callable[[Pages | Ambiguous], None] | None = then
         self._found: dict[str, list[StoredMessage]] = {}
 
-    def read(self, link: Link, key: SagaKey, sources: tuple[str, ...]) -> None:
-        link.read(SAGA, [wire.journal_filter(key)], lambda found: self._take(SAGA, found))
-        events = [wire.events_filter(key, source) for source in (*wire.PLATFORM_SOURCES, *sources)]
-        link.read(EVENTS, events, lambda found: self._take(EVENTS, found))
+    def read(self) -> None:
+        self._link.read(SAGA, [wire.journal_filter(self._key)], lambda found: self._take(SAGA, found))
+        events = [wire.events_filter(self._key, source) for source in (*wire.PLATFORM_SOURCES, *self._sources)]
+        self._link.read(EVENTS, events, lambda found: self._take(EVENTS, found))
 
     def _take(self, stream: str, found: Read) -> None:
         if isinstance(found, Ambiguous):

@@ -9,13 +9,14 @@ from msgspec.structs import replace
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.platform import Operation
+from antiphon.contracts.wire import rfc3339
 
 from .decide import OVER
 from .facts import Operated
 from .graph import StepDefinition, element
 from .history import ENTRIES_MAX, NOW_NS, History, with_step
 from .outcomes import done, never_happened, wish
-from .room import ATTEMPT_ENTRIES, room
+from .room import ATTEMPT_ENTRIES, PAUSE_ENTRIES, asking_pace_ns, room, to_hurry
 from .way_back import NOTHING_TO_UNDO, way_back
 
 
@@ -32,10 +33,10 @@ def operate(history: History, fact: Operated, is_rejected: bool | None = None) -
         case "resume":
             return replace(history, paused="")
         case "retry":
-            return _hurry(history, operation.step)
+            return _hurry(history, operation.step, fact.at_ns)
         case "edit":
             history = with_step(history, operation.step, edited=_edited(history, operation))
-            return _hurry(history, operation.step)
+            return _hurry(history, operation.step, fact.at_ns)
         case "resolve":
             return _resolve(history, fact)
         case _:
@@ -48,10 +49,29 @@ def rejection(history: History, fact: Operated) -> str:
 
 
 def _against_room(history: History, fact: Operated) -> str:
-    """Cancel, resume and resolve are part of the way out, which has its room; the others must not take it."""
-    needed = {"pause": 2, "retry": 1 + ATTEMPT_ENTRIES, "edit": 1 + ATTEMPT_ENTRIES}.get(fact.verb, 0)
-    if not needed or room(history) >= needed:
+    """Cancel, resume and resolve are part of the way out, which has its room; the others must not take it.
+
+    What a person wants tried again has a pace as well, by all the room there is, so that however often somebody asks,
+    there is room to ask once more. A fault costs nothing, if it comes again.
+    """
+    if fact.verb not in ("pause", "retry", "edit") or history.fault:
         return ""
+    left = room(history)
+    if fact.verb == "pause":
+        return "" if left >= PAUSE_ENTRIES else _full(history)
+    if left < 1 + ATTEMPT_ENTRIES:
+        return _full(history)
+    count = 1 if fact.operation.step else len(to_hurry(history))
+    soonest_ns = history.asked_ns + asking_pace_ns(history, count)
+    if not history.asked_ns or fact.at_ns >= soonest_ns:
+        return ""
+    return (
+        f"it was asked for at {rfc3339(history.asked_ns)}, and its journal, with {history.entries} of {ENTRIES_MAX} "
+        f"entries, has room for it again at {rfc3339(soonest_ns)}; resolve, cancel and resume are taken"
+    )
+
+
+def _full(history: History) -> str:
     return (
         f"its journal has {history.entries} of {ENTRIES_MAX} entries, and the rest is kept for its way out; "
         "resolve, cancel and resume are still taken"
@@ -122,8 +142,13 @@ def _against_retry(history: History, name: str) -> str:
 
 def _against_edit(history: History, operation: Operation) -> str:
     name = operation.step
-    if history.definition.step(name).kind not in ("command", "list"):
+    kind = history.definition.step(name).kind
+    if kind not in ("command", "list"):
         return f"{name} sends no command"
+    if kind == "list" and name in history.definition.steps:
+        count = history.steps[name].elements
+        which = f"edit the one that fails, {element(name, 0)} and on" if count else "it has none yet"
+        return f"{name} consists of elements, and each has a command of its own; {which}"
     if history.steps[name].phase == "settling":
         return f"{name} is being settled, and that takes no payload"
     if reason := _against_retry(history, name):
@@ -206,10 +231,12 @@ def _waiting(history: History) -> list[str]:
     return [name for name, step in history.steps.items() if step.again_ns]
 
 
-def _hurry(history: History, name: str) -> History:
-    """Have a step tried again now, or all that wait if none is named; a fault is forgotten, and may come again."""
-    history = replace(history, fault="", late="" if history.definition.is_led else history.late)
-    for each in [name] if name else _waiting(history):
+def _hurry(history: History, name: str, at_ns: int) -> History:
+    """Have a step tried again now, or all that wait if none is named, as far as there is room; where there is little,
+    each success lets the next follow. A fault is forgotten, and may come again."""
+    late = "" if history.definition.is_led else history.late
+    history = replace(history, fault="", late=late, asked_ns=at_ns)
+    for each in [name] if name else to_hurry(history):
         if history.steps[each].again_ns:
             history = with_step(history, each, again_ns=NOW_NS)
     return history

@@ -187,7 +187,7 @@ class SagaVerbs:
             if envelope is None or envelope.type != RECORD_TYPE or not envelope.cause.startswith("e"):
                 continue
             record, named = unpack(envelope, RECORD_TYPE, Record), int(envelope.cause[1:])
-            if named == request.sequence or (record.full and named > request.sequence):
+            if named == request.sequence:
                 return msgspec.structs.replace(request, rejected=record.rejected)
         if entries and entries[-1].subject == end:
             outcome = unpack(decode(entries[-1].data, end), END_TYPE, End).outcome

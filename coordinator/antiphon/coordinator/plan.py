@@ -19,16 +19,21 @@ from .absorb import absorb
 from .author import Author
 from .decide import decide, is_unfinished
 from .dues import earliest_ns
-from .facts import Action, Cancel, Fact, Finish, Happened, Operated, Send, Signalled, Start, Tick, cause_of
+from .facts import Action, Answer, Cancel, Fact, Finish, Happened, Operated, Send, Signalled, Start, Tick, cause_of
 from .fold import apply
 from .history import ENTRIES_MAX, History, has_missed_its_start
 from .journal import Draft, draft, timer_body
 from .operate import rejection
-from .room import room
+from .room import KEPT_FOR_VERBS, owed, room
 from .tells import Tell, tells
 
 KNOWN: Final = Record()
 """That a fact is known, and nothing follows from it."""
+
+
+STALE_NS: Final = 60 * 1_000_000_000
+"""A request so much older than one that was rejected in a shared entry is no longer on its way to another coordinator:
+it was rejected in that entry before."""
 
 
 class Timer(msgspec.Struct, frozen=True, gc=False):
@@ -93,7 +98,12 @@ def plan(
     is_late = not is_tick and has_missed_its_start(told, nanoseconds(time))
     holds = bool(hold) or is_late
     author = author or Author()
-    entries = tuple(_entries(told, _first(history, told, fact, is_new), cause_of(fact), time, holds, author))
+    first = _first(history, told, fact, is_new)
+    entries = tuple(_entries(told, first, cause_of(fact), time, holds, author))
+    if _comes_again(history, fact, entries):
+        told, author = history, Author()
+        again = Record(by=first.by if first else "", rejected=f"{history.fault}, again", full=True)
+        entries = tuple(_entries(history, again, cause_of(fact), time, True, author))
     after = entries[-1].after if entries else told
     may_be_gone = is_tick or is_repeated or is_late or not is_new
     return Plan(
@@ -110,7 +120,9 @@ def _is_known(history: History, fact: Fact) -> bool:
     """Whether the journal names a fact, or says of requests as old as this that there was no room for them."""
     if isinstance(fact, Tick):
         return False
-    return fact.sequence in history.named or (isinstance(fact, Operated) and fact.sequence <= history.refused)
+    if fact.sequence in history.named or not isinstance(fact, Operated):
+        return fact.sequence in history.named
+    return fact.sequence <= history.refused and fact.at_ns < history.now_ns - STALE_NS
 
 
 def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record | None:
@@ -122,14 +134,38 @@ def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record |
         return None
     if isinstance(fact, Operated):
         rejected = rejection(before, fact)
-        return Record(by=fact.user, rejected=rejected, full=bool(rejected) and room(before) < 1)
+        return Record(by=fact.user, rejected=rejected, full=bool(rejected) and _shares_an_entry(before))
     if isinstance(fact, Tick) and _is_same(before, told):
         return None
     if told.turned and not (before.turned or before.definition.is_led):
         return Record(turned=told.turned)
-    if isinstance(fact, Happened | Signalled | Cancel) and _is_same(before, told) and room(before) < 1:
-        return None  # there is no room for that from which nothing follows
+    if _is_same(before, told) and _has_no_room(before, fact):
+        return None
     return KNOWN
+
+
+def _comes_again(before: History, fact: Fact, entries: tuple[Planned, ...]) -> bool:
+    """Whether a request has led to nothing but the same fault, and there is little room to say so as often as it is
+    asked for."""
+    if not isinstance(fact, Operated) or not before.fault or len(entries) != 2 or not _shares_an_entry(before):
+        return False
+    return entries[-1].after.fault == before.fault
+
+
+def _shares_an_entry(history: History) -> bool:
+    """Whether rejected requests have used what they may of a journal: half, and nothing of what is kept."""
+    return room(history) < max(KEPT_FOR_VERBS, ENTRIES_MAX // 2 - owed(history))
+
+
+def _has_no_room(history: History, fact: Fact) -> bool:
+    """Whether a fact from which nothing follows must not be recorded: for that there is only what is spare."""
+    match fact:
+        case Answer():  # unless this history may be older than the command
+            return fact.command <= history.sequence and room(history) < KEPT_FOR_VERBS
+        case Happened() | Signalled() | Cancel():
+            return room(history) < KEPT_FOR_VERBS
+        case _:
+            return False
 
 
 def _is_same(before: History, told: History) -> bool:

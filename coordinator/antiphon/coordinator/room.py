@@ -16,7 +16,7 @@ KEPT_FOR_VERBS: Final = 40
 """Entries that only operators' requests may use, and what follows from them, once all that was spare is used up."""
 
 ATTEMPT_ENTRIES: Final = 2
-"""What another attempt takes that fails: its command, and its answer."""
+"""What another attempt takes that fails: its command, and its answer or the time that was up."""
 
 UNKNOWN_LOCKS: Final = 51
 """Entries for the locks of a saga that has not asked for any yet."""
@@ -24,6 +24,9 @@ UNKNOWN_LOCKS: Final = 51
 PACE: Final = 4
 """How much longer than the trouble has lasted it would last, if all that is spare were used at the present pace: what
 is spare then shrinks with the fourth root of time, so that it lasts for months."""
+
+PAUSE_ENTRIES: Final = 2
+"""What a pause takes, with the resume that must follow."""
 
 EARLY_ATTEMPTS: Final = 4
 """So many attempts at each step follow its backoff alone, as long as there is room for as many at all that fails."""
@@ -65,7 +68,7 @@ def _owed_by(history: History, definition: StepDefinition, step: StepRecord) -> 
         case "sent":
             return 1 + undoing + again - bool(step.again_ns)
         case "awaiting":
-            return 1
+            return 1 + again
         case "done":
             return 0 if step.elements or step.reply == () else undoing
         case "unknown":
@@ -94,6 +97,27 @@ def pace_ns(history: History) -> int:
         return 0
     pace_ns = PACE * max(LEAST_NS, history.now_ns - min(failing)) // max(1, attempts_left(history))
     return min(pace_ns, RAREST_NS)
+
+
+def to_hurry(history: History) -> list[str]:
+    """What is sent again where a person wants all that waits tried again: all where there is plenty of room, and else
+    one for each participant, whose success lets the others follow."""
+    waiting = sorted((step.again_ns, name) for name, step in history.steps.items() if step.again_ns)
+    if has_plenty(history):
+        return [name for _, name in waiting]
+    first: dict[str, str] = {}
+    for _, name in waiting:
+        first.setdefault(history.definition.step(name).participant, name)
+    return list(first.values())
+
+
+def asking_pace_ns(history: History, count: int) -> int:
+    """How far apart people may have so many steps tried again: by the rule of `pace_ns`, with all the room there is."""
+    failing = _failing_since(history)
+    if not failing:
+        return 0
+    times = max(1, room(history) // (1 + ATTEMPT_ENTRIES * count))
+    return min(PACE * (history.now_ns - min(failing)) // times, RAREST_NS)
 
 
 def has_plenty(history: History) -> bool:
@@ -132,8 +156,9 @@ def to_send(history: History, first: Sequence[str] = ()) -> frozenset[str]:
     if not first and not any(0 < step.again_ns <= history.now_ns for step in history.steps.values()):
         return frozenset()
     due = sorted((step.again_ns, name) for name, step in history.steps.items() if 0 < step.again_ns <= history.now_ns)
-    at_once = [name for at_ns, name in due if at_ns <= RELEASED_NS][: room(history) // ATTEMPT_ENTRIES]
     begun = _window(history) if first else 0
+    left = room(history) // ATTEMPT_ENTRIES - begun
+    at_once = [name for at_ns, name in due if at_ns <= RELEASED_NS][: max(0, left)]
     others = [name for at_ns, name in due if at_ns > RELEASED_NS]
     early = [name for name in others if is_early(history.steps[name])] if has_plenty(history) else []
     fresh, tried = first[begun:], [name for name in others if name not in early]
