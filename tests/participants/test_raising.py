@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -543,3 +543,51 @@ async def test_what_waits_for_its_turn_too_long_was_never_called_and_is_no_attem
     await holding
     await playing.answer("s1", "stock-reserved")
     assert quick.calls == []
+
+
+# --- tasks that a handler makes ---------------------------------------------------------------------------------------
+
+
+async def _exits() -> None:
+    raise SystemExit(3)
+
+
+async def _interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+async def _in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_exits())
+
+
+async def _cancels_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+CHILDREN: dict[str, Callable[[], Awaitable[object]]] = {
+    "in a time-out": lambda: asyncio.wait_for(_exits(), 5),
+    "gathered": lambda: asyncio.gather(_exits(), _interrupts()),
+    "in a group": _in_a_group,
+    "in a task": lambda: asyncio.ensure_future(_interrupts()),
+    "cancelled by itself": _cancels_itself,
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN)
+async def test_what_a_handlers_own_tasks_raise_is_an_attempt_too(
+    child: Callable[[], Awaitable[object]], playing: Play
+) -> None:
+    stock = Stock()
+
+    async def fail_once(tx: Transaction) -> None:
+        if len(stock.calls) == 1:
+            await child()
+
+    stock.on_reserve = fail_once
+    await playing.worker(stock)
+    await playing.do("s1")
+    await playing.answer("s1", "stock-reserved")
+    assert stock.calls == ["reserve"] * 2

@@ -13,7 +13,7 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from .errors import TooLarge, Undecodable, UnknownType, WrongShape
-from .values import decoder, travelled
+from .values import decoder, said_of, travelled
 
 MESSAGE_BYTES_MAX: Final = 256 * 1024
 """The largest message of the protocol, envelope included. A quarter of the server's default max_payload, so that
@@ -159,7 +159,7 @@ def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> 
         payload: T = decoder(shape).decode(data)  # type: ignore[arg-type] # mypy does not see that classes hash
         return payload
     except msgspec.ValidationError as error:
-        raise WrongShape(f"{shape.__name__}: {error}", subject=subject) from None
+        raise WrongShape(f"{shape.__name__}: {said_of(error)}", subject=subject) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Undecodable(f"{shape.__name__}: {error}", subject=subject) from None
     # A contract's own code, such as __post_init__, may raise whatever it likes; its text is not ours to publish.

@@ -7,6 +7,7 @@ whoever wants to send it. The sentences name fields and classes, and no values, 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, time, timedelta
@@ -48,11 +49,24 @@ def travelled(payload: object, encode: Encode) -> bytes:
     try:
         data = encode(payload)
         arrived = read(data)
-    except Exception as error:  # the encoder's and the decoder's errors, or whatever a class of the author's raises
+    except BaseException as error:  # the encoder's and the decoder's errors, or whatever a class of the author's raises
         raise ValueError(_refusal(payload, encode, error)) from None
     if not (can_be_compared and _is_equal(arrived, payload)) and (wrong := _difference(payload, arrived, ROOT)):
         raise ValueError(wrong)
     return data
+
+
+_QUOTED: Final = re.compile(r"((?:Invalid|Unexpected) [a-z ]*value) .+?(?= - at `|$)", re.DOTALL)
+"""What msgspec quotes where only some values are allowed."""
+
+
+def said_of(error: msgspec.ValidationError) -> str:
+    """What msgspec says of bytes that do not fit a class, with the path, and without any value: neither the one that it
+    found, nor what a class of the author's said about it."""
+    if error.__cause__ is None:
+        return _QUOTED.sub(r"\1", str(error))
+    _, at, path = str(error).rpartition(" - at ")
+    return f"{type(error.__cause__).__name__}{at}{path if at else ''}"
 
 
 @cache
@@ -130,14 +144,14 @@ def parts_of(info: inspect.Type) -> Iterator[tuple[str, inspect.Type]]:
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-def _refusal(payload: object, encode: Encode, error: Exception) -> str:
+def _refusal(payload: object, encode: Encode, error: BaseException) -> str:
     """Why a payload cannot be sent, given what encoding, decoding or comparing it raised."""
     if isinstance(error, RecursionError):
         return "it contains itself, or too many values within each other; refer to them by an id"
     if (found := next(_not_finite(payload, ROOT), None)) is not None:
         return _no_number(*found)
     if isinstance(error, msgspec.ValidationError):
-        return str(error)  # which has the path
+        return said_of(error)
     path, value = _culprit(payload, encode, ROOT)
     raised = _error_of(encode, value)
     return _at(_why_not(value, raised) if raised else f"reading it back raises {_a(error)}", path)
@@ -151,15 +165,15 @@ def _culprit(value: object, encode: Encode, path: str) -> tuple[str, object]:
     return path, value
 
 
-def _error_of(encode: Encode, value: object) -> Exception | None:
+def _error_of(encode: Encode, value: object) -> BaseException | None:
     try:
         encode(value)
-    except Exception as error:  # also what a class of the author's raises
+    except BaseException as error:  # also what a class of the author's raises
         return error
     return None
 
 
-def _why_not(value: object, error: Exception) -> str:
+def _why_not(value: object, error: BaseException) -> str:
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start : error.end]!r} in its text is half a character, and has no UTF-8"
     return f"{_a(value)} cannot be sent, because JSON has nothing like it"
@@ -287,7 +301,7 @@ def _step_to(key: object) -> str:
 
 def _is_name(key: object) -> bool:
     """Whether a key of a dict looks like the name of a field, and may be shown; others are values."""
-    return isinstance(key, str) and key.isidentifier()
+    return isinstance(key, str) and key.isidentifier() and not any(each.isdigit() for each in key)
 
 
 def _at(sentence: str, path: str) -> str:

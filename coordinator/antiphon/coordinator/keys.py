@@ -53,7 +53,7 @@ def require_names(definition: Definition, start: Event) -> None:
     except KeyboardInterrupt:  # the caller's own Ctrl-C
         raise
     except BaseException as error:
-        reason = str(error) or type(error).__name__
+        reason = (str(error) if isinstance(error, Exception) else "") or type(error).__name__
         raise WrongShape(f"no saga {definition.name} can begin with that: {reason}") from error
 
 

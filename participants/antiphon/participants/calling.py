@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Final, TypeVar
 
@@ -59,15 +60,19 @@ class Call:
             Deaf: this task was cancelled, and the author's code goes on.
         """
         task = self.task = asyncio.create_task(_tamed(code))
+        is_ours = False
         try:
             await _ended(task)
         except asyncio.CancelledError:
+            is_ours = True
             if not task.done():
                 await _end(task)
             if isinstance(task.exception(), Raised):
                 raise
             if (current := asyncio.current_task()) is not None:
                 current.uncancel()  # it was heard, and answered with an outcome
+        if task.cancelled() and not is_ours:
+            raise Raised(asyncio.CancelledError("the handler cancelled itself"))
         result: T = task.result()
         return result
 
@@ -84,7 +89,37 @@ class Call:
         return ", ".join(f"{_file_name(path)}:{line} in {name}" for path, line, name in theirs)
 
 
+_IS_AUTHORS: Final[ContextVar[bool]] = ContextVar("antiphon_authors_code", default=False)
+"""Whether what runs here was called by an author's code, or is it."""
+
+
+TAMING: Final = "antiphon_taming"
+
+
+def tame(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the tasks that an author's code makes end by themselves: asyncio lets what would end the process out of the
+    loop, whichever task it was raised in."""
+    former = loop.get_task_factory()
+    if getattr(former, "__name__", "") == TAMING:
+        return
+
+    def antiphon_taming(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        tamed = _tamed_child(coroutine) if _IS_AUTHORS.get() and asyncio.iscoroutine(coroutine) else coroutine
+        return former(loop, tamed, **options) if former else asyncio.Task(tamed, loop=loop, **options)
+
+    assert antiphon_taming.__name__ == TAMING
+    loop.set_task_factory(antiphon_taming)
+
+
+async def _tamed_child(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Raised(error) from error
+
+
 async def _tamed(code: Callable[[], Awaitable[T]]) -> T:
+    _IS_AUTHORS.set(True)
     try:
         return await code()
     except Exception:

@@ -54,7 +54,7 @@ from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
 from antiphon.tracing import context
 from antiphon.tracing.counts import Counts
 
-from .calling import END_SECONDS, Call, Raised
+from .calling import END_SECONDS, Call, Raised, tame
 from .databases import Busy, Database
 from .hearing import Heard, Hearing, Unheard
 from .inbox import Answer, Spent
@@ -204,6 +204,7 @@ class Worker:
         self._lease_seconds, self._handler_seconds = ack_wait_seconds / 3, handler_seconds
         self._chance, self._error_texts = chance, error_texts
         self._loop = asyncio.get_running_loop()
+        tame(self._loop)
         self._limits = {
             kind: asyncio.Semaphore(handler.concurrency)
             for kind, handler in participant.handlers.items()
@@ -270,7 +271,11 @@ class Worker:
         try:
             await self._attempt(held)
         except asyncio.CancelledError:
-            await self._hand_back(held, 0.0)
+            if held.is_leaving:
+                await self._hand_back(held, 0.0)
+            else:  # the loop ends, and an author's code may have ended it: that this delivery was lost may be its fault
+                held.delivery.drop()
+                self._forget(held)
         # A mistake in this file must not keep a command for ever: its lease would be extended with those of the others.
         # And SystemExit, whoever raises it, would go through asyncio and end the process.
         except BaseException as error:
@@ -759,6 +764,6 @@ def _seconds_of(asked: object) -> float:
     """How long a handler asked to wait; 0 where that is no length of time."""
     try:
         seconds = asked.total_seconds() if isinstance(asked, timedelta) else float(asked)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except BaseException:  # whatever an author's number does
         return 0.0
     return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), WAIT_SECONDS_MAX)
