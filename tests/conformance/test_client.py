@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
 from antiphon.contracts import AlreadySignalled, AlreadyStarted, DefinitionError, Event, WrongShape
 from antiphon.contracts.platform import END_TYPE, End
@@ -15,7 +16,7 @@ from antiphon.coordinator.choreography import Choreography
 from antiphon.coordinator.client import LOOK_SECONDS, LOOK_SOON_SECONDS, Antiphon
 from antiphon.coordinator.saga import Saga, State
 from antiphon.coordinator.storing import message
-from antiphon.link import AlreadyStored, StoredMessage
+from antiphon.link import AlreadyStored, Link, StoredMessage
 from tests.support.trip import ASKED, BookRoom, TripAsked
 
 
@@ -40,11 +41,11 @@ SUBJECT = end_subject(KEY)
 ENDED = message(SUBJECT, "coordinator", END_TYPE, End(outcome="completed"))
 
 
-class HastyLink:
-    """Tells of the end at the first wait; only the fourth read finds it."""
+class HastyLink(Link):
+    """Connected to nobody. Tells of the end at the first wait; only the fourth read finds it."""
 
     def __init__(self) -> None:
-        self.failure: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        super().__init__(Client(), "client")
         self.waits: list[float] = []
         self.reads = 0
 
@@ -52,7 +53,8 @@ class HastyLink:
         self.reads += 1
         return StoredMessage(subject, 1, 1, ENDED) if self.reads == 4 else None
 
-    async def until(self, told: asyncio.Event, timeout_seconds: float) -> None:
+    async def until(self, told: asyncio.Event, timeout_seconds: float | None = None) -> None:
+        assert timeout_seconds is not None
         self.waits.append(timeout_seconds)
         if len(self.waits) == 1:
             told.set()
@@ -60,7 +62,7 @@ class HastyLink:
 
 async def test_an_end_that_was_heard_of_and_is_not_stored_yet_is_looked_for_again_soon() -> None:
     link = HastyLink()
-    outcome = await Antiphon(link).end_of(KEY)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    outcome = await Antiphon(link).end_of(KEY)
     assert outcome.outcome == "completed"
     assert link.waits == [LOOK_SECONDS, LOOK_SOON_SECONDS, 2 * LOOK_SOON_SECONDS]
 
@@ -82,7 +84,7 @@ async def test_a_saga_that_could_not_even_be_named_is_not_begun(settings: dict[s
         raise AssertionError
 
     with pytest.raises(WrongShape, match=f"no saga trip can begin with that: .*{said}"):
-        await Antiphon(HastyLink()).start(saga, ASKED, id="t1")  # type: ignore[arg-type] # pyright: ignore
+        await Antiphon(HastyLink()).start(saga, ASKED, id="t1")
 
 
 class ShelfLink(HastyLink):
@@ -92,7 +94,7 @@ class ShelfLink(HastyLink):
         super().__init__()
         self.stored: dict[str, bytes] = {}
 
-    async def store(self, subject: str, data: bytes) -> int:
+    async def store(self, subject: str, data: bytes, headers: str = "") -> int:
         if subject in self.stored:
             raise AlreadyStored("maximum messages per subject exceeded")
         self.stored[subject] = data
@@ -139,7 +141,7 @@ def sender(start: Any) -> tuple[Saga[Any], Any]:
 
 @pytest.mark.parametrize(("first", "again", "said"), AGAIN)
 async def test_the_same_payload_is_one_with_equal_values(first: Any, again: Any, said: str) -> None:
-    client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    client = Antiphon(ShelfLink())
     await client.start(sender(type(first))[0], first, id="1")
     saga, _ = sender(type(again))
     if not said:
@@ -151,19 +153,24 @@ async def test_the_same_payload_is_one_with_equal_values(first: Any, again: Any,
 
 @pytest.mark.parametrize(("first", "again", "said"), AGAIN[:6] + AGAIN[7:])
 async def test_so_it_is_with_a_signal(first: Any, again: Any, said: str) -> None:
-    client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    shelf = ShelfLink()
+    client = Antiphon(shelf)
     saga, step = sender(type(first))
     await client.handle(saga, "1").signal(step, first)
+    before = dict(shelf.stored)
     saga, step = sender(type(again))
     if not said:
         await client.handle(saga, "1").signal(step, again)
-        return
-    with pytest.raises(AlreadySignalled, match=f"has got the signal parcel-sent before, with {said}. The first one"):
-        await client.handle(saga, "1").signal(step, again)
+    else:
+        said = f"has got the signal parcel-sent before, with {said}. The first one"
+        with pytest.raises(AlreadySignalled, match=said):
+            await client.handle(saga, "1").signal(step, again)
+    assert len(before) == 1
+    assert shelf.stored == before
 
 
 async def test_a_choreography_is_started_with_equal_values_too() -> None:
-    client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    client = Antiphon(ShelfLink())
     choreographies = [
         Choreography(
             start, name="parcel", version=1, deadline=timedelta(hours=1), flow={start: "post"}, completes=Posted
@@ -175,7 +182,7 @@ async def test_a_choreography_is_started_with_equal_values_too() -> None:
 
 
 async def test_a_saga_is_started_with_its_own_event() -> None:
-    client = Antiphon(ShelfLink())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    client = Antiphon(ShelfLink())
     with pytest.raises(DefinitionError, match=r"saga 'parcel' starts with ParcelSent, not with TripAsked\. Send one"):
         await client.start(sender(OLD)[0], ASKED, id="1")
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from antiphon.contracts import SagaKey, wire
-from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, pack, unpack_raw
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.parked import Parked
 from antiphon.contracts.platform import Halt, Operation, StatusAnswer, verb_type
@@ -337,8 +337,11 @@ def test_a_full_state_fits_into_a_message() -> None:
     halt = Halt()
     for number in range(1, REQUESTS_MAX + 1):
         halt = decided(halt, fact(number, reason="ä" * 5000))
-    subject = wire.state_subject(TYPE)
-    encode(Envelope(id=subject, source="coordinator", type="x", time=datetime(2026, 1, 2, tzinfo=UTC), data=pack(halt)))
+    subject, time = wire.state_subject(TYPE), datetime(2026, 1, 2, tzinfo=UTC)
+    data = encode(Envelope(id=subject, source="coordinator", type="x", time=time, data=pack(halt)))
+    assert len(data) <= MESSAGE_BYTES_MAX
+    assert unpack_raw(decode(data, subject).data, Halt) == halt
+    assert [each.sequence for each in halt.requests] == list(range(1, REQUESTS_MAX + 1))
 
 
 def test_status_tells_that_the_type_stands_still() -> None:

@@ -77,7 +77,12 @@ async def test_a_password_may_be_a_bcrypt_hash_in_the_servers_environment(tmp_pa
     passwords = {**rights.new_passwords(), "inventory": BCRYPT}
     with Server(tmp_path, accounts=rights.config(), environment=server_environment(passwords)) as server:
         link = await Link.connect(server.url, name="test", credentials=Credentials(user="inventory", password=HASHED))
+        assert link.nc.is_connected
         await link.close()
+        for wrong in (BCRYPT, "U*V"):  # the hash is no password, and not every password has it
+            ran = antiphon("list", NATS_URL=server.url, NATS_USER="inventory", NATS_PASSWORD=wrong)
+            assert ran.returncode == 1
+            assert "does not let this user in" in ran.stderr
 
 
 def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -16,8 +17,10 @@ from typing import BinaryIO
 import pytest
 
 from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
+from antiphon.contracts.topology import EVENTS, STREAMS
 from antiphon.deploy.server import Server, find_binary, server_info
 from antiphon.link import Link
+from antiphon.link.setup import api
 from tests.support.server import Platform, platform, until
 
 
@@ -41,9 +44,26 @@ async def test_a_killed_server_comes_back_on_its_port_with_what_it_held(tmp_path
 async def test_three_servers_hold_three_copies(tmp_path: Path) -> None:
     with platform(tmp_path, nodes=3) as up:
         await up.set_up()
-        link = await up.connect("client")
-        await link.store("evt.1.order.a.client.start", b"first")
+        client = await up.connect("client")
+        await client.store("evt.1.order.a.client.start", b"first")
+        await client.close()
+        link = await up.connect("administrator")
+        async with asyncio.timeout(20):
+            while not all([await has_three_copies(link, stream.name) for stream in STREAMS]):
+                await asyncio.sleep(0.05)
+        info = await api(link, f"STREAM.INFO.{EVENTS}")
+        assert info["state"]["messages"] == 1
+        assert {info["cluster"]["leader"], *(each["name"] for each in info["cluster"]["replicas"])} == {
+            node.name for node in up.nodes
+        }
         await link.close()
+
+
+async def has_three_copies(link: Link, stream: str) -> bool:
+    """Whether a stream has a leader and two followers that lack nothing."""
+    cluster = (await api(link, f"STREAM.INFO.{stream}"))["cluster"]
+    followers = [each for each in cluster.get("replicas", []) if each["current"] and not each.get("lag")]
+    return bool(cluster.get("leader")) and len(followers) == 2
 
 
 def test_another_server_on_the_port_is_not_taken_for_this_one(tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ async def test_serialization_failures_are_no_attempts(store: Store, tmp_path: Pa
             await act.ask(saga)
         for saga in ("s1", "s2"):
             await act.is_done(saga)
+        assert met == {"s1", "s2"}
 
 
 # --- and what is an attempt -------------------------------------------------------------------------------------------

@@ -386,6 +386,7 @@ async def test_an_unknown_type_waits_for_a_worker_that_knows_it(playing: Play) -
     await until(lambda: first.pulls[0].held == 0, what="the first hand-back")
     await playing.worker(new)
     await playing.answer("s1", "stock-reserved")
+    assert (len(old.calls), len(new.calls)) == (0, 1)
 
 
 async def test_a_type_that_nobody_knows_is_parked_and_answered_when_its_attempts_run_out(playing: Play) -> None:
@@ -453,6 +454,7 @@ async def test_commands_do_not_wait_behind_compensations_that_hang(playing: Play
     await until(lambda: worker.held == 1, what="a compensation that hangs")
     await playing.do("healthy")
     await playing.answer("healthy", "stock-reserved")
+    assert worker.held == 1, "the compensation does not hang any more"
     gate.opened.set()
 
 

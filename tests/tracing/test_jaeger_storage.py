@@ -510,10 +510,14 @@ async def test_sigterm_lets_a_question_be_answered(filled: Platform, monkeypatch
 async def test_sigterm_ends_a_process_that_still_reads_the_starts(
     filled: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read: list[Sagas] = []
+
     async def never(self: Sagas) -> None:
+        read.append(self)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Sagas, "refresh", never)
     monkeypatch.setattr(os, "nice", lambda by: by)
     await asyncio.wait_for(serve_module.serve(filled.servers, listen="127.0.0.1:0"), SECONDS_MAX)
+    assert len(read) == 1
