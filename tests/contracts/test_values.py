@@ -6,7 +6,7 @@ import dataclasses
 import math
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -251,3 +251,31 @@ def test_whatever_is_sent_arrives_or_is_refused(
     arrived = unpack_raw(packed, type(sent))
     assert is_same(arrived, sent)
     assert is_same(sent, arrived)
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Size(NamedTuple):
+    width: int
+    height: int
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (time, time(12, tzinfo=ZoneInfo("Europe/Berlin"))),
+        (time, time(2, 30, fold=1)),
+        (Point, Size(1, 2)),
+    ],
+)
+def test_what_is_equal_and_still_another_is_refused(kind: Any, value: Any) -> None:
+    with pytest.raises(WrongShape, match=r"\$\.field"):
+        pack(message(Event, "bad", kind)(field=value))
+
+
+def test_one_and_true_are_two_values() -> None:
+    assert not is_same({"a": 1}, {"a": True})
+    assert is_same({"a": 1}, {"a": 1.0})

@@ -95,7 +95,7 @@ def _can_be_compared(shape: Any) -> bool:
 def _has_plain_equality(info: inspect.Type) -> bool:
     if isinstance(info, inspect.StructType):
         return info.cls.__eq__ is msgspec.Struct.__eq__
-    return not isinstance(info, inspect.DataclassType | inspect.TimeType)
+    return not isinstance(info, inspect.DataclassType | inspect.TimeType | inspect.NamedTupleType)
 
 
 def _types_in(info: inspect.Type) -> Iterator[inspect.Type]:
@@ -198,6 +198,8 @@ def _difference(sent: Any, arrived: Any, path: str) -> str:
     match sent:
         case float() if not math.isfinite(sent):
             return _no_number(sent, path)
+        case tuple() if hasattr(sent, "_fields") and type(sent) is not type(arrived):
+            return _changed(sent, arrived, path)
         case list() | tuple() if isinstance(arrived, list | tuple):
             return _of_parts(cast("list[object]", sent), cast("list[object]", arrived), path)
         case Mapping() if isinstance(arrived, Mapping):
@@ -211,7 +213,8 @@ def _difference(sent: Any, arrived: Any, path: str) -> str:
 def _of_others(sent: object, arrived: object, path: str) -> str:
     if _has_fields(sent):
         return _of_fields(sent, arrived, path)
-    return "" if _is_equal(sent, arrived) else _changed(sent, arrived, path)
+    is_same = _is_equal(sent, arrived) and isinstance(sent, bool) == isinstance(arrived, bool)
+    return "" if is_same else _changed(sent, arrived, path)
 
 
 def _of_parts(sent: list[object], arrived: list[object], path: str) -> str:
@@ -245,6 +248,12 @@ def _of_times(sent: Any, arrived: Any, path: str) -> str:
     offset = sent.utcoffset()
     if offset is not None and offset % WHOLE_MINUTES:
         return _at(f"it is {offset} away from UTC, and only whole minutes can be sent; convert it to UTC", path)
+    if isinstance(sent, time) and offset is None and (sent.tzinfo is not None or sent.fold):
+        return _at(
+            f"{_a(sent)} that only a zone and a day could place would arrive without them; send a datetime", path
+        )
+    if (sent.tzinfo is None) != (arrived.tzinfo is None):
+        return _changed(sent, arrived, path)
     return "" if _is_one_moment(sent, arrived) else _changed(sent, arrived, path)
 
 
@@ -259,7 +268,7 @@ def _is_one_moment(one: Any, other: Any) -> bool:
 def _is_equal(one: object, other: object) -> bool:
     try:
         return bool(one == other)
-    except Exception:  # a signalling NaN of decimal, or a class of the author's
+    except BaseException:  # a signalling NaN of decimal, or a class of the author's
         return False
 
 
