@@ -22,7 +22,7 @@ from antiphon.participants.memory import MemoryDatabase
 from tests.support.processes import Child, supervised
 from tests.support.server import until
 
-from .killer import ACK_WAIT_SECONDS, CONCURRENCY, KILLER
+from .killer import ACK_WAIT_SECONDS, CONCURRENCY, EXIT_CODE, EXITS, KILLER
 from .play import Play, play
 from .reactor import Ordered, Reactor
 from .stock import Gate, Stock, Store, sqlite_url
@@ -33,9 +33,12 @@ DEATHS = 1 + 2
 """One among the others, which says nothing about any of them, and two alone, which are its attempts."""
 
 
-@pytest.mark.parametrize(("direction", "kind"), [("do", "sqlite"), ("do", "postgres"), ("undo", "sqlite")])
+@pytest.mark.parametrize(
+    ("direction", "kind", "code"),
+    [("do", "sqlite", -9), ("do", "sqlite", EXIT_CODE), ("do", "postgres", -9), ("undo", "sqlite", -9)],
+)
 async def test_a_command_that_kills_its_workers_is_exhausted_and_no_other(
-    direction: Direction, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    direction: Direction, kind: str, code: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """All others have a single attempt, so that one death held against them would be one too many."""
     server = request.getfixturevalue("postgres_server") if kind == "postgres" else None
@@ -47,7 +50,7 @@ async def test_a_command_that_kills_its_workers_is_exhausted_and_no_other(
             await playing.undo(KILLER, retry=TWICE)
         else:
             await playing.do(KILLER, retry=TWICE)
-        async with worker(playing, store, tmp_path) as child:
+        async with worker(playing, store, tmp_path, exits=code == EXIT_CODE) as child:
             token = "stock-reserve-exhausted" if direction == "do" else "stock-release-exhausted"
             answer = asyncio.create_task(playing.answer(KILLER, token))
             for number in count():  # there are always others: some begun, some waiting, when the process dies
@@ -59,7 +62,7 @@ async def test_a_command_that_kills_its_workers_is_exhausted_and_no_other(
             for other in others:
                 await playing.answer(other, "stock-reserved")
             assert reason == "no attempt is left: 0 failed, and 2 took the worker with them"
-            assert child.exits == [-9] * DEATHS
+            assert child.exits == [code] * DEATHS
             await playing.is_settled("do")
             await playing.is_settled("undo")
     done = ["reserved"] * len(others)
@@ -68,11 +71,12 @@ async def test_a_command_that_kills_its_workers_is_exhausted_and_no_other(
 
 
 @asynccontextmanager
-async def worker(playing: Play, store: Store, folder: Path, *more: str) -> AsyncIterator[Child]:
+async def worker(playing: Play, store: Store, folder: Path, *more: str, exits: bool = False) -> AsyncIterator[Child]:
     """A participant's process, started again as often as it dies."""
     await store.open()
     arguments = ["tests.participants.killer", playing.up.servers, store.url, *more]
-    child = Child("stock", arguments, playing.up.environment("stock"), folder / "stock.log")
+    environment = {**playing.up.environment("stock"), **({EXITS: "1"} if exits else {})}
+    child = Child("stock", arguments, environment, folder / "stock.log")
     with supervised({"stock": child}):
         yield child
 
