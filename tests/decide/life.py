@@ -40,12 +40,14 @@ class Life:
         self.clock = TIME
         """What the coordinator's clock shows; it need not go with the server's."""
         self.plans: list[Plan] = []
+        self.ratio = 1.0
+        """The share of sagas that the coordinator which takes the next fact would have sampled."""
 
     def take(self, fact: Fact, stored_max: int | None = None) -> list[Send | Record | Finish]:
         """Have a coordinator handle a fact, and die after `stored_max` entries; what it appended."""
         if not isinstance(fact, Tick):
             self.facts[fact.sequence] = fact
-        made = plan(self.history, fact, self.clock, author=Author(error_texts=True))
+        made = plan(self.history, fact, self.clock, author=Author(error_texts=True), ratio=self.ratio)
         self.plans.append(made)
         for entry in made.entries[:stored_max]:
             sequence = 10 + 3 * len(self.journal)

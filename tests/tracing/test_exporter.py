@@ -98,9 +98,9 @@ async def with_backend(
             await link.close()
 
 
-def troubled(more: int = 12) -> Voyage:
-    """A voyage with every kind of trouble, and some meals beside it."""
-    voyage = Voyage(4, trouble=0.3)
+def troubled(more: int = 12, ratio: float = 1.0) -> Voyage:
+    """A voyage with every kind of trouble, and some meals beside it; so large a share is sampled."""
+    voyage = Voyage(4, trouble=0.3, ratio=ratio)
     for number in range(more):
         start = wire.start_subject(SagaKey.of("meal", f"m{number}"))
         voyage.put(start, "client", MealAsked.__contract__.type, MealAsked(guest=str(number)))
@@ -293,12 +293,16 @@ async def test_an_exporter_that_is_told_to_end_while_its_backend_is_away_ends(
             await has_all(backend, wanted(await all_projections(link)))
 
 
-async def test_what_is_not_sampled_is_exported_whole_at_its_end_if_it_is_worth_a_look(tmp_path: Path) -> None:
-    voyage = troubled(12)
+@pytest.mark.parametrize("ratio", ["0.3", "0", "1"])
+async def test_what_is_not_sampled_is_exported_whole_at_its_end_if_it_is_worth_a_look(
+    ratio: str, tmp_path: Path
+) -> None:
+    """The journals say what is sampled, whatever the exporter's own ratio."""
+    voyage = troubled(12, ratio=0.3)
     async with with_backend(tmp_path) as (up, link, backend, environment):
         await play_back(voyage, link)
         found = await all_projections(link)
-        environment |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.3"}
+        environment |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": ratio}
         with exporter(up, environment, tmp_path):
             await until_nothing_is_pending(link)
         chosen = {p.key for p in found if is_sampled(bytes.fromhex(trace_id(p.key)), 0.3)}
@@ -306,6 +310,12 @@ async def test_what_is_not_sampled_is_exported_whole_at_its_end_if_it_is_worth_a
         assert chosen - remarkable
         assert remarkable - chosen
         assert {p.key for p in found} - chosen - remarkable
+        assert backend.spans == wanted([p for p in found if p.key in chosen | remarkable])
+        whole = {**os.environ, **up.environment("operator"), **environment}
+        command = [ANTIPHON, "trace", "reexport", "--since", "1h"]
+        run = await asyncio.to_thread(subprocess.run, command, env=whole, capture_output=True, text=True, check=True)
+        again = f"exported {len(chosen | remarkable)} of {len(found)} sagas again"
+        assert run.stdout == f"{again}; the others were not sampled.\n"
         assert backend.spans == wanted([p for p in found if p.key in chosen | remarkable])
 
 

@@ -84,8 +84,11 @@ def taken(backend: Receiver) -> Iterator[tuple[ResourceSpans, Span]]:
                 yield from ((resource, span) for span in scope.spans)
 
 
-async def test_spans_of_handlers_hang_under_their_attempts_and_a_drain_loses_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["always_on", "always_off"])
+async def test_spans_of_handlers_hang_under_their_attempts_and_a_drain_loses_none(sampler: str, tmp_path: Path) -> None:
+    """Those of the sagas that were sampled at their start, whatever the participant's own ratio."""
     with receiver() as (backend, environment):
+        environment |= {"OTEL_TRACES_SAMPLER": sampler}
         # The batch would go out after an hour, so all that arrives was flushed.
         environment |= {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_METRICS_EXPORTER": "none"}
         async with porter_at_work(tmp_path, environment) as (child, link):

@@ -197,11 +197,11 @@ class Voyage:
         only: the one step that may have trouble, if only one may; then nobody cancels or operates.
     """
 
-    def __init__(self, seed: int, trouble: float = 0.15, only: str = "") -> None:
+    def __init__(self, seed: int, trouble: float = 0.15, only: str = "", ratio: float = 1.0) -> None:
         self.chance, self.trouble, self.only = random.Random(seed), trouble, only
         self.platform = MemoryPlatform()
         store = MemoryStore(self.platform)
-        coordinator = Coordinator(store, list(DEFINITIONS.values()), idle_seconds=1800.0)
+        coordinator = Coordinator(store, list(DEFINITIONS.values()), idle_seconds=1800.0, sampling_ratio=ratio)
         facts, timers, sweeper = PLATFORM_CONSUMERS[:3]
         self.platform.consume(facts, coordinator.on_fact)
         self.platform.consume(timers, coordinator.on_fired)

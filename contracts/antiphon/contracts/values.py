@@ -199,7 +199,7 @@ def _difference(sent: Any, arrived: Any, path: str) -> str:
         case float() if not math.isfinite(sent):
             return _no_number(sent, path)
         case tuple() if hasattr(sent, "_fields") and type(sent) is not type(arrived):
-            return _changed(sent, arrived, path)
+            return _changed(cast("object", sent), arrived, path)
         case list() | tuple() if isinstance(arrived, list | tuple):
             return _of_parts(cast("list[object]", sent), cast("list[object]", arrived), path)
         case Mapping() if isinstance(arrived, Mapping):

@@ -196,7 +196,9 @@ class Errand:
         hold = self._coordinator.hold_on(self._key.type)
         if hold:
             self._coordinator.halted.hold_back(self._key)
-        what = plan(history, fact, self._coordinator.store.now(), is_repeated, hold, self._coordinator.author())
+        coordinator = self._coordinator
+        now, author = coordinator.store.now(), coordinator.author()
+        what = plan(history, fact, now, is_repeated, hold, author, coordinator.sampling_ratio)
         if what.fault and what.error is not None:
             say("saga.faulted", what.error, saga=str(self._key), fault=what.fault)
         elif what.fault:

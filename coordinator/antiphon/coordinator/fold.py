@@ -53,7 +53,9 @@ def apply(history: History, entry: Entry) -> History:
     """The history once an entry is in the journal."""
     is_instead = history.is_full and isinstance(entry.what, Record) and entry.what.full
     entries = history.entries if is_instead else history.entries + 1
-    history = replace(history, sequence=entry.sequence, entries=entries, keys=entry.keys or history.keys)
+    sampled = entry.sampled if history.sampled is None else history.sampled
+    keys = entry.keys or history.keys
+    history = replace(history, sequence=entry.sequence, entries=entries, keys=keys, sampled=sampled)
     match entry.what:
         case Send() as sent:
             return _sent(history, sent, entry.at_ns, entry.payload)

@@ -122,6 +122,8 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """Whether a request was rejected without an entry of its own: the one that says so is rewritten for the next."""
     refused: int = 0
     """The sequence of the last request that was: older ones that no entry names were rejected, too."""
+    sampled: bool | None = None
+    """Whether its trace is sampled, as the first command in the journal says; None before it."""
 
     @property
     def state(self) -> SagaState:
@@ -169,6 +171,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     payload: bytes = b""
     """Of a command: what it carries."""
     keys: dict[str, str] | None = None
+    sampled: bool | None = None
+    """Of a command: whether it says that the saga's trace is sampled."""
 
 
 def begin(key: SagaKey, definition: Definition) -> History:

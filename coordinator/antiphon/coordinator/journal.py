@@ -30,6 +30,7 @@ from antiphon.contracts.wire import (
     TOKEN_CHARS_MAX,
     SagaKey,
     command_subject,
+    digest,
     end_subject,
     nanoseconds,
     parse_entry,
@@ -38,6 +39,7 @@ from antiphon.contracts.wire import (
     timer_subject,
 )
 from antiphon.tracing.ids import traceparent
+from antiphon.tracing.sampling import decision_in, is_sampled
 
 from .author import Author, AuthorFault
 from .dues import dues
@@ -62,14 +64,17 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     at_ns: int
     payload: bytes = b""
     keys: dict[str, str] | None = None
+    sampled: bool | None = None
 
     def stored_at(self, sequence: int) -> Entry:
         """The entry, once the server has told where it is."""
-        return Entry(sequence, self.cause, self.what, self.at_ns, payload=self.payload, keys=self.keys)
+        return Entry(
+            sequence, self.cause, self.what, self.at_ns, payload=self.payload, keys=self.keys, sampled=self.sampled
+        )
 
 
-def draft(history: History, what: Action, cause: str, time: datetime, author: Author) -> Draft:
-    """Encode an entry.
+def draft(history: History, what: Action, cause: str, time: datetime, author: Author, ratio: float = 1.0) -> Draft:
+    """Encode an entry. A journal's first command decides by `ratio` whether the saga is sampled; all others repeat it.
 
     Raises:
         AuthorFault: one of the author's functions raised something, or made what cannot be sent.
@@ -78,7 +83,7 @@ def draft(history: History, what: Action, cause: str, time: datetime, author: Au
     """
     match what:
         case Send():
-            return _command(history, what, cause, time, author)
+            return _command(history, what, cause, time, author, ratio)
         case Record():
             # By its place and not by its cause, which may have a second record: a read gives one message a subject.
             subject = record_subject(history.key, "full" if what.full else f"n{history.entries + 1}")
@@ -91,10 +96,13 @@ def draft(history: History, what: Action, cause: str, time: datetime, author: Au
             assert_never(what)
 
 
-def _command(history: History, send: Send, cause: str, time: datetime, author: Author) -> Draft:
+def _command(history: History, send: Send, cause: str, time: datetime, author: Author, ratio: float) -> Draft:
     step = history.definition.step(send.step)
     type_, payload, retry = _content(history, step, send, author)
     keys = keys_to_write(history, author)
+    sampled = history.sampled
+    if sampled is None:
+        sampled = is_sampled(digest(history.key.type, history.key.id), ratio)
     envelope = Envelope(
         id=command_subject(history.key, step.participant, send.step, send.direction, send.attempt),
         source=COORDINATOR,
@@ -107,9 +115,9 @@ def _command(history: History, send: Send, cause: str, time: datetime, author: A
         retry=retry,
         retriable=step.is_retriable,
         within=_within(step) if send.direction == "do" else "",
-        traceparent=traceparent(history.key, send.step, send.direction, send.attempt),
+        traceparent=traceparent(history.key, send.step, send.direction, send.attempt, sampled),
     )
-    return Draft(envelope.id, encode(envelope), cause, send, nanoseconds(time), bytes(payload), keys)
+    return Draft(envelope.id, encode(envelope), cause, send, nanoseconds(time), bytes(payload), keys, sampled)
 
 
 def _content(history: History, step: StepDefinition, send: Send, author: Author) -> tuple[str, msgspec.Raw, str]:
@@ -244,14 +252,14 @@ def read_entry(subject: str, sequence: int, data: bytes) -> Entry:
     if envelope.id != subject:
         raise Forged(f"the envelope says {envelope.id!r}", subject=subject)
     what: Action
-    payload = b""
+    payload, sampled = b"", None
     if address.command is not None:
         command = address.command
         what = Send(command.step, command.direction, command.attempt)
-        payload = bytes(envelope.data)
+        payload, sampled = bytes(envelope.data), decision_in(envelope.traceparent)
     elif address.kind == "rec":
         what = unpack(envelope, RECORD_TYPE, Record)
     else:
         what = Finish(unpack(envelope, END_TYPE, End))
     time_ns = nanoseconds(envelope.time)
-    return Entry(sequence, envelope.cause, what, time_ns, envelope.definition, payload, envelope.keys)
+    return Entry(sequence, envelope.cause, what, time_ns, envelope.definition, payload, envelope.keys, sampled)

@@ -77,6 +77,7 @@ def plan(
     is_repeated: bool = False,
     hold: str = "",
     author: Author | None = None,
+    ratio: float = 1.0,
 ) -> Plan:
     """Take a fact in and decide.
 
@@ -88,6 +89,7 @@ def plan(
             crash may have left unsaid.
         hold: why nothing may be sent for now, although the saga could go on.
         author: whom to ask for what the journal does not hold; made for this plan alone.
+        ratio: the share of sagas whose traces are sampled, for a saga of which the journal does not say it yet.
     """
     if history.end is not None:
         return Plan(tells=tuple(tells(history).values()))
@@ -99,11 +101,11 @@ def plan(
     holds = bool(hold) or is_late
     author = author or Author()
     first = _first(history, told, fact, is_new)
-    entries = tuple(_entries(told, first, cause_of(fact), time, holds, author))
+    entries = tuple(_entries(told, first, cause_of(fact), time, holds, author, ratio))
     if _comes_again(history, fact, entries):
         told, author = history, Author()
         again = Record(by=first.by if first else "", rejected=f"{history.fault}, again", full=True)
-        entries = tuple(_entries(history, again, cause_of(fact), time, True, author))
+        entries = tuple(_entries(history, again, cause_of(fact), time, True, author, ratio))
     after = entries[-1].after if entries else told
     may_be_gone = is_tick or is_repeated or is_late or not is_new
     return Plan(
@@ -174,7 +176,13 @@ def _is_same(before: History, told: History) -> bool:
 
 
 def _entries(
-    history: History, first: Record | None, cause: str, time: datetime, holds: bool, author: Author
+    history: History,
+    first: Record | None,
+    cause: str,
+    time: datetime,
+    holds: bool,
+    author: Author,
+    ratio: float,
 ) -> Iterator[Planned]:
     """Encode what is to be appended, one after the other, up to the first that cannot be."""
     queue: list[Action] = list(decide(history, author)) if not holds else []
@@ -186,7 +194,7 @@ def _entries(
         what = queue.pop(0)
         if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
             return  # full; that it is parked for this reason is its last entry, and only its end may still follow
-        entry = _draft(history, what, cause, time, author)
+        entry = _draft(history, what, cause, time, author, ratio)
         history = apply(history, entry.stored_at(history.sequence))
         yield Planned(entry, history)
         if history.fault:
@@ -197,13 +205,13 @@ def _entries(
             queue = list(decide(history, author))
 
 
-def _draft(history: History, what: Action, cause: str, time: datetime, author: Author) -> Draft:
+def _draft(history: History, what: Action, cause: str, time: datetime, author: Author, ratio: float) -> Draft:
     """Encode an entry; where that fails, the entry that says so."""
     if history.entries >= ENTRIES_MAX - 1 and not isinstance(what, Finish):
         fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
         return draft(history, Record(fault=fault), cause, time, author)
     try:
-        return draft(history, what, cause, time, author)
+        return draft(history, what, cause, time, author, ratio)
     except Exception as error:  # what the author made cannot be sent
         fault = author.faulted(what.step if isinstance(what, Send) else "the coordinator", error)
         return draft(history, Record(fault=fault), cause, time, author)

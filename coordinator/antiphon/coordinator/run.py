@@ -65,8 +65,11 @@ class Coordinator:
         definitions: Iterable[Definition],
         idle_seconds: float = IDLE_SECONDS,
         author: Callable[[], Author] = Author,
+        sampling_ratio: float = 1.0,
     ) -> None:
         self.store, self.idle_seconds, self.author = store, idle_seconds, author
+        self.sampling_ratio = sampling_ratio
+        """The share of sagas whose traces are sampled, of those that nobody has sent a command for yet."""
         self.counts = Counts()
         self.sagas = by_type(definitions)
         self.cache = Cache()

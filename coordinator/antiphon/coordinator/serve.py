@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from antiphon.link import Link, Pull, require_platform, settle_collector
 from antiphon.link.faults import class_of, say
 from antiphon.link.registering import registered
 from antiphon.tracing.metrics import Gauges, measuring, wants_metrics
+from antiphon.tracing.sampling import ratio_of
 
 from .author import Author
 from .choreography import AnySaga
@@ -47,6 +49,7 @@ async def serve(
     idle_seconds: float = IDLE_SECONDS,
     metrics: str = "",
     error_texts: bool = False,
+    sampling_ratio: float | None = None,
 ) -> None:
     """Run a coordinator until SIGTERM or SIGINT, then finish what it holds.
 
@@ -57,17 +60,20 @@ async def serve(
         idle_seconds: after how long without a word an open saga is looked after.
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
         error_texts: whether the texts of what sagas' own functions raise go into journals; else only their classes.
+        sampling_ratio: the share of sagas, from 0 to 1, whose traces are sampled; by default what OTEL_TRACES_SAMPLER
+            and OTEL_TRACES_SAMPLER_ARG say. It holds for sagas that are sent their first command.
 
     Raises:
-        PlatformError: the platform is not as it must be; the sentence has the remedy.
+        PlatformError: the environment or the platform is not as it must be; the sentence has the remedy.
         DefinitionError: a definition is not complete.
     """
+    ratio = ratio_of(os.environ) if sampling_ratio is None else sampling_ratio
     definitions = [saga.definition for saga in sagas]
     link = await Link.connect(servers, name=name)
     try:
         await require_platform(link)
         author = partial(Author, error_texts)
-        coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds, author)
+        coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds, author, ratio)
         async with _measured(link, coordinator, metrics):
             pulls = await attach(link, coordinator)
             settle_collector()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
 import sys
 import time
@@ -124,17 +125,19 @@ async def export_again(server: str, since: str, slow_seconds: float) -> None:
 
     Raises:
         CannotLoad: that is no time in the past.
-        PlatformError: the backend did not take a trace.
+        PlatformError: the environment makes no sense, or the backend did not take a trace.
     """
     from antiphon.tracing.exporter import NotTaken, reexport
     from antiphon.tracing.otlp import Backend
+    from antiphon.tracing.sampling import ratio_of
 
+    ratio = ratio_of(os.environ)
     since_ns = moment_of(since, time.time_ns())
     backend = Backend()
     async with reader(server) as link:
         keys = await sagas_since(link, since_ns)
         try:
-            count = await reexport(link, keys, backend.send, slow_seconds)
+            count = await reexport(link, keys, backend.send, slow_seconds, ratio)
         except NotTaken as error:
             why = f": {backend.failure.reason}" if backend.failure else ""
             raise PlatformError(

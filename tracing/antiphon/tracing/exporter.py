@@ -17,18 +17,19 @@ from enum import Enum, auto
 from typing import Final, Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.killpoints import reached
 from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
-from antiphon.contracts.wire import SagaKey, digest, parse_entry
+from antiphon.contracts.wire import SagaKey, digest, parse_entry, traceparent_header
 from antiphon.link import Link, Pull
 from antiphon.link.faults import class_of, say
 
 from .otlp import Failure
 from .project import Projection, exportable
 from .reading import NotThere, read_projection
-from .sampling import RATIO, is_sampled
+from .sampling import decision_in, is_sampled
 from .spans import Span
 
 log = structlog.get_logger()
@@ -86,6 +87,8 @@ class Held(Protocol):
     @property
     def subject(self) -> str: ...
     @property
+    def data(self) -> bytes: ...
+    @property
     def sequence(self) -> int: ...
     @property
     def deliveries(self) -> int: ...
@@ -113,7 +116,7 @@ class Exporter:
         send: hands spans to the backend.
         why: why the backend did not take what was sent last.
         endpoint: where the backend is, for the log.
-        ratio: the share of sagas that is exported while it runs; by default what OTEL_TRACES_SAMPLER_ARG says.
+        ratio: the share that is exported while it runs, of sagas whose journal does not say it.
         slow_seconds: how long a saga takes that is exported at its end in any case.
     """
 
@@ -124,7 +127,7 @@ class Exporter:
         *,
         why: Callable[[], Failure | None] = lambda: None,
         endpoint: str = "",
-        ratio: float = RATIO,
+        ratio: float = 1.0,
         slow_seconds: float = SLOW_SECONDS,
     ) -> None:
         self._link, self._send, self._ratio, self._slow_ns = link, send, ratio, round(slow_seconds * 1e9)
@@ -227,16 +230,15 @@ class Exporter:
 
     async def _read(self, key: SagaKey, entries: list[Held]) -> list[Span] | None:
         """The spans to be exported with some entries of a saga; None after the entries were settled in another way."""
-        is_chosen = is_sampled(digest(key.type, key.id), self._ratio)
         has_ended = any(held.subject.endswith(".c.end") for held in entries)
-        if not is_chosen and not has_ended:
+        if not has_ended and any(_decision_of(held) is False for held in entries):
             return []
         try:
             async with self._reads:
                 projection = await read_projection(self._link, key, max(held.sequence for held in entries))
-            if is_chosen:
-                return exportable(projection, (held.sequence for held in entries))
-            return list(projection.spans) if is_remarkable(projection, self._slow_ns) else []
+            if is_chosen(projection, self._ratio):
+                return _newly_final(projection, {held.sequence for held in entries}, self._ratio)
+            return list(projection.spans) if has_ended and is_remarkable(projection, self._slow_ns) else []
         except Exception as error:
             if not isinstance(error, Ambiguous | Unusable):
                 say("trace.faulty", error.__cause__ or error, saga=str(key))
@@ -325,6 +327,25 @@ class Exporter:
                 held.in_progress()
 
 
+def is_chosen(projection: Projection, ratio: float) -> bool:
+    """Whether a saga is sampled: as its first command says, or by the ratio where none was sent yet."""
+    key = projection.key
+    return is_sampled(digest(key.type, key.id), ratio) if projection.sampled is None else projection.sampled
+
+
+def _newly_final(projection: Projection, sequences: set[int], ratio: float) -> list[Span]:
+    """What some entries of a sampled saga make final; with the command that says so, also what was left out before."""
+    spans = exportable(projection, sequences)
+    if projection.sampled_by not in sequences or is_chosen(replace(projection, sampled=None), ratio):
+        return spans
+    return [each for each in projection.spans if each.closed_by < projection.sampled_by or each.closed_by in sequences]
+
+
+def _decision_of(held: Held) -> bool | None:
+    """What an entry in hand says of its saga; None unless it is a command."""
+    return decision_in(traceparent_header(held.data).removeprefix("traceparent: ").strip())
+
+
 def is_remarkable(projection: Projection, slow_ns: int) -> bool:
     """Whether an ended saga is worth looking at although its trace was not sampled."""
     return (
@@ -387,8 +408,12 @@ class NotTaken(AntiphonError):
         self.key, self.count = key, count
 
 
-async def reexport(link: Link, keys: Iterable[SagaKey], send: Send, slow_seconds: float = SLOW_SECONDS) -> int:
+async def reexport(
+    link: Link, keys: Iterable[SagaKey], send: Send, slow_seconds: float = SLOW_SECONDS, ratio: float = 1.0
+) -> int:
     """Export the traces of some sagas again, as far as they are final, and return how many there were.
+
+    Those that the exporter would have exported: `slow_seconds` and `ratio` are as there.
 
     Raises:
         Ambiguous: a saga could not be read.
@@ -397,7 +422,7 @@ async def reexport(link: Link, keys: Iterable[SagaKey], send: Send, slow_seconds
     count = 0
     for key in keys:
         projection = await read_projection(link, key)
-        if is_sampled(digest(key.type, key.id), RATIO) or is_remarkable(projection, round(slow_seconds * 1e9)):
+        if is_chosen(projection, ratio) or is_remarkable(projection, round(slow_seconds * 1e9)):
             for first in range(0, len(projection.spans), SPANS_MAX):
                 if not await send(projection.spans[first : first + SPANS_MAX]):
                     raise NotTaken(key, count)

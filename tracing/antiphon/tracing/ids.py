@@ -10,8 +10,6 @@ from hashlib import sha256
 
 from antiphon.contracts.wire import Direction, SagaKey, digest
 
-from .sampling import sampled_flag
-
 
 def trace_id(key: SagaKey) -> str:
     """A saga's trace id, as 32 hexadecimal digits."""
@@ -31,8 +29,9 @@ def span_id(key: SagaKey, step: str, direction: str, attempt: int, kind: str) ->
     return sha256(f"{key.type}/{key.id}/{step}/{direction}/{attempt}/{kind}".encode()).digest()[:8].hex()
 
 
-def traceparent(key: SagaKey, step: str, direction: Direction, attempt: int) -> str:
-    """What a command carries (W3C Trace Context): the span of the attempt at it, which others may hang theirs under."""
+def traceparent(key: SagaKey, step: str, direction: Direction, attempt: int, is_sampled: bool = True) -> str:
+    """What a command carries (W3C Trace Context): the span of the attempt at it, which others may hang theirs under,
+    and whether the saga is sampled."""
     saga = digest(key.type, key.id)
     attempt_id = span_id(key, step, direction, attempt, "attempt")
-    return f"00-{saga[:16].hex()}-{attempt_id}-{sampled_flag(saga[:16])}"
+    return f"00-{saga[:16].hex()}-{attempt_id}-{'01' if is_sampled else '00'}"

@@ -17,7 +17,7 @@ import structlog
 from antiphon.contracts.errors import PlatformError
 
 from .otlp import span_exporter
-from .sampling import RATIO
+from .sampling import ratio_of
 from .spans import NAMESPACE
 
 log = structlog.get_logger()
@@ -37,9 +37,13 @@ def set_up(service: str) -> None:
 
     Args:
         service: what the spans' resource is called, unless OTEL_SERVICE_NAME says otherwise.
+
+    Raises:
+        PlatformError: OTEL_TRACES_SAMPLER or OTEL_TRACES_SAMPLER_ARG says nothing that makes sense here.
     """
     if not is_asked_for(os.environ) or _is_set_up():
         return
+    ratio = ratio_of(os.environ)
     try:
         exporter = span_exporter(os.environ)
     except PlatformError as error:
@@ -54,7 +58,7 @@ def set_up(service: str) -> None:
     name = os.environ.get("OTEL_SERVICE_NAME") or service
     provider = TracerProvider(
         resource=Resource.create({"service.name": name, "service.namespace": NAMESPACE}),
-        sampler=ParentBased(TraceIdRatioBased(RATIO)),
+        sampler=ParentBased(TraceIdRatioBased(ratio)),
         shutdown_on_exit=False,  # it waits for half a minute; `flush` comes first, and waits for less
     )
     provider.add_span_processor(BatchSpanProcessor(exporter))

@@ -29,6 +29,7 @@ from antiphon.contracts.wire import LOCK, VERBS, CommandAddress, SagaKey
 from antiphon.link.reading import StoredMessage
 
 from .ids import span_id, trace_id
+from .sampling import decision_in
 from .spans import Open, Span
 from .steps import CHILD_ROOT, Attempt, Spans, Step
 from .story import Entry, Fact, answer_kind, entry_of, fact_of, has_happened, is_settlement, reason_in
@@ -50,6 +51,10 @@ class Projection(msgspec.Struct, frozen=True):
     """Completed or compensated; empty while it runs."""
     retries: int = 0
     was_parked: bool = False
+    sampled: bool | None = None
+    """Whether the trace is sampled, as the first command says; None before it."""
+    sampled_by: int = 0
+    """The sequence of that command."""
 
     @property
     def duration_ns(self) -> int:
@@ -105,6 +110,8 @@ class _Saga:
         self.outcome = ""
         self.retries = self.entries = 0
         self.was_parked = False
+        self.sampled: bool | None = None
+        self.sampled_by = 0
 
     def projection(self, lacks: int) -> Projection:
         """What was found so far."""
@@ -118,6 +125,8 @@ class _Saga:
             self.outcome,
             self.retries,
             self.was_parked,
+            self.sampled,
+            self.sampled_by,
         )
 
     def new_fact(self, entry: Entry) -> int:
@@ -364,6 +373,8 @@ class _Saga:
     # --- what was done about it ---------------------------------------------------------------------------------------
 
     def _sent(self, entry: Entry, command: CommandAddress, cause_ns: int) -> None:
+        if self.sampled is None:
+            self.sampled, self.sampled_by = decision_in(entry.envelope.traceparent), entry.sequence
         step = self.steps.get(command.step) or self._step(command.step, cause_ns)
         if command.attempt > 1:
             self.retries += 1

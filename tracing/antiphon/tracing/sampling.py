@@ -1,11 +1,12 @@
-"""Which sagas are traced from their start on: a hash decides, so that every process decides alike. Pure.
+"""Which sagas are traced from their start on: a hash and a ratio decide, once a saga. Pure.
 
-What is left out is exported all the same at its end if it turned out to be worth looking at; see `export.py`.
+A journal's first command carries the decision in its `traceparent`. Whoever goes on with the saga, and whoever exports
+it, repeats it, whatever the ratio of that process is. What is left out is exported all the same at its end if it turned
+out to be worth looking at; see `exporter.py`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -41,13 +42,13 @@ def ratio_of(environment: Mapping[str, str]) -> float:
 
 def is_sampled(trace_id: bytes, ratio: float) -> bool:
     """Whether a trace is among the chosen: as OpenTelemetry's TraceIdRatioBased, by the last 8 bytes of its id."""
-    return int.from_bytes(trace_id[8:16]) < ratio * 2**64
+    return ratio >= 1 or int.from_bytes(trace_id[8:16]) < ratio * 2**64
 
 
-RATIO: Final = ratio_of(os.environ)
-"""The share of this process. Give coordinators and exporters the same."""
+def decision_in(traceparent: str) -> bool | None:
+    """Whether the saga of a command is sampled, as its `traceparent` says; None where it says nothing."""
+    return _DECISIONS.get(traceparent[_FLAGS_AT:])
 
 
-def sampled_flag(trace_id: bytes) -> str:
-    """The flags of a traceparent."""
-    return "01" if RATIO >= 1 or is_sampled(trace_id, RATIO) else "00"
+_FLAGS_AT: Final = len("00-") + 32 + len("-") + 16 + len("-")
+_DECISIONS: Final = {"00": False, "01": True}

@@ -13,7 +13,7 @@ from antiphon.link import Link, require_accepted
 
 from .exporter import SLOW_SECONDS, Exporter
 from .otlp import Backend
-from .sampling import RATIO
+from .sampling import ratio_of
 
 log = structlog.get_logger()
 
@@ -30,14 +30,21 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
         slow_seconds: how long a saga takes that is exported at its end although it was not sampled.
 
     Raises:
-        PlatformError: the platform, or the way to the backend, is not as it must be; the sentence has the remedy.
+        PlatformError: the environment, the platform, or the way to the backend, is not as it must be; the sentence has
+            the remedy.
     """
+    ratio = ratio_of(os.environ)
     os.nice(NICENESS)
     backend = Backend()
     link = await Link.connect(servers, name=name)
     try:
         exporter = Exporter(
-            link, backend.send, why=lambda: backend.failure, endpoint=backend.endpoint, slow_seconds=slow_seconds
+            link,
+            backend.send,
+            why=lambda: backend.failure,
+            endpoint=backend.endpoint,
+            ratio=ratio,
+            slow_seconds=slow_seconds,
         )
 
         def stop() -> None:
@@ -48,7 +55,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
             asyncio.get_running_loop().add_signal_handler(number, stop)
         pull = await exporter.start()
         await require_accepted([pull])
-        log.info("exporter.ready", endpoint=backend.endpoint, sampled=RATIO)
+        log.info("exporter.ready", endpoint=backend.endpoint, sampled=ratio)
         running = asyncio.create_task(exporter.run(pull))
         await asyncio.wait((running, link.failure), return_when=asyncio.FIRST_COMPLETED)
         stop()
