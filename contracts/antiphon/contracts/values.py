@@ -195,11 +195,11 @@ def _difference(sent: Any, arrived: Any, path: str) -> str:
     """What becomes of a value on its way, as a sentence; empty if it arrives as it is."""
     if sent is arrived:
         return ""
+    if hasattr(sent, "_fields") and sent.__class__ is not arrived.__class__:
+        return _changed(sent, arrived, path)  # one named tuple for another
     match sent:
         case float() if not math.isfinite(sent):
             return _no_number(sent, path)
-        case tuple() if hasattr(sent, "_fields") and type(sent) is not type(arrived):
-            return _changed(cast("object", sent), arrived, path)
         case list() | tuple() if isinstance(arrived, list | tuple):
             return _of_parts(cast("list[object]", sent), cast("list[object]", arrived), path)
         case Mapping() if isinstance(arrived, Mapping):
