@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import psutil
 
-from antiphon.deploy.server import Server
+from antiphon.deploy.local.server import Server
 
 from .load import Load, Seen
 from .process import PROFILE_VARIABLE

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from rich.table import Table
 from structlog.testing import capture_logs
 
-from antiphon.tracing.reading import read_projection
+from antiphon.tracing.export.reading import read_projection
 from tests.participants.crowd import FAILING, HEALTHY, crowd
 from tests.support.server import platform
 from tests.tracing.caravan import CARAVAN, drawn, lived

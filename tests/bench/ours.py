@@ -14,11 +14,13 @@ from typing import Final
 from antiphon import link as links
 from antiphon.contracts import Command, Compensation, Event, Refused
 from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.wire import ENDS_FILTER, SagaKey, start_subject
-from antiphon.coordinator.jetstream import JetStreamStore
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.saga import Saga, State
-from antiphon.coordinator.serve import attach
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.subjects import ENDS_FILTER, start_subject
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.serve import attach
 from antiphon.link import Link
 from antiphon.order.messages import (
     ChargeCustomer,

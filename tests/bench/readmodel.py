@@ -22,9 +22,9 @@ from rich.table import Table
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import Ambiguous
-from antiphon.coordinator.saga import Saga
-from antiphon.deploy.model import Model, Query, opened
-from antiphon.deploy.readmodel import Projector
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.deploy.readmodel.model import Model, Query, opened
+from antiphon.deploy.readmodel.projector import Projector
 from antiphon.link import Link, Outcome
 from tests.decide.life import Life
 from tests.decide.walk import Written, messages_of

@@ -19,8 +19,9 @@ import structlog
 import uvloop
 
 from antiphon.contracts import Command, Compensation, Event, Refused, Retry, Unavailable
-from antiphon.coordinator.saga import Saga, State
-from antiphon.coordinator.serve import serve
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.runtime.serve import serve
 from antiphon.participants import Participant, Transaction
 
 Deploy = Literal["as they come", "sorted", "one left out"]

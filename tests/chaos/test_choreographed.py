@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.contracts import wire
+from antiphon.contracts import identity, subjects
 from antiphon.contracts.envelope import decode
+from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.contracts.wire import SagaKey
-from antiphon.coordinator.storing import message
+from antiphon.coordinator.client.store_once import message
 from antiphon.link import Link, StoredMessage
 from antiphon.order.choreographed.messages import OrderCreated
 from antiphon.order.choreographed.saga import choreographed_order
@@ -77,7 +77,7 @@ async def test_with_all_coordinators_dead_orders_go_on_and_are_recorded_once_one
             for each in placed:
                 await link.store(*start_of(each))
             await all_said(link)
-            assert await read(link, SAGA, wire.JOURNALS_FILTER) == []
+            assert await read(link, SAGA, subjects.JOURNALS_FILTER) == []
             await link.close()
             coordinators[0].come_back()
             report = await run_orders(up, running, placed)  # the same orders again are the same sagas
@@ -99,8 +99,8 @@ async def all_said(link: Link) -> None:
 def start_of(placed: OrderPlaced) -> tuple[str, bytes]:
     """What a client stores to begin an order."""
     created = msgspec.convert(msgspec.to_builtins(placed), OrderCreated)
-    subject = wire.start_subject(SagaKey.of(choreographed_order.name, placed.order_id))
-    return subject, message(subject, wire.CLIENT, OrderCreated.__contract__.type, created)
+    subject = subjects.start_subject(SagaKey.of(choreographed_order.name, placed.order_id))
+    return subject, message(subject, identity.CLIENT, OrderCreated.__contract__.type, created)
 
 
 async def assert_journals_are_complete(up: Platform) -> None:
@@ -108,11 +108,11 @@ async def assert_journals_are_complete(up: Platform) -> None:
     link = await up.connect("administrator")
     facts: defaultdict[SagaKey, set[str]] = defaultdict(set)
     for event in await read(link, EVENTS, "evt.>"):
-        facts[wire.parse_fact(event.subject).saga].add(f"e{event.sequence}")
+        facts[subjects.parse_fact(event.subject).saga].add(f"e{event.sequence}")
     entries: defaultdict[SagaKey, list[str]] = defaultdict(list)
-    for entry in await read(link, SAGA, wire.JOURNALS_FILTER):
-        entries[wire.parse_entry(entry.subject).saga].append(decode(entry.data, entry.subject).cause)
-    ended = {wire.parse_entry(entry.subject).saga for entry in await read(link, SAGA, wire.ENDS_FILTER)}
+    for entry in await read(link, SAGA, subjects.JOURNALS_FILTER):
+        entries[subjects.parse_entry(entry.subject).saga].append(decode(entry.data, entry.subject).cause)
+    ended = {subjects.parse_entry(entry.subject).saga for entry in await read(link, SAGA, subjects.ENDS_FILTER)}
     await link.close()
     assert facts.keys() == entries.keys() == ended
     for saga, named in entries.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.contracts import PlatformError, UnknownSaga
-from antiphon.coordinator.client import Antiphon, Handle
+from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.order.data import load_orders
 from antiphon.order.saga import order
 from tests.support.processes import fleet

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.contracts.killpoints import POINTS
+from antiphon.link.killpoints import POINTS
 from antiphon.order.data import load_orders
 from tests.support.processes import fleet, run_orders
 from tests.support.server import FORMS, Form, platform, until

@@ -17,12 +17,12 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from antiphon.contracts import SagaKey, StillRunning, wire
+from antiphon.contracts import SagaKey, StillRunning, subjects
 from antiphon.contracts.envelope import decode
-from antiphon.contracts.platform import CHILD_START_TYPE, RECORD_TYPE
+from antiphon.contracts.payloads import CHILD_START_TYPE, RECORD_TYPE
 from antiphon.contracts.topology import PARKED, SAGA
-from antiphon.coordinator.client import Antiphon, Handle
-from antiphon.coordinator.waiting import waiting
+from antiphon.coordinator.client.client import Antiphon, Handle
+from antiphon.coordinator.views.parked import waiting
 from antiphon.link import Link
 from antiphon.participants import Worker
 from antiphon.participants.memory import MemoryDatabase
@@ -157,8 +157,8 @@ class Journal(msgspec.Struct):
 async def read_journal(link: Link, key: SagaKey) -> Journal:
     """What a saga's journal sent."""
     journal = Journal({}, [])
-    for message in await link.read_all(SAGA, [wire.journal_filter(key)]):
-        envelope, command = decode(message.data, message.subject), wire.parse_entry(message.subject).command
+    for message in await link.read_all(SAGA, [subjects.journal_filter(key)]):
+        envelope, command = decode(message.data, message.subject), subjects.parse_entry(message.subject).command
         if command is not None:
             payload = bytes(envelope.data)
             if envelope.type == CHILD_START_TYPE:  # where the attempt stands, too

@@ -12,8 +12,8 @@ import pytest
 
 from antiphon.contracts import Event, SagaKey
 from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.subjects import parse_fact, start_subject
 from antiphon.contracts.topology import EVENTS
-from antiphon.contracts.wire import parse_fact, start_subject
 from antiphon.coordinator import Antiphon
 from antiphon.link import Link
 from antiphon.order.choreographed import billing, inventory, shipping

@@ -18,13 +18,13 @@ from msgspec.structs import replace
 from antiphon.contracts import Event, SagaKey
 from antiphon.contracts.envelope import decode, unpack_raw
 from antiphon.contracts.messages import Settled
+from antiphon.contracts.subjects import events_filter, journal_filter
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA
-from antiphon.contracts.wire import events_filter, journal_filter
-from antiphon.coordinator.client import Antiphon
-from antiphon.coordinator.jetstream import JetStreamStore
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.serve import attach
-from antiphon.link import Link, setup
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.serve import attach
+from antiphon.link import Link, admin
 from antiphon.order.billing import billing
 from antiphon.order.data import load_orders
 from antiphon.order.inventory import inventory
@@ -138,7 +138,7 @@ class Shop:
 @pytest.fixture
 async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     hasty = tuple(replace(consumer, ack_wait_seconds=ACK_WAIT_SECONDS) for consumer in PLATFORM_CONSUMERS)
-    monkeypatch.setattr(setup, "PLATFORM_CONSUMERS", hasty)
+    monkeypatch.setattr(admin, "PLATFORM_CONSUMERS", hasty)
     async with running(tmp_path) as found:
         yield found
 

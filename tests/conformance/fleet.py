@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.topology import (
-    EVENTS,
-    PARKED,
-    PLATFORM_CONSUMERS,
-    SAGA,
-    Consumer,
-    participant_consumers,
-)
-from antiphon.coordinator.facts import Send
-from antiphon.coordinator.history import Entry, History
-from antiphon.coordinator.journal import read_entry
-from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.ports import Delivered, Pages
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.saga import Saga
-from antiphon.coordinator.stored import found
-from antiphon.coordinator.versions import by_type
-from antiphon.link.outcomes import Outcome
+from antiphon.contracts.stored import Outcome, SagaPages
+from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Consumer, participant_consumers
+from antiphon.coordinator.decision.entries import read_entry
+from antiphon.coordinator.decision.facts import Send
+from antiphon.coordinator.decision.history import Entry, History
+from antiphon.coordinator.decision.replay import found
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.versions import by_type
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
+from antiphon.coordinator.runtime.ports import Delivered
 from tests.support.raw_worker import Play, answer_message, start_message, willing
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
 
@@ -76,13 +69,13 @@ class StormyStore(MemoryStore):
         else:
             super().append(key, subject, data, last_sequence, unschedule, then)
 
-    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
+    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]) -> None:
         self.reads += 1
 
-        def age(pages: Pages | Ambiguous) -> None:
-            if self.lag and isinstance(pages, Pages):
+        def age(pages: SagaPages | Ambiguous) -> None:
+            if self.lag and isinstance(pages, SagaPages):
                 self.lag -= 1
-                pages = Pages(pages.entries[:-1], pages.events)
+                pages = SagaPages(pages.entries[:-1], pages.events)
             then(pages)
 
         super().read(key, sources, age)
@@ -111,7 +104,7 @@ class Fleet:
 
     def answer(self, delivery: Delivered) -> None:
         """Play the participant."""
-        command = wire.parse_command(delivery.subject)
+        command = subjects.parse_command(delivery.subject)
         kind = self.play(command)
         if kind is not None:
             self.put(*answer_message(command, delivery.sequence, kind, self.definition))
@@ -134,12 +127,14 @@ class Fleet:
         self.platform.run(seconds)
 
     def entries(self, key: SagaKey = KEY) -> list[Entry]:
-        stored = self.platform.read(SAGA, [wire.journal_filter(key)])
+        stored = self.platform.read(SAGA, [subjects.journal_filter(key)])
         return [read_entry(message.subject, message.sequence, message.data) for message in stored]
 
     def history(self, key: SagaKey = KEY) -> History:
         events = self.platform.read(EVENTS, [f"evt.{key.path}.>"])
-        return found(key, self.versions, Pages(self.platform.read(SAGA, [wire.journal_filter(key)]), events)).history
+        return found(
+            key, self.versions, SagaPages(self.platform.read(SAGA, [subjects.journal_filter(key)]), events)
+        ).history
 
     def state(self, key: SagaKey = KEY) -> str:
         return self.history(key).state

@@ -10,12 +10,14 @@ import pytest
 from nats.aio.client import Client
 
 from antiphon.contracts import AlreadySignalled, AlreadyStarted, DefinitionError, Event, WrongShape
-from antiphon.contracts.platform import END_TYPE, End
-from antiphon.contracts.wire import SagaKey, end_subject
-from antiphon.coordinator.choreography import Choreography
-from antiphon.coordinator.client import LOOK_SECONDS, LOOK_SOON_SECONDS, Antiphon
-from antiphon.coordinator.saga import Saga, State
-from antiphon.coordinator.storing import message
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.payloads import END_TYPE, End
+from antiphon.contracts.subjects import end_subject
+from antiphon.coordinator.client.client import LOOK_SECONDS, LOOK_SOON_SECONDS, Antiphon
+from antiphon.coordinator.client.store_once import message
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 from antiphon.link import AlreadyStored, Link, StoredMessage
 from tests.support.trip import ASKED, BookRoom, TripAsked
 

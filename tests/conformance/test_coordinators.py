@@ -8,19 +8,19 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.parked import Parked
-from antiphon.contracts.wire import CommandAddress
-from antiphon.coordinator.dues import earliest_ns
-from antiphon.coordinator.errand import DELIVERIES_MAX
-from antiphon.coordinator.facts import Send
-from antiphon.coordinator.journal import Draft
-from antiphon.coordinator.memory import matches
-from antiphon.coordinator.ports import Delivered
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.saga import Saga
+from antiphon.contracts.payloads import Parked
+from antiphon.contracts.subjects import CommandAddress
+from antiphon.coordinator.decision.dues import earliest_ns
+from antiphon.coordinator.decision.entries import Draft
+from antiphon.coordinator.decision.facts import Send
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
+from antiphon.coordinator.runtime.memory import matches
+from antiphon.coordinator.runtime.ports import Delivered
 from tests.conformance.fleet import COORDINATOR, KEY, SWEEPER, TIMERS, Again, Fleet
 from tests.support.raw_worker import answer_message, start_message
 from tests.support.trip import TripAsked, make_trip
@@ -135,7 +135,7 @@ def test_a_fact_is_not_acked_on_an_old_journal() -> None:
     store, coordinator = fleet.stores[0], fleet.coordinators[0]
     coordinator.cache.forget(KEY)
     store.lag = 100
-    command = wire.parse_command(wire.command_subject(KEY, "hotel", "book_room", "do", 1))
+    command = subjects.parse_command(subjects.command_subject(KEY, "hotel", "book_room", "do", 1))
     subject, data = answer_message(command, fleet.entries()[0].sequence, "done")
     fleet.platform.leave(COORDINATOR, coordinator.on_fact)
     sequence = fleet.put(subject, data)
@@ -152,7 +152,7 @@ def test_an_acked_fact_whose_append_was_lost_is_found_again_by_the_sweeper() -> 
     fleet.run()
     fleet.platform.leave(COORDINATOR, fleet.coordinators[0].on_fact)
     fleet.platform.consume(COORDINATOR, lambda delivery: delivery.ack())
-    command = wire.parse_command(wire.command_subject(KEY, "hotel", "book_room", "do", 1))
+    command = subjects.parse_command(subjects.command_subject(KEY, "hotel", "book_room", "do", 1))
     fleet.put(*answer_message(command, fleet.entries()[0].sequence, "done"))
     fleet.run(5)
     assert fleet.sends() == FORWARD[:1]
@@ -183,7 +183,7 @@ def test_a_cancel_before_a_lost_start_does_not_stop_the_sweeper() -> None:
 
 def cancel_message(key: SagaKey) -> tuple[str, bytes]:
     subject, data = start_message(key)
-    cancel = wire.cancel_subject(key)
+    cancel = subjects.cancel_subject(key)
     text = data.decode().replace(subject, cancel).replace("trip.asked.v1", "saga.cancel.v1")
     return cancel, text.replace('{"traveller":"Ada","nights":2}', '{"reason":"no"}').encode()
 
@@ -220,13 +220,13 @@ def tell(fleet: Fleet, coordinator: Coordinator, message: tuple[str, bytes]) -> 
 
 def fire(fleet: Fleet, coordinator: Coordinator) -> Again:
     """Deliver a fired timer to one coordinator."""
-    delivery = Again(wire.fired_subject(KEY), b"", 1, fleet.platform.now_ns)
+    delivery = Again(subjects.fired_subject(KEY), b"", 1, fleet.platform.now_ns)
     coordinator.on_fired(delivery)
     return delivery
 
 
-def answered(fleet: Fleet, step: str, kind: AnswerKind, direction: wire.Direction = "do") -> tuple[str, bytes]:
-    command = wire.CommandAddress(KEY, "hotel" if step == "book_room" else "airline", step, direction, 1)
+def answered(fleet: Fleet, step: str, kind: AnswerKind, direction: subjects.Direction = "do") -> tuple[str, bytes]:
+    command = subjects.CommandAddress(KEY, "hotel" if step == "book_room" else "airline", step, direction, 1)
     return answer_message(command, fleet.entries()[-1].sequence, kind, fleet.definition)
 
 
@@ -345,7 +345,7 @@ def parked_of(fleet: Fleet) -> Parked:
 
 def test_a_fact_of_a_saga_that_nobody_started_is_parked_after_its_deliveries() -> None:
     fleet = Fleet()
-    command = wire.parse_command(wire.command_subject(KEY, "hotel", "book_room", "do", 1))
+    command = subjects.parse_command(subjects.command_subject(KEY, "hotel", "book_room", "do", 1))
     subject, data = answer_message(command, 7, "done")
     fleet.put(subject, data)
     fleet.run(DELIVERIES_MAX - 2)
@@ -379,7 +379,7 @@ def test_a_saga_goes_on_only_under_the_definition_it_began_with() -> None:
 @pytest.mark.parametrize(
     ("subject", "kind"),
     [
-        (wire.start_subject(KEY), "undecodable"),
+        (subjects.start_subject(KEY), "undecodable"),
         (f"evt.{(KEY.partition + 1) % 64}.trip.t1.client.start", "forged"),
         (f"evt.{KEY.path}.client.nonsense", "forged"),
         (f"evt.{KEY.path}.coordinator.hotel-booked.book_room.1", "forged"),
@@ -400,7 +400,7 @@ def test_an_answer_for_another_participant_is_forged_and_disturbs_nothing() -> N
     fleet = Fleet(play=silent)
     fleet.start()
     fleet.run()
-    command = wire.CommandAddress(KEY, "airline", "book_room", "do", 1)
+    command = subjects.CommandAddress(KEY, "airline", "book_room", "do", 1)
     fleet.put(*answer_message(command, fleet.entries()[0].sequence, "done"))
     fleet.run()
     assert parked_of(fleet).kind == "forged"
@@ -410,7 +410,7 @@ def test_an_answer_for_another_participant_is_forged_and_disturbs_nothing() -> N
 def test_an_envelope_that_contradicts_its_subject_is_forged() -> None:
     fleet = Fleet()
     _, data = start_message(SagaKey.of("trip", "t9"))
-    fleet.put(wire.start_subject(KEY), data)
+    fleet.put(subjects.start_subject(KEY), data)
     fleet.run()
     assert parked_of(fleet).kind == "forged"
     assert fleet.entries() == []

@@ -5,16 +5,18 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from antiphon.contracts import Event, SagaKey, wire
+from antiphon.contracts import Event, SagaKey, subjects
 from antiphon.contracts.envelope import decode
 from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.stored import SagaPages
+from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.contracts.wire import CommandAddress
-from antiphon.coordinator.ports import Delivered, Pages
-from antiphon.coordinator.saga import Saga, State
-from antiphon.coordinator.sayings import of_entry, of_event
-from antiphon.coordinator.standing import Standing, standing
-from antiphon.coordinator.stored import found
+from antiphon.coordinator.decision.replay import found
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.runtime.ports import Delivered
+from antiphon.coordinator.views.standing import Standing, standing
+from antiphon.coordinator.views.wording import of_entry, of_event
 from tests.conformance.fleet import KEY, Fleet
 from tests.conformance.test_halts import request
 from tests.support.raw_worker import _envelope, answer_message, start_message
@@ -55,7 +57,7 @@ class Families(Fleet):
     """A fleet whose participants answer the child's commands too."""
 
     def answer(self, delivery: Delivered) -> None:
-        command = wire.parse_command(delivery.subject)
+        command = subjects.parse_command(delivery.subject)
         if command.saga.type == "inner":
             self.put(*answer_message(command, delivery.sequence, "done", INNER.definition))
             delivery.ack()
@@ -65,9 +67,9 @@ def sayings(fleet: Fleet, key: SagaKey) -> list[tuple[str, str, str]]:
     """Entries and facts in words, each with its kind and step."""
     told: list[tuple[str, str, str]] = []
     for message in fleet.platform.read(EVENTS, [f"evt.{key.path}.>"]):
-        said = of_event(wire.parse_fact(message.subject), decode(message.data, message.subject))
+        said = of_event(subjects.parse_fact(message.subject), decode(message.data, message.subject))
         told.append((said.kind, said.step, said.text))
-    for message in fleet.platform.read(SAGA, [wire.journal_filter(key)]):
+    for message in fleet.platform.read(SAGA, [subjects.journal_filter(key)]):
         said = of_entry(message, {})
         told.append((said.kind, said.step, said.text))
     return told
@@ -77,7 +79,7 @@ def test_locks_signals_options_and_children_are_told_in_words() -> None:
     fleet = Families(saga=OUTER)
     fleet.put(*start_message(OUTER_KEY, ASKED))
     fleet.run()
-    subject = wire.signal_subject(OUTER_KEY, cleared.name)
+    subject = subjects.signal_subject(OUTER_KEY, cleared.name)
     fleet.put(subject, _envelope(subject, "client", "trip.cleared.v1", Cleared(by="Ada")))
     fleet.run(5)
     told = sayings(fleet, OUTER_KEY)
@@ -93,7 +95,7 @@ def test_locks_signals_options_and_children_are_told_in_words() -> None:
     ]:
         assert line in told
     (start,) = (m for m in fleet.platform.streams[EVENTS] if ".inner." in m.subject and m.subject.endswith(".start"))
-    child = sayings(fleet, wire.parse_fact(start.subject).saga)
+    child = sayings(fleet, subjects.parse_fact(start.subject).saga)
     assert ("start", "", "trip.asked.v1, for its step travel") in child
     assert ("record", "", "has done all its steps, and waits for the saga that started it") in child
     assert ("notice", "", "has ended, and lets it go") in child
@@ -103,21 +105,21 @@ def test_locks_signals_options_and_children_are_told_in_words() -> None:
 
 
 def stands(fleet: Fleet) -> Standing:
-    entries = fleet.platform.read(SAGA, [wire.journal_filter(KEY)])
+    entries = fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])
     return standing(entries, fleet.platform.read(EVENTS, [f"evt.{KEY.path}.>"]))
 
 
 def require_likeness(fleet: Fleet) -> None:
     """After every entry it is read without a definition as it is folded with one."""
-    entries = fleet.platform.read(SAGA, [wire.journal_filter(KEY)])
+    entries = fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])
     events = fleet.platform.read(EVENTS, [f"evt.{KEY.path}.>"])
     for length in range(1, len(entries) + 1):
-        history = found(KEY, fleet.versions, Pages(entries[:length], events)).history
+        history = found(KEY, fleet.versions, SagaPages(entries[:length], events)).history
         read = standing(entries[:length], events)
         waits = bool(history.fault or (history.marked and history.parked))
         assert (bool(read.parked), bool(read.paused)) == (waits, bool(history.paused)), f"after {length} entries"
         # That a saga has turned is seen by its first compensation; only a crash leaves a journal without one.
-        is_record = wire.parse_entry(entries[length - 1].subject).kind == "rec"
+        is_record = subjects.parse_entry(entries[length - 1].subject).kind == "rec"
         assert is_record or read.state == history.state, f"after {length} entries"
 
 

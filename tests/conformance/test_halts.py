@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, pack, unpack_raw
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.parked import Parked
-from antiphon.contracts.platform import Halt, Operation, StatusAnswer, verb_type
+from antiphon.contracts.identity import PARTICIPANT, SAGA_TYPE
+from antiphon.contracts.payloads import Halt, Operation, Parked, StatusAnswer, verb_type
+from antiphon.contracts.subjects import Verb
 from antiphon.contracts.topology import SAGA
-from antiphon.contracts.wire import PARTICIPANT, SAGA_TYPE, Verb
-from antiphon.coordinator.facts import Operated
-from antiphon.coordinator.halt_errand import STRANGER_DELIVERIES_MAX, read_halt
-from antiphon.coordinator.halted import LOOK_SECONDS
-from antiphon.coordinator.halts import REQUESTS_MAX, decided, is_decided
-from antiphon.coordinator.run import Coordinator
+from antiphon.coordinator.decision.facts import Operated
+from antiphon.coordinator.decision.pause import REQUESTS_MAX, decided, is_decided
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.pause_handler import STRANGER_DELIVERIES_MAX, read_halt
+from antiphon.coordinator.runtime.paused_types import LOOK_SECONDS
 from tests.conformance.fleet import COORDINATOR, KEY, Again, Fleet, StormyStore
 from tests.conformance.test_coordinators import FORWARD
 from tests.support.raw_worker import start_message
@@ -32,7 +32,7 @@ _numbers = itertools.count()
 
 def request(key: SagaKey, verb: Verb, user: str = "ada", **operation: str) -> tuple[str, bytes]:
     """What an operator stores."""
-    subject = wire.verb_subject(key, user, verb, f"k{next(_numbers)}")
+    subject = subjects.verb_subject(key, user, verb, f"k{next(_numbers)}")
     payload = pack(Operation(**operation))  # type: ignore[arg-type]
     envelope = Envelope(
         id=subject, source="operator", type=verb_type(verb), time=datetime(2026, 1, 2, tzinfo=UTC), data=payload
@@ -48,7 +48,7 @@ def ask(fleet: Fleet, key: SagaKey, verb: Verb, user: str = "ada") -> str:
 
 
 def halt_of(fleet: Fleet, key: SagaKey) -> Halt:
-    (stored,) = fleet.platform.read(SAGA, [wire.state_subject(key)])
+    (stored,) = fleet.platform.read(SAGA, [subjects.state_subject(key)])
     return read_halt(stored)
 
 
@@ -236,7 +236,7 @@ def test_a_saga_type_that_nobody_has_is_rejected_after_others_had_a_chance() -> 
     voyage = SagaKey.of(SAGA_TYPE, "voyage")
     ask(fleet, voyage, "pause")
     fleet.run(STRANGER_DELIVERIES_MAX - 2)
-    assert fleet.platform.read(SAGA, [wire.state_subject(voyage)]) == []
+    assert fleet.platform.read(SAGA, [subjects.state_subject(voyage)]) == []
     fleet.run(3)
     assert verdicts(fleet, voyage) == [("ada", "pause", "no coordinator has a saga 'voyage'")]
 
@@ -337,7 +337,7 @@ def test_a_full_state_fits_into_a_message() -> None:
     halt = Halt()
     for number in range(1, REQUESTS_MAX + 1):
         halt = decided(halt, fact(number, reason="ä" * 5000))
-    subject, time = wire.state_subject(TYPE), datetime(2026, 1, 2, tzinfo=UTC)
+    subject, time = subjects.state_subject(TYPE), datetime(2026, 1, 2, tzinfo=UTC)
     data = encode(Envelope(id=subject, source="coordinator", type="x", time=time, data=pack(halt)))
     assert len(data) <= MESSAGE_BYTES_MAX
     assert unpack_raw(decode(data, subject).data, Halt) == halt

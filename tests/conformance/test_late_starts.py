@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.contracts import SagaKey, wire
-from antiphon.contracts.platform import End, Record
+from antiphon.contracts import SagaKey, subjects
+from antiphon.contracts.clock import moment
+from antiphon.contracts.payloads import End, Record
+from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.contracts.wire import moment
-from antiphon.coordinator.choreography import Choreography
-from antiphon.coordinator.facts import Finish, Granted, Start
-from antiphon.coordinator.history import DEADLINE_REASON
-from antiphon.coordinator.memory import NANO
-from antiphon.coordinator.ports import Pages
-from antiphon.coordinator.saga import Saga, State
-from antiphon.coordinator.stored import found
+from antiphon.coordinator.decision.facts import Finish, Granted, Start
+from antiphon.coordinator.decision.history import DEADLINE_REASON
+from antiphon.coordinator.decision.replay import found
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.runtime.memory import NANO
 from tests.conformance.fleet import KEY, Fleet
 from tests.decide.life import Life
 from tests.support.trip import ASKED, DEADLINE, BookRoom, RoomBooked, TripAsked, make_trip
@@ -61,9 +62,11 @@ def test_its_journal_folds_to_the_same_wherever_the_writer_died() -> None:
     fleet.start()
     fleet.platform.now_ns += LATE_NS
     fleet.run()
-    stored = fleet.platform.read(SAGA, [wire.journal_filter(KEY)])
+    stored = fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])
     assert [entry.cause[0] for entry in fleet.entries()] == ["e", "t"]
-    folded = [found(KEY, fleet.versions, Pages(stored[:length], fleet.platform.streams[EVENTS])) for length in (1, 2)]
+    folded = [
+        found(KEY, fleet.versions, SagaPages(stored[:length], fleet.platform.streams[EVENTS])) for length in (1, 2)
+    ]
     assert [each.history.turned for each in folded] == ["", DEADLINE_REASON]
     assert folded[1].history.end == OVER.end
 

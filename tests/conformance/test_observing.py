@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from antiphon.contracts import Event, SagaKey, wire
+from antiphon.contracts import Event, SagaKey, identity, subjects
 from antiphon.contracts.envelope import decode
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.coordinator.choreography import AnySaga
-from antiphon.coordinator.overview import Overview, read_cause, read_told, tell, unread
-from antiphon.coordinator.sayings import of_cause, of_entry, of_event
-from antiphon.coordinator.standing import standing
+from antiphon.coordinator.definition.choreography import AnySaga
+from antiphon.coordinator.views.standing import standing
+from antiphon.coordinator.views.summary import Overview, read_cause, read_told, tell, unread
+from antiphon.coordinator.views.wording import of_cause, of_entry, of_event
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Again, Fleet
 from tests.conformance.test_halts import ask, verdicts
 from tests.support.journeys import (
@@ -42,7 +42,9 @@ COMPENSATED: list[Event] = [TAKEN, MISSED, RoomGivenUp(room="12b")]
 def happened(key: SagaKey, event: Event, source: str = "", token: str = "", attempt: int = 1) -> tuple[str, bytes]:
     """What a participant stores that emits an event by itself."""
     contract = event.__contract__
-    subject = wire.event_subject(key.path, source or contract.owner, token or contract.token, "on-something", attempt)
+    subject = subjects.event_subject(
+        key.path, source or contract.owner, token or contract.token, "on-something", attempt
+    )
     return subject, _envelope(subject, source or contract.owner, contract.type, event)
 
 
@@ -150,7 +152,7 @@ def test_a_fact_that_was_acked_and_lost_is_found_by_the_sweeper(fleet: Observers
 
 def overview_of(fleet: Observers, key: SagaKey = KEY) -> Overview:
     """How the read model has it."""
-    stored = fleet.platform.read(SAGA, [wire.journal_filter(key)])
+    stored = fleet.platform.read(SAGA, [subjects.journal_filter(key)])
     events = fleet.platform.read(EVENTS, [f"evt.{key.path}.>"])
     by_sequence = {message.sequence: message for message in events}
     overview = unread(key)
@@ -164,7 +166,7 @@ def overview_of(fleet: Observers, key: SagaKey = KEY) -> Overview:
 
 def stands(fleet: Observers, key: SagaKey = KEY) -> list[Any]:
     """How it stands, by each of the three who tell: the journal alone, status, and the read model."""
-    stored = fleet.platform.read(SAGA, [wire.journal_filter(key)])
+    stored = fleet.platform.read(SAGA, [subjects.journal_filter(key)])
     events = fleet.platform.read(EVENTS, [f"evt.{key.path}.>"])
     read = standing(stored, events)
     return [(each.state, each.parked) for each in (read, fleet.history(key), overview_of(fleet, key))]
@@ -234,15 +236,15 @@ def test_what_happens_by_itself_is_told_in_words() -> None:
         fleet.put(*happened(KEY, event))
     fleet.run()
     facts = fleet.platform.read(EVENTS, [f"evt.{KEY.path}.>"])
-    lines = [of_event(wire.parse_fact(m.subject), decode(m.data, m.subject)) for m in facts]
+    lines = [of_event(subjects.parse_fact(m.subject), decode(m.data, m.subject)) for m in facts]
     assert [(line.kind, line.who, line.text) for line in lines] == [
         ("start", "client", "trip.asked.v1"),
         ("event", "hotel", "room.taken.v1, on something"),
         ("event", "airline", "train.missed.v1, on something: full"),
         ("event", "hotel", "room.given.up.v1, on something"),
     ]
-    causes = {f"e{m.sequence}": of_cause(wire.parse_fact(m.subject), decode(m.data, m.subject)) for m in facts}
-    entries = [of_entry(message, causes) for message in fleet.platform.read(SAGA, [wire.journal_filter(KEY)])]
+    causes = {f"e{m.sequence}": of_cause(subjects.parse_fact(m.subject), decode(m.data, m.subject)) for m in facts}
+    entries = [of_entry(message, causes) for message in fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])]
     assert [line.text for line in entries] == [
         "took note: trip.asked.v1",
         "took note: room.taken.v1, on something",
@@ -303,7 +305,7 @@ def test_what_does_not_come_is_read_as_refused_by_everybody() -> None:
 
 def test_a_type_that_nobody_leads_cannot_be_paused() -> None:
     fleet = Observers()
-    unled_sagas = SagaKey.of(wire.SAGA_TYPE, "unled")
+    unled_sagas = SagaKey.of(identity.SAGA_TYPE, "unled")
     ask(fleet, unled_sagas, "pause")
     fleet.run()
     ((user, verb, rejected),) = verdicts(fleet, unled_sagas)

@@ -9,14 +9,13 @@ import msgspec
 import pytest
 import structlog
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, clock, identity, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.parked import Parked
-from antiphon.contracts.platform import Operation, StatusAnswer, verb_type
+from antiphon.contracts.payloads import Operation, Parked, StatusAnswer, verb_type
 from antiphon.contracts.topology import SAGA
-from antiphon.coordinator import errand, run
-from antiphon.coordinator.cache import Cache
-from antiphon.coordinator.run import FAULTY_DELIVERIES_MAX, Coordinator
+from antiphon.coordinator.runtime import coordinator, fact_handler
+from antiphon.coordinator.runtime.cache import Cache
+from antiphon.coordinator.runtime.coordinator import FAULTY_DELIVERIES_MAX, Coordinator
 from antiphon.link.faults import class_of
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Fleet
 from tests.support.poison import POISONED, RAISED, SECRET, explode, poisoned_start
@@ -73,10 +72,10 @@ def of_bad(*given: Any, **named: Any) -> bool:
 
 
 PLACES: dict[str, tuple[Any, str]] = {
-    "reading the fact": (errand, "accept"),
-    "deciding": (errand, "plan"),
+    "reading the fact": (fact_handler, "accept"),
+    "deciding": (fact_handler, "plan"),
     "keeping what is under way": (Cache, "expect"),
-    "the end of the errand": (errand.Errand, "all_stored"),
+    "the end of the errand": (fact_handler.Errand, "all_stored"),
 }
 
 
@@ -93,11 +92,13 @@ def test_what_raises_wherever_it_is_handled_is_parked_and_the_others_go_on(
         fleet.start_all(start_message(BAD))
         fleet.run(20)
     fleet.require_healthy()
-    parked = [each for each in fleet.set_aside() if each.subject == wire.start_subject(BAD)]
+    parked = [each for each in fleet.set_aside() if each.subject == subjects.start_subject(BAD)]
     assert [each.kind for each in parked] == ["fault"]
     assert class_of(RAISED[name]()) in parked[0].reason
     assert SECRET not in parked[0].reason
-    faults = [line for line in lines if line["event"] == "fact.faulty" and line["subject"] == wire.start_subject(BAD)]
+    faults = [
+        line for line in lines if line["event"] == "fact.faulty" and line["subject"] == subjects.start_subject(BAD)
+    ]
     assert [line["deliveries"] for line in faults] == [*range(1, FAULTY_DELIVERIES_MAX + 1)]
     assert fleet.platform.pending(COORDINATOR) == 0
 
@@ -126,7 +127,7 @@ def test_a_start_whose_own_code_raises_is_undecodable(name: str) -> None:
     fleet.run(20)
     fleet.require_healthy()
     (parked,) = fleet.set_aside()
-    assert (parked.kind, parked.subject) == ("undecodable", wire.start_subject(bad))
+    assert (parked.kind, parked.subject) == ("undecodable", subjects.start_subject(bad))
     assert parked.reason.startswith(f"Fed: reading it raised {name}")
     assert SECRET not in parked.reason
 
@@ -138,11 +139,11 @@ def test_a_timer_whose_handling_raises_is_parked_and_the_others_go_on(
     fleet = Mixed(play=lambda command: None if command.saga == BAD else "done")
     fleet.start_all(start_message(BAD))
     fleet.run(5)
-    monkeypatch.setattr(run, "found", raising(run.__dict__["found"], name, of_bad))
-    fleet.platform.store(SAGA, wire.fired_subject(BAD), b"{}")
+    monkeypatch.setattr(coordinator, "found", raising(coordinator.__dict__["found"], name, of_bad))
+    fleet.platform.store(SAGA, subjects.fired_subject(BAD), b"{}")
     fleet.run(20)
     fleet.require_healthy()
-    assert [each.kind for each in fleet.set_aside() if each.subject == wire.fired_subject(BAD)] == ["fault"]
+    assert [each.kind for each in fleet.set_aside() if each.subject == subjects.fired_subject(BAD)] == ["fault"]
     assert fleet.platform.pending(TIMERS) == 0
 
 
@@ -182,7 +183,7 @@ def test_the_sweeper_looks_after_all_though_one_raises_and_never_gives_that_up(
     fleet.start_all(start_message(BAD))
     fleet.run(5)
     silent.discard(HEALTHY[0])
-    monkeypatch.setattr(run, "found", raising(run.__dict__["found"], name, of_bad))
+    monkeypatch.setattr(coordinator, "found", raising(coordinator.__dict__["found"], name, of_bad))
     with structlog.testing.capture_logs() as lines:
         fleet.run(4000)
     fleet.require_healthy()
@@ -196,12 +197,12 @@ def test_a_saga_type_that_is_resumed_goes_on_though_one_of_its_sagas_raises(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = Mixed(coordinators=2)
-    trips = SagaKey.of(wire.SAGA_TYPE, "trip")
+    trips = SagaKey.of(identity.SAGA_TYPE, "trip")
     fleet.put(*request(trips, "pause"))
     fleet.run(2)
     fleet.start_all(start_message(BAD))
     fleet.run(2)
-    monkeypatch.setattr(run, "found", raising(run.__dict__["found"], name, of_bad))
+    monkeypatch.setattr(coordinator, "found", raising(coordinator.__dict__["found"], name, of_bad))
     fleet.put(*request(trips, "resume"))
     fleet.run(20)
     fleet.require_healthy()
@@ -210,11 +211,11 @@ def test_a_saga_type_that_is_resumed_goes_on_though_one_of_its_sagas_raises(
 
 @pytest.mark.parametrize("name", RAISED)
 def test_a_request_whose_handling_raises_is_parked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from antiphon.coordinator import halt_errand
+    from antiphon.coordinator.runtime import pause_handler
 
     fleet = Mixed(coordinators=2)
-    trips = SagaKey.of(wire.SAGA_TYPE, "trip")
-    monkeypatch.setattr(halt_errand, "decided", raising(halt_errand.__dict__["decided"], name, lambda *given: True))
+    trips = SagaKey.of(identity.SAGA_TYPE, "trip")
+    monkeypatch.setattr(pause_handler, "decided", raising(pause_handler.__dict__["decided"], name, lambda *given: True))
     fleet.start_all(request(trips, "pause"))
     fleet.run(20)
     fleet.require_healthy()
@@ -224,7 +225,7 @@ def test_a_request_whose_handling_raises_is_parked(name: str, monkeypatch: pytes
 @pytest.mark.parametrize("name", RAISED)
 def test_a_coordinator_begins_though_the_state_of_a_saga_type_cannot_be_read(name: str) -> None:
     fleet = Mixed()
-    fleet.platform.store(SAGA, wire.state_subject(SagaKey.of(wire.SAGA_TYPE, "trip")), b"\xff")
+    fleet.platform.store(SAGA, subjects.state_subject(SagaKey.of(identity.SAGA_TYPE, "trip")), b"\xff")
     begun = list[bool]()
     fleet.coordinators[0].begin(lambda: begun.append(True))
     fleet.start_all()
@@ -245,7 +246,7 @@ def test_a_question_for_a_status_that_raises_is_told_to_whoever_had_it_in_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = Mixed()
-    monkeypatch.setattr(run, "found", raising(run.__dict__["found"], "Panic", of_bad))
+    monkeypatch.setattr(coordinator, "found", raising(coordinator.__dict__["found"], "Panic", of_bad))
     errors, answers = list[BaseException](), list[StatusAnswer]()
 
     class Asking:
@@ -259,9 +260,9 @@ def test_a_question_for_a_status_that_raises_is_told_to_whoever_had_it_in_hand(
     assert answers == []
 
 
-def request(what: SagaKey, verb: wire.Verb) -> tuple[str, bytes]:
+def request(what: SagaKey, verb: subjects.Verb) -> tuple[str, bytes]:
     """An operator's request about a saga type."""
-    subject = wire.verb_subject(what, "ann", verb, "k1")
+    subject = subjects.verb_subject(what, "ann", verb, "k1")
     payload = pack(Operation(reason="a test"))
-    time = wire.moment(1_750_000_000_000_000_000)
+    time = clock.moment(1_750_000_000_000_000_000)
     return subject, encode(Envelope(id=subject, source="operator", type=verb_type(verb), time=time, data=payload))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, identity, subjects
 from antiphon.contracts.errors import Ambiguous, Conflict
-from antiphon.contracts.parked import Parked
+from antiphon.contracts.payloads import Parked
+from antiphon.contracts.stored import AlreadyStored, Outcome, SagaPages, StoredMessage
 from antiphon.contracts.topology import PLATFORM_CONSUMERS, participant_consumers
-from antiphon.coordinator.ports import ArmGuard, Delivered, Pages
-from antiphon.link.outcomes import AlreadyStored, Outcome
-from antiphon.link.reading import StoredMessage
+from antiphon.coordinator.runtime.ports import ArmGuard, Delivered
 from tests.conformance.world import World, answer_of, append, appended, fresh_key
 
 COORDINATOR, TIMERS, _ = PLATFORM_CONSUMERS
@@ -22,12 +21,12 @@ async def arm(world: World, key: SagaKey, due_ns: int, body: bytes = b"due", gua
     return await answer_of(world, lambda then: world.store.arm(key, due_ns, body, guard, then))
 
 
-async def read(world: World, key: SagaKey, *sources: str) -> Pages:
-    def ask(then: Callable[[Pages | Ambiguous], None]) -> None:
+async def read(world: World, key: SagaKey, *sources: str) -> SagaPages:
+    def ask(then: Callable[[SagaPages | Ambiguous], None]) -> None:
         world.store.read(key, sources, then)
 
     pages = await answer_of(world, ask)
-    assert isinstance(pages, Pages)
+    assert isinstance(pages, SagaPages)
     return pages
 
 
@@ -73,7 +72,7 @@ async def test_of_two_writers_at_once_one_is_first(world: World) -> None:
     guard = await appended(world, key, "a", 0)
     outcomes: list[Outcome] = []
     for name in ("left", "right", "middle"):
-        world.store.append(key, wire.record_subject(key, name), b"", guard, False, outcomes.append)
+        world.store.append(key, subjects.record_subject(key, name), b"", guard, False, outcomes.append)
     await world.until(lambda: len(outcomes) == 3)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Conflict", "int"]
 
@@ -103,8 +102,8 @@ async def test_a_timer_fires_once_and_not_early(world: World) -> None:
     await world.until(lambda: inbox.got)
     fired = inbox.got[0]
     assert fired.stored_ns >= due_ns
-    assert (fired.subject, fired.data) == (wire.fired_subject(key), b"what is due")
-    assert wire.parse_fired(fired.subject) == key
+    assert (fired.subject, fired.data) == (subjects.fired_subject(key), b"what is due")
+    assert subjects.parse_fired(fired.subject) == key
     fired.ack()
 
 
@@ -127,7 +126,7 @@ async def last(world: World, subject: str) -> StoredMessage | Ambiguous | None:
 
 async def test_the_last_message_of_a_subject_is_read(world: World) -> None:
     key = fresh_key()
-    subject = wire.record_subject(key, "a")
+    subject = subjects.record_subject(key, "a")
     assert await last(world, subject) is None
     first = await appended(world, key, "a", 0)
     second = await appended(world, key, "a", first)
@@ -137,7 +136,7 @@ async def test_the_last_message_of_a_subject_is_read(world: World) -> None:
 
 
 async def test_a_message_is_told_once(world: World) -> None:
-    subject = wire.release_subject(fresh_key())
+    subject = subjects.release_subject(fresh_key())
     assert isinstance(await answer_of(world, lambda then: world.store.tell(subject, b"x", then)), int)
     assert isinstance(await answer_of(world, lambda then: world.store.tell(subject, b"y", then)), AlreadyStored)
 
@@ -170,7 +169,7 @@ async def test_the_end_cancels_the_timer(world: World) -> None:
     assert isinstance(await append(world, key, "end", guard, unschedule=True), int)
     await arm(world, later, world.now_ns() + 2 * SECOND)
     await world.until(lambda: inbox.got)
-    assert [wire.parse_fired(delivery.subject) for delivery in inbox.got] == [later]
+    assert [subjects.parse_fired(delivery.subject) for delivery in inbox.got] == [later]
 
 
 async def test_an_end_that_loses_against_another_writer_leaves_the_timer_alone(world: World) -> None:
@@ -202,17 +201,17 @@ async def test_a_read_returns_the_whole_journal_in_order(world: World) -> None:
     entries = (await read(world, key)).entries
     assert [entry.data for entry in entries] == [f"n{number}".encode() for number in range(30)]
     assert entries[-1].sequence == guard
-    assert entries[0].subject == wire.record_subject(key, "n0")
+    assert entries[0].subject == subjects.record_subject(key, "n0")
     assert abs(entries[0].stored_ns - world.now_ns()) < 60 * SECOND
 
 
 async def test_a_read_returns_the_events_of_the_sources_it_names_and_of_clients(world: World) -> None:
     key = fresh_key()
     written = [
-        wire.event_subject(key.path, "hotel", "hotel-booked", "book_room", 1),
-        wire.start_subject(key),
-        wire.event_subject(key.path, "stranger", "noise", "book_room", 1),
-        wire.event_subject(key.path, "airline", "airline-booked", "book_seat", 1),
+        subjects.event_subject(key.path, "hotel", "hotel-booked", "book_room", 1),
+        subjects.start_subject(key),
+        subjects.event_subject(key.path, "stranger", "noise", "book_room", 1),
+        subjects.event_subject(key.path, "airline", "airline-booked", "book_seat", 1),
     ]
     for subject in written:
         await world.put(subject, b"x")
@@ -221,13 +220,13 @@ async def test_a_read_returns_the_events_of_the_sources_it_names_and_of_clients(
 
 
 async def test_a_saga_nobody_started_is_empty(world: World) -> None:
-    assert await read(world, fresh_key(), "hotel") == Pages([], [])
+    assert await read(world, fresh_key(), "hotel") == SagaPages([], [])
 
 
 async def test_events_take_one_message_a_subject(world: World) -> None:
     key = fresh_key()
-    assert isinstance(await world.put(wire.start_subject(key), b"first"), int)
-    assert isinstance(await world.put(wire.start_subject(key), b"second"), AlreadyStored)
+    assert isinstance(await world.put(subjects.start_subject(key), b"first"), int)
+    assert isinstance(await world.put(subjects.start_subject(key), b"second"), AlreadyStored)
     assert [event.data for event in (await read(world, key)).events] == [b"first"]
 
 
@@ -252,11 +251,11 @@ async def test_parked_takes_many_messages_of_one_kind(world: World) -> None:
 async def test_a_delivery_says_where_the_message_is_stored(world: World) -> None:
     key = fresh_key()
     inbox = Inbox(key)
-    sequence = await world.put(wire.start_subject(key), b"x")
+    sequence = await world.put(subjects.start_subject(key), b"x")
     await world.consume(COORDINATOR, inbox.take)
     await world.until(lambda: inbox.got)
     got = inbox.got[0]
-    assert (got.stream, got.subject, got.data, got.deliveries) == ("EVENTS", wire.start_subject(key), b"x", 1)
+    assert (got.stream, got.subject, got.data, got.deliveries) == ("EVENTS", subjects.start_subject(key), b"x", 1)
     assert got.sequence == sequence
     assert got.stored_ns == (await read(world, key)).events[0].stored_ns
     got.ack()
@@ -266,7 +265,7 @@ async def test_what_is_handed_back_comes_again_after_the_delay(world: World) -> 
     key = fresh_key()
     inbox = Inbox(key)
     await world.consume(COORDINATOR, inbox.take)
-    await world.put(wire.start_subject(key), b"x")
+    await world.put(subjects.start_subject(key), b"x")
     await world.until(lambda: inbox.got)
     handed_back_ns = world.now_ns()
     inbox.got[0].hand_back(0.5)
@@ -280,14 +279,14 @@ async def test_what_is_not_acked_comes_again_after_the_ack_wait_and_what_is_does
     lost, kept = fresh_key(), fresh_key()
     inbox = Inbox(lost, kept)
     await world.consume(COORDINATOR, inbox.take)
-    await world.put(wire.start_subject(lost), b"x")
-    await world.put(wire.start_subject(kept), b"x")
+    await world.put(subjects.start_subject(lost), b"x")
+    await world.put(subjects.start_subject(kept), b"x")
     await world.until(lambda: len(inbox.got) == 2)
     held_ns = world.now_ns()
-    next(d for d in inbox.got if d.subject == wire.start_subject(kept)).ack()
+    next(d for d in inbox.got if d.subject == subjects.start_subject(kept)).ack()
     await world.until(lambda: len(inbox.got) == 3)
     assert world.now_ns() - held_ns >= (COORDINATOR.ack_wait_seconds - 1) * SECOND
-    assert (inbox.got[2].subject, inbox.got[2].deliveries) == (wire.start_subject(lost), 2)
+    assert (inbox.got[2].subject, inbox.got[2].deliveries) == (subjects.start_subject(lost), 2)
     inbox.got[2].ack()
 
 
@@ -304,11 +303,11 @@ async def states_of(world: World, family: str) -> list[StoredMessage]:
 
 
 async def test_the_state_of_a_saga_type_is_read_with_those_of_all_others(world: World) -> None:
-    keys = [SagaKey.of(wire.SAGA_TYPE, fresh_key().id) for _ in range(2)]
+    keys = [SagaKey.of(identity.SAGA_TYPE, fresh_key().id) for _ in range(2)]
     guard = 0
     for data in (b"first", b"second"):
         for key in keys:
-            subject, last_sequence = wire.state_subject(key), guard if key == keys[0] else 0
+            subject, last_sequence = subjects.state_subject(key), guard if key == keys[0] else 0
 
             def ask(
                 then: Callable[[Outcome], None],
@@ -323,18 +322,18 @@ async def test_the_state_of_a_saga_type_is_read_with_those_of_all_others(world: 
             if key == keys[0]:
                 assert isinstance(outcome, int)
                 guard = outcome
-    found = {message.subject: message.data for message in await states_of(world, wire.SAGA_TYPE)}
-    assert [found[wire.state_subject(key)] for key in keys] == [b"second", b"first"]
-    assert not {message.subject for message in await states_of(world, wire.PARTICIPANT)} & set(found)
+    found = {message.subject: message.data for message in await states_of(world, identity.SAGA_TYPE)}
+    assert [found[subjects.state_subject(key)] for key in keys] == [b"second", b"first"]
+    assert not {message.subject for message in await states_of(world, identity.PARTICIPANT)} & set(found)
 
 
 async def test_the_starts_of_a_type_come_in_pages_in_their_order(world: World) -> None:
     saga_type = f"walk{fresh_key().id.replace('-', '')}"
     keys = [SagaKey.of(saga_type, f"w{number}") for number in range(450)]
     for number, key in enumerate(keys):
-        await world.put(wire.start_subject(key, wire.COORDINATOR if number % 3 == 0 else wire.CLIENT), b"x")
+        await world.put(subjects.start_subject(key, identity.COORDINATOR if number % 3 == 0 else identity.CLIENT), b"x")
         if number % 50 == 0:
-            await world.put(wire.start_subject(fresh_key()), b"x")
+            await world.put(subjects.start_subject(fresh_key()), b"x")
     seen: list[str] = []
     after, pages = 0, 0
     while True:
@@ -377,7 +376,7 @@ async def test_a_consumer_that_is_paused_delivers_nothing_and_then_goes_on_at_on
     witness = Inbox(other)
     await world.consume(participant_consumers("airline")[0], witness.take)
     for whose, subject in ((key, "hotel"), (other, "airline")):
-        entry = wire.command_subject(whose, subject, "book_room", "do", 1)
+        entry = subjects.command_subject(whose, subject, "book_room", "do", 1)
 
         def ask(then: Callable[[Outcome], None], whose: SagaKey = whose, entry: str = entry) -> None:
             world.store.append(whose, entry, b"x", 0, False, then)
@@ -395,8 +394,8 @@ async def test_there_is_no_pause_for_a_consumer_that_is_not_there(world: World) 
 
 
 async def test_the_state_of_a_lock_takes_the_place_of_the_one_before_under_its_guard(world: World) -> None:
-    lock = SagaKey.of(wire.LOCK, fresh_key().id)
-    subject = wire.state_subject(lock)
+    lock = SagaKey.of(identity.LOCK, fresh_key().id)
+    subject = subjects.state_subject(lock)
 
     async def write(data: bytes, guard: int) -> Outcome:
         return await answer_of(world, lambda then: world.store.append(lock, subject, data, guard, False, then))
@@ -415,9 +414,9 @@ async def test_the_state_of_a_lock_takes_the_place_of_the_one_before_under_its_g
 async def test_what_coordinators_tell_each_other_is_read_with_a_saga(world: World) -> None:
     key = fresh_key()
     told = [
-        wire.child_subject(key, "completed", "pack", 1),
-        wire.granted_subject(key, SagaKey.of(wire.LOCK, "k")),
-        wire.verb_subject(key, "ann", "pause", "1"),
+        subjects.child_subject(key, "completed", "pack", 1),
+        subjects.granted_subject(key, SagaKey.of(identity.LOCK, "k")),
+        subjects.verb_subject(key, "ann", "pause", "1"),
     ]
     for subject in told:
         assert isinstance(await answer_of(world, partial(world.store.tell, subject, b"x")), int)

@@ -7,14 +7,13 @@ from typing import Any
 import msgspec
 from structlog.testing import capture_logs
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.parked import Parked
-from antiphon.contracts.platform import StatusAnswer
-from antiphon.contracts.wire import CommandAddress
-from antiphon.coordinator.errand import DELIVERIES_MAX
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.saga import Saga
+from antiphon.contracts.payloads import Parked, StatusAnswer
+from antiphon.contracts.subjects import CommandAddress
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
 from tests.conformance.fleet import COORDINATOR, KEY, SWEEPER, TIMERS, Fleet
 from tests.support.raw_worker import answer_message
 from tests.support.trip import TripAsked, make_trip
@@ -51,7 +50,7 @@ def silent(command: CommandAddress) -> AnswerKind | None:
 
 def answer(fleet: Fleet, key: SagaKey = KEY) -> None:
     """The hotel answers."""
-    command = wire.parse_command(wire.command_subject(key, "hotel", "book_room", "do", 1))
+    command = subjects.parse_command(subjects.command_subject(key, "hotel", "book_room", "do", 1))
     fleet.put(*answer_message(command, fleet.entries(key)[0].sequence, "done"))
 
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.stored import Outcome
 from antiphon.contracts.topology import EVENTS, Consumer
-from antiphon.coordinator.jetstream import JetStreamStore
-from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.ports import Delivered, Store
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
+from antiphon.coordinator.runtime.ports import Delivered, Store
 from antiphon.link import Link
-from antiphon.link.outcomes import Outcome
 from tests.support.server import until
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ async def answer_of(world: World, ask: Callable[[Callable[[T], None]], None]) ->
 
 async def append(world: World, key: SagaKey, name: str, guard: int, unschedule: bool = False) -> Outcome:
     """Append a record, or the end if it is called so."""
-    subject = wire.end_subject(key) if name == "end" else wire.record_subject(key, name)
+    subject = subjects.end_subject(key) if name == "end" else subjects.record_subject(key, name)
     data = name.encode()
     return await answer_of(world, lambda then: world.store.append(key, subject, data, guard, unschedule, then))
 

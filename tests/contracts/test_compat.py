@@ -10,9 +10,9 @@ import pytest
 from msgspec import Meta
 
 from antiphon.contracts import Command, Compensation, Event
-from antiphon.contracts.compat import Change, compare
+from antiphon.contracts.compat.compatibility import Change, compare
+from antiphon.contracts.compat.schema import Contracts, describe, kind_of, schema_of, schemas_of
 from antiphon.contracts.messages import Message
-from antiphon.contracts.schema import Contracts, describe, kind_of, schema_of, schemas_of
 
 NEW_READERS = "New code of billing cannot read what old code of coordinators wrote or is still writing."
 OLD_READERS = "Old code of billing cannot read what new code of coordinators writes."

@@ -8,19 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from antiphon.contracts import (
-    BadIdentity,
-    Event,
-    Forged,
-    TooLarge,
-    Undecodable,
-    UnknownType,
-    WrongShape,
-)
+from antiphon.contracts import BadIdentity, Event, Forged, TooLarge, Undecodable, UnknownType, WrongShape
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.messages import Refusal
-from antiphon.contracts.parked import Parked, parked_kind
+from antiphon.contracts.payloads import Parked, parked_kind
 from tests.support.trip import ASKED, TripAsked
 
 SUBJECT = "evt.1.trip.t1.client.start"

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from antiphon.contracts import Command, Compensation, DefinitionError, Event
-from antiphon.coordinator.choreography import Choreography
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 from antiphon.participants import Participant, Transaction
 
 HOUR = timedelta(hours=1)

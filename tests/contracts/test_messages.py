@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from antiphon.contracts import BadIdentity, Command, Compensation, DefinitionError, Event
+from antiphon.contracts.identity import RESERVED
 from antiphon.contracts.messages import answer_name, answer_type
-from antiphon.contracts.wire import RESERVED
 from tests.support.trip import ASKED, BookRoom, FreeRoom, RoomBooked, TripAsked
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.contracts import wire
+from antiphon.contracts import identity
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.topology import (
     EVENTS,
@@ -15,11 +15,11 @@ from antiphon.contracts.topology import (
     Consumer,
     check_participant,
 )
-from antiphon.deploy.rights import Rights
-from antiphon.link.link import missing
+from antiphon.deploy.admin.rights import Rights
+from antiphon.link.connection import missing
 
 OF_THE_PLATFORM = (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)
-TAKEN = {*wire.RESERVED, *PLATFORM_USERS, *(consumer.name for consumer in OF_THE_PLATFORM)}
+TAKEN = {*identity.RESERVED, *PLATFORM_USERS, *(consumer.name for consumer in OF_THE_PLATFORM)}
 
 
 @pytest.mark.parametrize("name", sorted(TAKEN | set(Rights([]).users())))

@@ -8,18 +8,19 @@ from typing import Any
 from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey
+from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.platform import Record
-from antiphon.contracts.wire import Direction, nanoseconds
-from antiphon.coordinator.author import Author
-from antiphon.coordinator.dues import again_ns
-from antiphon.coordinator.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
-from antiphon.coordinator.fold import fold
-from antiphon.coordinator.history import Entry, History, begin, deadline_ns
-from antiphon.coordinator.journal import read_entry
-from antiphon.coordinator.plan import Plan, plan
-from antiphon.coordinator.saga import Saga
-from antiphon.link.reading import StoredMessage
+from antiphon.contracts.payloads import Record
+from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.subjects import Direction
+from antiphon.coordinator.decision.author import Author
+from antiphon.coordinator.decision.dues import again_ns
+from antiphon.coordinator.decision.entries import read_entry
+from antiphon.coordinator.decision.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
+from antiphon.coordinator.decision.fold import fold
+from antiphon.coordinator.decision.history import Entry, History, begin, deadline_ns
+from antiphon.coordinator.decision.plan import Plan, plan
+from antiphon.coordinator.definition.saga import Saga
 from tests.support.trip import ASKED, REPLIES, TRIP
 
 KEY = SagaKey.of("trip", "t1")

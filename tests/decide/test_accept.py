@@ -11,10 +11,10 @@ import pytest
 from antiphon.contracts import Forged, TooLarge, UnknownType, WrongShape
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, encode, pack
 from antiphon.contracts.messages import Refusal, Undone
-from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest
-from antiphon.contracts.wire import cancel_subject, event_subject, parse_fact, start_subject
-from antiphon.coordinator.accept import accept
-from antiphon.coordinator.facts import Answer, Cancel, Fact, Start
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest
+from antiphon.contracts.subjects import cancel_subject, event_subject, parse_fact, start_subject
+from antiphon.coordinator.decision.accept import accept
+from antiphon.coordinator.decision.facts import Answer, Cancel, Fact, Start
 from tests.decide.life import KEY
 from tests.support.trip import ASKED, REPLIES, TRIP
 

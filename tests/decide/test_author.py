@@ -13,15 +13,15 @@ import pytest
 from antiphon.contracts import Command, Compensation, Event, Refused
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, decode, unpack
 from antiphon.contracts.errors import DefinitionError
-from antiphon.contracts.platform import RECORD_TYPE, ChildStart, End, Operation, Record
+from antiphon.contracts.payloads import RECORD_TYPE, ChildStart, End, Operation, Record
+from antiphon.contracts.stored import StoredMessage
 from antiphon.coordinator import Saga, State
-from antiphon.coordinator.author import Author
-from antiphon.coordinator.decide import SPREAD_BYTES_MAX
-from antiphon.coordinator.facts import Answer, Cancel, ChildEnded, Granted, Operated, Send, Start
-from antiphon.coordinator.history import History, begin
-from antiphon.coordinator.plan import plan
-from antiphon.coordinator.tells import tells
-from antiphon.link.reading import StoredMessage
+from antiphon.coordinator.decision.author import Author
+from antiphon.coordinator.decision.decide import SPREAD_BYTES_MAX
+from antiphon.coordinator.decision.facts import Answer, Cancel, ChildEnded, Granted, Operated, Send, Start
+from antiphon.coordinator.decision.history import History, begin
+from antiphon.coordinator.decision.notices import tells
+from antiphon.coordinator.decision.plan import plan
 from tests.decide.life import BEGUN_NS, KEY, TIME, Life
 
 DAYS = timedelta(days=9)

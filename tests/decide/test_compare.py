@@ -10,10 +10,11 @@ import pytest
 
 from antiphon.contracts import Command, Compensation, Event, Retry
 from antiphon.contracts.errors import DefinitionError
-from antiphon.coordinator.choreography import Choreography
-from antiphon.coordinator.compare import Difference, compare
-from antiphon.coordinator.saga import Saga, State
-from antiphon.coordinator.versions import by_type
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.compare import Difference, compare
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.definition.versions import by_type
 from tests.support.trip import ASKED, RoomBooked, TripAsked, make_trip
 
 

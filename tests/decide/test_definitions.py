@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from antiphon.contracts import DefinitionError, Event, Retry
-from antiphon.coordinator.check import STEPS_MAX
-from antiphon.coordinator.choreography import Choreography
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.definition.check import STEPS_MAX
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 from tests.support.journeys import Approved, seat
 from tests.support.trip import (
     TRIP,

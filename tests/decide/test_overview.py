@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from antiphon.contracts.errors import DefinitionError
-from antiphon.contracts.platform import Operation, Record
-from antiphon.coordinator.facts import Operated
-from antiphon.coordinator.history import History, is_tired
-from antiphon.coordinator.overview import Overview, read_told, tell, unread
-from antiphon.coordinator.saga import Saga, State
+from antiphon.contracts.payloads import Operation, Record
+from antiphon.coordinator.decision.facts import Operated
+from antiphon.coordinator.decision.history import History, is_tired
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.views.summary import Overview, read_told, tell, unread
 from tests.decide.life import KEY, Life
 from tests.decide.walk import Walk, causes_of, folded, traveller, under_way
 from tests.support.trip import BookRoom, BookSeat, TripAsked

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.coordinator.author import Author
-from antiphon.coordinator.facts import Cancel, Fact, Finish, Send, Tick, cause_of
-from antiphon.coordinator.history import ENTRIES_MAX
-from antiphon.coordinator.plan import plan
-from antiphon.coordinator.saga import Saga
+from antiphon.coordinator.decision.author import Author
+from antiphon.coordinator.decision.facts import Cancel, Fact, Finish, Send, Tick, cause_of
+from antiphon.coordinator.decision.history import ENTRIES_MAX
+from antiphon.coordinator.decision.plan import plan
+from antiphon.coordinator.definition.saga import Saga
 from tests.decide.life import TIME, Life
 from tests.support.trip import REPLIES, TRIP, make_trip
 

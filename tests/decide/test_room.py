@@ -10,13 +10,13 @@ import pytest
 
 from antiphon.contracts import Command, Compensation, Event, Retry, Unavailable
 from antiphon.contracts.envelope import decode
-from antiphon.contracts.platform import Operation, Record
-from antiphon.contracts.wire import Verb
+from antiphon.contracts.payloads import Operation, Record
+from antiphon.contracts.subjects import Verb
 from antiphon.coordinator import Saga, State
-from antiphon.coordinator.dues import earliest_ns
-from antiphon.coordinator.facts import Answer, Finish, Operated, Send, Start
-from antiphon.coordinator.history import ENTRIES_MAX
-from antiphon.coordinator.room import KEPT_FOR_VERBS, attempts_left, owed, room
+from antiphon.coordinator.decision.dues import earliest_ns
+from antiphon.coordinator.decision.facts import Answer, Finish, Operated, Send, Start
+from antiphon.coordinator.decision.history import ENTRIES_MAX
+from antiphon.coordinator.decision.room import KEPT_FOR_VERBS, attempts_left, owed, room
 from antiphon.coordinator.testing import rehearse
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.testing import Service

@@ -8,13 +8,14 @@ import pytest
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.platform import End, Record
-from antiphon.coordinator.absorb import absorb
-from antiphon.coordinator.dues import dues
-from antiphon.coordinator.facts import Cancel, Finish, Start, Tick
-from antiphon.coordinator.history import DEADLINE_REASON, wait_ns
-from antiphon.coordinator.plan import plan
-from antiphon.coordinator.saga import Saga, State
+from antiphon.contracts.payloads import End, Record
+from antiphon.coordinator.decision.absorb import absorb
+from antiphon.coordinator.decision.dues import dues
+from antiphon.coordinator.decision.facts import Cancel, Finish, Start, Tick
+from antiphon.coordinator.decision.history import DEADLINE_REASON, wait_ns
+from antiphon.coordinator.decision.plan import plan
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 from tests.decide.life import BEGUN_NS, KEY, SECOND, TIME, Life, do, undo
 from tests.support.trip import ASKED, BACKOFF, DEADLINE, TRIP, BookRoom, TripAsked, make_trip
 

@@ -6,16 +6,17 @@ import msgspec
 import pytest
 
 from antiphon.contracts import DefinitionError, SagaKey
+from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.platform import End, Operation, Parent, Record
-from antiphon.contracts.wire import Direction, Verb, nanoseconds
-from antiphon.coordinator.check import COMMANDS_MAX
-from antiphon.coordinator.dues import earliest_ns
-from antiphon.coordinator.facts import Answer, ChildEnded, Finish, Operated, Send, Signalled, Start
-from antiphon.coordinator.history import ENTRIES_MAX, wait_ns
-from antiphon.coordinator.journal import child_key
-from antiphon.coordinator.plan import plan
-from antiphon.coordinator.saga import Saga
+from antiphon.contracts.payloads import End, Operation, Parent, Record
+from antiphon.contracts.subjects import Direction, Verb
+from antiphon.coordinator.decision.dues import earliest_ns
+from antiphon.coordinator.decision.entries import child_key
+from antiphon.coordinator.decision.facts import Answer, ChildEnded, Finish, Operated, Send, Signalled, Start
+from antiphon.coordinator.decision.history import ENTRIES_MAX, wait_ns
+from antiphon.coordinator.decision.plan import plan
+from antiphon.coordinator.definition.check import COMMANDS_MAX
+from antiphon.coordinator.definition.saga import Saga
 from tests.decide.life import KEY, TIME, Life, do, undo
 from tests.simulation.sagas import (
     BACKOFF,

@@ -10,18 +10,20 @@ from typing import Any
 
 import msgspec
 
-from antiphon.contracts import Event, wire
+from antiphon.contracts import Event, clock, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
-from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Operation, verb_type
-from antiphon.contracts.wire import SagaKey, Verb
-from antiphon.coordinator.dues import dues
-from antiphon.coordinator.facts import Answer, Cancel, Fact, Happened, Operated, Signalled, Start
-from antiphon.coordinator.graph import Definition
-from antiphon.coordinator.history import History, is_tired
-from antiphon.coordinator.overview import Cause, Overview, read_cause, read_told, tell, unread
-from antiphon.coordinator.saga import Saga, State
-from antiphon.link.reading import StoredMessage
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Operation, verb_type
+from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.subjects import Verb
+from antiphon.coordinator.decision.dues import dues
+from antiphon.coordinator.decision.facts import Answer, Cancel, Fact, Happened, Operated, Signalled, Start
+from antiphon.coordinator.decision.history import History, is_tired
+from antiphon.coordinator.definition.definition import Definition
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.views.summary import Cause, Overview, read_cause, read_told, tell, unread
 from tests.decide.life import KEY, TIME, Life
 from tests.support.trip import (
     BACKOFF,
@@ -102,17 +104,17 @@ def event_of(definition: Definition, fact: Fact) -> StoredMessage:
     payload: msgspec.Struct
     match fact:
         case Start():
-            subject, type_, payload = wire.start_subject(KEY), definition.start_type, fact.event
+            subject, type_, payload = subjects.start_subject(KEY), definition.start_type, fact.event
         case Cancel():
-            subject, type_, payload = wire.cancel_subject(KEY), CANCEL_TYPE, CancelRequest(reason=fact.reason)
+            subject, type_, payload = subjects.cancel_subject(KEY), CANCEL_TYPE, CancelRequest(reason=fact.reason)
         case Signalled():
-            subject, type_, payload = wire.signal_subject(KEY, fact.step), "visa.stamped.v1", fact.event
+            subject, type_, payload = subjects.signal_subject(KEY, fact.step), "visa.stamped.v1", fact.event
         case Happened():
-            step = wire.reaction_step("trip-asked", "")
-            subject = wire.event_subject(KEY.path, "airline", Landed.__contract__.token, step, 1)
+            step = subjects.reaction_step("trip-asked", "")
+            subject = subjects.event_subject(KEY.path, "airline", Landed.__contract__.token, step, 1)
             type_, payload = Landed.__contract__.type, fact.event
         case Operated():
-            subject = wire.verb_subject(KEY, fact.user, fact.verb, f"k{fact.sequence}")
+            subject = subjects.verb_subject(KEY, fact.user, fact.verb, f"k{fact.sequence}")
             type_, payload = verb_type(fact.verb), fact.operation
         case Answer():
             subject, type_, payload = _answer(definition, fact)
@@ -132,7 +134,7 @@ def _answer(definition: Definition, fact: Answer) -> tuple[str, str, msgspec.Str
         payload = fact.event or Undone(found=True)
     elif fact.kind == "settled":
         payload = Settled(happened=fact.event is not None)
-    subject = wire.event_subject(KEY.path, expected.source, token, fact.step, fact.attempt)
+    subject = subjects.event_subject(KEY.path, expected.source, token, fact.step, fact.attempt)
     return subject, expected.type, payload
 
 
@@ -172,7 +174,7 @@ class Walk:
         self.random = random.Random(seed)
         self.luck = self.random.choice([0.6, 0.97])  # most of the way lies behind much luck
         self.life = Life(make_voyage())
-        self.life.now_ns = wire.nanoseconds(TIME)  # the entries' clock, or the deadline would come before everything
+        self.life.now_ns = clock.nanoseconds(TIME)  # the entries' clock, or the deadline would come before everything
         self.life.start()
 
     def move(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from antiphon.deploy.server import HOST, find_binary, free_port
+from antiphon.deploy.local.server import HOST, find_binary, free_port
 from tests.deploy.containers import COMPOSE, DEPLOY, SERVICES, instructions
 from tests.support.receiver import Receiver
 

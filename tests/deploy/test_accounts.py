@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.deploy.rights import (
+from antiphon.deploy.admin.rights import (
     CLIENT_NEEDS,
     EXPORTER_NEEDS,
     OPERATOR_NEEDS,
@@ -20,7 +20,7 @@ from antiphon.deploy.rights import (
     participant_needs,
     server_environment,
 )
-from antiphon.deploy.server import Server, find_binary
+from antiphon.deploy.local.server import Server, find_binary
 from antiphon.link import Credentials, Link
 from tests.support.server import Platform, platform
 

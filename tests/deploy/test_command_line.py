@@ -15,13 +15,13 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import BadIdentity
-from antiphon.contracts.wire import SagaKey
-from antiphon.deploy.server import Server, free_port
-from antiphon.deploy.styles import Style
+from antiphon.contracts.identity import SagaKey
+from antiphon.deploy.local.server import Server, free_port
+from antiphon.deploy.local.styles import Style
 from antiphon.link import set_up
-from antiphon.link.setup import api
+from antiphon.link.admin import api
 from antiphon.order.data import load_orders
-from antiphon.tracing.links import jaeger_link
+from antiphon.tracing.projection.links import jaeger_link
 from tests.support.server import Platform, platform, until
 
 SAGA = "antiphon.order.saga:order"

@@ -13,8 +13,8 @@ import msgspec
 import psutil
 import pytest
 
-from antiphon.deploy.server import server_info
-from antiphon.deploy.styles import Style
+from antiphon.deploy.local.server import server_info
+from antiphon.deploy.local.styles import Style
 from antiphon.order.data import load_orders
 from tests.deploy.compose_up import Up
 from tests.deploy.containers import OURS, SERVICES, copied, megabytes, run_for_a_person

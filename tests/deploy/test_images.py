@@ -14,11 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from antiphon.deploy.cli import app
-from antiphon.deploy.flows import load_parts
-from antiphon.deploy.rights import Rights, server_environment
-from antiphon.deploy.server import find_binary
-from antiphon.deploy.styles import Style
+from antiphon.deploy.admin.rights import Rights, server_environment
+from antiphon.deploy.cli.flows import load_parts
+from antiphon.deploy.cli.main import app
+from antiphon.deploy.local.server import find_binary
+from antiphon.deploy.local.styles import Style
 from antiphon.order.saga import order
 from tests.deploy.containers import COMPOSE, DEPLOY, JAEGER, OURS, SERVICES, instructions, is_sent
 from tests.packaging.project import ROOT, settings

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import yaml
 
-from antiphon.deploy.cli import jaeger_storage
-from antiphon.tracing.storage.serve import LISTEN
+from antiphon.deploy.cli.main import jaeger_storage
+from antiphon.tracing.jaeger.serve import LISTEN
 from tests.deploy.containers import DEPLOY, JAEGER
 from tests.deploy.test_images import DOCUMENTED, paths
 

@@ -18,9 +18,9 @@ import pytest
 
 from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
 from antiphon.contracts.topology import EVENTS, STREAMS
-from antiphon.deploy.server import Server, find_binary, server_info
+from antiphon.deploy.local.server import Server, find_binary, server_info
 from antiphon.link import Link
-from antiphon.link.setup import api
+from antiphon.link.admin import api
 from tests.support.server import Platform, platform, until
 
 

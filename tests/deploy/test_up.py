@@ -18,11 +18,11 @@ import msgspec
 import psutil
 import pytest
 
-from antiphon.contracts.wire import SagaKey
-from antiphon.deploy.children import FIRST_PAUSE_SECONDS
-from antiphon.deploy.server import free_port
+from antiphon.contracts.identity import SagaKey
+from antiphon.deploy.local.children import FIRST_PAUSE_SECONDS
+from antiphon.deploy.local.server import free_port
 from antiphon.order.data import load_orders
-from antiphon.tracing.ids import trace_id
+from antiphon.tracing.projection.ids import trace_id
 from tests.support.receiver import receiver
 from tests.support.server import until
 

@@ -16,10 +16,10 @@ import jsonschema
 import msgspec
 import pytest
 
-from antiphon.contracts import wire
-from antiphon.contracts.compat import compare
+from antiphon.contracts import clock, identity, subjects
+from antiphon.contracts.compat.compatibility import compare
+from antiphon.contracts.compat.schema import Described
 from antiphon.contracts.envelope import Envelope
-from antiphon.contracts.schema import Described
 from antiphon.flow.asyncapi import EXTENSION, NotExported, contracts_in, export
 from antiphon.order.data import load_orders
 from tests.flow.shop import choreographed, orchestrated, stock_with_handlers
@@ -98,31 +98,31 @@ def test_a_command_has_its_address_its_sender_its_receiver_and_its_reply() -> No
 
 def test_addresses_are_those_of_the_protocol() -> None:
     document = document_of(*ORDER_SYSTEM)
-    key = wire.SagaKey.of("order", "order-0001")
+    key = identity.SagaKey.of("order", "order-0001")
     for name, subject in (
-        ("inventory.release.v1", wire.command_subject(key, "inventory", "reserve_inventory", "undo", 2)),
+        ("inventory.release.v1", subjects.command_subject(key, "inventory", "reserve_inventory", "undo", 2)),
         (
             "inventory.reserved.v1",
-            wire.event_subject(key.path, "inventory", "inventory-reserved", "reserve_inventory", 1),
+            subjects.event_subject(key.path, "inventory", "inventory-reserved", "reserve_inventory", 1),
         ),
-        ("order.placed.v1", wire.start_subject(key)),
+        ("order.placed.v1", subjects.start_subject(key)),
     ):
         pattern = document["channels"][name]["address"].split(".")
         assert len(pattern) == len(subject.split("."))
         assert all(one == other or one[0] == "{" for one, other in zip(pattern, subject.split("."), strict=True))
     signal = document_of(with_everything())["channels"]["fraud.cleared.v1"]["address"].split(".")
-    assert signal[4:] == wire.signal_subject(key, "fraud-cleared").split(".")[4:]
+    assert signal[4:] == subjects.signal_subject(key, "fraud-cleared").split(".")[4:]
 
 
 def test_a_message_on_the_wire_fits_its_payload() -> None:
     document = document_of(*ORDER_SYSTEM)
     order = load_orders()[0]
-    subject = wire.start_subject(wire.SagaKey.of("order", order.order_id))
+    subject = subjects.start_subject(identity.SagaKey.of("order", order.order_id))
     envelope = Envelope(
         id=subject,
         source="client",
         type="order.placed.v1",
-        time=wire.moment(0),
+        time=clock.moment(0),
         data=msgspec.Raw(msgspec.json.encode(order)),
     )
     payload = {**document["components"]["messages"]["order.placed.v1"]["payload"], "components": document["components"]}

@@ -21,14 +21,14 @@ from antiphon.contracts.registration import (
     named,
     read_registration,
 )
+from antiphon.contracts.subjects import registration_subject
 from antiphon.contracts.topology import REGISTRATION_BYTES_MAX
-from antiphon.contracts.wire import registration_subject
 from antiphon.flow.check import WHERE_IT_RUNS, Finding, check
 from antiphon.flow.draw import as_mermaid
 from antiphon.flow.graph import Part, assemble, build, duties_of
+from antiphon.flow.lookup import who
 from antiphon.flow.running import Running, check_running, compare, read_running, together
 from antiphon.flow.svg import as_svg
-from antiphon.flow.who import who
 from tests.flow.shop import Paid, Reserved, choreographed, orchestrated, stock_with_handlers
 from tests.flow.test_check import ORDER_SYSTEM
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from antiphon.flow.graph import Flow, build
-from antiphon.flow.who import UnknownMessage, who
+from antiphon.flow.lookup import UnknownMessage, who
 from tests.flow.test_check import ORDER_SYSTEM
 
 

@@ -6,9 +6,9 @@ import asyncio
 import sys
 
 from antiphon.link import Link
-from antiphon.link.registering import registered
+from antiphon.link.registration import registered
 from antiphon.order.inventory import inventory
-from antiphon.participants.duties import duties_of
+from antiphon.participants.capabilities import duties_of
 
 
 async def main(servers: str, renew_seconds: float) -> None:

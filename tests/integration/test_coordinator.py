@@ -15,17 +15,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from antiphon.contracts import AlreadyStarted, PlatformError, SagaKey, StillRunning, UnknownSaga, WrongShape, wire
+from antiphon.contracts import AlreadyStarted, PlatformError, SagaKey, StillRunning, UnknownSaga, WrongShape, subjects
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA
-from antiphon.contracts.wire import CommandAddress
-from antiphon.coordinator.client import Antiphon
-from antiphon.coordinator.jetstream import JetStreamStore
-from antiphon.coordinator.journal import read_entry
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.saga import Saga
-from antiphon.coordinator.serve import attach
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.decision.entries import read_entry
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.serve import attach
 from antiphon.link import Link
 from tests.support.raw_worker import Play, RawWorker, answer_message, willing
 from tests.support.server import FORMS, Form, Platform, platform
@@ -74,7 +74,7 @@ class Company:
 
     async def causes(self, key: SagaKey) -> Counter[str]:
         reader = await self.link("coordinator")
-        stored = await reader.read_all(SAGA, [wire.journal_filter(key)])
+        stored = await reader.read_all(SAGA, [subjects.journal_filter(key)])
         return Counter(read_entry(message.subject, message.sequence, message.data).cause for message in stored)
 
 
@@ -222,7 +222,7 @@ async def test_what_is_forged_or_undecodable_is_parked_and_disturbs_nobody(there
     airline = await there.link("airline")
     command = CommandAddress(handle.key, "airline", "book_room", "do", 1)
     await airline.store(*answer_message(command, 1, "done"))
-    await airline.store(wire.event_subject(handle.key.path, "airline", "airline-booked", "book_seat", 1), b"\xff")
+    await airline.store(subjects.event_subject(handle.key.path, "airline", "airline-booked", "book_seat", 1), b"\xff")
     reader = await there.link("administrator")
     async with asyncio.timeout(20):
         while len(parked := await reader.read_all(PARKED, ["parked.>"])) < 2:
@@ -249,5 +249,5 @@ async def test_a_server_that_is_killed_in_mid_run_loses_no_saga_and_doubles_no_e
         for handle in handles[50:70]:
             assert set((await there.causes(handle.key)).values()) == {1}
         reader = await there.link("coordinator")
-        starts = await reader.read_all(EVENTS, [wire.STARTS_FILTER])
+        starts = await reader.read_all(EVENTS, [subjects.STARTS_FILTER])
         assert len(starts) == len(handles)

@@ -10,17 +10,17 @@ from typing import Any
 
 import msgspec
 
-from antiphon.contracts.wire import SagaKey
-from antiphon.coordinator.client import Antiphon
-from antiphon.coordinator.explain import timeline
-from antiphon.coordinator.saga import Saga
+from antiphon.contracts.identity import SagaKey
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.views.timeline import timeline
 from antiphon.link import Link
 from antiphon.order.hybrid import shipping as hybrid_shipping
 from antiphon.order.hybrid.saga import hybrid_order
 from antiphon.order.loyalty import loyalty
 from antiphon.order.saga import order
-from antiphon.tracing.project import Projection
-from antiphon.tracing.reading import read_projection
+from antiphon.tracing.export.reading import read_projection
+from antiphon.tracing.projection.project import Projection
 from tests.integration.test_registrations import process
 from tests.order.test_rehearsal import PLACED
 from tests.support.server import platform

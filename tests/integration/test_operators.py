@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from antiphon.contracts import AlreadySignalled, DefinitionError, Event, Retry, Undecided, UnknownSaga, wire
+from antiphon.contracts import AlreadySignalled, DefinitionError, Event, Retry, Undecided, UnknownSaga, subjects
 from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import PLATFORM_CONSUMERS, SAGA, Listener
-from antiphon.contracts.wire import CommandAddress
-from antiphon.coordinator.client import Antiphon, Handle
-from antiphon.coordinator.explain import summaries, timeline
-from antiphon.coordinator.operators import SagaVerbs
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.saga import Saga, State
-from antiphon.coordinator.waiting import parked_message, waiting
+from antiphon.coordinator.client.client import Antiphon, Handle
+from antiphon.coordinator.client.operator import SagaVerbs
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.views.parked import parked_message, waiting
+from antiphon.coordinator.views.timeline import summaries, timeline
 from antiphon.link import set_up
-from antiphon.link.setup import api
+from antiphon.link.admin import api
 from tests.integration.test_coordinator import Company, company
 from tests.support.raw_worker import answer_message
 from tests.support.server import FORMS, until
@@ -128,7 +129,7 @@ async def test_an_edited_compensation_is_sent_in_the_place_of_the_one_that_fails
     assert (await asks.edit("book_room", FreeRoom(reason="by hand"))).is_accepted
     assert (await handle.result(timeout=20)).outcome == "compensated"
     reader = await stage.there.link("coordinator")
-    sent = await reader.read_all(SAGA, [wire.command_subject(handle.key, "hotel", "book_room", "undo", 2)])
+    sent = await reader.read_all(SAGA, [subjects.command_subject(handle.key, "hotel", "book_room", "undo", 2)])
     assert b'"data":{"reason":"by hand"}' in sent[0].data
 
 
@@ -248,12 +249,12 @@ async def test_a_type_that_is_paused_in_the_middle_records_what_is_under_way(sta
     worker = stage.there.worker
     await until(lambda: worker.steps(handle.key) == ["book_room"])
     reader = await stage.there.link("coordinator")
-    seat = wire.command_subject(handle.key, "airline", "book_seat", "do", 1)
+    seat = subjects.command_subject(handle.key, "airline", "book_seat", "do", 1)
     async with asyncio.timeout(20):
         while not (sent := await reader.read_all(SAGA, [seat])):
             await asyncio.sleep(0.01)
     await stage.pauses_trips("look")
-    subject, data = answer_message(wire.parse_command(seat), sent[0].sequence, "done")
+    subject, data = answer_message(subjects.parse_command(seat), sent[0].sequence, "done")
     await (await stage.there.link("airline")).store(subject, data)
     async with asyncio.timeout(20):
         while (await stage.status(handle)).steps[1].phase != "done":
@@ -285,7 +286,7 @@ async def test_a_paused_participant_is_delivered_nothing_until_it_is_resumed(sta
 
 async def test_a_paused_participant_does_not_react_either(stage: Stage) -> None:
     admin = await stage.there.link("administrator")
-    await set_up(admin, [Listener("airline", wire.heard_filters("trip", "hotel", "room.booked"))])
+    await set_up(admin, [Listener("airline", subjects.heard_filters("trip", "hotel", "room.booked"))])
 
     async def is_paused(wanted: bool) -> None:
         async with asyncio.timeout(10):

@@ -12,18 +12,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, clock, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.errors import PlatformError, Undecodable
-from antiphon.contracts.parked import Parked
-from antiphon.contracts.platform import END_TYPE, RECORD_TYPE, Record, Request
+from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, Parked, Record, Request
 from antiphon.contracts.topology import PARKED, SAGA
-from antiphon.coordinator.changes import changes
-from antiphon.coordinator.client import Antiphon, Handle
-from antiphon.coordinator.jetstream import JetStreamStore
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.serve import attach
-from antiphon.coordinator.waiting import waiting
+from antiphon.coordinator.client.changes import changes
+from antiphon.coordinator.client.client import Antiphon, Handle
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.serve import attach
+from antiphon.coordinator.views.parked import waiting
 from antiphon.link import Link, Mark
 from tests.integration.test_coordinator import Company, company
 from tests.support.poison import POISONED, RAISED, SECRET, UNSTEADY, Told, poisoned_start
@@ -38,23 +37,23 @@ HEALTHY = 50
 async def stored_as_poison(there: Company, names: Iterable[str]) -> list[str]:
     """Store one poisoned start for each name, and what no check of subjects expects."""
     writer = await there.link("client")
-    subjects = list[str]()
+    stored = list[str]()
     for name in names:
         subject, data = poisoned_start(SagaKey.of("poisoned", name), name)
         await writer.store(subject, data)
-        subjects.append(subject)
+        stored.append(subject)
     lock = f"evt.{SagaKey.of('lock', 'any').path}.inventory.ask.x.1"
     await writer.store(lock, b"x")
-    return [*subjects, lock]
+    return [*stored, lock]
 
 
 async def started(client: Antiphon, first: int, count: int) -> list[Handle]:
     return [await client.start(TRIP, ASKED, id=f"t{number}") for number in range(first, first + count)]
 
 
-async def parked_at(reader: Link, subjects: Iterable[str]) -> dict[str, Parked]:
+async def parked_at(reader: Link, poisoned: Iterable[str]) -> dict[str, Parked]:
     """What PARKED says about these subjects, once it does."""
-    wanted, found = set(subjects), dict[str, Parked]()
+    wanted, found = set(poisoned), dict[str, Parked]()
     async with asyncio.timeout(30):
         while set(found) != wanted:
             messages = [message async for message in reader.scan(PARKED, "parked.>")]
@@ -77,7 +76,7 @@ async def test_poisoned_messages_cost_the_coordinator_neither_its_connection_nor
         await there.work()
         client = await there.client()
         handles = await started(client, 0, HEALTHY // 2)
-        subjects = await stored_as_poison(there, RAISED)
+        poisoned = await stored_as_poison(there, RAISED)
         odd = await there.link("client")
         odd._frames += (b"PUB evt.1.trip.\xff\xfe.client.start 1\r\n", b"x", b"\r\n")
         odd.flush()
@@ -86,8 +85,8 @@ async def test_poisoned_messages_cost_the_coordinator_neither_its_connection_nor
         before = link.nc.client_id
         await attach(link, Coordinator(JetStreamStore(link), [TRIP.definition, POISONED.definition]))
         await require_completed(handles)
-        found = await parked_at(await there.link("administrator"), [*subjects, "evt.1.trip.\ufffd\ufffd.client.start"])
-        for name, subject in zip(RAISED, subjects, strict=False):
+        found = await parked_at(await there.link("administrator"), [*poisoned, "evt.1.trip.\ufffd\ufffd.client.start"])
+        for name, subject in zip(RAISED, poisoned, strict=False):
             assert found[subject].kind == "undecodable"
             assert f"reading it raised {name}" in found[subject].reason
             assert SECRET not in found[subject].reason
@@ -131,18 +130,18 @@ async def parked_reason(handle: Handle) -> str:
 async def answered(there: Company, key: SagaKey) -> None:
     """Have the room reserved, for a saga that the workers do not know."""
     reader, hotel = await there.link("coordinator"), await there.link("hotel")
-    command = wire.CommandAddress(key, "hotel", "reserve_room", "do", 1)
+    command = subjects.CommandAddress(key, "hotel", "reserve_room", "do", 1)
     async with asyncio.timeout(20):
         while (
-            stored := await reader.get_last(SAGA, wire.command_subject(key, "hotel", "reserve_room", "do", 1))
+            stored := await reader.get_last(SAGA, subjects.command_subject(key, "hotel", "reserve_room", "do", 1))
         ) is None:
             await asyncio.sleep(0.02)
-    subject = wire.event_subject(key.path, "hotel", "hotel-booked", command.step, 1)
+    subject = subjects.event_subject(key.path, "hotel", "hotel-booked", command.step, 1)
     envelope = Envelope(
         id=subject,
         source="hotel",
         type="hotel.booked.v1",
-        time=wire.moment(stored.stored_ns),
+        time=clock.moment(stored.stored_ns),
         data=pack(REPLIES["book_room"]),
         command=str(stored.sequence),
     )
@@ -151,7 +150,7 @@ async def answered(there: Company, key: SagaKey) -> None:
 
 SERVER = """
 import asyncio, os
-from antiphon.coordinator.serve import serve
+from antiphon.coordinator.runtime.serve import serve
 from tests.support.poison import POISONED
 from tests.support.trip import TRIP
 
@@ -170,10 +169,10 @@ async def test_a_coordinators_process_outlives_all_poison_and_ends_by_a_signal(
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, env=environment, cwd=ROOT)
         try:
             handles = await started(client, 0, HEALTHY // 2)
-            subjects = await stored_as_poison(there, RAISED)
+            poisoned = await stored_as_poison(there, RAISED)
             handles += await started(client, HEALTHY // 2, HEALTHY // 2)
             await require_completed(handles)
-            await parked_at(await there.link("administrator"), subjects)
+            await parked_at(await there.link("administrator"), poisoned)
             assert process.returncode is None
             process.send_signal(number)
             assert await process.wait() == 0
@@ -186,14 +185,14 @@ async def test_a_coordinators_process_outlives_all_poison_and_ends_by_a_signal(
 async def test_whoever_asks_for_a_status_is_told_that_looking_it_up_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antiphon.coordinator import run
+    from antiphon.coordinator.runtime import coordinator
 
     def raises(*given: object) -> None:
         raise SystemExit(SECRET)
 
     async with company(tmp_path, "plain") as there:
         await there.coordinate()
-        monkeypatch.setattr(run, "found", raises)
+        monkeypatch.setattr(coordinator, "found", raises)
         with pytest.raises(PlatformError, match="cannot tell how trip/t1 stands: looking it up raised SystemExit"):
             await (await there.client()).handle(TRIP, "t1").status()
 
@@ -204,12 +203,12 @@ async def test_an_end_that_cannot_be_read_is_an_error_that_names_the_saga(tmp_pa
         handle = client.handle(TRIP, "t1")
         waiting = asyncio.ensure_future(handle.result(timeout=20))
         await asyncio.sleep(0)
-        await writer.store(wire.end_subject(handle.key), b"no end")
+        await writer.store(subjects.end_subject(handle.key), b"no end")
         with pytest.raises(Undecodable, match=r"trip/t1.*no JSON"):
             await waiting
         other = client.handle(TRIP, "t2")
-        subject = wire.end_subject(other.key)
-        time = wire.moment(0)
+        subject = subjects.end_subject(other.key)
+        time = clock.moment(0)
         wrong = Envelope(id=subject, source="coordinator", type=END_TYPE, time=time, data=msgspec.Raw(b'{"outcome":1}'))
         await writer.store(subject, encode(wrong))
         with pytest.raises(Undecodable, match=r"trip/t2.*outcome"):
@@ -221,7 +220,9 @@ async def test_an_answer_to_a_status_request_that_cannot_be_read_is_an_error_tha
 ) -> None:
     async with company(tmp_path, "plain") as there:
         forger = await there.link("administrator")
-        await forger.subscribe(wire.STATUS_FILTER, lambda subject, reply, *rest: forger.send(reply, b'{"status": 3}'))
+        await forger.subscribe(
+            subjects.STATUS_FILTER, lambda subject, reply, *rest: forger.send(reply, b'{"status": 3}')
+        )
         with pytest.raises(PlatformError, match="how trip/t1 stands"):
             await (await there.client()).handle(TRIP, "t1").status()
 
@@ -231,7 +232,7 @@ async def test_what_waits_is_listed_beside_what_nobody_can_read(tmp_path: Path) 
         admin = await there.link("administrator")
         bad, other = SagaKey.of("trip", "bad"), SagaKey.of("trip", "other")
         await admin.store("parked.fault.inventory", b"\xff no JSON")
-        await admin.store(wire.record_subject(bad, "n1"), b"no entry")
+        await admin.store(subjects.record_subject(bad, "n1"), b"no entry")
         for key in (bad, other):
             await admin.store(*indexed(key))
             await admin.store(*set_aside(key))
@@ -255,7 +256,7 @@ def set_aside(key: SagaKey) -> tuple[str, bytes]:
         noticed_by="coordinator",
         stream="EVENTS",
         sequence=int.from_bytes(key.id.encode()[:3]),
-        subject=wire.start_subject(key),
+        subject=subjects.start_subject(key),
         data=b"",
     )
     return parked.destination, parked.encode()
@@ -273,9 +274,9 @@ async def test_changes_and_decisions_are_told_beside_entries_that_nobody_can_rea
                 seen.append(change.id)
 
         following = asyncio.ensure_future(follow())
-        time = wire.moment(0)
+        time = clock.moment(0)
         for number, cause in enumerate(("e", "e" + "9" * 40, "nonsense")):
-            subject = wire.record_subject(SagaKey.of("trip", f"bad{number}"), "n1")
+            subject = subjects.record_subject(SagaKey.of("trip", f"bad{number}"), "n1")
             entry = Envelope(
                 id=subject, source="coordinator", type=RECORD_TYPE, time=time, data=pack(Record()), cause=cause
             )
@@ -283,7 +284,7 @@ async def test_changes_and_decisions_are_told_beside_entries_that_nobody_can_rea
         handle = await client.start(TRIP, ASKED, id="well")
         await until(lambda: "well" in seen)
         following.cancel()
-        await admin.store(wire.record_subject(handle.key, "n0"), b"no entry")
+        await admin.store(subjects.record_subject(handle.key, "n0"), b"no entry")
         request = Request(sequence=1, at="", user="ann", verb="retry")
         verbs = client.operator("ann").saga(TRIP, "well")
         assert await verbs._look(request) is None  # it goes on to look; the entry that cannot be read decides nothing

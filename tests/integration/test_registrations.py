@@ -18,15 +18,15 @@ import pytest
 import structlog.testing
 
 from antiphon.contracts.registration import Duties, Registration, claims
+from antiphon.contracts.subjects import REGISTRATIONS_BUCKET, REGISTRATIONS_FILTER, registration_subject
 from antiphon.contracts.topology import REGISTRATIONS
-from antiphon.contracts.wire import REGISTRATIONS_BUCKET, REGISTRATIONS_FILTER, registration_subject
-from antiphon.deploy.flows import look
+from antiphon.deploy.cli.flows import look
 from antiphon.flow.running import read_running
 from antiphon.link import Link, Rejected
-from antiphon.link.registering import VERSION_VARIABLE, registered
-from antiphon.link.setup import api
+from antiphon.link.admin import api
+from antiphon.link.registration import VERSION_VARIABLE, registered
 from antiphon.order.inventory import inventory
-from antiphon.participants.duties import duties_of
+from antiphon.participants.capabilities import duties_of
 from tests.support.server import FORMS, Form, Platform, platform, until
 
 ROOT = Path(__file__).parents[2]

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.contracts import wire
+from antiphon.contracts import headers, identity, subjects
 from antiphon.contracts.errors import Conflict
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.deploy.rights import PLATFORM, Account, Rights
+from antiphon.deploy.admin.rights import PLATFORM, Account, Rights
 from antiphon.link import Link, Rejected, StoredMessage
-from antiphon.link.setup import api
+from antiphon.link.admin import api
 from tests.support.server import Platform, platform, until
 
-VICTIM = wire.SagaKey.of("order", "victim")
-TARGET = wire.end_subject(VICTIM)
-COMMAND_OF_BILLING = wire.command_subject(VICTIM, "billing", "charge_customer", "do", 1)
+VICTIM = identity.SagaKey.of("order", "victim")
+TARGET = subjects.end_subject(VICTIM)
+COMMAND_OF_BILLING = subjects.command_subject(VICTIM, "billing", "charge_customer", "do", 1)
 
-OWN_START = wire.start_subject(wire.SagaKey.of("order", "mine"))
-OWN_EVENT = wire.event_subject(VICTIM.path, "inventory", "inventory-reserved", "reserve_inventory", 1)
-OWN_COMMANDS = [wire.command_subject(VICTIM, "inventory", "reserve_inventory", "do", attempt) for attempt in (1, 2)]
+OWN_START = subjects.start_subject(identity.SagaKey.of("order", "mine"))
+OWN_EVENT = subjects.event_subject(VICTIM.path, "inventory", "inventory-reserved", "reserve_inventory", 1)
+OWN_COMMANDS = [subjects.command_subject(VICTIM, "inventory", "reserve_inventory", "do", attempt) for attempt in (1, 2)]
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,23 @@ class OneAccount(Rights):
         return [Account(PLATFORM, tuple(user for account in apart for user in account.users))]
 
 
-def may_publish(*subjects: str) -> Callable[[Rights], Rights]:
+def may_publish(*also: str) -> Callable[[Rights], Rights]:
     """Everybody lives in one account and may publish these subjects as well."""
 
     class Generous(OneAccount):
         def accounts(self) -> list[Account]:
             (platform_account,) = super().accounts()
-            users = tuple(replace(user, publish=(*user.publish, *subjects)) for user in platform_account.users)
+            users = tuple(replace(user, publish=(*user.publish, *also)) for user in platform_account.users)
             return [Account(PLATFORM, users)]
 
     return lambda rights: Generous(rights.participants)
 
 
 def publish(
-    subject: str, *, data: bytes = b"{}", headers: str = "", reply: str = ""
+    subject: str, *, data: bytes = b"{}", lines: str = "", reply: str = ""
 ) -> Callable[[Link], Awaitable[None]]:
     async def send(link: Link) -> None:
-        link.send(subject, data, headers, reply)
+        link.send(subject, data, lines, reply)
 
     return send
 
@@ -125,7 +125,7 @@ ATTACKS = {
         "inventory", publish("parked.undecodable.inventory", reply=TARGET), one_account
     ),
     "a participant has the receipt of its registration stored": Attack(
-        "inventory", publish(wire.registration_subject("inventory", "x"), reply=TARGET), one_account
+        "inventory", publish(subjects.registration_subject("inventory", "x"), reply=TARGET), one_account
     ),
     "a client has the receipt of its start stored": Attack("client", publish(OWN_START, reply=TARGET), one_account),
     "a participant has its next command delivered into a journal": Attack(
@@ -144,10 +144,10 @@ ATTACKS = {
         "client", publish(f"$JS.API.DIRECT.GET.SAGA.{TARGET}", data=b"", reply=TARGET), one_account
     ),
     "a client has a coordinator answer into a journal": Attack(
-        "client", publish(wire.status_subject(VICTIM), reply=TARGET), one_account, asks_a_coordinator=True
+        "client", publish(subjects.status_subject(VICTIM), reply=TARGET), one_account, asks_a_coordinator=True
     ),
     "a participant has its message traced into a journal": Attack(
-        "inventory", publish(OWN_EVENT, headers=f"Nats-Trace-Dest: {TARGET}\r\n"), may_publish("saga.>")
+        "inventory", publish(OWN_EVENT, lines=f"Nats-Trace-Dest: {TARGET}\r\n"), may_publish("saga.>")
     ),
 }
 
@@ -169,7 +169,7 @@ async def scene(folder: Path, user: str, rights: Callable[[Rights], Rights] | No
 async def attempt(attack: Attack, stage: Scene) -> None:
     if attack.asks_a_coordinator:
         await stage.coordinator.subscribe(
-            wire.STATUS_FILTER, lambda subject, reply, data, headers: stage.coordinator.send(reply, b"running")
+            subjects.STATUS_FILTER, lambda subject, reply, data, headers: stage.coordinator.send(reply, b"running")
         )
         await stage.coordinator.nc.flush()
     if attack.user == "client":
@@ -204,11 +204,11 @@ async def test_a_weakened_server_stores_something_when(name: str, tmp_path: Path
 
 # --- headers ----------------------------------------------------------------------------------------------------------
 
-FOREIGN_EVENT = wire.event_subject(VICTIM.path, "billing", "payment-charged", "charge_customer", 1)
+FOREIGN_EVENT = subjects.event_subject(VICTIM.path, "billing", "payment-charged", "charge_customer", 1)
 
 HEADERS = {
     "Nats-Schedule": "@at 2020-01-01T00:00:00Z\r\nNats-Schedule-Target: " + FOREIGN_EVENT,
-    "Nats-Schedule-Next": f"purge\r\nNats-Scheduler: {wire.timer_subject(VICTIM)}",
+    "Nats-Schedule-Next": f"purge\r\nNats-Scheduler: {subjects.timer_subject(VICTIM)}",
     "Nats-Rollup": "all",
     "Nats-TTL": "1",
     "Nats-Incr": "+1",
@@ -253,7 +253,7 @@ async def test_an_expectation_in_an_event_hinders_nobody_but_its_sender(header: 
     async with scene(tmp_path, "inventory") as stage:
         with pytest.raises((Conflict, Rejected)):
             await stage.attacker.store(OWN_EVENT, b"{}", f"{header}\r\n")
-        await stage.coordinator.store(TARGET, b"{}", wire.guard_header(VICTIM, len(OWN_COMMANDS)))
+        await stage.coordinator.store(TARGET, b"{}", headers.guard_header(VICTIM, len(OWN_COMMANDS)))
 
 
 async def set_on_events(up: Platform, setting: str) -> None:
@@ -270,14 +270,14 @@ async def set_on_events(up: Platform, setting: str) -> None:
 FOREIGN = {
     "inventory": [
         FOREIGN_EVENT,
-        wire.start_subject(VICTIM),
-        wire.cancel_subject(VICTIM),
-        wire.signal_subject(VICTIM, "fraud_cleared"),
-        wire.verb_subject(VICTIM, "operator", "cancel", "k1"),
+        subjects.start_subject(VICTIM),
+        subjects.cancel_subject(VICTIM),
+        subjects.signal_subject(VICTIM, "fraud_cleared"),
+        subjects.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "$JS.API.CONSUMER.PAUSE.SAGA.billing",
         "parked.undecodable.billing",
-        wire.registration_subject("billing", "x"),
-        wire.registration_subject("coordinator", "x"),
+        subjects.registration_subject("billing", "x"),
+        subjects.registration_subject("coordinator", "x"),
         "$JS.API.DIRECT.GET.KV_ANTIPHON_PARTICIPANTS",
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.billing",
         "$JS.API.CONSUMER.MSG.NEXT.EVENTS.billing-on",
@@ -292,15 +292,15 @@ FOREIGN = {
         "$JS.API.STREAM.MSG.DELETE.SAGA",
         "$JS.API.CONSUMER.DELETE.SAGA.inventory",
         "$JS.API.CONSUMER.CREATE.SAGA.mine",
-        wire.status_subject(VICTIM),
+        subjects.status_subject(VICTIM),
         "_INBOX_coordinator.x",
         "_INBOX_inventory.x",
     ],
     "client": [
         OWN_EVENT,
-        wire.verb_subject(VICTIM, "operator", "cancel", "k1"),
+        subjects.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "parked.undecodable.client",
-        wire.registration_subject("inventory", "x"),
+        subjects.registration_subject("inventory", "x"),
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.inventory",
         "$JS.API.DIRECT.GET.SAGA",
         "$JS.API.DIRECT.GET.EVENTS",
@@ -313,10 +313,10 @@ FOREIGN = {
         OWN_EVENT,
         TARGET,
         OWN_COMMANDS[0],
-        wire.verb_subject(VICTIM, "somebody", "cancel", "k1"),
-        wire.state_subject(wire.SagaKey.of(wire.SAGA_TYPE, "order")),
-        wire.announce_subject("order"),
-        wire.registration_subject("inventory", "x"),
+        subjects.verb_subject(VICTIM, "somebody", "cancel", "k1"),
+        subjects.state_subject(identity.SagaKey.of(identity.SAGA_TYPE, "order")),
+        subjects.announce_subject("order"),
+        subjects.registration_subject("inventory", "x"),
         "$JS.API.CONSUMER.PAUSE.SAGA.inventory",
         "$JS.API.STREAM.PURGE.SAGA",
         "$JS.API.STREAM.INFO.SAGA",
@@ -324,8 +324,8 @@ FOREIGN = {
     "coordinator": [
         OWN_EVENT,
         "parked.forged.inventory",
-        wire.registration_subject("inventory", "x"),
-        wire.verb_subject(VICTIM, "operator", "cancel", "k1"),
+        subjects.registration_subject("inventory", "x"),
+        subjects.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "$JS.API.CONSUMER.DELETE.EVENTS.sweeper",
         "$JS.API.STREAM.PURGE.SAGA",
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.inventory",
@@ -362,9 +362,11 @@ async def test_a_client_that_reads_an_outcome_cannot_ask_for_more_in_the_body(bo
 async def test_a_client_hears_of_outcomes_and_of_nothing_else(tmp_path: Path) -> None:
     async with scene(tmp_path, "client") as stage:
         heard = list[str]()
-        await stage.attacker.subscribe(wire.ENDS_FILTER, lambda subject, *_: heard.append(subject))
+        await stage.attacker.subscribe(subjects.ENDS_FILTER, lambda subject, *_: heard.append(subject))
         await stage.attacker.nc.flush()
-        await stage.coordinator.store(wire.command_subject(VICTIM, "inventory", "reserve_inventory", "do", 3), b"{}")
+        await stage.coordinator.store(
+            subjects.command_subject(VICTIM, "inventory", "reserve_inventory", "do", 3), b"{}"
+        )
         await stage.coordinator.store(TARGET, b"{}")
         await until(lambda: heard, what="the outcome")
         assert heard == [TARGET]

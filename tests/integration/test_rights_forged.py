@@ -13,25 +13,24 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.contracts import wire
+from antiphon.contracts import identity, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.messages import Event
-from antiphon.contracts.parked import Parked
-from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Parked
 from antiphon.contracts.topology import PARKED, SAGA
-from antiphon.coordinator.client import Antiphon
-from antiphon.coordinator.explain import summaries, timeline
-from antiphon.coordinator.jetstream import JetStreamStore
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.serve import attach
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.serve import attach
+from antiphon.coordinator.views.timeline import summaries, timeline
 from antiphon.link import Link
 from tests.support.raw_worker import RawWorker
 from tests.support.server import FORMS, Form, Platform, platform
 from tests.support.trip import ASKED, PARTICIPANTS, REPLIES, TRIP
 
-VICTIM = wire.SagaKey.of("trip", "victim")
+VICTIM = identity.SagaKey.of("trip", "victim")
 ELSEWHERE = msgspec.structs.replace(
-    VICTIM, path=f"{(VICTIM.partition + 1) % wire.PARTITIONS}.{VICTIM.type}.{VICTIM.id}"
+    VICTIM, path=f"{(VICTIM.partition + 1) % identity.PARTITIONS}.{VICTIM.type}.{VICTIM.id}"
 )
 ROOM = REPLIES["book_room"]
 SEAT = REPLIES["book_seat"]
@@ -65,21 +64,21 @@ class Forgery:
 
 def answer(path: str, source: str, event: Event, step: str, attempt: int | str = 9) -> str:
     """Where an answer to a late attempt is stored, so that a forgery does not take the place of the true answer."""
-    return wire.event_subject(path, source, event.__contract__.token, step, attempt)
+    return subjects.event_subject(path, source, event.__contract__.token, step, attempt)
 
 
 OWN = answer(VICTIM.path, "hotel", ROOM, "book_room")
 
 FORGERIES = {
-    "a client's start with a wrong partition": Forgery("client", wire.start_subject(ELSEWHERE), ASKED),
-    "a client's cancel with a wrong partition": Forgery("client", wire.cancel_subject(ELSEWHERE)),
+    "a client's start with a wrong partition": Forgery("client", subjects.start_subject(ELSEWHERE), ASKED),
+    "a client's cancel with a wrong partition": Forgery("client", subjects.cancel_subject(ELSEWHERE)),
     "a client's start with a wildcard for a partition": Forgery("client", "evt.*.trip.victim.client.start", ASKED),
     "a client's start of all sagas": Forgery("client", f"evt.{VICTIM.partition}.trip.*.client.start", ASKED),
     "a client's start that says it is another's": Forgery(
-        "client", wire.start_subject(wire.SagaKey.of("trip", "mine")), ASKED, id=wire.start_subject(VICTIM)
+        "client", subjects.start_subject(identity.SagaKey.of("trip", "mine")), ASKED, id=subjects.start_subject(VICTIM)
     ),
     "a client's cancel in the name of a coordinator": Forgery(
-        "client", wire.cancel_subject(wire.SagaKey.of("trip", "mine")), source="coordinator"
+        "client", subjects.cancel_subject(identity.SagaKey.of("trip", "mine")), source="coordinator"
     ),
     "an answer with a wrong partition": Forgery("hotel", answer(ELSEWHERE.path, "hotel", ROOM, "book_room"), ROOM),
     "an answer for another participant": Forgery("hotel", answer(VICTIM.path, "hotel", SEAT, "book_seat"), SEAT),
@@ -144,7 +143,7 @@ async def test_parked_as_forged_and_no_saga_is_disturbed_by(name: str, form: For
             await RawWorker({name: stage.links[name] for name in PARTICIPANTS}).begin()
             assert (await victim.result(timeout=20)).outcome == "completed"
         journals = await stage.links["operator"].read_all(SAGA, ["saga.*.*.*.c.>"])
-        assert {wire.parse_entry(entry.subject).saga for entry in journals} == {VICTIM}
+        assert {subjects.parse_entry(entry.subject).saga for entry in journals} == {VICTIM}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -152,7 +151,7 @@ async def test_forged_starts_hide_no_saga_from_an_operator(form: Form, tmp_path:
     async with scene(tmp_path, form) as stage:
         for name in ("a client's start with a wrong partition", "a client's start with a wildcard for a partition"):
             await stage.store(FORGERIES[name])
-        await stage.store(Forgery("client", wire.start_subject(VICTIM), ASKED))
+        await stage.store(Forgery("client", subjects.start_subject(VICTIM), ASKED))
         await stage.store(Forgery("hotel", f"evt.{VICTIM.path}.hotel.>", ROOM))
         assert [each.id for each in await summaries(stage.links["operator"])] == [VICTIM.id]
         assert (await timeline(stage.links["operator"], VICTIM)).id == VICTIM.id

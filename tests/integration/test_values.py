@@ -10,14 +10,14 @@ import msgspec
 import pytest
 
 from antiphon.contracts import AlreadyStarted
-from antiphon.contracts.platform import Record
+from antiphon.contracts.payloads import Record
+from antiphon.contracts.subjects import journal_filter
 from antiphon.contracts.topology import PARKED, SAGA
 from antiphon.contracts.values import is_same
-from antiphon.contracts.wire import journal_filter
-from antiphon.coordinator.client import Antiphon
-from antiphon.coordinator.facts import Finish
-from antiphon.coordinator.history import DEADLINE_REASON
-from antiphon.coordinator.journal import read_entry
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.decision.entries import read_entry
+from antiphon.coordinator.decision.facts import Finish
+from antiphon.coordinator.decision.history import DEADLINE_REASON
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.worker import Worker
 from tests.integration.test_coordinator import company

@@ -1,4 +1,4 @@
-// Named places at which a test may have this process killed, as in antiphon.contracts.killpoints.
+// Named places at which a test may have this process killed, as in antiphon.link.killpoints.
 //
 // ANTIPHON_KILL_AT=worker.committed:3 sends SIGKILL to the process when it reaches that point for the third time.
 

@@ -17,12 +17,13 @@ from typing import Any, Final
 import pytest
 
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX
+from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.registration import Duties, claims
+from antiphon.contracts.subjects import REGISTRATIONS_FILTER, Direction, command_subject, event_subject
 from antiphon.contracts.topology import EVENTS, PARKED, REGISTRATIONS, SAGA
-from antiphon.contracts.wire import REGISTRATIONS_FILTER, Direction, SagaKey, command_subject, event_subject
 from antiphon.flow.running import Running, compare, read_running
 from antiphon.link import Link
-from antiphon.link.setup import api
+from antiphon.link.admin import api
 from antiphon.order.data import load_customers
 from tests.support.processes import Child, supervised
 from tests.support.server import Platform, platform

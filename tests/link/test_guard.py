@@ -9,13 +9,14 @@ from contextlib import contextmanager
 import pytest
 import structlog
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.stored import Outcome
+from antiphon.contracts.subjects import start_subject
 from antiphon.contracts.topology import COORDINATOR, EVENTS
 from antiphon.link import Delivery, Link
 from antiphon.link.faults import class_of, say
 from antiphon.link.guard import Guard
-from antiphon.link.outcomes import Outcome
 from tests.support.poison import RAISED, Panic, explode
 from tests.support.server import Platform, platform, until
 
@@ -103,10 +104,10 @@ def unbroken(link: Link) -> Iterator[None]:
 
 async def fill(link: Link, run: str, names: list[str]) -> list[str]:
     """Store one event for each name, all of them before anybody pulls."""
-    subjects = [f"{wire.start_subject(SagaKey.of('t', f'{run}-{n}'))}" for n, _ in enumerate(names)]
-    for subject, name in zip(subjects, names, strict=True):
+    filled = [start_subject(SagaKey.of("t", f"{run}-{n}")) for n, _ in enumerate(names)]
+    for subject, name in zip(filled, names, strict=True):
         await link.store(subject, name.encode())
-    return subjects
+    return filled
 
 
 async def test_a_handler_that_raises_ends_no_connection_and_skips_no_other_message(

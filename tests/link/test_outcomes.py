@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import Ambiguous, Conflict
-from antiphon.link.outcomes import AlreadyStored, NobodyStores, Rejected, outcome_of
+from antiphon.contracts.stored import AlreadyStored, NobodyStores, Rejected
+from antiphon.link.outcomes import outcome_of
 
 
 @pytest.mark.parametrize(

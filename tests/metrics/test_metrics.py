@@ -17,12 +17,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from structlog.testing import capture_logs
 
 from antiphon.contracts.errors import PlatformError
-from antiphon.coordinator.gauges import keep_looking
-from antiphon.deploy.server import free_port
-from antiphon.link.setup import api
+from antiphon.coordinator.runtime.gauges import keep_looking
+from antiphon.deploy.local.server import free_port
+from antiphon.link.admin import api
 from antiphon.order.data import load_orders
-from antiphon.tracing.counts import COUNTERS, SPANS, Counts
-from antiphon.tracing.metrics import ENDPOINTS, GAUGES, Gauges, measuring
+from antiphon.tracing.telemetry.counts import COUNTERS, SPANS, Counts
+from antiphon.tracing.telemetry.metrics import ENDPOINTS, GAUGES, Gauges, measuring
 from tests.support.processes import Fleet, listeners, run_orders, supervised
 from tests.support.server import platform, until
 
@@ -98,7 +98,7 @@ def test_what_is_no_address_is_a_sentence(address: str, said: str) -> None:
 
 def test_without_the_extra_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
-    monkeypatch.setattr("antiphon.tracing.metrics.OTLP", "opentelemetry.exporter.otlp.proto.absent")
+    monkeypatch.setattr("antiphon.tracing.telemetry.metrics.OTLP", "opentelemetry.exporter.otlp.proto.absent")
     with capture_logs() as lines, measuring(Counts(), {}, "", "test"):
         pass
     assert [line["event"] for line in lines] == ["metrics.not_sent"]
@@ -159,7 +159,7 @@ def receiver() -> Iterator[tuple[str, list[ExportMetricsServiceRequest]]]:
 async def test_how_far_behind_reactions_are_is_seen_and_nothing_of_consumers_that_are_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.coordinator.gauges.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("antiphon.coordinator.runtime.gauges.LOOK_SECONDS", 0.05)
     billing = next(each for each in listeners("choreographed") if each.name == "billing")
     gauges: Gauges = {}
 

@@ -9,17 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from antiphon.order.messages import OrderPlaced
-from antiphon.order.reconciliation import (
-    SERVICES,
-    SHIPPING,
-    Books,
-    Ended,
-    Line,
-    Outcome,
-    Report,
-    Service,
-    compare,
-)
+from antiphon.order.reconciliation import SERVICES, SHIPPING, Books, Ended, Line, Outcome, Report, Service, compare
 
 COMPLETED, COMPENSATED, REFUSED = "order/order-1", "order/order-2", "order/order-3"
 

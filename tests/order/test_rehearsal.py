@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import select
 
-from antiphon.coordinator.choreography import AnySaga
+from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.testing import Rehearsal, rehearse
 from antiphon.order.billing import cards
 from antiphon.order.choreographed import billing as choreographed_billing

@@ -23,15 +23,7 @@ from antiphon.order.messages import (
     ScheduleShipping,
     ShippingScheduled,
 )
-from antiphon.order.reconciliation import (
-    BILLING,
-    INVENTORY,
-    SHIPPING,
-    Ended,
-    Outcome,
-    read_books,
-    reconcile,
-)
+from antiphon.order.reconciliation import BILLING, INVENTORY, SHIPPING, Ended, Outcome, read_books, reconcile
 from antiphon.participants.worker import CONCURRENCY
 from tests.order.services import WHY, Services, services
 

@@ -25,9 +25,13 @@ BREACHES = [
     (
         "Of the order system only the saga's definition needs the coordinator",
         "antiphon.order.inventory",
-        "import antiphon.coordinator.saga",
+        "import antiphon.coordinator.definition.saga",
     ),
-    ("What decides knows neither clock, chance, network nor log", "antiphon.coordinator.decide", "import time"),
+    (
+        "What decides knows neither clock, chance, network nor log",
+        "antiphon.coordinator.decision.decide",
+        "import time",
+    ),
     ("What decides knows neither clock, chance, network nor log", "antiphon.participants.inbox", "import asyncio"),
     (
         "What decides knows neither clock, chance, network nor log",

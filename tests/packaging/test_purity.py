@@ -66,7 +66,7 @@ for name in {pure_modules()!r}:
 
 
 def test_a_module_that_loads_a_client_is_noticed() -> None:
-    assert said_by("import antiphon.link.link\nwrong('the link')").startswith("the link loads asyncio, nats")
+    assert said_by("import antiphon.link.connection\nwrong('the link')").startswith("the link loads asyncio, nats")
 
 
 PACKAGES = ("coordinator", "coordinator.testing", "link", "participants")

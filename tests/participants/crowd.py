@@ -12,7 +12,7 @@ from typing import Final
 
 from antiphon.contracts import Unavailable
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import EVENTS_FILTER
+from antiphon.contracts.subjects import EVENTS_FILTER
 from antiphon.participants import Transaction, open_database
 from tests.support.server import until
 

@@ -12,10 +12,10 @@ import msgspec
 
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.messages import Refusal
-from antiphon.contracts.parked import WITHDRAWN, Parked
+from antiphon.contracts.payloads import WITHDRAWN, Parked
 from antiphon.contracts.retry import Retry
+from antiphon.contracts.subjects import reaction_step
 from antiphon.contracts.topology import PARKED
-from antiphon.contracts.wire import reaction_step
 from antiphon.participants import Database
 
 from .play import Play, come, play

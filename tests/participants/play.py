@@ -13,10 +13,9 @@ from typing import Any, Protocol, TypeVar
 from antiphon.contracts import Command, Compensation, Event, SagaKey
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
 from antiphon.contracts.messages import Settle, settle_type
-from antiphon.contracts.platform import RECORD_TYPE, Record
+from antiphon.contracts.payloads import RECORD_TYPE, Record
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Listener, participant_consumer_name
-from antiphon.contracts.wire import (
+from antiphon.contracts.subjects import (
     Direction,
     command_subject,
     event_subject,
@@ -24,8 +23,9 @@ from antiphon.contracts.wire import (
     record_subject,
     start_subject,
 )
+from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Listener, participant_consumer_name
 from antiphon.link import Link, StoredMessage
-from antiphon.link.setup import api
+from antiphon.link.admin import api
 from antiphon.participants import Database, Participant, Worker
 from antiphon.participants.memory import MemoryDatabase
 from tests.support.server import Form, Platform, platform

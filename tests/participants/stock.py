@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from antiphon.contracts import Command, Compensation, Event, Retry, SagaKey, TooLarge
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.messages import Refusal, Settle, Settled, Undone, settle_type
-from antiphon.contracts.wire import CommandAddress, Direction
+from antiphon.contracts.subjects import CommandAddress, Direction
 from antiphon.participants import Database, Participant, Transaction, open_database
 from antiphon.participants.databases import Busy
 from antiphon.participants.inbox import Answer, Spent

@@ -14,9 +14,9 @@ import pytest
 from antiphon.contracts import Retry
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.messages import Refusal
-from antiphon.contracts.parked import Parked
+from antiphon.contracts.payloads import Parked
+from antiphon.contracts.subjects import Direction
 from antiphon.contracts.topology import PARKED
-from antiphon.contracts.wire import Direction
 from antiphon.participants import Transaction
 from antiphon.participants.memory import MemoryDatabase
 from tests.support.processes import Child, supervised

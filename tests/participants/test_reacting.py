@@ -12,10 +12,10 @@ import pytest
 
 from antiphon.contracts import Refused, Retry, SagaKey, Unavailable, Unrecoverable
 from antiphon.contracts.envelope import unpack_raw
-from antiphon.contracts.parked import Parked
+from antiphon.contracts.payloads import Parked
+from antiphon.contracts.subjects import event_subject, reaction_step, signal_subject
 from antiphon.contracts.topology import PARKED
-from antiphon.contracts.wire import event_subject, reaction_step, signal_subject
-from antiphon.coordinator.waiting import waiting
+from antiphon.coordinator.views.parked import waiting
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.contracts import Event, Refused
-from antiphon.contracts.wire import reaction_step
+from antiphon.contracts.subjects import reaction_step
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.memory import MemoryDatabase, MemoryTransaction
 from antiphon.participants.testing import Service

@@ -15,9 +15,9 @@ from antiphon.contracts import Command, Event, Refused, SagaKey, Unavailable, Un
 from antiphon.contracts.envelope import Envelope, encode, unpack_raw
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.messages import Refusal, Settled, Undone
-from antiphon.contracts.parked import Parked
+from antiphon.contracts.payloads import Parked
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import Direction, event_subject
+from antiphon.contracts.subjects import Direction, event_subject
 from antiphon.link import Outcome, Rejected
 from antiphon.participants import Transaction, Worker
 from antiphon.participants import worker as worker_module

@@ -11,7 +11,7 @@ from typing import Any, cast
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.coordinator.overview import Overview, begun, is_of_a_saga, read_cause, read_told, tell, unread
+from antiphon.coordinator.views.summary import Overview, begun, is_of_a_saga, read_cause, read_told, tell, unread
 from antiphon.link import Link, StoredMessage
 from tests.decide.walk import Walk, Written, messages_of
 

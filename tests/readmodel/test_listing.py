@@ -2,8 +2,8 @@
 
 import pytest
 
-from antiphon.coordinator.overview import Overview
-from antiphon.deploy.listing import listed, print_listed
+from antiphon.coordinator.views.summary import Overview
+from antiphon.deploy.cli.listing import listed, print_listed
 
 
 def test_a_long_reason_is_cut_in_the_table_and_whole_for_machines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,14 +11,14 @@ import pytest
 from msgspec.structs import replace
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
+from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.contracts.wire import SagaKey
-from antiphon.coordinator.overview import Overview
-from antiphon.deploy import purged as purges
-from antiphon.deploy import readmodel
-from antiphon.deploy.model import Generation, Model, Overtaken, Query, opened
-from antiphon.deploy.purged import Purged
-from antiphon.deploy.readmodel import Projector
+from antiphon.coordinator.views.summary import Overview
+from antiphon.deploy.readmodel import projector
+from antiphon.deploy.readmodel import retention as purges
+from antiphon.deploy.readmodel.model import Generation, Model, Overtaken, Query, opened
+from antiphon.deploy.readmodel.projector import Projector
+from antiphon.deploy.readmodel.retention import Purged
 from antiphon.link import OtherStream
 from antiphon.link import tail as tails
 
@@ -201,7 +201,7 @@ async def test_what_is_replaced_is_no_position(model: Model) -> None:
 
 
 async def test_facts_that_were_purged_do_not_hold_up_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readmodel, "LAG_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(projector, "LAG_SECONDS_MAX", 0.01)
     streams = Streams(random.Random(SEED))
     streams.live(sagas=10)
     streams.stored[EVENTS] = streams.stored[EVENTS][30:60]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import structlog
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, clock, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.platform import RECORD_TYPE, Record
+from antiphon.contracts.payloads import RECORD_TYPE, Record
 from antiphon.contracts.topology import SAGA
-from antiphon.deploy import readmodel
-from antiphon.deploy.model import Query, opened
-from antiphon.deploy.readmodel import Projector, serve
+from antiphon.deploy.readmodel import projector
+from antiphon.deploy.readmodel.model import Query, opened
+from antiphon.deploy.readmodel.projector import Projector, serve
 from tests.readmodel.streams import Streams
 from tests.support.poison import RAISED, explode
 from tests.support.raw_worker import start_message
@@ -27,8 +27,8 @@ BAD = SagaKey.of("trip", "bad")
 
 def record(key: SagaKey, **attributes: Any) -> tuple[str, bytes]:
     """A journal entry with these attributes in its envelope."""
-    subject = wire.record_subject(key, "n1")
-    time = wire.moment(1_750_000_000_000_000_000)
+    subject = subjects.record_subject(key, "n1")
+    time = clock.moment(1_750_000_000_000_000_000)
     what: dict[str, Any] = {"source": "coordinator", "type": RECORD_TYPE, "time": time, "data": pack(Record())}
     return subject, encode(Envelope(id=subject, **{**what, **attributes}))
 
@@ -48,7 +48,7 @@ async def model_of(streams: Streams, database: str) -> list[str]:
 async def test_an_entry_whose_reading_raises_is_logged_and_skipped(
     what: str, name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original: Callable[..., Any] = getattr(readmodel, what)
+    original: Callable[..., Any] = getattr(projector, what)
 
     def call(*given: Any) -> Any:
         if any(
@@ -58,7 +58,7 @@ async def test_an_entry_whose_reading_raises_is_logged_and_skipped(
             explode(name)
         return original(*given)
 
-    monkeypatch.setattr(readmodel, what, call)
+    monkeypatch.setattr(projector, what, call)
     streams = Streams(random.Random(1))
     streams.live(sagas=5)
     streams.store(SAGA, *record(BAD))

@@ -18,12 +18,12 @@ import pytest
 from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey
-from antiphon.contracts.killpoints import POINTS, VARIABLE
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator import Antiphon, Change
-from antiphon.deploy.model import Query, opened
+from antiphon.deploy.readmodel.model import Query, opened
 from antiphon.link import Link, Mark, OtherStream
-from antiphon.link.setup import api
+from antiphon.link.admin import api
+from antiphon.link.killpoints import POINTS, VARIABLE
 from tests.decide.walk import Walk, Written, messages_of
 from tests.support.server import FORMS, Platform, platform, until
 

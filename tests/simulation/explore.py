@@ -8,11 +8,11 @@ from time import perf_counter
 
 import msgspec
 
-from antiphon.contracts.platform import Parent
-from antiphon.coordinator.facts import Fact, Tick
-from antiphon.coordinator.fold import fold
-from antiphon.coordinator.history import begin
-from antiphon.coordinator.journal import read_entry
+from antiphon.contracts.payloads import Parent
+from antiphon.coordinator.decision.entries import read_entry
+from antiphon.coordinator.decision.facts import Fact, Tick
+from antiphon.coordinator.decision.fold import fold
+from antiphon.coordinator.decision.history import begin
 from tests.simulation.sagas import Part, Shape
 from tests.simulation.world import KEY, Broken, Budget, Model, Move, World, require
 

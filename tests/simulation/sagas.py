@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 
 from antiphon.contracts import Command, Compensation, Event, Retry
-from antiphon.coordinator.saga import AnyStep, Kind, Saga, State
+from antiphon.coordinator.definition.declared import DeclaredStep
+from antiphon.coordinator.definition.definition import Kind
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 
 SECOND = 1_000_000_000
 DEADLINE = timedelta(seconds=100)
@@ -95,7 +98,7 @@ def saga_of(shape: Shape) -> Saga[Asked]:
     """Build what is described."""
     locks = keys_of if shape.locks else None
     saga = Saga(Asked, name=shape.name, version=1, deadline=shape.deadline, backoff=BACKOFF, locks=locks)
-    steps: list[AnyStep] = []
+    steps: list[DeclaredStep] = []
     for letter, part in zip(LETTERS, shape.parts, strict=False):
         steps.append(_step(saga, shape, letter, part, [steps[place] for place in part.after]))
     return saga
@@ -139,7 +142,7 @@ def keys_of(start: Asked) -> tuple[str, ...]:
     return start.keys
 
 
-def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[AnyStep]) -> AnyStep:
+def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[DeclaredStep]) -> DeclaredStep:
     timeout = TIMEOUT if part.timed else None
     is_past = any(step.is_pivot for step in _all_before(after))
     kept = part.kept and not is_past
@@ -181,7 +184,7 @@ def _step(saga: Saga[Asked], shape: Shape, letter: str, part: Part, after: list[
             return plain
 
 
-def _all_before(after: list[AnyStep]) -> list[AnyStep]:
+def _all_before(after: list[DeclaredStep]) -> list[DeclaredStep]:
     return [*after, *(step for earlier in after for step in _all_before(list(earlier.after)))]
 
 

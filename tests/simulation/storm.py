@@ -11,18 +11,18 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, clock, subjects
 from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
-from antiphon.contracts.platform import LOCK_STATE_TYPE, End
+from antiphon.contracts.payloads import LOCK_STATE_TYPE, End
+from antiphon.contracts.stored import Outcome, SagaPages
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, participant_consumers
-from antiphon.coordinator.locks import Lock
-from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.ports import ArmGuard, Delivered, Pages
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.stored import Found, found
-from antiphon.link.outcomes import Outcome
+from antiphon.coordinator.decision.locks import Lock
+from antiphon.coordinator.decision.replay import Found, found
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
+from antiphon.coordinator.runtime.ports import ArmGuard, Delivered
 from antiphon.participants import inbox
 from antiphon.participants.inbox import Answer, NothingToUndo, Row, RunCompensation, RunHandler
 from tests.simulation.sagas import SHOP, Approved, Asked, Made, Shape, Undeliverable, saga_of
@@ -94,10 +94,10 @@ class Weather(MemoryStore):
         parent = super().tell
         self._write(lambda told: parent(subject, data, told), then)
 
-    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[Pages | Ambiguous], None]) -> None:
-        def age(pages: Pages | Ambiguous) -> None:
-            if isinstance(pages, Pages) and self._strikes(0.2):
-                pages = Pages(pages.entries[: -self.chance.randrange(1, 4)], pages.events)
+    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]) -> None:
+        def age(pages: SagaPages | Ambiguous) -> None:
+            if isinstance(pages, SagaPages) and self._strikes(0.2):
+                pages = SagaPages(pages.entries[: -self.chance.randrange(1, 4)], pages.events)
             then(pages)
 
         super().read(key, sources, age)
@@ -183,24 +183,24 @@ class Storm:
 
     def _begin(self, key: SagaKey) -> None:
         keys = tuple(self.chance.sample(KEYS, self.chance.randrange(1, 3)))
-        self._put(wire.start_subject(key), "client", Asked.__contract__.type, Asked(keys=keys))
+        self._put(subjects.start_subject(key), "client", Asked.__contract__.type, Asked(keys=keys))
         later = self.chance.randrange(100) * 1_000_000_000
         signal = next((step.name for step in self.definition.steps.values() if step.kind == "signal"), "")
         if signal:
-            subject = wire.signal_subject(key, signal)
+            subject = subjects.signal_subject(key, signal)
             type_ = Approved.__contract__.type
             self.platform.later_ns(later, lambda: self._put(subject, "client", type_, Approved()))
 
         if self.definition.events:
             said = self.chance.choice([DeliveredItself(), DeliveredItself(), Undeliverable()])
             contract = said.__contract__
-            happens = wire.event_subject(key.path, SHOP, contract.token, wire.reaction_step("asked", ""), 1)
+            happens = subjects.event_subject(key.path, SHOP, contract.token, subjects.reaction_step("asked", ""), 1)
             sooner = self.chance.randrange(100) * 1_000_000_000
             self.platform.later_ns(sooner, lambda: self._put(happens, SHOP, contract.type, said))
 
     def handle(self, delivery: Delivered) -> None:
         """Play the participant: by the inbox's rules, dying, failing and being slow on the way."""
-        address = wire.parse_command(delivery.subject)
+        address = subjects.parse_command(delivery.subject)
         place = (address.saga, address.step)
         row = self.rows.get(place)
         decision = inbox.decide(row, address.direction, address.attempt)
@@ -237,7 +237,7 @@ class Storm:
         delay = self.chance.randrange(1, 15_000 if self.is_bad and self.chance.random() < 0.1 else 100) * 1_000_000
         self.platform.later_ns(delay, lambda: self._answer(delivery, address, kind, is_there))
 
-    def _answer(self, delivery: Delivered, address: wire.CommandAddress, kind: AnswerKind, is_there: bool) -> None:
+    def _answer(self, delivery: Delivered, address: subjects.CommandAddress, kind: AnswerKind, is_there: bool) -> None:
         definition = self.definition
         if address.saga.type != definition.name:
             definition = definition.children[0]
@@ -254,12 +254,12 @@ class Storm:
             payload = Settled(happened=False)
             if is_there:
                 payload = Settled(happened=True, type=Made.__contract__.type, reply=pack(Made(what=address.step)))
-        subject = wire.event_subject(address.saga.path, SHOP, token, address.step, address.attempt)
+        subject = subjects.event_subject(address.saga.path, SHOP, token, address.step, address.attempt)
         self._put(subject, SHOP, expected.type, payload, str(delivery.sequence))
         delivery.ack()
 
     def _put(self, subject: str, source: str, type_: str, payload: msgspec.Struct, command: str = "") -> None:
-        time = wire.moment(self.platform.now_ns)
+        time = clock.moment(self.platform.now_ns)
         data = encode(Envelope(id=subject, source=source, type=type_, time=time, data=pack(payload), command=command))
         self.platform.store(EVENTS, subject, data)
 
@@ -282,14 +282,14 @@ class Storm:
         self._require_one_holder_a_lock()
 
     def _all_sagas(self) -> list[SagaKey]:
-        starts = self.platform.read(EVENTS, [wire.STARTS_FILTER])
-        return [wire.parse_fact(message.subject).saga for message in starts]
+        starts = self.platform.read(EVENTS, [subjects.STARTS_FILTER])
+        return [subjects.parse_fact(message.subject).saga for message in starts]
 
     def read(self, key: SagaKey) -> Found:
         """The saga as its stored journal tells it."""
         versions = Coordinator(MemoryStore(self.platform), [self.definition]).sagas[key.type]
         events = self.platform.read(EVENTS, [f"evt.{key.path}.>"])
-        return found(key, versions, Pages(self.platform.read(SAGA, [wire.journal_filter(key)]), events))
+        return found(key, versions, SagaPages(self.platform.read(SAGA, [subjects.journal_filter(key)]), events))
 
     def _require_ended(self, key: SagaKey) -> None:
         history = self.read(key).history
@@ -314,8 +314,8 @@ class Storm:
         spans: dict[str, list[tuple[int, int, SagaKey]]] = {}
         for key in self.keys:
             history = self.read(key).history
-            entries = self.platform.read(SAGA, [wire.journal_filter(key)])
-            sent = [m.sequence for m in entries if wire.parse_entry(m.subject).kind == "cmd"]
+            entries = self.platform.read(SAGA, [subjects.journal_filter(key)])
+            sent = [m.sequence for m in entries if subjects.parse_entry(m.subject).kind == "cmd"]
             if sent:
                 for lock in history.asks:
                     spans.setdefault(lock, []).append((sent[0], entries[-1].sequence, key))

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from antiphon.coordinator import plan as planning
+from antiphon.coordinator.decision import plan as planning
 from tests.simulation.explore import MODELS, SMALL, SUITE, explore
 from tests.simulation.sagas import Part, Shape
 from tests.simulation.world import Broken, Budget, Model

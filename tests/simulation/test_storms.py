@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antiphon.contracts.parked import Parked
+from antiphon.contracts.payloads import Parked
 from antiphon.contracts.topology import PARKED
 from tests.simulation.sagas import random_shape
 from tests.simulation.storm import Storm

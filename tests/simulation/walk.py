@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from antiphon.contracts.platform import Parent
+from antiphon.contracts.payloads import Parent
 from tests.simulation.explore import PARENT, is_free, require_readable
 from tests.simulation.sagas import random_shape
 from tests.simulation.world import Broken, Budget, Model, World, require

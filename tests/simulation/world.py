@@ -14,8 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from antiphon.contracts import Event, SagaKey
+from antiphon.contracts.clock import moment
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.platform import (
+from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     CHILD_START_TYPE,
     LET_GO_TYPE,
@@ -25,9 +26,10 @@ from antiphon.contracts.platform import (
     Operation,
     Parent,
 )
-from antiphon.contracts.wire import Direction, moment
-from antiphon.coordinator.dues import earliest_ns
-from antiphon.coordinator.facts import (
+from antiphon.contracts.subjects import Direction
+from antiphon.coordinator.decision.dues import earliest_ns
+from antiphon.coordinator.decision.entries import Draft, child_key
+from antiphon.coordinator.decision.facts import (
     Answer,
     Cancel,
     ChildEnded,
@@ -42,11 +44,10 @@ from antiphon.coordinator.facts import (
     Start,
     Tick,
 )
-from antiphon.coordinator.graph import Definition, StepDefinition
-from antiphon.coordinator.history import History, StepRecord, begin
-from antiphon.coordinator.journal import Draft, child_key
-from antiphon.coordinator.plan import Plan, Planned, Timer, plan
-from antiphon.coordinator.tells import Tell
+from antiphon.coordinator.decision.history import History, StepRecord, begin
+from antiphon.coordinator.decision.notices import Tell
+from antiphon.coordinator.decision.plan import Plan, Planned, Timer, plan
+from antiphon.coordinator.definition.definition import Definition, StepDefinition
 from antiphon.participants import inbox
 from antiphon.participants.inbox import AlreadyUndone, NothingToUndo, Row, RunCompensation, RunHandler, SendAgain
 from tests.simulation.sagas import SECOND, Approved, Asked, Delivered, Made, Shape, Undeliverable, saga_of

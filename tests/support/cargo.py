@@ -21,7 +21,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct, UnsetType
 
 from antiphon.contracts import Command, Compensation, Event
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 from antiphon.participants import Participant, Transaction
 
 T = TypeVar("T")

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from antiphon.contracts import Event, Retry
-from antiphon.coordinator.choreography import AnySaga, Choreography
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.definition.choreography import AnySaga, Choreography
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 from tests.support.trip import (
     BookRoom,
     BookSeat,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 from antiphon.order.messages import (
     ChargeCustomer,
     OrderPlaced,

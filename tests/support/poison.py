@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from antiphon.contracts import Event, SagaKey
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 from tests.support.raw_worker import start_message
 from tests.support.trip import BookRoom, BookSeat, FreeRoom, FreeSeat
 

@@ -22,15 +22,15 @@ import msgspec
 import structlog
 import uvloop
 
-from antiphon.contracts.killpoints import VARIABLE
+from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.topology import Listener
-from antiphon.contracts.wire import SagaKey
-from antiphon.coordinator.choreography import AnySaga
-from antiphon.coordinator.client import Antiphon
-from antiphon.coordinator.journal import child_id
-from antiphon.coordinator.serve import serve as serve_coordinator
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.decision.entries import child_id
+from antiphon.coordinator.definition.choreography import AnySaga
+from antiphon.coordinator.runtime.serve import serve as serve_coordinator
+from antiphon.deploy.local.styles import Style
 from antiphon.deploy.modules import load, load_saga
-from antiphon.deploy.styles import Style
+from antiphon.link.killpoints import VARIABLE
 from antiphon.order.billing import billing
 from antiphon.order.inventory import inventory
 from antiphon.order.messages import OrderPlaced

@@ -8,32 +8,32 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.messages import AnswerKind, Event, Refusal, Undone
+from antiphon.contracts.stored import AlreadyStored, Outcome
 from antiphon.contracts.topology import participant_consumers
-from antiphon.coordinator.graph import Definition
+from antiphon.coordinator.definition.definition import Definition
 from antiphon.link import Delivery, Link
-from antiphon.link.outcomes import AlreadyStored, Outcome
 from tests.support.trip import ASKED, REPLIES, TRIP
 
-Play = Callable[[wire.CommandAddress], AnswerKind | None]
+Play = Callable[[subjects.CommandAddress], AnswerKind | None]
 """How a command is answered; None leaves it without an answer."""
 
 
-def willing(command: wire.CommandAddress) -> AnswerKind | None:
+def willing(command: subjects.CommandAddress) -> AnswerKind | None:
     """Everything succeeds."""
     return "done"
 
 
 def start_message(key: SagaKey, event: Event = ASKED) -> tuple[str, bytes]:
     """What a client stores to begin a saga."""
-    subject = wire.start_subject(key)
+    subject = subjects.start_subject(key)
     return subject, _envelope(subject, "client", event.__contract__.type, event)
 
 
 def answer_message(
-    command: wire.CommandAddress, sequence: int, kind: AnswerKind, definition: Definition = TRIP.definition
+    command: subjects.CommandAddress, sequence: int, kind: AnswerKind, definition: Definition = TRIP.definition
 ) -> tuple[str, bytes]:
     """What a participant stores to answer a command that SAGA holds at `sequence`."""
     token, expected = next(
@@ -44,7 +44,7 @@ def answer_message(
     payload: msgspec.Struct = Refusal(reason=f"{kind} it was")
     if kind == "done":
         payload = REPLIES[command.step] if command.direction == "do" else Undone(found=True)
-    subject = wire.event_subject(command.saga.path, command.participant, token, command.step, command.attempt)
+    subject = subjects.event_subject(command.saga.path, command.participant, token, command.step, command.attempt)
     return subject, _envelope(subject, command.participant, expected.type, payload, str(sequence))
 
 
@@ -58,7 +58,7 @@ class RawWorker:
 
     def __init__(self, links: dict[str, Link], play: Play = willing) -> None:
         self.links, self.play = links, play
-        self.acted: Counter[wire.CommandAddress] = Counter()
+        self.acted: Counter[subjects.CommandAddress] = Counter()
 
     async def begin(self) -> None:
         """Pull the commands of every participant, in both directions."""
@@ -66,12 +66,12 @@ class RawWorker:
             for consumer in participant_consumers(name):
                 await link.pull(consumer.stream, consumer.name, 20, self._on_command)
 
-    def steps(self, key: SagaKey, direction: wire.Direction = "do") -> list[str]:
+    def steps(self, key: SagaKey, direction: subjects.Direction = "do") -> list[str]:
         """What was acted on for a saga, in this order."""
         return [c.step for c in self.acted if c.saga == key and c.direction == direction]
 
     def _on_command(self, delivery: Delivery) -> None:
-        command = wire.parse_command(delivery.subject)
+        command = subjects.parse_command(delivery.subject)
         kind = self.play(command)
         if kind is None:
             delivery.drop()

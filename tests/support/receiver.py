@@ -19,8 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from antiphon.tracing.sdk import readable
-from antiphon.tracing.spans import Span
+from antiphon.tracing.export.sdk import readable
+from antiphon.tracing.projection.spans import Span
 
 Stored = dict[tuple[str, str], set[bytes]]
 """The spans of a backend by trace and span id, each with all the bytes it came in: more than one is a contradiction."""

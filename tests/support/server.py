@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, Listener
-from antiphon.deploy.rights import Rights, server_environment
-from antiphon.deploy.server import ClusterSeat, Server, seats
+from antiphon.deploy.admin.rights import Rights, server_environment
+from antiphon.deploy.local.server import ClusterSeat, Server, seats
 from antiphon.link import Credentials, Link, set_up
 
 Form = Literal["plain", "accounts"]

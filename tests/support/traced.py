@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.topology import EXPORTER_CONSUMER
-from antiphon.deploy.trace import sagas_since
+from antiphon.deploy.cli.trace import sagas_since
 from antiphon.link import Link
-from antiphon.link.setup import api
-from antiphon.tracing.project import Projection
-from antiphon.tracing.reading import read_projection
+from antiphon.link.admin import api
+from antiphon.tracing.export.reading import read_projection
+from antiphon.tracing.projection.project import Projection
 
 from .processes import Child, supervised
 from .receiver import Stored, expected, receiver

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from antiphon.contracts import Command, Compensation, Event, Retry
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
 
 
 class TripAsked(Event, name="trip.asked"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from antiphon.contracts import DefinitionError, Event
-from antiphon.contracts.schema import schema_of
+from antiphon.contracts.compat.schema import schema_of
 from antiphon.contracts.values import is_same
 from antiphon.coordinator.testing import given, rehearse
 from antiphon.participants.testing import Service

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.coordinator.saga import Saga
+from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.testing import Scenario, given
 from tests.support import journeys
 from tests.support.journeys import DAY, Approved, SeatAsked

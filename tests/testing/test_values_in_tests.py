@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from antiphon.contracts import AlreadySignalled, AlreadyStarted, DefinitionError, Event, WrongShape
-from antiphon.coordinator.storing import message as stored_message
+from antiphon.coordinator.client.store_once import message as stored_message
 from antiphon.coordinator.testing import given, rehearse
 from antiphon.participants.testing import Service
 from tests.support.cargo import Cargo, Part, Special, message

@@ -13,10 +13,10 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, identity, subjects
 from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
-from antiphon.contracts.platform import (
+from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     END_TYPE,
     RECORD_TYPE,
@@ -27,15 +27,15 @@ from antiphon.contracts.platform import (
     verb_type,
 )
 from antiphon.contracts.topology import COORDINATOR, EVENTS, PLATFORM_CONSUMERS, SAGA
-from antiphon.coordinator.author import Author
-from antiphon.coordinator.graph import Definition, Expected
-from antiphon.coordinator.journal import CHILD_DIGITS
-from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.run import Coordinator
+from antiphon.coordinator.decision.author import Author
+from antiphon.coordinator.decision.entries import CHILD_DIGITS
+from antiphon.coordinator.definition.definition import Definition, Expected
+from antiphon.coordinator.definition.versions import by_type
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.testing.story import recorded
-from antiphon.coordinator.versions import by_type
 from antiphon.link import AlreadyStored, Link, StoredMessage
-from antiphon.link.setup import api
+from antiphon.link.admin import api
 from tests.support.journeys import DAY, everywhere
 from tests.traces.trace import MAIN, Deed, Played, Trace
 
@@ -87,7 +87,7 @@ class MemoryStage:
         self.platform.store(EVENTS, subject, data)
 
     async def journal(self, key: SagaKey) -> list[StoredMessage]:
-        return self.platform.read(SAGA, [wire.journal_filter(key)])
+        return self.platform.read(SAGA, [subjects.journal_filter(key)])
 
     async def event(self, key: SagaKey, sequence: int) -> str:
         return next(message.subject for message in self.platform.streams[EVENTS] if message.sequence == sequence)
@@ -99,7 +99,7 @@ class MemoryStage:
         """All sagas that have a journal, in the order they began."""
         entries = [message.subject for message in self.platform.streams[SAGA] if ".c." in message.subject]
         found = dict.fromkeys(tuple(subject.split(".")[2:4]) for subject in entries)
-        return [SagaKey.of(*pair) for pair in found if pair[0] != wire.LOCK]
+        return [SagaKey.of(*pair) for pair in found if pair[0] != identity.LOCK]
 
 
 class ServerStage:
@@ -115,7 +115,7 @@ class ServerStage:
             return  # said twice, stored once
 
     async def journal(self, key: SagaKey) -> list[StoredMessage]:
-        return await self._link.read_all(SAGA, [wire.journal_filter(key)])
+        return await self._link.read_all(SAGA, [subjects.journal_filter(key)])
 
     async def event(self, key: SagaKey, sequence: int) -> str:
         found = await self._link.read_all(EVENTS, [f"evt.{key.path}.>"])
@@ -159,7 +159,7 @@ class Play:
             self.keys |= {self._name(key): key for key in stage.sagas()}
             stored = [m for key in self.keys.values() for m in (await stage.journal(key))[seen[key] :]]
             stored.sort(key=lambda message: message.sequence)
-            seen.update(wire.parse_entry(message.subject).saga for message in stored)
+            seen.update(subjects.parse_entry(message.subject).saga for message in stored)
             played.lines.append([self._line(message) for message in stored])
             played.causes += [await self._cause(message) for message in stored]
         return played
@@ -204,16 +204,16 @@ class Play:
         definition = self._definitions[key.type].newest
         match deed.who, deed.verb:
             case "client", "starts":
-                return wire.start_subject(key), "client", definition.start_type, deed.payload, ""
+                return subjects.start_subject(key), "client", definition.start_type, deed.payload, ""
             case "client", "cancels":
-                return wire.cancel_subject(key), "client", CANCEL_TYPE, CancelRequest(reason=deed.reason), ""
+                return subjects.cancel_subject(key), "client", CANCEL_TYPE, CancelRequest(reason=deed.reason), ""
             case "client", "signals":
                 signal = definition.steps[deed.what].signal
                 assert signal is not None
-                return wire.signal_subject(key, deed.what), "client", signal.__contract__.type, deed.payload, ""
+                return subjects.signal_subject(key, deed.what), "client", signal.__contract__.type, deed.payload, ""
             case participant, "says":
                 said = next(e for e in definition.events.values() if e.shape.__contract__.token == deed.what)
-                subject = wire.event_subject(key.path, participant, deed.what, "on-something", 1)
+                subject = subjects.event_subject(key.path, participant, deed.what, "on-something", 1)
                 return subject, participant, said.shape.__contract__.type, deed.payload, ""
             case user, "asks to":
                 return await self._request(deed, key, user)
@@ -225,27 +225,27 @@ class Play:
         if deed.payload is not None:
             operation = replace(operation, payload=_raw(deed.payload))
         number = len(await self._stage.journal(key))
-        subject = wire.verb_subject(key, user, deed.operation, f"n{number}")
+        subject = subjects.verb_subject(key, user, deed.operation, f"n{number}")
         return subject, "operator", verb_type(deed.operation), operation, ""
 
     async def _answer(self, deed: Deed, key: SagaKey, definition: Definition) -> tuple[str, str, str, object, str]:
-        direction: wire.Direction = "undo" if deed.verb in ("undoes", "cannot undo", "settles") else "do"
+        direction: subjects.Direction = "undo" if deed.verb in ("undoes", "cannot undo", "settles") else "do"
         sent = await self._sent(key, deed.what, direction)
         attempt = deed.attempt or max(sent, default=0)
         assert attempt in sent, f"{deed.line}: {deed.what} was never sent"
         token, expected = _expected(definition, deed, direction)
-        subject = wire.event_subject(key.path, deed.who, token, deed.what, attempt)
+        subject = subjects.event_subject(key.path, deed.who, token, deed.what, attempt)
         return subject, deed.who, expected.type, _payload(deed, definition), str(sent[attempt])
 
-    async def _sent(self, key: SagaKey, step: str, direction: wire.Direction) -> dict[int, int]:
+    async def _sent(self, key: SagaKey, step: str, direction: subjects.Direction) -> dict[int, int]:
         """Where SAGA holds the attempts of a command."""
-        commands = {m.sequence: wire.parse_entry(m.subject).command for m in await self._stage.journal(key)}
+        commands = {m.sequence: subjects.parse_entry(m.subject).command for m in await self._stage.journal(key)}
         return {c.attempt: s for s, c in commands.items() if c and (c.step, c.direction) == (step, direction)}
 
     # --- entries as lines ---------------------------------------------------------------------------------------------
 
     def _line(self, message: StoredMessage) -> str:
-        name = self._name(wire.parse_entry(message.subject).saga)
+        name = self._name(subjects.parse_entry(message.subject).saga)
         line = _told(message).replace(f"{self._trace.name}-", "")
         return line if name == MAIN else f"[{name}] {line}"
 
@@ -254,7 +254,7 @@ class Play:
         cause = decode(message.data, message.subject).cause
         if not cause.startswith("e"):
             return "time" if cause else ""
-        subject = await self._stage.event(wire.parse_entry(message.subject).saga, int(cause[1:]))
+        subject = await self._stage.event(subjects.parse_entry(message.subject).saga, int(cause[1:]))
         return ".".join(subject.split(".")[4:])
 
     def _key(self, name: str, saga_type: str) -> SagaKey:
@@ -270,7 +270,7 @@ def saga_of(line: str) -> str:
 
 
 def _told(message: StoredMessage) -> str:
-    address, envelope = wire.parse_entry(message.subject), decode(message.data, message.subject)
+    address, envelope = subjects.parse_entry(message.subject), decode(message.data, message.subject)
     if address.command is not None:
         command = address.command
         payload = json.dumps(json.loads(bytes(envelope.data)), ensure_ascii=False)
@@ -291,7 +291,7 @@ KINDS: Final[dict[str, AnswerKind]] = {
 }
 
 
-def _expected(definition: Definition, deed: Deed, direction: wire.Direction) -> tuple[str, Expected]:
+def _expected(definition: Definition, deed: Deed, direction: subjects.Direction) -> tuple[str, Expected]:
     wanted = (definition.step(deed.what).name, direction, KINDS[deed.verb])
     return next(
         (token, expected)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from antiphon.coordinator.jetstream import JetStreamStore
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.serve import attach
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.serve import attach
 from tests.support.journeys import everywhere
 from tests.support.server import Platform, platform
 from tests.support.trip import PARTICIPANTS

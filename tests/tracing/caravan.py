@@ -7,10 +7,10 @@ from functools import cache
 
 from rich.console import Console
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.messages import AnswerKind
-from antiphon.deploy.trace import draw
-from antiphon.tracing.project import Projection
+from antiphon.deploy.cli.trace import draw
+from antiphon.tracing.projection.project import Projection
 from tests.support.trip import ASKED
 from tests.tracing.test_examples import Scripted
 from tests.tracing.voyage import Voyage
@@ -28,7 +28,7 @@ def lived() -> Voyage:
     for number in range(45):
         script[f"load_all-{number}", "undo", 1] = ["exhausted"]
     voyage = Scripted(script).live()
-    voyage.put(wire.start_subject(CARAVAN), "client", ASKED.__contract__.type, ASKED)
+    voyage.put(subjects.start_subject(CARAVAN), "client", ASKED.__contract__.type, ASKED)
     voyage.platform.run(600)
     return voyage
 

@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from tests.packaging.project import ROOT
 
 SOURCES: Final = ROOT / "tracing"
-PROTO: Final = SOURCES / "antiphon/tracing/storage/storage.proto"
+PROTO: Final = SOURCES / "antiphon/tracing/jaeger/storage.proto"
 MADE: Final = ("storage_pb2.py", "storage_pb2.pyi")
 
 

@@ -8,8 +8,8 @@ import sys
 import structlog
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-from antiphon.tracing.project import project
-from antiphon.tracing.sdk import readable
+from antiphon.tracing.export.sdk import readable
+from antiphon.tracing.projection.project import project
 from tests.tracing.voyage import Voyage
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from antiphon.coordinator.saga import Saga
+from antiphon.coordinator.definition.saga import Saga
 from tests.support.trip import TripAsked
 from tests.tracing.voyage import VisaGranted
 

@@ -11,8 +11,8 @@ import pytest
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import PlatformError
-from antiphon.tracing.ids import span_id, trace_id, traceparent
-from antiphon.tracing.sampling import is_sampled, ratio_of
+from antiphon.tracing.projection.ids import span_id, trace_id, traceparent
+from antiphon.tracing.projection.sampling import is_sampled, ratio_of
 from tests.packaging.project import ROOT
 
 KEY = SagaKey.of("order", "order-0001")

@@ -18,16 +18,16 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from antiphon.contracts import SagaKey, wire
-from antiphon.contracts.wire import nanoseconds
-from antiphon.deploy.cli import app
+from antiphon.contracts import SagaKey, subjects
+from antiphon.contracts.clock import nanoseconds
+from antiphon.deploy.cli.main import app
+from antiphon.deploy.cli.trace import draw, moment_of
 from antiphon.deploy.modules import CannotLoad
-from antiphon.deploy.trace import draw, moment_of
-from antiphon.deploy.waterfall import duration
+from antiphon.deploy.render.waterfall import duration
 from antiphon.link import Link
-from antiphon.tracing.otlp import endpoint
-from antiphon.tracing.project import project
-from antiphon.tracing.reading import read_projection
+from antiphon.tracing.export.otlp import endpoint
+from antiphon.tracing.export.reading import read_projection
+from antiphon.tracing.projection.project import project
 from tests.support.server import Platform, platform
 from tests.tracing.caravan import CARAVAN, drawn, lived
 from tests.tracing.replay import play_back
@@ -222,7 +222,7 @@ async def test_a_saga_that_never_was_is_a_sentence(up: Platform) -> None:
 
 
 async def test_a_saga_that_no_coordinator_has_taken_in_is_another_sentence(up: Platform, link: Link) -> None:
-    await link.store(wire.start_subject(SagaKey.of("meal", "m-new")), b"{}")
+    await link.store(subjects.start_subject(SagaKey.of("meal", "m-new")), b"{}")
     for id in ("m-new", "meal/m-new"):
         with pytest.raises(AssertionError, match="meal/m-new was started, but not taken in yet"):
             await run(up, id)

@@ -17,18 +17,18 @@ from opentelemetry.context import get_current
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import get_current_span
 
-from antiphon.contracts import Retry, SagaKey, wire
+from antiphon.contracts import Retry, SagaKey, headers, subjects
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
+from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.contracts.wire import CommandAddress
-from antiphon.coordinator.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.link import Link
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.worker import Worker
-from antiphon.tracing import context
-from antiphon.tracing.ids import span_id, trace_id, traceparent
-from antiphon.tracing.logs import configure
+from antiphon.tracing.projection.ids import span_id, trace_id, traceparent
+from antiphon.tracing.telemetry import context
+from antiphon.tracing.telemetry.logs import configure
 from tests.support.server import platform
 from tests.tracing.voyage import BagLoaded, LoadBag
 
@@ -38,7 +38,7 @@ PARENT = traceparent(KEY, "load", "do", 1)
 
 
 def command() -> tuple[str, bytes]:
-    subject = wire.command_subject(KEY, "porter", "load", "do", 1)
+    subject = subjects.command_subject(KEY, "porter", "load", "do", 1)
     envelope = Envelope(
         id=subject,
         source="coordinator",
@@ -78,7 +78,7 @@ async def test_a_handlers_own_spans_hang_under_its_attempt_and_the_answer_carrie
         JetStreamStore(link).append(KEY, subject, data, 0, False, outcomes.append)
         worker = Worker(porter, link, MemoryDatabase())
         await worker.start()
-        answer = wire.event_subject(KEY.path, "porter", "porter-loaded", "load", 1)
+        answer = subjects.event_subject(KEY.path, "porter", "porter-loaded", "load", 1)
         async with asyncio.timeout(20):
             while (stored := await link.get_last(EVENTS, answer)) is None:
                 await asyncio.sleep(0.01)
@@ -94,9 +94,9 @@ async def test_a_handlers_own_spans_hang_under_its_attempt_and_the_answer_carrie
 
 def test_a_trace_stands_in_a_header_only_where_the_envelope_says_so_itself() -> None:
     _, data = command()
-    assert wire.traceparent_header(data) == f"traceparent: {PARENT}\r\n"
-    assert wire.traceparent_header(b'{"data":{"traceparent":"' + PARENT.encode() + b'"}}') == ""
-    assert wire.traceparent_header(b"{}") == ""
+    assert headers.traceparent_header(data) == f"traceparent: {PARENT}\r\n"
+    assert headers.traceparent_header(b'{"data":{"traceparent":"' + PARENT.encode() + b'"}}') == ""
+    assert headers.traceparent_header(b"{}") == ""
 
 
 async def test_a_traceparent_that_is_none_costs_nothing_but_itself() -> None:
@@ -112,8 +112,9 @@ async def test_a_traceparent_that_is_none_costs_nothing_but_itself() -> None:
 
 def test_who_does_not_trace_loads_no_opentelemetry() -> None:
     code = (
-        "import sys, antiphon.coordinator.serve, antiphon.participants, antiphon.tracing.logs, asyncio;"
-        "from antiphon.tracing import live; live.set_up('team'); asyncio.run(live.flush());"
+        "import asyncio, sys, antiphon.coordinator.runtime.serve, antiphon.participants;"
+        "import antiphon.tracing.telemetry.logs;"
+        "from antiphon.tracing.telemetry import live; live.set_up('team'); asyncio.run(live.flush());"
         "print([name for name in ('opentelemetry', 'google', 'requests') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -140,7 +141,7 @@ def test_a_line_about_a_saga_says_where_its_trace_is(monkeypatch: pytest.MonkeyP
 
 
 def test_a_line_about_a_message_names_its_saga_step_and_attempt() -> None:
-    written = line("attempt.failed", subject=wire.command_subject(KEY, "porter", "load", "undo", 3))
+    written = line("attempt.failed", subject=subjects.command_subject(KEY, "porter", "load", "undo", 3))
     assert about(written) == ("voyage/v1", "load", 3, trace_id(KEY))
 
 
@@ -160,7 +161,7 @@ FOREIGN = """
 import asyncio, logging, warnings
 from antiphon.contracts.wire import parse_command
 from antiphon.tracing import context
-from antiphon.tracing.logs import configure
+from antiphon.tracing.telemetry.logs import configure
 
 configure(readable=False)
 
@@ -181,7 +182,7 @@ warnings.warn("old")
 
 
 def test_what_is_logged_by_the_standard_library_has_the_same_form_and_says_as_much() -> None:
-    code = FOREIGN.replace("SUBJECT", repr(wire.command_subject(KEY, "porter", "load", "do", 1)))
+    code = FOREIGN.replace("SUBJECT", repr(subjects.command_subject(KEY, "porter", "load", "do", 1)))
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     weighed, torn, lifted, warned = map(json.loads, ran.stderr.splitlines())
     for written in (weighed, torn, lifted):
@@ -195,7 +196,7 @@ def test_what_is_logged_by_the_standard_library_has_the_same_form_and_says_as_mu
 def test_a_team_that_has_set_logging_up_keeps_it() -> None:
     code = (
         "import logging; logging.basicConfig(format='mine: %(message)s');"
-        "from antiphon.tracing.logs import configure; configure(readable=False); logging.warning('heavy')"
+        "from antiphon.tracing.telemetry.logs import configure; configure(readable=False); logging.warning('heavy')"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stderr == "mine: heavy\n"

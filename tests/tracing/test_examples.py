@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import SAGA
-from antiphon.contracts.wire import CommandAddress
-from antiphon.tracing.ids import span_id, trace_id
-from antiphon.tracing.project import Projection, project
-from antiphon.tracing.spans import Span
+from antiphon.tracing.projection.ids import span_id, trace_id
+from antiphon.tracing.projection.project import Projection, project
+from antiphon.tracing.projection.spans import Span
 from tests.tracing.voyage import KEY, MINUTE_NS, QUICK_NS, Voyage
 
 

@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import PlatformError
-from antiphon.contracts.killpoints import POINTS, VARIABLE
-from antiphon.deploy.server import free_port
+from antiphon.deploy.local.server import free_port
 from antiphon.link import Link
-from antiphon.tracing.exporter import Exporter as InProcess
-from antiphon.tracing.ids import trace_id
-from antiphon.tracing.otlp import Backend, endpoint
-from antiphon.tracing.project import Projection, project
-from antiphon.tracing.sampling import is_sampled
-from antiphon.tracing.spans import Span
+from antiphon.link.killpoints import POINTS, VARIABLE
+from antiphon.tracing.export.exporter import Exporter as InProcess
+from antiphon.tracing.export.otlp import Backend, endpoint
+from antiphon.tracing.projection.ids import trace_id
+from antiphon.tracing.projection.project import Projection, project
+from antiphon.tracing.projection.sampling import is_sampled
+from antiphon.tracing.projection.spans import Span
 from tests.support.receiver import Receiver, Stored, expected, grpc_receiver, over_grpc, receiver
 from tests.support.server import Platform, platform, until
 from tests.support.traced import all_projections, assert_equal, hasten, until_nothing_is_pending
@@ -102,7 +102,7 @@ def troubled(more: int = 12, ratio: float = 1.0) -> Voyage:
     """A voyage with every kind of trouble, and some meals beside it; so large a share is sampled."""
     voyage = Voyage(4, trouble=0.3, ratio=ratio)
     for number in range(more):
-        start = wire.start_subject(SagaKey.of("meal", f"m{number}"))
+        start = subjects.start_subject(SagaKey.of("meal", f"m{number}"))
         voyage.put(start, "client", MealAsked.__contract__.type, MealAsked(guest=str(number)))
     return voyage.live()
 
@@ -209,7 +209,7 @@ async def test_an_endpoint_that_is_no_backend_is_named_with_what_it_answers_and_
 async def test_a_backend_that_is_not_there_is_told_of_with_the_reason_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.tracing.exporter.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.tracing.export.exporter.TELL_SECONDS", 0.0)
     nowhere = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", nowhere)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # for so long the SDK tries by itself
@@ -342,7 +342,7 @@ async def test_a_root_goes_out_after_everything_else_of_its_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Span by span, so that the order within a request is seen."""
-    monkeypatch.setattr("antiphon.tracing.exporter.SPANS_MAX", 1)
+    monkeypatch.setattr("antiphon.tracing.export.exporter.SPANS_MAX", 1)
     voyage, sent = troubled(3), list[Span]()
     async with with_backend(tmp_path) as (_, link, _, _):
         await play_back(voyage, link)

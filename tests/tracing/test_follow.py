@@ -16,8 +16,8 @@ from threading import Thread
 
 import pytest
 
-from antiphon.coordinator.client import Antiphon
-from antiphon.tracing.ids import trace_id
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.tracing.projection.ids import trace_id
 from tests.support.processes import Child, supervised
 from tests.support.server import Platform, platform, until
 from tests.support.trip import ASKED

@@ -14,9 +14,9 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from antiphon.contracts import SagaKey
-from antiphon.tracing.formats import jaeger, otlp
-from antiphon.tracing.project import Projection, project
-from antiphon.tracing.sdk import readable
+from antiphon.tracing.export.formats import jaeger, otlp
+from antiphon.tracing.export.sdk import readable
+from antiphon.tracing.projection.project import Projection, project
 from tests.tracing.test_examples import Scripted
 from tests.tracing.voyage import KEY, Voyage
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from antiphon.contracts import SagaKey, wire
-from antiphon.tracing.links import VARIABLE
-from antiphon.tracing.reading import read_projection
+from antiphon.contracts import SagaKey, subjects
+from antiphon.tracing.export.reading import read_projection
+from antiphon.tracing.projection.links import VARIABLE
 from tests.support.traced import until_nothing_is_pending
 from tests.tracing.replay import play_back
 from tests.tracing.test_exporter import exporter, with_backend
@@ -38,7 +38,7 @@ async def test_jaeger_has_every_span_and_warns_of_nothing(tmp_path: Path) -> Non
     keys = [SagaKey.of("meal", f"j{time.time_ns()}-{number}") for number in range(5)]
     voyage = Voyage(4, trouble=0.3)
     for key in keys:
-        voyage.put(wire.start_subject(key), "client", MealAsked.__contract__.type, MealAsked(guest=key.id))
+        voyage.put(subjects.start_subject(key), "client", MealAsked.__contract__.type, MealAsked(guest=key.id))
     voyage.live()
     async with with_backend(tmp_path) as (up, link, _, environment):
         await play_back(voyage, link)

@@ -23,21 +23,21 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from antiphon.contracts import SagaKey, wire
-from antiphon.coordinator.client import Antiphon
+from antiphon.contracts import SagaKey, subjects
+from antiphon.coordinator.client.client import Antiphon
 from antiphon.link import Link
-from antiphon.link.setup import api as api_of
+from antiphon.link.admin import api as api_of
 from antiphon.order.data import load_orders
 from antiphon.order.saga import order
-from antiphon.tracing import reading as reading_module
-from antiphon.tracing.ids import trace_id
-from antiphon.tracing.project import Projection
-from antiphon.tracing.reading import read_projection
-from antiphon.tracing.storage import sagas as sagas_module
-from antiphon.tracing.storage import serve as serve_module
-from antiphon.tracing.storage import storage_pb2 as api
-from antiphon.tracing.storage.query import Query
-from antiphon.tracing.storage.sagas import Found, Sagas, calls_in
+from antiphon.tracing.export import reading as reading_module
+from antiphon.tracing.export.reading import read_projection
+from antiphon.tracing.jaeger import sagas as sagas_module
+from antiphon.tracing.jaeger import serve as serve_module
+from antiphon.tracing.jaeger import storage_pb2 as api
+from antiphon.tracing.jaeger.query import Query
+from antiphon.tracing.jaeger.sagas import Found, Sagas, calls_in
+from antiphon.tracing.projection.ids import trace_id
+from antiphon.tracing.projection.project import Projection
 from tests.support.processes import fleet, run_orders
 from tests.support.receiver import expected, flat
 from tests.support.server import Platform, platform, until
@@ -333,7 +333,7 @@ def test_without_the_extra_a_sentence_names_it() -> None:
     """As grpc is not there then, it is taken away here."""
     code = (
         "import sys; sys.modules['grpc'] = None; sys.argv = ['antiphon', 'jaeger-storage'];"
-        "from antiphon.deploy.cli import main; main()"
+        "from antiphon.deploy.cli.main import main; main()"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (
@@ -380,7 +380,7 @@ async def test_a_saga_is_found_at_once_after_it_began(link: Link, filled: Platfo
     await sagas.refresh()
     voyage, writer = SagaKey.of("voyage", "later"), await filled.connect("administrator")
     before = len(sagas.index)
-    await put_start(writer, wire.start_subject(voyage))
+    await put_start(writer, subjects.start_subject(voyage))
     await put_start(writer, f"evt.{(voyage.partition + 1) % 64}.voyage.later.client.start")
     assert await sagas.trace(id_of(voyage)) is None  # nothing was decided in it
     assert sagas.index.find(id_of(voyage)) == voyage
@@ -413,8 +413,8 @@ async def test_a_rare_outcome_is_not_looked_for_without_end(link: Link, monkeypa
 
 async def test_a_journal_that_cannot_be_read_hides_no_other_saga(link: Link, filled: Platform) -> None:
     broken, writer = SagaKey.of("voyage", "broken"), await filled.connect("administrator")
-    await put_start(writer, wire.start_subject(broken))
-    await put_start(writer, wire.end_subject(broken))
+    await put_start(writer, subjects.start_subject(broken))
+    await put_start(writer, subjects.end_subject(broken))
     await writer.close()
     assert KEY in await found_by(Sagas(link), Query())
     with pytest.raises(Exception, match="voyage"):
@@ -460,7 +460,7 @@ async def test_a_server_that_comes_back_with_another_past_is_read_anew(tmp_path:
                 assert sagas.index is index
         await up.set_up()
         later = SagaKey.of("voyage", "later")
-        await put_start(link, wire.start_subject(later))
+        await put_start(link, subjects.start_subject(later))
         await sagas.refresh()
         assert [key for portion in sagas.index.newest(0, 2**62) for key in portion] == [later]
         await link.close()

@@ -17,13 +17,13 @@ from typing import Final
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.topology import EVENTS
-from antiphon.coordinator.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.link import Link
-from antiphon.tracing.ids import span_id, trace_id, traceparent
-from antiphon.tracing.live import is_asked_for
+from antiphon.tracing.projection.ids import span_id, trace_id, traceparent
+from antiphon.tracing.telemetry.live import is_asked_for
 from tests.support.processes import Child
 from tests.support.receiver import Receiver, receiver
 from tests.support.server import platform, until
@@ -57,7 +57,7 @@ async def porter_at_work(folder: Path, environment: Mapping[str, str]) -> AsyncI
 async def order_to_load(link: Link, number: int) -> None:
     """Every fourth in a saga that is not sampled."""
     key = SagaKey.of("voyage", f"v{number}")
-    subject = wire.command_subject(key, "porter", "load", "do", 1)
+    subject = subjects.command_subject(key, "porter", "load", "do", 1)
     parent = traceparent(key, "load", "do", 1)
     envelope = Envelope(
         id=subject,
@@ -74,7 +74,7 @@ async def order_to_load(link: Link, number: int) -> None:
 
 async def answered(link: Link) -> set[str]:
     """The sagas of all commands with an answer."""
-    return {str(wire.parse_fact(each.subject).saga) async for each in link.scan(EVENTS, "evt.>")}
+    return {str(subjects.parse_fact(each.subject).saga) async for each in link.scan(EVENTS, "evt.>")}
 
 
 def taken(backend: Receiver) -> Iterator[tuple[ResourceSpans, Span]]:
@@ -155,7 +155,7 @@ def test_an_sdk_that_the_team_has_set_up_is_left_alone() -> None:
     code = (
         "from opentelemetry import trace; from opentelemetry.sdk.trace import TracerProvider;"
         "own = TracerProvider(); trace.set_tracer_provider(own);"
-        "from antiphon.tracing import live; live.set_up('porter'); print(trace.get_tracer_provider() is own)"
+        "from antiphon.tracing.telemetry import live; live.set_up('porter'); print(trace.get_tracer_provider() is own)"
     )
     ran = run(code)
     assert (ran.stdout, ran.stderr) == ("True\n", "")  # OpenTelemetry would complain of a second one
@@ -164,7 +164,7 @@ def test_an_sdk_that_the_team_has_set_up_is_left_alone() -> None:
 def test_without_the_extra_a_line_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['opentelemetry.exporter'] = None;"
-        "from antiphon.tracing import live, logs; logs.configure(readable=False); live.set_up('porter')"
+        "from antiphon.tracing.telemetry import live, logs; logs.configure(readable=False); live.set_up('porter')"
     )
     said = run(code).stderr
     assert "traces cannot be exported without antiphon[otlp]; install it. Or set OTEL_TRACES_EXPORTER=none" in said

@@ -12,11 +12,11 @@ import pytest
 import structlog
 
 from antiphon.contracts import SagaKey
-from antiphon.tracing import exporter as exporting
-from antiphon.tracing import reading
-from antiphon.tracing.exporter import Exporter
-from antiphon.tracing.ids import trace_id
-from antiphon.tracing.spans import Span
+from antiphon.tracing.export import exporter as exporting
+from antiphon.tracing.export import reading
+from antiphon.tracing.export.exporter import Exporter
+from antiphon.tracing.projection.ids import trace_id
+from antiphon.tracing.projection.spans import Span
 from tests.integration.test_coordinator import Company, company
 from tests.support.poison import RAISED, SECRET, explode
 from tests.support.server import until

@@ -9,11 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey
-from antiphon.coordinator.history import StepRecord
-from antiphon.link.reading import StoredMessage
-from antiphon.tracing.ids import span_id
-from antiphon.tracing.project import Projection, exportable, project
-from antiphon.tracing.spans import MOMENT_NS, Span
+from antiphon.contracts.stored import StoredMessage
+from antiphon.coordinator.decision.history import StepRecord
+from antiphon.tracing.projection.ids import span_id
+from antiphon.tracing.projection.project import Projection, exportable, project
+from antiphon.tracing.projection.spans import MOMENT_NS, Span
 from tests.support.traced import assert_one_tree
 from tests.tracing.voyage import KEY, Voyage, visa
 

@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from antiphon.tracing.storage import storage_pb2
-from antiphon.tracing.storage.sagas import Sagas
-from antiphon.tracing.storage.service import Storage, handlers
+from antiphon.tracing.jaeger import storage_pb2
+from antiphon.tracing.jaeger.sagas import Sagas
+from antiphon.tracing.jaeger.service import Storage, handlers
 from tests.tracing.protos import MADE, PROTO, generate
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_committed_is_what_the_proto_makes(name: str, tmp_path: Path) -> None:
     generate(tmp_path)
-    made = (tmp_path / "antiphon/tracing/storage" / name).read_text()
+    made = (tmp_path / "antiphon/tracing/jaeger" / name).read_text()
     assert made == PROTO.with_name(name).read_text(), "python -m tests.tracing.protos makes it anew"
 
 

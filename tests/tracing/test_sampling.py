@@ -9,26 +9,29 @@ import sys
 import pytest
 from msgspec.structs import replace
 
-from antiphon.contracts import SagaKey, wire
+from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.envelope import decode, encode
+from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.topology import SAGA
-from antiphon.coordinator.author import Author
-from antiphon.coordinator.run import Coordinator
-from antiphon.link.reading import StoredMessage
-from antiphon.tracing.exporter import _newly_final, is_chosen
-from antiphon.tracing.project import Projection, exportable, project
-from antiphon.tracing.sampling import decision_in
+from antiphon.coordinator.decision.author import Author
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.tracing.export.exporter import _newly_final, is_chosen
+from antiphon.tracing.projection.project import Projection, exportable, project
+from antiphon.tracing.projection.sampling import decision_in
 from tests.conformance.fleet import Fleet
 from tests.decide.life import Life
 from tests.packaging.project import ROOT
 from tests.tracing.voyage import Voyage
 
-MODULES = ("coordinator.run", "participants.worker", "tracing.live", "tracing.exporter", "tracing.sampling")
+MODULES = (
+    *("coordinator.runtime.coordinator", "participants.worker"),
+    *("tracing.telemetry.live", "tracing.export.exporter", "tracing.projection.sampling"),
+)
 
 
 def flags(journal: list[StoredMessage]) -> list[str]:
     """The flag of each command in a journal; empty where it has no traceparent."""
-    commands = [each for each in journal if wire.parse_entry(each.subject).command is not None]
+    commands = [each for each in journal if subjects.parse_entry(each.subject).command is not None]
     return [decode(each.data, each.subject).traceparent[-2:] for each in commands]
 
 
@@ -109,7 +112,7 @@ def test_coordinators_take_turns_on_one_saga_in_memory(first: float) -> None:
     key = fleet.start()
     fleet.run(100)
     assert fleet.state() == "compensated"
-    journal = fleet.platform.read(SAGA, [wire.journal_filter(key)])
+    journal = fleet.platform.read(SAGA, [subjects.journal_filter(key)])
     assert set(handled) == set(fleet.coordinators)
     assert set(flags(journal)) == {"01" if handled[0].sampling_ratio else "00"}
 

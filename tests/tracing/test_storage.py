@@ -12,17 +12,17 @@ from msgspec.structs import replace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from antiphon.contracts.wire import SagaKey, digest
-from antiphon.tracing.project import project
-from antiphon.tracing.sdk import readable
-from antiphon.tracing.spans import Span, SpanEvent, SpanLink
-from antiphon.tracing.storage import index as index_module
-from antiphon.tracing.storage import storage_pb2 as api
-from antiphon.tracing.storage.asked import DEPTH_MAX, BadQuery, query_of
-from antiphon.tracing.storage.encode import CHUNK_BYTES_MAX, EVENTS_MAX, chunks
-from antiphon.tracing.storage.index import Index
-from antiphon.tracing.storage.query import DEPTH, Query, matches
-from antiphon.tracing.storage.sagas import calls_in, spans_at
+from antiphon.contracts.identity import SagaKey, digest
+from antiphon.tracing.export.sdk import readable
+from antiphon.tracing.jaeger import index as index_module
+from antiphon.tracing.jaeger import storage_pb2 as api
+from antiphon.tracing.jaeger.encode import CHUNK_BYTES_MAX, EVENTS_MAX, chunks
+from antiphon.tracing.jaeger.index import Index
+from antiphon.tracing.jaeger.query import DEPTH, Query, matches
+from antiphon.tracing.jaeger.request import DEPTH_MAX, BadQuery, query_of
+from antiphon.tracing.jaeger.sagas import calls_in, spans_at
+from antiphon.tracing.projection.project import project
+from antiphon.tracing.projection.spans import Span, SpanEvent, SpanLink
 from tests.support.receiver import flat
 from tests.tracing.voyage import KEY, Voyage
 

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import PlatformError
-from antiphon.coordinator.waiting import Waiting
-from antiphon.deploy.sagas import with_link
-from antiphon.deploy.waterfall import (
+from antiphon.coordinator.views.parked import Waiting
+from antiphon.deploy.cli.sagas import with_link
+from antiphon.deploy.render.waterfall import (
     COMPUTED,
     CRITICAL,
     ORDINARY,
@@ -22,10 +22,10 @@ from antiphon.deploy.waterfall import (
     shortened,
     waterfall,
 )
-from antiphon.tracing.links import VARIABLE, checked_link, jaeger_link
-from antiphon.tracing.project import project
-from antiphon.tracing.spans import MOMENT_NS
-from antiphon.tracing.tree import critical_path, differences, label, rows
+from antiphon.tracing.projection.links import VARIABLE, checked_link, jaeger_link
+from antiphon.tracing.projection.project import project
+from antiphon.tracing.projection.spans import MOMENT_NS
+from antiphon.tracing.projection.tree import critical_path, differences, label, rows
 from tests.tracing.test_examples import Scripted, trace
 from tests.tracing.voyage import KEY, MINUTE_NS
 

@@ -8,20 +8,21 @@ from functools import partial
 
 import msgspec
 
-from antiphon.contracts import Command, Compensation, Event, Retry, SagaKey, wire
+from antiphon.contracts import Command, Compensation, Event, Retry, SagaKey, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
-from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Operation, verb_type
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Operation, verb_type
+from antiphon.contracts.stored import SagaPages, StoredMessage
+from antiphon.contracts.subjects import CommandAddress, Verb
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, participant_consumers
-from antiphon.contracts.wire import CommandAddress, Verb
-from antiphon.coordinator.history import History
-from antiphon.coordinator.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.ports import Delivered, Pages
-from antiphon.coordinator.run import Coordinator
-from antiphon.coordinator.saga import Saga, State
-from antiphon.coordinator.stored import found
-from antiphon.coordinator.versions import by_type
-from antiphon.link.reading import StoredMessage
+from antiphon.coordinator.decision.history import History
+from antiphon.coordinator.decision.replay import found
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.definition.versions import by_type
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
+from antiphon.coordinator.runtime.ports import Delivered
 from tests.support.trip import ASKED, BookRoom, BookSeat, ChargeCard, FreeRoom, FreeSeat, RefundCard, TripAsked
 from tests.support.trip import REPLIES as TRIP_REPLIES
 
@@ -214,11 +215,11 @@ class Voyage:
     def live(self) -> Voyage:
         """Start it, and let a day pass."""
         start = msgspec.structs.replace(ASKED, nights=2 if self.only else self.chance.choice([0, 1, 2, 3]))
-        self.put(wire.start_subject(KEY), "client", start.__contract__.type, start)
+        self.put(subjects.start_subject(KEY), "client", start.__contract__.type, start)
         self._plan_the_day()
         for _ in range(HOURS * 6):
             self.platform.run(600)
-            if self.platform.last(SAGA, wire.end_subject(KEY)):
+            if self.platform.last(SAGA, subjects.end_subject(KEY)):
                 break
         return self
 
@@ -240,21 +241,21 @@ class Voyage:
 
     def _signal(self) -> None:
         visa_type = VisaGranted.__contract__.type
-        self.put(wire.signal_subject(KEY, visa.name), "client", visa_type, VisaGranted(number="7"))
+        self.put(subjects.signal_subject(KEY, visa.name), "client", visa_type, VisaGranted(number="7"))
 
     def _cancel(self) -> None:
-        self.put(wire.cancel_subject(KEY), "client", CANCEL_TYPE, CancelRequest(reason="rain"))
+        self.put(subjects.cancel_subject(KEY), "client", CANCEL_TYPE, CancelRequest(reason="rain"))
 
     def _operate(self, verb: Verb) -> None:
         self.requests += 1
         step = self.chance.choice(["", *REPLIES]) if verb in ("retry", "resolve") else ""
-        subject = wire.verb_subject(KEY, "ada", verb, str(self.requests))
+        subject = subjects.verb_subject(KEY, "ada", verb, str(self.requests))
         self.put(subject, "operator", verb_type(verb), Operation(step=step, reason="why not", happened=False))
 
     # --- participants -------------------------------------------------------------------------------------------------
 
     def _on_command(self, delivery: Delivered) -> None:
-        command = wire.parse_command(delivery.subject)
+        command = subjects.parse_command(delivery.subject)
         delivery.ack()
         kinds = self._kinds(command)
         for kind in kinds:
@@ -303,7 +304,7 @@ class Voyage:
                 if happened
                 else Settled(happened=False)
             )
-        subject = wire.event_subject(command.saga.path, command.participant, token, command.step, command.attempt)
+        subject = subjects.event_subject(command.saga.path, command.participant, token, command.step, command.attempt)
         skew = self.chance.choice([0, 0, -90, 90])
         tries = self.chance.choice([0, 0, 0, 2, 4])
         started = self.now() + timedelta(seconds=skew) if self.chance.random() < 0.9 else None
@@ -340,12 +341,12 @@ class Voyage:
 
     def sagas(self) -> list[SagaKey]:
         """The saga and its children."""
-        starts = [wire.parse_fact(m.subject) for m in self.platform.streams[EVENTS] if m.subject.endswith(".start")]
+        starts = [subjects.parse_fact(m.subject) for m in self.platform.streams[EVENTS] if m.subject.endswith(".start")]
         return [address.saga for address in starts]
 
     def entries(self, key: SagaKey = KEY) -> list[StoredMessage]:
         """A saga's journal."""
-        return self.platform.read(SAGA, [wire.journal_filter(key)])
+        return self.platform.read(SAGA, [subjects.journal_filter(key)])
 
     def events(self, key: SagaKey = KEY) -> list[StoredMessage]:
         """Its messages in EVENTS."""
@@ -354,5 +355,5 @@ class Voyage:
     def history(self, key: SagaKey = KEY) -> History:
         """What a coordinator makes of it."""
         return found(
-            key, by_type([DEFINITIONS[key.type]])[key.type], Pages(self.entries(key), self.events(key))
+            key, by_type([DEFINITIONS[key.type]])[key.type], SagaPages(self.entries(key), self.events(key))
         ).history

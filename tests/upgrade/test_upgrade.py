@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from antiphon.contracts import StillRunning
 from antiphon.coordinator import Antiphon, Handle
-from antiphon.deploy.cli import app
+from antiphon.deploy.cli.main import app
 from tests.support.postgres import Postgres
 from tests.support.server import platform
 

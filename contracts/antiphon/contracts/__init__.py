@@ -23,9 +23,9 @@ from .errors import (
     Unrecoverable,
     WrongShape,
 )
+from .identity import SagaKey
 from .messages import Command, Compensation, Contract, Event
 from .retry import Retry
-from .wire import SagaKey
 
 __all__ = [
     "AlreadySignalled",

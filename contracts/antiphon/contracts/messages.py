@@ -8,7 +8,7 @@ import msgspec
 
 from .errors import BadIdentity, DefinitionError
 from .fields import require_travels_if_known
-from .wire import RESERVED, check_token, dashed
+from .identity import RESERVED, check_token, dashed
 
 CLIENT: Final = "client"
 """The owner of events that no participant owns: starts, and signals from outside."""

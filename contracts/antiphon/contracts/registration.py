@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Meta
 
 from .errors import Forged, Undecodable
+from .identity import COORDINATOR, TOKEN_CHARS_MAX
 from .messages import Contract, Message
+from .subjects import parse_registration, registration_subject
 from .topology import REGISTRATION_BYTES_MAX
-from .wire import COORDINATOR, TOKEN_CHARS_MAX, parse_registration, registration_subject
 
 ENTRIES_MAX: Final = 1000
 """The most entries of each list."""

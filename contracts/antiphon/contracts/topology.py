@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from . import wire
+from . import identity, subjects
 from .errors import BadIdentity
 
 SAGA: Final = "SAGA"
@@ -21,7 +21,7 @@ EXPORTER: Final = "exporter"
 
 ADMINISTRATOR: Final = "administrator"
 READMODEL: Final = "readmodel"
-PLATFORM_USERS: Final = (ADMINISTRATOR, READMODEL, EXPORTER, *wire.PLATFORM_SOURCES)
+PLATFORM_USERS: Final = (ADMINISTRATOR, READMODEL, EXPORTER, *identity.PLATFORM_SOURCES)
 """Who connects, beside participants, where nobody gave them other names."""
 
 SERVER_VERSION_MIN: Final = (2, 12)
@@ -117,8 +117,8 @@ STREAMS: Final = (
 )
 
 REGISTRATIONS: Final = Stream(
-    name=f"KV_{wire.REGISTRATIONS_BUCKET}",
-    subjects=(f"$KV.{wire.REGISTRATIONS_BUCKET}.>",),
+    name=f"KV_{subjects.REGISTRATIONS_BUCKET}",
+    subjects=(f"$KV.{subjects.REGISTRATIONS_BUCKET}.>",),
     # What is not renewed goes. No roll-ups, so that nobody can erase what others say; and bounded, so that whoever says
     # too much keeps others from speaking for as long as that stays, and fills no disk.
     settings={
@@ -133,16 +133,19 @@ REGISTRATIONS: Final = Stream(
 
 PLATFORM_CONSUMERS: Final = (
     Consumer(
-        stream=EVENTS, name=COORDINATOR, filters=(wire.EVENTS_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS
+        stream=EVENTS,
+        name=COORDINATOR,
+        filters=(subjects.EVENTS_FILTER,),
+        ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS,
     ),
-    Consumer(stream=SAGA, name=TIMERS, filters=(wire.FIRED_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS),
+    Consumer(stream=SAGA, name=TIMERS, filters=(subjects.FIRED_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS),
     # Every start stays pending here until its saga has ended: the pending starts are the list of open sagas.
-    Consumer(stream=EVENTS, name=SWEEPER, filters=(wire.STARTS_FILTER,), ack_wait_seconds=60.0, ack_pending_max=-1),
+    Consumer(stream=EVENTS, name=SWEEPER, filters=(subjects.STARTS_FILTER,), ack_wait_seconds=60.0, ack_pending_max=-1),
 )
 
 
 EXPORTER_CONSUMER: Final = Consumer(
-    stream=SAGA, name=EXPORTER, filters=(wire.JOURNALS_FILTER,), ack_wait_seconds=EXPORTER_ACK_WAIT_SECONDS
+    stream=SAGA, name=EXPORTER, filters=(subjects.JOURNALS_FILTER,), ack_wait_seconds=EXPORTER_ACK_WAIT_SECONDS
 )
 """What becomes of sagas, for their traces. Apart from those that the platform cannot be without."""
 
@@ -158,8 +161,8 @@ def check_participant(name: str) -> str:
     Raises:
         BadIdentity: it cannot be a token, is a name of the platform, or its consumers would be another participant's.
     """
-    wire.check_token(name, "participant")
-    if name in wire.RESERVED or name in PLATFORM_USERS or is_of_platform(name):
+    identity.check_token(name, "participant")
+    if name in identity.RESERVED or name in PLATFORM_USERS or is_of_platform(name):
         raise BadIdentity(f"{name!r} is a name of the platform; call the participant something else")
     for suffix in (participant_consumer_name("", "undo"), reactions_consumer_name("")):
         if name.endswith(suffix):
@@ -170,7 +173,7 @@ def check_participant(name: str) -> str:
     return name
 
 
-def participant_consumer_name(participant: str, direction: wire.Direction) -> str:
+def participant_consumer_name(participant: str, direction: subjects.Direction) -> str:
     """`inventory` for commands, `inventory-undo` for compensations.
 
     Two consumers, so that compensations that keep failing never stand before healthy commands.
@@ -188,11 +191,11 @@ def participant_consumers(
     )
 
 
-def _participant_consumer(participant: str, direction: wire.Direction, ack_wait_seconds: float) -> Consumer:
+def _participant_consumer(participant: str, direction: subjects.Direction, ack_wait_seconds: float) -> Consumer:
     return Consumer(
         stream=SAGA,
         name=participant_consumer_name(participant, direction),
-        filters=(wire.commands_filter(participant, direction),),
+        filters=(subjects.commands_filter(participant, direction),),
         ack_wait_seconds=ack_wait_seconds,
     )
 
@@ -228,7 +231,7 @@ def reactions_consumer(listener: Listener, ack_wait_seconds: float = PARTICIPANT
     return Consumer(
         stream=EVENTS,
         name=reactions_consumer_name(listener.name),
-        filters=wire.disjoint(listener.hears),
+        filters=subjects.disjoint(listener.hears),
         ack_wait_seconds=ack_wait_seconds,
         deliver="new",
     )

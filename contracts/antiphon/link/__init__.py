@@ -5,35 +5,35 @@ from typing import TYPE_CHECKING
 from antiphon.contracts.lazy import on_demand
 
 if TYPE_CHECKING:
+    from antiphon.contracts.stored import AlreadyStored, NobodyStores, Outcome, Rejected, StoredMessage
+
+    from .admin import require_accepted, require_platform, set_up
     from .collector import settle_collector
+    from .connection import Credentials, Link
     from .delivery import Delivery, Pull
     from .guard import Guard, InHand
-    from .link import Credentials, Link
-    from .outcomes import AlreadyStored, NobodyStores, Outcome, Rejected
-    from .reading import StoredMessage
-    from .setup import require_accepted, require_platform, set_up
     from .tail import Mark, OtherStream, Tail
 else:
     __getattr__, __dir__ = on_demand(
         __name__,
         {
-            "AlreadyStored": ".outcomes",
-            "Credentials": ".link",
+            "AlreadyStored": "antiphon.contracts.stored",
+            "Credentials": ".connection",
             "Delivery": ".delivery",
             "Guard": ".guard",
             "InHand": ".guard",
-            "Link": ".link",
+            "Link": ".connection",
             "Mark": ".tail",
-            "NobodyStores": ".outcomes",
+            "NobodyStores": "antiphon.contracts.stored",
             "OtherStream": ".tail",
-            "Outcome": ".outcomes",
+            "Outcome": "antiphon.contracts.stored",
             "Pull": ".delivery",
-            "Rejected": ".outcomes",
-            "StoredMessage": ".reading",
+            "Rejected": "antiphon.contracts.stored",
+            "StoredMessage": "antiphon.contracts.stored",
             "Tail": ".tail",
-            "require_accepted": ".setup",
-            "require_platform": ".setup",
-            "set_up": ".setup",
+            "require_accepted": ".admin",
+            "require_platform": ".admin",
+            "set_up": ".admin",
             "settle_collector": ".collector",
         },
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
-from antiphon.contracts.wire import parse_stamp
+from antiphon.contracts.stored import parse_stamp
 
 from .faults import say
 from .outcomes import status_code, status_line
@@ -18,7 +18,7 @@ from .outcomes import status_code, status_line
 if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
-    from .link import Link
+    from .connection import Link
 
 LOST: Final = (nats.errors.Error, OSError, RuntimeError)
 """What nats-py raises when the connection goes away in mid-call; the last is uvloop's, for a socket that is closed."""

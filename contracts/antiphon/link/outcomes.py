@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from antiphon.contracts.errors import Ambiguous, AntiphonError, Conflict
+from antiphon.contracts.errors import Ambiguous, Conflict
+from antiphon.contracts.stored import AlreadyStored, NobodyStores, Outcome, Rejected
 
 CONSUMER_NOT_FOUND: Final = 10014
 CONFLICTS: Final = frozenset({10071, 10164})
@@ -21,22 +22,6 @@ REFUSALS: Final = frozenset({10023, STORE_FAILED, 10111, 10166, 10168, 10174, 10
 """No room; not stored; a header that the stream does not take: roll-up, TTL, counter, batch, schedule."""
 UNDECIDED: Final = 10201
 """Although it is no 5xx: the write may be stored or not (measured on three replicas)."""
-
-
-class AlreadyStored(AntiphonError):
-    """The subject holds a message already, and its stream takes one a subject. For our events that is success."""
-
-
-class Rejected(AntiphonError):
-    """The server refused the write for a reason no journal explains (a full disk or stream, a forbidden header)."""
-
-
-class NobodyStores(Ambiguous):
-    """No stream has the subject; on a cluster perhaps none that has a leader."""
-
-
-Outcome = int | Conflict | AlreadyStored | Rejected | Ambiguous
-"""The stream sequence at which a message was stored, or why it was not, or that nobody knows."""
 
 
 class _ApiError(msgspec.Struct):

@@ -9,21 +9,13 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.stored import StoredMessage
 
 from .guard import InHand
 from .outcomes import status_code, status_line
 
 BATCH_MAX: Final = 1000
 """The most messages of one read. The server refuses filters that match more than 1024 subjects."""
-
-
-class StoredMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message as a stream holds it."""
-
-    subject: str
-    sequence: int
-    stored_ns: int
-    data: bytes
 
 
 Pages = list[StoredMessage] | Ambiguous

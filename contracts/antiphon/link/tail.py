@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.stored import StoredMessage
 
-from .link import Link
-from .reading import StoredMessage
+from .connection import Link
 
 ALL: Final = ">"
 """Whoever wants a part reads all and picks: the server gives 60,000 messages a second of a whole stream, 7,000 under a

@@ -7,28 +7,29 @@ from antiphon.contracts.lazy import on_demand
 if TYPE_CHECKING:
     from antiphon.contracts.retry import Retry
 
-    from .changes import Change
-    from .choreography import Choreography
-    from .client import Antiphon, Handle, Outcome
-    from .operators import HaltVerbs, Operator, SagaVerbs
-    from .saga import Awaited, Saga, State, Step
+    from .client.changes import Change
+    from .client.client import Antiphon, Handle, Outcome
+    from .client.operator import HaltVerbs, Operator, SagaVerbs
+    from .definition.choreography import Choreography
+    from .definition.saga import Saga
+    from .definition.steps import Awaited, State, Step
 else:
     __getattr__, __dir__ = on_demand(
         __name__,
         {
-            "Antiphon": ".client",
-            "Awaited": ".saga",
-            "Change": ".changes",
-            "Choreography": ".choreography",
-            "HaltVerbs": ".operators",
-            "Handle": ".client",
-            "Operator": ".operators",
-            "Outcome": ".client",
+            "Antiphon": ".client.client",
+            "Awaited": ".definition.steps",
+            "Change": ".client.changes",
+            "Choreography": ".definition.choreography",
+            "HaltVerbs": ".client.operator",
+            "Handle": ".client.client",
+            "Operator": ".client.operator",
+            "Outcome": ".client.client",
             "Retry": "antiphon.contracts.retry",
-            "Saga": ".saga",
-            "SagaVerbs": ".operators",
-            "State": ".saga",
-            "Step": ".saga",
+            "Saga": ".definition.saga",
+            "SagaVerbs": ".client.operator",
+            "State": ".definition.steps",
+            "Step": ".definition.steps",
         },
     )
 

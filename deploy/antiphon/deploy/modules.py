@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from antiphon.contracts.errors import AntiphonError
-from antiphon.coordinator.choreography import AnySaga, Choreography
-from antiphon.coordinator.saga import Saga
+from antiphon.coordinator.definition.choreography import AnySaga, Choreography
+from antiphon.coordinator.definition.saga import Saga
 
 T = TypeVar("T")
 

@@ -8,23 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.contracts import wire
+from antiphon.contracts import identity, subjects
+from antiphon.contracts.compat.schema import Contracts, Described, describe, kind_of, schemas_of
 from antiphon.contracts.envelope import CONTENT_TYPE, Envelope
 from antiphon.contracts.errors import AntiphonError
-from antiphon.contracts.messages import (
-    CLIENT,
-    AnswerKind,
-    Contract,
-    Message,
-    Refusal,
-    Undone,
-    answer_name,
-    answer_type,
-)
-from antiphon.contracts.schema import Contracts, Described, describe, kind_of, schemas_of
-from antiphon.coordinator.choreography import Choreography
-from antiphon.coordinator.graph import Definition
-from antiphon.coordinator.saga import Saga
+from antiphon.contracts.identity import CLIENT
+from antiphon.contracts.messages import AnswerKind, Contract, Message, Refusal, Undone, answer_name, answer_type
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.definition import Definition
+from antiphon.coordinator.definition.saga import Saga
 from antiphon.participants.participant import Participant
 
 from .graph import HEARING, Flow, Part, build, message_id
@@ -168,19 +160,21 @@ def _channel(flow: Flow, message: type[Message]) -> Json:
     kind = kind_of(message)
     sagas: set[str] = set()
     if kind == "command":
-        pattern = wire.commands_filter(contract.owner, "do")
+        pattern = subjects.commands_filter(contract.owner, "do")
         sagas = {edge.saga for edge in flow.before(message_id(kind, contract), "emits")}
     elif kind == "compensation":
-        pattern = wire.commands_filter(contract.owner, "undo")
+        pattern = subjects.commands_filter(contract.owner, "undo")
         sagas = {edge.saga for edge in flow.before(message_id(kind, contract), "compensates")}
     elif contract.owner != CLIENT:
-        pattern = wire.event_subject("*.*.*", contract.owner, contract.token, "*", "*")
+        pattern = subjects.event_subject("*.*.*", contract.owner, contract.token, "*", "*")
     else:
         node = message_id(kind, contract)
         sagas = {edge.saga for edge in flow.before(node, "emits")}
         is_signal = bool(flow.after(node, "awaits"))
         pattern = (
-            wire.event_subject("*.*.*", CLIENT, "signal", contract.token, 1) if is_signal else wire.CLIENT_STARTS_FILTER
+            subjects.event_subject("*.*.*", CLIENT, "signal", contract.token, 1)
+            if is_signal
+            else subjects.CLIENT_STARTS_FILTER
         )
     return _channel_at(pattern, sorted(sagas), {contract.type: f"#/components/messages/{contract.type}"})
 
@@ -204,7 +198,7 @@ def _add_answers(document: Json, flow: Flow, message: type[Message], references:
     """The answers to a command that have no class of their own, in a channel of theirs."""
     contract = message.__contract__
     tokens: list[str] = []
-    channel = _channel_at(wire.event_subject("*.*.*", contract.owner, "ANSWER", "*", "*"), [], {})
+    channel = _channel_at(subjects.event_subject("*.*.*", contract.owner, "ANSWER", "*", "*"), [], {})
     for kind in _answers(message):
         type_ = answer_type(contract, kind)
         data = references["undone" if kind == "done" else "refusal"]
@@ -215,7 +209,7 @@ def _add_answers(document: Json, flow: Flow, message: type[Message], references:
             "payload": _body(type_, data, references["envelope"]),
         }
         channel["messages"][type_] = {"$ref": f"#/components/messages/{type_}"}
-        tokens.append(wire.dashed(answer_name(contract, kind)))
+        tokens.append(identity.dashed(answer_name(contract, kind)))
     channel["address"] = channel["address"].replace("ANSWER", "{answer}")
     channel["parameters"]["answer"] = {"description": DESCRIPTIONS["answer"], "enum": tokens}
     document["channels"][_answers_to(contract)] = channel

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from antiphon.contracts.messages import CLIENT, Contract
+from antiphon.contracts.identity import CLIENT
+from antiphon.contracts.messages import Contract
 from antiphon.contracts.registration import Duties, Named, Reacted, ServedSaga, ServedStep
-from antiphon.coordinator.choreography import Choreography
-from antiphon.coordinator.duties import duties_of as coordinator_duties
-from antiphon.coordinator.saga import Saga
-from antiphon.participants.duties import duties_of as participant_duties
+from antiphon.coordinator.definition.capabilities import duties_of as coordinator_duties
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.participants.capabilities import duties_of as participant_duties
 from antiphon.participants.participant import Participant
 
 Part = Saga[Any] | Choreography[Any] | Participant

@@ -9,6 +9,7 @@ from itertools import groupby
 import msgspec
 
 from antiphon.contracts.errors import Unusable
+from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.registration import (
     Duties,
     Handled,
@@ -21,7 +22,6 @@ from antiphon.contracts.registration import (
     honest,
     read_registration,
 )
-from antiphon.contracts.wire import COORDINATOR
 
 from .check import Finding, owners
 from .graph import Flow, assemble

@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from antiphon.contracts import Retry
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator import Saga, State
 
 from .messages import (
     ORCHESTRATED,

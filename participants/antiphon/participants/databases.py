@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from antiphon.contracts.errors import PlatformError
-from antiphon.contracts.wire import CommandAddress
+from antiphon.contracts.subjects import CommandAddress
 
 from .inbox import Row, Spent
 from .transaction import Transaction

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from antiphon.contracts.wire import CommandAddress
+from antiphon.contracts.subjects import CommandAddress
 
 from .inbox import Row, Spent
 from .transaction import Transaction

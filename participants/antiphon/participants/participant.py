@@ -10,8 +10,8 @@ from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.fields import require_travels
 from antiphon.contracts.messages import Command, Compensation, Event, Message, Settle, settle_type
 from antiphon.contracts.retry import Retry
+from antiphon.contracts.subjects import Direction
 from antiphon.contracts.topology import Listener, check_participant
-from antiphon.contracts.wire import Direction
 
 from .reaction import REACTION_RETRY, Reaction, ReactsTo, UndoesOn
 from .signatures import annotation, named, parameters, text

@@ -9,24 +9,15 @@ from typing import Any
 
 import msgspec
 
-from antiphon.contracts import killpoints
 from antiphon.contracts.envelope import pack, unpack_raw
 from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
-from antiphon.contracts.messages import (
-    AnswerKind,
-    Contract,
-    Event,
-    Refusal,
-    Settled,
-    Undone,
-    answer_type,
-)
+from antiphon.contracts.messages import AnswerKind, Contract, Event, Refusal, Settled, Undone, answer_type
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import CommandAddress
+from antiphon.contracts.subjects import CommandAddress
+from antiphon.link import killpoints
 
 from .calling import Call
 from .databases import Database, Inbox
-from .hearing import Heard
 from .inbox import (
     SILENCE,
     AlreadyUndone,
@@ -48,6 +39,7 @@ from .inbox import (
 from .participant import AnyHandler, CommandHandler, CompensationHandler, Settlement
 from .reaction import Reaction
 from .reasons import OwnWords, clean, reason_of
+from .routing import Heard
 from .transaction import Transaction
 
 Seal = Callable[[Answer], None]

@@ -11,14 +11,10 @@ import msgspec
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.fields import require_travels
-from antiphon.contracts.messages import CLIENT, Contract, Event
+from antiphon.contracts.identity import CLIENT, TOKEN_CHARS_MAX, check_token
+from antiphon.contracts.messages import Contract, Event
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.wire import (
-    REACTION_STEP_CHARS,
-    TOKEN_CHARS_MAX,
-    check_token,
-    heard_filters,
-)
+from antiphon.contracts.subjects import REACTION_STEP_CHARS, heard_filters
 
 from .signatures import annotation, named, parameters, text
 from .transaction import Transaction

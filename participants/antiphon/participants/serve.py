@@ -9,12 +9,12 @@ import structlog
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
-from antiphon.link.registering import registered
-from antiphon.tracing import live
-from antiphon.tracing.metrics import measuring
+from antiphon.link.registration import registered
+from antiphon.tracing.telemetry import live
+from antiphon.tracing.telemetry.metrics import measuring
 
+from .capabilities import duties_of
 from .databases import open_database
-from .duties import duties_of
 from .ending import CLOSE_SECONDS, Ending, signals
 from .participant import Participant
 from .worker import CANCEL_SECONDS, CONCURRENCY, GRACE_SECONDS, HANDLER_SECONDS_MAX, Worker, undo_places
@@ -55,11 +55,11 @@ async def serve(
         grace_seconds: how long handlers may still run after the signal.
         ack_wait_seconds: what the participant's consumers are configured with.
         handler_seconds: how long a handler may run; then it is cancelled, which is a failed attempt.
-        metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.metrics`.
+        metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.telemetry.metrics`.
         error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
 
     Spans of the handlers' own go where OTEL_EXPORTER_OTLP_ENDPOINT says, unless an SDK is set up already; see
-    `antiphon.tracing.live`.
+    `antiphon.tracing.telemetry.live`.
 
     Raises:
         PlatformError: the server, a stream, a right or the database is missing, or was lost for good; the sentence

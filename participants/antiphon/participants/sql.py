@@ -34,7 +34,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from antiphon.contracts.errors import PlatformError, Refused, Unavailable, Unrecoverable
-from antiphon.contracts.wire import CommandAddress
+from antiphon.contracts.subjects import CommandAddress
 
 from .databases import Busy
 from .inbox import Answer, Row, RowState, Spent

@@ -18,27 +18,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from antiphon.contracts.envelope import through_the_wire, unpack_raw
 from antiphon.contracts.errors import AntiphonError, Refused
-from antiphon.contracts.messages import (
-    Command,
-    Compensation,
-    Event,
-    Refusal,
-    Settle,
-    Settled,
-    Undone,
-    settle_type,
-)
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.messages import Command, Compensation, Event, Refusal, Settle, Settled, Undone, settle_type
 from antiphon.contracts.retry import Retry
+from antiphon.contracts.subjects import CommandAddress, Direction, FactAddress
 from antiphon.contracts.topology import Listener
-from antiphon.contracts.wire import CommandAddress, Direction, FactAddress, SagaKey
 from antiphon.link import Link
 
 from .databases import Database, Inbox, open_database
-from .hearing import Hearing, Unheard
 from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
 from .participant import Participant
 from .perform import Asked, perform
+from .routing import Hearing, Unheard
 from .transaction import Transaction
 from .worker import Worker
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from antiphon.contracts.wire import CommandAddress
+from antiphon.contracts.subjects import CommandAddress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

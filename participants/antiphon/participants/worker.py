@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from antiphon.contracts import killpoints
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, unpack_raw
 from antiphon.contracts.errors import (
     Ambiguous,
@@ -31,9 +30,12 @@ from antiphon.contracts.errors import (
     Unusable,
     WrongShape,
 )
+from antiphon.contracts.headers import traceparent_header
+from antiphon.contracts.identity import dashed
 from antiphon.contracts.messages import Contract
-from antiphon.contracts.parked import WITHDRAWN, Parked, ParkedKind, parked_kind
+from antiphon.contracts.payloads import WITHDRAWN, Parked, ParkedKind, parked_kind
 from antiphon.contracts.retry import parse_retry
+from antiphon.contracts.subjects import CommandAddress, Direction, event_subject, parse_command, parse_fact
 from antiphon.contracts.topology import (
     EVENTS,
     PARTICIPANT_ACK_WAIT_SECONDS,
@@ -41,27 +43,18 @@ from antiphon.contracts.topology import (
     participant_consumer_name,
     reactions_consumer_name,
 )
-from antiphon.contracts.wire import (
-    CommandAddress,
-    Direction,
-    dashed,
-    event_subject,
-    parse_command,
-    parse_fact,
-    traceparent_header,
-)
-from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected
-from antiphon.tracing import context
-from antiphon.tracing.counts import Counts
+from antiphon.link import AlreadyStored, Delivery, Link, Outcome, Pull, Rejected, killpoints
+from antiphon.tracing.telemetry import context
+from antiphon.tracing.telemetry.counts import Counts
 
 from .calling import END_SECONDS, Call, Raised, tame
 from .databases import Busy, Database
-from .hearing import Heard, Hearing, Unheard
 from .inbox import Answer, Spent
 from .participant import AnyHandler, CommandHandler, Participant
 from .perform import AlreadyDone, Asked, Exhausted, Resting, Suspect, negative, perform
 from .reaction import REACTION_RETRY
 from .reasons import OwnWords, is_said_on_purpose, reason_of
+from .routing import Heard, Hearing, Unheard
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""

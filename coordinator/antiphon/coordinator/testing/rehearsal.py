@@ -20,23 +20,24 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from antiphon.contracts import wire
+from antiphon.contracts import subjects
+from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
 from antiphon.contracts.errors import AlreadySignalled, AlreadyStarted
-from antiphon.contracts.messages import CLIENT, Event
-from antiphon.contracts.parked import Parked
-from antiphon.contracts.platform import CANCEL_TYPE, CancelRequest, Ending, Status, StatusAnswer
+from antiphon.contracts.identity import CLIENT, SagaKey
+from antiphon.contracts.messages import Event
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Ending, Parked, Status, StatusAnswer
 from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener
-from antiphon.contracts.wire import SagaKey, moment
 
-from ..check import require_start
-from ..choreography import AnySaga, Choreography
-from ..graph import Definition
-from ..journal import read_entry
-from ..memory import NANO, MemoryPlatform, MemoryStore
-from ..run import Coordinator
-from ..saga import Saga, Signal
-from ..storing import Other, compared
+from ..client.store_once import Other, compared
+from ..decision.entries import read_entry
+from ..definition.check import require_start
+from ..definition.choreography import AnySaga, Choreography
+from ..definition.definition import Definition
+from ..definition.saga import Saga
+from ..definition.steps import Signal
+from ..runtime.coordinator import Coordinator
+from ..runtime.memory import NANO, MemoryPlatform, MemoryStore
 from .stage import Death, Stage
 from .twice import TwiceAuthor
 
@@ -93,13 +94,13 @@ class Rehearsed:
 
     def sent(self) -> list[str]:
         """The steps whose commands were sent, in order, with `undo` before those of compensations."""
-        entries = self._rehearsal.platform.read(SAGA, [wire.journal_filter(self.key)])
-        commands = [wire.parse_entry(message.subject).command for message in entries]
+        entries = self._rehearsal.platform.read(SAGA, [subjects.journal_filter(self.key)])
+        commands = [subjects.parse_entry(message.subject).command for message in entries]
         return [f"{'undo ' * (each.direction == 'undo')}{each.step}" for each in commands if each]
 
     def story(self) -> str:
         """Its journal in lines."""
-        entries = self._rehearsal.platform.read(SAGA, [wire.journal_filter(self.key)])
+        entries = self._rehearsal.platform.read(SAGA, [subjects.journal_filter(self.key)])
         told = [read_entry(message.subject, message.sequence, message.data) for message in entries]
         return "\n".join(f"{moment(entry.at_ns):%Y-%m-%d %H:%M:%S} {entry.what}" for entry in told)
 
@@ -109,13 +110,13 @@ class Rehearsed:
         Raises:
             AlreadySignalled, WrongShape: as of `Handle.signal`.
         """
-        subject = wire.signal_subject(self.key, step.name)
+        subject = subjects.signal_subject(self.key, step.name)
         if other := await self._rehearsal.put(subject, event.__contract__.type, event):
             raise AlreadySignalled(self.key.type, self.key.id, step.name, other.unread)
 
     async def cancel(self, reason: str) -> None:
         """Ask for it to be undone."""
-        await self._rehearsal.put(wire.cancel_subject(self.key), CANCEL_TYPE, CancelRequest(reason=reason))
+        await self._rehearsal.put(subjects.cancel_subject(self.key), CANCEL_TYPE, CancelRequest(reason=reason))
 
 
 class Rehearsal:
@@ -155,7 +156,7 @@ class Rehearsal:
         """
         key = SagaKey.of(saga.name, id)
         require_start(saga, start)
-        if other := await self.put(wire.start_subject(key), start.__contract__.type, start):
+        if other := await self.put(subjects.start_subject(key), start.__contract__.type, start):
             raise AlreadyStarted(key.type, key.id, other.unread)
         return Rehearsed(self, key)
 

@@ -23,20 +23,24 @@ from typing import Any, Final, NoReturn, TypeVar, cast, overload
 import msgspec
 from msgspec.structs import replace
 
+from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import decode, pack, through_the_wire, unpack_raw
+from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.messages import AnswerKind, Command, Compensation, Event
-from antiphon.contracts.platform import ChildStart, End, Operation, Record
-from antiphon.contracts.wire import Direction, SagaKey, Verb, moment
+from antiphon.contracts.payloads import ChildStart, End, Operation, Record
+from antiphon.contracts.subjects import Direction, Verb
 
-from ..check import require_start
-from ..choreography import Choreography
-from ..dues import earliest_ns
-from ..facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, Operated, Send, Signalled, Start, Tick
-from ..graph import element
-from ..history import History, begin, deadline_ns
-from ..journal import Draft
-from ..plan import plan
-from ..saga import AnyStep, Awaited, Child, ListStep, OptionalStep, Saga, Signal, Step, Wait
+from ..decision.dues import earliest_ns
+from ..decision.entries import Draft
+from ..decision.facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, Operated, Send, Signalled, Start, Tick
+from ..decision.history import History, begin, deadline_ns
+from ..decision.plan import plan
+from ..definition.check import require_start
+from ..definition.choreography import Choreography
+from ..definition.declared import DeclaredStep
+from ..definition.definition import element
+from ..definition.saga import Saga
+from ..definition.steps import Awaited, Child, ListStep, OptionalStep, Signal, Step, Wait
 from .story import Said, as_it_stands
 from .twice import TwiceAuthor
 
@@ -103,7 +107,7 @@ class Scenario:
     @overload
     def when(self, step: ListStep[Any, Command[R]], reply: R, *, element: int, attempt: int = 0) -> Scenario: ...
 
-    def when(self, step: AnyStep, reply: Event, *, element: int = -1, attempt: int = 0) -> Scenario:
+    def when(self, step: DeclaredStep, reply: Event, *, element: int = -1, attempt: int = 0) -> Scenario:
         """A participant has done what it was told, and answers. An answer may be late, and come twice.
 
         Args:
@@ -117,26 +121,26 @@ class Scenario:
         """
         return self._answered(step, element, "do", attempt, "done", reply, f"answers {reply!r}")
 
-    def when_refused(self, step: AnyStep, reason: str, *, element: int = -1, attempt: int = 0) -> Scenario:
+    def when_refused(self, step: DeclaredStep, reason: str, *, element: int = -1, attempt: int = 0) -> Scenario:
         """A participant says no: nothing happened."""
         return self._answered(step, element, "do", attempt, "refused", None, f"is refused: {reason}", reason)
 
-    def when_exhausted(self, step: AnyStep, reason: str, *, element: int = -1, attempt: int = 0) -> Scenario:
+    def when_exhausted(self, step: DeclaredStep, reason: str, *, element: int = -1, attempt: int = 0) -> Scenario:
         """A participant's attempts ran out: nobody knows whether it happened."""
         return self._answered(step, element, "do", attempt, "exhausted", None, f"is exhausted: {reason}", reason)
 
-    def when_timed_out(self, step: AnyStep, *, element: int = -1) -> Scenario:
+    def when_timed_out(self, step: DeclaredStep, *, element: int = -1) -> Scenario:
         """Nothing is heard of a step until its timeout, or its `within`, has passed."""
         name = _name(step, element)
         if not self._record(name).timeout_ns:
             self._fail(f"{name} waits for nothing that has a time, so it cannot time out")
         return self._until(self._record(name).timeout_ns, f"{name} is not heard of in time")
 
-    def when_undone(self, step: AnyStep, *, element: int = -1, attempt: int = 0) -> Scenario:
+    def when_undone(self, step: DeclaredStep, *, element: int = -1, attempt: int = 0) -> Scenario:
         """A participant has compensated a step. The step of a child is undone by `when_child_compensated`."""
         return self._answered(step, element, "undo", attempt, "done", None, "is undone")
 
-    def when_undo_failed(self, step: AnyStep, reason: str, *, element: int = -1, attempt: int = 0) -> Scenario:
+    def when_undo_failed(self, step: DeclaredStep, reason: str, *, element: int = -1, attempt: int = 0) -> Scenario:
         """A participant could not compensate a step, however often it tried."""
         return self._answered(step, element, "undo", attempt, "exhausted", None, f"is not undone: {reason}", reason)
 
@@ -214,7 +218,7 @@ class Scenario:
 
     # --- operators ----------------------------------------------------------------------------------------------------
 
-    def when_retried(self, user: str, step: AnyStep | None = None, *, element: int = -1) -> Scenario:
+    def when_retried(self, user: str, step: DeclaredStep | None = None, *, element: int = -1) -> Scenario:
         """An operator wants tried again now what waits to be, or one step of it."""
         return self._operated(user, "retry", Operation(step=_name(step, element) if step else ""))
 
@@ -223,7 +227,7 @@ class Scenario:
     @overload
     def when_edited(self, user: str, step: Undoable[C], command: Compensation[C], *, element: int = -1) -> Scenario: ...
 
-    def when_edited(self, user: str, step: AnyStep, command: msgspec.Struct, *, element: int = -1) -> Scenario:
+    def when_edited(self, user: str, step: DeclaredStep, command: msgspec.Struct, *, element: int = -1) -> Scenario:
         """An operator puts another command in the place of the one that failed."""
         return self._operated(user, "edit", replace(Operation(step=_name(step, element)), payload=pack(command)))
 
@@ -280,10 +284,10 @@ class Scenario:
         self, step: Undoable[C], command: Compensation[C], *, element: int = -1, attempt: int = 0
     ) -> Scenario: ...
     @overload
-    def compensates(self, step: AnyStep, *, element: int = -1, attempt: int = 0) -> Scenario: ...
+    def compensates(self, step: DeclaredStep, *, element: int = -1, attempt: int = 0) -> Scenario: ...
 
     def compensates(
-        self, step: AnyStep, command: Compensation[Any] | None = None, *, element: int = -1, attempt: int = 0
+        self, step: DeclaredStep, command: Compensation[Any] | None = None, *, element: int = -1, attempt: int = 0
     ) -> Scenario:
         """It sent a step's compensation, or cancelled the saga that a step started, because of what happened last."""
         return self._sent(_name(step, element), "undo", command, attempt)
@@ -321,7 +325,7 @@ class Scenario:
             self._fail("expected nothing to be sent")
         return self
 
-    def has_compensated(self, *steps: AnyStep) -> Scenario:
+    def has_compensated(self, *steps: DeclaredStep) -> Scenario:
         """Exactly these steps were compensated so far, in this order."""
         found, wanted = list(dict.fromkeys(self._compensations())), [step.name for step in steps]
         if found != wanted:
@@ -404,7 +408,7 @@ class Scenario:
 
     def _answered(
         self,
-        step: AnyStep,
+        step: DeclaredStep,
         element: int,
         direction: Direction,
         attempt: int,
@@ -509,7 +513,7 @@ def _is_send(said: Said, name: str, direction: Direction) -> bool:
     return isinstance(said.action, Send) and (said.action.step, said.action.direction) == (name, direction)
 
 
-def _name(step: AnyStep, number: int) -> str:
+def _name(step: DeclaredStep, number: int) -> str:
     """What histories call a step, or an element of one."""
     if step.kind != "list":
         return step.name

@@ -6,10 +6,10 @@ from typing import assert_never
 
 import msgspec
 
-from antiphon.contracts.platform import Record
+from antiphon.contracts.payloads import Record
 
-from ..facts import Action, Finish, Send
-from ..history import History
+from ..decision.facts import Action, Finish, Send
+from ..decision.history import History
 
 
 class Said(msgspec.Struct, frozen=True):

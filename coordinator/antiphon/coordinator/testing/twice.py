@@ -4,14 +4,14 @@ the saga's state, and would have been decided by chance."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import replace
 
-from ..author import Author, AuthorFault
-from ..history import History
-from ..saga import State, changed_state
+from ..decision.author import Author, AuthorFault
+from ..decision.history import History
+from ..definition.steps import Known, State, changed_state
 
 
 class TwiceAuthor(Author):
@@ -129,7 +129,8 @@ _COLLECTIONS: dict[object, Callable[[list[Any]], Any]] = {
 
 
 def _state(state: State[Any], text: Callable[[str], str]) -> State[Any]:
-    def change(history: History) -> History:
+    def change(known: Known) -> Known:
+        history = cast(History, known)
         steps = {name: replace(step, reply=_mapped(step.reply, text)) for name, step in history.steps.items()}
         return replace(history, start=_mapped(history.start, text), steps=steps)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from antiphon.coordinator.choreography import Choreography
+from antiphon.coordinator import Choreography
 
 from ..messages import ShippingScheduled
 from .messages import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from antiphon.contracts import Retry
-from antiphon.coordinator.saga import Saga, State
+from antiphon.coordinator import Saga, State
 
 from ..choreographed.messages import OrderCreated, ShippingFailed
 from ..messages import PointsGranted, ReleaseInventory, ReserveInventory, ShippingScheduled

@@ -1,0 +1,1 @@
+"""Contracts as data that outlives the code, and what breaks when they change. Pure."""

@@ -1,0 +1,265 @@
+"""The payloads that Antiphon itself writes: a wish to cancel, what a journal records, how a saga stands, what waits for
+a person."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from .errors import BadIdentity, Forged, Undecodable, Unusable
+from .identity import SagaKey
+from .subjects import parked_saga_subject, parked_subject
+
+CANCEL_TYPE: Final = "saga.cancel.v1"
+RECORD_TYPE: Final = "saga.recorded.v1"
+END_TYPE: Final = "saga.ended.v1"
+TIMER_TYPE: Final = "saga.timer.v1"
+CHILD_START_TYPE: Final = "saga.child-started.v1"
+LET_GO_TYPE: Final = "saga.let-go.v1"
+CHILD_ENDED_TYPE: Final = "saga.child-ended.v1"
+LOCK_ASK_TYPE: Final = "lock.asked.v1"
+LOCK_FREE_TYPE: Final = "lock.freed.v1"
+LOCK_GRANTED_TYPE: Final = "lock.granted.v1"
+LOCK_STATE_TYPE: Final = "lock.state.v1"
+HALT_STATE_TYPE: Final = "halt.state.v1"
+
+
+def verb_type(verb: str) -> str:
+    """The type of an operator's request: `saga.retry.v1`."""
+    return f"saga.{verb}.v1"
+
+
+Ending = Literal["completed", "compensated"]
+"""How a saga ends; there is no third way."""
+
+
+class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A client's wish that the saga be undone."""
+
+    reason: str
+
+
+class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+    """An entry that sends no command: a fact was taken note of, or something was found out about a step.
+
+    At most one of the groups below is filled in; none means that the fact has been absorbed and nothing follows.
+    """
+
+    fault: str = ""
+    """Why the saga cannot go on by itself."""
+
+    step: str = ""
+    """The step that the next six are about."""
+    skipped: bool = False
+    """Its `when` said no."""
+    elements: int = -1
+    """How many commands it sends, one for each element of its list, now that all of them are in the journal."""
+    commands: tuple[msgspec.Raw, ...] = ()
+    """Commands of its list: those of the element `first` and of the ones behind it. A list that is too large for one
+    entry stands in several; what is sent is what they say. Absent in journals of earlier releases."""
+    first: int = 0
+    """The number of the element that `commands` begins with; with 0 whatever an earlier entry has of it is void."""
+    awaits: bool = False
+    """From now on it waits, for a signal or for time."""
+    parked: str = ""
+    """Why a person should look at it; it is still tried again."""
+
+    asks: tuple[str, ...] = ()
+    """The locks the saga needs before its first step, in the order it asks for them."""
+    held: bool = False
+    """All steps of this child are done; it waits to be let go by its parent, or cancelled."""
+
+    turned: str = ""
+    """Why what was done in a saga that nobody leads is being undone from here on."""
+
+    by: str = ""
+    """The operator whose request this is about; the request is the fact that the entry names."""
+    rejected: str = ""
+    """Why that request came too late or made no sense; nothing was changed."""
+    full: bool = False
+    """The request was rejected for want of room. One entry, the last, says so of all such requests."""
+
+
+class End(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The outcome of a saga, and why it was compensated."""
+
+    outcome: Ending
+    reason: str = ""
+
+
+class Parent(msgspec.Struct, frozen=True, kw_only=True):
+    """Who started a child saga, and whether the child may end only when its parent lets it go or cancels it."""
+
+    type: str
+    id: str
+    step: str
+    attempt: int
+    hold: bool
+
+
+class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
+    """The start of a child saga, as the coordinator of its parent stores it."""
+
+    parent: Parent
+    type: str
+    """The versioned tag of the event the child begins with, which is `event`."""
+    event: msgspec.Raw
+    child: str = ""
+    """The child itself, as `type/id`."""
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """A message whose subject says all there is to say."""
+
+
+NO_PAYLOAD: Final = msgspec.Raw(b"null")
+"""Not None: a field that may be None or Raw is one that msgspec reads as null and nothing else."""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator asks for; the verb stands in the subject, and in the message's type.
+
+    `payload` is a command's on `edit`, and a step's reply on `resolve`, where it has one. `happened` is for resolving
+    a pivot: whether its effect is there.
+    """
+
+    step: str = ""
+    reason: str = ""
+    payload: msgspec.Raw = NO_PAYLOAD
+    happened: bool | None = None
+
+    @property
+    def has_payload(self) -> bool:
+        """Whether it brings a payload."""
+        return bytes(self.payload) != b"null"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of an operator's request; EVENTS holds it at `sequence`, since `at` (RFC 3339)."""
+
+    sequence: int
+    at: str
+    user: str
+    verb: str
+    reason: str = ""
+    rejected: str = ""
+    """Why nothing was changed; empty if the request was fulfilled."""
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it was fulfilled."""
+        return not self.rejected
+
+
+class Halt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether all sagas of a type, or a participant, stand still, and the requests that led there, the last ones."""
+
+    paused: str = ""
+    """By whom and why; empty while they go on."""
+    requests: tuple[Request, ...] = ()
+
+
+class Due(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a saga waits for, and when (RFC 3339, UTC)."""
+
+    what: str
+    at: str
+
+
+class Timer(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of the saga's one schedule: all that is due, for whoever looks."""
+
+    due: tuple[Due, ...]
+
+
+StepPhase = Literal[
+    "waiting", "skipped", "awaiting", "sent", "done", "refused", "unknown", "settling", "undoing", "undone"
+]
+"""Where a step stands. `unknown` may or may not have happened; `settling` is a pivot of which that is being found out;
+`awaiting` is a signal or a timer, and `refused` also one that did not come in time."""
+
+SagaState = Literal["running", "compensating", "completed", "compensated"]
+
+
+class StepStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One step as a status answer shows it."""
+
+    name: str
+    phase: StepPhase
+    attempts: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a saga stands."""
+
+    type: str
+    id: str
+    state: SagaState
+    definition: str
+    started: str
+    reason: str = ""
+    parked: str = ""
+    paused: str = ""
+    noted: str = ""
+    """A deadline or a wish to cancel that came after the point of no return."""
+    steps: tuple[StepStatus, ...] = ()
+    entries: int = 0
+    """How many entries its journal has, of at most 900."""
+
+
+class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A coordinator's answer to a status request; without a status there is no such saga (or it was not read)."""
+
+    status: Status | None = None
+    error: str = ""
+
+
+# --- PARKED: one message for each message that could not be used, and for each saga that waits for a person -----------
+
+PARKED_BYTES_MAX: Final = 512 * 1024
+"""How much of a message is kept. As base64 it stays below the server's default max_payload of 1 MB; whoever sends more
+loses the connection."""
+
+ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault", "saga"]
+"""Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows it; handling it raises. `saga`
+is an index entry of a saga whose journal says that a person is needed."""
+
+
+WITHDRAWN: Final = ""
+"""The reason that takes back what the same participant said of the same message before: it has come to its end."""
+
+
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was set aside, with where it came from and what it was. `data` is base64 in JSON."""
+
+    kind: ParkedKind
+    reason: str
+    noticed_by: str
+    stream: str
+    sequence: int
+    subject: str
+    data: bytes
+    saga: SagaKey | None = None
+
+    @property
+    def destination(self) -> str:
+        """The subject in PARKED: a saga's own, or by kind and by who noticed."""
+        if self.saga is not None:
+            return parked_saga_subject(self.saga)
+        return parked_subject(self.kind, self.noticed_by)
+
+    def encode(self) -> bytes:
+        """As JSON, small enough to be stored whatever the message was: of a huge one, the beginning."""
+        return msgspec.json.encode(msgspec.structs.replace(self, data=self.data[:PARKED_BYTES_MAX]))
+
+
+def parked_kind(error: Unusable) -> ParkedKind:
+    """The kind of an unusable message, by the error that found it."""
+    match error:
+        case Forged() | BadIdentity():
+            return "forged"
+        case Undecodable():
+            return "undecodable"
+        case _:
+            return "fault"

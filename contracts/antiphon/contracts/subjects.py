@@ -1,0 +1,410 @@
+"""Every subject, built and parsed here and nowhere else.
+
+All subjects of one saga begin, after their first token, with the saga's path `<k>.<type>.<id>`, so that one
+filter reads the whole of it and one partition holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final, Literal, get_args
+
+import msgspec
+
+from .errors import Forged
+from .identity import CLIENT, NOT_SAGAS, RESERVED, SagaKey, find_key, is_token
+
+Direction = Literal["do", "undo"]
+Verb = Literal["retry", "edit", "resolve", "cancel", "pause", "resume"]
+"""What an operator may ask for."""
+VERBS: Final = frozenset(get_args(Verb))
+
+# --- SAGA: what coordinators write ------------------------------------------------------------------------------------
+
+
+def command_subject(saga: SagaKey, participant: str, step: str, direction: Direction, attempt: int) -> str:
+    """Where a command is stored; the message there is the journal entry as well."""
+    return f"saga.{saga.path}.c.cmd.{participant}.{step}.{direction}.{attempt}"
+
+
+def record_subject(saga: SagaKey, name: str) -> str:
+    """Where an accepted fact that sends nothing is recorded. `name` is unique within the journal."""
+    return f"saga.{saga.path}.c.rec.{name}"
+
+
+def end_subject(saga: SagaKey) -> str:
+    """Where the outcome is stored; nothing is written under `c.` after it."""
+    return f"saga.{saga.path}.c.end"
+
+
+def journal_filter(saga: SagaKey) -> str:
+    """All entries of one journal. Also the one guard string that every write under it carries."""
+    return f"saga.{saga.path}.c.>"
+
+
+def state_subject(key: SagaKey) -> str:
+    """Where the state of a lock, or of a saga type or participant that stands still, is stored: each time in the place
+    of the one before."""
+    return f"saga.{key.path}.c.state"
+
+
+def states_filter(family: str) -> str:
+    """The states of all locks, saga types or participants."""
+    return f"saga.*.{family}.*.c.state"
+
+
+def records_filter(saga: SagaKey) -> str:
+    """The entries of one journal that send no command."""
+    return f"saga.{saga.path}.c.rec.*"
+
+
+def timer_subject(saga: SagaKey) -> str:
+    """The saga's one schedule."""
+    return f"saga.{saga.path}.t.next"
+
+
+def fired_subject(saga: SagaKey) -> str:
+    """Where the schedule delivers when it is due."""
+    return f"saga.{saga.path}.f.next"
+
+
+FIRED_FILTER: Final = "saga.*.*.*.f.next"
+ENDS_FILTER: Final = "saga.*.*.*.c.end"
+JOURNALS_FILTER: Final = "saga.*.*.*.c.>"
+
+
+def commands_filter(participant: str, direction: Direction) -> str:
+    """The commands of one participant in one direction: what its consumer delivers."""
+    return f"saga.*.*.*.c.cmd.{participant}.*.{direction}.*"
+
+
+class CommandAddress(msgspec.Struct, frozen=True, gc=False):
+    """What a command's subject says."""
+
+    saga: SagaKey
+    participant: str
+    step: str
+    direction: Direction
+    attempt: int
+
+
+def parse_command(subject: str) -> CommandAddress:
+    """Read a command's subject.
+
+    Raises:
+        Forged: it is not one, or its partition is not the saga's.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 10 or tokens[0] != "saga" or tokens[4] != "c" or tokens[5] != "cmd":
+        raise Forged("not a command's subject", subject=subject)
+    direction: Direction
+    match tokens[8]:
+        case "do":
+            direction = "do"
+        case "undo":
+            direction = "undo"
+        case _:
+            raise Forged("a command is either do or undo", subject=subject)
+    return CommandAddress(_saga(tokens, subject), tokens[6], tokens[7], direction, _number(tokens[9], subject))
+
+
+class EntryAddress(msgspec.Struct, frozen=True, gc=False):
+    """What the subject of a journal entry says: a command, a record, or the end."""
+
+    saga: SagaKey
+    kind: Literal["cmd", "rec", "end"]
+    command: CommandAddress | None = None
+
+
+def parse_entry(subject: str) -> EntryAddress:
+    """Read the subject of a journal entry.
+
+    Raises:
+        Forged: it is not one.
+    """
+    tokens = subject.split(".")
+    match tokens[4:]:
+        case ["c", "cmd", *_]:
+            command = parse_command(subject)
+            return EntryAddress(command.saga, "cmd", command)
+        case ["c", "rec", _]:
+            return EntryAddress(_saga(tokens, subject), "rec")
+        case ["c", "end"]:
+            return EntryAddress(_saga(tokens, subject), "end")
+        case _:
+            raise Forged("not a journal entry's subject", subject=subject)
+
+
+def parse_fired(subject: str) -> SagaKey:
+    """Read the subject of a fired timer.
+
+    Raises:
+        Forged: it is not one.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 6 or tokens[0] != "saga" or tokens[4:] != ["f", "next"]:
+        raise Forged("not a fired timer's subject", subject=subject)
+    return _saga(tokens, subject)
+
+
+# --- EVENTS: what everybody else writes, and coordinators to each other -----------------------------------------------
+
+
+def event_subject(path: str, source: str, event: str, step: str, attempt: int | str) -> str:
+    """Where a participant stores an event; `path` is the saga's, taken over from the command's subject."""
+    return f"evt.{path}.{source}.{event}.{step}.{attempt}"
+
+
+BY_ITSELF: Final = "on-"
+"""What the step token of an event begins with that no command asked for; behind it stands what it is a reaction to."""
+
+
+def is_by_itself(step: str) -> bool:
+    """Whether a participant emitted an event by itself, by the step that its subject names."""
+    return step.startswith(BY_ITSELF)
+
+
+def start_subject(saga: SagaKey, source: str = CLIENT) -> str:
+    """Where a client, or the coordinator of a parent saga, stores the start of a saga; the first write wins."""
+    return f"evt.{saga.path}.{source}.start"
+
+
+def cancel_subject(saga: SagaKey, source: str = CLIENT) -> str:
+    """Where a client, or the coordinator of a parent saga, stores the wish to cancel; the first write wins."""
+    return f"evt.{saga.path}.{source}.cancel"
+
+
+def signal_subject(saga: SagaKey, signal: str) -> str:
+    """Where a client stores a signal; the first write wins, so that a signal means one thing."""
+    return f"evt.{saga.path}.client.signal.{signal}.1"
+
+
+def verb_subject(saga: SagaKey, user: str, verb: str, key: str) -> str:
+    """Where an operator stores what is to be done with a saga; `key` tells one request from the next."""
+    return f"evt.{saga.path}.operator.{user}.{verb}.{key}"
+
+
+def release_subject(saga: SagaKey) -> str:
+    """Where a coordinator lets a child go that has done all its steps: its parent has ended."""
+    return f"evt.{saga.path}.coordinator.let-go"
+
+
+def child_subject(parent: SagaKey, outcome: str, step: str, attempt: int) -> str:
+    """Where a coordinator tells a parent what became of the child of one of its steps."""
+    return f"evt.{parent.path}.coordinator.child-{outcome}.{step}.{attempt}"
+
+
+def ask_subject(lock: SagaKey, saga: SagaKey) -> str:
+    """Where a coordinator asks for a lock on behalf of a saga."""
+    return f"evt.{lock.path}.coordinator.ask.{saga.type}.{saga.id}"
+
+
+def free_subject(lock: SagaKey, saga: SagaKey) -> str:
+    """Where a coordinator says that a saga has ended and holds the lock no more."""
+    return f"evt.{lock.path}.coordinator.free.{saga.type}.{saga.id}"
+
+
+def granted_subject(saga: SagaKey, lock: SagaKey) -> str:
+    """Where a coordinator tells a saga that it holds a lock."""
+    return f"evt.{saga.path}.coordinator.granted.lock.{lock.id}"
+
+
+def events_filter(saga: SagaKey, source: str) -> str:
+    """All that one source has stored for one saga."""
+    return f"evt.{saga.path}.{source}.>"
+
+
+def starts_filter(saga_type: str) -> str:
+    """The starts of all sagas of one type."""
+    return f"evt.*.{saga_type}.*.*.start"
+
+
+STARTS_FILTER: Final = starts_filter("*")
+CLIENT_STARTS_FILTER: Final = "evt.*.*.*.client.start"
+CLIENT_SIGNALS_FILTER: Final = "evt.*.*.*.client.signal.*.1"
+EVENTS_FILTER: Final = "evt.>"
+
+
+REACTION_STEP_CHARS: Final = len(BY_ITSELF) + 9
+"""What may stand around an event's token in the step of a reaction to it."""
+
+
+def reaction_step(event: str, step: str) -> str:
+    """The step of a reaction: what was heard, and where a participant said it, which of its messages in this saga.
+
+    Args:
+        event: the token of the event that was heard.
+        step: the step in the subject at which it was heard; empty for a start or a signal, which come once.
+    """
+    heard = BY_ITSELF + event
+    return f"{heard}-{hashlib.sha256(step.encode()).hexdigest()[:8]}" if step else heard
+
+
+def heard_filters(saga_type: str, owner: str, event: str) -> tuple[str, ...]:
+    """The subjects at which an event is heard. Clients say in no subject what they store, so all of theirs are there.
+
+    Args:
+        saga_type: in which sagas; empty for those of every type.
+        owner: the event's.
+        event: its token.
+    """
+    sagas = f"evt.*.{saga_type or '*'}.*"
+    if owner == CLIENT:
+        return (f"{sagas}.client.start", f"{sagas}.client.signal.*.1")
+    return (f"{sagas}.{owner}.{event}.>",)
+
+
+def disjoint(filters: Iterable[str]) -> tuple[str, ...]:
+    """The same subjects in filters of which none covers another: a consumer takes no others."""
+    wanted = sorted(set(filters))
+    return tuple(each for each in wanted if not any(other != each and _covers(other, each) for other in wanted))
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Whether every subject that one filter of `heard_filters` matches is matched by another one."""
+    ours, theirs = wide.split("."), narrow.split(".")
+    return len(ours) == len(theirs) and all(one in ("*", other) for one, other in zip(ours, theirs, strict=True))
+
+
+class FactAddress(msgspec.Struct, frozen=True, gc=False):
+    """What the subject of a message in EVENTS says; `step` is empty where no step is named.
+
+    `key` is the rest: who asks for a lock, which lock was granted, an operator's name and the key of the request.
+    """
+
+    saga: SagaKey
+    source: str
+    event: str
+    step: str = ""
+    attempt: int = 0
+    key: tuple[str, str] = ("", "")
+
+
+def parse_fact(subject: str) -> FactAddress:
+    """Read a subject of EVENTS.
+
+    Raises:
+        Forged: it is none that the protocol knows, or its partition is not the saga's.
+    """
+    tokens = subject.split(".")
+    if len(tokens) == 8 and tokens[0] == "evt" and tokens[4] not in RESERVED:
+        return FactAddress(_saga(tokens, subject), tokens[4], tokens[5], tokens[6], _number(tokens[7], subject))
+    match tokens[4:] if tokens[0] == "evt" else ():
+        case [("client" | "coordinator") as source, ("start" | "cancel") as event] if tokens[2] not in NOT_SAGAS:
+            return FactAddress(_saga(tokens, subject), source, event)
+        case ["coordinator", "let-go"]:
+            return FactAddress(_saga(tokens, subject), "coordinator", "let-go")
+        case ["client", "signal", name, "1"]:
+            return FactAddress(_saga(tokens, subject), "client", "signal", name)
+        case ["operator", user, verb, key] if verb in VERBS:
+            _require_tokens((user, key), subject)
+            return FactAddress(_saga(tokens, subject), "operator", verb, key=(user, key))
+        case ["coordinator", ("child-completed" | "child-compensated") as event, step, attempt]:
+            return FactAddress(_saga(tokens, subject), "coordinator", event, step, _number(attempt, subject))
+        case ["coordinator", ("ask" | "free" | "granted") as event, first, second]:
+            _require_tokens((first, second), subject)
+            return FactAddress(_saga(tokens, subject), "coordinator", event, key=(first, second))
+        case _:
+            raise Forged("no message of the protocol has this subject", subject=subject)
+
+
+def _require_tokens(found: tuple[str, ...], subject: str) -> None:
+    if not all(is_token(token) for token in found):
+        raise Forged("a part of it is not a token", subject=subject)
+
+
+def _saga(tokens: list[str], subject: str) -> SagaKey:
+    partition, saga_type, saga_id = tokens[1:4]
+    key = find_key(saga_type, saga_id)
+    if key is None:
+        raise Forged("the saga's type or id is not a token", subject=subject)
+    if partition != key.path[: -len(saga_type) - len(saga_id) - 2]:
+        raise Forged(f"the partition of {saga_type}/{saga_id} is {key.partition}", subject=subject)
+    return key
+
+
+def _number(token: str, subject: str) -> int:
+    number = _FIRST_NUMBERS.get(token)
+    if number is not None:
+        return number
+    if not (token.isascii() and token.isdigit() and len(token) <= 9 and (token[0] != "0")):
+        raise Forged(f"{token[:20]!r} is not an attempt", subject=subject)
+    return int(token)
+
+
+_FIRST_NUMBERS: Final = {str(number): number for number in range(1, 20)}
+"""Nearly all attempts there are."""
+
+
+# --- PARKED, and requests ---------------------------------------------------------------------------------------------
+
+
+def parked_subject(reason: str, source: str) -> str:
+    """Where a message that waits for a person is indexed: by the kind of reason and the stream it came from."""
+    return f"parked.{reason}.{source}"
+
+
+def parked_saga_subject(saga: SagaKey) -> str:
+    """Where a saga that waits for a person is indexed."""
+    return f"parked.saga.{saga.path}"
+
+
+def status_subject(saga: SagaKey) -> str:
+    """Where clients ask the coordinators how a saga stands."""
+    return f"antiphon.status.{saga.type}.{saga.id}"
+
+
+def announce_subject(saga_type: str) -> str:
+    """Where coordinators tell each other that sagas of a type stand still, or go on."""
+    return f"antiphon.changed.{saga_type}"
+
+
+ANNOUNCE_FILTER: Final = announce_subject("*")
+STATUS_FILTER: Final = "antiphon.status.*.*"
+COORDINATORS_QUEUE: Final = "coordinators"
+
+
+def parse_announcement(subject: str) -> str:
+    """The saga type that an announcement is about."""
+    return subject.rpartition(".")[2]
+
+
+def parse_status(subject: str) -> SagaKey:
+    """Read the subject of a status request.
+
+    Raises:
+        BadIdentity: type or id are no tokens.
+        Forged: it is no status request.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 4:
+        raise Forged("not a status request", subject=subject)
+    return SagaKey.of(tokens[2], tokens[3])
+
+
+# --- what runs --------------------------------------------------------------------------------------------------------
+
+REGISTRATIONS_BUCKET: Final = "ANTIPHON_PARTICIPANTS"
+"""The key-value bucket in which processes say what they do; its keys are `<name>.<instance>`."""
+
+
+def registration_subject(name: str, instance: str) -> str:
+    """Where one process of a participant, or a coordinator, says what it does."""
+    return f"$KV.{REGISTRATIONS_BUCKET}.{name}.{instance}"
+
+
+REGISTRATIONS_FILTER: Final = registration_subject("*", "*")
+
+
+def parse_registration(subject: str) -> tuple[str, str]:
+    """The name and the instance whose registration stands at a subject.
+
+    Raises:
+        Forged: it is no subject of a registration.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 4 or tokens[:2] != ["$KV", REGISTRATIONS_BUCKET]:
+        raise Forged("no registration has this subject", subject=subject)
+    _require_tokens((tokens[2], tokens[3]), subject)
+    return tokens[2], tokens[3]

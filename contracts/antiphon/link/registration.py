@@ -1,0 +1,100 @@
+"""A process says what it does, in the bucket of what runs, and says so again for as long as it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import platform
+import secrets
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.headers import FORGET_HEADER
+from antiphon.contracts.registration import Duties, Registration, printable, token
+from antiphon.contracts.topology import REGISTRATION_SECONDS
+
+from .connection import Link
+
+log = structlog.get_logger()
+
+RENEW_SECONDS: Final = REGISTRATION_SECONDS / 3
+"""Two renewals may be lost before a process is taken to be gone."""
+
+VERSION_VARIABLE: Final = "ANTIPHON_PROGRAM_VERSION"
+"""The environment variable in which a team says which version of its program runs."""
+
+HOST_CHARS: Final = 40
+
+REMEDY: Final = (
+    "sagas go on, and `antiphon flow --server` does not know of this process. Create the bucket, as administrator: "
+    "antiphon setup. With accounts, make them anew: antiphon rights."
+)
+
+
+@asynccontextmanager
+async def registered(link: Link, duties: Duties, renew_seconds: float = RENEW_SECONDS) -> AsyncGenerator[None]:
+    """Say what this process does for as long as the block lasts. That it cannot be said is a line in the log.
+
+    Args:
+        link: a connection that may write below the name's key.
+        duties: what the process does.
+        renew_seconds: how often that is said.
+    """
+    saying = _Saying(link, registration_of(duties))
+    renewing = asyncio.ensure_future(saying.again_and_again(renew_seconds))
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        saying.take_back()
+
+
+def registration_of(duties: Duties) -> Registration:
+    """The duties as this process says them, under an instance name that nobody else has."""
+    return Registration(
+        name=duties.name,
+        commands=duties.commands,
+        compensations=duties.compensations,
+        reactions=duties.reactions,
+        sagas=duties.sagas,
+        instance=f"{token(socket.gethostname())[:HOST_CHARS]}-{secrets.token_hex(6)}",
+        started=datetime.now(UTC),
+        version=printable(os.environ.get(VERSION_VARIABLE, "")),
+        library=f"antiphon {importlib.metadata.version('antiphon')}, Python {platform.python_version()}",
+    )
+
+
+class _Saying:
+    """A registration that is stored again and again; that it fails is told when it begins to."""
+
+    def __init__(self, link: Link, registration: Registration) -> None:
+        self._link, self._subject, self._data = link, registration.subject, registration.encode()
+        self._is_failing = False
+        link.on_refused[self._subject] = self._failed
+
+    async def again_and_again(self, renew_seconds: float) -> None:
+        """Store it, and store it again before it expires."""
+        while True:
+            try:
+                await self._link.store(self._subject, self._data)
+                self._is_failing = False
+            except AntiphonError as error:
+                self._failed(error)
+            await asyncio.sleep(renew_seconds)
+
+    def take_back(self) -> None:
+        """Say that this process is there no more; should that be lost, it expires."""
+        if not self._link.failure.done():
+            self._link.send(self._subject, headers=FORGET_HEADER)
+
+    def _failed(self, error: AntiphonError) -> None:
+        if not self._is_failing:
+            log.warning("registration.failed", subject=self._subject, reason=str(error), remedy=REMEDY)
+        self._is_failing = True

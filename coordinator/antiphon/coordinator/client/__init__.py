@@ -1,0 +1,1 @@
+"""What programs and operators ask of sagas: start, signal, cancel, wait, retry, pause."""

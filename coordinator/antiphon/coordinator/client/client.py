@@ -1,0 +1,303 @@
+"""What a service uses to begin sagas and to learn how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+from antiphon.contracts import subjects
+from antiphon.contracts.envelope import decode, unpack, unpack_raw
+from antiphon.contracts.errors import (
+    AlreadySignalled,
+    AlreadyStarted,
+    Ambiguous,
+    DefinitionError,
+    PlatformError,
+    StillRunning,
+    Undecodable,
+    UnknownSaga,
+)
+from antiphon.contracts.identity import CLIENT, SagaKey
+from antiphon.contracts.messages import Event
+from antiphon.contracts.payloads import CANCEL_TYPE, END_TYPE, CancelRequest, End, SagaState, Status, StatusAnswer
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.link import Credentials, Link, Mark
+
+from ..decision.search_keys import require_names
+from ..definition.check import require_start
+from ..definition.choreography import AnySaga, Choreography
+from ..definition.saga import Saga
+from ..definition.steps import Signal
+from .changes import Change, changes
+from .operator import TIMEOUT_SECONDS, Operator
+from .store_once import Other, compared, message, raise_if_failed, store_once
+
+S = TypeVar("S", bound=Event)
+E = TypeVar("E", bound=Event)
+
+REASON_CHARS_MAX: Final = 1000
+"""How much of a reason to cancel travels: it becomes part of other messages, and must fit there."""
+LOOK_SECONDS: Final = 5.0
+"""How often a waiting `result` looks for itself, for the case that the word of the end was lost with a connection."""
+LOOK_SOON_SECONDS: Final = 0.01
+"""How soon it looks again after that word, which may come before the stream holds the end; twice as long each time."""
+
+Outcome = End
+"""How a saga ended: `outcome` is completed or compensated, `reason` says why it was compensated."""
+
+
+class Handle:
+    """One saga, as its caller sees it."""
+
+    def __init__(self, client: Antiphon, key: SagaKey, saga: AnySaga) -> None:
+        self._client, self.key, self._saga = client, key, saga
+
+    @property
+    def id(self) -> str:
+        """The id the saga was started with."""
+        return self.key.id
+
+    async def result(self, timeout: float | None = None) -> Outcome:
+        """Wait for the saga's end.
+
+        Args:
+            timeout: how many seconds to wait; None waits for ever.
+
+        Raises:
+            StillRunning: it has not ended by then. It goes on.
+            Undecodable: the end that its journal holds cannot be read.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._client.end_of(self.key)
+        except TimeoutError:
+            raise StillRunning(self.key.type, self.key.id, timeout or 0) from None
+
+    async def status(self) -> Status:
+        """How the saga stands now, from its journal.
+
+        Raises:
+            UnknownSaga: it was never started.
+            PlatformError: no coordinator answers, or none that knows this saga's type.
+        """
+        return await self._client.status_of(self.key)
+
+    async def cancel(self, reason: str) -> None:
+        """Ask for the saga to be undone. It is compensated, unless it ends first; asking twice changes nothing.
+
+        Raises:
+            DefinitionError: it is a choreography, which nobody leads.
+            PlatformError: the wish could not be stored.
+        """
+        if isinstance(self._saga, Choreography):
+            raise DefinitionError(
+                f"saga {self.key} cannot be cancelled: nobody leads it. Let a client publish an event of its own that "
+                "the participants react to."
+            )
+        await self._client.ask_to_cancel(self.key, reason)
+
+    async def signal(self, step: Signal[E], event: E) -> None:
+        """Send what a step waits for, or will: it may come early. The same again changes nothing.
+
+        Args:
+            step: the step, as `Saga.signal` returned it.
+            event: what it is told.
+
+        Raises:
+            DefinitionError: the saga waits for no such event.
+            AlreadySignalled: it was told something else before. The first one counts; nothing was changed.
+            TooLarge: the payload is larger than the protocol allows.
+            WrongShape: a field holds what would not arrive as it is, or not at all.
+            PlatformError: the signal could not be stored.
+        """
+        if step.saga.name != self._saga.name or type(event) is not step.signal:
+            raise DefinitionError(f"saga {self._saga.name!r} waits for no {type(event).__name__} there.")
+        await self._client.send_signal(self.key, step.name, event)
+
+
+class Antiphon:
+    """A connection for clients; make one with `Antiphon.connect`."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._ends: dict[str, list[asyncio.Event]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        servers: str | list[str],
+        *,
+        name: str = "client",
+        credentials: Credentials | None = None,
+        patient: bool = True,
+    ) -> AsyncGenerator[Antiphon]:
+        """Connect for the length of an `async with` block.
+
+        Args:
+            servers: URLs of NATS servers.
+            name: the connection's name; with accounts, the user's.
+            credentials: who connects; taken from the environment when left out.
+            patient: whether to try for 5 s where no server listens yet, as a service does that starts beside it.
+
+        Raises:
+            PlatformError: the platform is not as it must be; the sentence has the remedy.
+        """
+        link = await Link.connect(servers, name=name, credentials=credentials, patient=patient)
+        try:
+            client = cls(link)
+            await link.subscribe(subjects.ENDS_FILTER, client._on_end)
+            yield client
+        finally:
+            await link.close()
+
+    async def start(self, saga: Saga[S] | Choreography[S], start: S, *, id: str) -> Handle:
+        """Begin a saga, once: with the same id and payload again, the same saga is meant.
+
+        Args:
+            saga: the definition, or the choreography.
+            start: the event it begins with.
+            id: names the saga; a token of letters, digits, `_` and `-`.
+
+        Raises:
+            AlreadyStarted: the id was used with another payload; nothing was changed. Payloads with equal values are
+                the same, also where one was sent before a field with a default was added.
+            BadIdentity: the id cannot be part of a subject.
+            DefinitionError: the saga starts with another event.
+            TooLarge: the payload is larger than the protocol allows.
+            WrongShape: a field holds what would not arrive as it is, or not at all, or the saga would stand still
+                because its definition can make no keys or locks of it.
+            PlatformError: the start could not be stored.
+        """
+        key = SagaKey.of(saga.name, id)
+        subject = subjects.start_subject(key)
+        require_start(saga, start)
+        data = message(subject, CLIENT, start.__contract__.type, start)
+        require_names(saga.definition, start)
+        if not await store_once(self._link, subject, data) and (other := await self._other(subject, start)):
+            raise AlreadyStarted(key.type, key.id, other.unread)
+        return Handle(self, key, saga)
+
+    def handle(self, saga: AnySaga, id: str) -> Handle:
+        """A saga that was started elsewhere or earlier."""
+        return Handle(self, SagaKey.of(saga.name, id), saga)
+
+    def operator(self, name: str, *, timeout: float = TIMEOUT_SECONDS) -> Operator:
+        """Whoever deals with what waits for a person. All that is asked for goes into journals under this name.
+
+        Args:
+            name: a token of letters, digits, `_` and `-`; with accounts, the user's.
+            timeout: how many seconds to wait for a coordinator to decide on a request.
+
+        Raises:
+            BadIdentity: the name is no token.
+        """
+        return Operator(self._link, name, timeout)
+
+    def changes(
+        self, *, saga_type: str = "", state: SagaState | None = None, after: Mark | None = None
+    ) -> AsyncGenerator[Change]:
+        """Follow sagas: `async for change in antiphon.changes(state="compensated"):`.
+
+        A change is told when a saga begins, turns, ends, or begins to wait for a person, in the order of SAGA, and at
+        least once: none is left out while the loop is slow or the connection is lost, and whoever keeps
+        `change.position` together with what was made of the change goes on from there after a crash. What may come
+        again is a change of a saga that was under way at that position.
+
+        It reads journals, where everybody's payloads are, so with accounts it takes an operator's user.
+
+        Args:
+            saga_type: only sagas of this type.
+            state: only changes of sagas that are in this state then.
+            after: the position of the last change that was dealt with; None begins now.
+
+        Raises:
+            RightsMissing: this user may not read journals.
+            OtherStream: the stream does not hold that position any more; begin anew.
+        """
+        return changes(self._link, saga_type, state, after)
+
+    async def end_of(self, key: SagaKey) -> Outcome:
+        """Wait for a saga's end."""
+        subject = subjects.end_subject(key)
+        told, pause = asyncio.Event(), LOOK_SECONDS
+        self._ends.setdefault(subject, []).append(told)
+        try:
+            while True:
+                told.clear()  # before the read, so that an end stored meanwhile is not missed
+                end = await self._read_end(key, subject)
+                if end is not None:
+                    return end
+                await self._link.until(told, pause)
+                # A subscriber may hear of an end before the stream holds it.
+                pause = LOOK_SOON_SECONDS if told.is_set() else min(LOOK_SECONDS, 2 * pause)
+        finally:
+            self._ends[subject].remove(told)
+            if not self._ends[subject]:
+                del self._ends[subject]
+
+    async def status_of(self, key: SagaKey) -> Status:
+        """Ask the coordinators how a saga stands."""
+        try:
+            data = await self._link.request(subjects.status_subject(key))
+        except Ambiguous:
+            raise_if_failed(self._link)
+            raise PlatformError(
+                "no coordinator answers. Start one: antiphon coordinator --app module:saga, or the local platform: "
+                "antiphon up."
+            ) from None
+        try:
+            answer = unpack_raw(data, StatusAnswer)
+        except Undecodable as error:
+            raise PlatformError(f"nobody can tell how {key} stands: the answer cannot be read ({error}).") from None
+        if answer.error:
+            raise PlatformError(f"the coordinators cannot tell how {key} stands: {answer.error}.")
+        if answer.status is None:
+            raise UnknownSaga(key.type, key.id)
+        return answer.status
+
+    async def ask_to_cancel(self, key: SagaKey, reason: str) -> None:
+        """Store the wish to cancel; a second one changes nothing."""
+        subject = subjects.cancel_subject(key)
+        data = message(subject, CLIENT, CANCEL_TYPE, CancelRequest(reason=reason[:REASON_CHARS_MAX]))
+        await store_once(self._link, subject, data)
+
+    async def send_signal(self, key: SagaKey, signal: str, event: Event) -> None:
+        """Store a signal, which a saga gets once."""
+        subject = subjects.signal_subject(key, signal)
+        data = message(subject, CLIENT, event.__contract__.type, event)
+        if not await store_once(self._link, subject, data) and (other := await self._other(subject, event)):
+            raise AlreadySignalled(key.type, key.id, signal, other.unread)
+
+    # --- helpers ------------------------------------------------------------------------------------------------------
+
+    async def _other(self, subject: str, event: Event) -> Other | None:
+        """What was stored first, unless it is what we wanted to store."""
+        try:
+            stored = await self._link.get_last(EVENTS, subject)
+        except Ambiguous as error:
+            raise_if_failed(self._link)
+            raise PlatformError(f"{subject} was stored before, and cannot be read now ({error}). Try again.") from None
+        if stored is None:
+            raise PlatformError(f"{subject} was stored before, and cannot be read. Try again.")
+        try:
+            return compared(decode(stored.data, subject), event)
+        except Undecodable as error:
+            return Other(unread=error.reason)  # whatever it is, it is not what we wanted to store
+
+    async def _read_end(self, key: SagaKey, subject: str) -> Outcome | None:
+        try:
+            stored = await self._link.get_last(SAGA, subject)
+        except Ambiguous:
+            raise_if_failed(self._link)
+            return None
+        try:
+            return unpack(decode(stored.data, subject), END_TYPE, End) if stored else None
+        except Undecodable as error:
+            raise Undecodable(f"how saga {key} ended cannot be read: {error.reason}", subject=subject) from None
+
+    def _on_end(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        for told in self._ends.get(subject, ()):
+            told.set()

@@ -1,0 +1,271 @@
+"""What an operator asks of a saga, of a saga type or of a participant, and what became of it.
+
+Each request is a fact of its own in EVENTS, under the operator's name. A coordinator decides on it and says so in the
+journal; whoever asked waits for that entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from antiphon.contracts import clock, identity, subjects
+from antiphon.contracts.envelope import Envelope, decode, pack, unpack
+from antiphon.contracts.errors import Ambiguous, PlatformError, Undecided, Undecodable, UnknownSaga
+from antiphon.contracts.identity import OPERATOR, PARTICIPANT, SAGA_TYPE, SagaKey
+from antiphon.contracts.payloads import (
+    END_TYPE,
+    HALT_STATE_TYPE,
+    NO_PAYLOAD,
+    RECORD_TYPE,
+    End,
+    Halt,
+    Operation,
+    Record,
+    Request,
+    verb_type,
+)
+from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.subjects import Verb
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.link import Link
+from antiphon.link.connection import missing
+
+from ..definition.choreography import AnySaga
+from ..definition.declared import DeclaredStep
+from .store_once import message, raise_if_failed, store_once
+
+TIMEOUT_SECONDS: Final = 15.0
+"""How long a decision is waited for: longer than a fact needs that was in the hands of a coordinator which died."""
+
+LOOK_SECONDS: Final = 0.01
+LOOK_SECONDS_MAX: Final = 0.5
+
+Payload = msgspec.Struct | bytes
+"""A command, compensation or reply, or its JSON, which the coordinator checks against the contract."""
+
+
+class Operator:
+    """A person who asks; made by `Antiphon.operator`."""
+
+    def __init__(self, link: Link, name: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.link, self.name = link, identity.check_token(name, "operator")
+        self.timeout_seconds = timeout_seconds
+
+    def saga(self, saga: AnySaga | str, id: str) -> SagaVerbs:
+        """What may be asked of one saga, given by its definition or its type, and its id."""
+        return SagaVerbs(self, SagaKey.of(saga if isinstance(saga, str) else saga.name, id))
+
+    def saga_type(self, saga: AnySaga | str) -> HaltVerbs:
+        """What may be asked of all sagas of a type at once."""
+        return HaltVerbs(self, SagaKey.of(SAGA_TYPE, saga if isinstance(saga, str) else saga.name))
+
+    def participant(self, name: str) -> HaltVerbs:
+        """What may be asked of a participant."""
+        return HaltVerbs(self, SagaKey.of(PARTICIPANT, name))
+
+    async def ask(
+        self, key: SagaKey, verb: Verb, operation: Operation, look: Callable[[Request], Awaitable[Request | None]]
+    ) -> Request:
+        """Store a request and look until somebody has decided on it.
+
+        Raises:
+            Undecided: nobody has in time.
+            PlatformError: it could not be stored.
+        """
+        subject = subjects.verb_subject(key, self.name, verb, secrets.token_hex(8))
+        await store_once(self.link, subject, message(subject, OPERATOR, verb_type(verb), operation))
+
+        async def stored() -> Request | None:
+            found = await self.read(EVENTS, [subject])
+            return _request(found[0], self.name, verb, operation.reason) if found else None
+
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                request = await _insist(stored)
+                return await _insist(lambda: look(request))
+        except TimeoutError:
+            raise Undecided(_spoken(key), verb, self.timeout_seconds) from None
+
+    async def require_started(self, key: SagaKey) -> None:
+        """Check that there is such a saga.
+
+        Raises:
+            UnknownSaga: there is none.
+            PlatformError: that cannot be read.
+        """
+        starts = [subjects.start_subject(key, source) for source in (identity.CLIENT, identity.COORDINATOR)]
+        try:
+            if await self.link.read_all(EVENTS, starts):
+                return
+        except Ambiguous as error:
+            raise_if_failed(self.link)
+            if "503" in str(error):
+                raise missing(EVENTS) from None
+            raise PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.") from None
+        raise UnknownSaga(key.type, key.id)
+
+    async def read(self, stream: str, filters: list[str]) -> list[StoredMessage]:
+        """Read a stream; nothing where there was no answer."""
+        try:
+            return await self.link.read_all(stream, filters)
+        except Ambiguous:
+            raise_if_failed(self.link)
+            return []
+
+
+class SagaVerbs:
+    """What an operator may ask of one saga.
+
+    Each verb returns what became of it: whether it was accepted, or why it was rejected, because it came too late or
+    makes no sense; then nothing was changed. All of them raise `UnknownSaga` if there is no such saga, `Undecided` if
+    no coordinator decides in time, and `PlatformError` if the request could not be stored.
+    """
+
+    def __init__(self, operator: Operator, key: SagaKey) -> None:
+        self._operator, self.key = operator, key
+
+    async def retry(self, step: DeclaredStep | str = "") -> Request:
+        """Try again now what waits to be tried again.
+
+        Args:
+            step: only this step, or an element of one, which is called `<step>-<number>`; all that wait by default.
+        """
+        return await self._ask("retry", Operation(step=_name(step)))
+
+    async def edit(self, step: DeclaredStep | str, payload: Payload) -> Request:
+        """Send another command, or compensation, in the place of the one that fails, now and from now on.
+
+        Args:
+            step: whose.
+            payload: the command, which must fit its contract.
+        """
+        return await self._ask("edit", Operation(step=_name(step), payload=_raw(payload)))
+
+    async def resolve(
+        self, step: DeclaredStep | str, reason: str, reply: Payload | None = None, happened: bool | None = None
+    ) -> Request:
+        """Say what has become of a step, having dealt with it by hand.
+
+        Args:
+            step: whose command, compensation or settlement is not answered.
+            reason: what was done, for whoever looks later.
+            reply: what the step has earned, where later steps may look at it.
+            happened: of a pivot that is being settled, or an event that is waited for and that may turn the saga: False
+                says that it did not happen and never will. Make sure of that first, with whoever would do it.
+        """
+        payload = NO_PAYLOAD if reply is None else _raw(reply)
+        return await self._ask(
+            "resolve", Operation(step=_name(step), reason=reason, payload=payload, happened=happened)
+        )
+
+    async def cancel(self, reason: str) -> Request:
+        """Have the saga undone; past its point of no return that is only taken note of."""
+        return await self._ask("cancel", Operation(reason=reason))
+
+    async def pause(self, reason: str) -> Request:
+        """Have the saga stand still: what happens is recorded, and nothing is sent."""
+        return await self._ask("pause", Operation(reason=reason))
+
+    async def resume(self) -> Request:
+        """Have the saga go on."""
+        return await self._ask("resume", Operation())
+
+    async def _ask(self, verb: Verb, operation: Operation) -> Request:
+        await self._operator.require_started(self.key)
+        return await self._operator.ask(self.key, verb, operation, self._look)
+
+    async def _look(self, request: Request) -> Request | None:
+        """The request as the journal names it, or the end that came before it."""
+        end = subjects.end_subject(self.key)
+        entries = await self._operator.read(SAGA, [subjects.records_filter(self.key), end])
+        for entry in entries:
+            envelope = _opened(entry)
+            if envelope is None or envelope.type != RECORD_TYPE or not envelope.cause.startswith("e"):
+                continue
+            record, named = unpack(envelope, RECORD_TYPE, Record), int(envelope.cause[1:])
+            if named == request.sequence:
+                return msgspec.structs.replace(request, rejected=record.rejected)
+        if entries and entries[-1].subject == end:
+            outcome = unpack(decode(entries[-1].data, end), END_TYPE, End).outcome
+            return msgspec.structs.replace(request, rejected=f"the saga has ended: it is {outcome}")
+        return None
+
+
+class HaltVerbs:
+    """What an operator may ask of a saga type or of a participant.
+
+    Each verb returns what became of it: whether it was accepted, or why it was rejected; then nothing was changed. They
+    raise `Undecided` if no coordinator decides in time, and `PlatformError` if the request could not be stored.
+    """
+
+    def __init__(self, operator: Operator, key: SagaKey) -> None:
+        self._operator, self.key = operator, key
+
+    async def pause(self, reason: str) -> Request:
+        """Have all sagas of the type stand still, where what happens is recorded and nothing is sent; or deliver no
+        commands, compensations and events to the participant. What is under way at this moment still arrives."""
+        return await self._operator.ask(self.key, "pause", Operation(reason=reason), self._look)
+
+    async def resume(self) -> Request:
+        """Have them go on."""
+        return await self._operator.ask(self.key, "resume", Operation(), self._look)
+
+    async def state(self) -> Halt:
+        """Whether they stand still, and the last requests."""
+        stored = await self._operator.read(SAGA, [subjects.state_subject(self.key)])
+        return unpack(decode(stored[0].data, stored[0].subject), HALT_STATE_TYPE, Halt) if stored else Halt()
+
+    async def _look(self, request: Request) -> Request | None:
+        decided = (await self.state()).requests
+        return next((each for each in decided if each.sequence == request.sequence), None)
+
+
+async def _insist(look: Callable[[], Awaitable[Request | None]]) -> Request:
+    """Look again and again, ever less often, until something is found."""
+    pause = LOOK_SECONDS
+    while (found := await look()) is None:
+        await asyncio.sleep(pause)
+        pause = min(LOOK_SECONDS_MAX, pause * 1.5)
+    return found
+
+
+def _request(stored: StoredMessage, user: str, verb: Verb, reason: str) -> Request:
+    return Request(sequence=stored.sequence, at=clock.rfc3339(stored.stored_ns), user=user, verb=verb, reason=reason)
+
+
+def _opened(entry: StoredMessage) -> Envelope | None:
+    """The envelope of a journal entry; none where that cannot be read, because another one may hold the decision."""
+    try:
+        return decode(entry.data, entry.subject)
+    except Undecodable:
+        return None
+
+
+def _name(step: DeclaredStep | str) -> str:
+    return step if isinstance(step, str) else step.name
+
+
+def _raw(payload: Payload) -> msgspec.Raw:
+    if not isinstance(payload, bytes):
+        return pack(payload)
+    try:
+        msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Undecodable(f"the payload is no JSON: {error}") from None
+    return msgspec.Raw(payload)
+
+
+def _spoken(key: SagaKey) -> str:
+    """A saga, saga type or participant as people call it."""
+    match key.type:
+        case identity.SAGA_TYPE:
+            return f"saga type {key.id}"
+        case identity.PARTICIPANT:
+            return f"participant {key.id}"
+        case _:
+            return f"saga {key}"

@@ -1,0 +1,210 @@
+"""The gate: every message of EVENTS passes `accept`, which makes a fact of it or says why it is none."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
+from antiphon.contracts.errors import Forged, UnknownType
+from antiphon.contracts.identity import CLIENT, COORDINATOR, LOCK, OPERATOR
+from antiphon.contracts.messages import Event, Refusal, Settled
+from antiphon.contracts.payloads import (
+    CANCEL_TYPE,
+    CHILD_ENDED_TYPE,
+    CHILD_START_TYPE,
+    LET_GO_TYPE,
+    LOCK_GRANTED_TYPE,
+    CancelRequest,
+    ChildStart,
+    End,
+    Notice,
+    Operation,
+    verb_type,
+)
+from antiphon.contracts.subjects import FactAddress, Verb, is_by_itself
+
+from ..definition.definition import Definition, Expected
+from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start
+
+
+def accept(
+    definition: Definition, address: FactAddress, message: bytes, subject: str, sequence: int, at_ns: int
+) -> Fact:
+    """The fact in a message of EVENTS.
+
+    Args:
+        definition: the saga's.
+        address: what `parse_fact` read from the subject, which also checks its tokens and its partition.
+        message: the stored bytes.
+        subject: where they were stored.
+        sequence: at which stream sequence.
+        at_ns: when, by the server's clock, in nanoseconds since 1970.
+
+    Raises:
+        Forged: the envelope contradicts its subject, or its source does not own what it claims.
+        Undecodable: the bytes are not what their type promises.
+    """
+    envelope = _envelope(address, message, subject)
+    match address.source:
+        case "client":
+            return _of_client(definition, address, envelope, sequence, at_ns)
+        case "coordinator":
+            return _of_coordinator(definition, address, envelope, sequence, at_ns)
+        case "operator":
+            return _of_operator(address, envelope, sequence, at_ns)
+        case _:
+            return _of_participant(definition, address, envelope, sequence, at_ns)
+
+
+assert (CLIENT, COORDINATOR, OPERATOR) == ("client", "coordinator", "operator"), "what `accept` matches"
+
+
+def accept_request(address: FactAddress, message: bytes, subject: str, sequence: int, at_ns: int) -> Operated:
+    """An operator's request about a saga type or a participant, of which nothing else is a fact.
+
+    Raises:
+        Forged: it is none, or the envelope contradicts its subject.
+        Undecodable: the bytes are not what their type promises.
+    """
+    if address.source != OPERATOR:
+        raise Forged(f"only operators ask for anything of a {address.saga.type}", subject=subject)
+    return _of_operator(address, _envelope(address, message, subject), sequence, at_ns)
+
+
+def _envelope(address: FactAddress, message: bytes, subject: str) -> Envelope:
+    envelope = decode(message, subject)
+    if envelope.id != subject:
+        raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=subject)
+    if envelope.source != address.source:
+        raise Forged(f"the envelope's source is {envelope.source[:80]!r}", subject=subject)
+    return envelope
+
+
+def _of_client(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Fact:
+    match address.event:
+        case "start":
+            return Start(sequence, at_ns, unpack(envelope, definition.start_type, definition.start_shape))
+        case "cancel":
+            return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason)
+        case _:
+            step = definition.steps.get(address.step)
+            if step is None or step.kind != "signal" or step.signal is None:
+                raise UnknownType(f"saga {definition.name} awaits no signal {address.step!r}", subject=envelope.id)
+            return Signalled(sequence, at_ns, step.name, unpack(envelope, step.signal.__contract__.type, step.signal))
+
+
+def _of_coordinator(
+    definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int
+) -> Fact:
+    match address.event:
+        case "start":
+            start = unpack(envelope, CHILD_START_TYPE, ChildStart)
+            if start.type != definition.start_type:
+                raise UnknownType(f"saga {definition.name} starts with {definition.start_type}", subject=envelope.id)
+            event: Event = unpack_raw(start.event, definition.start_shape, envelope.id)
+            return Start(sequence, at_ns, event, start.parent)
+        case "cancel":
+            return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason, by_parent=True)
+        case "let-go":
+            unpack(envelope, LET_GO_TYPE, Notice)
+            return LetGo(sequence, at_ns)
+        case "child-completed" | "child-compensated":
+            step = definition.steps.get(address.step)
+            if step is None or step.kind != "child":
+                raise UnknownType(f"step {address.step!r} starts no saga", subject=envelope.id)
+            end = unpack(envelope, CHILD_ENDED_TYPE, End)
+            return ChildEnded(sequence, at_ns, step.name, address.attempt, end)
+        case "granted" if address.key[0] == LOCK:
+            unpack(envelope, LOCK_GRANTED_TYPE, Notice)
+            return Granted(sequence, at_ns, address.key[1])
+        case _:
+            raise UnknownType(f"no saga is told {address.event!r}", subject=envelope.id)
+
+
+def _of_operator(address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Operated:
+    verb = cast(Verb, address.event)  # the subject was parsed, so it is one
+    return Operated(sequence, at_ns, address.key[0], verb, unpack(envelope, verb_type(verb), Operation))
+
+
+def _of_participant(
+    definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int
+) -> Answer | Happened:
+    expected = _expected(definition, address)
+    if expected is not None:
+        return _answer(definition, expected, address, envelope, sequence, at_ns)
+    if not is_by_itself(address.step):
+        raise UnknownType(f"step {address.step!r} awaits no {address.event!r}", subject=envelope.id)
+    return _happened(definition, address, envelope, sequence, at_ns)
+
+
+def _happened(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Happened:
+    """What a participant has emitted by itself."""
+    heard = definition.events.get(envelope.type)
+    if heard is None:
+        raise UnknownType(
+            f"saga {definition.name} does not know {envelope.type!r}, which {address.source} emitted by itself; "
+            "declare it in the saga's definition",
+            subject=envelope.id,
+        )
+    contract = heard.shape.__contract__
+    if contract.owner != address.source:
+        raise Forged(f"only {contract.owner} may emit {contract.type}", subject=envelope.id)
+    if contract.token != address.event or address.attempt != 1:
+        raise Forged(f"{contract.type} belongs to another subject", subject=envelope.id)
+    return Happened(sequence, at_ns, unpack(envelope, contract.type, heard.shape))
+
+
+def _answer(
+    definition: Definition,
+    expected: Expected,
+    address: FactAddress,
+    envelope: Envelope,
+    sequence: int,
+    at_ns: int,
+) -> Answer:
+    if expected.source != address.source:
+        raise Forged(f"only {expected.source} may answer step {address.step!r}", subject=envelope.id)
+    payload = unpack(envelope, expected.type, expected.shape)
+    return Answer(
+        sequence,
+        at_ns,
+        address.step,
+        expected.direction,
+        address.attempt,
+        expected.kind,
+        _sequence(envelope),
+        _event(definition, expected, payload, envelope.id),
+        payload.reason if isinstance(payload, Refusal) else "",
+    )
+
+
+def _expected(definition: Definition, address: FactAddress) -> Expected | None:
+    """The answer that a step awaits, or an element of one, which is called `<step>-<number>`."""
+    expected = definition.answers.get((address.step, address.event))
+    if expected is not None and not definition.steps[expected.step].elements_max:
+        return expected
+    step, _, number = address.step.rpartition("-")
+    expected = definition.answers.get((step, address.event))
+    if expected is None or not (number.isdigit() and number == str(int(number))):
+        return None
+    return expected if int(number) < definition.steps[step].elements_max else None
+
+
+def _event(definition: Definition, expected: Expected, payload: object, subject: str) -> Event | None:
+    """The reply in an answer: the answer itself, or what a settlement found to have been answered."""
+    if isinstance(payload, Event):
+        return payload
+    if not isinstance(payload, Settled) or not payload.happened:
+        return None
+    reply = definition.steps[expected.step].reply
+    assert reply is not None, "only commands are settled"
+    if payload.type != reply.__contract__.type:
+        raise UnknownType(f"it was answered with {payload.type!r}, not {reply.__contract__.type!r}", subject=subject)
+    return unpack_raw(payload.reply, reply, subject)
+
+
+def _sequence(envelope: Envelope) -> int:
+    text = envelope.command
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise Forged("an answer names the sequence of its command", subject=envelope.id)
+    return int(text)

@@ -1,0 +1,126 @@
+"""What a coordinator may learn about a saga, as facts, and what it may do about it, as actions."""
+
+from __future__ import annotations
+
+import msgspec
+
+from antiphon.contracts.messages import AnswerKind, Event
+from antiphon.contracts.payloads import End, Operation, Parent, Record
+from antiphon.contracts.subjects import Direction, Verb
+
+
+class Start(msgspec.Struct, frozen=True, gc=False):
+    """A client began the saga, or a step of another saga did, which is then its parent. `sequence` is where EVENTS
+    holds it, `at_ns` when it was stored there."""
+
+    sequence: int
+    at_ns: int
+    event: Event
+    parent: Parent | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """A participant answered a command, which SAGA holds at `command`. `event` is the reply of a command that is done,
+    or of a pivot that turned out to be; `reason` says why it is not."""
+
+    sequence: int
+    at_ns: int
+    step: str
+    direction: Direction
+    attempt: int
+    kind: AnswerKind
+    command: int
+    event: Event | None = None
+    reason: str = ""
+
+
+class Signalled(msgspec.Struct, frozen=True, gc=False):
+    """Somebody outside said what a step waits for, or will."""
+
+    sequence: int
+    at_ns: int
+    step: str
+    event: Event
+
+
+class Happened(msgspec.Struct, frozen=True, gc=False):
+    """A participant emitted an event by itself."""
+
+    sequence: int
+    at_ns: int
+    event: Event
+
+
+class ChildEnded(msgspec.Struct, frozen=True, gc=False):
+    """The child that a step started has done all its steps, or was compensated."""
+
+    sequence: int
+    at_ns: int
+    step: str
+    attempt: int
+    end: End
+
+
+class Cancel(msgspec.Struct, frozen=True, gc=False):
+    """A client wants the saga undone, or its parent does."""
+
+    sequence: int
+    at_ns: int
+    reason: str
+    by_parent: bool = False
+
+
+class LetGo(msgspec.Struct, frozen=True, gc=False):
+    """The saga's parent has ended and will not have it undone any more."""
+
+    sequence: int
+    at_ns: int
+
+
+class Granted(msgspec.Struct, frozen=True, gc=False):
+    """The saga holds a lock."""
+
+    sequence: int
+    at_ns: int
+    lock: str
+
+
+class Operated(msgspec.Struct, frozen=True, gc=False):
+    """An operator asks for something."""
+
+    sequence: int
+    at_ns: int
+    user: str
+    verb: Verb
+    operation: Operation
+
+
+class Tick(msgspec.Struct, frozen=True, gc=False):
+    """Time has come to `at_ns`: the saga's timer fired, or the sweeper looked."""
+
+    at_ns: int
+
+
+Fact = Start | Answer | Signalled | Happened | ChildEnded | Cancel | LetGo | Granted | Operated | Tick
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """Send a step's command, or the compensation of it. `step` may be an element of a list."""
+
+    step: str
+    direction: Direction
+    attempt: int
+
+
+class Finish(msgspec.Struct, frozen=True, gc=False):
+    """End the saga."""
+
+    end: End
+
+
+Action = Send | Record | Finish
+
+
+def cause_of(fact: Fact) -> str:
+    """How a journal entry names the fact it decides on."""
+    return f"t{fact.at_ns}" if isinstance(fact, Tick) else f"e{fact.sequence}"

@@ -1,0 +1,244 @@
+"""What a fact makes of a history, as one value: the entries to append, what to tell others, the timer to set. Pure.
+
+Everything that is to become durable stands in the plan before anything is sent; the loop only performs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from antiphon.contracts.clock import nanoseconds
+from antiphon.contracts.payloads import Record
+
+from .absorb import absorb
+from .author import Author
+from .decide import decide, is_unfinished
+from .dues import earliest_ns
+from .entries import Draft, draft, timer_body
+from .facts import Action, Answer, Cancel, Fact, Finish, Happened, Operated, Send, Signalled, Start, Tick, cause_of
+from .fold import apply
+from .history import ENTRIES_MAX, History, has_missed_its_start
+from .notices import Tell, tells
+from .requests import rejection
+from .room import KEPT_FOR_VERBS, owed, room
+
+KNOWN: Final = Record()
+"""That a fact is known, and nothing follows from it."""
+
+
+STALE_NS: Final = 60 * 1_000_000_000
+"""A request so much older than one that was rejected in a shared entry is no longer on its way to another coordinator:
+it was rejected in that entry before."""
+
+
+class Timer(msgspec.Struct, frozen=True, gc=False):
+    """The saga's one schedule as it is to be: when, with which body, and whether only if there is none yet."""
+
+    due_ns: int
+    body: bytes
+    first: bool
+
+
+class Planned(msgspec.Struct, frozen=True, gc=False):
+    """An entry to append, and the history that holds once it is stored (but for its place in the stream)."""
+
+    draft: Draft
+    after: History
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False):
+    """All that one fact asks for. The fact may be acked once every part of it is durable.
+
+    The first timer goes before the entries: one that fires for nothing does no harm. A later one goes after them,
+    guarded by the last: it is right only while nothing has been added to what it was computed from. What is told goes
+    last: others may act on it only once the journal says so.
+    """
+
+    entries: tuple[Planned, ...] = ()
+    timer: Timer | None = None
+    tells: tuple[Tell, ...] = ()
+    fault: str = ""
+    """What went wrong in the author's code while the plan was made; it is in the journal too."""
+    error: BaseException | None = None
+    """What it raised, for the log."""
+    parked: str = ""
+    """Why the saga is to be indexed as one that waits for a person."""
+
+
+def plan(
+    history: History,
+    fact: Fact,
+    time: datetime,
+    is_repeated: bool = False,
+    hold: str = "",
+    author: Author | None = None,
+    ratio: float = 1.0,
+) -> Plan:
+    """Take a fact in and decide.
+
+    Args:
+        history: the saga as its journal says.
+        fact: what has become known; it may be in the journal already.
+        time: now, for the entries' envelopes.
+        is_repeated: whether the fact may have been handled before, by whoever: then everything is said again that a
+            crash may have left unsaid.
+        hold: why nothing may be sent for now, although the saga could go on.
+        author: whom to ask for what the journal does not hold; made for this plan alone.
+        ratio: the share of sagas whose traces are sampled, for a saga of which the journal does not say it yet.
+    """
+    if history.end is not None:
+        return Plan(tells=tuple(tells(history).values()))
+    is_tick = isinstance(fact, Tick)
+    is_new = is_tick or not _is_known(history, fact)
+    told = absorb(history, fact) if is_new else history
+    # Then nothing is sent, and a timer that is due at once tells the time by the server's clock.
+    is_late = not is_tick and has_missed_its_start(told, nanoseconds(time))
+    holds = bool(hold) or is_late
+    author = author or Author()
+    first = _first(history, told, fact, is_new)
+    entries = tuple(_entries(told, first, cause_of(fact), time, holds, author, ratio))
+    if _comes_again(history, fact, entries):
+        told, author = history, Author()
+        again = Record(by=first.by if first else "", rejected=f"{history.fault}, again", full=True)
+        entries = tuple(_entries(history, again, cause_of(fact), time, True, author, ratio))
+    after = entries[-1].after if entries else told
+    may_be_gone = is_tick or is_repeated or is_late or not is_new
+    return Plan(
+        entries,
+        _timer(history, after, fact, may_be_gone, time, bool(hold)),
+        _tells(history, after, may_be_gone),
+        after.fault if after.fault != told.fault else "",
+        author.error,
+        _parked(told, after, is_repeated or not is_new),
+    )
+
+
+def _is_known(history: History, fact: Fact) -> bool:
+    """Whether the journal names a fact, or says of requests as old as this that there was no room for them."""
+    if isinstance(fact, Tick):
+        return False
+    if fact.sequence in history.named or not isinstance(fact, Operated):
+        return fact.sequence in history.named
+    return fact.sequence <= history.refused and fact.at_ns < history.now_ns - STALE_NS
+
+
+def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record | None:
+    """What is recorded of the fact itself: always for an operator's request, else only where nothing follows from it.
+
+    Of a tick only if it has changed something, because most do not.
+    """
+    if not is_new:
+        return None
+    if isinstance(fact, Operated):
+        rejected = rejection(before, fact)
+        return Record(by=fact.user, rejected=rejected, full=bool(rejected) and _shares_an_entry(before))
+    if isinstance(fact, Tick) and _is_same(before, told):
+        return None
+    if told.turned and not (before.turned or before.definition.is_led):
+        return Record(turned=told.turned)
+    if _is_same(before, told) and _has_no_room(before, fact):
+        return None
+    return KNOWN
+
+
+def _comes_again(before: History, fact: Fact, entries: tuple[Planned, ...]) -> bool:
+    """Whether a request has led to nothing but the same fault, and there is little room to say so as often as it is
+    asked for."""
+    if not isinstance(fact, Operated) or not before.fault or len(entries) != 2 or not _shares_an_entry(before):
+        return False
+    return entries[-1].after.fault == before.fault
+
+
+def _shares_an_entry(history: History) -> bool:
+    """Whether rejected requests have used what they may of a journal: half, and nothing of what is kept."""
+    return room(history) < max(KEPT_FOR_VERBS, ENTRIES_MAX // 2 - owed(history))
+
+
+def _has_no_room(history: History, fact: Fact) -> bool:
+    """Whether a fact from which nothing follows must not be recorded: for that there is only what is spare."""
+    match fact:
+        case Answer():  # unless this history may be older than the command
+            return fact.command <= history.sequence and room(history) < KEPT_FOR_VERBS
+        case Happened() | Signalled() | Cancel():
+            return room(history) < KEPT_FOR_VERBS
+        case _:
+            return False
+
+
+def _is_same(before: History, told: History) -> bool:
+    """Whether nothing follows from what was taken in."""
+    return told == replace(before, now_ns=told.now_ns, named=told.named, last=told.last)
+
+
+def _entries(
+    history: History,
+    first: Record | None,
+    cause: str,
+    time: datetime,
+    holds: bool,
+    author: Author,
+    ratio: float,
+) -> Iterator[Planned]:
+    """Encode what is to be appended, one after the other, up to the first that cannot be."""
+    queue: list[Action] = list(decide(history, author)) if not holds else []
+    if first is not None and (first.by or first.turned or not queue):
+        queue.insert(0, first)
+    if history.entries >= ENTRIES_MAX - 1:  # the last place, or the one after it, is for the end where there is one
+        queue = [what for what in queue if isinstance(what, Finish)] or queue
+    while queue:
+        what = queue.pop(0)
+        if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
+            return  # full; that it is parked for this reason is its last entry, and only its end may still follow
+        entry = _draft(history, what, cause, time, author, ratio)
+        history = apply(history, entry.stored_at(history.sequence))
+        yield Planned(entry, history)
+        if history.fault:
+            return
+        # What was found out about a step may let others begin. Their turn is now and not when the queue is empty, so
+        # that whoever finds a part of this plan in the journal goes on in the same order.
+        if isinstance(what, Record) and what is not first and not is_unfinished(what):
+            queue = list(decide(history, author))
+
+
+def _draft(history: History, what: Action, cause: str, time: datetime, author: Author, ratio: float) -> Draft:
+    """Encode an entry; where that fails, the entry that says so."""
+    if history.entries >= ENTRIES_MAX - 1 and not isinstance(what, Finish):
+        fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
+        return draft(history, Record(fault=fault), cause, time, author)
+    try:
+        return draft(history, what, cause, time, author, ratio)
+    except Exception as error:  # what the author made cannot be sent
+        fault = author.faulted(what.step if isinstance(what, Send) else "the coordinator", error)
+        return draft(history, Record(fault=fault), cause, time, author)
+
+
+def _timer(
+    before: History, after: History, fact: Fact, may_be_gone: bool, time: datetime, is_held: bool
+) -> Timer | None:
+    """The timer, where it must be set: something is due earlier than before, or the old one may be gone."""
+    due, previous = earliest_ns(after), earliest_ns(before)
+    if not due or not (may_be_gone or not previous or due < previous):
+        return None
+    if is_held and due <= after.now_ns:
+        return None  # it would fire at once, again and again; whoever lets the saga go on looks after what is due
+    return Timer(due, timer_body(after, time), isinstance(fact, Start) and not before.entries)
+
+
+def _parked(before: History, after: History, may_be_unsaid: bool) -> str:
+    """Why a person is needed, where that is new or may not have been said."""
+    is_news = after.marked is not before.marked or after.fault != before.fault or after.late != before.late
+    return after.parked if is_news or may_be_unsaid else ""
+
+
+def _tells(before: History, after: History, may_be_unsaid: bool) -> tuple[Tell, ...]:
+    """What the new entries oblige to, or all that is owed, where a crash may have come in between."""
+    owed = tells(after)
+    if not owed:
+        return ()
+    said = {} if may_be_unsaid else tells(before)
+    return tuple(tell for subject, tell in owed.items() if subject not in said)

@@ -1,0 +1,114 @@
+"""From what the streams hold to a history. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from antiphon.contracts.clock import rfc3339
+from antiphon.contracts.errors import AntiphonError, Unusable
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.payloads import Status, StatusAnswer, StepStatus
+from antiphon.contracts.stored import SagaPages, StoredMessage
+from antiphon.contracts.subjects import parse_fact
+
+from ..definition.definition import Definition
+from ..definition.versions import Versions
+from .accept import accept
+from .entries import read_entry
+from .facts import Fact, Start
+from .fold import fold
+from .history import Entry, History, begin
+
+
+class OtherDefinition(AntiphonError):
+    """The saga began with a definition that this coordinator does not have."""
+
+    def __init__(self, key: SagaKey, label: str, here: list[str]) -> None:
+        name, _, shape = label.rpartition(".")
+        saga, _, version = name.rpartition(".")
+        super().__init__(
+            f"nobody here has {saga} {version} (shape {shape}), with which saga {key} began; here are "
+            f"{', '.join(here)}. Run a coordinator with it as well: antiphon coordinator --app OLD --app NEW."
+            if saga
+            else f"saga {key} does not say with which definition it began."
+        )
+        self.label = label
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A saga as it was read: its history, and the facts its journal does not name yet, in stream order
+    but for the start, which comes first."""
+
+    history: History
+    unnamed: list[Fact]
+    touched_ns: int
+    """When anything about the saga was last stored, by the server's clock."""
+
+
+def found(key: SagaKey, versions: Versions, pages: SagaPages) -> Found:
+    """Fold a saga by the definition it began with.
+
+    Raises:
+        OtherDefinition: that definition is not here.
+        Unfoldable: the events are older than the journal; read again.
+    """
+    entries = [read_entry(message.subject, message.sequence, message.data) for message in pages.entries]
+    definition = definition_of(key, versions, entries)
+    facts = _facts(definition, pages.events)
+    history = fold(begin(key, definition), entries, facts)
+    unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named]
+    # The start first, even if a cancel was stored before it: nothing else opens a journal.
+    unnamed.sort(key=lambda fact: not isinstance(fact, Start))
+    touched = max((message.stored_ns for message in (*pages.entries, *pages.events)), default=0)
+    return Found(history, unnamed, touched)
+
+
+def definition_of(key: SagaKey, versions: Versions, entries: list[Entry]) -> Definition:
+    """The definition that a journal began with, or would begin with."""
+    if not entries:
+        return versions.newest
+    label = entries[0].definition
+    definition = versions.labelled(label)
+    if definition is None:
+        raise OtherDefinition(key, label, [each.label for each in versions.definitions])
+    return definition
+
+
+def _facts(definition: Definition, events: list[StoredMessage]) -> dict[int, Fact]:
+    facts: dict[int, Fact] = {}
+    for message in events:
+        try:
+            address = parse_fact(message.subject)
+            facts[message.sequence] = accept(
+                definition, address, message.data, message.subject, message.sequence, message.stored_ns
+            )
+        except Unusable:
+            continue  # parked when it was delivered
+    return facts
+
+
+def status_answer(result: Found | Exception, hold: str = "") -> StatusAnswer:
+    """How a saga stands, as its readers are told; `hold` is why all sagas of its type stand still."""
+    if isinstance(result, Exception):
+        return StatusAnswer(error=str(result))
+    history = result.history
+    if not history.entries:
+        return StatusAnswer(error="" if not result.unnamed else "it was started a moment ago and has no journal yet")
+    return StatusAnswer(
+        status=Status(
+            type=history.key.type,
+            id=history.key.id,
+            state=history.state,
+            definition=history.definition.label,
+            started=rfc3339(history.started_ns),
+            reason=history.turned,
+            parked=history.parked,
+            paused=history.paused or (hold and f"all sagas of its type are {hold}"),
+            noted=history.noted,
+            steps=tuple(
+                StepStatus(name=name, phase=step.phase, attempts=step.attempts + step.undo_attempts)
+                for name, step in history.steps.items()
+            ),
+            entries=history.entries,
+        )
+    )

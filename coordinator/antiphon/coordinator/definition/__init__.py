@@ -1,0 +1,1 @@
+"""What an author declares, checked and compiled to data. Pure."""

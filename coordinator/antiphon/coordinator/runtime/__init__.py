@@ -1,0 +1,1 @@
+"""The process that decides: what wakes it, what it stores, and in which order."""

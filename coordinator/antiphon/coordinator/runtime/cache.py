@@ -1,0 +1,119 @@
+"""Histories kept between facts. Losing any of it at any time costs a read and nothing else."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from antiphon.contracts.identity import SagaKey
+
+from ..decision.entries import Draft
+from ..decision.history import History
+
+log = structlog.get_logger()
+
+SAGAS_MAX: Final = 10_000
+"""How many histories are kept, about 2 kB each; a saga that fell out costs two direct reads."""
+
+
+class Case:
+    """A history with the entry that is on its way to the stream, and the errands that wait for it."""
+
+    __slots__ = ("has_more", "history", "pending", "waiting")
+
+    def __init__(self) -> None:
+        self.history: History
+        self.pending: Draft | None = None
+        self.has_more = False
+        self.waiting: list[Callable[[], None]] = []
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known where the last entry is stored."""
+        return self.pending is None
+
+    def confirm(self, sequence: int) -> None:
+        """Take down where the pending entry is stored."""
+        self.history = replace(self.history, sequence=sequence)
+        self.pending = None
+
+
+class Cache:
+    """The cases of one coordinator, the oldest first out."""
+
+    def __init__(self) -> None:
+        self._cases: OrderedDict[SagaKey, Case] = OrderedDict()
+        self._readers: dict[SagaKey, list[Callable[[], None]]] = {}
+        """Of sagas that are being read: who waits for that."""
+        self._highest = 0
+
+    def get(self, key: SagaKey) -> Case | None:
+        """The case of a saga, if it is kept."""
+        return self._cases.get(key)
+
+    def keep(self, key: SagaKey, history: History) -> None:
+        """Keep what was read, for whoever has another fact of the same saga."""
+        if key not in self._cases:
+            self._add(key).history = history
+
+    def _add(self, key: SagaKey) -> Case:
+        case = self._cases[key] = Case()
+        if len(self._cases) > SAGAS_MAX:
+            self.forget(next(iter(self._cases)))
+        return case
+
+    def expect(self, key: SagaKey, history: History, entry: Draft, has_more: bool) -> None:
+        """Keep the history that will hold once an entry is stored. With `has_more` further entries follow it."""
+        case = self._cases.get(key) or self._add(key)
+        case.history, case.pending, case.has_more = history, entry, has_more
+
+    def stored(self, key: SagaKey, entry: Draft, sequence: int) -> None:
+        """Take down where an entry is stored, and let go on whoever waited for that."""
+        if sequence <= self._highest:
+            log.warning("stream.went_backwards", stored_at=sequence, highest_seen=self._highest)
+            self._highest = sequence
+            for other in list(self._cases):
+                self.forget(other)
+            return
+        self._highest = sequence
+        case = self._cases.get(key)
+        if case is None:
+            return
+        if case.pending is entry:
+            case.confirm(sequence)
+        elif not case.is_settled:
+            return  # the saga was dropped and read meanwhile, and another entry is on its way
+        if case.history.end is not None:
+            self.forget(key)
+        elif not case.has_more:
+            self._wake(case)
+
+    def forget(self, key: SagaKey) -> None:
+        """Drop a saga; whoever waited for it reads for himself."""
+        case = self._cases.pop(key, None)
+        if case is not None:
+            self._wake(case)
+
+    def is_read(self, key: SagaKey, then: Callable[[], None]) -> bool:
+        """Whether somebody is reading a saga; then `then` is called once he is done. If not, whoever asks is to read
+        it, and to say so when he has."""
+        waiting = self._readers.get(key)
+        if waiting is None:
+            self._readers[key] = []
+            return False
+        waiting.append(then)
+        return True
+
+    def was_read(self, key: SagaKey) -> None:
+        """Let go on whoever waited for a read."""
+        for go_on in self._readers.pop(key, []):
+            go_on()
+
+    def _wake(self, case: Case) -> None:
+        waiting, case.waiting = case.waiting, []
+        for go_on in waiting:
+            go_on()

@@ -1,0 +1,105 @@
+"""What a coordinator that is asked for metrics looks up now and then: how far behind consumers are, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import structlog
+
+from antiphon.contracts.errors import Ambiguous, AntiphonError
+from antiphon.contracts.topology import (
+    EVENTS,
+    EXPORTER_CONSUMER,
+    PLATFORM_CONSUMERS,
+    SWEEPER,
+    participant_consumers,
+    reactions_consumer_name,
+)
+from antiphon.link import Link
+from antiphon.link.faults import say
+from antiphon.link.outcomes import CONSUMER_NOT_FOUND
+from antiphon.tracing.telemetry.metrics import Gauges
+
+from ..views.parked import waiting
+
+LOOK_SECONDS: Final = 10.0
+"""How often consumers are asked how far they are."""
+WAITING_EVERY: Final = 6
+"""Who waits for a person is counted with every sixth look, because each of them is read."""
+WAITING_SECONDS_MAX: Final = 5.0
+"""For how long; with thousands that wait the number stays the one before."""
+
+LAGS: Final = ("antiphon.consumer.pending", "antiphon.consumer.unacked")
+
+log = structlog.get_logger()
+
+
+class _Error(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Info(msgspec.Struct):
+    num_pending: int = 0
+    num_ack_pending: int = 0
+    error: _Error | None = None
+
+
+_decode = msgspec.json.Decoder(_Info).decode
+
+
+async def keep_looking(link: Link, participants: Iterable[str], gauges: Gauges) -> None:
+    """Look until cancelled.
+
+    Args:
+        link: a connection with a coordinator's rights.
+        participants: whose consumers are looked at besides the platform's, those of reactions where there are any.
+        gauges: where what is found is put.
+    """
+    consumers = [(each.stream, each.name) for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)]
+    for participant in participants:
+        consumers += [(each.stream, each.name) for each in participant_consumers(participant)]
+        consumers.append((EVENTS, reactions_consumer_name(participant)))
+    turn = 0
+    while True:
+        try:
+            for stream, consumer in consumers:
+                await _look(link, stream, consumer, gauges)
+            if turn % WAITING_EVERY == 0:
+                await _count_waiting(link, gauges)
+        except Exception as error:  # the next look may find more
+            say("gauges.faulty", error)
+        turn += 1
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _look(link: Link, stream: str, consumer: str, gauges: Gauges) -> None:
+    which = (("messaging.consumer.group.name", consumer), ("messaging.destination.name", stream))
+    try:
+        info = _decode(await link.request(f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"))
+    except (Ambiguous, msgspec.MsgspecError) as error:
+        log.info("gauges.not_seen", consumer=consumer, reason=str(error))
+        return
+    if info.error is not None:
+        if info.error.err_code != CONSUMER_NOT_FOUND:
+            log.info("gauges.not_seen", consumer=consumer, reason=info.error.description)
+        for name in LAGS:  # nobody may be alarmed, or at ease, about one that is not there
+            gauges.pop((name, which), None)
+        return
+    gauges["antiphon.consumer.pending", which] = info.num_pending
+    gauges["antiphon.consumer.unacked", which] = info.num_ack_pending
+    if consumer == SWEEPER:
+        gauges["antiphon.sagas.open", ()] = info.num_pending + info.num_ack_pending
+
+
+async def _count_waiting(link: Link, gauges: Gauges) -> None:
+    try:
+        async with asyncio.timeout(WAITING_SECONDS_MAX):
+            found = await waiting(link)
+    except (AntiphonError, TimeoutError) as error:
+        log.info("gauges.waiting_not_counted", reason=str(error) or "there are too many")
+        return
+    gauges["antiphon.sagas.waiting", ()] = len({each.saga for each in found if each.kind == "saga"})

@@ -1,0 +1,134 @@
+"""Which saga types stand still, as far as one coordinator knows, and whose decisions it held back meanwhile.
+
+It learns that from an announcement, and by looking: before it begins, after the connection was away, and now and then,
+so that an announcement that was lost is made up for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.identity import PARTICIPANT, SAGA_TYPE, SagaKey
+from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.subjects import state_subject
+from antiphon.link.faults import say
+
+from .pause_handler import HaltErrand, read_halt
+
+if TYPE_CHECKING:
+    from .coordinator import Coordinator
+
+log = structlog.get_logger()
+
+LOOK_SECONDS: Final = 15.0
+"""How often a coordinator looks for itself: so long at most a lost announcement is not heeded."""
+
+LOOK_AGAIN_SECONDS: Final = 0.5
+
+HELD_BACK_MAX: Final = 10_000
+"""How many sagas a coordinator remembers to have held back. The rest are found by the walk that follows a resume."""
+
+
+class Halted:
+    """What one coordinator knows of the halts there are."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self.paused: dict[str, str] = {}
+        """Saga types that stand still, with the reason."""
+        self._known: dict[str, int] = {}
+        self._held_back: dict[str, set[SagaKey]] = {}
+
+    def hold_back(self, key: SagaKey) -> None:
+        """Remember a saga for which nothing was sent because its type stands still.
+
+        A resume may have been decided while that fact was under way, and the walk that follows may have passed the
+        saga already: so whoever held it back looks at it again.
+        """
+        held = self._held_back.setdefault(key.type, set())
+        if len(held) < HELD_BACK_MAX:
+            held.add(key)
+
+    def learn(self, saga_type: str, paused: str, sequence: int) -> None:
+        """Take down how a saga type stands, unless something newer is known."""
+        if sequence < self._known.get(saga_type, 0):
+            return
+        self._known[saga_type] = sequence
+        was = self.paused.pop(saga_type, "")
+        if paused:
+            self.paused[saga_type] = paused
+        if was != paused:
+            log.info("saga_type.changed", type=saga_type, paused=paused)
+        if not paused:
+            for key in sorted(self._held_back.pop(saga_type, ())):
+                self._coordinator.review(key, lambda is_durable: None)
+
+    def _learn_from(self, message: StoredMessage) -> None:
+        """Take a stored state down. One that cannot be read says nothing, and keeps nobody from those of others."""
+        try:
+            self.learn(_name(message), read_halt(message).paused, message.sequence)
+        except Exception as error:
+            say("halt.unreadable", error, message.subject)
+
+    # --- finding out --------------------------------------------------------------------------------------------------
+
+    def begin(self, then: Callable[[], None]) -> None:
+        """Look until it is known how all saga types stand, call `then`, and keep looking."""
+
+        def on_looked(is_known: bool) -> None:
+            if is_known:
+                self._keep_looking()
+                then()
+            else:
+                self._coordinator.store.later(LOOK_AGAIN_SECONDS, lambda: self.begin(then))
+
+        self._look(on_looked)
+
+    def look(self) -> None:
+        """Look now, as after the connection was away."""
+        self._look(lambda is_known: None)
+
+    def heard(self, saga_type: str, sequence: int) -> None:
+        """A coordinator has announced that a saga type stands otherwise than before."""
+
+        def on_state(stored: StoredMessage | Ambiguous | None) -> None:
+            if isinstance(stored, StoredMessage) and stored.sequence >= sequence:
+                self.learn(saga_type, read_halt(stored).paused, stored.sequence)
+            else:  # a replica that lags behind, or no answer
+                self._coordinator.store.later(LOOK_AGAIN_SECONDS, self.look)
+
+        if sequence > self._known.get(saga_type, 0):
+            self._coordinator.store.last(state_subject(SagaKey.of(SAGA_TYPE, saga_type)), on_state)
+
+    def _keep_looking(self) -> None:
+        def look_again() -> None:
+            self._keep_looking()  # first: whatever comes of this look, another one follows
+            self.look()
+
+        self._coordinator.store.later(LOOK_SECONDS, look_again)
+
+    def _look(self, then: Callable[[bool], None]) -> None:
+        def on_types(found: list[StoredMessage] | Ambiguous) -> None:
+            if isinstance(found, Ambiguous):
+                then(False)
+                return
+            for message in found:
+                self._learn_from(message)
+            then(True)
+
+        def on_participants(found: list[StoredMessage] | Ambiguous) -> None:
+            if isinstance(found, list):
+                for message in found:
+                    HaltErrand(self._coordinator, SagaKey.of(PARTICIPANT, _name(message))).begin()
+
+        self._coordinator.store.states(SAGA_TYPE, on_types)
+        self._coordinator.store.states(PARTICIPANT, on_participants)
+
+
+def _name(message: StoredMessage) -> str:
+    """The saga type or participant whose state this is."""
+    return message.subject.split(".")[3]

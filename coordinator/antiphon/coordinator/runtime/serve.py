@@ -1,0 +1,167 @@
+"""The coordinator's process: a link, the shared consumers, and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+
+from antiphon.contracts import subjects
+from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.payloads import StatusAnswer
+from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIMERS
+from antiphon.link import Link, Pull, require_platform, settle_collector
+from antiphon.link.faults import class_of, say
+from antiphon.link.registration import registered
+from antiphon.tracing.projection.sampling import ratio_of
+from antiphon.tracing.telemetry.metrics import Gauges, measuring, wants_metrics
+
+from ..decision.author import Author
+from ..definition.capabilities import duties_of
+from ..definition.choreography import AnySaga
+from .coordinator import IDLE_SECONDS, Coordinator
+from .gauges import keep_looking
+from .jetstream import JetStreamStore
+
+log = structlog.get_logger()
+
+FACTS_HELD_MAX: Final = 200
+"""Facts a coordinator holds at once: few enough to be done well within the ack wait, enough to fill a connection."""
+
+STARTS_HELD_MAX: Final = 100
+"""Starts the sweeper holds until they are old enough to look after."""
+
+DRAIN_SECONDS: Final = 5.0
+
+
+async def serve(
+    servers: str | list[str],
+    sagas: Iterable[AnySaga],
+    *,
+    name: str = "coordinator",
+    idle_seconds: float = IDLE_SECONDS,
+    metrics: str = "",
+    error_texts: bool = False,
+    sampling_ratio: float | None = None,
+) -> None:
+    """Run a coordinator until SIGTERM or SIGINT, then finish what it holds.
+
+    Args:
+        servers: URLs of NATS servers.
+        sagas: the definitions it decides by, and the choreographies it observes.
+        name: the connection's name.
+        idle_seconds: after how long without a word an open saga is looked after.
+        metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.telemetry.metrics`.
+        error_texts: whether the texts of what sagas' own functions raise go into journals; else only their classes.
+        sampling_ratio: the share of sagas, from 0 to 1, whose traces are sampled; by default what OTEL_TRACES_SAMPLER
+            and OTEL_TRACES_SAMPLER_ARG say. It holds for sagas that are sent their first command.
+
+    Raises:
+        PlatformError: the environment or the platform is not as it must be; the sentence has the remedy.
+        DefinitionError: a definition is not complete.
+    """
+    ratio = ratio_of(os.environ) if sampling_ratio is None else sampling_ratio
+    definitions = [saga.definition for saga in sagas]
+    link = await Link.connect(servers, name=name)
+    try:
+        await require_platform(link)
+        author = partial(Author, error_texts)
+        coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds, author, ratio)
+        async with _measured(link, coordinator, metrics):
+            pulls = await attach(link, coordinator)
+            settle_collector()
+            told = told_to_stop()  # before anybody hears that it is ready, and may tell it
+            log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
+            async with registered(link, duties_of(definitions)):
+                await link.until(told)
+            await _drain(pulls)
+            log.info("coordinator.drained")
+    finally:
+        await link.close()
+
+
+@asynccontextmanager
+async def _measured(link: Link, coordinator: Coordinator, address: str) -> AsyncGenerator[None]:
+    """Show the coordinator's numbers, and what is looked up for them, if anybody wants to see them."""
+    gauges: Gauges = {}
+    with measuring(coordinator.counts, gauges, address, "antiphon-coordinator"):
+        looking = None
+        if wants_metrics(address):
+            sources = {source for versions in coordinator.sagas.values() for source in versions.sources}
+            looking = asyncio.ensure_future(keep_looking(link, sorted(sources), gauges))
+        try:
+            yield
+        finally:
+            if looking is not None:
+                looking.cancel()
+
+
+async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
+    """Find out what stands still, and begin to pull and to answer status requests."""
+
+    def on_status(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        link.guard.call(Asked(link, reply, subject), ask, subject, reply)
+
+    def ask(subject: str, reply: str) -> None:
+        def answer(found: StatusAnswer) -> None:
+            link.send(reply, msgspec.json.encode(found))
+
+        try:
+            coordinator.status(subjects.parse_status(subject), answer)
+        except AntiphonError as error:
+            answer(StatusAnswer(error=str(error)))
+
+    def on_announced(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
+        coordinator.on_announced(subject, data)
+
+    # Heard before it is looked for, so that nothing falls in between.
+    await link.subscribe(subjects.ANNOUNCE_FILTER, on_announced)
+    link.on_reconnect.append(coordinator.halted.look)
+    known = asyncio.Event()
+    coordinator.begin(known.set)
+    await link.until(known)
+    await link.subscribe(subjects.STATUS_FILTER, on_status, queue=subjects.COORDINATORS_QUEUE)
+    return [
+        await link.pull(SAGA, TIMERS, FACTS_HELD_MAX, coordinator.on_fired),
+        await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
+        await link.pull(EVENTS, COORDINATOR, FACTS_HELD_MAX, coordinator.on_fact),
+    ]
+
+
+class Asked:
+    """A status request, which is answered in any case: whoever asked would take silence for want of coordinators."""
+
+    def __init__(self, link: Link, reply: str, subject: str) -> None:
+        self._link, self._reply, self._subject = link, reply, subject
+
+    def failed(self, error: BaseException) -> None:
+        """Answer that it cannot be told."""
+        sentence = f"looking it up raised {class_of(error)}, and the coordinator's log says where"
+        self._link.send(self._reply, msgspec.json.encode(StatusAnswer(error=sentence)))
+        say("status.faulty", error, self._subject)
+
+
+def told_to_stop() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    return told
+
+
+async def _drain(pulls: list[Pull]) -> None:
+    """Ask for no more and let the facts in hand become durable. The sweeper's starts simply come again."""
+    for pull in pulls:
+        pull.stop()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + DRAIN_SECONDS
+    while any(pull.held for pull in pulls if pull.consumer != SWEEPER) and loop.time() < end:
+        await asyncio.sleep(0.01)

@@ -1,0 +1,231 @@
+"""Entries and facts of a saga in words, read from their bytes without any definition. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+import msgspec
+
+from antiphon.contracts import identity, subjects
+from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
+from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.messages import Refusal, Settled, Undone
+from antiphon.contracts.payloads import (
+    CHILD_START_TYPE,
+    END_TYPE,
+    RECORD_TYPE,
+    CancelRequest,
+    ChildStart,
+    End,
+    Operation,
+    Record,
+)
+from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.subjects import FactAddress
+
+Kind = Literal[
+    "start",
+    "command",
+    "compensation",
+    "answer",
+    "refusal",
+    "unknown",
+    "cancel",
+    "signal",
+    "event",
+    "operator",
+    "notice",
+    "record",
+    "parked",
+    "timer",
+    "end",
+]
+"""What a line tells of. `event` is what a participant emits by itself, `notice` what other sagas and locks say, and
+`parked` that a person is needed."""
+
+
+class Saying(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry or a fact in words, and whom and which step it is about."""
+
+    kind: Kind
+    who: str
+    text: str
+    step: str = ""
+    attempt: int = 0
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+
+def of_entry(message: StoredMessage, facts: dict[str, str]) -> Saying:
+    """A journal entry; `facts` has the words for the facts that entries name as their cause, as far as known."""
+    envelope = decode(message.data, message.subject)
+    address = subjects.parse_entry(message.subject)
+    if address.command is not None:
+        return _of_command(envelope, address.command)
+    if address.kind == "end":
+        end = unpack(envelope, END_TYPE, End)
+        return Saying(kind="end", who="coordinator", text=_with_reason(end.outcome, end.reason))
+    record = unpack(envelope, RECORD_TYPE, Record)
+    if record.by:
+        verdict = f"rejected: {record.rejected}" if record.rejected else "accepted"
+        text = f"{facts.get(envelope.cause, 'a request')} by {record.by}: {verdict}"
+        return Saying(kind="operator", who="coordinator", text=text)
+    if record.fault:
+        return Saying(kind="parked", who="coordinator", text=f"stands still: {record.fault}")
+    if record.parked and not record.step:
+        return Saying(kind="parked", who="coordinator", text=f"waits for a person: {record.parked}")
+    if record.parked:
+        text = f"waits for a person, and goes on by itself where it can: {record.parked}"
+        return Saying(kind="parked", who="coordinator", text=text, step=record.step)
+    return Saying(kind="record", who="coordinator", text=_of_record(record, envelope.cause, facts), step=record.step)
+
+
+def _of_command(envelope: Envelope, command: subjects.CommandAddress) -> Saying:
+    text = f"{envelope.type} to {command.participant}"
+    kind: Kind = "command" if command.direction == "do" else "compensation"
+    if command.participant == identity.COORDINATOR:
+        text = "starts a saga of its own" if command.direction == "do" else "cancels the saga it started"
+    elif _name(envelope).endswith(".settle"):
+        kind, text = "command", f"asks {command.participant} what became of it"
+    return Saying(kind=kind, who="coordinator", text=text, step=command.step, attempt=command.attempt)
+
+
+def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
+    if record.skipped:
+        return "is skipped: its condition does not hold"
+    if record.elements >= 0:
+        return f"sends {record.elements} command{'s' * (record.elements != 1)}"
+    if record.commands:
+        return f"has its commands {record.first} to {record.first + len(record.commands) - 1} written down"
+    if record.awaits:
+        return "is waited for"
+    if record.asks:
+        return f"needs the lock{'s' * (len(record.asks) > 1)} {', '.join(record.asks)}"
+    if record.turned:
+        return f"what was done is being undone: {record.turned}"
+    if record.held:
+        return "has done all its steps, and waits for the saga that started it"
+    if cause.startswith("t"):
+        return "time was up"
+    return f"took note: {facts[cause]}" if cause in facts else f"took note of {cause}"
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+
+
+def of_event(address: FactAddress, envelope: Envelope) -> Saying:
+    """A message of EVENTS.
+
+    Raises:
+        Unusable: its payload is not what it must be.
+    """
+    match address.source:
+        case identity.CLIENT:
+            kind, who, text = _of_client(address, envelope)
+        case identity.OPERATOR:
+            kind, who, text = "operator", address.key[0], f"asks to {_asked(address, envelope)}"
+        case identity.COORDINATOR:
+            kind, who, text = _of_coordinator(address, envelope)
+        case _ if subjects.is_by_itself(address.step):
+            return Saying(kind="event", who=address.source, text=_of_itself(address, envelope))
+        case _:
+            who = address.source
+            kind, text = _of_answer(envelope)
+    return Saying(kind=kind, who=who, text=text, step=address.step, attempt=address.attempt)
+
+
+def of_cause(address: FactAddress, envelope: Envelope) -> str:
+    """A fact as the entries that name it tell of it.
+
+    Raises:
+        Unusable: its payload is not what it must be.
+    """
+    return _asked(address, envelope) if address.source == identity.OPERATOR else of_event(address, envelope).text
+
+
+def _asked(address: FactAddress, envelope: Envelope) -> str:
+    """What an operator asks for."""
+    operation = unpack_raw(envelope.data, Operation)
+    return _with_reason(f"{address.event} {operation.step}".rstrip(), operation.reason)
+
+
+def parent_of(envelope: Envelope) -> str:
+    """The saga that started this one, as `type/id`; empty if a client did."""
+    if envelope.type != CHILD_START_TYPE:
+        return ""
+    parent = unpack_raw(envelope.data, ChildStart).parent
+    return f"{parent.type}/{parent.id}"
+
+
+def _of_client(address: FactAddress, envelope: Envelope) -> tuple[Kind, str, str]:
+    match address.event:
+        case "start":
+            return "start", identity.CLIENT, envelope.type
+        case "cancel":
+            return "cancel", identity.CLIENT, f"asks to cancel: {unpack_raw(envelope.data, CancelRequest).reason}"
+        case _:
+            return "signal", identity.CLIENT, f"signals {envelope.type}"
+
+
+def _of_coordinator(address: FactAddress, envelope: Envelope) -> tuple[Kind, str, str]:
+    match address.event:
+        case "start":
+            start = unpack_raw(envelope.data, ChildStart)
+            return "start", f"{start.parent.type}/{start.parent.id}", f"{start.type}, for its step {start.parent.step}"
+        case "cancel":
+            return "cancel", "parent", f"asks to cancel: {unpack_raw(envelope.data, CancelRequest).reason}"
+        case "let-go":
+            return "notice", "parent", "has ended, and lets it go"
+        case "granted":
+            return "notice", "lock", f"{address.key[1]} is granted"
+        case _:
+            end = unpack_raw(envelope.data, End)
+            return "notice", "child", _with_reason(f"has {end.outcome}" if not end.reason else end.outcome, end.reason)
+
+
+def _of_itself(address: FactAddress, envelope: Envelope) -> str:
+    heard = _HASH.sub("", address.step.removeprefix(subjects.BY_ITSELF))
+    reason = _reason(envelope) if b'"reason"' in bytes(envelope.data) else ""
+    return _with_reason(f"{envelope.type}, on {heard}", reason)
+
+
+_HASH: Final = re.compile("-[0-9a-f]{8}$")
+"""What tells reactions to events of one name apart."""
+
+
+def _of_answer(envelope: Envelope) -> tuple[Kind, str]:
+    name = _name(envelope)
+    if name.endswith(".refused"):
+        return "refusal", f"refused: {_reason(envelope)}"
+    if name.endswith((".exhausted", ".superseded")):
+        return "unknown", f"{name.rpartition('.')[2]}: {_reason(envelope)}"
+    if name.endswith(".settled"):
+        settled = unpack_raw(envelope.data, Settled)
+        return "answer", f"had happened: {settled.type}" if settled.happened else "never happened, and never will"
+    if name.endswith(".done"):
+        return "answer", f"{name}{'' if _undid(envelope) else ': there was nothing to undo'}"
+    return "answer", envelope.type
+
+
+def _name(envelope: Envelope) -> str:
+    return envelope.type.rpartition(".v")[0]
+
+
+def _with_reason(text: str, reason: str) -> str:
+    return f"{text}: {reason}" if reason else text
+
+
+def _reason(envelope: Envelope) -> str:
+    try:
+        return unpack_raw(envelope.data, Refusal).reason
+    except AntiphonError:
+        return "(no reason)"
+
+
+def _undid(envelope: Envelope) -> bool:
+    try:
+        return unpack_raw(envelope.data, Undone).found
+    except AntiphonError:
+        return True

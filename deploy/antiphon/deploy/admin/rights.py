@@ -1,0 +1,358 @@
+"""Who may do what: the accounts of a production server, made from a list of participants.
+
+Rights in NATS cover the subject that is published to, and neither headers nor the reply subject. So whoever shares an
+account with a stream can have an answer of the server stored in it. Therefore the streams live in an account of the
+platform, and everybody who is not the platform lives in an account of their own, which imports just what its role
+needs: an answer then goes back through the import, and a reply subject names something in the asker's own account only.
+
+The text holds no secrets: passwords come from the server's environment, and an nkey stands there by its public half.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal
+
+from antiphon.contracts import identity, subjects
+from antiphon.contracts.errors import DefinitionError
+from antiphon.contracts.identity import CLIENT, COORDINATOR, OPERATOR
+from antiphon.contracts.topology import (
+    ADMINISTRATOR,
+    EVENTS,
+    EXPORTER,
+    PARKED,
+    PLATFORM_CONSUMERS,
+    READMODEL,
+    REGISTRATIONS,
+    SAGA,
+    SWEEPER,
+    TIMERS,
+    check_participant,
+    participant_consumers,
+    reactions_consumer_name,
+)
+
+from ..files import write_private
+
+PLATFORM: Final = "PLATFORM"
+CLIENTS: Final = "CLIENTS"
+OPERATORS: Final = "OPERATORS"
+READMODELS: Final = "READMODELS"
+EXPORTERS: Final = "EXPORTERS"
+
+API: Final = "$JS.API"
+SERVER_ENVIRONMENT: Final = "nats-server.env"
+
+
+@dataclass(frozen=True)
+class Need:
+    """One subject of the platform that a role uses from its own account, and why.
+
+    `one` and `many` are services and say how many messages answer a request; `feed` comes without being asked for.
+    """
+
+    subject: str
+    why: str
+    kind: Literal["one", "many", "feed"] = "one"
+
+
+@dataclass(frozen=True)
+class User:
+    """Who connects, and what that user may publish and subscribe to inside its account."""
+
+    name: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    may_answer: bool = False
+    """Whether it may publish to the reply subject of a request it got."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account: its users, and what it imports from the platform's."""
+
+    name: str
+    users: tuple[User, ...]
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rights:
+    """All accounts of one platform.
+
+    Args:
+        participants: their names; each gets an account.
+        clients: the users of programs that start sagas; they share an account, and each has an inbox of its own.
+        operators: the people who deal with what waits for them, each with a user, under whose name the requests are.
+        nkeys: public nkeys by user; whoever has none logs in with a password.
+
+    Raises:
+        BadIdentity: a name cannot be a token, or no participant may have it.
+        DefinitionError: two users are told apart by nothing.
+    """
+
+    participants: Sequence[str]
+    clients: Sequence[str] = (CLIENT,)
+    operators: Sequence[str] = (OPERATOR,)
+    nkeys: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        _check_names(self.participants, self.clients, self.operators)
+
+    def accounts(self) -> list[Account]:
+        """The platform's account, and one for each participant, for all clients and for all operators."""
+        return [
+            Account(PLATFORM, (administrator_user(), coordinator_user())),
+            *(_outside(f"PARTICIPANT-{name}", [name], participant_needs(name)) for name in self.participants),
+            _outside(CLIENTS, self.clients, CLIENT_NEEDS),
+            Account(OPERATORS, tuple(map(operator_user, self.operators)), OPERATOR_NEEDS),
+            _outside(READMODELS, [READMODEL], READMODEL_NEEDS),
+            _outside(EXPORTERS, [EXPORTER], EXPORTER_NEEDS),
+        ]
+
+    def users(self) -> list[str]:
+        """The names of all users."""
+        return [user.name for account in self.accounts() for user in account.users]
+
+    def config(self) -> str:
+        """The text for nats.conf: the accounts, and no secrets."""
+        accounts = self.accounts()
+        return "\n".join(
+            [*_HEAD, "accounts {", *(line for a in accounts for line in self._account(a, accounts)), "}", ""]
+        )
+
+    def new_passwords(self) -> dict[str, str]:
+        """A fresh password for every user that has no nkey."""
+        # The letter in front keeps the server from reading a password as a number.
+        return {name: f"p{secrets.token_hex(24)}" for name in self.users() if name not in self.nkeys}
+
+    def _account(self, account: Account, accounts: list[Account]) -> list[str]:
+        lines = [f"  {_quoted(account.name)} {{", "    users: ["]
+        lines += [f"      {_user_line(user, self.nkeys.get(user.name))}" for user in account.users]
+        lines.append("    ]")
+        if account.name == PLATFORM:
+            lines += ["    jetstream: enabled", "    exports: [", *_exports(accounts), "    ]"]
+        if account.needs:
+            lines += ["    imports: [", *(_import_line(need) for need in account.needs), "    ]"]
+        return [*lines, "  }"]
+
+
+_HEAD = (
+    "# Made by `antiphon rights`: make it anew when a participant comes or goes, then have the server reload it.",
+    "# Passwords are taken from the server's environment.",
+)
+
+
+# --- what each role needs ---------------------------------------------------------------------------------------------
+
+
+def participant_needs(participant: str) -> tuple[Need, ...]:
+    """What a participant uses of the platform."""
+    needs = [
+        Need(f"evt.*.*.*.{participant}.>", "store its own events"),
+        Need(subjects.parked_subject("*", participant), "park commands that it cannot read"),
+    ]
+    for consumer in participant_consumers(participant):
+        needs += [
+            Need(f"{API}.CONSUMER.MSG.NEXT.{SAGA}.{consumer.name}", "pull its own commands", "many"),
+            Need(f"$JS.ACK.{SAGA}.{consumer.name}.>", "ack them, hand them back, keep them longer"),
+        ]
+    heard = reactions_consumer_name(participant)
+    needs += [
+        Need(f"{API}.CONSUMER.MSG.NEXT.{EVENTS}.{heard}", "pull the events it reacts to", "many"),
+        Need(f"$JS.ACK.{EVENTS}.{heard}.>", "ack them, hand them back, keep them longer"),
+    ]
+    needs.append(Need(subjects.registration_subject(participant, "*"), "say what it does and that it is there"))
+    return tuple(needs)
+
+
+CLIENT_NEEDS: Final = (
+    Need(subjects.CLIENT_STARTS_FILTER, "start sagas"),
+    Need("evt.*.*.*.client.cancel", "ask for a cancel"),
+    Need(subjects.CLIENT_SIGNALS_FILTER, "send signals"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}.{subjects.CLIENT_STARTS_FILTER}", "see with which payload an id was started"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}.{subjects.CLIENT_SIGNALS_FILTER}", "see which signal was sent before"),
+    Need(subjects.ENDS_FILTER, "hear of outcomes", "feed"),
+    Need(f"{API}.DIRECT.GET.{SAGA}.{subjects.ENDS_FILTER}", "read an outcome"),
+    Need(subjects.STATUS_FILTER, "ask how a saga stands"),
+)
+
+REQUESTS: Final = "evt.*.*.*.operator.>"
+"""The requests of all operators; a user may store only those that name it."""
+
+OPERATOR_NEEDS: Final = (
+    Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}", "read events", "many"),
+    Need(f"{API}.DIRECT.GET.{PARKED}", "read what is parked", "many"),
+    Need(f"{API}.DIRECT.GET.{REGISTRATIONS.name}", "see what runs", "many"),
+    Need(REQUESTS, "ask for retries, edits, and so on, under the own name only"),
+    *CLIENT_NEEDS,
+)
+"""An operator reads everything, and writes what a client does and requests of its own; it cannot forge either.
+
+Requests about streams and consumers are missing on purpose: the server answers them for the asker's account, and says
+that it has no JetStream.
+"""
+
+
+READMODEL_NEEDS: Final = (
+    Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}", "read the facts that they name", "many"),
+)
+"""The projector reads everything and writes nothing; it has no consumer, so there is nothing to ack."""
+
+
+EXPORTER_NEEDS: Final = (
+    Need(f"{API}.CONSUMER.MSG.NEXT.{SAGA}.{EXPORTER}", "pull journal entries", "many"),
+    Need(f"$JS.ACK.{SAGA}.{EXPORTER}.>", "ack them once the backend has their spans"),
+    Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
+    Need(f"{API}.DIRECT.GET.{EVENTS}", "read the facts that they name", "many"),
+)
+
+
+def coordinator_needs() -> tuple[Need, ...]:
+    """What coordinators use in the platform's account: they write journals and read both streams."""
+    needs = [
+        Need("saga.>", "append to journals and set timers"),
+        Need("evt.*.*.*.coordinator.>", "start child sagas, tell parents of them, ask for locks and grant them"),
+        Need(subjects.parked_subject("*", COORDINATOR), "park what is forged or cannot be read"),
+        Need("parked.saga.>", "index the sagas that wait for a person"),
+    ]
+    for consumer in PLATFORM_CONSUMERS:
+        needs += [
+            Need(f"{API}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}", f"pull {PULLED[consumer.name]}"),
+            Need(f"$JS.ACK.{consumer.stream}.{consumer.name}.>", "ack them, or hand them back"),
+        ]
+    return (
+        *needs,
+        *(Need(f"{API}.DIRECT.GET.{stream}", "read sagas whole") for stream in (SAGA, EVENTS)),
+        Need(f"{API}.DIRECT.GET.{PARKED}", "count who waits for a person, for metrics"),
+        Need(subjects.registration_subject(COORDINATOR, "*"), "say which sagas it serves and that it is there"),
+        Need(f"{API}.STREAM.INFO.*", "find out at the start that a stream is missing"),
+        Need(f"{API}.CONSUMER.INFO.*.*", "find out at the start that a consumer is missing"),
+        Need(subjects.STATUS_FILTER, "answer how a saga stands", "feed"),
+        Need(f"{API}.CONSUMER.PAUSE.*.*", "have a participant stand still, or go on"),
+        Need(subjects.ANNOUNCE_FILTER, "tell each other that a saga type stands still, or goes on"),
+        Need(subjects.ANNOUNCE_FILTER, "hear that", "feed"),
+    )
+
+
+PULLED: Final = {"coordinator": "facts", TIMERS: "timers that are due", SWEEPER: "starts whose sagas may be neglected"}
+
+
+def coordinator_user() -> User:
+    """The user of all coordinators."""
+    return replace(_user(COORDINATOR, coordinator_needs()), may_answer=True)
+
+
+def operator_user(name: str) -> User:
+    """An operator, whose requests bear its name."""
+    user = _user(name, OPERATOR_NEEDS)
+    own = tuple(REQUESTS.replace("operator.>", f"operator.{name}.>") if it == REQUESTS else it for it in user.publish)
+    return replace(user, publish=own)
+
+
+def administrator_user() -> User:
+    """The user for `antiphon setup` and for emergencies: it may do everything in the platform's account."""
+    return User(ADMINISTRATOR, (">",), (">",))
+
+
+def inbox_of(user: str) -> str:
+    """The subjects on which a user gets answers; `Link` makes its inboxes below them."""
+    return f"_INBOX_{user}.>"
+
+
+def password_variable(user: str) -> str:
+    """The variable of the server's environment that holds a user's password."""
+    return f"NATS_PASSWORD_{re.sub('[^A-Za-z0-9]', '_', user).upper()}"
+
+
+def _outside(account: str, users: Iterable[str], needs: tuple[Need, ...]) -> Account:
+    return Account(account, tuple(_user(name, needs) for name in users), needs)
+
+
+def _user(name: str, needs: tuple[Need, ...]) -> User:
+    """A user who publishes to the services it needs, hears the feeds it needs, and has an inbox.
+
+    That is narrower than its account, where what is not imported is local: there users could answer, or listen to, each
+    other.
+    """
+    asked = tuple(need.subject for need in needs if need.kind != "feed")
+    heard = tuple(need.subject for need in needs if need.kind == "feed")
+    return User(name, asked, (inbox_of(name), *heard))
+
+
+def _check_names(participants: Sequence[str], clients: Sequence[str], operators: Sequence[str]) -> None:
+    for name in participants:
+        check_participant(name)
+    for name in clients:
+        identity.check_token(name, "client")
+    for name in operators:
+        identity.check_token(name, "operator")
+    users = [ADMINISTRATOR, COORDINATOR, READMODEL, EXPORTER, *operators, *participants, *clients]
+    variables = Counter(map(password_variable, users))
+    for variable, count in variables.items():
+        if count > 1:
+            raise DefinitionError(f"{count} users would have the password variable {variable}. Rename all but one.")
+
+
+# --- as the server's configuration ------------------------------------------------------------------------------------
+
+
+def _exports(accounts: Iterable[Account]) -> list[str]:
+    """One line a subject: a second export of the same subject would replace the first."""
+    takers = defaultdict[Need, list[str]](list)
+    for account in accounts:
+        for need in account.needs:
+            takers[need].append(account.name)
+    return [_export_line(need, names) for need, names in takers.items()]
+
+
+def _export_line(need: Need, takers: list[str]) -> str:
+    kind = "stream" if need.kind == "feed" else "service"
+    answers = ", response_type: stream" if need.kind == "many" else ""
+    return f"      {{ {kind}: {_quoted(need.subject)}{answers}, accounts: {_listed(takers)} }}"
+
+
+def _import_line(need: Need) -> str:
+    kind = "stream" if need.kind == "feed" else "service"
+    return f"      {{ {kind}: {{ account: {PLATFORM}, subject: {_quoted(need.subject)} }} }} # to {need.why}"
+
+
+def _user_line(user: User, nkey: str | None) -> str:
+    proof = f"nkey: {nkey}" if nkey else f"user: {_quoted(user.name)}, password: ${password_variable(user.name)}"
+    rights = f"publish: {{ allow: {_listed(user.publish)} }}, subscribe: {{ allow: {_listed(user.subscribe)} }}"
+    answer = ", allow_responses: true" if user.may_answer else ""
+    return f"{{ {proof}, permissions: {{ {rights}{answer} }} }}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(_quoted, texts))}]"
+
+
+# --- the secrets ------------------------------------------------------------------------------------------------------
+
+
+def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
+    """The variables the server's configuration refers to."""
+    return {password_variable(user): password for user, password in passwords.items()}
+
+
+def write_secrets(folder: Path, passwords: Mapping[str, str]) -> list[Path]:
+    """Write one file of environment variables for the server and one for each user, readable by their owner only."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files = {SERVER_ENVIRONMENT: server_environment(passwords)}
+    files |= {f"{user}.env": {"NATS_USER": user, "NATS_PASSWORD": password} for user, password in passwords.items()}
+    for name, variables in files.items():
+        write_private(folder / name, "".join(f"{variable}={value}\n" for variable, value in variables.items()))
+    return [folder / name for name in files]

@@ -1,0 +1,88 @@
+"""What an administrator does: create streams and consumers, and make accounts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import typer
+
+from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Listener, check_participant, reactions_consumer_name
+from antiphon.link import Link, set_up
+from antiphon.link.admin import forget_reactions, left_behind
+from antiphon.participants.participant import Participant
+
+from ..admin.rights import Rights, write_secrets
+from ..modules import CannotLoad
+from .flows import load_parts
+
+
+async def set_up_platform(
+    server: str,
+    apps: Sequence[str],
+    participants: Sequence[str],
+    forget: Sequence[str],
+    replicas: int,
+    as_json: bool,
+) -> None:
+    """Create or update streams and consumers, and say which; and which consumers nobody needs any more."""
+    for name in participants:
+        check_participant(name)
+    found = [part.listener for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)]
+    if apps and not found:
+        raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
+    declared = {each.name: each for each in found}
+    wanted: list[str | Listener] = [*found, *(name for name in participants if name not in declared)]
+    silent = [each.name for each in found if not each.hears]
+    if refused := [name for name in forget if name not in silent]:
+        raise CannotLoad(
+            f"reactions of {refused[0]} are not to be forgotten: name with --app where it is declared, and it must "
+            "react to nothing there."
+        )
+    link = await Link.connect(server, name="administrator")
+    try:
+        await set_up(link, wanted, replicas)
+        left = {name: waiting for name in silent if (waiting := await left_behind(link, name)) is not None}
+        for name in forget:
+            if left.pop(name, None) is not None:
+                await forget_reactions(link, name)
+    finally:
+        await link.close()
+    names = [each if isinstance(each, str) else each.name for each in wanted]
+    streams = [stream.name for stream in (*STREAMS, REGISTRATIONS)]
+    if as_json:
+        done = {"streams": streams, "participants": names, "replicas": replicas}
+        typer.echo(msgspec.json.encode(done))
+    else:
+        whom = f"the consumers of {', '.join(names)}" if names else "no consumers of participants"
+        typer.echo(f"streams {', '.join(streams)} are there, with {replicas} replica(s), and {whom}.")
+    for name, waiting in left.items():
+        sys.stderr.write(
+            f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
+            f"{waiting} events for reactions of an older program. Let that finish them; then have the consumer "
+            f"deleted, and whatever is left in it with it: the same command with --forget-reactions {name}.\n"
+        )
+
+
+def print_rights(
+    participants: Sequence[str],
+    clients: Sequence[str],
+    operators: Sequence[str],
+    nkeys: Sequence[str],
+    folder: Path | None,
+) -> None:
+    """Print the accounts, and write new passwords where the administrator wants them."""
+    rights = Rights(participants, clients, operators, dict(map(_nkey, nkeys)))
+    if folder is not None:
+        files = write_secrets(folder, rights.new_passwords())
+        sys.stderr.write(f"wrote {len(files)} files to {folder}/, readable by you only.\n")
+    typer.echo(rights.config(), nl=False)
+
+
+def _nkey(text: str) -> tuple[str, str]:
+    user, equals, key = text.partition("=")
+    if not (equals and key.startswith("U") and key.isalnum()):
+        raise CannotLoad(f"{text!r} is not user=KEY with a public user nkey, which begins with U.")
+    return user, key

@@ -1,0 +1,157 @@
+"""What the commands about the flow print."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import typer
+
+from antiphon.contracts.registration import Duties
+from antiphon.contracts.subjects import REGISTRATIONS_FILTER
+from antiphon.contracts.topology import REGISTRATIONS
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.flow.check import WHERE_IT_RUNS, Finding, check
+from antiphon.flow.draw import as_dot, as_json, as_mermaid
+from antiphon.flow.graph import Flow, Part, assemble, build, duties_of
+from antiphon.flow.lookup import About, who
+from antiphon.flow.running import Running, check_running, compare, read_running, together
+from antiphon.flow.svg import as_svg
+from antiphon.participants.participant import Participant
+
+from ..files import told_if_unwritable
+from ..modules import CannotLoad, load, load_module
+from .sagas import reader
+
+KINDS = (Saga, Choreography, Participant)
+
+
+def load_parts(paths: Sequence[str]) -> list[Part]:
+    """The sagas, choreographies and participants at `module:attribute`, or all that a `module` has.
+
+    Raises:
+        CannotLoad: a path names nothing of that kind.
+    """
+    if not paths:
+        raise CannotLoad(
+            "nothing to look at: name modules with --app, for instance --app antiphon.order.saga, or what runs with "
+            "--server."
+        )
+    found: dict[int, Part] = {}
+    for path in paths:
+        for part in _parts_at(path):
+            found[id(part)] = part
+    return list(found.values())
+
+
+def _parts_at(path: str) -> list[Part]:
+    if ":" in path:
+        part: object = load(path, object)
+        if not isinstance(part, KINDS):
+            raise CannotLoad(f"{path} is a {type(part).__name__}, not a saga, a choreography or a participant.")
+        return [part]
+    parts: list[Part] = [value for value in vars(load_module(path)).values() if isinstance(value, KINDS)]
+    if not parts:
+        raise CannotLoad(f"{path} has neither a saga, nor a choreography, nor a participant.")
+    return parts
+
+
+def draw_flow(apps: Sequence[str], server: str, format: str, saga: str, output: Path | None) -> None:
+    """Print the flow, or write it to a file."""
+    flow = _within(_flow(apps, server), saga)
+    match format:
+        case "svg":
+            drawn = as_svg(flow)
+        case "dot":
+            drawn = as_dot(flow)
+        case "json":
+            drawn = as_json(flow).decode() + "\n"
+        case _:
+            drawn = as_mermaid(flow)
+    if output is None:
+        typer.echo(drawn, nl=False)
+    else:
+        with told_if_unwritable("the flow", output):
+            output.write_text(drawn)
+
+
+def _flow(apps: Sequence[str], server: str) -> Flow:
+    """The flow of the source, of what runs, or of both together."""
+    if not server:
+        return build(load_parts(apps))
+    running = asyncio.run(look(server))
+    return together(duties_in(apps), running) if apps else running.flow
+
+
+def duties_in(apps: Sequence[str]) -> list[Duties]:
+    """What the parts at these paths do."""
+    return list(map(duties_of, load_parts(apps)))
+
+
+async def look(server: str) -> Running:
+    """What runs on a server, by what it says of itself."""
+    async with reader(server) as link:
+        stored = [(each.subject, each.data) async for each in link.scan(REGISTRATIONS.name, REGISTRATIONS_FILTER)]
+    return read_running(stored)
+
+
+def _within(flow: Flow, saga: str) -> Flow:
+    if not saga:
+        return flow
+    known = sorted({node.owner for node in flow.of_kind("end")})
+    if saga not in known:
+        raise CannotLoad(f"there are no sagas of type {saga!r} here; there are {', '.join(known) or 'none'}.")
+    return flow.within(saga)
+
+
+def tell_who(apps: Sequence[str], server: str, message: str, as_json_: bool) -> None:
+    """Print all about one message."""
+    found = who(_flow(apps, server), message)
+    if as_json_:
+        typer.echo(msgspec.json.encode(found))
+    else:
+        typer.echo("\n\n".join(_told(about) for about in found))
+
+
+def _told(about: About) -> str:
+    owner = f" of {about.owner}" if about.owner != "client" else " from outside"
+    lines = [f"{about.message}: {about.kind}{owner}"]
+    for heading, phrases in (
+        ("emitted by", about.emitted_by or ("nobody",)),
+        ("handled by", about.handled_by or ("nobody",)),
+        ("then", about.then or ("nothing more",)),
+        ("compensated by", about.compensated_by),
+    ):
+        lines += [f"  {heading if not place else '':<16}{phrase}" for place, phrase in enumerate(phrases)]
+    return "\n".join(lines)
+
+
+def check_flow(apps: Sequence[str], server: str, as_json_: bool) -> int:
+    """Print what is wrong with the flow; the exit code."""
+    flow, findings = _checked(apps, server)
+    if as_json_:
+        typer.echo(msgspec.json.encode(findings))
+    elif findings:
+        typer.echo("\n".join(f"{finding.mistake}: {finding.sentence}" for finding in findings))
+    else:
+        counts = {kind: len(flow.of_kind(kind)) for kind in ("event", "command", "compensation", "handler")}
+        found = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())
+        typer.echo(f"nothing is amiss: {found}.")
+    return 1 if findings else 0
+
+
+def _checked(apps: Sequence[str], server: str) -> tuple[Flow, list[Finding]]:
+    """What was looked at, and what is wrong: with the source, with what runs, or with both and between them."""
+    if not server:
+        flow = build(load_parts(apps))
+        return flow, check(flow)
+    running = asyncio.run(look(server))
+    own = check_running(running)
+    if not apps:
+        return running.flow, own + (check(running.flow, WHERE_IT_RUNS) if running.registrations else [])
+    source = duties_in(apps)
+    flow = assemble(source)
+    return flow, list(dict.fromkeys(check(flow) + own + compare(source, running)))

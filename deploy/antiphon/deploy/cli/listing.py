@@ -1,0 +1,150 @@
+"""`antiphon list` from the read model: which sagas, in which order, and what is printed of them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Final, get_args
+
+import msgspec
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from antiphon.contracts.clock import rfc3339
+from antiphon.contracts.identity import check_token
+from antiphon.contracts.payloads import SagaState
+from antiphon.coordinator.views.summary import Overview
+
+from ..modules import CannotLoad
+from ..readmodel.model import Query, Sort, opened
+from ..render.tables import COLOURS, console
+
+STATES: Final[tuple[SagaState, ...]] = get_args(SagaState)
+WHY_CHARS_MAX: Final = 160
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A saga as `list --json` prints it. Times are RFC 3339 in UTC, and empty where there is none."""
+
+    type: str
+    id: str
+    state: SagaState
+    definition: str
+    started: str
+    changed: str
+    ended: str
+    age_seconds: float
+    """Since its start: to its end, or to now."""
+    steps: tuple[str, ...]
+    parked: str
+    paused: str
+    reason: str
+    keys: dict[str, str]
+
+
+async def list_from_model(
+    database: str,
+    saga_type: str,
+    state: str,
+    parked: bool,
+    older_than: str,
+    keys: Sequence[str],
+    sort: Sort,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Print what the read model has."""
+    now_ns = time.time_ns()
+    query = Query(
+        type="" if saga_type == "*" else check_token(saga_type, "saga type"),
+        state=_state(state),
+        parked=parked,
+        started_before_ns=now_ns - _nanoseconds(older_than) if older_than else 0,
+        keys=dict(map(_pair, keys)),
+        sort=sort,
+        limit=limit,
+    )
+    async with opened(database) as model:
+        found = [listed(row, now_ns) for row in await model.find(query)]
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+    else:
+        print_listed(found)
+
+
+def listed(row: Overview, now_ns: int) -> Listed:
+    """A row for a reader."""
+    return Listed(
+        type=row.type,
+        id=row.id,
+        state=row.state,
+        definition=row.definition,
+        started=_time(row.started_ns),
+        changed=_time(row.changed_ns),
+        ended=_time(row.ended_ns),
+        age_seconds=round(((row.ended_ns or now_ns) - row.started_ns) / 1e9, 3),
+        steps=row.steps,
+        parked=row.parked,
+        paused=row.paused,
+        reason=row.reason,
+        keys=row.keys,
+    )
+
+
+def print_listed(found: Sequence[Listed]) -> None:
+    """Draw a table of sagas."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("saga", "state", "age", "started", "steps", "keys", "why"):
+        table.add_column(heading, no_wrap=heading not in ("steps", "keys", "why"), overflow="fold")
+    for each in found:
+        state = f"[{COLOURS[each.state]}]{each.state}[/]"
+        keys = ", ".join(f"{name}={value}" for name, value in each.keys.items())
+        why = "; ".join(part for part in (_marked("parked", each.parked), each.paused, each.reason) if part)
+        cells = (_age(each.age_seconds), each.started[:19].replace("T", " "), ", ".join(each.steps))
+        table.add_row(f"{each.type}/{each.id}", state, *cells, escape(keys), escape(_shortened(why)))
+    console().print(table if table.row_count else "no saga is like that.")
+
+
+def _shortened(why: str) -> str:
+    """A reason as far as a table has room; `show` and --json have all of it."""
+    return why if len(why) <= WHY_CHARS_MAX else f"{why[: WHY_CHARS_MAX - 1]}…"
+
+
+def _state(text: str) -> SagaState | None:
+    if text and text not in STATES:
+        raise CannotLoad(f"{text!r} is no state of a saga; they are {', '.join(STATES)}.")
+    return next((state for state in STATES if state == text), None)
+
+
+def _nanoseconds(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if found is None:
+        raise CannotLoad(f"{text!r} is no time. Give a number with s, m, h or d behind it: 90s, 10m, 24h, 7d.")
+    return int(found[1]) * UNITS[found[2]] * 1_000_000_000
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise CannotLoad(f"{text!r} is no key. Give name=value, for instance customer_id=c-018.")
+    return name, value
+
+
+def _time(at_ns: int) -> str:
+    return rfc3339(at_ns) if at_ns else ""
+
+
+def _marked(what: str, why: str) -> str:
+    return f"{what}: {why}" if why else ""
+
+
+def _age(seconds: float) -> str:
+    """The age in its two largest units."""
+    for (unit, size), smaller in zip([("d", 86_400), ("h", 3600), ("m", 60)], ("h", "m", "s"), strict=True):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}{int(seconds % size // UNITS[smaller])}{smaller}"
+    return f"{seconds:.1f}s"

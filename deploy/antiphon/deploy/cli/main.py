@@ -1,0 +1,706 @@
+"""The command line. Commands import what they need themselves, so that a coordinator starts quickly and stays small."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import io
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
+
+import typer
+import typer.core
+
+from antiphon.contracts.errors import AntiphonError
+
+from ..local.styles import Style
+from .flow_commands import contracts, flow
+
+if TYPE_CHECKING:
+    from antiphon.contracts.payloads import Request
+    from antiphon.coordinator.client.operator import HaltVerbs, SagaVerbs
+
+DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
+TIMEOUT_SECONDS: Final = 15.0
+SLOW_SECONDS: Final = 10.0
+SECONDS_MAX: Final = 1e9
+"""Thirty years."""
+
+app = typer.Typer(
+    name="antiphon",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Sagas on NATS JetStream.
+
+Try it: **antiphon up** starts a whole platform on this machine, and in another terminal
+**antiphon list** and **antiphon show order-0001** look at its sagas. **antiphon demo** shows sagas survive kills.
+
+Who connects comes from the environment only: NATS_USER, and NATS_PASSWORD, NATS_CREDS or NATS_NKEY (files).
+Processes log JSON to stderr, and lines for people where that is a terminal; ANTIPHON_LOG=json or text decides.
+""",
+)
+
+app.add_typer(flow)
+app.add_typer(contracts)
+
+Server = Annotated[
+    str, typer.Option("--server", "-s", envvar="NATS_URL", metavar="URL[,URL…]", help="NATS servers to connect to.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+ErrorTexts = Annotated[
+    bool,
+    typer.Option(
+        "--error-texts",
+        help="Let the texts of errors travel into journals and traces. They may hold names and card numbers, so by "
+        "default only their classes do, and the texts are in the log.",
+    ),
+]
+Apps = Annotated[
+    list[str], typer.Option("--app", metavar="MODULE:SAGA", help="A saga's definition; give it once for each.")
+]
+Name = Annotated[str, typer.Option("--name", help="The name of the connection, as the server's monitoring shows it.")]
+As = Annotated[
+    str,
+    typer.Option("--as", metavar="NAME", help="Who asks; by default NATS_USER, or the name you are logged in with."),
+]
+Decided = Annotated[float, typer.Option("--timeout", min=0.1, help="How many seconds to wait for the decision.")]
+OfType = Annotated[str, typer.Option("--type", metavar="TYPE", help="All sagas of this type.")]
+OfParticipant = Annotated[str, typer.Option("--participant", metavar="NAME", help="A participant.")]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        "--metrics",
+        envvar="ANTIPHON_METRICS",
+        metavar="HOST:PORT",
+        help="Where Prometheus may fetch metrics; nowhere by default. OTLP goes by the OTEL_* variables.",
+    ),
+]
+MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, or type/id.")]
+SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
+
+
+def _seconds(value: float) -> float:
+    """A length of time that is one; infinity and NaN are floats, too."""
+    if not 0 <= value <= SECONDS_MAX:
+        raise typer.BadParameter(f"give a number of seconds from 0 to {SECONDS_MAX:.0f}.")
+    return value
+
+
+Slow = Annotated[
+    float,
+    typer.Option("--slow", metavar="SECONDS", callback=_seconds, help="Export what takes so long in any case."),
+]
+
+
+class ShowByDefault(typer.core.TyperGroup):
+    """Commands of which `show` need not be named: `antiphon trace order-42`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name it where the first word is no command."""
+        if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+class Format(enum.Enum):
+    """How a trace is told."""
+
+    PICTURE = "picture"
+    JAEGER = "jaeger"
+    OTLP = "otlp"
+
+
+def main() -> None:
+    """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told
+    except AntiphonError as error:
+        fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries once more, and would complain
+        fail(f"the output could not be written: {error.strerror}.")
+
+
+def fail(sentence: str) -> NoReturn:
+    """End with a sentence on stderr."""
+    sys.stderr.write(f"antiphon: {sentence}\n")
+    raise SystemExit(1)
+
+
+# --- processes that stay ----------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon coordinator --app shop.sagas:order --app shop.sagas:returns")
+def coordinator(
+    app: Apps,
+    server: Server = DEFAULT_SERVER,
+    error_texts: ErrorTexts = False,
+    name: Name = "coordinator",
+    metrics: Metrics = "",
+) -> None:
+    """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other."""
+    from antiphon.coordinator.runtime.serve import serve
+
+    from ..modules import load_saga
+
+    sagas = [load_saga(path) for path in app]
+    _run_service(serve(server, sagas, name=name, metrics=metrics, error_texts=error_texts))
+
+
+@app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")
+def participant(
+    path: Annotated[str, typer.Argument(metavar="MODULE:PARTICIPANT", help="The participant to run.")],
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="DATABASE_URL",
+            metavar="URL",
+            help="Its own database: sqlite:///file.db, postgresql://user@host/name, or memory: (which forgets).",
+        ),
+    ],
+    server: Server = DEFAULT_SERVER,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many commands it performs at once.")] = 16,
+    handler_seconds: Annotated[
+        float, typer.Option(min=1.0, help="How long a handler may run; then it is cancelled, and the attempt failed.")
+    ] = 600.0,
+    error_texts: ErrorTexts = False,
+    name: Name = "",
+    metrics: Metrics = "",
+) -> None:
+    """Run a participant until SIGTERM, which drains it. Any number may run over the same database.
+
+    Spans that its handlers make hang under the saga's trace, and go where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    """
+    from antiphon.participants import Participant, serve
+
+    from ..modules import load
+
+    found = load(path, Participant)
+    chosen = name or found.name
+    limited = partial(serve, concurrency=concurrency, handler_seconds=handler_seconds, error_texts=error_texts)
+    _run_service(limited(found, server, database, name=chosen, metrics=metrics))
+
+
+@app.command(epilog="Example: OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 antiphon exporter")
+def exporter(
+    server: Server = DEFAULT_SERVER,
+    slow: Slow = SLOW_SECONDS,
+    name: Name = "exporter",
+) -> None:
+    """Export traces over OTLP until SIGTERM. The standard OTEL_* variables say where to (by default
+    http://localhost:4318), and how many are sampled.
+
+    What is not sampled is exported all the same at its end if it was compensated, retried, parked or slow.
+    """
+    from antiphon.tracing.export.serve import serve
+
+    _run_service(serve(server, name=name, slow_seconds=slow))
+
+
+@app.command("jaeger-storage", epilog="Example: antiphon jaeger-storage --listen 127.0.0.1:17271")
+def jaeger_storage(
+    server: Server = DEFAULT_SERVER,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to answer. Whoever gets there can read all sagas.")
+    ] = "127.0.0.1:17271",
+    name: Name = "jaeger-storage",
+) -> None:
+    """Be the storage that Jaeger reads from, until SIGTERM: every saga is there, also one that still runs.
+
+    Nothing is stored: traces are made from the journals when Jaeger asks. An operator's rights are enough.
+    """
+    from antiphon.tracing.jaeger.serve import serve
+
+    _run_service(serve(server, listen=listen, name=name))
+
+
+@app.command(epilog="Example: antiphon up --app shop.sagas:order --participant shop.stock:inventory")
+def up(
+    app: Annotated[
+        list[str], typer.Option("--app", metavar="MODULE:SAGA", help="Sagas; the order example's by default.")
+    ] = [],  # noqa: B006
+    participant: Annotated[
+        list[str],
+        typer.Option(
+            "--participant", metavar="MODULE:PARTICIPANT", help="Participants; the order example's by default."
+        ),
+    ] = [],  # noqa: B006
+    coordinators: Annotated[int, typer.Option(min=1, help="How many coordinators.")] = 2,
+    folder: Annotated[
+        Path, typer.Option(help="Streams, databases and logs; it survives, and the next `up` goes on from there.")
+    ] = Path(".antiphon/up"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the server listens; 0 for a free port.")] = 4222,
+    jaeger: Annotated[
+        str,
+        typer.Option(
+            envvar="ANTIPHON_JAEGER_URL",
+            metavar="URL",
+            help="The page of a Jaeger that runs already: every trace is exported to it (OTLP, port 4318 of its host).",
+        ),
+    ] = "",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            envvar="ANTIPHON_METRICS",
+            metavar="HOST:PORT",
+            help="Where Prometheus may fetch the first process's metrics; the others get the free ports after it.",
+        ),
+    ] = "",
+) -> None:
+    """Run the local platform: a server, coordinators and participants as processes. Ctrl-C drains them all."""
+    import asyncio
+
+    from ..local.up import run_platform
+
+    asyncio.run(run_platform(app, participant, coordinators, folder, port, jaeger, metrics))
+
+
+@app.command()
+def demo(
+    orders: Annotated[int, typer.Option(min=1, max=300, help="How many orders of the file to run.")] = 300,
+    folder: Annotated[
+        Path | None, typer.Option(help="Streams, databases and logs; a new folder below .antiphon/ by default.")
+    ] = None,
+    style: Annotated[Style, typer.Option(help="Who decides what comes next.")] = Style.ORCHESTRATED,
+) -> None:
+    """Run a file of orders through a local platform, kill two of its processes on the way, and audit the books."""
+    import asyncio
+
+    from ..local.demo import run_demo
+
+    raise SystemExit(asyncio.run(run_demo(orders, folder, style)))
+
+
+# --- the administrator ------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon setup --participant inventory --app shop.billing:billing --replicas 3")
+def setup(
+    participant: Annotated[
+        list[str], typer.Option("--participant", metavar="NAME", help="A participant's name; give it once for each.")
+    ] = [],  # noqa: B006
+    app: Annotated[
+        list[str],
+        typer.Option(
+            "--app",
+            metavar="MODULE[:PARTICIPANT]",
+            help="Where participants are declared; for those that react to events, so that it is known to which.",
+        ),
+    ] = [],  # noqa: B006
+    forget_reactions: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="Delete the consumer of a participant that reacts to nothing any more."),
+    ] = [],  # noqa: B006
+    server: Server = DEFAULT_SERVER,
+    replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream; 3 on a cluster of three.")] = 1,
+    json: Json = False,
+) -> None:
+    """Create or update streams and consumers, once, as administrator. Needed again when a participant comes."""
+    import asyncio
+
+    from .administration import set_up_platform
+
+    asyncio.run(set_up_platform(server, app, participant, forget_reactions, replicas, json))
+
+
+@app.command(
+    epilog="Example: antiphon rights --participant inventory --participant billing --secrets secrets > accounts.conf"
+)
+def rights(
+    participant: Annotated[
+        list[str], typer.Option("--participant", metavar="NAME", help="A participant's name; give it once for each.")
+    ],
+    client: Annotated[
+        list[str] | None,
+        typer.Option("--client", metavar="NAME", help="A program that starts sagas; `client` by default."),
+    ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option("--operator", metavar="NAME", help="A person who deals with sagas; `operator` by default."),
+    ] = None,
+    nkey: Annotated[
+        list[str], typer.Option("--nkey", metavar="USER=KEY", help="A user's public nkey, instead of a password.")
+    ] = [],  # noqa: B006
+    secrets: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Make passwords and write them there, one file for each user.")
+    ] = None,
+) -> None:
+    """Print the accounts for nats.conf: everybody may do what their role needs. The text itself holds no secrets."""
+    from .administration import print_rights
+
+    print_rights(participant, client or ["client"], operator or ["operator"], nkey, secrets)
+
+
+# --- definitions ------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon diff shop.sagas_v1:order shop.sagas:order")
+def diff(
+    before: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The older definition.")],
+    after: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The newer one.")],
+    json: Json = False,
+) -> None:
+    """Compare two definitions, and say what it means for sagas in flight. Exit code 0 if they are the same, else 1."""
+    from .differences import print_difference
+
+    if print_difference(before, after, json):
+        raise typer.Exit(1)
+
+
+# --- sagas ------------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon start shop.sagas:order --id order-42 --payload @order.json --wait")
+def start(
+    saga: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The saga's definition.")],
+    id: Annotated[str, typer.Option(help="Names the saga. The same id again means the same saga.")],
+    payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event it begins with; @- reads stdin.")],
+    server: Server = DEFAULT_SERVER,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.0, help="How many seconds to wait at most.")] = 60.0,
+    json: Json = False,
+) -> None:
+    """Start a saga, once."""
+    import asyncio
+
+    from .sagas import start_saga
+
+    asyncio.run(start_saga(server, saga, id, payload, timeout if wait else None, json))
+
+
+@app.command(
+    "list", epilog="Example: antiphon list --state running --older-than 10m --key customer_id=c-018 --sort age"
+)
+def list_(
+    server: Server = DEFAULT_SERVER,
+    type: Annotated[str, typer.Option(help="Only sagas of this type.")] = "*",
+    state: Annotated[
+        str, typer.Option(metavar="STATE", help="Only running, compensating, completed or compensated ones.")
+    ] = "",
+    parked: Annotated[bool, typer.Option("--parked", help="Only sagas that wait for a person.")] = False,
+    older_than: Annotated[str, typer.Option(metavar="TIME", help="Only sagas started before: 90s, 10m, 24h, 7d.")] = "",
+    key: Annotated[
+        list[str], typer.Option("--key", metavar="NAME=VALUE", help="Only sagas with this key; with all, if several.")
+    ] = [],  # noqa: B006
+    sort: Annotated[
+        Literal["age", "started", "changed"],
+        typer.Option(help="The oldest first, or those started or changed last first."),
+    ] = "started",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="ANTIPHON_READMODEL",
+            metavar="URL",
+            help="The read model that `antiphon readmodel` keeps. Without it the streams are scanned, which knows no "
+            "filter but the type, and no order.",
+        ),
+    ] = "",
+    json: Json = False,
+) -> None:
+    """List sagas, newest first: by the read model in milliseconds, or else from the streams."""
+    import asyncio
+
+    if database:
+        from antiphon.participants.drivers import require_drivers
+
+        require_drivers(database)
+        from .listing import list_from_model
+
+        asyncio.run(list_from_model(database, type, state, parked, older_than, key, sort, limit, json))
+        return
+    from .sagas import list_sagas, require_no_filters
+
+    by_model = {"state": state, "parked": parked, "older-than": older_than, "key": key, "sort": sort != "started"}
+    require_no_filters(by_model)
+    asyncio.run(list_sagas(server, type, limit, json))
+
+
+@app.command(epilog="Example: antiphon readmodel --database postgresql://antiphon@db/sagas")
+def readmodel(
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="ANTIPHON_READMODEL", metavar="URL", help="Where: sqlite:///sagas.db or postgresql://user@host/name."
+        ),
+    ],
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build it from nothing first; readers see the old one until it is done.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="End as soon as it is in step with the streams.")] = False,
+    server: Server = DEFAULT_SERVER,
+    name: Name = "readmodel",
+) -> None:
+    """Keep the read model of all sagas in step with the streams until SIGTERM, for `antiphon list` and others."""
+    from antiphon.participants.drivers import require_drivers
+
+    require_drivers(database)
+    from ..readmodel.projector import serve
+
+    _run_service(serve(server, database, rebuild=rebuild, once=once, name=name))
+
+
+@app.command()
+def show(id: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> None:
+    """Show what happened in a saga, as a timeline of its journal."""
+    import asyncio
+
+    from .sagas import show_saga
+
+    asyncio.run(show_saga(server, id, json))
+
+
+@app.command(
+    epilog='Example: antiphon signal order-42 fraud_cleared --app shop.sagas:order --payload \'{"by": "Ada"}\''
+)
+def signal(
+    id: SagaId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The step that waits for the signal.")],
+    app: Annotated[str, typer.Option("--app", metavar="MODULE:SAGA", help="The saga's definition.")],
+    payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event; @- reads stdin.")] = "{}",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Tell a saga what it waits for, or will. The first signal counts; the same again changes nothing."""
+    import asyncio
+
+    from .sagas import signal_saga
+
+    asyncio.run(signal_saga(server, app, id, name, payload))
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon parked --message 7")
+def parked(
+    server: Server = DEFAULT_SERVER,
+    message: Annotated[
+        int, typer.Option(min=0, metavar="NUMBER", help="Show one message with its bytes instead of the list.")
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """List what waits for a person: sagas that are tried in vain, and messages that nobody could use."""
+    import asyncio
+
+    from .operating import list_parked, show_parked
+
+    asyncio.run(show_parked(server, message, json) if message else list_parked(server, json))
+
+
+@app.command(epilog="Example: antiphon retry order/order-42 --step charge_customer")
+def retry(
+    id: SagaId,
+    step: Annotated[str, typer.Option(help="Only this step; all that wait by default.")] = "",
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Try again now what waits to be tried again."""
+    _operate(server, user, timeout, json, id, lambda saga: saga.retry(step))
+
+
+@app.command(epilog="Example: antiphon edit order-42 --step refund_customer --payload @refund.json")
+def edit(
+    id: SagaId,
+    step: Annotated[str, typer.Option(help="Whose command, or compensation.")],
+    payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="What to send instead; @- reads stdin.")],
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Send another command in the place of one that fails, checked against its contract."""
+    from .sagas import read_payload
+
+    command = read_payload(payload)
+    _operate(server, user, timeout, json, id, lambda saga: saga.edit(step, command))
+
+
+@app.command(epilog="Example: antiphon resolve order-42 --step refund_customer --reason 'refunded by hand, slip 7'")
+def resolve(
+    id: SagaId,
+    step: Annotated[str, typer.Option(help="Which step was dealt with by hand.")],
+    reason: Annotated[str, typer.Option(help="What was done, for whoever looks later.")],
+    payload: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help="The reply, where later steps may look at it.")
+    ] = None,
+    happened: Annotated[
+        bool | None, typer.Option("--happened/--never-happened", help="Of a pivot, or an awaited event.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Say what has become of a step that was dealt with by hand."""
+    from .sagas import read_payload
+
+    reply = None if payload is None else read_payload(payload)
+    _operate(server, user, timeout, json, id, lambda saga: saga.resolve(step, reason, reply, happened))
+
+
+# --- traces -----------------------------------------------------------------------------------------------------------
+
+trace = typer.Typer(
+    cls=ShowByDefault, no_args_is_help=True, help="Look at the trace of a saga; `show` may be left out."
+)
+app.add_typer(trace, name="trace")
+
+WithSends = Annotated[bool, typer.Option("--sends", help="Show the sending of commands, too.")]
+Jaeger = Annotated[
+    str,
+    typer.Option("--jaeger", envvar="ANTIPHON_JAEGER_URL", metavar="URL", help="Where Jaeger is, for a link to it."),
+]
+
+
+@trace.command("show", epilog="Example: antiphon trace order-42 --follow")
+def trace_show(
+    id: SagaId,
+    server: Server = DEFAULT_SERVER,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on until the saga has ended; one that has not begun is waited for."),
+    ] = False,
+    format: Annotated[
+        Format, typer.Option(help="A picture, or JSON: Jaeger's own, which its page opens, or OTLP.")
+    ] = Format.PICTURE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it there.")] = None,
+    sends: WithSends = False,
+    jaeger: Jaeger = "",
+) -> None:
+    """Draw a saga's trace, computed from its journal; no tracing backend is needed."""
+    import asyncio
+
+    from .trace import show_trace
+
+    asyncio.run(show_trace(server, id, format.value, output, sends, jaeger, follow))
+
+
+@trace.command("diff", epilog="Example: antiphon trace diff order-41 order-42")
+def trace_diff(one: SagaId, other: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> None:
+    """Compare the traces of two sagas, span by span. Exit code 0 if they went the same way, however long, else 1."""
+    import asyncio
+
+    from .trace import compare_traces
+
+    if asyncio.run(compare_traces(server, one, other, json)):
+        raise typer.Exit(1)
+
+
+@trace.command("reexport", epilog="Example: antiphon trace reexport --since 2h")
+def trace_reexport(
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="A time (2026-11-24T09:00Z; local without a zone), or how long ago (90m, 2h, 3d, 1w)."
+        ),
+    ],
+    server: Server = DEFAULT_SERVER,
+    slow: Slow = SLOW_SECONDS,
+) -> None:
+    """Export the traces of sagas that ended or began since then once more, as when the backend has lost them.
+
+    Which of those that are not sampled, the OTEL_* variables and --slow say, as they do for the exporter.
+    """
+    import asyncio
+
+    from .trace import export_again
+
+    asyncio.run(export_again(server, since, slow))
+
+
+@app.command(epilog="Example: antiphon cancel order/order-42 --reason 'customer changed their mind'")
+def cancel(
+    id: SagaId,
+    reason: Annotated[str, typer.Option(help="Why, for whoever looks later.")],
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Have a saga undone. Past its point of no return that is only taken note of."""
+    _operate(server, user, timeout, json, id, lambda saga: saga.cancel(reason))
+
+
+@app.command(epilog="Example: antiphon pause --participant billing --reason 'their database is moved'")
+def pause(
+    reason: Annotated[str, typer.Option(help="Why, for whoever looks later.")],
+    id: MaybeSagaId = "",
+    type: OfType = "",
+    participant: OfParticipant = "",
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Have a saga, all sagas of a type, or a participant stand still. What happens is recorded, nothing is sent."""
+    whom = _whom(id, type, participant)
+    _operate(server, user, timeout, json, whom, lambda one: one.pause(reason), lambda all: all.pause(reason))
+
+
+@app.command(epilog="Example: antiphon resume --type order")
+def resume(
+    id: MaybeSagaId = "",
+    type: OfType = "",
+    participant: OfParticipant = "",
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Have what was paused go on, at once."""
+    whom = _whom(id, type, participant)
+    _operate(server, user, timeout, json, whom, lambda one: one.resume(), lambda all: all.resume())
+
+
+def _whom(id: str, saga_type: str, participant: str) -> str | tuple[str, str]:
+    """A saga's id, or a saga type or a participant with its name."""
+    given = [(kind, name) for kind, name in (("type", saga_type), ("participant", participant)) if name]
+    if len(given) + bool(id) != 1:
+        raise typer.BadParameter("name one of ID, --type and --participant.")
+    return id or given[0]
+
+
+def _operate(
+    server: str,
+    user: str,
+    timeout: float,
+    json: bool,
+    whom: str | tuple[str, str],
+    one: Callable[[SagaVerbs], Awaitable[Request]],
+    all: Callable[[HaltVerbs], Awaitable[Request]] | None = None,
+) -> None:
+    import asyncio
+
+    from .operating import operate
+
+    rejected = asyncio.run(operate(server, user, timeout, json, whom, one, all))
+    if rejected:
+        fail(rejected)
+
+
+def _run_service(service: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    from antiphon.tracing.telemetry.logs import configure
+
+    wanted = {"text": True, "json": False}
+    configure(wanted.get(os.environ.get("ANTIPHON_LOG", "")))
+    uvloop.run(service)

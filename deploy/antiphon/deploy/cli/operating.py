@@ -1,0 +1,115 @@
+"""What an operator does from the command line: look at what is parked, and ask for retries, edits, pauses and so on."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import typer
+
+from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.identity import TOKEN_CHARS_MAX
+from antiphon.contracts.payloads import Request
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.client.operator import HaltVerbs, Operator, SagaVerbs
+from antiphon.coordinator.views.parked import Message, parked_message, waiting
+
+from ..render.tables import print_waiting
+from .sagas import find, reader, with_link
+
+
+class NotNamed(AntiphonError):
+    """Nobody knows who asks. The sentence has the remedy."""
+
+
+async def list_parked(server: str, as_json: bool) -> None:
+    """Print what waits for a person."""
+    async with reader(server) as link:
+        found = await waiting(link)
+    if as_json:
+        typer.echo(msgspec.json.encode([with_link(each, each.saga) for each in found]))
+    else:
+        print_waiting(found)
+
+
+async def show_parked(server: str, sequence: int, as_json: bool) -> None:
+    """Print one message that was set aside."""
+    async with reader(server) as link:
+        found = await parked_message(link, sequence)
+    typer.echo(msgspec.json.encode(found) if as_json else _described(found))
+
+
+async def operate(
+    server: str,
+    user: str,
+    timeout: float,
+    as_json: bool,
+    whom: str | tuple[str, str],
+    one: Callable[[SagaVerbs], Awaitable[Request]],
+    all: Callable[[HaltVerbs], Awaitable[Request]] | None,
+) -> str:
+    """Ask, wait for the decision, and print it; why it was rejected, or an empty text.
+
+    Args:
+        whom: a saga's id, or a kind (type or participant) and a name.
+        one: asks it of a saga.
+        all: asks it of a saga type or a participant.
+    """
+    name = user or _who_asks()
+    async with Antiphon.connect(server, name=name, patient=False) as antiphon:
+        operator = antiphon.operator(name, timeout=timeout)
+        if isinstance(whom, str):
+            async with reader(server) as link:
+                key = await find(link, whom)
+            said, request = f"saga {key}", await one(operator.saga(key.type, key.id))
+        else:
+            assert all is not None
+            said, request = " ".join(whom), await all(_halts(operator, *whom))
+    if as_json:
+        typer.echo(msgspec.json.encode(request))
+    elif request.is_accepted:
+        typer.echo(f"{said}: {request.verb} is accepted, asked for by {request.user}.")
+    return f"{said}: {request.verb} is rejected: {request.rejected}." if request.rejected else ""
+
+
+def _halts(operator: Operator, kind: str, name: str) -> HaltVerbs:
+    return operator.saga_type(name) if kind == "type" else operator.participant(name)
+
+
+def _who_asks() -> str:
+    """The connection's user, or whoever is logged in here."""
+    try:
+        name = os.environ.get("NATS_USER") or getpass.getuser()
+    except (OSError, KeyError):
+        raise NotNamed("nobody knows who you are here. Say so: --as NAME.") from None
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:TOKEN_CHARS_MAX]
+
+
+def _described(found: Message) -> str:
+    parked = found.parked
+    lines = [
+        f"{parked.kind}: {parked.reason}",
+        f"noticed by {parked.noticed_by}, {found.since[:19].replace('T', ' ')}",
+        f"stored in {parked.stream} at {parked.sequence}, subject {parked.subject}",
+        f"{len(parked.data)} bytes:",
+    ]
+    return "\n".join([*lines, _readable(parked.data)])
+
+
+def _readable(data: bytes) -> str:
+    """Bytes as text if they are, else in hexadecimal with what can be printed of them beside it."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text and all(character.isprintable() or character in "\n\t" for character in text):
+        return text
+    rows = [data[first : first + 16] for first in range(0, len(data), 16)]
+    return "\n".join(f"{number * 16:08x}  {row.hex(' '):<47}  {_printable(row)}" for number, row in enumerate(rows))
+
+
+def _printable(row: bytes) -> str:
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)

@@ -1,0 +1,174 @@
+"""What a person does with sagas: start, signal, list, show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import typer
+
+from antiphon.contracts import subjects
+from antiphon.contracts.envelope import unpack_raw
+from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, UnknownSaga, Unusable
+from antiphon.contracts.identity import SagaKey, check_token
+from antiphon.contracts.topology import EVENTS
+from antiphon.coordinator.client.client import Antiphon, Outcome
+from antiphon.coordinator.definition.choreography import AnySaga
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.views.timeline import summaries, timeline
+from antiphon.link import Link
+from antiphon.tracing.projection.links import checked_link
+
+from ..modules import CannotLoad, load_saga
+from ..render.tables import print_summaries, print_timeline
+
+
+async def start_saga(server: str, path: str, id: str, payload: str, timeout: float | None, as_json: bool) -> None:
+    """Start a saga; with a timeout, wait for its outcome."""
+    saga = _definition(path)
+    link = checked_link(SagaKey.of(saga.name, id))
+    event = unpack_raw(read_payload(payload), saga.start)
+    async with Antiphon.connect(server, patient=False) as antiphon:
+        handle = await antiphon.start(saga, event, id=id)
+        outcome = await handle.result(timeout=timeout) if timeout is not None else None
+    if as_json:
+        typer.echo(msgspec.json.encode(_started(handle.key, outcome, link)))
+        return
+    if outcome is None:
+        typer.echo(f"saga {handle.key} is started. Follow it: antiphon show {handle.key}")
+    else:
+        typer.echo(f"saga {handle.key} {outcome.outcome}{': ' if outcome.reason else ''}{outcome.reason}")
+    if link:
+        typer.echo(link)
+
+
+async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> None:
+    """Print the sagas that were started last."""
+    if saga_type != "*":
+        check_token(saga_type, "saga type")
+    async with reader(server) as link:
+        found = await summaries(link, saga_type, limit)
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+    else:
+        print_summaries(found)
+
+
+def require_no_filters(filters: Mapping[str, object]) -> None:
+    """Refuse what only the read model can answer.
+
+    Raises:
+        CannotLoad: one of the options was given.
+    """
+    given = [f"--{name}" for name, value in filters.items() if value]
+    if given:
+        raise CannotLoad(
+            f"{', '.join(given)} needs the read model. Name its database with --database or ANTIPHON_READMODEL; "
+            "`antiphon readmodel --database URL` fills it."
+        )
+
+
+async def show_saga(server: str, id: str, as_json: bool) -> None:
+    """Print one saga's timeline."""
+    async with reader(server) as link:
+        found = await timeline(link, await find(link, id))
+    if as_json:
+        typer.echo(msgspec.json.encode(with_link(found, f"{found.type}/{found.id}")))
+    else:
+        print_timeline(found)
+
+
+async def signal_saga(server: str, path: str, id: str, name: str, payload: str) -> None:
+    """Send a signal, checked against the definition: the first one counts, so a wrong one could not be taken back."""
+    saga = _definition(path)
+    saga_id = id.removeprefix(f"{saga.name}/")
+    steps = saga.steps if isinstance(saga, Saga) else ()
+    wanted = {step.name: step.signal for step in steps if step.kind == "signal" and step.signal is not None}
+    if (event := wanted.get(name)) is None:
+        known = f"it waits for {', '.join(wanted)}" if wanted else "it waits for none"
+        raise CannotLoad(f"saga {saga.name} has no signal {name!r}; {known}.")
+    async with Antiphon.connect(server, patient=False) as antiphon:
+        handle = antiphon.handle(saga, saga_id)
+        await antiphon.send_signal(handle.key, name, unpack_raw(read_payload(payload), event))
+    typer.echo(f"saga {handle.key} is told {name}.")
+
+
+@asynccontextmanager
+async def reader(server: str) -> AsyncGenerator[Link]:
+    """A link to read with; what goes wrong in its block is said with what a person can do about it."""
+    link = await Link.connect(server, name="operator", patient=False)
+    try:
+        yield link
+    except Ambiguous as error:
+        if link.failure.done():
+            raise link.failure.result() from None
+        if "503" in str(error):
+            raise StreamMissing(
+                "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
+            ) from None
+        raise PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.") from None
+    finally:
+        await link.close()
+
+
+async def find(link: Link, id: str) -> SagaKey:
+    """The saga a person means by `id` or `type/id`."""
+    if "/" in id:
+        return _key(id)
+    check_token(id, "saga id")
+    starts = [message.subject async for message in link.scan(EVENTS, f"evt.*.*.{id}.*.start")]
+    keys = [key for subject in starts if (key := _started_at(subject)) is not None]
+    match keys:
+        case []:
+            raise UnknownSaga("", id)
+        case [key]:
+            return key
+        case _:
+            raise CannotLoad(f"several sagas have the id {id}: {', '.join(map(str, keys))}. Give the type as well.")
+
+
+def _started_at(subject: str) -> SagaKey | None:
+    """The saga of a start; none if the start is forged, which anybody may store and must not stop a person here."""
+    with suppress(Unusable):
+        return subjects.parse_fact(subject).saga
+    return None
+
+
+def _definition(path: str) -> AnySaga:
+    return load_saga(path)
+
+
+def _key(text: str) -> SagaKey:
+    saga_type, _, id = text.partition("/")
+    return SagaKey.of(saga_type, id)
+
+
+def _started(key: SagaKey, outcome: Outcome | None, link: str) -> dict[str, str]:
+    said = {"outcome": outcome.outcome, "reason": outcome.reason} if outcome else {}
+    return {"type": key.type, "id": key.id, **said, **({"trace": link} if link else {})}
+
+
+def with_link(told: msgspec.Struct, saga: str) -> dict[str, object]:
+    """What is told of a saga, given as type/id, with the link to its trace where Jaeger's address is known."""
+    link = checked_link(_key(saga)) if saga else ""
+    fields: dict[str, object] = msgspec.structs.asdict(told)
+    return {**fields, "trace": link} if link else fields
+
+
+def read_payload(payload: str) -> bytes:
+    """The JSON that a person gives: as it is, from a file, or from stdin.
+
+    Raises:
+        CannotLoad: there is no such file.
+    """
+    if not payload.startswith("@"):
+        return payload.encode()
+    if payload == "@-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(payload[1:]).read_bytes()
+    except OSError as error:
+        raise CannotLoad(f"cannot read the payload from {payload[1:]}: {error.strerror}.") from None

@@ -1,0 +1,1 @@
+"""The platform on one machine: a server, its children, the demo."""

@@ -1,0 +1,253 @@
+"""`antiphon demo`: a file of orders, two processes killed on the way, and an audit of what is left.
+
+The audit takes nobody's word: outcomes are read from the streams, effects from the three databases, after all is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from antiphon.contracts import subjects
+from antiphon.contracts.envelope import decode, unpack, unpack_raw
+from antiphon.contracts.errors import StillRunning
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.payloads import END_TYPE, End, Ending
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.definition.choreography import AnySaga
+from antiphon.coordinator.views.timeline import timeline
+from antiphon.link import Link
+from antiphon.order.data import load_orders
+from antiphon.order.messages import OrderPlaced
+from antiphon.order.reconciliation import Ended, Report, reconcile
+
+from ..modules import load_saga
+from ..render.tables import console, print_timeline
+from .children import Say
+from .platform import LocalPlatform
+from .styles import Style
+
+IN_FLIGHT_MAX: Final = 60
+"""Sagas under way at once: enough to keep everybody busy, few enough that the kills come in the middle."""
+ACK_WAIT_SECONDS: Final = 10.0
+"""How long the commands of the killed participant wait for its next life; thirty seconds in production."""
+PATIENCE_SECONDS: Final = 90.0
+KILLS: Final = ((1 / 3, "billing"), (2 / 3, "coordinator-1"))
+"""Who is killed after which part of the orders."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the streams and the databases say after the run."""
+
+    started: dict[str, OrderPlaced]
+    ends: dict[str, End]
+    books: Report
+
+    @property
+    def is_good(self) -> bool:
+        """Every saga has ended, and the books balance."""
+        return not self.open and self.books.is_balanced
+
+    @property
+    def open(self) -> int:
+        """Sagas that have begun and not ended."""
+        return len(self.started.keys() - self.ends.keys())
+
+    def count(self, outcome: str) -> int:
+        """Sagas that ended like this."""
+        return sum(end.outcome == outcome for end in self.ends.values())
+
+    def last_line(self) -> str:
+        """The verdict."""
+        ledgers = "ledgers balance" if self.books.is_balanced else "ledgers do not balance"
+        return (
+            f"demo: {len(self.started)} sagas, {self.count('completed')} completed, "
+            f"{self.count('compensated')} compensated, {self.open} open, {ledgers}"
+        )
+
+
+async def run_demo(orders: int, folder: Path | None, style: Style) -> int:
+    """Run the demo in one of the styles and return its exit code: 0 if every saga has ended and the books balance."""
+    out = console()
+    folder = folder or Path(".antiphon") / f"demo-{_now():%Y%m%d-%H%M%S}"
+    saga = load_saga(style.saga)
+    platform = LocalPlatform(
+        folder, [style.saga], style.participants, _nobody, _noter(out), ack_wait_seconds=ACK_WAIT_SECONDS
+    )
+    placed = _orders(orders, run_before=platform.server.store.exists())
+    try:
+        await platform.start()
+        out.print(f"Streams, databases and logs stay in {platform.folder}", soft_wrap=True)
+        seconds = await _run(out, platform, saga, placed)
+        audit = await _audit(platform)
+        await _report(out, platform, audit, len(placed) / seconds, seconds)
+    finally:
+        await platform.stop()
+    if missing := {f"{saga.name}/{order_id}" for order_id in placed} - audit.started.keys():
+        out.print(f"[red]orders that became no saga: {', '.join(sorted(missing))}[/]", soft_wrap=True)
+    good = audit.is_good and not missing
+    out.print(audit.last_line(), soft_wrap=True, style="bold green" if good else "bold red")
+    return 0 if good else 1
+
+
+def _orders(count: int, run_before: bool) -> dict[str, OrderPlaced]:
+    """The first orders of the file by saga id. In a folder that has seen a run they get ids of their own."""
+    suffix = f"-{_now():%H%M%S}" if run_before else ""
+    placed = [replace(each, order_id=f"{each.order_id}{suffix}") for each in load_orders()[:count]]
+    return {each.order_id: each for each in placed}
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+def _nobody(name: str, line: str) -> None:
+    """What the processes log is in their files; here it would bury the demo."""
+
+
+def _noter(out: Console) -> Say:
+    return lambda name, line: out.print(f"[dim]{name:<14}[/] {escape(line)}", soft_wrap=True)
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+async def _run(out: Console, platform: LocalPlatform, saga: AnySaga, placed: Mapping[str, OrderPlaced]) -> float:
+    """Run all orders, kill on the way, and return how many seconds it took."""
+    kills = {max(1, round(part * len(placed))): name for part, name in KILLS}
+    places = asyncio.Semaphore(IN_FLIGHT_MAX)
+    began = time.monotonic()
+    ended = 0
+    with _progress(out, len(placed)) as advance:
+        async with Antiphon.connect(platform.url) as antiphon:
+
+            async def run(order_id: str, event: OrderPlaced) -> None:
+                nonlocal ended
+                async with places:
+                    start = msgspec.convert(msgspec.to_builtins(event), saga.start)
+                    handle = await antiphon.start(saga, start, id=order_id)
+                    with suppress(StillRunning):  # the audit finds it open, and says so
+                        await handle.result(timeout=PATIENCE_SECONDS)
+                ended += 1
+                advance()
+                if name := kills.get(ended):
+                    platform.children[name].kill()
+
+            await asyncio.gather(*(run(order_id, event) for order_id, event in placed.items()))
+    return time.monotonic() - began
+
+
+@contextmanager
+def _progress(out: Console, total: int) -> Generator[Callable[[], None]]:
+    """A progress bar; where there is no terminal, a line for every tenth."""
+    if out.is_terminal:
+        columns = (TextColumn("orders"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=out) as bar:
+            task = bar.add_task("orders", total=total)
+            yield lambda: bar.advance(task)
+        return
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if done * 10 // total > (done - 1) * 10 // total:
+            out.print(f"orders: {done} of {total} ended")
+
+    yield advance
+
+
+# --- the audit --------------------------------------------------------------------------------------------------------
+
+
+async def _audit(platform: LocalPlatform) -> Audit:
+    """Read both streams from the beginning, and the books of all participants."""
+    link = await Link.connect(platform.url, name="operator")
+    try:
+        started = {
+            str(subjects.parse_fact(message.subject).saga): unpack_raw(
+                decode(message.data, message.subject).data, OrderPlaced
+            )
+            async for message in link.scan(EVENTS, subjects.STARTS_FILTER)
+        }
+        ends = {
+            str(subjects.parse_entry(message.subject).saga): unpack(
+                decode(message.data, message.subject), END_TYPE, End
+            )
+            async for message in link.scan(SAGA, subjects.ENDS_FILTER)
+        }
+    finally:
+        await link.close()
+    outcomes: dict[str, Ending] = {saga: end.outcome for saga, end in ends.items()}
+    return Audit(started, ends, await reconcile(platform.databases, Ended(outcomes, started)))
+
+
+async def _report(out: Console, platform: LocalPlatform, audit: Audit, per_second: float, seconds: float) -> None:
+    out.print(_outcomes(audit, per_second, seconds))
+    for saga in _examples(audit):
+        saga_type, _, saga_id = saga.partition("/")
+        link = await Link.connect(platform.url, name="operator")
+        try:
+            print_timeline(await timeline(link, SagaKey.of(saga_type, saga_id)))
+        finally:
+            await link.close()
+        out.print()
+    out.print(_ledgers(audit.books))
+    for sentence in audit.books.discrepancies:
+        out.print(f"[red]{escape(sentence)}[/]", soft_wrap=True)
+
+
+def _outcomes(audit: Audit, per_second: float, seconds: float) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="orders by outcome", title_justify="left", show_footer=True)
+    table.add_column("outcome", "all")
+    table.add_column("because", f"{seconds:.1f} s, {per_second:.1f} sagas/s")
+    table.add_column("orders", str(len(audit.started)), justify="right")
+    counts = Counter((end.outcome, _cause(end.reason)) for end in audit.ends.values())
+    for (outcome, cause), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1])):
+        table.add_row(outcome, escape(cause), str(count))
+    if audit.open:
+        table.add_row("open", "", str(audit.open))
+    return table
+
+
+def _cause(reason: str) -> str:
+    """What the reasons of many orders have in common: what stands before the particulars."""
+    parts = reason.split(": ")
+    return ": ".join(parts[: 2 if parts[0].endswith("was refused") else 1])
+
+
+def _ledgers(books: Report) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="the three ledgers against the outcomes", title_justify="left")
+    for heading in ("ledger", "unit", "done", "undone", "stays", "completed sagas say"):
+        table.add_column(heading, justify="left" if heading in ("ledger", "unit") else "right")
+    for total in books.totals:
+        stays = total.done - total.undone
+        colour = "green" if stays == total.expected else "red"
+        numbers = (f"{number:,}" for number in (total.done, total.undone, stays))
+        table.add_row(total.service.name, total.service.unit, *numbers, f"[{colour}]{total.expected:,}[/]")
+    return table
+
+
+def _examples(audit: Audit) -> list[str]:
+    """One saga that completed, and of the compensated ones one that had the most to take back."""
+    completed = [saga for saga, end in audit.ends.items() if end.outcome == "completed"]
+    compensated = [saga for saga, end in audit.ends.items() if end.outcome == "compensated"]
+    late = [saga for saga in compensated if "undeliverable" in audit.ends[saga].reason]
+    return [*completed[:1], *(late or compensated)[:1]]

@@ -1,0 +1,217 @@
+"""The local platform: a server, coordinators and participants as processes on this machine, below one folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from antiphon.contracts.errors import PlatformError, ServerUnreachable
+from antiphon.contracts.topology import COORDINATOR, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
+from antiphon.link import Credentials, Link, set_up
+from antiphon.link.admin import api
+from antiphon.participants import Participant
+from antiphon.tracing.projection.links import VARIABLE, require_page
+from antiphon.tracing.telemetry.metrics import PORT_MAX, address_of
+
+from ..modules import load
+from .children import Child, Pauses, Say, how_it_ended
+from .server import Server, free_port, is_free
+
+SERVER: Final = "nats-server"
+"""What the server is called in the terminal."""
+
+SERVING_SECONDS: Final = 60.0
+"""How long all processes together may take to start; a machine under load needs many times what an idle one does."""
+
+NOT_FOR_CHILDREN: Final = ("NATS_", "ANTIPHON_METRICS")
+"""Variables that are for this process: who connects to another server, and an address that one process can have."""
+
+WATCH_SECONDS: Final = 0.1
+"""How often it is looked whether the server is there."""
+
+OTLP_PORT: Final = 4318
+"""Where Jaeger takes OTLP over HTTP by its own default."""
+
+
+class LocalPlatform:
+    """Everything sagas need, started and ended together.
+
+    Args:
+        folder: holds the server's store, the participants' databases (SQLite) and all logs; it survives.
+        sagas: definitions, as `module:attribute`.
+        participants: the same, by their names.
+        echo: told every line of every process.
+        note: told what becomes of the processes.
+        coordinators: how many.
+        port: where the server listens; a free port when 0.
+        ack_wait_seconds: after how long a command of a participant that died is delivered again.
+        jaeger: the page of a Jaeger that runs already; then an exporter sends it every trace, by OTLP to port 4318 of
+            the same host unless OTEL_EXPORTER_OTLP_ENDPOINT says otherwise.
+        metrics: `host:port` where Prometheus may fetch the metrics of the first process; the others get the free ports
+            after it. Nowhere when empty.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sagas: Sequence[str],
+        participants: dict[str, str],
+        echo: Say,
+        note: Say,
+        *,
+        coordinators: int = 2,
+        port: int = 0,
+        ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+        jaeger: str = "",
+        metrics: str = "",
+    ) -> None:
+        self.folder = folder.resolve()
+        self.logs = self.folder / "logs"
+        self.server = Server(self.folder / "nats", port=port, log_file=self.logs / "nats-server.log")
+        self.databases = {name: f"sqlite:///{self.folder / name}.db" for name in participants}
+        self._sagas, self._participants = sagas, participants
+        self._echo, self._note = echo, note
+        self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
+        self._environment = _looked_at(jaeger) if jaeger else {}
+        self._metrics = _free_addresses(*address_of(metrics)) if metrics else None
+        self.children: dict[str, Child] = {}
+        self._server_keeper: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return self.server.url
+
+    async def start(self) -> None:
+        """Start the server, create what it must hold, start the processes, and wait until all of them serve.
+
+        Raises:
+            PlatformError: the server or a process does not start; the sentence says why.
+        """
+        self._make_folder()
+        self.server.start()
+        self._note(SERVER, f"listens on {self.url} and keeps its streams in {self.server.store}")
+        self._server_keeper = asyncio.create_task(self._keep_server())
+        link = await Link.connect(self.url, name="administrator", credentials=Credentials())
+        try:
+            listeners = [load(path, Participant).listener for path in self._participants.values()]
+            await set_up(link, listeners, ack_wait_seconds=self._ack_wait_seconds)
+            await self._start_processes()
+            await self._wait_serving(link)
+        finally:
+            await link.close()
+
+    async def stop(self) -> None:
+        """Drain participants, then coordinators, then the server: nobody ends before those who talk to it."""
+        participants = [child for name, child in self.children.items() if name in self._participants]
+        coordinators = [child for name, child in self.children.items() if name not in self._participants]
+        for group in (participants, coordinators):
+            for child in group:
+                child.ask_to_end()
+            for child in group:
+                await child.wait_ended()
+        if self._server_keeper is not None:
+            self._server_keeper.cancel()
+            await asyncio.gather(self._server_keeper, return_exceptions=True)
+        self.server.stop()
+
+    async def _keep_server(self) -> None:
+        """Start the server again, on the same store and port, whenever it dies."""
+        pauses, born = Pauses(), time.monotonic()
+        while True:
+            while (code := self.server.exit_code) is None:
+                await asyncio.sleep(WATCH_SECONDS)
+            pause = pauses.after(time.monotonic() - born)
+            self._note(SERVER, f"{how_it_ended(code)}; starting it again in {pause:g} s")
+            await asyncio.sleep(pause)
+            born = time.monotonic()
+            try:
+                # Launched by this thread: the system ends it together with the one that launched it.
+                self.server.launch()
+                await asyncio.to_thread(self.server.wait_ready)
+            except ServerUnreachable as error:
+                self._note(SERVER, str(error))
+            else:
+                self._note(SERVER, f"listens on {self.url} again")
+
+    def _make_folder(self) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        # What is below here is nobody's source, wherever it was put.
+        (self.folder / ".gitignore").write_text("*\n")
+
+    async def _start_processes(self) -> None:
+        # On a developer's own machine a reason may say everything.
+        for number in range(1, self._coordinators + 1):
+            arguments = [part for saga in self._sagas for part in ("--app", saga)]
+            await self._start_measured(f"coordinator-{number}", ["coordinator", *arguments, "--error-texts"])
+        for name, path in self._participants.items():
+            arguments = ["participant", path, "--database", self.databases[name], "--error-texts"]
+            await self._start_measured(name, arguments)
+        if self._environment:
+            await self._start(EXPORTER, ["exporter"])
+
+    async def _start_measured(self, name: str, arguments: list[str]) -> None:
+        if self._metrics is not None:
+            address = next(self._metrics)
+            arguments = [*arguments, "--metrics", address]
+            self._note(name, f"shows metrics at http://{address}/metrics")
+        await self._start(name, arguments)
+
+    async def _start(self, name: str, arguments: list[str]) -> None:
+        command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--name", name]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_CHILDREN)}
+        environment |= {"NATS_URL": self.url, "ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1", **self._environment}
+        child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
+        await child.start()
+
+    async def _wait_serving(self, link: Link) -> None:
+        """Wait until every process has a pull standing at the server."""
+        wanted = {f"{EVENTS}.{COORDINATOR}": self._coordinators}
+        wanted |= {f"{SAGA}.{name}": 1 for name in (*self._participants, *([EXPORTER] if self._environment else []))}
+        try:
+            async with asyncio.timeout(SERVING_SECONDS):
+                while wanted:
+                    wanted = {name: pulls for name, pulls in wanted.items() if await _pulls(link, name) < pulls}
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise PlatformError(
+                f"not all processes came to serve within {SERVING_SECONDS:g} s: nobody pulls {', '.join(wanted)}. "
+                f"Their logs in {self.logs} say why."
+            ) from None
+
+
+def _looked_at(jaeger: str) -> dict[str, str]:
+    """What tells processes where Jaeger is.
+
+    Raises:
+        PlatformError: that is no address of a page.
+    """
+    require_page(jaeger)
+    page = urlsplit(jaeger)
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", f"{page.scheme}://{page.hostname}:{OTLP_PORT}")
+    return {VARIABLE: jaeger, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRICS_EXPORTER": "none"}
+
+
+def _free_addresses(host: str, first: int) -> Iterator[str]:
+    """Addresses where nobody listens, from a port on; port 0 begins at any that is free.
+
+    Raises:
+        PlatformError: there is none left.
+    """
+    for port in range(first or free_port(), PORT_MAX + 1):
+        if is_free(host, port):
+            yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    raise PlatformError(f"no port from {first} on is free on {host} for metrics. Give a lower one with --metrics.")
+
+
+async def _pulls(link: Link, consumer: str) -> int:
+    """How many pulls stand at a consumer, given as stream.name."""
+    info = await api(link, f"CONSUMER.INFO.{consumer}")
+    waiting: int = info.get("num_waiting", 0)
+    return waiting

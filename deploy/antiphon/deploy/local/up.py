@@ -1,0 +1,79 @@
+"""`antiphon up`: the local platform in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from antiphon.participants import Participant
+
+from ..modules import load, load_saga
+from .children import Say
+from .platform import LocalPlatform
+from .styles import Style
+
+COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "red")
+
+
+async def run_platform(
+    sagas: Sequence[str],
+    participants: Sequence[str],
+    coordinators: int,
+    folder: Path,
+    port: int,
+    jaeger: str = "",
+    metrics: str = "",
+) -> None:
+    """Run the platform until a signal, then drain it. Without sagas and participants it is the order example's."""
+    if not sagas and not participants:
+        sagas, participants = [Style.ORCHESTRATED.saga], [*Style.ORCHESTRATED.participants.values()]
+    # Loaded here only to be refused here, with one sentence, rather than in children that die again and again.
+    for path in sagas:
+        load_saga(path)
+    by_name = {load(path, Participant).name: path for path in participants}
+    say = speaker(Console(highlight=False))
+    platform = LocalPlatform(
+        folder, sagas, by_name, say, say, coordinators=coordinators, port=port, jaeger=jaeger, metrics=metrics
+    )
+    told = _told_to_stop()
+    try:
+        starting = asyncio.create_task(platform.start())
+        waiting = asyncio.create_task(told.wait())
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            say("up", f"ready: {len(platform.children)} processes, logs in {platform.logs}; Ctrl-C drains and ends all")
+            if jaeger:
+                say("up", f"every saga's trace goes to Jaeger; look at {jaeger}")
+        await waiting
+        starting.cancel()
+        say("up", "draining")
+    finally:
+        await platform.stop()
+    say("up", f"ended; streams and databases stay in {platform.folder}")
+
+
+def speaker(console: Console) -> Say:
+    """Prints lines with the name of the process in front, in its own colour."""
+    colours: dict[str, str] = {}
+
+    def say(name: str, line: str) -> None:
+        colour = colours.setdefault(name, COLOURS[len(colours) % len(COLOURS)])
+        console.print(Text.assemble((f"{name:<14}", colour), "| ", line), soft_wrap=True)
+
+    return say
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Set by Ctrl-C, SIGTERM, and the end of the terminal."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, told.set)
+    return told

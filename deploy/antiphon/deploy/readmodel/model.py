@@ -1,0 +1,490 @@
+"""The read model's tables in SQLite or PostgreSQL: one row a saga, and how far the streams were read.
+
+Rows belong to a generation. Readers look at the one that is live; a rebuild fills another one and takes its place in
+one transaction. Rows and position are written in one transaction too, and only by who knows the position that is
+there, so that whatever is read twice, by whomever, is applied once.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.payloads import SagaState
+from antiphon.coordinator.views.summary import Overview
+from antiphon.link import Mark
+from antiphon.link.faults import say
+from antiphon.link.killpoints import reached
+from antiphon.participants.drivers import require_drivers
+
+Sort = Literal["age", "started", "changed"]
+
+BUSY_TIMEOUT_MS: Final = 5000
+CONNECT_SECONDS: Final = 5.0
+CREATE_LOCK: Final = 0x616E7472
+"""The advisory lock under which PostgreSQL's tables are created: projectors that start together would collide."""
+IN_MAX: Final = 500
+"""How many sagas are asked for in one statement."""
+DELETE_MAX: Final = 5000
+"""How many rows of an old generation are deleted in one transaction, so that none takes long."""
+
+# The names have the layout's version: another layout is another set of tables, filled from the streams.
+tables = MetaData()
+
+generations = Table(
+    "antiphon_generations_v1",
+    tables,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("is_live", Boolean, nullable=False),
+    Column("saga", Text, nullable=False),  # the last message of each stream that was applied
+    Column("events", Text, nullable=False),
+)
+
+sagas = Table(
+    "antiphon_sagas_v1",
+    tables,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("saga", String(129), primary_key=True),  # type/id
+    Column("type", String(64), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("is_parked", Boolean, nullable=False),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+    Column("told", Text, nullable=False),
+)
+
+keys = Table(
+    "antiphon_keys_v1",
+    tables,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("saga", String(129), primary_key=True),
+)
+
+for _name, _columns in {
+    "started": ("started_ns",),
+    "changed": ("changed_ns",),
+    "type": ("type", "started_ns"),
+    "state": ("state", "started_ns"),
+    "parked": ("is_parked", "started_ns"),
+}.items():
+    Index(f"antiphon_sagas_v1_by_{_name}", sagas.c.generation, *(sagas.c[column] for column in _columns))
+
+
+class Places(msgspec.Struct, frozen=True):
+    """How far both streams were applied."""
+
+    saga: Mark = Mark()
+    events: Mark = Mark()
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """One edition of the model."""
+
+    number: int
+    is_live: bool
+    places: Places
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Which sagas to list, and in which order. `age` is the oldest first, the others the latest first."""
+
+    type: str = ""
+    state: SagaState | None = None
+    parked: bool = False
+    started_before_ns: int = 0
+    keys: dict[str, str] = {}
+    sort: Sort = "started"
+    limit: int = 50
+
+
+class Overtaken(Exception):
+    """Somebody else has moved the model on; read where it is."""
+
+
+class Model:
+    """The read model in a database.
+
+    Args:
+        url: `sqlite:///sagas.db` (three slashes and a relative path, four and an absolute one), or
+            `postgresql://user@host/name`.
+        writes: whether it will be written to; who only reads waits for no writer and creates nothing.
+
+    Raises:
+        PlatformError: no such kind of database, or the extra that brings its driver is not installed.
+    """
+
+    def __init__(self, url: str, *, writes: bool = False) -> None:
+        self._engine, self._insert = _engine(url)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._file: os.stat_result | None = None
+        if self._is_sqlite:
+            event.listen(self._engine.sync_engine, "connect", _prepare_writer if writes else _prepare)
+            event.listen(self._engine.sync_engine, "begin", _begin_immediate if writes else _begin)
+
+    async def open(self) -> None:
+        """Create the tables where they are missing.
+
+        Raises:
+            PlatformError: the database cannot be used.
+        """
+        try:
+            if self._is_sqlite:
+                # Where aiosqlite cannot open the file it leaves a thread behind, which disturbs the process's end.
+                sqlite3.connect(self._engine.url.database or "").close()
+            async with self._engine.begin() as connection:
+                if not self._is_sqlite:
+                    await connection.execute(text(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})"))
+                await connection.run_sync(tables.create_all)
+            if self._is_sqlite:
+                self._file = os.stat(self._engine.url.database or "")
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise self.unusable(error, "Check that it is there and that this user may create tables in it.") from error
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the file that was opened is another one, or none, by now: what is written, nobody will read."""
+        if self._file is None:
+            return False
+        try:
+            return not os.path.samestat(self._file, os.stat(self._engine.url.database or ""))
+        except OSError:
+            return True
+
+    def unusable(self, error: BaseException, remedy: str) -> PlatformError:
+        """The sentence for a database that fails."""
+        where = self._engine.url.render_as_string(hide_password=True)
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        return PlatformError(f"the read model in {where} cannot be used: {first}. {remedy}")
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._engine.dispose()
+
+    # --- generations --------------------------------------------------------------------------------------------------
+
+    async def generations(self) -> list[Generation]:
+        """All there are, the oldest first."""
+        async with self._engine.begin() as connection:
+            found = await connection.execute(select(generations).order_by(generations.c.generation))
+            return [_generation(row) for row in found]
+
+    async def new_generation(self) -> Generation:
+        """Begin one from nothing, in the place of whatever was being built."""
+        async with self._engine.begin() as connection:
+            newest = (await connection.execute(select(func.max(generations.c.generation)))).scalar_one_or_none()
+            await connection.execute(delete(generations).where(generations.c.is_live.is_(False)))
+            made = Generation((newest or 0) + 1, False, Places())
+            await connection.execute(insert(generations).values(_row_of(made)))
+            return made
+
+    async def make_live(self, generation: Generation) -> None:
+        """Have readers see this generation and no other from now on.
+
+        Raises:
+            Overtaken: it is not there any more.
+        """
+        async with self._engine.begin() as connection:
+            which = generations.c.generation
+            await connection.execute(delete(generations).where(which < generation.number))
+            done = await connection.execute(update(generations).where(which == generation.number).values(is_live=True))
+            if done.rowcount != 1:
+                raise Overtaken
+
+    async def sweep(self) -> None:
+        """Delete the rows of generations that are gone, a few at a time."""
+        known = select(generations.c.generation)
+        for table in (keys, sagas):
+            while await self._delete_some(table, table.c.generation.not_in(known)):
+                pass
+
+    async def _delete_some(self, table: Table, condition: Any) -> int:
+        async with self._engine.begin() as connection:
+            columns = list(table.primary_key.columns)
+            gone = (await connection.execute(select(*columns).where(condition).limit(DELETE_MAX))).all()
+            for generation in {row[0] for row in gone}:
+                # All of a generation that is gone: the bound is for how long a writer waits, not for exactness.
+                names = [row.saga for row in gone if row[0] == generation]
+                for part in _parts(names):
+                    which = table.c.saga.in_(part)
+                    await connection.execute(delete(table).where(table.c.generation == generation, which))
+            return len(gone)
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    async def rows(self, generation: Generation, names: Sequence[str]) -> dict[str, Overview]:
+        """The sagas with these names (type/id) that are there."""
+        found: dict[str, Overview] = {}
+        async with self._engine.begin() as connection:
+            for part in _parts(names):
+                which = (sagas.c.generation == generation.number, sagas.c.saga.in_(part))
+                read = await connection.execute(select(sagas.c.saga, sagas.c.told).where(*which))
+                found |= {name: _decode(told) for name, told in read}
+        return found
+
+    async def page(self, generation: Generation, after: str, most: int) -> dict[str, int]:
+        """The sagas whose names come next behind one, in the order of names, with when each changed last."""
+        which = (sagas.c.generation == generation.number, sagas.c.saga > after)
+        query = select(sagas.c.saga, sagas.c.changed_ns).where(*which).order_by(sagas.c.saga).limit(most)
+        async with self._engine.begin() as connection:
+            return {row.saga: row.changed_ns for row in await connection.execute(query)}
+
+    async def forget(self, generation: Generation, gone: Mapping[str, int]) -> None:
+        """Delete sagas, by name, that have not changed since the time beside it: one that did was begun anew."""
+        async with self._engine.begin() as connection:
+            for name, changed_ns in gone.items():
+                this = (sagas.c.generation == generation.number, sagas.c.saga == name)
+                done = await connection.execute(delete(sagas).where(*this, sagas.c.changed_ns == changed_ns))
+                if done.rowcount:
+                    its = (keys.c.generation == generation.number, keys.c.saga == name)
+                    await connection.execute(delete(keys).where(*its))
+
+    async def write(self, generation: Generation, places: Places, changed: Iterable[Overview]) -> Generation:
+        """Write rows and the places up to which the streams were read for them, as one.
+
+        Raises:
+            Overtaken: the generation is not where it is said to be; nothing was written.
+        """
+        rows = list(changed)
+        try:
+            await self._write_all(generation, places, rows)
+        except Exception as error:
+            if not _is_about_rows(error):
+                raise
+            await self._write_each(generation, places, rows)
+        reached("readmodel.committed")
+        return msgspec.structs.replace(generation, places=places)
+
+    async def _write_all(self, generation: Generation, places: Places, rows: list[Overview]) -> None:
+        async with self._engine.begin() as connection:
+            await self._move(connection, generation, places)
+            if rows:
+                await self._upsert(connection, generation.number, rows)
+            reached("readmodel.written")
+
+    async def _write_each(self, generation: Generation, places: Places, rows: list[Overview]) -> None:
+        """Write row by row, and leave out what the database does not take: one saga must not keep the others out."""
+        async with self._engine.begin() as connection:
+            await self._move(connection, generation, places)
+            for row in rows:
+                try:
+                    async with connection.begin_nested():
+                        await self._upsert(connection, generation.number, [row])
+                except Exception as error:
+                    if not _is_about_rows(error):
+                        raise
+                    say("readmodel.faulty_row", error, saga=name_of(row))
+
+    async def _move(self, connection: AsyncConnection, generation: Generation, places: Places) -> None:
+        """First of all, so that whoever comes second waits here and then finds that it is second."""
+        before = _row_of(generation)
+        after = _row_of(msgspec.structs.replace(generation, places=places))
+        done = await connection.execute(
+            update(generations)
+            .where(*(generations.c[name] == before[name] for name in ("generation", "saga", "events")))
+            .values(saga=after["saga"], events=after["events"])
+        )
+        if done.rowcount != 1:
+            raise Overtaken
+
+    async def _upsert(self, connection: AsyncConnection, generation: int, rows: list[Overview]) -> None:
+        new = self._insert(sagas)
+        values = ("state", "is_parked", "started_ns", "changed_ns", "told")
+        statement = new.on_conflict_do_update(
+            index_elements=[sagas.c.generation, sagas.c.saga], set_={name: new.excluded[name] for name in values}
+        )
+        await connection.execute(statement, [_saga_row(generation, row) for row in rows])
+        pairs = [
+            {"generation": generation, "name": name, "value": value, "saga": name_of(row)}
+            for row in rows
+            for name, value in row.keys.items()
+        ]
+        if pairs:
+            await connection.execute(self._insert(keys).on_conflict_do_nothing(), pairs)
+
+    async def find(self, query: Query) -> list[Overview]:
+        """The sagas that a query asks for.
+
+        Raises:
+            PlatformError: the database cannot be read, or the model is not built yet.
+        """
+        try:
+            self._require_file()
+            async with self._engine.begin() as connection:
+                live = select(generations.c.generation).where(generations.c.is_live.is_(True))
+                number = (await connection.execute(live)).scalar_one_or_none()
+                if number is None:
+                    raise PlatformError(
+                        "the read model is being built for the first time. Try again in a moment, or list without "
+                        "--database."
+                    )
+                return [_decode(told) for (told,) in await connection.execute(_select(number, query))]
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise self.unusable(error, "Is it the right one? `antiphon readmodel --database URL` fills it.") from error
+
+    def _require_file(self) -> None:
+        """SQLite would create the file it is to read."""
+        path = self._engine.url.database
+        if self._is_sqlite and path and not Path(path).exists():
+            raise OSError("there is no such file")
+
+
+def name_of(row: Overview) -> str:
+    """The saga's name in the model."""
+    return f"{row.type}/{row.id}"
+
+
+def _is_about_rows(error: Exception) -> bool:
+    """Whether a database refuses a value, now and later, as PostgreSQL does a text with a NUL."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, (ValueError, TypeError, OverflowError))
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    is_refused = state[:2] in ("22", "23") or isinstance(getattr(error.orig, "__cause__", None), ValueError)
+    return isinstance(error, (DataError, IntegrityError)) or is_refused
+
+
+def _select(generation: int, query: Query) -> Any:
+    conditions: list[Any] = [sagas.c.generation == generation]
+    if query.type:
+        conditions.append(sagas.c.type == query.type)
+    if query.state is not None:
+        conditions.append(sagas.c.state == query.state)
+    if query.parked:
+        conditions.append(sagas.c.is_parked.is_(True))
+    if query.started_before_ns:
+        conditions.append(sagas.c.started_ns < query.started_before_ns)
+    for name, value in query.keys.items():
+        these = (keys.c.generation == generation, keys.c.name == name, keys.c.value == value)
+        conditions.append(sagas.c.saga.in_(select(keys.c.saga).where(*these)))
+    by = sagas.c.changed_ns if query.sort == "changed" else sagas.c.started_ns
+    # A key names few sagas. The sum keeps SQLite from walking all of them in the order of an index instead.
+    ordered: Any = by + 0 if query.keys else by
+    return (
+        select(sagas.c.told)
+        .where(*conditions)
+        .order_by(ordered if query.sort == "age" else ordered.desc())
+        .limit(query.limit)
+    )
+
+
+def _saga_row(generation: int, row: Overview) -> dict[str, Any]:
+    return {
+        "generation": generation,
+        "saga": name_of(row),
+        "type": row.type,
+        "state": row.state,
+        "is_parked": bool(row.parked),
+        "started_ns": row.started_ns,
+        "changed_ns": row.changed_ns,
+        "told": msgspec.json.encode(row).decode(),
+    }
+
+
+_decode: Any = msgspec.json.Decoder(Overview).decode
+_decode_mark = msgspec.json.Decoder(Mark).decode
+
+
+def _generation(row: Any) -> Generation:
+    return Generation(row.generation, row.is_live, Places(_decode_mark(row.saga), _decode_mark(row.events)))
+
+
+def _row_of(generation: Generation) -> dict[str, Any]:
+    places = {"saga": generation.places.saga, "events": generation.places.events}
+    marks = {name: msgspec.json.encode(mark).decode() for name, mark in places.items()}
+    return {"generation": generation.number, "is_live": generation.is_live, **marks}
+
+
+def _parts(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[first : first + IN_MAX] for first in range(0, len(names), IN_MAX)]
+
+
+# --- the two databases ------------------------------------------------------------------------------------------------
+
+
+def _engine(url: str) -> tuple[AsyncEngine, Any]:
+    require_drivers(url)
+    scheme, _, rest = url.partition(":")
+    if scheme.startswith("sqlite"):
+        return create_async_engine(f"sqlite+aiosqlite:{rest}"), sqlite.insert
+    return _postgres(rest), postgresql.insert
+
+
+def _postgres(rest: str) -> AsyncEngine:
+    try:
+        return create_async_engine(
+            f"postgresql+asyncpg:{rest}",
+            isolation_level="READ COMMITTED",
+            pool_size=2,
+            connect_args={"timeout": CONNECT_SECONDS},
+        )
+    except ArgumentError as error:
+        first = str(error).splitlines()[0]
+        raise PlatformError(f"no database URL: {first}. Give postgresql://user@host/name.") from None
+
+
+def _prepare(connection: Any, record: object) -> None:
+    # Without this the driver begins transactions by itself, and too late (SQLAlchemy's documentation of pysqlite).
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.close()
+
+
+def _prepare_writer(connection: Any, record: object) -> None:
+    _prepare(connection, record)
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # A power failure may take the last transactions, but then the position goes with them, and they are read again.
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """A deferred transaction would fail at once where it turns from reading to writing; this one waits."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@asynccontextmanager
+async def opened(url: str, *, writes: bool = False) -> AsyncGenerator[Model]:
+    """A model for the length of a block; its tables are created if it will be written to."""
+    model = Model(url, writes=writes)
+    try:
+        if writes:
+            await model.open()
+        yield model
+    finally:
+        await model.close()

@@ -1,0 +1,286 @@
+"""The projector: keeps the read model in step with the streams, and builds it from nothing.
+
+It reads both streams in order from the position that the model has, and writes rows and position as one. So it needs no
+consumer and no ack: whatever it had not committed when it died, it reads again. Any number may run over one database
+(the others find that they were overtaken, and follow), and any number of databases may be filled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+from sqlalchemy.exc import SQLAlchemyError
+
+from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.coordinator.runtime.serve import told_to_stop
+from antiphon.coordinator.views.summary import (
+    NO_SAGAS,
+    Cause,
+    Overview,
+    Told,
+    begun,
+    is_of_a_saga,
+    read_cause,
+    read_told,
+    tell,
+    unread,
+)
+from antiphon.link import Link, OtherStream, StoredMessage, Tail, settle_collector
+from antiphon.link.faults import say
+from antiphon.link.killpoints import reached
+from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
+
+from .model import Generation, Model, Overtaken, Places, name_of, opened
+from .retention import Purged
+
+log = structlog.get_logger()
+
+FACTS_MAX: Final = 20_000
+"""Messages of EVENTS kept until the entry that names them comes; an older one is read again by its sequence."""
+ROWS_MAX: Final = 20_000
+"""Rows kept in memory, so that a saga's next entry finds what the last one left."""
+WRITE_MAX: Final = 5_000
+"""Entries applied in one transaction while there is much to catch up with."""
+LOOK_AGAIN_SECONDS: Final = 0.01
+"""How soon a fact is looked for again that a replica did not have."""
+PAUSE_SECONDS: Final = 1.0
+"""How long to wait after the server or the database gave no answer."""
+FAULT_SECONDS_MAX: Final = 60.0
+"""How long at most after what nobody has expected; twice as long each time it happens."""
+
+
+class Projector:
+    """Applies what the streams hold to one generation of the model."""
+
+    def __init__(self, link: Link, model: Model, generation: Generation) -> None:
+        self._link, self._model, self.generation = link, model, generation
+        self._saga = Tail(link, SAGA, generation.places.saga, is_of_a_saga)
+        self._events = Tail(link, EVENTS, generation.places.events)
+        self._facts: dict[int, StoredMessage] = {}
+        self._rows: dict[str, Overview] = {}
+        self._gone_from = 0
+        self.sagas = 0
+        """How many sagas were seen to begin."""
+
+    async def advance(self) -> int:
+        """Apply what is there, up to a bound, and return how many messages that was; 0 when the model is in step.
+
+        Raises:
+            OtherStream: the streams are not those that the model was made of.
+            Overtaken: another projector has moved this generation on, or ended it.
+            Ambiguous, SQLAlchemyError: no answer; make another projector and go on.
+        """
+        entries = await self._read_entries()
+        events = await self._read_events(max((told.cause_sequence for told in entries), default=0))
+        reached("readmodel.read")
+        places = Places(self._saga.mark, self._events.mark)
+        if places == self.generation.places:
+            return 0
+        starts = list(_starts(events))
+        await self._load(entries, starts)
+        changed = await self._applied(entries, starts)
+        self.generation = await self._model.write(self.generation, places, changed)
+        self._bound_memory()
+        return len(entries) + len(events)
+
+    async def _read_entries(self) -> list[Told]:
+        found: list[Told] = []
+        while len(found) < WRITE_MAX and (page := await self._saga.read()):
+            for message in page:
+                try:
+                    told = read_told(message)
+                except Unusable as error:
+                    log.warning("readmodel.unusable_entry", subject=message.subject, reason=error.reason)
+                    continue
+                except BaseException as error:
+                    say("readmodel.faulty_entry", error, message.subject)
+                    continue
+                if told is not None:
+                    found.append(told)
+        return found
+
+    async def _read_events(self, up_to: int) -> list[StoredMessage]:
+        """The facts that entries name, and at least a page: starts that no coordinator has taken in are told too."""
+        found: list[StoredMessage] = []
+        while page := await self._events.read():
+            found += page
+            self._gone_from = 0
+            self._facts.update((message.sequence, message) for message in page)
+            if self._events.mark.sequence >= up_to:
+                break
+        return found
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    async def _load(self, entries: Iterable[Told], starts: Iterable[Cause]) -> None:
+        """Have the rows at hand that are about to change."""
+        keys = {str(told.address.saga) for told in entries}
+        keys |= {str(start.address.saga) for start in starts}
+        wanted = [name for name in keys if name not in self._rows]
+        if wanted:
+            self._rows |= await self._model.rows(self.generation, wanted)
+
+    async def _applied(self, entries: Iterable[Told], starts: Iterable[Cause]) -> list[Overview]:
+        changed: dict[str, Overview] = {}
+        for start in starts:
+            self._keep(changed, begun(self._row(start.address.saga), start))
+        for told in entries:
+            before, cause = self._row(told.address.saga), await self._cause(told)
+            try:
+                self._keep(changed, tell(before, told, cause))
+            except Unusable as error:
+                log.warning("readmodel.unusable_entry", saga=name_of(before), reason=error.reason)
+            except BaseException as error:
+                say("readmodel.faulty_entry", error, saga=name_of(before))
+        return list(changed.values())
+
+    def _row(self, key: SagaKey) -> Overview:
+        row = self._rows.get(str(key))
+        if row is None:
+            self.sagas += 1
+            row = unread(key)
+        return row
+
+    def _keep(self, changed: dict[str, Overview], row: Overview) -> None:
+        changed[name_of(row)] = self._rows[name_of(row)] = row
+
+    async def _cause(self, told: Told) -> Cause | None:
+        """The fact that an entry was decided on. An end says all by itself, and outlives the facts."""
+        sequence = told.cause_sequence
+        if not sequence or told.address.kind == "end":
+            return None
+        message = self._facts.get(sequence) or await self._look_up(sequence)
+        return read_cause(message) if message is not None else None
+
+    async def _look_up(self, sequence: int) -> StoredMessage | None:
+        """A fact by its sequence; none where it was purged.
+
+        What stands behind it shows that it was. Where there is nothing behind it the replica may lag, and only time
+        tells; what is found out then holds for all that would stand there, until there is more.
+        """
+        if 0 < self._gone_from <= sequence:
+            return None
+        patience_ends = time.monotonic() + LAG_SECONDS_MAX
+        while not (page := await self._link.next_page(EVENTS, ALL, sequence, most=1)):
+            if time.monotonic() > patience_ends:
+                self._gone_from = sequence
+                return None
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        return page[0] if page[0].sequence == sequence else None
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Sagas that are in the model no more: should one begin anew, nothing of it is known."""
+        for name in names:
+            self._rows.pop(name, None)
+
+    def _bound_memory(self) -> None:
+        if len(self._facts) > 2 * FACTS_MAX:
+            self._facts = dict(list(self._facts.items())[-FACTS_MAX:])
+        if len(self._rows) > ROWS_MAX:
+            self._rows.clear()
+
+
+def _starts(events: Iterable[StoredMessage]) -> Iterator[Cause]:
+    for message in events:
+        if message.subject.endswith(".start"):
+            cause = read_cause(message)
+            if cause is not None and cause.address.event == "start" and cause.address.saga.type not in NO_SAGAS:
+                yield cause
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+async def serve(servers: str, database: str, *, rebuild: bool, once: bool, name: str) -> None:
+    """Keep a read model in step with the streams until SIGTERM or SIGINT.
+
+    Args:
+        servers: URLs of NATS servers.
+        database: where the model is.
+        rebuild: whether to build it from nothing first; readers see the old one meanwhile.
+        once: whether to return as soon as it is in step.
+        name: the connection's name.
+
+    Raises:
+        PlatformError: the server, a right or the database is missing; the sentence says what to do.
+    """
+    link = await Link.connect(servers, name=name)
+    try:
+        async with opened(database, writes=True) as model:
+            settle_collector()
+            told = told_to_stop()
+            await _Service(link, model, told, once).run(rebuild)
+            log.info("readmodel.stopped")
+    finally:
+        await link.close()
+
+
+class _Service:
+    """A projector that is made anew whenever something failed: all it needs to know is in the database."""
+
+    def __init__(self, link: Link, model: Model, told: asyncio.Event, once: bool) -> None:
+        self._link, self._model, self._told, self._once = link, model, told, once
+
+    async def run(self, rebuild: bool) -> None:
+        """Work until told to stop."""
+        pause = PAUSE_SECONDS
+        while not self._told.is_set():
+            try:
+                generation = await self._first(rebuild)
+                rebuild = False
+                log.info("readmodel.ready", generation=generation.number, live=generation.is_live)
+                await self._follow(generation)
+                return
+            except OtherStream as error:
+                log.warning("readmodel.rebuild", why=str(error))
+                rebuild = True
+            except Overtaken:
+                log.info("readmodel.overtaken")
+            except (Ambiguous, SQLAlchemyError, sqlite3.Error, OSError) as error:
+                log.warning("readmodel.waits", why=str(error).partition("\n")[0])
+                await self._link.until(self._told, PAUSE_SECONDS)
+            except AntiphonError:
+                raise  # a sentence for whoever started this process
+            except Exception as error:
+                say("readmodel.faulty", error, again_in_seconds=pause)
+                await self._link.until(self._told, pause)
+                pause = min(FAULT_SECONDS_MAX, 2 * pause)
+
+    async def _first(self, rebuild: bool) -> Generation:
+        """The generation to go on with: the one being built, else the one that is live, else a new one."""
+        known = await self._model.generations()
+        return await self._model.new_generation() if rebuild or not known else known[-1]
+
+    async def _follow(self, generation: Generation) -> None:
+        """Apply what comes, and have a generation that has caught up take the place of the one before."""
+        projector, began = Projector(self._link, self._model, generation), time.monotonic()
+        purged = Purged(self._link, self._model)
+        while not self._told.is_set():
+            if await projector.advance():
+                continue
+            if self._model.is_gone:
+                gone_file = FileNotFoundError("its file was deleted or replaced")
+                raise self._model.unusable(gone_file, "Start this process again: it builds the model from nothing.")
+            if not projector.generation.is_live:
+                await self._take_over(projector, time.monotonic() - began)
+            if self._once:
+                return
+            if gone := await purged.look_now_and_then(projector.generation):
+                projector.forget(gone)
+                log.info("readmodel.purged", sagas=len(gone))
+            await self._link.until(self._told, LOOK_SECONDS)
+
+    async def _take_over(self, projector: Projector, seconds: float) -> None:
+        reached("readmodel.built")
+        await self._model.make_live(projector.generation)
+        projector.generation = replace(projector.generation, is_live=True)
+        log.info("readmodel.built", sagas=projector.sagas, seconds=round(seconds, 1))
+        await self._model.sweep()

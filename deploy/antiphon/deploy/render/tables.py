@@ -1,0 +1,122 @@
+"""Sagas drawn in a terminal; without one, the same as plain text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from antiphon.contracts.identity import SagaKey
+from antiphon.coordinator.views.parked import Waiting
+from antiphon.coordinator.views.timeline import Line, Summary, Timeline
+from antiphon.coordinator.views.wording import Kind
+from antiphon.tracing.projection.links import checked_link
+
+MARKS: Final[dict[Kind, tuple[str, str]]] = {
+    "start": ("●", "bold"),
+    "command": ("→", "cyan"),
+    "answer": ("✓", "green"),
+    "refusal": ("✗", "red"),
+    "unknown": ("?", "yellow"),
+    "compensation": ("↩", "magenta"),
+    "cancel": ("■", "yellow"),
+    "signal": ("◆", "cyan"),
+    "event": ("♪", "green"),
+    "operator": ("☞", "yellow"),
+    "notice": ("◇", "cyan"),
+    "parked": ("‖", "red"),
+    "record": ("·", "dim"),
+    "timer": ("◷", "yellow"),
+    "end": ("◼", "bold"),
+}
+"""How each kind of line is marked, and its colour."""
+
+COLOURS: Final = {"completed": "green", "compensated": "magenta", "running": "cyan", "compensating": "yellow"}
+
+WIDTH_WITHOUT_TERMINAL: Final = 160
+"""Files and pipes have no width of their own; lines shall not be cut there, unless COLUMNS says so."""
+
+
+def console(file: TextIO | None = None) -> Console:
+    """The terminal, or what stands in for it; or a file that is written to."""
+    found = Console(highlight=False, file=file)
+    if found.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return found
+    return Console(highlight=False, file=file, width=WIDTH_WITHOUT_TERMINAL)
+
+
+def print_timeline(told: Timeline) -> None:
+    """Draw one saga: a heading, and a line for each fact."""
+    out = console()
+    reason = f": {escape(told.reason)}" if told.reason else ""
+    definition = f"  [dim]{escape(told.definition)}[/]" if told.definition else ""
+    out.print(f"[bold]{told.type}/{told.id}[/]  [{COLOURS[told.state]}]{told.state}[/]{reason}{definition}")
+    if told.entries > told.entries_max // 2:  # for most sagas nobody needs to know
+        out.print(f"[yellow]its journal has {told.entries} of {told.entries_max} entries[/]")
+    for word, text in (("parked", told.parked), ("", told.paused), ("started by", told.parent)):
+        if text:
+            out.print(f"[yellow]{f'{word} {escape(text)}'.strip()}[/]")
+    if told.children:
+        out.print(f"[dim]started {escape(', '.join(told.children))}[/]")
+    if link := checked_link(SagaKey.of(told.type, told.id)):
+        out.print(f"[dim]{escape(link)}[/]", soft_wrap=True)
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    late = "after the end" if told.state in ("completed", "compensated") else "not taken in yet"
+    for line in told.lines:
+        table.add_row(*_cells(line, late))
+    out.print(table)
+
+
+def print_summaries(found: Iterable[Summary]) -> None:
+    """Draw a table of sagas."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("saga", "state", "started", "ended", "waits", "reason"):
+        table.add_column(heading, no_wrap=heading != "reason", overflow="fold")
+    for each in found:
+        state = f"[{COLOURS[each.state]}]{each.state}[/]"
+        waits = "[red]parked[/]" if each.parked else "[yellow]paused[/]" if each.paused else ""
+        reason = escape(each.reason or each.parked or each.paused)
+        table.add_row(f"{each.type}/{each.id}", state, _clock(each.started), _clock(each.ended), waits, reason)
+    console().print(table if table.row_count else "no sagas were started here yet.")
+
+
+def print_waiting(found: Iterable[Waiting]) -> None:
+    """Draw a table of what waits for a person."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("what", "step", "since", "tried", "why"):
+        table.add_column(heading, no_wrap=heading != "why", overflow="fold")
+    for each in found:
+        what = each.saga if each.kind == "saga" else f"message {each.sequence} ({each.kind})"
+        why = each.reason if each.kind == "saga" or not each.saga else f"{each.saga}: {each.reason}"
+        link = checked_link(SagaKey.of(*each.saga.split("/"))) if each.saga else ""
+        why = f"{escape(why)}\n[dim]{escape(link)}[/]" if link else escape(why)
+        table.add_row(what, each.step, _clock(each.since), str(each.tried or ""), why)
+    console().print(table if table.row_count else "nothing waits for a person.")
+
+
+def _cells(line: Line, late: str) -> list[str]:
+    mark, colour = MARKS[line.kind]
+    attempt = f" #{line.attempt}" if line.attempt > 1 else ""
+    remark = f" [dim]({late})[/]" if line.late else ""
+    return [
+        f"+{line.since_start_ms:,.1f} ms",
+        f"[{colour}]{mark}[/]",
+        f"[{colour}]{escape(line.step)}{attempt}[/]",
+        escape(line.who),
+        f"{escape(line.text)}{remark}",
+    ]
+
+
+def _clock(at: str) -> str:
+    """RFC 3339 without the fraction, which no reader of a table wants."""
+    return at[:19].replace("T", " ")

@@ -1,0 +1,1 @@
+"""Traces on their way out: to a backend over OTLP, and into files."""

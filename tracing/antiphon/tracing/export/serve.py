@@ -1,0 +1,67 @@
+"""The exporter's process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Final
+
+import structlog
+
+from antiphon.link import Link, require_accepted
+
+from ..projection.sampling import ratio_of
+from .exporter import SLOW_SECONDS, Exporter
+from .otlp import Backend
+
+log = structlog.get_logger()
+
+NICENESS: Final = 10
+"""How much this process stands back behind those that move sagas, where it shares a machine with them."""
+
+
+async def serve(servers: str | list[str], *, name: str = "exporter", slow_seconds: float = SLOW_SECONDS) -> None:
+    """Export traces until SIGTERM or SIGINT. What is in hand then is exported by whoever comes next.
+
+    Args:
+        servers: URLs of NATS servers.
+        name: the connection's name.
+        slow_seconds: how long a saga takes that is exported at its end although it was not sampled.
+
+    Raises:
+        PlatformError: the environment, the platform, or the way to the backend, is not as it must be; the sentence has
+            the remedy.
+    """
+    ratio = ratio_of(os.environ)
+    os.nice(NICENESS)
+    backend = Backend()
+    link = await Link.connect(servers, name=name)
+    try:
+        exporter = Exporter(
+            link,
+            backend.send,
+            why=lambda: backend.failure,
+            endpoint=backend.endpoint,
+            ratio=ratio,
+            slow_seconds=slow_seconds,
+        )
+
+        def stop() -> None:
+            exporter.stop()
+            backend.close()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        pull = await exporter.start()
+        await require_accepted([pull])
+        log.info("exporter.ready", endpoint=backend.endpoint, sampled=ratio)
+        running = asyncio.create_task(exporter.run(pull))
+        await asyncio.wait((running, link.failure), return_when=asyncio.FIRST_COMPLETED)
+        stop()
+        await running
+        if link.failure.done():
+            raise link.failure.result()
+        log.info("exporter.stopped")
+    finally:
+        await link.close()

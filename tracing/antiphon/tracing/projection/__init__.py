@@ -1,0 +1,1 @@
+"""The trace of a saga as a function of its journal. Pure."""
