@@ -12,7 +12,7 @@ from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA
 from antiphon.coordinator.decision.entries import read_entry
 from antiphon.coordinator.decision.facts import Send
 from antiphon.coordinator.decision.history import Entry, History
-from antiphon.coordinator.decision.replay import found
+from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.runtime.coordinator import Coordinator
@@ -132,7 +132,7 @@ class Fleet:
 
     def history(self, key: SagaKey = KEY) -> History:
         events = self.platform.read(EVENTS, [f"evt.{key.path}.>"])
-        return found(
+        return replay(
             key, self.versions, SagaPages(self.platform.read(SAGA, [subjects.journal_filter(key)]), events)
         ).history
 

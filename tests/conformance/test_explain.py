@@ -11,7 +11,7 @@ from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.coordinator.decision.replay import found
+from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.runtime.ports import Delivered
@@ -114,7 +114,7 @@ def require_likeness(fleet: Fleet) -> None:
     entries = fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])
     events = fleet.platform.read(EVENTS, [f"evt.{KEY.path}.>"])
     for length in range(1, len(entries) + 1):
-        history = found(KEY, fleet.versions, SagaPages(entries[:length], events)).history
+        history = replay(KEY, fleet.versions, SagaPages(entries[:length], events)).history
         read = standing(entries[:length], events)
         waits = bool(history.fault or (history.marked and history.parked))
         assert (bool(read.parked), bool(read.paused)) == (waits, bool(history.paused)), f"after {length} entries"

@@ -12,13 +12,13 @@ from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, pack, unpack_raw
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import PARTICIPANT, SAGA_TYPE
-from antiphon.contracts.payloads import Halt, Operation, Parked, StatusAnswer, verb_type
+from antiphon.contracts.payloads import Operation, Parked, PauseState, StatusAnswer, verb_type
 from antiphon.contracts.subjects import Verb
 from antiphon.contracts.topology import SAGA
 from antiphon.coordinator.decision.facts import Operated
-from antiphon.coordinator.decision.pause import REQUESTS_MAX, decided, is_decided
+from antiphon.coordinator.decision.pause import REQUESTS_MAX, decided, is_decided, read_pause_state
 from antiphon.coordinator.runtime.coordinator import Coordinator
-from antiphon.coordinator.runtime.pause_handler import STRANGER_DELIVERIES_MAX, read_halt
+from antiphon.coordinator.runtime.pause_handler import STRANGER_DELIVERIES_MAX
 from antiphon.coordinator.runtime.paused_types import LOOK_SECONDS
 from tests.conformance.fleet import COORDINATOR, KEY, Again, Fleet, StormyStore
 from tests.conformance.test_coordinators import FORWARD
@@ -47,9 +47,9 @@ def ask(fleet: Fleet, key: SagaKey, verb: Verb, user: str = "ada") -> str:
     return subject
 
 
-def halt_of(fleet: Fleet, key: SagaKey) -> Halt:
+def halt_of(fleet: Fleet, key: SagaKey) -> PauseState:
     (stored,) = fleet.platform.read(SAGA, [subjects.state_subject(key)])
-    return read_halt(stored)
+    return read_pause_state(stored)
 
 
 def verdicts(fleet: Fleet, key: SagaKey) -> list[tuple[str, str, str]]:
@@ -165,21 +165,21 @@ def test_what_is_held_back_while_the_walk_has_passed_is_looked_at_by_whoever_hel
     fleet.platform.coordinators.remove(deaf.on_announced)
     ask(fleet, TYPE, "pause")
     fleet.run()
-    deaf.halted.learn("trip", "paused by ada", 1)
+    deaf.paused_types.learn("trip", "paused by ada", 1)
     fleet.platform.leave(COORDINATOR, fleet.coordinators[0].on_fact)
     fleet.start()
     fleet.run()
     fleet.platform.consume(COORDINATOR, fleet.coordinators[0].on_fact)
-    fleet.coordinators[0].halted.learn("trip", "", 10**6)
+    fleet.coordinators[0].paused_types.learn("trip", "", 10**6)
     assert fleet.sends() == []
-    deaf.halted.learn("trip", "", 10**6)
+    deaf.paused_types.learn("trip", "", 10**6)
     fleet.run(0.2)
     assert fleet.state() == "completed"
 
 
 def test_sagas_of_other_types_do_not_notice() -> None:
     fleet = Fleet()
-    fleet.coordinators[0].halted.learn("voyage", "paused by ada", 1)
+    fleet.coordinators[0].paused_types.learn("voyage", "paused by ada", 1)
     fleet.start()
     fleet.run()
     assert fleet.state() == "completed"
@@ -291,7 +291,7 @@ def test_consumers_that_are_not_as_the_state_says_are_put_right() -> None:
     ask(fleet, HOTEL, "pause")
     fleet.run()
     fleet.platform.pause("hotel", False)  # made anew, or by hand
-    fleet.coordinators[0].halted.look()
+    fleet.coordinators[0].paused_types.look()
     fleet.run()
     assert fleet.platform.is_paused("hotel") is True
 
@@ -325,7 +325,7 @@ def fact(sequence: int, verb: Verb = "pause", reason: str = "x") -> Operated:
 
 
 def test_a_state_keeps_the_last_requests_and_knows_older_ones_as_decided() -> None:
-    halt = Halt()
+    halt = PauseState()
     for number in range(1, REQUESTS_MAX + 4):
         halt = decided(halt, fact(number, "pause" if number % 2 else "resume"))
     assert len(halt.requests) == REQUESTS_MAX
@@ -334,13 +334,13 @@ def test_a_state_keeps_the_last_requests_and_knows_older_ones_as_decided() -> No
 
 
 def test_a_full_state_fits_into_a_message() -> None:
-    halt = Halt()
+    halt = PauseState()
     for number in range(1, REQUESTS_MAX + 1):
         halt = decided(halt, fact(number, reason="ä" * 5000))
     subject, time = subjects.state_subject(TYPE), datetime(2026, 1, 2, tzinfo=UTC)
     data = encode(Envelope(id=subject, source="coordinator", type="x", time=time, data=pack(halt)))
     assert len(data) <= MESSAGE_BYTES_MAX
-    assert unpack_raw(decode(data, subject).data, Halt) == halt
+    assert unpack_raw(decode(data, subject).data, PauseState) == halt
     assert [each.sequence for each in halt.requests] == list(range(1, REQUESTS_MAX + 1))
 
 

@@ -11,7 +11,7 @@ from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.decision.facts import Finish, Granted, Start
 from antiphon.coordinator.decision.history import DEADLINE_REASON
-from antiphon.coordinator.decision.replay import found
+from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
@@ -65,7 +65,7 @@ def test_its_journal_folds_to_the_same_wherever_the_writer_died() -> None:
     stored = fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])
     assert [entry.cause[0] for entry in fleet.entries()] == ["e", "t"]
     folded = [
-        found(KEY, fleet.versions, SagaPages(stored[:length], fleet.platform.streams[EVENTS])) for length in (1, 2)
+        replay(KEY, fleet.versions, SagaPages(stored[:length], fleet.platform.streams[EVENTS])) for length in (1, 2)
     ]
     assert [each.history.turned for each in folded] == ["", DEADLINE_REASON]
     assert folded[1].history.end == OVER.end

@@ -75,7 +75,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "reading the fact": (fact_handler, "accept"),
     "deciding": (fact_handler, "plan"),
     "keeping what is under way": (Cache, "expect"),
-    "the end of the errand": (fact_handler.Errand, "all_stored"),
+    "the end of the errand": (fact_handler.FactHandler, "all_stored"),
 }
 
 

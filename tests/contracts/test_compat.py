@@ -10,7 +10,7 @@ import pytest
 from msgspec import Meta
 
 from antiphon.contracts import Command, Compensation, Event
-from antiphon.contracts.compat.compatibility import Change, compare
+from antiphon.contracts.compat.compatibility import Change, compare_contracts
 from antiphon.contracts.compat.schema import Contracts, describe, kind_of, schema_of, schemas_of
 from antiphon.contracts.messages import Message
 
@@ -99,7 +99,7 @@ def _described(message: type[Message]) -> Any:
 
 def changes(old: type[Message], new: type[Message]) -> list[Change]:
     """What breaks between two forms of one message."""
-    return compare(contracts(old), contracts(new))
+    return compare_contracts(contracts(old), contracts(new))
 
 
 def change(old: type[Message], new: type[Message]) -> Change:
@@ -290,16 +290,16 @@ def test_an_event_is_written_by_its_owner_and_read_by_others() -> None:
 
 
 def test_a_new_message_is_no_change() -> None:
-    assert compare(contracts(pay()), contracts(pay(), Paid)) == []
+    assert compare_contracts(contracts(pay()), contracts(pay(), Paid)) == []
 
 
 def test_a_message_that_is_gone_is_named() -> None:
-    (found,) = compare(contracts(pay(), Paid), contracts(Paid))
+    (found,) = compare_contracts(contracts(pay(), Paid), contracts(Paid))
     assert found.sentence == (
         "billing.pay.v1: is gone. Sagas in flight still send it to billing, and are answered with exhausted. "
         "Keep it beside its successor until nothing uses it any more."
     )
-    (found,) = compare(contracts(Paid), contracts())
+    (found,) = compare_contracts(contracts(Paid), contracts())
     assert found.breaks == "Old code of billing still writes it, and nobody can read it."
 
 

@@ -20,7 +20,7 @@ from antiphon.coordinator.decision.author import Author
 from antiphon.coordinator.decision.decide import SPREAD_BYTES_MAX
 from antiphon.coordinator.decision.facts import Answer, Cancel, ChildEnded, Granted, Operated, Send, Start
 from antiphon.coordinator.decision.history import History, begin
-from antiphon.coordinator.decision.notices import tells
+from antiphon.coordinator.decision.notices import notices
 from antiphon.coordinator.decision.plan import plan
 from tests.decide.life import BEGUN_NS, KEY, TIME, Life
 
@@ -308,7 +308,7 @@ def test_another_attempt_at_a_child_begins_it_with_the_same_event_under_another_
     assert bytes(first.event) == bytes(second.event)
     assert (first.parent.attempt, second.parent.attempt) == (1, 2)
     assert first.child != second.child
-    told = [tell.payload for tell in tells(life.refolded()).values() if isinstance(tell.payload, ChildStart)]
+    told = [tell.payload for tell in notices(life.refolded()).values() if isinstance(tell.payload, ChildStart)]
     assert [bytes(each.event) for each in told] == [bytes(second.event)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from antiphon.contracts import Command, Compensation, Event, Retry
 from antiphon.contracts.errors import DefinitionError
 from antiphon.coordinator.definition.choreography import Choreography
-from antiphon.coordinator.definition.compare import Difference, compare
+from antiphon.coordinator.definition.compare import Difference, compare_definitions
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.definition.versions import by_type
@@ -100,7 +100,7 @@ def played(flow: dict[type[Event], Any]) -> Choreography[TripAsked]:
 
 
 def difference(before: Saga[TripAsked], after: Saga[TripAsked]) -> Difference:
-    return compare(before.definition, after.definition)
+    return compare_definitions(before.definition, after.definition)
 
 
 def test_the_same_definition_is_the_same() -> None:
@@ -146,8 +146,8 @@ def test_what_may_change_at_any_time_is_told_and_harmless() -> None:
 
 
 def test_a_nested_message_of_another_module_is_the_same_by_its_shape() -> None:
-    assert compare(begun_by(TripBegun).definition, begun_by(TripBegunElsewhere).definition).changes == ()
-    found = compare(begun_by(TripBegun).definition, begun_by(TripBegunByNumbers).definition)
+    assert compare_definitions(begun_by(TripBegun).definition, begun_by(TripBegunElsewhere).definition).changes == ()
+    found = compare_definitions(begun_by(TripBegun).definition, begun_by(TripBegunByNumbers).definition)
     assert [change.partition(":")[0] for change in found.changes] == [
         "the start event has other fields under the same type trip.begun.v1 (guests)"
     ]
@@ -156,10 +156,10 @@ def test_a_nested_message_of_another_module_is_the_same_by_its_shape() -> None:
 def test_who_reacts_in_a_choreography_is_told_and_may_change_at_any_time() -> None:
     before = played({TripAsked: "hotel", Noted: ("hotel", "bank")})
     after = played({TripAsked: ("hotel", "airline"), Noted: ("bank", "hotel")})
-    found = compare(before.definition, after.definition)
+    found = compare_definitions(before.definition, after.definition)
     assert found.changes == ("the start event: who reacts was hotel, and is airline and hotel.",)
     assert found.meaning[0].startswith("The shape is the same")
-    found = compare(before.definition, played({TripAsked: "hotel", Noted: "bank"}).definition)
+    found = compare_definitions(before.definition, played({TripAsked: "hotel", Noted: "bank"}).definition)
     assert found.changes == ("hotel.noted.v1: who reacts was bank and hotel, and is bank.",)
 
 

@@ -237,7 +237,7 @@ def test_retries_travel_with_the_command() -> None:
     trip = saga()
     step = trip.step(retry=Retry(attempts=7))(book_room)
     step.compensation(free_room)
-    assert trip.definition.steps["book_room"].order("do").retry.startswith("7/")
+    assert trip.definition.steps["book_room"].template("do").retry.startswith("7/")
 
 
 # --- points of no return ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from antiphon.contracts import clock, identity, subjects
-from antiphon.contracts.compat.compatibility import compare
+from antiphon.contracts.compat.compatibility import compare_contracts
 from antiphon.contracts.compat.schema import Described
 from antiphon.contracts.envelope import Envelope
 from antiphon.flow.asyncapi import EXTENSION, NotExported, contracts_in, export
@@ -149,8 +149,8 @@ def test_a_document_gives_its_contracts_back() -> None:
     document = document_of(*ORDER_SYSTEM)
     contracts = contracts_in(document)
     assert len(contracts.messages) == 20
-    assert compare(contracts, contracts_in(document_of(*ORDER_SYSTEM))) == []
-    assert [change.message for change in compare(contracts, contracts_in(document_of(ORDER_SYSTEM[1])))]
+    assert compare_contracts(contracts, contracts_in(document_of(*ORDER_SYSTEM))) == []
+    assert [change.message for change in compare_contracts(contracts, contracts_in(document_of(ORDER_SYSTEM[1])))]
 
 
 def test_an_export_is_the_same_however_often_and_in_whatever_order_it_is_made() -> None:

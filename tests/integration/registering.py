@@ -8,12 +8,12 @@ import sys
 from antiphon.link import Link
 from antiphon.link.registration import registered
 from antiphon.order.inventory import inventory
-from antiphon.participants.capabilities import duties_of
+from antiphon.participants.capabilities import capabilities_of
 
 
 async def main(servers: str, renew_seconds: float) -> None:
     link = await Link.connect(servers, name="inventory")
-    async with registered(link, duties_of(inventory), renew_seconds):
+    async with registered(link, capabilities_of(inventory), renew_seconds):
         await link.failure
 
 

@@ -91,7 +91,7 @@ class Stage:
     async def pauses_trips(self, reason: str) -> None:
         """A pause is durable once it is accepted, and holds at each coordinator once that one was told."""
         assert (await self.operator.saga_type(TRIP).pause(reason)).is_accepted
-        await until(lambda: all("trip" in coordinator.halted.paused for coordinator in self._coordinators))
+        await until(lambda: all("trip" in coordinator.paused_types.paused for coordinator in self._coordinators))
 
     @property
     def operator(self) -> Any:

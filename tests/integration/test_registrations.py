@@ -17,7 +17,7 @@ import nats
 import pytest
 import structlog.testing
 
-from antiphon.contracts.registration import Duties, Registration, claims
+from antiphon.contracts.registration import Capabilities, Registration, claims
 from antiphon.contracts.subjects import REGISTRATIONS_BUCKET, REGISTRATIONS_FILTER, registration_subject
 from antiphon.contracts.topology import REGISTRATIONS
 from antiphon.deploy.cli.flows import look
@@ -26,12 +26,12 @@ from antiphon.link import Link, Rejected
 from antiphon.link.admin import api
 from antiphon.link.registration import VERSION_VARIABLE, registered
 from antiphon.order.inventory import inventory
-from antiphon.participants.capabilities import duties_of
+from antiphon.participants.capabilities import capabilities_of
 from tests.support.server import FORMS, Form, Platform, platform, until
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0
-BILLING = Duties(name="billing")
+BILLING = Capabilities(name="billing")
 PAGE = (ROOT / "contracts" / "README.md").read_text().partition("## Saying what one does")[2]
 BY_HAND: dict[str, Any] = json.loads(PAGE.partition("```json")[2].partition("```")[0])
 """What a participant in another language is told to put there."""
@@ -175,7 +175,7 @@ async def test_a_participant_in_another_language_registers_with_a_key_value_clie
         assert claims(billing) == []
         assert [subject for subject, _ in running.unreadable] == [registration_subject("billing", "js-2")]
         link = await up.connect("inventory")
-        async with registered(link, duties_of(inventory)):
+        async with registered(link, capabilities_of(inventory)):
             await come_to_be(link, "billing", "inventory")
             keys = await bucket.keys()
             assert sum(key.startswith("inventory.") for key in keys) == 1

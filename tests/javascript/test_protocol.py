@@ -18,10 +18,10 @@ import pytest
 
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.registration import Duties, claims
+from antiphon.contracts.registration import Capabilities, claims
 from antiphon.contracts.subjects import REGISTRATIONS_FILTER, Direction, command_subject, event_subject
 from antiphon.contracts.topology import EVENTS, PARKED, REGISTRATIONS, SAGA
-from antiphon.flow.running import Running, compare, read_running
+from antiphon.flow.running import Running, compare_running, read_running
 from antiphon.link import Link
 from antiphon.link.admin import api
 from antiphon.order.data import load_customers
@@ -162,7 +162,9 @@ async def test_it_is_known_to_run_until_it_drains(tmp_path: Path) -> None:
             assert [each.command.type for each in found.commands] == [CHARGE]
             assert [(each.compensation.type, each.command.type) for each in found.compensations] == [(REFUND, CHARGE)]
             assert (found.name, found.version, claims(found)) == ("billing", "7 of Tuesday", [])
-            findings = compare([Duties(name="billing", commands=found.commands)], await look_as_operator(up))
+            findings = compare_running(
+                [Capabilities(name="billing", commands=found.commands)], await look_as_operator(up)
+            )
             assert [finding.about for finding in findings] == [f"compensation {REFUND}"], "it runs, and takes that too"
             billing.is_away = True
             billing.terminate()

@@ -13,7 +13,7 @@ import msgspec
 
 from antiphon.contracts import Command, Compensation, Event, Retry
 from antiphon.coordinator.definition.declared import DeclaredStep
-from antiphon.coordinator.definition.definition import Kind
+from antiphon.coordinator.definition.definition import StepKind
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 
@@ -60,7 +60,7 @@ class Undeliverable(Event, name="work.undeliverable", owner=SHOP):
 class Part(msgspec.Struct, frozen=True):
     """One step as it is described: its kind, and the places of the steps it comes after."""
 
-    kind: Kind = "command"
+    kind: StepKind = "command"
     after: tuple[int, ...] = ()
     timed: bool = False
     pivot: bool = False
@@ -109,10 +109,10 @@ def random_shape(seed: int) -> Shape:
     chance = Random(seed)
     count = 1 + min(5, seed // 40) if seed else 1
     pivot = chance.randrange(count) if chance.random() < 0.4 else count
-    kinds: list[Kind] = []
+    kinds: list[StepKind] = []
     parts: list[Part] = []
     for place in range(count):
-        kind: Kind = chance.choice(["command", "command", "command", "list", "signal", "event", "wait", "child"])
+        kind: StepKind = chance.choice(["command", "command", "command", "list", "signal", "event", "wait", "child"])
         kind = "command" if place == pivot or (kind in ("signal", "event") and kind in kinds) else kind
         if kind == "event" and place > pivot + 1:
             kind = "command"  # what may turn the saga past its pivot comes before anything that is never undone

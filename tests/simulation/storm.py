@@ -19,7 +19,7 @@ from antiphon.contracts.payloads import LOCK_STATE_TYPE, End
 from antiphon.contracts.stored import Outcome, SagaPages
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, participant_consumers
 from antiphon.coordinator.decision.locks import Lock
-from antiphon.coordinator.decision.replay import Found, found
+from antiphon.coordinator.decision.replay import Replayed, replay
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.runtime.ports import ArmGuard, Delivered
@@ -285,11 +285,11 @@ class Storm:
         starts = self.platform.read(EVENTS, [subjects.STARTS_FILTER])
         return [subjects.parse_fact(message.subject).saga for message in starts]
 
-    def read(self, key: SagaKey) -> Found:
+    def read(self, key: SagaKey) -> Replayed:
         """The saga as its stored journal tells it."""
         versions = Coordinator(MemoryStore(self.platform), [self.definition]).sagas[key.type]
         events = self.platform.read(EVENTS, [f"evt.{key.path}.>"])
-        return found(key, versions, SagaPages(self.platform.read(SAGA, [subjects.journal_filter(key)]), events))
+        return replay(key, versions, SagaPages(self.platform.read(SAGA, [subjects.journal_filter(key)]), events))
 
     def _require_ended(self, key: SagaKey) -> None:
         history = self.read(key).history

@@ -45,7 +45,7 @@ from antiphon.coordinator.decision.facts import (
     Tick,
 )
 from antiphon.coordinator.decision.history import History, StepRecord, begin
-from antiphon.coordinator.decision.notices import Tell
+from antiphon.coordinator.decision.notices import Notice
 from antiphon.coordinator.decision.plan import Plan, Planned, Timer, plan
 from antiphon.coordinator.definition.definition import Definition, StepDefinition
 from antiphon.participants import inbox
@@ -326,7 +326,7 @@ class Model:
     def _writes_of(self, world: World, name: Name) -> int:
         """How many durable writes a fact asks for; a coordinator may die before each, and before its ack."""
         made = self._plan(world, name)
-        return len(made.entries) + (made.timer is not None) + len(made.tells)
+        return len(made.entries) + (made.timer is not None) + len(made.notices)
 
     def _deliver(self, world: World, made: Plan, name: Name, cut: int | None) -> None:
         """Have a coordinator handle a fact; with a cut it dies after so many writes."""
@@ -334,11 +334,11 @@ class Model:
         world.seen |= {name}
         first = [made.timer] if made.timer is not None and made.timer.first else []
         later = [made.timer] if made.timer is not None and not made.timer.first else []
-        for write in [*first, *made.entries, *later, *made.tells][:cut]:
+        for write in [*first, *made.entries, *later, *made.notices][:cut]:
             match write:
                 case Planned():
                     self._append(world, write, fact)
-                case Tell():
+                case Notice():
                     self._tell(world, write)
                 case Timer() if not (write.first and world.timer_ns):
                     world.timer_ns = write.due_ns
@@ -368,7 +368,7 @@ class Model:
                 world.commands += (command,)
                 world.sent += (command,)
 
-    def _tell(self, world: World, tell: Tell) -> None:
+    def _tell(self, world: World, tell: Notice) -> None:
         if tell.subject in world.told:
             return
         world.told |= {tell.subject}
@@ -386,7 +386,7 @@ class Model:
             case _:
                 pass  # to its parent
 
-    def _child_of(self, world: World, tell: Tell) -> tuple[str, int]:
+    def _child_of(self, world: World, tell: Notice) -> tuple[str, int]:
         id_ = tell.subject.split(".")[3]
         for name, step in world.history.steps.items():
             definition = self.definition.step(name)

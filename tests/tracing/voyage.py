@@ -16,7 +16,7 @@ from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.subjects import CommandAddress, Verb
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, participant_consumers
 from antiphon.coordinator.decision.history import History
-from antiphon.coordinator.decision.replay import found
+from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.definition.versions import by_type
@@ -354,6 +354,6 @@ class Voyage:
 
     def history(self, key: SagaKey = KEY) -> History:
         """What a coordinator makes of it."""
-        return found(
+        return replay(
             key, by_type([DEFINITIONS[key.type]])[key.type], SagaPages(self.entries(key), self.events(key))
         ).history

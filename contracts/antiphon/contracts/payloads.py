@@ -22,7 +22,7 @@ LOCK_ASK_TYPE: Final = "lock.asked.v1"
 LOCK_FREE_TYPE: Final = "lock.freed.v1"
 LOCK_GRANTED_TYPE: Final = "lock.granted.v1"
 LOCK_STATE_TYPE: Final = "lock.state.v1"
-HALT_STATE_TYPE: Final = "halt.state.v1"
+PAUSE_STATE_TYPE: Final = "halt.state.v1"
 
 
 def verb_type(verb: str) -> str:
@@ -109,7 +109,7 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     """The child itself, as `type/id`."""
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
+class Empty(msgspec.Struct, frozen=True, kw_only=True):
     """A message whose subject says all there is to say."""
 
 
@@ -152,7 +152,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return not self.rejected
 
 
-class Halt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PauseState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether all sagas of a type, or a participant, stand still, and the requests that led there, the last ones."""
 
     paused: str = ""

@@ -135,7 +135,7 @@ class ServedSaga(_Said, frozen=True, kw_only=True):
 Entry = Handled | TakenBack | Reacted | ServedSaga
 
 
-class Duties(_Said, frozen=True, kw_only=True):
+class Capabilities(_Said, frozen=True, kw_only=True):
     """What a participant does, or which sagas coordinators serve."""
 
     name: Token
@@ -152,7 +152,7 @@ class Duties(_Said, frozen=True, kw_only=True):
         yield from self.sagas
 
 
-class Registration(Duties, frozen=True, kw_only=True):
+class Registration(Capabilities, frozen=True, kw_only=True):
     """What one process says of itself."""
 
     instance: Token

@@ -17,7 +17,7 @@ import structlog
 
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.headers import FORGET_HEADER
-from antiphon.contracts.registration import Duties, Registration, printable, token
+from antiphon.contracts.registration import Capabilities, Registration, printable, token
 from antiphon.contracts.topology import REGISTRATION_SECONDS
 
 from .connection import Link
@@ -39,7 +39,7 @@ REMEDY: Final = (
 
 
 @asynccontextmanager
-async def registered(link: Link, duties: Duties, renew_seconds: float = RENEW_SECONDS) -> AsyncGenerator[None]:
+async def registered(link: Link, duties: Capabilities, renew_seconds: float = RENEW_SECONDS) -> AsyncGenerator[None]:
     """Say what this process does for as long as the block lasts. That it cannot be said is a line in the log.
 
     Args:
@@ -56,7 +56,7 @@ async def registered(link: Link, duties: Duties, renew_seconds: float = RENEW_SE
         saying.take_back()
 
 
-def registration_of(duties: Duties) -> Registration:
+def registration_of(duties: Capabilities) -> Registration:
     """The duties as this process says them, under an instance name that nobody else has."""
     return Registration(
         name=duties.name,

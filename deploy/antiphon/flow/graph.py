@@ -10,11 +10,11 @@ import msgspec
 
 from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.messages import Contract
-from antiphon.contracts.registration import Duties, Named, Reacted, ServedSaga, ServedStep
-from antiphon.coordinator.definition.capabilities import duties_of as coordinator_duties
+from antiphon.contracts.registration import Capabilities, Named, Reacted, ServedSaga, ServedStep
+from antiphon.coordinator.definition.capabilities import capabilities_of as of_definitions
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
-from antiphon.participants.capabilities import duties_of as participant_duties
+from antiphon.participants.capabilities import capabilities_of as of_participant
 from antiphon.participants.participant import Participant
 
 Part = Saga[Any] | Choreography[Any] | Participant
@@ -152,22 +152,22 @@ def build(parts: Iterable[Part]) -> Flow:
     Raises:
         DefinitionError: a saga is not complete.
     """
-    return assemble(map(duties_of, parts))
+    return assemble(map(capabilities_of, parts))
 
 
-def duties_of(part: Part) -> Duties:
+def capabilities_of(part: Part) -> Capabilities:
     """What a part does, as data.
 
     Raises:
         DefinitionError: a saga is not complete.
     """
-    return participant_duties(part) if isinstance(part, Participant) else coordinator_duties([part.definition])
+    return of_participant(part) if isinstance(part, Participant) else of_definitions([part.definition])
 
 
-def assemble(duties: Iterable[Duties]) -> Flow:
+def assemble(capabilities: Iterable[Capabilities]) -> Flow:
     """The flow of what participants do and of the sagas that coordinators serve."""
     builder = _Builder()
-    for each in duties:
+    for each in capabilities:
         for saga in each.sagas:
             builder.saga(saga)
         builder.participant(each)
@@ -299,23 +299,23 @@ class _Builder:
 
     # --- participants -------------------------------------------------------------------------------------------------
 
-    def participant(self, duties: Duties) -> None:
+    def participant(self, capabilities: Capabilities) -> None:
         done: dict[str, str] = {}
-        for handled in duties.commands:
-            node = done[handled.command.type] = self._handler(duties, handled.handler)
+        for handled in capabilities.commands:
+            node = done[handled.command.type] = self._handler(capabilities, handled.handler)
             self._edge(self._message("command", handled.command), node, "handles")
             self._edge(node, self._message("event", handled.reply), "emits")
-        for taken_back in duties.compensations:
-            node = self._handler(duties, taken_back.handler)
+        for taken_back in capabilities.compensations:
+            node = self._handler(capabilities, taken_back.handler)
             self._edge(self._message("compensation", taken_back.compensation), node, "handles")
             if taken_back.command.type in done:
                 self._edge(node, done[taken_back.command.type], "compensates")
-        for reacted in duties.reactions:
-            self._reaction(duties, reacted)
+        for reacted in capabilities.reactions:
+            self._reaction(capabilities, reacted)
 
-    def _reaction(self, duties: Duties, reacted: Reacted) -> None:
+    def _reaction(self, capabilities: Capabilities, reacted: Reacted) -> None:
         needs_undoing = not reacted.needs_no_compensation
-        node = self._handler(duties, reacted.handler, needs_undoing=needs_undoing, is_reaction=True)
+        node = self._handler(capabilities, reacted.handler, needs_undoing=needs_undoing, is_reaction=True)
         saga = reacted.saga_type
         self._edge(self._message("event", reacted.event), node, "handles", saga)
         for event in reacted.emits:
@@ -324,14 +324,16 @@ class _Builder:
             failure = self._message("event", reacted.refused, is_failure=True)
             self._edge(node, failure, "emits", saga, "refused")
         if reacted.undoes:
-            self._edge(node, self._handler(duties, reacted.undoes), "compensates", saga)
+            self._edge(node, self._handler(capabilities, reacted.undoes), "compensates", saga)
 
-    def _handler(self, duties: Duties, name: str, *, needs_undoing: bool = False, is_reaction: bool = False) -> str:
+    def _handler(
+        self, capabilities: Capabilities, name: str, *, needs_undoing: bool = False, is_reaction: bool = False
+    ) -> str:
         node = Node(
-            handler_id(duties.name, name),
+            handler_id(capabilities.name, name),
             "handler",
-            f"{duties.name}.{name}()",
-            duties.name,
+            f"{capabilities.name}.{name}()",
+            capabilities.name,
             needs_undoing=needs_undoing,
             is_reaction=is_reaction,
         )

@@ -11,7 +11,7 @@ import msgspec
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.registration import (
-    Duties,
+    Capabilities,
     Handled,
     Named,
     Reacted,
@@ -71,7 +71,7 @@ def noted(flow: Flow, notes: Mapping[str, str]) -> Flow:
     return msgspec.structs.replace(flow, nodes=nodes)
 
 
-def together(source: Sequence[Duties], running: Running) -> Flow:
+def together(source: Sequence[Capabilities], running: Running) -> Flow:
     """What is in the source and what runs in one flow; what is only in one of them says so."""
     ours, theirs = assemble(source), running.flow
     notes = {id: node.note for id, node in theirs.nodes.items()}
@@ -156,7 +156,7 @@ def _name(registration: Registration) -> str:
 # --- how it differs from the source -----------------------------------------------------------------------------------
 
 
-def compare(source: Sequence[Duties], running: Running) -> list[Finding]:
+def compare_running(source: Sequence[Capabilities], running: Running) -> list[Finding]:
     """What is in the source and does not run, runs and is not in the source, or is another version there."""
     by_name = _by_name(running.honest)
     ours = _by_name(each for each in source if each.name != COORDINATOR)
@@ -169,7 +169,7 @@ def compare(source: Sequence[Duties], running: Running) -> list[Finding]:
     ]
 
 
-def _by_name(duties: Iterable[Duties]) -> dict[str, list[Duties]]:
+def _by_name(duties: Iterable[Capabilities]) -> dict[str, list[Capabilities]]:
     ordered = sorted(duties, key=lambda each: each.name)
     return {name: list(group) for name, group in groupby(ordered, key=lambda each: each.name)}
 
@@ -186,7 +186,7 @@ Taken = tuple[str, str, str]
 """What is taken: the kind of message, its type without the version, and in which sagas."""
 
 
-def _participant(name: str, source: list[Duties], running: list[Duties], is_cut: bool) -> Iterator[Finding]:
+def _participant(name: str, source: list[Capabilities], running: list[Capabilities], is_cut: bool) -> Iterator[Finding]:
     if not running:
         yield Finding(
             "not running",
@@ -221,7 +221,7 @@ def _participant(name: str, source: list[Duties], running: list[Duties], is_cut:
             )
 
 
-def _taken(duties: Iterable[Duties]) -> dict[Taken, frozenset[tuple[str, ...]]]:
+def _taken(duties: Iterable[Capabilities]) -> dict[Taken, frozenset[tuple[str, ...]]]:
     """All that is taken, with the versions in which, and what is published then."""
     found: dict[Taken, set[tuple[str, ...]]] = {}
     for each in duties:
@@ -256,7 +256,7 @@ def _versions(versions: frozenset[tuple[str, ...]]) -> str:
     return " and ".join(taken + (f" (then {', '.join(then)})" if then else "") for taken, *then in sorted(versions))
 
 
-def _sagas(source: Iterable[Duties], running: list[Duties], is_cut: bool) -> Iterator[Finding]:
+def _sagas(source: Iterable[Capabilities], running: list[Capabilities], is_cut: bool) -> Iterator[Finding]:
     ours = {(saga.name, saga.version): saga for each in source for saga in each.sagas}
     theirs = {(saga.name, saga.version): saga for each in running for saga in each.sagas}
     newest = {name: max(v for n, v in ours if n == name) for name, _ in ours}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from antiphon.contracts.registration import Duties, Handled, Reacted, TakenBack, named, token
+from antiphon.contracts.registration import Capabilities, Handled, Reacted, TakenBack, named, token
 
 from .participant import CommandHandler, CompensationHandler, Participant
 from .reaction import Reaction
 
 
-def duties_of(participant: Participant) -> Duties:
+def capabilities_of(participant: Participant) -> Capabilities:
     """The commands, compensations and reactions of a participant, by names and types alone."""
-    return Duties(
+    return Capabilities(
         name=participant.name,
         commands=tuple(_handled(each) for each in participant.handlers.values()),
         compensations=tuple(_taken_back(each) for each in participant.compensations.values()),

@@ -39,7 +39,7 @@ from .inbox import (
 from .participant import AnyHandler, CommandHandler, CompensationHandler, Settlement
 from .reaction import Reaction
 from .reasons import OwnWords, clean, reason_of
-from .routing import Heard
+from .routing import Route
 from .transaction import Transaction
 
 Seal = Callable[[Answer], None]
@@ -97,7 +97,7 @@ class Asked:
         sequence: int,
         deliveries: int,
         is_retriable: bool = False,
-        heard: Heard | None = None,
+        heard: Route | None = None,
     ) -> None:
         self.address, self.payload, self.retry = address, payload, retry
         self.sequence, self.deliveries = sequence, deliveries
@@ -119,10 +119,10 @@ class Asked:
         """The author's code at work."""
 
 
-async def perform(handler: AnyHandler | Heard, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def perform(handler: AnyHandler | Route, asked: Asked, database: Database, seal: Seal) -> Answer:
     """Answer a command, a compensation, a settlement or an event; see the function for each."""
     match handler:
-        case Heard():
+        case Route():
             return await react(handler, asked, database, seal)
         case CommandHandler():
             return await carry_out(handler, asked, database, seal)
@@ -215,7 +215,7 @@ async def settle(handler: Settlement, asked: Asked, database: Database, seal: Se
     return answer
 
 
-async def react(heard: Heard, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def react(heard: Route, asked: Asked, database: Database, seal: Seal) -> Answer:
     """React to an event, unless the inbox says that this was done, or must not be.
 
     Returns:
@@ -250,7 +250,7 @@ async def react(heard: Heard, asked: Asked, database: Database, seal: Seal) -> A
     return answer
 
 
-async def _take_back_on(heard: Heard, undoes: Reaction, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def _take_back_on(heard: Route, undoes: Reaction, asked: Asked, database: Database, seal: Seal) -> Answer:
     """Take back what another reaction did, if it did; if not, it never will."""
     reaction, answer = heard.reaction, SILENCE
     async with database.begin(asked.address) as inbox:
@@ -295,7 +295,7 @@ async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Se
 
 
 async def _refuse_event(
-    heard: Heard, refused: type[Event], asked: Asked, database: Database, seal: Seal, refusal: Refused
+    heard: Route, refused: type[Event], asked: Asked, database: Database, seal: Seal, refusal: Refused
 ) -> Answer:
     """Store a refusal, as with a command: in a second transaction, which asks the row again."""
     event = msgspec.convert({"reason": reason_of(refusal)}, refused)

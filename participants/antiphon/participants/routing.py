@@ -15,7 +15,7 @@ from .reaction import Reaction
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Route:
     """An event and the reaction to it."""
 
     reaction: Reaction
@@ -32,7 +32,7 @@ class Unheard(Exception):
     """Nobody here knows an event that was delivered. Another version of the participant may."""
 
 
-class Hearing:
+class Routing:
     """All reactions of a participant.
 
     Args:
@@ -44,7 +44,7 @@ class Hearing:
         self._participant, self._reactions = participant, reactions
         self._undone = [each.undoes for each in reactions if each.undoes is not None]
 
-    def find(self, where: FactAddress, event_type: str) -> Heard | None:
+    def find(self, where: FactAddress, event_type: str) -> Route | None:
         """The reaction to an event, or None where it is known that there is none.
 
         Args:
@@ -68,12 +68,12 @@ class Hearing:
             return None
         raise Unheard(f"{self._participant} does not react to {event_type[:80]} of saga type {where.saga.type}")
 
-    def _heard(self, reaction: Reaction, where: FactAddress) -> Heard:
+    def _heard(self, reaction: Reaction, where: FactAddress) -> Route:
         event = reaction.event.__contract__.token
         # A start and a signal come once, and their subjects name no step of a participant.
         said_at = "" if where.source == CLIENT else where.step
         step = reaction_step(event, said_at)
-        return Heard(reaction, self._row(reaction, event, said_at), step, _mark(event, said_at))
+        return Route(reaction, self._row(reaction, event, said_at), step, _mark(event, said_at))
 
     def _row(self, reaction: Reaction, event: str, said_at: str) -> str:
         if reaction.undoes is not None:

@@ -13,7 +13,7 @@ from antiphon.link.registration import registered
 from antiphon.tracing.telemetry import live
 from antiphon.tracing.telemetry.metrics import measuring
 
-from .capabilities import duties_of
+from .capabilities import capabilities_of
 from .databases import open_database
 from .ending import CLOSE_SECONDS, Ending, signals
 from .participant import Participant
@@ -92,7 +92,7 @@ async def serve(
                     settle_collector()
                     if not link.failure.done():
                         log.info("participant.ready", participant=participant.name)
-                    async with registered(link, duties_of(participant)):
+                    async with registered(link, capabilities_of(participant)):
                         await asyncio.wait((link.failure, ending.told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await worker.drain(grace_seconds)

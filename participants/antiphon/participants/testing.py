@@ -30,7 +30,7 @@ from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
 from .participant import Participant
 from .perform import Asked, perform
-from .routing import Hearing, Unheard
+from .routing import Routing, Unheard
 from .transaction import Transaction
 from .worker import Worker
 
@@ -172,7 +172,7 @@ class Service:
         # A start has no step; an event of a participant has one, whoever asked for it.
         where = FactAddress(key, contract.owner, contract.token, step or "said")
         try:
-            heard = Hearing(self.name, self.participant.reactions).find(where, contract.type)
+            heard = Routing(self.name, self.participant.reactions).find(where, contract.type)
         except Unheard:
             heard = None
         if heard is None:

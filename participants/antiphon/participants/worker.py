@@ -54,7 +54,7 @@ from .participant import AnyHandler, CommandHandler, Participant
 from .perform import AlreadyDone, Asked, Exhausted, Resting, Suspect, negative, perform
 from .reaction import REACTION_RETRY
 from .reasons import OwnWords, is_said_on_purpose, reason_of
-from .routing import Heard, Hearing, Unheard
+from .routing import Route, Routing, Unheard
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""
@@ -193,7 +193,7 @@ class Worker:
         ]
         if participant.reactions:
             self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
-        self._hearing = Hearing(name, participant.reactions)
+        self._hearing = Routing(name, participant.reactions)
         self._lease_seconds, self._handler_seconds = ack_wait_seconds / 3, handler_seconds
         self._chance, self._error_texts = chance, error_texts
         self._loop = asyncio.get_running_loop()
@@ -369,7 +369,7 @@ class Worker:
         held.asked = Asked(address, payload, retry, held.number, delivery.deliveries, retriable)
         return held.asked, handler
 
-    def _read_event(self, held: Held) -> tuple[Asked, Heard | None]:
+    def _read_event(self, held: Held) -> tuple[Asked, Route | None]:
         """Read an event and find the reaction to it.
 
         Raises:
@@ -407,7 +407,7 @@ class Worker:
         held.type, held.traceparent = envelope.type, envelope.traceparent
         return envelope
 
-    async def _perform_alone(self, held: Held, asked: Asked, handler: AnyHandler | Heard | None) -> None:
+    async def _perform_alone(self, held: Held, asked: Asked, handler: AnyHandler | Route | None) -> None:
         """Perform a command that may have killed its worker, one of them at a time.
 
         That it begins is durable first: if the worker dies now, it is known of which command, and of no other.
@@ -423,7 +423,7 @@ class Worker:
         finally:
             self._alone = None
 
-    async def _perform(self, held: Held, asked: Asked, handler: AnyHandler | Heard | None) -> None:
+    async def _perform(self, held: Held, asked: Asked, handler: AnyHandler | Route | None) -> None:
         def seal(answer: Answer) -> None:
             self._seal(held, answer, asked)
 

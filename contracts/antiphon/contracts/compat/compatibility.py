@@ -48,7 +48,7 @@ class _Difference(msgspec.Struct, frozen=True):
     readers: Readers
 
 
-def compare(old: Contracts, new: Contracts) -> list[Change]:
+def compare_contracts(old: Contracts, new: Contracts) -> list[Change]:
     """All incompatible changes from the old contracts to the new ones; what was only added is none."""
     found: list[Change] = []
     for type_, before in sorted(old.messages.items()):

@@ -19,12 +19,12 @@ from antiphon.contracts.errors import Ambiguous, PlatformError, Undecided, Undec
 from antiphon.contracts.identity import OPERATOR, PARTICIPANT, SAGA_TYPE, SagaKey
 from antiphon.contracts.payloads import (
     END_TYPE,
-    HALT_STATE_TYPE,
     NO_PAYLOAD,
+    PAUSE_STATE_TYPE,
     RECORD_TYPE,
     End,
-    Halt,
     Operation,
+    PauseState,
     Record,
     Request,
     verb_type,
@@ -215,10 +215,12 @@ class HaltVerbs:
         """Have them go on."""
         return await self._operator.ask(self.key, "resume", Operation(), self._look)
 
-    async def state(self) -> Halt:
+    async def state(self) -> PauseState:
         """Whether they stand still, and the last requests."""
         stored = await self._operator.read(SAGA, [subjects.state_subject(self.key)])
-        return unpack(decode(stored[0].data, stored[0].subject), HALT_STATE_TYPE, Halt) if stored else Halt()
+        return (
+            unpack(decode(stored[0].data, stored[0].subject), PAUSE_STATE_TYPE, PauseState) if stored else PauseState()
+        )
 
     async def _look(self, request: Request) -> Request | None:
         decided = (await self.state()).requests

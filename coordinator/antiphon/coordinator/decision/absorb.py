@@ -10,8 +10,20 @@ from antiphon.contracts.messages import Event
 
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick
 from .history import DEADLINE_REASON, History, cancelled, deadline_ns, is_deadline_due, with_step
-from .requests import operate
-from .transitions import come, done, fail, lose, never_happened, refuse, release, said, try_again, turn, wish
+from .requests import apply_request
+from .transitions import (
+    done,
+    fail,
+    fulfil,
+    mark_unknown,
+    never_happened,
+    reason_of,
+    refuse,
+    release,
+    request_cancel,
+    start_compensating,
+    try_again,
+)
 
 
 def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> History:
@@ -48,7 +60,7 @@ def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> His
         case Granted():
             return replace(history, granted=history.granted | {fact.lock})
         case Operated():
-            return operate(history, fact, is_rejected)
+            return apply_request(history, fact, is_rejected)
         case _:
             assert_never(fact)
 
@@ -73,7 +85,7 @@ def _answered(history: History, fact: Answer) -> History:
         case "refused" | "exhausted" if definition.is_retriable:
             return fail(history, fact.step, step.attempts, fact)
         case "exhausted" if step.phase == "sent":
-            return lose(history, fact.step, f"{fact.step} has no known outcome: {fact.reason}", fact.reason)
+            return mark_unknown(history, fact.step, f"{fact.step} has no known outcome: {fact.reason}", fact.reason)
         case _:
             return history
 
@@ -96,7 +108,7 @@ def _came(history: History, step: str, event: Event) -> History:
         return history
     history = replace(history, signals={**history.signals, step: event})
     is_awaited = history.steps[step].phase == "awaiting" and not history.turned
-    return come(history, step) if is_awaited else history
+    return fulfil(history, step) if is_awaited else history
 
 
 def _happened(history: History, event: Event) -> History:
@@ -109,9 +121,9 @@ def _happened(history: History, event: Event) -> History:
     match heard.means:
         case "completed" | "compensated" if history.over is None:
             history = replace(history, over=heard.means)
-            return turn(history, said(event)) if heard.means == "compensated" else history
+            return start_compensating(history, reason_of(event)) if heard.means == "compensated" else history
         case "turn":
-            return turn(history, said(event))
+            return start_compensating(history, reason_of(event))
         case _:
             return history
 
@@ -137,7 +149,11 @@ def _cancelled(history: History, fact: Cancel) -> History:
     if not history.definition.is_led:
         return history  # nobody could be told
     reason = cancelled(fact.reason)
-    return turn(history, reason) if fact.by_parent and not history.is_past_pivot else wish(history, reason)
+    return (
+        start_compensating(history, reason)
+        if fact.by_parent and not history.is_past_pivot
+        else request_cancel(history, reason)
+    )
 
 
 def _ticked(history: History, fact: Tick) -> History:
@@ -149,7 +165,11 @@ def _ticked(history: History, fact: Tick) -> History:
             history = _timed_out(history, name)
     if history.now_ns >= deadline_ns(history) and is_deadline_due(history):
         history = replace(history, overdue=True)
-        return wish(history, DEADLINE_REASON) if history.definition.is_led else replace(history, noted=DEADLINE_REASON)
+        return (
+            request_cancel(history, DEADLINE_REASON)
+            if history.definition.is_led
+            else replace(history, noted=DEADLINE_REASON)
+        )
     return history
 
 
@@ -168,4 +188,4 @@ def _timed_out(history: History, name: str) -> History:
         case _ if definition.is_retriable:
             return try_again(history, name, step.attempts, history.now_ns, "no answer in time")
         case _:
-            return lose(history, name, f"{name} did not answer in time", "no answer in time")
+            return mark_unknown(history, name, f"{name} did not answer in time", "no answer in time")

@@ -16,8 +16,8 @@ from antiphon.contracts.payloads import (
     LOCK_GRANTED_TYPE,
     CancelRequest,
     ChildStart,
+    Empty,
     End,
-    Notice,
     Operation,
     verb_type,
 )
@@ -106,7 +106,7 @@ def _of_coordinator(
         case "cancel":
             return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason, by_parent=True)
         case "let-go":
-            unpack(envelope, LET_GO_TYPE, Notice)
+            unpack(envelope, LET_GO_TYPE, Empty)
             return LetGo(sequence, at_ns)
         case "child-completed" | "child-compensated":
             step = definition.steps.get(address.step)
@@ -115,7 +115,7 @@ def _of_coordinator(
             end = unpack(envelope, CHILD_ENDED_TYPE, End)
             return ChildEnded(sequence, at_ns, step.name, address.attempt, end)
         case "granted" if address.key[0] == LOCK:
-            unpack(envelope, LOCK_GRANTED_TYPE, Notice)
+            unpack(envelope, LOCK_GRANTED_TYPE, Empty)
             return Granted(sequence, at_ns, address.key[1])
         case _:
             raise UnknownType(f"no saga is told {address.event!r}", subject=envelope.id)

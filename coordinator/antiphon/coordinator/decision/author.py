@@ -59,9 +59,9 @@ class Author:
         Raises:
             AuthorFault: the function raised something, or made something else.
         """
-        order = step.order("do")
-        made = self._ask(step.name, "do", order.make, _state(history, step))
-        if type(made) is not order.shape:
+        template = step.template("do")
+        made = self._ask(step.name, "do", template.make, _state(history, step))
+        if type(made) is not template.shape:
             what = "event" if step.kind == "child" else "command"
             raise AuthorFault(f"{step.name} made {_a(made)}, not the {what} it is annotated with")
         return made
@@ -72,7 +72,7 @@ class Author:
         Raises:
             AuthorFault: the function raised something, made no list, or a list of something else, or one too long.
         """
-        make = step.order("do").make
+        make = step.template("do").make
 
         def listed(state: State[Any]) -> list[Any]:
             made = make(state)
@@ -86,7 +86,7 @@ class Author:
                 f"{step.name} made a list of {len(found)} commands, and at_most={step.elements_max} are allowed"
             )
         for each in found:
-            if type(each) is not step.order("do").shape:
+            if type(each) is not step.template("do").shape:
                 raise AuthorFault(f"{step.name} made {_a(each)}, not the command it is annotated with")
         return found
 
@@ -103,10 +103,10 @@ class Author:
         Raises:
             AuthorFault: the function raised something, or made something else.
         """
-        order = step.order("undo")
-        given: tuple[Any, ...] = (_state(history, step), command, reply)[: order.takes]
-        made = self._ask(name, "undo", order.make, *given)
-        if type(made) is not order.shape:
+        template = step.template("undo")
+        given: tuple[Any, ...] = (_state(history, step), command, reply)[: template.takes]
+        made = self._ask(name, "undo", template.make, *given)
+        if type(made) is not template.shape:
             raise AuthorFault(f"{name} made {_a(made)}, not the command it is annotated with")
         return made
 

@@ -119,15 +119,15 @@ def _content(history: History, step: StepDefinition, send: Send, author: Author)
     if history.steps[send.step].phase == "settling":
         assert step.do is not None
         return settle_type(step.do.contract), pack(Settle()), history.definition.settle_retry
-    order = step.order(send.direction)
-    return order.contract.type, _payload(history, step, send, author), order.retry
+    template = step.template(send.direction)
+    return template.contract.type, _payload(history, step, send, author), template.retry
 
 
 def _payload(history: History, step: StepDefinition, send: Send, author: Author) -> msgspec.Raw:
     """What a command carries: what an operator wants sent, or what was sent before; only where neither is there is the
     author's function asked."""
     record = history.steps[send.step]
-    if type(record.edited) is step.order(send.direction).shape:  # and not what went the other way
+    if type(record.edited) is step.template(send.direction).shape:  # and not what went the other way
         return pack(record.edited)
     if sent := record.command if send.direction == "do" else record.undo:
         return msgspec.Raw(sent)
@@ -136,7 +136,7 @@ def _payload(history: History, step: StepDefinition, send: Send, author: Author)
             _element(history, step, send.step, author) if step.kind == "list" else author.command(history, step)
         )
     command, reply = None, None
-    if step.order("undo").takes > 1:
+    if step.template("undo").takes > 1:
         command = _commanded(history, step, send.step, author)
         reply = record.reply
     return pack(author.compensation(history, step, send.step, command, reply))
@@ -145,7 +145,7 @@ def _payload(history: History, step: StepDefinition, send: Send, author: Author)
 def _commanded(history: History, step: StepDefinition, name: str, author: Author) -> Any:
     """The command that a step or an element was sent."""
     sent = history.steps[name].command
-    return unpack_raw(sent, step.order("do").shape) if sent else _element(history, step, name, author)
+    return unpack_raw(sent, step.template("do").shape) if sent else _element(history, step, name, author)
 
 
 def _element(history: History, step: StepDefinition, name: str, author: Author) -> Any:
@@ -158,11 +158,11 @@ def _element(history: History, step: StepDefinition, name: str, author: Author) 
 
 def _child_start(history: History, step: StepDefinition, send: Send, author: Author) -> ChildStart:
     """How the saga that a step starts begins: another attempt begins another saga, with the same event."""
-    key, order, sent = history.key, step.order("do"), history.steps[send.step].command
+    key, template, sent = history.key, step.template("do"), history.steps[send.step].command
     event = unpack_raw(sent, ChildStart).event if sent else pack(author.command(history, step))
     parent = Parent(type=key.type, id=key.id, step=send.step, attempt=send.attempt, hold=not step.is_kept)
     child = child_key(key, send.step, step, send.attempt)
-    return ChildStart(parent=parent, type=order.contract.type, event=event, child=str(child))
+    return ChildStart(parent=parent, type=template.contract.type, event=event, child=str(child))
 
 
 def child_key(parent: SagaKey, step: str, step_definition: StepDefinition, attempt: int) -> SagaKey:

@@ -17,7 +17,7 @@ from .absorb import absorb
 from .facts import Fact, Finish, Send, Tick
 from .history import Entry, History, StepRecord, with_step
 from .room import pace_ns
-from .transitions import come
+from .transitions import fulfil
 
 
 class Unfoldable(Exception):
@@ -112,7 +112,7 @@ def _recorded(history: History, record: Record, at_ns: int) -> History:
 
 def _awaiting(history: History, name: str, at_ns: int) -> History:
     if name in history.signals:
-        return come(history, name)
+        return fulfil(history, name)
     return with_step(history, name, phase="awaiting", timeout_ns=_time_up_ns(history, name, at_ns))
 
 

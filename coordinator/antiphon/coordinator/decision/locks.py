@@ -18,7 +18,7 @@ GONE_MAX: Final = 200
 """How many of those freed last are remembered, so that a question that comes late is not taken for a new one."""
 
 
-class Waiting(msgspec.Struct, frozen=True, array_like=True):
+class Waiter(msgspec.Struct, frozen=True, array_like=True):
     """A saga (`type/id`) that asked, and where EVENTS holds its question."""
 
     saga: str
@@ -29,7 +29,7 @@ class Lock(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who holds the key, who waits for it, and who was freed lately."""
 
     holder: str = ""
-    queue: tuple[Waiting, ...] = ()
+    queue: tuple[Waiter, ...] = ()
     gone: tuple[str, ...] = ()
 
     @property
@@ -42,7 +42,7 @@ def ask(lock: Lock, saga: str, asked: int) -> Lock:
     """The lock once a saga has asked for it; asking again changes nothing."""
     if saga in lock.gone or saga in lock.sagas:
         return lock
-    queue = tuple(sorted((*lock.queue, Waiting(saga, asked)), key=lambda each: each.asked))
+    queue = tuple(sorted((*lock.queue, Waiter(saga, asked)), key=lambda each: each.asked))
     return _granted(replace(lock, queue=queue))
 
 

@@ -22,8 +22,8 @@ from antiphon.contracts.payloads import (
     LOCK_FREE_TYPE,
     CancelRequest,
     ChildStart,
+    Empty,
     End,
-    Notice,
 )
 from antiphon.contracts.subjects import (
     ask_subject,
@@ -39,7 +39,7 @@ from .entries import child_key
 from .history import History, StepRecord
 
 
-class Tell(msgspec.Struct, frozen=True):
+class Notice(msgspec.Struct, frozen=True):
     """A message that others wait for."""
 
     subject: str
@@ -52,7 +52,7 @@ class Tell(msgspec.Struct, frozen=True):
         return encode(envelope)
 
 
-def tells(history: History) -> dict[str, Tell]:
+def notices(history: History) -> dict[str, Notice]:
     """All that the journal implies so far, by subject. Nothing for a saga that has neither locks nor relatives."""
     definition = history.definition
     if not definition.children and history.parent is None and definition.locks is None:
@@ -61,43 +61,43 @@ def tells(history: History) -> dict[str, Tell]:
     return {tell.subject: tell for tell in found}
 
 
-def _to_children(history: History) -> Iterator[Tell]:
+def _to_children(history: History) -> Iterator[Notice]:
     for name, definition in history.definition.steps.items():
         step = history.steps[name]
         if definition.kind == "child" and step.attempts:
             yield from _to_child(history, name, definition, step)
 
 
-def _to_child(history: History, name: str, definition: StepDefinition, step: StepRecord) -> Iterator[Tell]:
+def _to_child(history: History, name: str, definition: StepDefinition, step: StepRecord) -> Iterator[Notice]:
     child = child_key(history.key, name, definition, step.attempts)
     if step.phase in ("sent", "undoing"):
         start = unpack_raw(step.command, ChildStart)
-        yield Tell(start_subject(child, COORDINATOR), CHILD_START_TYPE, start)
+        yield Notice(start_subject(child, COORDINATOR), CHILD_START_TYPE, start)
     if step.phase == "undoing":
-        yield Tell(cancel_subject(child, COORDINATOR), CANCEL_TYPE, CancelRequest(reason=history.turned))
+        yield Notice(cancel_subject(child, COORDINATOR), CANCEL_TYPE, CancelRequest(reason=history.turned))
     if step.phase == "done" and history.end is not None and not definition.is_kept:
-        yield Tell(release_subject(child), LET_GO_TYPE, Notice())
+        yield Notice(release_subject(child), LET_GO_TYPE, Empty())
 
 
-def _to_parent(history: History) -> Iterator[Tell]:
+def _to_parent(history: History) -> Iterator[Notice]:
     parent = history.parent
     if parent is None:
         return
     key = SagaKey.of(parent.type, parent.id)
     if history.held or (history.end is not None and history.end.outcome == "completed"):
         subject = child_subject(key, "completed", parent.step, parent.attempt)
-        yield Tell(subject, CHILD_ENDED_TYPE, End(outcome="completed"))
+        yield Notice(subject, CHILD_ENDED_TYPE, End(outcome="completed"))
     if history.end is not None and history.end.outcome == "compensated":
-        yield Tell(child_subject(key, "compensated", parent.step, parent.attempt), CHILD_ENDED_TYPE, history.end)
+        yield Notice(child_subject(key, "compensated", parent.step, parent.attempt), CHILD_ENDED_TYPE, history.end)
 
 
-def _to_locks(history: History) -> Iterator[Tell]:
+def _to_locks(history: History) -> Iterator[Notice]:
     """Ask for one lock after the other; free them all at the end."""
     for key in history.asks:
         lock = SagaKey.of(LOCK, key)
         if history.end is not None:
-            yield Tell(free_subject(lock, history.key), LOCK_FREE_TYPE, Notice())
+            yield Notice(free_subject(lock, history.key), LOCK_FREE_TYPE, Empty())
         else:
-            yield Tell(ask_subject(lock, history.key), LOCK_ASK_TYPE, Notice())
+            yield Notice(ask_subject(lock, history.key), LOCK_ASK_TYPE, Empty())
             if key not in history.granted:
                 return

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from antiphon.contracts.clock import rfc3339
-from antiphon.contracts.payloads import Halt, Request
+from antiphon.contracts.envelope import decode, unpack
+from antiphon.contracts.payloads import PAUSE_STATE_TYPE, PauseState, Request
+from antiphon.contracts.stored import StoredMessage
 
 from .facts import Operated
 
@@ -20,22 +22,22 @@ REQUESTS_MAX: Final = 50
 REASON_CHARS_MAX: Final = 1000
 
 
-def is_decided(halt: Halt, sequence: int) -> bool:
+def is_decided(state: PauseState, sequence: int) -> bool:
     """Whether a request was decided on before: the state names it, or has forgotten all from its time."""
-    known = [request.sequence for request in halt.requests]
+    known = [request.sequence for request in state.requests]
     return sequence in known or (len(known) == REQUESTS_MAX and sequence < min(known))
 
 
-def decided(halt: Halt, fact: Operated, wrong: str = "") -> Halt:
+def decided(state: PauseState, fact: Operated, wrong: str = "") -> PauseState:
     """The state once a request was decided on.
 
     Args:
-        halt: the state before.
+        state: the state before.
         fact: the request.
         wrong: why nobody can ask that of what has this name; the request is rejected then.
     """
-    rejected = wrong or rejection(halt, fact)
-    paused = halt.paused
+    rejected = wrong or rejection(state, fact)
+    paused = state.paused
     if not rejected:
         paused = f"paused by {fact.user}: {_reason(fact)}" if fact.verb == "pause" else ""
     request = Request(
@@ -46,19 +48,24 @@ def decided(halt: Halt, fact: Operated, wrong: str = "") -> Halt:
         reason=_reason(fact),
         rejected=rejected,
     )
-    return Halt(paused=paused, requests=(*halt.requests, request)[-REQUESTS_MAX:])
+    return PauseState(paused=paused, requests=(*state.requests, request)[-REQUESTS_MAX:])
 
 
-def rejection(halt: Halt, fact: Operated) -> str:
+def rejection(state: PauseState, fact: Operated) -> str:
     """Why a request comes too late or makes no sense, as a sentence; empty if it can be fulfilled."""
     match fact.verb:
         case "pause":
-            return f"it is paused already: {halt.paused}" if halt.paused else ""
+            return f"it is paused already: {state.paused}" if state.paused else ""
         case "resume":
-            return "" if halt.paused else "it is not paused"
+            return "" if state.paused else "it is not paused"
         case _:
             return f"it can be paused and resumed; {fact.verb} is for a single saga"
 
 
 def _reason(fact: Operated) -> str:
     return fact.operation.reason[:REASON_CHARS_MAX]
+
+
+def read_pause_state(stored: StoredMessage) -> PauseState:
+    """The state in a stored message."""
+    return unpack(decode(stored.data, stored.subject), PAUSE_STATE_TYPE, PauseState)

@@ -23,7 +23,7 @@ from .entries import Draft, draft, timer_body
 from .facts import Action, Answer, Cancel, Fact, Finish, Happened, Operated, Send, Signalled, Start, Tick, cause_of
 from .fold import apply
 from .history import ENTRIES_MAX, History, has_missed_its_start
-from .notices import Tell, tells
+from .notices import Notice, notices
 from .requests import rejection
 from .room import KEPT_FOR_VERBS, owed, room
 
@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 
     entries: tuple[Planned, ...] = ()
     timer: Timer | None = None
-    tells: tuple[Tell, ...] = ()
+    notices: tuple[Notice, ...] = ()
     fault: str = ""
     """What went wrong in the author's code while the plan was made; it is in the journal too."""
     error: BaseException | None = None
@@ -92,7 +92,7 @@ def plan(
         ratio: the share of sagas whose traces are sampled, for a saga of which the journal does not say it yet.
     """
     if history.end is not None:
-        return Plan(tells=tuple(tells(history).values()))
+        return Plan(notices=tuple(notices(history).values()))
     is_tick = isinstance(fact, Tick)
     is_new = is_tick or not _is_known(history, fact)
     told = absorb(history, fact) if is_new else history
@@ -235,10 +235,10 @@ def _parked(before: History, after: History, may_be_unsaid: bool) -> str:
     return after.parked if is_news or may_be_unsaid else ""
 
 
-def _tells(before: History, after: History, may_be_unsaid: bool) -> tuple[Tell, ...]:
+def _tells(before: History, after: History, may_be_unsaid: bool) -> tuple[Notice, ...]:
     """What the new entries oblige to, or all that is owed, where a crash may have come in between."""
-    owed = tells(after)
+    owed = notices(after)
     if not owed:
         return ()
-    said = {} if may_be_unsaid else tells(before)
+    said = {} if may_be_unsaid else notices(before)
     return tuple(tell for subject, tell in owed.items() if subject not in said)

@@ -35,7 +35,7 @@ class OtherDefinition(AntiphonError):
         self.label = label
 
 
-class Found(msgspec.Struct, frozen=True):
+class Replayed(msgspec.Struct, frozen=True):
     """A saga as it was read: its history, and the facts its journal does not name yet, in stream order
     but for the start, which comes first."""
 
@@ -45,7 +45,7 @@ class Found(msgspec.Struct, frozen=True):
     """When anything about the saga was last stored, by the server's clock."""
 
 
-def found(key: SagaKey, versions: Versions, pages: SagaPages) -> Found:
+def replay(key: SagaKey, versions: Versions, pages: SagaPages) -> Replayed:
     """Fold a saga by the definition it began with.
 
     Raises:
@@ -60,7 +60,7 @@ def found(key: SagaKey, versions: Versions, pages: SagaPages) -> Found:
     # The start first, even if a cancel was stored before it: nothing else opens a journal.
     unnamed.sort(key=lambda fact: not isinstance(fact, Start))
     touched = max((message.stored_ns for message in (*pages.entries, *pages.events)), default=0)
-    return Found(history, unnamed, touched)
+    return Replayed(history, unnamed, touched)
 
 
 def definition_of(key: SagaKey, versions: Versions, entries: list[Entry]) -> Definition:
@@ -87,7 +87,7 @@ def _facts(definition: Definition, events: list[StoredMessage]) -> dict[int, Fac
     return facts
 
 
-def status_answer(result: Found | Exception, hold: str = "") -> StatusAnswer:
+def status_answer(result: Replayed | Exception, hold: str = "") -> StatusAnswer:
     """How a saga stands, as its readers are told; `hold` is why all sagas of its type stand still."""
     if isinstance(result, Exception):
         return StatusAnswer(error=str(result))

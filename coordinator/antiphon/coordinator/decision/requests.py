@@ -16,27 +16,27 @@ from .decide import OVER
 from .facts import Operated
 from .history import ENTRIES_MAX, NOW_NS, History, with_step
 from .room import ATTEMPT_ENTRIES, PAUSE_ENTRIES, asking_pace_ns, room, to_hurry
-from .transitions import done, never_happened, wish
+from .transitions import done, never_happened, request_cancel
 from .way_back import NOTHING_TO_UNDO, way_back
 
 
-def operate(history: History, fact: Operated, is_rejected: bool | None = None) -> History:
+def apply_request(history: History, fact: Operated, is_rejected: bool | None = None) -> History:
     """The history once the request is fulfilled; unchanged if it is rejected."""
     if bool(rejection(history, fact)) if is_rejected is None else is_rejected:
         return history
     operation = fact.operation
     match fact.verb:
         case "cancel":
-            return wish(history, f"cancelled by {fact.user}: {operation.reason}")
+            return request_cancel(history, f"cancelled by {fact.user}: {operation.reason}")
         case "pause":
             return replace(history, paused=f"paused by {fact.user}: {operation.reason}")
         case "resume":
             return replace(history, paused="")
         case "retry":
-            return _hurry(history, operation.step, fact.at_ns)
+            return _retry_now(history, operation.step, fact.at_ns)
         case "edit":
             history = with_step(history, operation.step, edited=_edited(history, operation))
-            return _hurry(history, operation.step, fact.at_ns)
+            return _retry_now(history, operation.step, fact.at_ns)
         case "resolve":
             return _resolve(history, fact)
         case _:
@@ -231,7 +231,7 @@ def _waiting(history: History) -> list[str]:
     return [name for name, step in history.steps.items() if step.again_ns]
 
 
-def _hurry(history: History, name: str, at_ns: int) -> History:
+def _retry_now(history: History, name: str, at_ns: int) -> History:
     """Have a step tried again now, or all that wait if none is named, as far as there is room; where there is little,
     each success lets the next follow. A fault is forgotten, and may come again."""
     late = "" if history.definition.is_led else history.late

@@ -25,18 +25,20 @@ def done(history: History, name: str, reply: Any) -> History:
 
 def refuse(history: History, name: str, turned: str, reason: str) -> History:
     """Nothing happened and nothing will: the saga turns."""
-    return turn(with_step(history, name, phase="refused", reason=reason, timeout_ns=0, again_ns=0), turned)
+    return start_compensating(
+        with_step(history, name, phase="refused", reason=reason, timeout_ns=0, again_ns=0), turned
+    )
 
 
-def come(history: History, name: str) -> History:
+def fulfil(history: History, name: str) -> History:
     """What the step waits for is there; or what says that it will not come."""
     event = history.signals[name]
     if not isinstance(event, history.definition.step(name).unless):
         return done(history, name, event)
-    return refuse(history, name, f"{name} was refused: {said(event)}", said(event))
+    return refuse(history, name, f"{name} was refused: {reason_of(event)}", reason_of(event))
 
 
-def said(event: Event) -> str:
+def reason_of(event: Event) -> str:
     """What an event says about why it is so: its reason if it has one, else what it is called."""
     return str(getattr(event, "reason", "")) or event.__contract__.name
 
@@ -82,21 +84,21 @@ def release(history: History, name: str) -> History:
     return with_step(history, min(waiting)[1], again_ns=RELEASED_NS) if waiting else history
 
 
-def lose(history: History, name: str, turned: str, reason: str) -> History:
+def mark_unknown(history: History, name: str, turned: str, reason: str) -> History:
     """Nobody knows whether the step happened: a pivot is settled, anything else compensated."""
     if history.definition.step(name).is_pivot:
         return with_step(history, name, phase="settling", reason=reason, timeout_ns=0)
-    return turn(with_step(history, name, phase="unknown", reason=reason, timeout_ns=0), turned)
+    return start_compensating(with_step(history, name, phase="unknown", reason=reason, timeout_ns=0), turned)
 
 
-def wish(history: History, reason: str) -> History:
+def request_cancel(history: History, reason: str) -> History:
     """Turn the saga if that is still possible; otherwise take note, for the case that it becomes so."""
     if history.is_past_pivot or history.held:
         return history if history.noted else replace(history, noted=reason)
-    return turn(history, reason)
+    return start_compensating(history, reason)
 
 
-def turn(history: History, reason: str) -> History:
+def start_compensating(history: History, reason: str) -> History:
     """Go from running to compensating, once. A step in flight becomes unknown at this moment."""
     if history.turned:
         return history

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from antiphon.contracts.identity import COORDINATOR
-from antiphon.contracts.registration import Duties, Followed, Named, ServedSaga, ServedStep, named, token
+from antiphon.contracts.registration import Capabilities, Followed, Named, ServedSaga, ServedStep, named, token
 
 from .definition import Definition, Meaning, StepDefinition
 
 
-def duties_of(definitions: Iterable[Definition]) -> Duties:
+def capabilities_of(definitions: Iterable[Definition]) -> Capabilities:
     """The sagas by these definitions and those that they start, by names and types alone."""
     served = {each.label: _served(each) for definition in definitions for each in _with_children(definition)}
-    return Duties(name=COORDINATOR, sagas=tuple(served.values()))
+    return Capabilities(name=COORDINATOR, sagas=tuple(served.values()))
 
 
 def _with_children(definition: Definition) -> Iterator[Definition]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect
 
-from .definition import Definition, Order, StepDefinition
+from .definition import CommandTemplate, Definition, StepDefinition
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """What this means for sagas in flight, and what to do."""
 
 
-def compare(before: Definition, after: Definition) -> Difference:
+def compare_definitions(before: Definition, after: Definition) -> Difference:
     """Compare two definitions, the older one first."""
     is_same_shape = before.shape == after.shape
     changes = (*_of_saga(before, after), *_of_steps(before, after))
@@ -99,7 +99,7 @@ def _of_step(name: str, before: StepDefinition, after: StepDefinition) -> list[s
     return found
 
 
-def _of_order(what: str, which: str, before: Order | None, after: Order | None) -> list[str]:
+def _of_order(what: str, which: str, before: CommandTemplate | None, after: CommandTemplate | None) -> list[str]:
     types = [order.contract.type if order else "none" for order in (before, after)]
     found = _changed(what, which, *types)
     if before is not None and after is not None:

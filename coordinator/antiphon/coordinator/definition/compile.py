@@ -23,7 +23,7 @@ from antiphon.contracts.subjects import Direction
 
 from .check import ancestors, check_complete, is_past_pivot
 from .declared import DeclaredChoreography, DeclaredSaga, DeclaredStep
-from .definition import Definition, Expected, Heard, Meaning, Order, StepDefinition
+from .definition import CommandTemplate, Definition, EmittedEvent, Expected, Meaning, StepDefinition
 
 
 def compile_saga(saga: DeclaredSaga[Any]) -> Definition:
@@ -84,7 +84,7 @@ def compile_choreography(saga: DeclaredChoreography[Any]) -> Definition:
     )
 
 
-def _heard_in(saga: DeclaredChoreography[Any], event: type[Event]) -> Heard:
+def _heard_in(saga: DeclaredChoreography[Any], event: type[Event]) -> EmittedEvent:
     means: Meaning = "note"
     if event in saga.completes:
         means = "completed"
@@ -92,7 +92,7 @@ def _heard_in(saga: DeclaredChoreography[Any], event: type[Event]) -> Heard:
         means = "compensated"
     elif event in saga.turns:
         means = "turn"
-    return Heard(event, means, next=saga.flow.get(event, ()))
+    return EmittedEvent(event, means, next=saga.flow.get(event, ()))
 
 
 def _asked(steps: dict[str, StepDefinition]) -> list[str]:
@@ -100,12 +100,14 @@ def _asked(steps: dict[str, StepDefinition]) -> list[str]:
     return [step.participant for step in steps.values() if step.kind in ("command", "list")]
 
 
-def _events(saga: DeclaredSaga[Any]) -> dict[str, Heard]:
+def _events(saga: DeclaredSaga[Any]) -> dict[str, EmittedEvent]:
     """What participants emit by themselves in a saga that is led."""
-    events = {event.__contract__.type: Heard(event, "note") for event in saga.noted}
+    events = {event.__contract__.type: EmittedEvent(event, "note") for event in saga.noted}
     for step in saga.steps:
         if step.kind == "event" and step.signal is not None:
-            events |= {each.__contract__.type: Heard(each, "step", step.name) for each in (step.signal, *step.unless)}
+            events |= {
+                each.__contract__.type: EmittedEvent(each, "step", step.name) for each in (step.signal, *step.unless)
+            }
     return events
 
 
@@ -132,19 +134,21 @@ def _step(saga: DeclaredSaga[Any], step: DeclaredStep) -> StepDefinition:
     )
 
 
-def _do(step: DeclaredStep) -> Order | None:
+def _do(step: DeclaredStep) -> CommandTemplate | None:
     if step.make is None:
         return None
     shape = step.command or (step.child.start if step.child else None)
     assert shape is not None
-    return Order(shape.__contract__, shape, step.make, step.retry.encode())
+    return CommandTemplate(shape.__contract__, shape, step.make, step.retry.encode())
 
 
-def _undo(saga: DeclaredSaga[Any], step: DeclaredStep) -> Order | None:
+def _undo(saga: DeclaredSaga[Any], step: DeclaredStep) -> CommandTemplate | None:
     if step.undo_command is None or step.undo_make is None:
         return None
     contract = step.undo_command.__contract__
-    return Order(contract, step.undo_command, step.undo_make, saga.compensation_retry.encode(), step.undo_takes)
+    return CommandTemplate(
+        contract, step.undo_command, step.undo_make, saga.compensation_retry.encode(), step.undo_takes
+    )
 
 
 def _answers(step: DeclaredStep) -> list[tuple[str, Expected]]:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from antiphon.contracts.messages import Command, Compensation, Event
 from antiphon.contracts.retry import Retry
 
-from .definition import Kind
+from .definition import StepKind
 
 S = TypeVar("S", bound=Event)
 
@@ -67,10 +67,10 @@ class DeclaredStep:
     """What an author says of one step, of whichever kind; made by the methods of `Saga`."""
 
     def __init__(
-        self, saga: DeclaredSaga[Any], kind: Kind, name: str, after: DeclaredStep | Sequence[DeclaredStep]
+        self, saga: DeclaredSaga[Any], kind: StepKind, name: str, after: DeclaredStep | Sequence[DeclaredStep]
     ) -> None:
         self.saga, self.name = saga, name
-        self.kind: Kind = kind
+        self.kind: StepKind = kind
         self.after: tuple[DeclaredStep, ...] = (after,) if isinstance(after, DeclaredStep) else tuple(after)
         self.make: Callable[[Any], Any] | None = None
         self.when: Callable[[Any], bool] | None = None

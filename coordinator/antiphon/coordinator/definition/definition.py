@@ -11,12 +11,12 @@ from antiphon.contracts.messages import AnswerKind, Contract, Event
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import Direction
 
-Kind = Literal["command", "list", "signal", "event", "wait", "child"]
+StepKind = Literal["command", "list", "signal", "event", "wait", "child"]
 """What a step does: it sends a command, or a list of them, waits for a signal, an event or some time, or starts a child
 saga."""
 
 
-class Order(msgspec.Struct, frozen=True):
+class CommandTemplate(msgspec.Struct, frozen=True):
     """How a step's command, or its compensation, is made and sent."""
 
     contract: Contract
@@ -32,14 +32,14 @@ class StepDefinition(msgspec.Struct, frozen=True):
     """One step: what it comes after, what comes after it, what it sends and how that is undone."""
 
     name: str
-    kind: Kind
+    kind: StepKind
     participant: str
     after: tuple[str, ...]
     dependents: tuple[str, ...]
     visible: frozenset[str]
     """All steps it comes after, however far back."""
-    do: Order | None
-    undo: Order | None
+    do: CommandTemplate | None
+    undo: CommandTemplate | None
     when: Callable[[Any], bool] | None
     timeout_ns: int
     """How long it is waited for; 0 is as long as the saga's deadline."""
@@ -57,11 +57,11 @@ class StepDefinition(msgspec.Struct, frozen=True):
     child: str
     """The type of the saga it starts."""
 
-    def order(self, direction: Direction) -> Order:
+    def template(self, direction: Direction) -> CommandTemplate:
         """What is sent in a direction."""
-        order = self.do if direction == "do" else self.undo
-        assert order is not None, f"step {self.name} has nothing to send in the direction {direction}"
-        return order
+        template = self.do if direction == "do" else self.undo
+        assert template is not None, f"step {self.name} has nothing to send in the direction {direction}"
+        return template
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ Meaning = Literal["step", "note", "turn", "completed", "compensated"]
 waits for will not come; nothing follows; the saga turns; it has ended."""
 
 
-class Heard(msgspec.Struct, frozen=True):
+class EmittedEvent(msgspec.Struct, frozen=True):
     """An event that a participant emits by itself, and what it means to the saga."""
 
     shape: type[Event]
@@ -114,7 +114,7 @@ class Definition(msgspec.Struct, frozen=True):
     sources: tuple[str, ...]
     children: tuple[Definition, ...]
     """The definitions of the sagas that its steps start."""
-    events: dict[str, Heard] = {}
+    events: dict[str, EmittedEvent] = {}
     """What participants emit by themselves, by its versioned type."""
     is_led: bool = True
     """Whether anybody commands. Nobody does in a choreography, which has no steps."""

@@ -12,13 +12,13 @@ from antiphon.link.faults import say
 
 from ..decision.facts import Fact
 from ..definition.versions import Versions
-from .fact_handler import Errand
+from .fact_handler import FactHandler
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
 
 
-class Review:
+class CatchUp:
     """Facts of one saga, taken as if each were delivered once the one before it is durable.
 
     What is raised on the way ends this look at this saga, and nothing that its caller has in hand.
@@ -51,7 +51,7 @@ class Review:
         if fact is None:
             self._end(True)
         else:
-            Errand(self._coordinator, self._key, self._versions, self, fact=fact).begin()
+            FactHandler(self._coordinator, self._key, self._versions, self, fact=fact).begin()
 
     def hand_back(self, delay_seconds: float = 0.0) -> None:
         """Leave the rest for another look."""

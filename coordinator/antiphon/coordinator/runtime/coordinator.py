@@ -23,15 +23,15 @@ from ..decision.entries import Draft
 from ..decision.facts import Fact, Tick
 from ..decision.fold import Unfoldable
 from ..decision.history import History
-from ..decision.replay import Found, OtherDefinition, found, status_answer
+from ..decision.replay import OtherDefinition, Replayed, replay, status_answer
 from ..definition.definition import Definition
 from ..definition.versions import Versions, by_type
 from .cache import Cache
-from .catch_up import Review
-from .fact_handler import DELIVERIES_MAX, HAND_BACK_SECONDS, Errand
-from .lock_handler import LockErrand
-from .pause_handler import HaltErrand
-from .paused_types import Halted
+from .catch_up import CatchUp
+from .fact_handler import DELIVERIES_MAX, HAND_BACK_SECONDS, FactHandler
+from .lock_handler import LockHandler
+from .pause_handler import PauseHandler
+from .paused_types import PausedTypes
 from .ports import Delivered, Store
 
 log = structlog.get_logger()
@@ -66,13 +66,13 @@ class Coordinator:
         self.counts = Counts()
         self.sagas = by_type(definitions)
         self.cache = Cache()
-        self.halted = Halted(self)
+        self.paused_types = PausedTypes(self)
         self._gathered: list[Watch] = []
         self._lacking: set[str] = set()
 
     def begin(self, then: Callable[[], None]) -> None:
         """Find out what stands still, and call `then`: before that nothing may be handled."""
-        self.halted.begin(then)
+        self.paused_types.begin(then)
 
     def on_announced(self, subject: str, data: bytes) -> None:
         """Another coordinator says that a saga type stands otherwise than before."""
@@ -80,7 +80,7 @@ class Coordinator:
 
     def _heard(self, subject: str, data: bytes) -> None:
         if data.isdigit():
-            self.halted.heard(parse_announcement(subject), int(data))
+            self.paused_types.heard(parse_announcement(subject), int(data))
 
     def on_fact(self, delivery: Delivered) -> None:
         """A message of EVENTS was delivered."""
@@ -98,19 +98,19 @@ class Coordinator:
             return
         versions = self._versions(address.saga, delivery)
         if versions is not None:
-            Errand(self, address.saga, versions, delivery, address).begin()
+            FactHandler(self, address.saga, versions, delivery, address).begin()
 
     def _on_fact_of_none(self, address: FactAddress, delivery: Delivered) -> None:
         """A message about something else than a saga."""
         if address.saga.type == LOCK:
-            LockErrand.of(self.store, address, delivery, self.faulty).begin()
+            LockHandler.of(self.store, address, delivery, self.faulty).begin()
             return
         try:
             fact = accept_request(address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns)
         except Unusable as error:
             self.park(delivery, parked_kind(error), str(error))
             return
-        HaltErrand(self, address.saga, delivery, fact).begin()
+        PauseHandler(self, address.saga, delivery, fact).begin()
 
     def on_fired(self, delivery: Delivered) -> None:
         """A saga's timer was delivered."""
@@ -124,11 +124,11 @@ class Coordinator:
             return
         versions = self._versions(key, delivery)
         if versions is not None:
-            Errand(self, key, versions, delivery, fact=Tick(delivery.stored_ns)).begin()
+            FactHandler(self, key, versions, delivery, fact=Tick(delivery.stored_ns)).begin()
 
     def hold_on(self, saga_type: str) -> str:
         """Why sagas of this type are to stand still; empty if they are not."""
-        return self.halted.paused.get(saga_type, "")
+        return self.paused_types.paused.get(saga_type, "")
 
     def on_start_to_watch(self, delivery: Delivered) -> None:
         """A start was delivered to the sweeper: look after its saga once that can have been idle for long enough."""
@@ -143,16 +143,16 @@ class Coordinator:
         else:
             self.read(key, versions, lambda result: then(status_answer(result, self.hold_on(key.type))))
 
-    def read(self, key: SagaKey, versions: Versions, then: Callable[[Found | Exception], None]) -> None:
+    def read(self, key: SagaKey, versions: Versions, then: Callable[[Replayed | Exception], None]) -> None:
         """Read and fold a saga; `then` is called once, with what was found or why nothing was.
 
         What else folding raises goes to what is in hand.
         """
 
         def take(pages: SagaPages | Ambiguous) -> None:
-            result: Found | Exception
+            result: Replayed | Exception
             try:
-                result = pages if isinstance(pages, Ambiguous) else found(key, versions, pages)
+                result = pages if isinstance(pages, Ambiguous) else replay(key, versions, pages)
             except (AntiphonError, Unfoldable) as error:
                 result = error
             then(result)
@@ -165,10 +165,10 @@ class Coordinator:
         `then` is called once, with whether that could be done. What is due by our clock is due.
         """
         versions = self.sagas[key.type]
-        review = Review(self, key, versions, then)
+        review = CatchUp(self, key, versions, then)
 
-        def go_on(result: Found | Exception) -> None:
-            if isinstance(result, Found):
+        def go_on(result: Replayed | Exception) -> None:
+            if isinstance(result, Replayed):
                 review.take([*result.unnamed, Tick(self._now_ns())])
             else:
                 self._say_if_lacking(key, result)
@@ -178,7 +178,7 @@ class Coordinator:
 
     def take_in(self, key: SagaKey, versions: Versions, facts: list[Fact], then: Callable[[bool], None]) -> None:
         """Take facts in, one after the other, as if they were delivered; `then` is told whether all are durable."""
-        Review(self, key, versions, then).take(facts)
+        CatchUp(self, key, versions, then).take(facts)
 
     def _say_if_lacking(self, key: SagaKey, error: Exception) -> None:
         """Log once for each definition that sagas here need and this coordinator does not have."""
@@ -296,16 +296,16 @@ class Coordinator:
             delivery.hand_back(self.idle_seconds)
             return
 
-        def go_on(result: Found | Exception) -> None:
+        def go_on(result: Replayed | Exception) -> None:
             now_ns = self._now_ns()
-            if isinstance(result, Found) and now_ns - result.touched_ns >= self.idle_seconds * 1e9:
+            if isinstance(result, Replayed) and now_ns - result.touched_ns >= self.idle_seconds * 1e9:
                 if result.unnamed:
                     log.warning("sweeper.found_facts", saga=str(key), count=len(result.unnamed))
                 # The last is for a timer that was lost: what is due by our clock is due.
                 facts = [*result.unnamed, Tick(now_ns)]
                 self.take_in(key, versions, facts, lambda is_durable: self.look_again(delivery, is_durable))
                 for lock in result.history.asks:
-                    LockErrand.look_after(self.store, SagaKey.of(LOCK, lock)).begin()
+                    LockHandler.look_after(self.store, SagaKey.of(LOCK, lock)).begin()
             else:
                 if isinstance(result, Exception):
                     self._say_if_lacking(key, result)

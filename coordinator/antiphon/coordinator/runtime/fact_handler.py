@@ -25,7 +25,7 @@ from ..decision.facts import Answer, Fact, Start, Tick
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
 from ..decision.plan import Plan, Planned, Timer, plan
-from ..decision.replay import Found, OtherDefinition
+from ..decision.replay import OtherDefinition, Replayed
 from ..definition.definition import Definition
 from ..definition.versions import Versions
 from .ports import ArmGuard, Delivered
@@ -48,7 +48,7 @@ DELIVERIES_MAX: Final = 10
 """After so many deliveries a fact that no saga, or no coordinator here, knows is parked."""
 
 
-class Errand:
+class FactHandler:
     """A fact, the delivery that brought it, and how far it has come. Whatever is raised on the way ends in `failed`.
 
     A message of EVENTS becomes a fact only once it is known by which definition; `address` is its subject then, and
@@ -150,15 +150,15 @@ class Errand:
         cache.forget(self._key)
         self._coordinator.read(self._key, self._versions, self._on_read)
 
-    def _on_read(self, result: Found | Exception) -> None:
+    def _on_read(self, result: Replayed | Exception) -> None:
         try:
             self._go_on_with(result)
         finally:
             self._coordinator.cache.was_read(self._key)
 
-    def _go_on_with(self, result: Found | Exception) -> None:
+    def _go_on_with(self, result: Replayed | Exception) -> None:
         match result:
-            case Found(history=history):
+            case Replayed(history=history):
                 fact = self._accepted(history.definition)
                 if fact is None:
                     return
@@ -196,7 +196,7 @@ class Errand:
         is_repeated = self._tries > 0 or self._delivery.deliveries > 1
         hold = self._coordinator.hold_on(self._key.type)
         if hold:
-            self._coordinator.halted.hold_back(self._key)
+            self._coordinator.paused_types.hold_back(self._key)
         coordinator = self._coordinator
         now, author = coordinator.store.now(), coordinator.author()
         what = plan(history, fact, now, is_repeated, hold, author, coordinator.sampling_ratio)
@@ -287,7 +287,7 @@ class _Writes:
 
     __slots__ = ("_coordinator", "_entries", "_errand", "_failed", "_guard", "_key", "_left", "_plan")
 
-    def __init__(self, errand: Errand, coordinator: Coordinator, key: SagaKey, what: Plan, guard: int) -> None:
+    def __init__(self, errand: FactHandler, coordinator: Coordinator, key: SagaKey, what: Plan, guard: int) -> None:
         self._errand, self._coordinator, self._key, self._plan = errand, coordinator, key, what
         self._entries = iter(what.entries)
         self._guard = guard
@@ -365,13 +365,13 @@ class _Writes:
     # --- what others wait for -----------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        if not self._plan.tells:
+        if not self._plan.notices:
             self._errand.all_stored()
             return
         reached("coordinator.before_tell")
-        self._left = len(self._plan.tells)
+        self._left = len(self._plan.notices)
         time = self._coordinator.store.now()
-        for tell in self._plan.tells:
+        for tell in self._plan.notices:
             self._coordinator.store.tell(tell.subject, tell.encode(time), self._on_told)
 
     def _on_told(self, outcome: Outcome) -> None:

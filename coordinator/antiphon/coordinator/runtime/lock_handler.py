@@ -16,7 +16,7 @@ import structlog
 from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.identity import COORDINATOR, SagaKey
-from antiphon.contracts.payloads import LOCK_GRANTED_TYPE, LOCK_STATE_TYPE, Notice
+from antiphon.contracts.payloads import LOCK_GRANTED_TYPE, LOCK_STATE_TYPE, Empty
 from antiphon.contracts.stored import AlreadyStored, Outcome, StoredMessage
 from antiphon.contracts.subjects import FactAddress, granted_subject, state_subject
 from antiphon.link.faults import say
@@ -37,7 +37,7 @@ Faulty = Callable[[Delivered, BaseException], None]
 """Deals with a message whose handling raised."""
 
 
-class LockErrand:
+class LockHandler:
     """One message for a lock, or a look after it, and how far it has come."""
 
     __slots__ = ("_address", "_delivery", "_faulty", "_key", "_store", "_tries")
@@ -55,12 +55,12 @@ class LockErrand:
         self._tries = 0
 
     @classmethod
-    def of(cls, store: Store, address: FactAddress, delivery: Delivered, faulty: Faulty) -> LockErrand:
+    def of(cls, store: Store, address: FactAddress, delivery: Delivered, faulty: Faulty) -> LockHandler:
         """For a message of EVENTS."""
         return cls(store, address.saga, delivery, address, faulty)
 
     @classmethod
-    def look_after(cls, store: Store, key: SagaKey) -> LockErrand:
+    def look_after(cls, store: Store, key: SagaKey) -> LockHandler:
         """For a lock that a saga has waited for long: free those who have ended."""
         return cls(store, key)
 
@@ -137,7 +137,7 @@ class LockErrand:
             else:
                 self._hand_back(str(outcome))
 
-        self._store.tell(subject, self._message(subject, LOCK_GRANTED_TYPE, Notice()), on_told)
+        self._store.tell(subject, self._message(subject, LOCK_GRANTED_TYPE, Empty()), on_told)
 
     def _asking(self) -> str:
         """The saga that asks, if this is a question."""

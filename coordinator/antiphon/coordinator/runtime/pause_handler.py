@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
+from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.identity import COORDINATOR, SAGA_TYPE, SagaKey
-from antiphon.contracts.payloads import HALT_STATE_TYPE, Halt
+from antiphon.contracts.payloads import PAUSE_STATE_TYPE, PauseState
 from antiphon.contracts.stored import Outcome, StoredMessage
 from antiphon.contracts.subjects import state_subject
 from antiphon.contracts.topology import participant_consumers_of
@@ -26,9 +26,9 @@ from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
 from ..decision.facts import Operated
-from ..decision.pause import decided, is_decided
+from ..decision.pause import decided, is_decided, read_pause_state
 from .ports import Delivered
-from .resume_scan import Walk
+from .resume_scan import ResumeScan
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
@@ -44,7 +44,7 @@ STRANGER_DELIVERIES_MAX: Final = 5
 """After so many deliveries a request about a saga type is rejected that none of the coordinators asked has."""
 
 
-class HaltErrand:
+class PauseHandler:
     """One request, or a look at whether a participant's consumers are as they should be, and how far it has come."""
 
     def __init__(
@@ -72,7 +72,7 @@ class HaltErrand:
         if isinstance(stored, Ambiguous):
             self._hand_back(str(stored))
             return
-        halt, guard = (read_halt(stored), stored.sequence) if stored else (Halt(), 0)
+        halt, guard = (read_pause_state(stored), stored.sequence) if stored else (PauseState(), 0)
         if self._fact is None or is_decided(halt, self._fact.sequence):
             self._act(halt, guard)
         else:
@@ -80,7 +80,7 @@ class HaltErrand:
 
     # --- decide -------------------------------------------------------------------------------------------------------
 
-    def _judge(self, fact: Operated, halt: Halt, guard: int) -> None:
+    def _judge(self, fact: Operated, halt: PauseState, guard: int) -> None:
         """Find out whether there is such a thing, and decide."""
         name = self._key.id
         if self._key.type == SAGA_TYPE:
@@ -103,10 +103,10 @@ class HaltErrand:
 
         self._coordinator.store.is_paused(*participant_consumers_of(name)[0], on_known)
 
-    def _append(self, halt: Halt, guard: int) -> None:
+    def _append(self, halt: PauseState, guard: int) -> None:
         subject = state_subject(self._key)
         time = self._coordinator.store.now()
-        data = encode(Envelope(id=subject, source=COORDINATOR, type=HALT_STATE_TYPE, time=time, data=pack(halt)))
+        data = encode(Envelope(id=subject, source=COORDINATOR, type=PAUSE_STATE_TYPE, time=time, data=pack(halt)))
 
         def on_stored(outcome: Outcome) -> None:
             if isinstance(outcome, int):
@@ -119,7 +119,7 @@ class HaltErrand:
 
         self._coordinator.store.append(self._key, subject, data, guard, False, on_stored)
 
-    def _on_appended(self, halt: Halt, sequence: int) -> None:
+    def _on_appended(self, halt: PauseState, sequence: int) -> None:
         request = halt.requests[-1]
         log.info("halt.requested", what=str(self._key), verb=request.verb, by=request.user, rejected=request.rejected)
         # Durable from here on: whoever asked can read what became of it. The request comes again if we die.
@@ -131,22 +131,22 @@ class HaltErrand:
 
     # --- act ----------------------------------------------------------------------------------------------------------
 
-    def _act(self, halt: Halt, sequence: int) -> None:
+    def _act(self, halt: PauseState, sequence: int) -> None:
         if self._key.type == SAGA_TYPE:
             self._tell(halt, sequence)
         else:
             self._set(participant_consumers_of(self._key.id), halt, sequence)
 
-    def _tell(self, halt: Halt, sequence: int) -> None:
+    def _tell(self, halt: PauseState, sequence: int) -> None:
         """Have all coordinators know. One that does not hear it looks by itself before long."""
         coordinator, name = self._coordinator, self._key.id
-        coordinator.halted.learn(name, halt.paused, sequence)
+        coordinator.paused_types.learn(name, halt.paused, sequence)
         coordinator.store.announce(name, sequence)
         reached("coordinator.halt_told")
         if halt.paused or self._delivery is None or name not in coordinator.sagas:
             self._finish()
         else:
-            Walk(coordinator, name, self._delivery.in_progress, self._on_walked).next_page()
+            ResumeScan(coordinator, name, self._delivery.in_progress, self._on_walked).next_page()
 
     def _on_walked(self, failed: str) -> None:
         if failed:
@@ -154,7 +154,7 @@ class HaltErrand:
         else:
             self._finish()
 
-    def _set(self, consumers: tuple[tuple[str, str], ...], halt: Halt, sequence: int) -> None:
+    def _set(self, consumers: tuple[tuple[str, str], ...], halt: PauseState, sequence: int) -> None:
         """Have a participant's consumers stand still or go on, one after the other."""
         store = self._coordinator.store
         stream, consumer = consumers[0]
@@ -180,7 +180,7 @@ class HaltErrand:
             if isinstance(stored, Ambiguous):
                 self._hand_back(str(stored))
             elif stored is not None and stored.sequence > sequence:
-                self._set(participant_consumers_of(self._key.id), read_halt(stored), stored.sequence)
+                self._set(participant_consumers_of(self._key.id), read_pause_state(stored), stored.sequence)
             else:
                 self._finish()
 
@@ -196,8 +196,3 @@ class HaltErrand:
         log.info("halt.handed_back", what=str(self._key), why=why)
         if self._delivery is not None:
             self._delivery.hand_back(HAND_BACK_SECONDS)
-
-
-def read_halt(stored: StoredMessage) -> Halt:
-    """The state in a stored message."""
-    return unpack(decode(stored.data, stored.subject), HALT_STATE_TYPE, Halt)

@@ -17,7 +17,8 @@ from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import state_subject
 from antiphon.link.faults import say
 
-from .pause_handler import HaltErrand, read_halt
+from ..decision.pause import read_pause_state
+from .pause_handler import PauseHandler
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
@@ -33,7 +34,7 @@ HELD_BACK_MAX: Final = 10_000
 """How many sagas a coordinator remembers to have held back. The rest are found by the walk that follows a resume."""
 
 
-class Halted:
+class PausedTypes:
     """What one coordinator knows of the halts there are."""
 
     def __init__(self, coordinator: Coordinator) -> None:
@@ -70,7 +71,7 @@ class Halted:
     def _learn_from(self, message: StoredMessage) -> None:
         """Take a stored state down. One that cannot be read says nothing, and keeps nobody from those of others."""
         try:
-            self.learn(_name(message), read_halt(message).paused, message.sequence)
+            self.learn(_name(message), read_pause_state(message).paused, message.sequence)
         except Exception as error:
             say("halt.unreadable", error, message.subject)
 
@@ -97,7 +98,7 @@ class Halted:
 
         def on_state(stored: StoredMessage | Ambiguous | None) -> None:
             if isinstance(stored, StoredMessage) and stored.sequence >= sequence:
-                self.learn(saga_type, read_halt(stored).paused, stored.sequence)
+                self.learn(saga_type, read_pause_state(stored).paused, stored.sequence)
             else:  # a replica that lags behind, or no answer
                 self._coordinator.store.later(LOOK_AGAIN_SECONDS, self.look)
 
@@ -123,7 +124,7 @@ class Halted:
         def on_participants(found: list[StoredMessage] | Ambiguous) -> None:
             if isinstance(found, list):
                 for message in found:
-                    HaltErrand(self._coordinator, SagaKey.of(PARTICIPANT, _name(message))).begin()
+                    PauseHandler(self._coordinator, SagaKey.of(PARTICIPANT, _name(message))).begin()
 
         self._coordinator.store.states(SAGA_TYPE, on_types)
         self._coordinator.store.states(PARTICIPANT, on_participants)

@@ -24,7 +24,7 @@ TRIES_MAX: Final = 3
 TRY_AGAIN_SECONDS: Final = 0.5
 
 
-class Walk:
+class ResumeScan:
     """A way through the starts of one saga type, a page at a time, so that any number of sagas may have waited.
 
     Args:

@@ -24,7 +24,7 @@ from antiphon.tracing.projection.sampling import ratio_of
 from antiphon.tracing.telemetry.metrics import Gauges, measuring, wants_metrics
 
 from ..decision.author import Author
-from ..definition.capabilities import duties_of
+from ..definition.capabilities import capabilities_of
 from ..definition.choreography import AnySaga
 from .coordinator import IDLE_SECONDS, Coordinator
 from .gauges import keep_looking
@@ -79,7 +79,7 @@ async def serve(
             settle_collector()
             told = told_to_stop()  # before anybody hears that it is ready, and may tell it
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
-            async with registered(link, duties_of(definitions)):
+            async with registered(link, capabilities_of(definitions)):
                 await link.until(told)
             await _drain(pulls)
             log.info("coordinator.drained")
@@ -107,7 +107,7 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     """Find out what stands still, and begin to pull and to answer status requests."""
 
     def on_status(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
-        link.guard.call(Asked(link, reply, subject), ask, subject, reply)
+        link.guard.call(StatusRequest(link, reply, subject), ask, subject, reply)
 
     def ask(subject: str, reply: str) -> None:
         def answer(found: StatusAnswer) -> None:
@@ -123,7 +123,7 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
 
     # Heard before it is looked for, so that nothing falls in between.
     await link.subscribe(subjects.ANNOUNCE_FILTER, on_announced)
-    link.on_reconnect.append(coordinator.halted.look)
+    link.on_reconnect.append(coordinator.paused_types.look)
     known = asyncio.Event()
     coordinator.begin(known.set)
     await link.until(known)
@@ -135,7 +135,7 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     ]
 
 
-class Asked:
+class StatusRequest:
     """A status request, which is answered in any case: whoever asked would take silence for want of coordinators."""
 
     def __init__(self, link: Link, reply: str, subject: str) -> None:

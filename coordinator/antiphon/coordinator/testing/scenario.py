@@ -503,10 +503,10 @@ def _said(history: History, entry: Draft) -> Said:
     if history.steps[send.step].phase == "settling":
         return Said(send, "what became of it?")
     if step.kind != "child":
-        return Said(send, unpack_raw(data, step.order(send.direction).shape))
+        return Said(send, unpack_raw(data, step.template(send.direction).shape))
     if send.direction == "undo":
         return Said(send, "cancel")
-    return Said(send, unpack_raw(unpack_raw(data, ChildStart).event, step.order("do").shape))
+    return Said(send, unpack_raw(unpack_raw(data, ChildStart).event, step.template("do").shape))
 
 
 def _is_send(said: Said, name: str, direction: Direction) -> bool:

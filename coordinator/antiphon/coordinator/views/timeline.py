@@ -16,9 +16,9 @@ from antiphon.link import Link, StoredMessage
 
 from ..decision.entries import child_id
 from ..decision.history import ENTRIES_MAX
-from ..runtime.pause_handler import read_halt
+from ..decision.pause import read_pause_state
 from .standing import standing
-from .wording import Kind, Saying, of_cause, of_entry, of_event, parent_of
+from .wording import LineKind, Wording, of_cause, of_entry, of_event, parent_of
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     at: str
     since_start_ms: float
-    kind: Kind
+    kind: LineKind
     who: str
     step: str = ""
     attempt: int = 0
@@ -135,7 +135,7 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
 async def paused_types(link: Link) -> dict[str, str]:
     """The saga types that stand still, with who had them and why."""
     states = await link.read_all(SAGA, [subjects.states_filter(identity.SAGA_TYPE)])
-    found = {message.subject.split(".")[3]: read_halt(message).paused for message in states}
+    found = {message.subject.split(".")[3]: read_pause_state(message).paused for message in states}
     return {saga_type: f"all sagas of its type are {paused}" for saga_type, paused in found.items() if paused}
 
 
@@ -203,7 +203,7 @@ async def _children(link: Link, key: SagaKey, entries: list[StoredMessage]) -> t
     return tuple(str(SagaKey.of(*message.subject.split(".")[2:4])) for message in starts)
 
 
-def _line(message: StoredMessage, began: int, stream: str, said: Saying, late: bool = False) -> Line:
+def _line(message: StoredMessage, began: int, stream: str, said: Wording, late: bool = False) -> Line:
     return Line(
         at=clock.rfc3339(message.stored_ns),
         since_start_ms=round((message.stored_ns - began) / 1e6, 3),
@@ -222,5 +222,5 @@ def _event_line(message: StoredMessage, began: int, late: bool) -> Line:
     try:
         said = of_event(subjects.parse_fact(message.subject), decode(message.data, message.subject))
     except Unusable as error:
-        said = Saying(kind="unknown", who="?", text=f"unusable: {error.reason}")
+        said = Wording(kind="unknown", who="?", text=f"unusable: {error.reason}")
     return _line(message, began, EVENTS, said, late)

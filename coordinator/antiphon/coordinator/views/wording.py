@@ -24,7 +24,7 @@ from antiphon.contracts.payloads import (
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import FactAddress
 
-Kind = Literal[
+LineKind = Literal[
     "start",
     "command",
     "compensation",
@@ -45,10 +45,10 @@ Kind = Literal[
 `parked` that a person is needed."""
 
 
-class Saying(msgspec.Struct, frozen=True, kw_only=True):
+class Wording(msgspec.Struct, frozen=True, kw_only=True):
     """An entry or a fact in words, and whom and which step it is about."""
 
-    kind: Kind
+    kind: LineKind
     who: str
     text: str
     step: str = ""
@@ -58,7 +58,7 @@ class Saying(msgspec.Struct, frozen=True, kw_only=True):
 # --- entries ----------------------------------------------------------------------------------------------------------
 
 
-def of_entry(message: StoredMessage, facts: dict[str, str]) -> Saying:
+def of_entry(message: StoredMessage, facts: dict[str, str]) -> Wording:
     """A journal entry; `facts` has the words for the facts that entries name as their cause, as far as known."""
     envelope = decode(message.data, message.subject)
     address = subjects.parse_entry(message.subject)
@@ -66,30 +66,30 @@ def of_entry(message: StoredMessage, facts: dict[str, str]) -> Saying:
         return _of_command(envelope, address.command)
     if address.kind == "end":
         end = unpack(envelope, END_TYPE, End)
-        return Saying(kind="end", who="coordinator", text=_with_reason(end.outcome, end.reason))
+        return Wording(kind="end", who="coordinator", text=_with_reason(end.outcome, end.reason))
     record = unpack(envelope, RECORD_TYPE, Record)
     if record.by:
         verdict = f"rejected: {record.rejected}" if record.rejected else "accepted"
         text = f"{facts.get(envelope.cause, 'a request')} by {record.by}: {verdict}"
-        return Saying(kind="operator", who="coordinator", text=text)
+        return Wording(kind="operator", who="coordinator", text=text)
     if record.fault:
-        return Saying(kind="parked", who="coordinator", text=f"stands still: {record.fault}")
+        return Wording(kind="parked", who="coordinator", text=f"stands still: {record.fault}")
     if record.parked and not record.step:
-        return Saying(kind="parked", who="coordinator", text=f"waits for a person: {record.parked}")
+        return Wording(kind="parked", who="coordinator", text=f"waits for a person: {record.parked}")
     if record.parked:
         text = f"waits for a person, and goes on by itself where it can: {record.parked}"
-        return Saying(kind="parked", who="coordinator", text=text, step=record.step)
-    return Saying(kind="record", who="coordinator", text=_of_record(record, envelope.cause, facts), step=record.step)
+        return Wording(kind="parked", who="coordinator", text=text, step=record.step)
+    return Wording(kind="record", who="coordinator", text=_of_record(record, envelope.cause, facts), step=record.step)
 
 
-def _of_command(envelope: Envelope, command: subjects.CommandAddress) -> Saying:
+def _of_command(envelope: Envelope, command: subjects.CommandAddress) -> Wording:
     text = f"{envelope.type} to {command.participant}"
-    kind: Kind = "command" if command.direction == "do" else "compensation"
+    kind: LineKind = "command" if command.direction == "do" else "compensation"
     if command.participant == identity.COORDINATOR:
         text = "starts a saga of its own" if command.direction == "do" else "cancels the saga it started"
     elif _name(envelope).endswith(".settle"):
         kind, text = "command", f"asks {command.participant} what became of it"
-    return Saying(kind=kind, who="coordinator", text=text, step=command.step, attempt=command.attempt)
+    return Wording(kind=kind, who="coordinator", text=text, step=command.step, attempt=command.attempt)
 
 
 def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
@@ -115,7 +115,7 @@ def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 
-def of_event(address: FactAddress, envelope: Envelope) -> Saying:
+def of_event(address: FactAddress, envelope: Envelope) -> Wording:
     """A message of EVENTS.
 
     Raises:
@@ -129,11 +129,11 @@ def of_event(address: FactAddress, envelope: Envelope) -> Saying:
         case identity.COORDINATOR:
             kind, who, text = _of_coordinator(address, envelope)
         case _ if subjects.is_by_itself(address.step):
-            return Saying(kind="event", who=address.source, text=_of_itself(address, envelope))
+            return Wording(kind="event", who=address.source, text=_of_itself(address, envelope))
         case _:
             who = address.source
             kind, text = _of_answer(envelope)
-    return Saying(kind=kind, who=who, text=text, step=address.step, attempt=address.attempt)
+    return Wording(kind=kind, who=who, text=text, step=address.step, attempt=address.attempt)
 
 
 def of_cause(address: FactAddress, envelope: Envelope) -> str:
@@ -159,7 +159,7 @@ def parent_of(envelope: Envelope) -> str:
     return f"{parent.type}/{parent.id}"
 
 
-def _of_client(address: FactAddress, envelope: Envelope) -> tuple[Kind, str, str]:
+def _of_client(address: FactAddress, envelope: Envelope) -> tuple[LineKind, str, str]:
     match address.event:
         case "start":
             return "start", identity.CLIENT, envelope.type
@@ -169,7 +169,7 @@ def _of_client(address: FactAddress, envelope: Envelope) -> tuple[Kind, str, str
             return "signal", identity.CLIENT, f"signals {envelope.type}"
 
 
-def _of_coordinator(address: FactAddress, envelope: Envelope) -> tuple[Kind, str, str]:
+def _of_coordinator(address: FactAddress, envelope: Envelope) -> tuple[LineKind, str, str]:
     match address.event:
         case "start":
             start = unpack_raw(envelope.data, ChildStart)
@@ -195,7 +195,7 @@ _HASH: Final = re.compile("-[0-9a-f]{8}$")
 """What tells reactions to events of one name apart."""
 
 
-def _of_answer(envelope: Envelope) -> tuple[Kind, str]:
+def _of_answer(envelope: Envelope) -> tuple[LineKind, str]:
     name = _name(envelope)
     if name.endswith(".refused"):
         return "refusal", f"refused: {_reason(envelope)}"

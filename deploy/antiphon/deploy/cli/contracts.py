@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import typer
 
-from antiphon.contracts.compat.compatibility import compare
+from antiphon.contracts.compat.compatibility import compare_contracts
 from antiphon.contracts.compat.schema import Contracts, schema_of
 from antiphon.contracts.messages import Message
 from antiphon.flow.asyncapi import NotExported, contracts_in, export, messages_of
@@ -51,11 +51,11 @@ def _write(path: Path, document: bytes, schemas: Path, messages: Mapping[str, ty
             file.unlink()
 
 
-def compare_contracts(apps: Sequence[str], against: Path, as_json: bool) -> int:
+def check_contracts(apps: Sequence[str], against: Path, as_json: bool) -> int:
     """Print what breaks; the exit code."""
     old = _read(against / DOCUMENT if against.is_dir() else against)
     new = contracts_in(export(load_parts(apps), "", ""))
-    changes = compare(old, new)
+    changes = compare_contracts(old, new)
     if as_json:
         typer.echo(msgspec.json.encode(changes))
     elif changes:

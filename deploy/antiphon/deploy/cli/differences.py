@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 import typer
 
-from antiphon.coordinator.definition.compare import compare
+from antiphon.coordinator.definition.compare import compare_definitions
 
 from ..modules import load_saga
 
 
 def print_difference(before: str, after: str, as_json: bool) -> bool:
     """Print what separates two definitions, and return whether anything does."""
-    found = compare(load_saga(before).definition, load_saga(after).definition)
+    found = compare_definitions(load_saga(before).definition, load_saga(after).definition)
     if as_json:
         typer.echo(msgspec.json.encode(found))
     else:

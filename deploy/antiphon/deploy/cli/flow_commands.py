@@ -118,6 +118,6 @@ def check_contracts(
     json: Json = False,
 ) -> None:
     """Name each incompatible change since an export, and whom it breaks. Exit code 1 if there is one."""
-    from .contracts import compare_contracts
+    from .contracts import check_contracts
 
-    raise SystemExit(compare_contracts(app, against, json))
+    raise SystemExit(check_contracts(app, against, json))

@@ -9,16 +9,16 @@ from pathlib import Path
 import msgspec
 import typer
 
-from antiphon.contracts.registration import Duties
+from antiphon.contracts.registration import Capabilities
 from antiphon.contracts.subjects import REGISTRATIONS_FILTER
 from antiphon.contracts.topology import REGISTRATIONS
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.flow.check import WHERE_IT_RUNS, Finding, check
 from antiphon.flow.draw import as_dot, as_json, as_mermaid
-from antiphon.flow.graph import Flow, Part, assemble, build, duties_of
+from antiphon.flow.graph import Flow, Part, assemble, build, capabilities_of
 from antiphon.flow.lookup import About, who
-from antiphon.flow.running import Running, check_running, compare, read_running, together
+from antiphon.flow.running import Running, check_running, compare_running, read_running, together
 from antiphon.flow.svg import as_svg
 from antiphon.participants.participant import Participant
 
@@ -86,9 +86,9 @@ def _flow(apps: Sequence[str], server: str) -> Flow:
     return together(duties_in(apps), running) if apps else running.flow
 
 
-def duties_in(apps: Sequence[str]) -> list[Duties]:
+def duties_in(apps: Sequence[str]) -> list[Capabilities]:
     """What the parts at these paths do."""
-    return list(map(duties_of, load_parts(apps)))
+    return list(map(capabilities_of, load_parts(apps)))
 
 
 async def look(server: str) -> Running:
@@ -154,4 +154,4 @@ def _checked(apps: Sequence[str], server: str) -> tuple[Flow, list[Finding]]:
         return running.flow, own + (check(running.flow, WHERE_IT_RUNS) if running.registrations else [])
     source = duties_in(apps)
     flow = assemble(source)
-    return flow, list(dict.fromkeys(check(flow) + own + compare(source, running)))
+    return flow, list(dict.fromkeys(check(flow) + own + compare_running(source, running)))

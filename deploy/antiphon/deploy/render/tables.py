@@ -14,10 +14,10 @@ from rich.table import Table
 from antiphon.contracts.identity import SagaKey
 from antiphon.coordinator.views.parked import Waiting
 from antiphon.coordinator.views.timeline import Line, Summary, Timeline
-from antiphon.coordinator.views.wording import Kind
+from antiphon.coordinator.views.wording import LineKind
 from antiphon.tracing.projection.links import checked_link
 
-MARKS: Final[dict[Kind, tuple[str, str]]] = {
+MARKS: Final[dict[LineKind, tuple[str, str]]] = {
     "start": ("●", "bold"),
     "command": ("→", "cyan"),
     "answer": ("✓", "green"),

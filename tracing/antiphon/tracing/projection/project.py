@@ -328,9 +328,9 @@ class _Saga:
             span.fail(f"rejected: {record.rejected}")
         self.spans.close(span, self.now_ns)
         if not record.rejected:
-            self._obey(verb, operation, at_ns)
+            self._apply_request(verb, operation, at_ns)
 
-    def _obey(self, verb: str, operation: Operation, at_ns: int) -> None:
+    def _apply_request(self, verb: str, operation: Operation, at_ns: int) -> None:
         match verb:
             case "pause" if self.paused is None:
                 self.paused = self.spans.open(self.root, ("", "", self.entries, "paused"), "paused", at_ns)

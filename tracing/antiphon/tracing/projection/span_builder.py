@@ -13,7 +13,7 @@ from antiphon.contracts.subjects import CommandAddress, Direction, commands_filt
 
 from .ids import span_id, trace_id
 from .messages import Entry, Fact, name_of
-from .spans import COORDINATOR_SERVICE, Kind, Open, Span, Value
+from .spans import COORDINATOR_SERVICE, Open, Span, SpanKind, Value
 
 NOTHING: Final[Mapping[str, Value]] = {}
 SYNTHESISED: Final[Mapping[str, Value]] = {"saga.synthesised": True}
@@ -66,7 +66,7 @@ class Spans:
         ident: tuple[str, str, int, str],
         name: str,
         start_ns: int,
-        kind: Kind = "internal",
+        kind: SpanKind = "internal",
         service: str = COORDINATOR_SERVICE,
         attributes: Mapping[str, Value] = NOTHING,
     ) -> Open:

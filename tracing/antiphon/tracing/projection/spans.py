@@ -19,7 +19,7 @@ MOMENT_NS: Final = 16
 """What lasts no longer took no time: where the journal gives spans no length they have a nanosecond each, and some lie
 in a row."""
 
-Kind = Literal["internal", "producer", "consumer"]
+SpanKind = Literal["internal", "producer", "consumer"]
 Status = Literal["unset", "ok", "error"]
 Value = str | int | float | bool
 
@@ -47,7 +47,7 @@ class Span(msgspec.Struct, frozen=True):
     span_id: str
     parent_id: str
     name: str
-    kind: Kind
+    kind: SpanKind
     service: str
     start_ns: int
     end_ns: int
@@ -88,10 +88,10 @@ class Open:
     )
 
     def __init__(
-        self, trace_id: str, span_id: str, name: str, kind: Kind, service: str, start_ns: int, parent: Open | None
+        self, trace_id: str, span_id: str, name: str, kind: SpanKind, service: str, start_ns: int, parent: Open | None
     ) -> None:
         self.trace_id, self.span_id, self.name, self.service = trace_id, span_id, name, service
-        self.kind: Kind = kind
+        self.kind: SpanKind = kind
         self.parent = parent
         self.start_ns: int = max(start_ns, parent.start_ns) if parent else start_ns
         self.latest_ns = self.start_ns + 1
