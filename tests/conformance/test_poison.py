@@ -139,7 +139,7 @@ def test_a_timer_whose_handling_raises_is_parked_and_the_others_go_on(
     fleet = Mixed(play=lambda command: None if command.saga == BAD else "done")
     fleet.start_all(start_message(BAD))
     fleet.run(5)
-    monkeypatch.setattr(coordinator, "found", raising(coordinator.__dict__["found"], name, of_bad))
+    monkeypatch.setattr(coordinator, "replay", raising(coordinator.__dict__["replay"], name, of_bad))
     fleet.platform.store(SAGA, subjects.fired_subject(BAD), b"{}")
     fleet.run(20)
     fleet.require_healthy()
@@ -183,7 +183,7 @@ def test_the_sweeper_looks_after_all_though_one_raises_and_never_gives_that_up(
     fleet.start_all(start_message(BAD))
     fleet.run(5)
     silent.discard(HEALTHY[0])
-    monkeypatch.setattr(coordinator, "found", raising(coordinator.__dict__["found"], name, of_bad))
+    monkeypatch.setattr(coordinator, "replay", raising(coordinator.__dict__["replay"], name, of_bad))
     with structlog.testing.capture_logs() as lines:
         fleet.run(4000)
     fleet.require_healthy()
@@ -202,7 +202,7 @@ def test_a_saga_type_that_is_resumed_goes_on_though_one_of_its_sagas_raises(
     fleet.run(2)
     fleet.start_all(start_message(BAD))
     fleet.run(2)
-    monkeypatch.setattr(coordinator, "found", raising(coordinator.__dict__["found"], name, of_bad))
+    monkeypatch.setattr(coordinator, "replay", raising(coordinator.__dict__["replay"], name, of_bad))
     fleet.put(*request(trips, "resume"))
     fleet.run(20)
     fleet.require_healthy()
@@ -246,7 +246,7 @@ def test_a_question_for_a_status_that_raises_is_told_to_whoever_had_it_in_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = Mixed()
-    monkeypatch.setattr(coordinator, "found", raising(coordinator.__dict__["found"], "Panic", of_bad))
+    monkeypatch.setattr(coordinator, "replay", raising(coordinator.__dict__["replay"], "Panic", of_bad))
     errors, answers = list[BaseException](), list[StatusAnswer]()
 
     class Asking:

@@ -159,8 +159,8 @@ async def test_a_line_of_a_handlers_own_is_about_its_command() -> None:
 
 FOREIGN = """
 import asyncio, logging, warnings
-from antiphon.contracts.wire import parse_command
-from antiphon.tracing import context
+from antiphon.contracts.subjects import parse_command
+from antiphon.tracing.telemetry import context
 from antiphon.tracing.telemetry.logs import configure
 
 configure(readable=False)
