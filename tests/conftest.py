@@ -1,4 +1,4 @@
-"""What every test run shares: a line that says which Antiphon is being tested, and one PostgreSQL."""
+"""What every test run shares: a line that says which Antiphon is tested, plain logs, and one PostgreSQL."""
 
 import os
 from collections.abc import Iterator
@@ -6,11 +6,14 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.support.logs import plain_logs
 from tests.support.postgres import REQUIRED, Postgres, postgres
 
 # Servers are started by a fork, and gRPC's own handlers in the child may end it before it becomes the server. Only in
 # tests does one process both speak gRPC and start servers.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+plain_logs()
 
 
 def pytest_report_header() -> str:

@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, get_args
 from uuid import uuid4
 
 import msgspec
-import structlog
 import uvloop
 
 from antiphon.contracts import Command, Compensation, Event, Refused, Retry, Unavailable
@@ -23,6 +22,7 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.runtime.serve import serve
 from antiphon.participants import Participant, Transaction
+from tests.support.logs import plain_logs
 
 Deploy = Literal["as they come", "sorted", "one left out"]
 """How the author's functions make lists of sets: without an order, then with one, then without an element of it. The
@@ -321,7 +321,7 @@ def deployed(deploy: Deploy) -> dict[str, Saga[Any]]:
 
 def main() -> None:
     """The entry point of a coordinator."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    plain_logs(sys.stderr)
     deploy = msgspec.convert(os.environ[DEPLOY], Deploy)
     uvloop.run(serve(os.environ["NATS_URL"], deployed(deploy).values(), idle_seconds=IDLE_SECONDS))
 

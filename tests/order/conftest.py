@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.order.services import PARTICIPANTS, Services, services
-from tests.support.postgres import REQUIRED, Postgres, postgres
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
-    """One PostgreSQL for all tests; they are skipped where there is none, unless it must be there."""
-    try:
-        with postgres() as server:
-            yield server
-    except LookupError as error:
-        if os.environ.get(REQUIRED) == "1":
-            raise
-        pytest.skip(str(error))
+from tests.support.postgres import Postgres
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

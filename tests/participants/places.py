@@ -25,7 +25,7 @@ from .stock import Stock, Then
 Place = Literal["do", "undo", "react", "undo on event"]
 PLACES: Final[tuple[Place, ...]] = ("do", "undo", "react", "undo on event")
 LISTENERS: Final = (Reactor().participant.listener,)
-SLOWING: Final = Retry(attempts=3, first_seconds=0.01, factor=30.0, cap_seconds=100.0, jitter=0.0)
+SLOWING: Final = Retry(attempts=3, first_seconds=0.001, factor=100.0, cap_seconds=100.0, jitter=0.0)
 """Three attempts soon, and then none for long: a reaction is parked once, and PARKED is not filled."""
 UNPAID: Final = reaction_step("billing-unpaid", "said")
 

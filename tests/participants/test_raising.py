@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from antiphon.contracts import Command, Refused, Retry, Unavailable, Unrecoverable
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.messages import Refusal
-from antiphon.participants import Transaction, calling
+from antiphon.participants import Transaction, calling, worker
 from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase
 from tests.support.server import until
@@ -525,8 +525,11 @@ async def test_a_handler_that_hears_its_cancel_late_and_returns_has_done_it(play
     assert len(database.effects) == 1
 
 
-async def test_what_waits_for_its_turn_too_long_was_never_called_and_is_no_attempt(playing: Play) -> None:
+async def test_what_waits_for_its_turn_too_long_was_never_called_and_is_no_attempt(
+    playing: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The row belongs to another worker, which takes its time."""
+    monkeypatch.setattr(worker, "BUSY_SECONDS", 0.05)
     gate, database = Gate(), MemoryDatabase()
     slow, quick = Stock(on_reserve=gate), Stock()
     holding = asyncio.create_task(slow.do(database, saga="s1"))

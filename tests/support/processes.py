@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import structlog
 import uvloop
 
 from antiphon.contracts.identity import SagaKey
@@ -40,6 +39,7 @@ from antiphon.order.shipping import shipping
 from antiphon.participants import Participant
 from antiphon.participants.serve import serve as serve_participant
 
+from .logs import plain_logs
 from .orders import hurried, parallel, place, purchase
 from .server import Platform
 
@@ -223,7 +223,7 @@ def in_the_books(saga: SagaKey) -> str:
 
 def main(arguments: list[str]) -> None:
     """The entry point of a child."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    plain_logs(sys.stderr)
     servers, metrics = os.environ["NATS_URL"], os.environ.get("ANTIPHON_METRICS", "")
     started = time.monotonic()
     while True:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import sys
 
-import structlog
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from antiphon.tracing.export.sdk import readable
 from antiphon.tracing.projection.project import project
+from tests.support.logs import plain_logs
 from tests.tracing.voyage import Voyage
 
 
 def main() -> None:
     """Live, project, encode."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    plain_logs(sys.stderr)
     found = hashlib.sha256()
     for seed in range(5):
         voyage = Voyage(seed, trouble=0.2).live()

@@ -29,6 +29,7 @@ from antiphon.participants.worker import Worker
 from antiphon.tracing.projection.ids import span_id, trace_id, traceparent
 from antiphon.tracing.telemetry import context
 from antiphon.tracing.telemetry.logs import configure
+from tests.support.logs import plain_logs
 from tests.support.server import platform
 from tests.tracing.voyage import BagLoaded, LoadBag
 
@@ -129,7 +130,7 @@ def line(event: str, **fields: object) -> dict[str, object]:
     try:
         structlog.get_logger().info(event, **fields)
     finally:
-        structlog.reset_defaults()
+        plain_logs()
     return json.loads(out.getvalue())  # type: ignore[no-any-return]
 
 

@@ -26,6 +26,11 @@ BAD = SagaKey.of("trip", "bad")
 HEALTHY = [SagaKey.of("trip", f"t{number}") for number in range(20)]
 
 
+@pytest.fixture(autouse=True)
+def _looks_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "LATE_SECONDS_MAX", 0.05)
+
+
 class Backend:
     """What takes spans, and raises at those of the bad saga if it is told to."""
 
