@@ -85,7 +85,7 @@ NAMED: list[tuple[Callable[[], Any], str]] = [
     (lambda: saga().each()(pave_all), r"Paved.ways\[\] is of the class Way"),
     (lambda: saga().signal(Told), "Told.way is of the class Way"),
     (lambda: saga().awaits(Paved), "Paved.ways"),
-    (lambda: saga().notes(Paved), "Paved.ways"),
+    (lambda: saga().records(Paved), "Paved.ways"),
     (lambda: choreography(Begun, Dug), "Begun.plan"),
     (lambda: choreography(Asked, Paved), "Paved.ways"),
     (lambda: Participant("layer").handles(Pave), "Paved.ways"),

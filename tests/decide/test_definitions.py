@@ -453,14 +453,22 @@ class Stormy(Event, name="weather.stormy", owner="weather"):
     reason: str
 
 
+def test_a_definition_that_was_written_with_notes_is_the_same() -> None:
+    with_notes, with_records = saga(), saga()
+    with_notes.notes(Diverted)
+    with_records.records(Diverted)
+    assert with_notes.definition.label == with_records.definition.label
+
+
 def test_an_awaited_event_is_owned_and_heard_once() -> None:
     trip = saga()
     step = trip.awaits(Landed, unless=Diverted)
     assert (step.name, trip.definition.sources) == ("plane-landed", ("airline",))
     refuse("the saga hears Landed already; a saga does so once", lambda: trip.awaits(Landed))
-    refuse("the saga hears Diverted already", lambda: trip.notes(Diverted))
+    refuse("the saga hears Diverted already", lambda: trip.records(Diverted))
     refuse(
-        "TripAsked has no owner, so it comes from outside. Wait for it with trip.signal", lambda: trip.notes(TripAsked)
+        "TripAsked has no owner, so it comes from outside. Wait for it with trip.signal",
+        lambda: trip.records(TripAsked),
     )
     refuse("hears Event classes, not <class 'int'>", lambda: saga().awaits(int))  # type: ignore[type-var] # pyright: ignore
     refuse("unless there is Stormy of 'weather'. Only who", lambda: saga().awaits(Landed, unless=Stormy))
@@ -510,7 +518,7 @@ def test_what_is_heard_is_part_of_the_shape() -> None:
         lambda trip: None,
         lambda trip: trip.awaits(Landed),
         lambda trip: trip.awaits(Landed, unless=Diverted),
-        lambda trip: trip.notes(Landed),
+        lambda trip: trip.records(Landed),
     ):
         trip: Any = saga()
         room = trip.step(needs_no_compensation=True)(book_room)

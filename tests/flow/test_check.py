@@ -353,7 +353,7 @@ def hybrid(*, unless: bool = True) -> tuple[Any, ...]:
         async def do_repay(command: Repay, paid: Paid, tx: Transaction) -> None: ...
 
     saga.awaits(Delivered, after=pay_it, unless=Bounced if unless else ())
-    saga.notes(Granted)
+    saga.records(Granted)
     return saga, stock, billing_
 
 

@@ -242,7 +242,7 @@ def by_train(unit: timedelta, name: str = "by-train", within: timedelta | None =
 
     charge_card.compensation(_named("refund_card", _refund_card))
     saga.awaits(TrainTaken, after=charge_card, within=within, unless=TrainMissed)
-    saga.notes(MilesGiven)
+    saga.records(MilesGiven)
     return saga
 
 

@@ -76,4 +76,4 @@ def schedule_shipping(s: State[OrderPlaced]) -> ScheduleShipping:
     )
 
 
-order.notes(PointsGranted)  # by loyalty, which reacts to the charge: seen in the order, and waited for by nobody
+order.records(PointsGranted)  # by loyalty, which reacts to the charge: seen in the order, and waited for by nobody

@@ -306,8 +306,8 @@ def check_awaited(saga: DeclaredSaga[Any], event: type[Event], unless: tuple[typ
     return event.__contract__.token
 
 
-def check_noted(saga: DeclaredSaga[Any], event: type[Event]) -> None:
-    """Refuse an event that cannot be noted."""
+def check_recorded(saga: DeclaredSaga[Any], event: type[Event]) -> None:
+    """Refuse an event that cannot be recorded."""
     _check_emitted(saga, f"saga {saga.name!r}", event)
 
 
@@ -321,7 +321,7 @@ def _check_emitted(saga: DeclaredSaga[Any], where: str, event: object) -> None:
             f"{where}: {found.__name__} has no owner, so it comes from outside. Wait for it with "
             f"{saga.name}.signal(), or give it the participant that emits it as owner."
         )
-    known = [*saga.noted, *(each for step in saga.steps for each in (step.signal, *step.unless))]
+    known = [*saga.recorded, *(each for step in saga.steps for each in (step.signal, *step.unless))]
     if found in known:
         raise DefinitionError(f"{where}: the saga hears {found.__name__} already; a saga does so once for each event.")
 

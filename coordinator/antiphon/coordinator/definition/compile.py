@@ -102,7 +102,7 @@ def _asked(steps: dict[str, StepDefinition]) -> list[str]:
 
 def _events(saga: DeclaredSaga[Any]) -> dict[str, EmittedEvent]:
     """What participants emit by themselves in a saga that is led."""
-    events = {event.__contract__.type: EmittedEvent(event, "note") for event in saga.noted}
+    events = {event.__contract__.type: EmittedEvent(event, "note") for event in saga.recorded}
     for step in saga.steps:
         if step.kind == "event" and step.signal is not None:
             events |= {
@@ -213,7 +213,7 @@ def described(saga: DeclaredSaga[Any]) -> list[str]:
     locks = f" locks={saga.locks.__name__}" if saga.locks else ""
     lines = [f"{saga.name} start={saga.start.__contract__.type} deadline={saga.deadline}{locks}"]
     lines += [" ".join([step.name, step.kind, *_features(step)]) for step in saga.steps]
-    return lines + [f"notes {event.__contract__.type}" for event in saga.noted]
+    return lines + [f"notes {event.__contract__.type}" for event in saga.recorded]
 
 
 def _features(step: DeclaredStep) -> list[str]:

@@ -31,7 +31,7 @@ class DeclaredSaga(Generic[S]):
         self.start, self.name, self.version, self.deadline = start, name, version, deadline
         self.compensation_retry, self.backoff, self.locks, self.keys = compensation_retry, backoff, locks, keys
         self.steps: list[DeclaredStep] = []
-        self.noted: list[type[Event]] = []
+        self.recorded: list[type[Event]] = []
 
     def changed(self) -> None:
         """Forget the compiled definition, because the saga has grown."""

@@ -13,8 +13,8 @@ from antiphon.contracts.retry import Retry
 from .check import (
     check_awaited,
     check_child,
-    check_noted,
     check_predicate,
+    check_recorded,
     check_saga,
     check_signal,
     check_step,
@@ -224,7 +224,7 @@ class Saga(DeclaredSaga[S]):
         step.signal, step.unless, step.timeout, step.needs_no_compensation = event, failures, within, True
         return self._declared(step)
 
-    def notes(self, *events: type[Event]) -> None:
+    def records(self, *events: type[Event]) -> None:
         """Declare events that participants emit by themselves in sagas of this type, and from which nothing follows.
 
         They are recorded when they come, and seen in the saga's timeline and trace. Any other event that no step
@@ -234,9 +234,12 @@ class Saga(DeclaredSaga[S]):
             DefinitionError: it is no event of a participant, or the saga knows it already.
         """
         for event in events:
-            check_noted(self, event)
-            self.noted.append(event)
+            check_recorded(self, event)
+            self.recorded.append(event)
         self.changed()
+
+    notes = records
+    """The name that `records` had first; definitions written with it stay as they are."""
 
     def wait(self, name: str, duration: timedelta, *, after: DeclaredStep | Sequence[DeclaredStep] = ()) -> Wait:
         """A step that is done when some time has passed since the steps before it; a process need not run meanwhile.

@@ -44,4 +44,4 @@ def refund_order(s: State[OrderCreated]) -> RefundOrder:
 
 
 shipped = hybrid_order.awaits(ShippingScheduled, after=charge_order, unless=ShippingFailed)
-hybrid_order.notes(PointsGranted)  # by loyalty, which reacts to the charge as shipping does, and decides nothing
+hybrid_order.records(PointsGranted)  # by loyalty, which reacts to the charge as shipping does, and decides nothing
