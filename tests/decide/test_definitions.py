@@ -455,6 +455,8 @@ class Stormy(Event, name="weather.stormy", owner="weather"):
 
 def test_a_definition_that_was_written_with_notes_is_the_same() -> None:
     with_notes, with_records = saga(), saga()
+    for each in (with_notes, with_records):
+        each.awaits(Landed)
     with_notes.notes(Diverted)
     with_records.records(Diverted)
     assert with_notes.definition.label == with_records.definition.label
