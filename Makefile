@@ -7,7 +7,7 @@
 
 VENV ?= .venv
 PYTHON ?= python3
-WORKERS ?= 3
+WORKERS ?= 4
 STYLE ?= orchestrated
 ARGS ?=
 
@@ -37,8 +37,10 @@ help: ## List the targets.
 demo: $(ready) ## Run a file of orders through a local platform, and kill two of its processes on the way.
 	@$(VENV)/bin/antiphon demo --style $(STYLE) $(ARGS)
 
+# Empty, whatever the shell has: tests start some hundred processes, and each would compile all that it imports.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(ready) $(javascript) ## Run the tests; make test ARGS="-k name" runs some of them.
-	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers.
 	$(VENV)/bin/ruff check
@@ -61,6 +63,7 @@ bench: $(ready) ## Measure sagas a second and their latency, beside the floor th
 explore: $(ready) ## Explore every way that sagas can go, and many random ones; takes a quarter of an hour.
 	@$(VENV)/bin/python -m tests.simulation.explore $(ARGS)
 	@ANTIPHON_WALKS=30000 ANTIPHON_STORMS=1000 $(VENV)/bin/pytest tests/simulation -k "walks or storms" --timeout 900
+	@ANTIPHON_BASKETS=150 $(VENV)/bin/pytest tests/chaos/test_lists.py
 
 lock: $(locked) ## Resolve requirements.lock and the locks of npm anew; make lock ARGS=--upgrade takes newer releases.
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Final
 
 import pytest
 
@@ -14,6 +15,36 @@ from tests.support.postgres import REQUIRED, Postgres, postgres
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 plain_logs()
+
+
+LONGEST: Final = (
+    "chaos/test_kills",
+    "deploy/test_command_line",
+    "chaos/test_settlement",
+    "chaos/test_lists",
+    "chaos/test_cluster",
+    "participants/test_killer",
+    "upgrade/test_upgrade",
+    "readmodel/test_process",
+    "participants/test_raising",
+    "tracing/test_exporter",
+    "order/test_services",
+    "deploy/test_up",
+    "chaos/test_choreographed",
+    "bench/test_bench",
+    "participants/test_serve",
+    "participants/test_given_up",
+    "chaos/test_halts",
+    "participants/test_thousand_failing_compensations",
+    "simulation/test_exploration",
+)
+"""Files that take longest, which a worker gets whole: they begin, and the short ones fill what is left at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all others stay as they are."""
+    ranks = {f"tests/{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
 
 
 def pytest_report_header() -> str:

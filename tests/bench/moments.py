@@ -27,15 +27,16 @@ class Moment:
     seconds: list[float]
 
 
-def moments(times: int, healthy: int = HEALTHY) -> list[Moment]:
+def moments(times: int, healthy: int = HEALTHY, failing: int = FAILING) -> list[Moment]:
     """Time them.
 
     Args:
         times: how often a journal is drawn.
         healthy: how many commands are sent among those that fail.
+        failing: how many those are.
     """
     with capture_logs():  # of each compensation that fails
-        among = [asyncio.run(_among_failing(kind, healthy)) for kind in ("memory", "sqlite")]
+        among = [asyncio.run(_among_failing(kind, healthy, failing)) for kind in ("memory", "sqlite")]
     return [asyncio.run(_drawing(times)), *among]
 
 
@@ -65,9 +66,9 @@ async def _drawing(times: int) -> Moment:
     return Moment("a journal of 700 entries read and drawn", seconds)
 
 
-async def _among_failing(kind: str, healthy: int) -> Moment:
+async def _among_failing(kind: str, healthy: int, failing: int) -> Moment:
     """A command from being sent to its event, one after the other."""
     with TemporaryDirectory(prefix="antiphon-bench-") as folder:
-        async with crowd(Path(folder), kind) as waiting:
+        async with crowd(Path(folder), kind, failing) as waiting:
             seconds = [(await waiting.answered()).seconds for _ in range(healthy)]
-    return Moment(f"a command beside {FAILING} that fail, {kind}", seconds)
+    return Moment(f"a command beside {failing} that fail, {kind}", seconds)

@@ -96,6 +96,6 @@ def test_the_exporter_runs_beside_a_load_and_its_cost_is_told() -> None:
 
 
 def test_single_moments_are_timed_one_by_one() -> None:
-    found = moments(times=2, healthy=3)
+    found = moments(times=2, healthy=3, failing=20)
     assert [len(each.seconds) for each in found] == [2, 3, 3]
     assert moments_table(found).row_count == 3

@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -52,6 +53,8 @@ NEEDS_A_SERVER = {
     "pause": ("pause", "--type", "order", "--reason", "a look"),
     "resume": ("resume", "--participant", "billing"),
 }
+PATIENT = ("setup", "coordinator", "participant", "exporter", "jaeger-storage")
+"""Those that wait five seconds for a server; of them two wait as long for their consumer."""
 NEEDS_STREAMS = {name: arguments for name, arguments in NEEDS_A_SERVER.items() if name != "setup"}
 
 
@@ -77,6 +80,12 @@ def antiphon(
     )
 
 
+def at_once(servers: Mapping[str, str]) -> list[subprocess.CompletedProcess[str]]:
+    """Run commands side by side, each against its server, because each of them waits."""
+    with ThreadPoolExecutor(len(servers)) as pool:
+        return list(pool.map(lambda name: antiphon(*NEEDS_A_SERVER[name], server=servers[name]), servers))
+
+
 def assert_one_sentence(ran: subprocess.CompletedProcess[str], *parts: str) -> None:
     """Exit code 1, nothing on stdout, no traceback, and these parts in what is said."""
     assert ran.returncode == 1, ran.stderr
@@ -100,10 +109,16 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 # --- when something is missing ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NEEDS_A_SERVER)
+@pytest.mark.parametrize("name", [name for name in NEEDS_A_SERVER if name not in PATIENT])
 def test_without_a_server_a_sentence_says_how_to_get_one(name: str) -> None:
     ran = antiphon(*NEEDS_A_SERVER[name], server=f"nats://127.0.0.1:{free_port()}")
     assert_one_sentence(ran, "no NATS server answers", "antiphon up")
+
+
+def test_those_that_wait_for_a_server_say_the_same_in_the_end() -> None:
+    nobody = f"nats://127.0.0.1:{free_port()}"
+    for ran in at_once(dict.fromkeys(PATIENT, nobody)):
+        assert_one_sentence(ran, "no NATS server answers", "antiphon up")
 
 
 @pytest.mark.parametrize("name", NEEDS_A_SERVER)
@@ -119,10 +134,15 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("name", NEEDS_STREAMS)
+@pytest.mark.parametrize("name", [name for name in NEEDS_STREAMS if name not in ("participant", "exporter")])
 def test_without_streams_a_sentence_says_how_to_create_them(name: str, bare: Server) -> None:
     ran = antiphon(*NEEDS_STREAMS[name], server=bare.url)
     assert_one_sentence(ran, "antiphon setup")
+
+
+def test_those_that_wait_for_a_consumer_say_how_to_create_the_streams(bare: Server) -> None:
+    for ran in at_once(dict.fromkeys(("participant", "exporter"), bare.url)):
+        assert_one_sentence(ran, "antiphon setup")
 
 
 def test_a_participant_without_consumers_is_told_its_own_remedy(tmp_path: Path) -> None:

@@ -63,24 +63,25 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(folder: Path, kind: str) -> AsyncIterator[Crowd]:
+async def crowd(folder: Path, kind: str, failing: int = FAILING) -> AsyncIterator[Crowd]:
     """Have every compensation failed once, and keep failing for the length of a block.
 
     Args:
         folder: where the server's files and the database go.
         kind: of database, `memory` or `sqlite`.
+        failing: how many compensations fail.
     """
     async with play(folder) as playing:
         stock = Stock(on_release=_keep_failing)
         database = open_database(sqlite_url(folder) if kind == "sqlite" else "memory:")
         await database.open(tables)
-        for number in range(FAILING):
+        for number in range(failing):
             await stock.do(database, saga=f"f{number}")
-        await asyncio.gather(*(playing.undo(f"f{number}", retry=FOR_EVER) for number in range(FAILING)))
+        await asyncio.gather(*(playing.undo(f"f{number}", retry=FOR_EVER) for number in range(failing)))
         stock.calls.clear()
         await playing.worker(stock, database)
         found = Crowd(playing, stock)
-        await until(lambda: found.failed >= FAILING, seconds=40, what="every compensation failed once")
+        await until(lambda: found.failed >= failing, seconds=40, what="every compensation failed once")
         await playing.link.subscribe(EVENTS_FILTER, lambda subject, *_: found.said.set() if ".h" in subject else None)
         yield found
         await playing.workers[0].drain(grace_seconds=0.0)
