@@ -120,7 +120,7 @@ def test_a_coordinator_that_reads_old_journals_loses_no_fact(lag: int) -> None:
     fleet.start()
     for _ in range(100):
         for coordinator in fleet.coordinators:
-            coordinator.cache.forget(KEY)  # so that every fact is read for
+            coordinator.journals.cache.forget(KEY)  # so that every fact is read for
         fleet.run(0.0)
         fleet.platform.run(1)
     assert fleet.state() == "compensated"
@@ -133,7 +133,7 @@ def test_a_fact_is_not_acked_on_an_old_journal() -> None:
     fleet.start()
     fleet.run()
     store, coordinator = fleet.stores[0], fleet.coordinators[0]
-    coordinator.cache.forget(KEY)
+    coordinator.journals.cache.forget(KEY)
     store.lag = 100
     command = subjects.parse_command(subjects.command_subject(KEY, "hotel", "book_room", "do", 1))
     subject, data = answer_message(command, fleet.entries()[0].sequence, "done")
@@ -315,7 +315,7 @@ def test_a_read_without_an_answer_hands_the_fact_back() -> None:
     fleet.run()
     coordinator, store = fleet.coordinators[0], fleet.stores[0]
     store.read = lambda key, sources, then: then(Ambiguous("no answer"))  # type: ignore[method-assign]
-    coordinator.cache.forget(KEY)
+    coordinator.journals.cache.forget(KEY)
     delivery = Again(*start_message(KEY), 1, fleet.platform.now_ns)
     coordinator.on_fact(delivery)
     assert delivery.verdicts == ["back"]
@@ -421,7 +421,7 @@ def test_a_stream_that_went_backwards_empties_the_cache() -> None:
     for number in range(3):
         fleet.start(SagaKey.of("trip", f"t{number}"))
     fleet.run()
-    cache = fleet.coordinators[0].cache
+    cache = fleet.coordinators[0].journals.cache
     key = SagaKey.of("trip", "t0")
     assert cache.get(key) is not None
     cache.stored(key, Draft("x", b"", "", Send("book_room", "do", 1), 0), 1)

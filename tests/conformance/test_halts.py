@@ -126,7 +126,7 @@ def test_a_coordinator_that_begins_finds_out_what_stands_still_before_it_begins(
     ask(fleet, TYPE, "pause")
     fleet.run()
     new = replace_coordinator(fleet)
-    assert new.hold_on("trip") == "paused by ada: a look at it"
+    assert new.paused_types.paused["trip"] == "paused by ada: a look at it"
 
 
 def test_a_coordinator_that_cannot_read_yet_does_not_begin() -> None:
@@ -150,12 +150,12 @@ def test_an_announcement_that_is_lost_is_made_up_for() -> None:
     fleet.platform.coordinators.clear()
     ask(fleet, TYPE, "pause")
     fleet.run(LOOK_SECONDS + 1)
-    assert all(coordinator.hold_on("trip") for coordinator in fleet.coordinators)
+    assert all("trip" in coordinator.paused_types.paused for coordinator in fleet.coordinators)
     keys = many(fleet, 10)
     fleet.run(1)
     ask(fleet, TYPE, "resume")
     fleet.run(LOOK_SECONDS + 1)
-    assert not any(coordinator.hold_on("trip") for coordinator in fleet.coordinators)
+    assert not any("trip" in coordinator.paused_types.paused for coordinator in fleet.coordinators)
     assert {fleet.state(key) for key in keys} == {"completed"}
 
 
@@ -217,7 +217,7 @@ def test_a_request_that_is_delivered_again_is_decided_once() -> None:
     fleet.deliver_again(subject)
     fleet.run()
     assert halt_of(fleet, TYPE) == before
-    assert not any(coordinator.hold_on("trip") for coordinator in fleet.coordinators)
+    assert not any("trip" in coordinator.paused_types.paused for coordinator in fleet.coordinators)
 
 
 @pytest.mark.parametrize("weather", ["lost_answers", "lost_writes", "rivals"])
@@ -228,7 +228,7 @@ def test_no_weather_loses_a_request_or_doubles_it(weather: str) -> None:
     ask(fleet, TYPE, "pause")
     fleet.run(60)
     assert verdicts(fleet, TYPE) == [("ada", "pause", "")]
-    assert all(coordinator.hold_on("trip") for coordinator in fleet.coordinators)
+    assert all("trip" in coordinator.paused_types.paused for coordinator in fleet.coordinators)
 
 
 def test_a_saga_type_that_nobody_has_is_rejected_after_others_had_a_chance() -> None:

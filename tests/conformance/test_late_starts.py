@@ -109,12 +109,12 @@ def test_a_child_that_is_too_late_is_refused_and_its_parent_compensated() -> Non
         return s.start
 
     fleet, key = Fleet(saga=parent), SagaKey.of("parent", "1")
-    theirs = fleet.coordinators[0].sagas.pop("child")
+    theirs = fleet.coordinators[0].journals.definitions.pop("child")
     fleet.start(key)
     fleet.run(0)
     assert fleet.sends(key) == [("begin", "do", 1)]
     fleet.platform.now_ns += LATE_NS
-    fleet.coordinators[0].sagas["child"] = theirs
+    fleet.coordinators[0].journals.definitions["child"] = theirs
     fleet.run(60)
     assert fleet.history(key).end == End(
         outcome="compensated",

@@ -13,9 +13,11 @@ from antiphon.contracts import SagaKey, clock, identity, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.payloads import Operation, Parked, StatusAnswer, verb_type
 from antiphon.contracts.topology import SAGA
-from antiphon.coordinator.runtime import coordinator, fact_handler
+from antiphon.coordinator.runtime import fact_handler, journals
 from antiphon.coordinator.runtime.cache import Cache
-from antiphon.coordinator.runtime.coordinator import FAULTY_DELIVERIES_MAX, Coordinator
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.journals import Journals
+from antiphon.coordinator.runtime.parking import FAULTY_DELIVERIES_MAX
 from antiphon.link.faults import class_of
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Fleet
 from tests.support.poison import POISONED, RAISED, SECRET, explode, poisoned_start
@@ -62,7 +64,7 @@ def raising(original: Callable[..., Any], name: str, is_bad: Callable[..., bool]
 
 STORED_BEFORE: dict[str, tuple[Any, str]] = {
     "an append's answer": (Cache, "stored"),
-    "counting": (Coordinator, "count"),
+    "counting": (Journals, "count"),
 }
 
 
@@ -139,7 +141,7 @@ def test_a_timer_whose_handling_raises_is_parked_and_the_others_go_on(
     fleet = Mixed(play=lambda command: None if command.saga == BAD else "done")
     fleet.start_all(start_message(BAD))
     fleet.run(5)
-    monkeypatch.setattr(coordinator, "replay", raising(coordinator.__dict__["replay"], name, of_bad))
+    monkeypatch.setattr(journals, "replay", raising(journals.__dict__["replay"], name, of_bad))
     fleet.platform.store(SAGA, subjects.fired_subject(BAD), b"{}")
     fleet.run(20)
     fleet.require_healthy()
@@ -150,15 +152,15 @@ def test_a_timer_whose_handling_raises_is_parked_and_the_others_go_on(
 def test_others_that_wait_for_the_same_saga_are_not_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Mixed()
     fleet.stores[0].slow_seconds = 0.5
-    count, seen = Coordinator.count, list[object]()
+    count, seen = Journals.count, list[object]()
 
-    def once(self: Coordinator, history: Any, entry: Any) -> None:
+    def once(self: Journals, history: Any, entry: Any) -> None:
         seen.append(entry)
         if len(seen) == 1:
             explode("Panic")
         count(self, history, entry)
 
-    monkeypatch.setattr(Coordinator, "count", once)
+    monkeypatch.setattr(Journals, "count", once)
     fleet.start()
     fleet.run(60)
     assert fleet.state() == "completed"
@@ -183,7 +185,7 @@ def test_the_sweeper_looks_after_all_though_one_raises_and_never_gives_that_up(
     fleet.start_all(start_message(BAD))
     fleet.run(5)
     silent.discard(HEALTHY[0])
-    monkeypatch.setattr(coordinator, "replay", raising(coordinator.__dict__["replay"], name, of_bad))
+    monkeypatch.setattr(journals, "replay", raising(journals.__dict__["replay"], name, of_bad))
     with structlog.testing.capture_logs() as lines:
         fleet.run(4000)
     fleet.require_healthy()
@@ -202,7 +204,7 @@ def test_a_saga_type_that_is_resumed_goes_on_though_one_of_its_sagas_raises(
     fleet.run(2)
     fleet.start_all(start_message(BAD))
     fleet.run(2)
-    monkeypatch.setattr(coordinator, "replay", raising(coordinator.__dict__["replay"], name, of_bad))
+    monkeypatch.setattr(journals, "replay", raising(journals.__dict__["replay"], name, of_bad))
     fleet.put(*request(trips, "resume"))
     fleet.run(20)
     fleet.require_healthy()
@@ -246,7 +248,7 @@ def test_a_question_for_a_status_that_raises_is_told_to_whoever_had_it_in_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = Mixed()
-    monkeypatch.setattr(coordinator, "replay", raising(coordinator.__dict__["replay"], "Panic", of_bad))
+    monkeypatch.setattr(journals, "replay", raising(journals.__dict__["replay"], "Panic", of_bad))
     errors, answers = list[BaseException](), list[StatusAnswer]()
 
     class Asking:

@@ -66,7 +66,7 @@ def test_sagas_in_flight_finish_on_the_version_they_began_with_while_new_ones_be
     young = fleet.start(SagaKey.of("trip", "t2"))
     fleet.run()
     assert fleet.sends() == [("book_room", "do", 1)]
-    fleet.versions = fleet.coordinators[0].sagas["trip"]
+    fleet.versions = fleet.coordinators[0].journals.definitions["trip"]
     assert sorted(fleet.sends(young)) == [("book_room", "do", 1), ("book_seat", "do", 1)]
     fleet.play = lambda command: "done"
     fleet.run(100)

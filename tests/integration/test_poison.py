@@ -192,7 +192,7 @@ async def test_whoever_asks_for_a_status_is_told_that_looking_it_up_raised(
 
     async with company(tmp_path, "plain") as there:
         await there.coordinate()
-        monkeypatch.setattr(coordinator, "found", raises)
+        monkeypatch.setattr(coordinator, "status_answer", raises)
         with pytest.raises(PlatformError, match="cannot tell how trip/t1 stands: looking it up raised SystemExit"):
             await (await there.client()).handle(TRIP, "t1").status()
 

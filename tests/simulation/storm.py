@@ -287,7 +287,7 @@ class Storm:
 
     def read(self, key: SagaKey) -> Replayed:
         """The saga as its stored journal tells it."""
-        versions = Coordinator(MemoryStore(self.platform), [self.definition]).sagas[key.type]
+        versions = Coordinator(MemoryStore(self.platform), [self.definition]).journals.definitions[key.type]
         events = self.platform.read(EVENTS, [f"evt.{key.path}.>"])
         return replay(key, versions, SagaPages(self.platform.read(SAGA, [subjects.journal_filter(key)]), events))
 

@@ -105,7 +105,7 @@ def test_where_two_environments_wrote_one_journal_the_first_command_holds() -> N
 def test_coordinators_take_turns_on_one_saga_in_memory(first: float) -> None:
     fleet = Fleet(coordinators=2, play=lambda command: "done" if command.step != "charge_card" else "refused")
     for coordinator, ratio in zip(fleet.coordinators, (first, 1.0 - first), strict=True):
-        coordinator.sampling_ratio = ratio
+        coordinator.journals.sampling_ratio = ratio
     handled = list[Coordinator]()
     for coordinator in fleet.coordinators:
         notice(coordinator, handled)
@@ -114,18 +114,18 @@ def test_coordinators_take_turns_on_one_saga_in_memory(first: float) -> None:
     assert fleet.state() == "compensated"
     journal = fleet.platform.read(SAGA, [subjects.journal_filter(key)])
     assert set(handled) == set(fleet.coordinators)
-    assert set(flags(journal)) == {"01" if handled[0].sampling_ratio else "00"}
+    assert set(flags(journal)) == {"01" if handled[0].journals.sampling_ratio else "00"}
 
 
 def notice(coordinator: Coordinator, handled: list[Coordinator]) -> None:
     """Write down who decides."""
-    author = coordinator.author
+    author = coordinator.journals.author
 
     def noticed() -> Author:
         handled.append(coordinator)
         return author()
 
-    coordinator.author = noticed
+    coordinator.journals.author = noticed
 
 
 @pytest.mark.parametrize("module", MODULES)

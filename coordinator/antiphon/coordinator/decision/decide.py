@@ -19,7 +19,8 @@ from ..definition.definition import StepDefinition, element
 from .author import Author, AuthorFault
 from .facts import Action, Finish, Send
 from .history import History, StepRecord, is_tired, tired_reason
-from .room import attempts_left, cramped_reason, to_send
+from .pacing import to_send
+from .room import attempts_left, cramped_reason
 from .way_back import way_back
 
 OVER = frozenset({"done", "skipped"})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .history import RELEASED_NS, History, StepRecord, deadline_ns, is_deadline_due
-from .room import attempts_left, has_plenty, is_early, is_failing
+from .pacing import has_plenty, is_early, is_failing
+from .room import attempts_left
 from .way_back import way_back
 
 

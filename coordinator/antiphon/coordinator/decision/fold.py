@@ -16,7 +16,7 @@ from ..definition.definition import element
 from .absorb import absorb
 from .facts import Fact, Finish, Send, Tick
 from .history import Entry, History, StepRecord, with_step
-from .room import pace_ns
+from .pacing import pace_ns
 from .transitions import fulfil
 
 

@@ -15,7 +15,8 @@ from ..definition.definition import StepDefinition, element
 from .decide import OVER
 from .facts import Operated
 from .history import ENTRIES_MAX, NOW_NS, History, with_step
-from .room import ATTEMPT_ENTRIES, PAUSE_ENTRIES, asking_pace_ns, room, to_hurry
+from .pacing import asking_pace_ns, to_hurry
+from .room import ATTEMPT_ENTRIES, PAUSE_ENTRIES, room
 from .transitions import done, never_happened, request_cancel
 from .way_back import NOTHING_TO_UNDO, way_back
 

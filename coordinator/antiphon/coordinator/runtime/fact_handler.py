@@ -6,17 +6,16 @@ that the streams do not hold.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import structlog
 
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import ParkedKind, parked_kind
-from antiphon.contracts.stored import AlreadyStored, Outcome
-from antiphon.contracts.subjects import FactAddress
-from antiphon.contracts.topology import COORDINATOR
+from antiphon.contracts.subjects import FactAddress, start_subject
+from antiphon.contracts.topology import COORDINATOR, EVENTS
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
@@ -24,14 +23,15 @@ from ..decision.accept import accept
 from ..decision.facts import Answer, Fact, Start, Tick
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
-from ..decision.plan import Plan, Planned, Timer, plan
+from ..decision.plan import plan
 from ..decision.replay import OtherDefinition, Replayed
 from ..definition.definition import Definition
 from ..definition.versions import Versions
-from .ports import ArmGuard, Delivered
-
-if TYPE_CHECKING:
-    from .coordinator import Coordinator
+from .journals import Journals
+from .parking import HAND_BACK_SECONDS, Parking
+from .paused_types import PausedTypes
+from .ports import Delivered
+from .writes import Writes
 
 log = structlog.get_logger()
 
@@ -40,9 +40,6 @@ TRIES_MAX: Final = 6
 
 PAUSE_SECONDS: Final = 0.002
 """After a second conflict so long, and twice as long after each further one, is left to whoever is busy."""
-
-HAND_BACK_SECONDS: Final = 1.0
-"""How soon another coordinator, or a replica that has caught up, shall look at what cannot be handled now."""
 
 DELIVERIES_MAX: Final = 10
 """After so many deliveries a fact that no saga, or no coordinator here, knows is parked."""
@@ -58,26 +55,31 @@ class FactHandler:
     __slots__ = (
         "_address",
         "_before",
-        "_coordinator",
         "_definition",
         "_delivery",
         "_fact",
+        "_journals",
         "_key",
         "_parked",
+        "_parking",
+        "_paused_types",
         "_tries",
         "_versions",
     )
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        journals: Journals,
+        paused_types: PausedTypes,
+        parking: Parking,
         key: SagaKey,
         versions: Versions,
         delivery: Delivered,
         address: FactAddress | None = None,
         fact: Fact | None = None,
     ) -> None:
-        self._coordinator, self._key, self._versions = coordinator, key, versions
+        self._journals, self._paused_types, self._parking = journals, paused_types, parking
+        self._key, self._versions = key, versions
         self._delivery, self._address, self._fact = delivery, address, fact
         self._definition: Definition | None = None
         self._before: History | None = None
@@ -89,14 +91,14 @@ class FactHandler:
 
     def begin(self) -> None:
         """Handle the fact, under a guard of its own: who calls may have another one in hand."""
-        self._coordinator.store.guard.call(self, self.run)
+        self._journals.store.guard.call(self, self.run)
 
     def run(self) -> None:
         """Go on from the cache if it holds enough, else from a read.
 
         A tick that finds nothing due adds nothing to the journal, so that no guard would tell it that the cache is old.
         """
-        case = self._coordinator.cache.get(self._key)
+        case = self._journals.cache.get(self._key)
         if case is None or not self._versions.is_led:
             self._begin_or_read()
             return
@@ -121,7 +123,7 @@ class FactHandler:
                 definition, address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns
             )
         except Unusable as error:
-            self._coordinator.park(delivery, parked_kind(error), str(error))
+            self._parking.park(delivery, parked_kind(error), str(error))
             return None
         self._definition = definition
         return self._fact
@@ -144,17 +146,17 @@ class FactHandler:
     def _read(self) -> None:
         """Read the saga, or, where another errand is reading it, see what that makes of it first: of several that read
         at once all but one would meet a conflict."""
-        cache = self._coordinator.cache
+        cache = self._journals.cache
         if cache.is_read(self._key, self.begin):
             return
         cache.forget(self._key)
-        self._coordinator.read(self._key, self._versions, self._on_read)
+        self._journals.read(self._key, self._versions, self._on_read)
 
     def _on_read(self, result: Replayed | Exception) -> None:
         try:
             self._go_on_with(result)
         finally:
-            self._coordinator.cache.was_read(self._key)
+            self._journals.cache.was_read(self._key)
 
     def _go_on_with(self, result: Replayed | Exception) -> None:
         match result:
@@ -163,7 +165,7 @@ class FactHandler:
                 if fact is None:
                     return
                 if history.entries and history.end is None and history.definition.is_led:
-                    self._coordinator.cache.keep(self._key, history)
+                    self._journals.cache.keep(self._key, history)
                 earlier = [] if history.definition.is_led or history.end else _before(fact, result.unnamed)
                 if earlier:
                     self._take_first(earlier)
@@ -188,37 +190,37 @@ class FactHandler:
             else:
                 self._hand_back("what was said before could not be recorded")
 
-        self._coordinator.take_in(self._key, self._versions, facts, go_on)
+        CatchUp(self._journals, self._paused_types, self._parking, self._key, self._versions, go_on).take(facts)
 
     # --- performing the plan ------------------------------------------------------------------------------------------
 
     def _go_on_from(self, history: History, fact: Fact) -> None:
         is_repeated = self._tries > 0 or self._delivery.deliveries > 1
-        hold = self._coordinator.hold_on(self._key.type)
+        hold = self._paused_types.paused.get(self._key.type, "")
         if hold:
-            self._coordinator.paused_types.hold_back(self._key)
-        coordinator = self._coordinator
-        now, author = coordinator.store.now(), coordinator.author()
-        what = plan(history, fact, now, is_repeated, hold, author, coordinator.sampling_ratio)
+            self._paused_types.hold_back(self._key)
+        journals = self._journals
+        now, author = journals.store.now(), journals.author()
+        what = plan(history, fact, now, is_repeated, hold, author, journals.sampling_ratio)
         if what.fault and what.error is not None:
             say("saga.faulted", what.error, saga=str(self._key), fault=what.fault)
         elif what.fault:
             log.error("saga.faulted", saga=str(self._key), fault=what.fault)
         self._parked, self._before = what.parked, history
-        _Writes(self, self._coordinator, self._key, what, history.sequence).begin()
+        Writes(self, journals, self._key, what, history.sequence).begin()
 
     def all_stored(self) -> None:
         """Every part of the plan is durable, and so is the fact."""
         reached("coordinator.appended")
         self._count()
         if self._parked:
-            self._coordinator.park_saga(self._key, self._delivery, self._parked)
+            self._parking.park_saga(self._key, self._delivery, self._parked)
         else:
             self._delivery.ack()
 
     def _count(self) -> None:
         """Count what the fact was: one that was known before, or an answer that somebody has waited for."""
-        counts, fact, before = self._coordinator.counts, self._fact, self._before
+        counts, fact, before = self._journals.counts, self._fact, self._before
         if self._delivery.deliveries > 1:
             counts.add("redeliveries", COORDINATOR)
         if before is None or fact is None or isinstance(fact, Tick):
@@ -233,7 +235,7 @@ class FactHandler:
     def not_stored(self, outcome: Exception) -> None:
         """Somebody else was first, or nobody knows: what the journal says is what counts."""
         if isinstance(outcome, Conflict):
-            self._coordinator.counts.add("conflicts")
+            self._journals.counts.add("conflicts")
         if not isinstance(outcome, Conflict) or self._tries >= TRIES_MAX:
             self._hand_back(str(outcome))
             return
@@ -241,7 +243,7 @@ class FactHandler:
         if self._tries == 1:
             self._read()
         else:
-            self._coordinator.store.later(self._by_lot(PAUSE_SECONDS * 2**self._tries), self.begin)
+            self._journals.store.later(self._by_lot(PAUSE_SECONDS * 2**self._tries), self.begin)
 
     def _by_lot(self, seconds: float) -> float:
         """About so long, and not as long as another coordinator's fact of the same saga."""
@@ -255,16 +257,16 @@ class FactHandler:
 
     def failed(self, error: BaseException) -> None:
         """Have the fact come again, or park it: handling it raised."""
-        self._coordinator.faulty(self._delivery, error)
+        self._parking.faulty(self._delivery, error)
         # Its entry may be pending there for ever, and others wait for that.
-        self._coordinator.cache.forget(self._key)
-        self._coordinator.cache.was_read(self._key)
+        self._journals.cache.forget(self._key)
+        self._journals.cache.was_read(self._key)
 
     def _give_up_after(self, deliveries_max: int, kind: ParkedKind, reason: str) -> None:
         if self._delivery.deliveries < deliveries_max:
             self._hand_back(reason)
         else:
-            self._coordinator.park(self._delivery, kind, reason)
+            self._parking.park(self._delivery, kind, reason)
 
 
 def _before(fact: Fact, unnamed: list[Fact]) -> list[Fact]:
@@ -281,109 +283,76 @@ def _before(fact: Fact, unnamed: list[Fact]) -> list[Fact]:
     ]
 
 
-class _Writes:
-    """One plan being performed: the first timer beside the first entry; one entry after the other; any later timer
-    after the last; then what is told."""
+class CatchUp:
+    """A saga looked at although nothing was delivered for it: facts taken in as if each were delivered, one after the
+    other is durable.
 
-    __slots__ = ("_coordinator", "_entries", "_errand", "_failed", "_guard", "_key", "_left", "_plan")
+    An error on the way ends this look at this saga, and nothing that its caller has in hand.
 
-    def __init__(self, errand: FactHandler, coordinator: Coordinator, key: SagaKey, what: Plan, guard: int) -> None:
-        self._errand, self._coordinator, self._key, self._plan = errand, coordinator, key, what
-        self._entries = iter(what.entries)
-        self._guard = guard
-        self._left = len(what.entries)
-        self._failed = False
+    Args:
+        then: called once, with whether all of it is durable.
+    """
 
-    def begin(self) -> None:
-        """Send what may be sent at once. The first timer goes first, and the server stores in the order sent."""
-        timer = self._plan.timer
-        if timer is not None and timer.first:
-            self._left += 1
-            self._arm(timer, "first")
-        if self._left == 0:
-            self._all_appended()
+    stream, data, sequence, stored_ns = EVENTS, b"", 0, 0
+    deliveries = 0  # nothing is given up by a review; that is for the delivery that brings the fact itself
+
+    def __init__(
+        self,
+        journals: Journals,
+        paused_types: PausedTypes,
+        parking: Parking,
+        key: SagaKey,
+        versions: Versions,
+        then: Callable[[bool], None],
+    ) -> None:
+        self._journals, self._paused_types, self._parking = journals, paused_types, parking
+        self._key, self._versions = key, versions
+        self._facts: Iterator[Fact] = iter(())
+        self._guard = journals.store.guard
+        self._caller = self._guard.current
+        self._then: Callable[[bool], None] | None = then
+        self.subject = start_subject(key)
+
+    def review(self) -> None:
+        """Read the saga, and take in the facts that its journal does not name, and the time by this process's clock."""
+        self._guard.call(self, self._journals.read, self._key, self._versions, self._on_read)
+
+    def _on_read(self, result: Replayed | Exception) -> None:
+        if isinstance(result, Replayed):
+            self.take([*result.unnamed, Tick(self._journals.now_ns())])
         else:
-            self._next()
+            self._journals.say_if_lacking(self._key, result)
+            self.hand_back()
 
-    def _next(self) -> None:
-        entry = next(self._entries, None)
-        if entry is None:
-            return
-        self._coordinator.cache.expect(self._key, entry.after, entry.draft, self._left_after(entry))
-        self._coordinator.store.append(
-            self._key,
-            entry.draft.subject,
-            entry.draft.data,
-            self._guard,
-            entry.after.end is not None,
-            lambda outcome: self._on_stored(entry, outcome),
-        )
+    def take(self, facts: list[Fact]) -> None:
+        """Take facts in, in this order."""
+        self._facts = iter(facts)
+        self.ack()
 
-    def _left_after(self, entry: Planned) -> bool:
-        return entry is not self._plan.entries[-1]
-
-    def _on_stored(self, entry: Planned, outcome: Outcome) -> None:
-        if not isinstance(outcome, int):
-            self._fail(outcome)
-            return
-        self._guard = outcome
-        self._coordinator.cache.stored(self._key, entry.draft, outcome)
-        if entry.after.entries == 1 or entry.after.end is not None:
-            self._coordinator.count(entry.after, entry.draft)
-        if self._left_after(entry):
-            reached("coordinator.between_appends")
-        self._next()
-        self._part_done()
-
-    def _part_done(self) -> None:
-        self._left -= 1
-        if self._left == 0 and not self._failed:
-            self._all_appended()
-
-    # --- the timer ----------------------------------------------------------------------------------------------------
-
-    def _all_appended(self) -> None:
-        timer = self._plan.timer
-        if timer is None or timer.first:
-            self._tell()
+    def ack(self) -> None:
+        """Go on with the next fact, if there is one."""
+        fact = next(self._facts, None)
+        if fact is None:
+            self._end(True)
         else:
-            self._arm(timer, self._guard)
+            FactHandler(
+                self._journals, self._paused_types, self._parking, self._key, self._versions, self, fact=fact
+            ).begin()
 
-    def _arm(self, timer: Timer, guard: ArmGuard) -> None:
-        """Set the timer. A later one is guarded by the entry it was computed from: set from an old journal, it could
-        take the place of another coordinator's that is due sooner."""
-        self._coordinator.store.arm(self._key, timer.due_ns, timer.body, guard, partial(self._on_armed, guard))
+    def hand_back(self, delay_seconds: float = 0.0) -> None:
+        """Leave the rest for another look."""
+        self._end(False)
 
-    def _on_armed(self, guard: ArmGuard, outcome: Outcome) -> None:
-        if guard == "first" and isinstance(outcome, int | Conflict | AlreadyStored):
-            self._part_done()
-        elif isinstance(outcome, int):
-            self._tell()
-        else:
-            self._fail(outcome)
+    def in_progress(self) -> None:
+        """Nobody waits for this."""
 
-    # --- what others wait for -----------------------------------------------------------------------------------------
+    def failed(self, error: BaseException) -> None:
+        """Leave the saga for another look: reading it raised."""
+        say("review.faulty", error, saga=str(self._key))
+        self._end(False)
 
-    def _tell(self) -> None:
-        if not self._plan.notices:
-            self._errand.all_stored()
-            return
-        reached("coordinator.before_tell")
-        self._left = len(self._plan.notices)
-        time = self._coordinator.store.now()
-        for tell in self._plan.notices:
-            self._coordinator.store.tell(tell.subject, tell.encode(time), self._on_told)
-
-    def _on_told(self, outcome: Outcome) -> None:
-        if not isinstance(outcome, int | AlreadyStored):
-            self._fail(outcome)
-            return
-        self._left -= 1
-        if self._left == 0 and not self._failed:
-            self._errand.all_stored()
-
-    def _fail(self, outcome: Exception) -> None:
-        if not self._failed:
-            self._failed = True
-            self._coordinator.cache.forget(self._key)
-            self._errand.not_stored(outcome)
+    def _end(self, is_durable: bool) -> None:
+        """Go back to whoever wanted the look, and to what they have in hand."""
+        then, self._then = self._then, None
+        if then is not None:
+            self._guard.call(self._caller, then, is_durable)

@@ -1,17 +1,16 @@
 """An operator's request to pause or resume a saga type or a participant, on its way to where it holds.
 
-The order is that of all facts: read, decide, append under the guard, act, ack. What is acted on is the state and not
-the request, and afterwards the state is read once more, so that of two coordinators with opposite requests the one that
-is late does not have the last word. Who gets the request again finds it in the state, and acts again.
+The order is that of all facts: read, decide, append under the guard, act, ack. The handler acts on the state and not on
+the request. If the request is delivered again, it is found in the state, and the state is acted on again.
 
 If the process dies after the append, the state is durable and the request comes again within the ack wait; until then
-a saga type goes on at coordinators that were not told, and a participant is delivered to. If it dies in the middle of a
-walk, the walk begins anew, which changes nothing for sagas that were looked at.
+coordinators that were not told go on with a saga type, and a participant is delivered to. If it dies in the middle of a
+scan, the scan begins anew, which changes nothing for sagas that were looked at.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
@@ -22,177 +21,160 @@ from antiphon.contracts.payloads import PAUSE_STATE_TYPE, PauseState
 from antiphon.contracts.stored import Outcome, StoredMessage
 from antiphon.contracts.subjects import state_subject
 from antiphon.contracts.topology import participant_consumers_of
-from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
 from ..decision.facts import Operated
 from ..decision.pause import decided, is_decided, read_pause_state
+from .consumer_pause import ConsumerPause
+from .journals import Journals
+from .parking import HAND_BACK_SECONDS, Parking
+from .paused_types import PausedTypes, Review
 from .ports import Delivered
 from .resume_scan import ResumeScan
-
-if TYPE_CHECKING:
-    from .coordinator import Coordinator
 
 log = structlog.get_logger()
 
 TRIES_MAX: Final = 10
-"""Conflicts in a row before the request is handed back: only other requests about the same thing write there."""
-
-HAND_BACK_SECONDS: Final = 1.0
+"""Conflicts in a row before the request is handed back: only other requests about the same key write there."""
 
 STRANGER_DELIVERIES_MAX: Final = 5
 """After so many deliveries a request about a saga type is rejected that none of the coordinators asked has."""
 
 
 class PauseHandler:
-    """One request, or a look at whether a participant's consumers are as they should be, and how far it has come."""
+    """One request, and how far it has come.
+
+    Args:
+        journals: the coordinator's.
+        paused_types: learns what was decided about a saga type.
+        parking: takes the request if handling it raises.
+        review: decides the sagas of a resumed type again.
+        key: the saga type's or the participant's.
+        delivery: of the request.
+        fact: the request.
+    """
+
+    __slots__ = ("_delivery", "_fact", "_journals", "_key", "_parking", "_paused_types", "_review", "_store", "_tries")
 
     def __init__(
-        self, coordinator: Coordinator, key: SagaKey, delivery: Delivered | None = None, fact: Operated | None = None
+        self,
+        journals: Journals,
+        paused_types: PausedTypes,
+        parking: Parking,
+        review: Review,
+        key: SagaKey,
+        delivery: Delivered,
+        fact: Operated,
     ) -> None:
-        self._coordinator, self._key, self._delivery, self._fact = coordinator, key, delivery, fact
+        self._journals, self._paused_types, self._parking, self._review = journals, paused_types, parking, review
+        self._key, self._delivery, self._fact = key, delivery, fact
+        self._store = journals.store
         self._tries = 0
 
     def begin(self) -> None:
         """Deal with the request under a guard of its own."""
-        self._coordinator.store.guard.call(self, self.run)
+        self._store.guard.call(self, self.run)
 
     def failed(self, error: BaseException) -> None:
-        """Have the request come again, or be parked; a look without one is taken again in any case."""
-        if self._delivery is not None:
-            self._coordinator.faulty(self._delivery, error)
-        else:
-            say("halt.faulty", error, what=str(self._key))
+        """Have the request delivered again, or park it."""
+        self._parking.faulty(self._delivery, error)
 
     def run(self) -> None:
         """Read the state."""
-        self._coordinator.store.last(state_subject(self._key), self._on_state)
+        self._store.last(state_subject(self._key), self._on_state)
 
     def _on_state(self, stored: StoredMessage | Ambiguous | None) -> None:
         if isinstance(stored, Ambiguous):
             self._hand_back(str(stored))
             return
-        halt, guard = (read_pause_state(stored), stored.sequence) if stored else (PauseState(), 0)
-        if self._fact is None or is_decided(halt, self._fact.sequence):
-            self._act(halt, guard)
+        state, guard = (read_pause_state(stored), stored.sequence) if stored else (PauseState(), 0)
+        if is_decided(state, self._fact.sequence):
+            self._act(state, guard)
+        elif self._key.type == SAGA_TYPE:
+            self._judge_type(state, guard)
         else:
-            self._judge(self._fact, halt, guard)
+            self._judge_participant(state, guard)
 
     # --- decide -------------------------------------------------------------------------------------------------------
 
-    def _judge(self, fact: Operated, halt: PauseState, guard: int) -> None:
-        """Find out whether there is such a thing, and decide."""
-        name = self._key.id
-        if self._key.type == SAGA_TYPE:
-            versions = self._coordinator.sagas.get(name)
-            if versions is None and self._delivery is not None and self._delivery.deliveries < STRANGER_DELIVERIES_MAX:
-                self._hand_back(f"no coordinator here has a saga {name!r}")
-                return
-            wrong = "" if versions else f"no coordinator has a saga {name!r}"
-            if versions and fact.verb == "pause" and not versions.newest.is_led:
-                wrong = f"nobody leads sagas of type {name!r}: pause the participants that react to each other instead"
-            self._append(decided(halt, fact, wrong), guard)
+    def _judge_type(self, state: PauseState, guard: int) -> None:
+        """Decide about a saga type, unless another coordinator may have it."""
+        name, fact = self._key.id, self._fact
+        versions = self._journals.definitions.get(name)
+        if versions is None and self._delivery.deliveries < STRANGER_DELIVERIES_MAX:
+            self._hand_back(f"no coordinator here has a saga {name!r}")
             return
+        wrong = "" if versions else f"no coordinator has a saga {name!r}"
+        if versions and fact.verb == "pause" and not versions.newest.is_led:
+            wrong = f"nobody leads sagas of type {name!r}: pause the participants that react to each other instead"
+        self._append(decided(state, fact, wrong), guard)
+
+    def _judge_participant(self, state: PauseState, guard: int) -> None:
+        """Decide about a participant, which exists if its consumer does."""
+        name = self._key.id
 
         def on_known(paused: bool | Ambiguous | None) -> None:
             if isinstance(paused, Ambiguous):
                 self._hand_back(str(paused))
                 return
             wrong = f"there is no participant {name!r}" if paused is None else ""
-            self._append(decided(halt, fact, wrong), guard)
+            self._append(decided(state, self._fact, wrong), guard)
 
-        self._coordinator.store.is_paused(*participant_consumers_of(name)[0], on_known)
+        self._store.is_paused(*participant_consumers_of(name)[0], on_known)
 
-    def _append(self, halt: PauseState, guard: int) -> None:
+    def _append(self, state: PauseState, guard: int) -> None:
         subject = state_subject(self._key)
-        time = self._coordinator.store.now()
-        data = encode(Envelope(id=subject, source=COORDINATOR, type=PAUSE_STATE_TYPE, time=time, data=pack(halt)))
+        time = self._store.now()
+        data = encode(Envelope(id=subject, source=COORDINATOR, type=PAUSE_STATE_TYPE, time=time, data=pack(state)))
 
         def on_stored(outcome: Outcome) -> None:
             if isinstance(outcome, int):
-                self._on_appended(halt, outcome)
+                self._on_appended(state, outcome)
             elif isinstance(outcome, Conflict) and self._tries < TRIES_MAX:
                 self._tries += 1
                 self.run()
             else:
                 self._hand_back(str(outcome))
 
-        self._coordinator.store.append(self._key, subject, data, guard, False, on_stored)
+        self._store.append(self._key, subject, data, guard, False, on_stored)
 
-    def _on_appended(self, halt: PauseState, sequence: int) -> None:
-        request = halt.requests[-1]
+    def _on_appended(self, state: PauseState, sequence: int) -> None:
+        request = state.requests[-1]
         log.info("halt.requested", what=str(self._key), verb=request.verb, by=request.user, rejected=request.rejected)
-        # Durable from here on: whoever asked can read what became of it. The request comes again if we die.
+        # Durable from here on: the verdict can be read. If this process dies, the request is delivered again.
         reached("coordinator.halt_appended")
         if request.rejected:
-            self._finish()
+            self._delivery.ack()
         else:
-            self._act(halt, sequence)
+            self._act(state, sequence)
 
     # --- act ----------------------------------------------------------------------------------------------------------
 
-    def _act(self, halt: PauseState, sequence: int) -> None:
+    def _act(self, state: PauseState, sequence: int) -> None:
         if self._key.type == SAGA_TYPE:
-            self._tell(halt, sequence)
+            self._tell(state, sequence)
         else:
-            self._set(participant_consumers_of(self._key.id), halt, sequence)
+            ConsumerPause(self._store, self._key, self._on_done).set(state, sequence)
 
-    def _tell(self, halt: PauseState, sequence: int) -> None:
-        """Have all coordinators know. One that does not hear it looks by itself before long."""
-        coordinator, name = self._coordinator, self._key.id
-        coordinator.paused_types.learn(name, halt.paused, sequence)
-        coordinator.store.announce(name, sequence)
+    def _tell(self, state: PauseState, sequence: int) -> None:
+        """Tell all coordinators. One that does not hear the announcement reads the state before long."""
+        name = self._key.id
+        self._paused_types.learn(name, state.paused, sequence)
+        self._store.announce(name, sequence)
         reached("coordinator.halt_told")
-        if halt.paused or self._delivery is None or name not in coordinator.sagas:
-            self._finish()
+        if state.paused or name not in self._journals.definitions:
+            self._delivery.ack()
         else:
-            ResumeScan(coordinator, name, self._delivery.in_progress, self._on_walked).next_page()
-
-    def _on_walked(self, failed: str) -> None:
-        if failed:
-            self._hand_back(failed)
-        else:
-            self._finish()
-
-    def _set(self, consumers: tuple[tuple[str, str], ...], halt: PauseState, sequence: int) -> None:
-        """Have a participant's consumers stand still or go on, one after the other."""
-        store = self._coordinator.store
-        stream, consumer = consumers[0]
-
-        def on_known(paused: bool | Ambiguous | None) -> None:
-            if isinstance(paused, Ambiguous):
-                self._hand_back(str(paused))
-            elif paused is None or paused == bool(halt.paused):
-                on_set(None)
-            else:
-                log.info("halt.set", consumer=consumer, paused=halt.paused)
-                store.pause(stream, consumer, bool(halt.paused), on_set)
-
-        def on_set(failed: Ambiguous | None) -> None:
-            if failed is not None:
-                self._hand_back(str(failed))
-            elif consumers[1:]:
-                self._set(consumers[1:], halt, sequence)
-            else:
-                store.last(state_subject(self._key), on_read_again)
-
-        def on_read_again(stored: StoredMessage | Ambiguous | None) -> None:
-            if isinstance(stored, Ambiguous):
-                self._hand_back(str(stored))
-            elif stored is not None and stored.sequence > sequence:
-                self._set(participant_consumers_of(self._key.id), read_pause_state(stored), stored.sequence)
-            else:
-                self._finish()
-
-        store.is_paused(stream, consumer, on_known)
+            ResumeScan(self._store, self._review, name, self._delivery.in_progress, self._on_done).next_page()
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        if self._delivery is not None:
+    def _on_done(self, failed: str) -> None:
+        if failed:
+            self._hand_back(failed)
+        else:
             self._delivery.ack()
 
     def _hand_back(self, why: str) -> None:
         log.info("halt.handed_back", what=str(self._key), why=why)
-        if self._delivery is not None:
-            self._delivery.hand_back(HAND_BACK_SECONDS)
+        self._delivery.hand_back(HAND_BACK_SECONDS)

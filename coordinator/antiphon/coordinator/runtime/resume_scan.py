@@ -1,9 +1,9 @@
-"""All open sagas of a type, decided again one after the other: what a resumed saga type owes to those that waited."""
+"""The scan after a resume: every open saga of the type is reviewed, since it may have waited for the resume."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
@@ -13,8 +13,8 @@ from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import parse_fact
 from antiphon.link.killpoints import reached
 
-if TYPE_CHECKING:
-    from .coordinator import Coordinator
+from .paused_types import Review
+from .ports import Store
 
 log = structlog.get_logger()
 
@@ -25,18 +25,28 @@ TRY_AGAIN_SECONDS: Final = 0.5
 
 
 class ResumeScan:
-    """A way through the starts of one saga type, a page at a time, so that any number of sagas may have waited.
+    """The starts of one saga type, read a page at a time, so that any number of sagas may have waited.
 
     Args:
-        saga_type: whose.
-        keep: called at each page, to keep the request that caused the walk from being delivered again meanwhile.
-        then: called once, with why the walk could not be finished, or an empty text.
+        store: where the starts are.
+        review: decides a saga again.
+        saga_type: the resumed one.
+        keep: called at each page, to keep the request that caused the scan from being delivered again meanwhile.
+        then: called once, with the reason why the scan could not be finished, or an empty text.
     """
 
+    __slots__ = ("_after", "_keep", "_left", "_opened", "_review", "_store", "_then", "_type")
+
     def __init__(
-        self, coordinator: Coordinator, saga_type: str, keep: Callable[[], None], then: Callable[[str], None]
+        self,
+        store: Store,
+        review: Review,
+        saga_type: str,
+        keep: Callable[[], None],
+        then: Callable[[str], None],
     ) -> None:
-        self._coordinator, self._type, self._keep, self._then = coordinator, saga_type, keep, then
+        self._store, self._review = store, review
+        self._type, self._keep, self._then = saga_type, keep, then
         self._after = 0
         self._left = 0
         self._opened = 0
@@ -44,7 +54,7 @@ class ResumeScan:
     def next_page(self) -> None:
         """Read the next starts."""
         self._keep()
-        self._coordinator.store.starts(self._type, self._after, self._on_page)
+        self._store.starts(self._type, self._after, self._on_page)
 
     def _on_page(self, page: list[StoredMessage] | Ambiguous) -> None:
         if isinstance(page, Ambiguous):
@@ -55,7 +65,7 @@ class ResumeScan:
         else:
             self._after = page[-1].sequence
             keys = {key for message in page if (key := _key(message)) is not None}
-            self._coordinator.store.ended(sorted(keys), lambda ended: self._on_ended(keys, ended))
+            self._store.ended(sorted(keys), lambda ended: self._on_ended(keys, ended))
 
     def _on_ended(self, keys: set[SagaKey], ended: set[SagaKey] | Ambiguous) -> None:
         if isinstance(ended, Ambiguous):
@@ -76,9 +86,9 @@ class ResumeScan:
                 if self._left == 0:
                     self._page_done()
             else:
-                self._coordinator.store.later(TRY_AGAIN_SECONDS, lambda: self._look(key, tries - 1))
+                self._store.later(TRY_AGAIN_SECONDS, lambda: self._look(key, tries - 1))
 
-        self._coordinator.review(key, on_reviewed)
+        self._review(key, on_reviewed)
 
     def _page_done(self) -> None:
         reached("coordinator.halt_walking")

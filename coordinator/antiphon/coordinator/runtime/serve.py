@@ -26,9 +26,10 @@ from antiphon.tracing.telemetry.metrics import Gauges, measuring, wants_metrics
 from ..decision.author import Author
 from ..definition.capabilities import capabilities_of
 from ..definition.choreography import AnySaga
-from .coordinator import IDLE_SECONDS, Coordinator
+from .coordinator import Coordinator
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
+from .sweeper import IDLE_SECONDS
 
 log = structlog.get_logger()
 
@@ -94,7 +95,7 @@ async def _measured(link: Link, coordinator: Coordinator, address: str) -> Async
     with measuring(coordinator.counts, gauges, address, "antiphon-coordinator"):
         looking = None
         if wants_metrics(address):
-            sources = {source for versions in coordinator.sagas.values() for source in versions.sources}
+            sources = {source for versions in coordinator.journals.definitions.values() for source in versions.sources}
             looking = asyncio.ensure_future(keep_looking(link, sorted(sources), gauges))
         try:
             yield
@@ -104,7 +105,7 @@ async def _measured(link: Link, coordinator: Coordinator, address: str) -> Async
 
 
 async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
-    """Find out what stands still, and begin to pull and to answer status requests."""
+    """Load the paused types, then begin to pull and to answer status requests."""
 
     def on_status(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         link.guard.call(StatusRequest(link, reply, subject), ask, subject, reply)
@@ -121,7 +122,7 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     def on_announced(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         coordinator.on_announced(subject, data)
 
-    # Heard before it is looked for, so that nothing falls in between.
+    # Subscribed before the states are read, so that no pause falls in between.
     await link.subscribe(subjects.ANNOUNCE_FILTER, on_announced)
     link.on_reconnect.append(coordinator.paused_types.look)
     known = asyncio.Event()

@@ -1,0 +1,88 @@
+"""The journals that one coordinator reads and appends to: the store, its definitions, and the histories it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from antiphon.contracts.errors import Ambiguous, AntiphonError
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.stored import SagaPages
+from antiphon.tracing.telemetry.counts import Counts
+
+from ..decision.author import Author
+from ..decision.entries import Draft
+from ..decision.fold import Unfoldable
+from ..decision.history import History
+from ..decision.replay import OtherDefinition, Replayed, replay
+from ..definition.definition import Definition
+from ..definition.versions import Versions, by_type
+from .cache import Cache
+from .ports import Store
+
+log = structlog.get_logger()
+
+
+class Journals:
+    """What the handlers of a coordinator share.
+
+    Args:
+        store: the two streams.
+        definitions: of the sagas it has.
+        counts: where sagas and conflicts are counted.
+        author: makes an author for each plan.
+        sampling_ratio: the share of sagas whose traces are sampled, of those that nobody has sent a command for yet.
+    """
+
+    __slots__ = ("_lacking", "author", "cache", "counts", "definitions", "sampling_ratio", "store")
+
+    def __init__(
+        self,
+        store: Store,
+        definitions: Iterable[Definition],
+        counts: Counts,
+        author: Callable[[], Author] = Author,
+        sampling_ratio: float = 1.0,
+    ) -> None:
+        self.store, self.counts, self.author, self.sampling_ratio = store, counts, author, sampling_ratio
+        self.definitions = by_type(definitions)
+        """The versions of each saga type."""
+        self.cache = Cache()
+        self._lacking: set[str] = set()
+
+    def now_ns(self) -> int:
+        """The time by this process's clock."""
+        return round(self.store.now().timestamp() * 1e9)
+
+    def read(self, key: SagaKey, versions: Versions, then: Callable[[Replayed | Exception], None]) -> None:
+        """Read and fold a saga; `then` is called once, with the history or with the reason why there is none.
+
+        Any other error that folding raises goes to what is in hand.
+        """
+
+        def take(pages: SagaPages | Ambiguous) -> None:
+            result: Replayed | Exception
+            try:
+                result = pages if isinstance(pages, Ambiguous) else replay(key, versions, pages)
+            except (AntiphonError, Unfoldable) as error:
+                result = error
+            then(result)
+
+        self.store.read(key, versions.sources, take)
+
+    def say_if_lacking(self, key: SagaKey, error: Exception) -> None:
+        """Log once for each definition that sagas here need and this coordinator does not have."""
+        if isinstance(error, OtherDefinition) and error.label not in self._lacking:
+            self._lacking.add(error.label)
+            log.warning("coordinator.lacks_definition", definition=error.label, saga=str(key), remedy=str(error))
+
+    def count(self, history: History, entry: Draft) -> None:
+        """Count a saga whose first or last entry was stored just now."""
+        saga_type = history.key.type
+        if history.entries == 1:
+            self.counts.add("sagas_started", saga_type)
+        if history.end is not None:
+            outcome = history.end.outcome
+            self.counts.add("sagas_ended", saga_type, outcome)
+            self.counts.took("saga_seconds", (entry.at_ns - history.started_ns) / 1e9, saga_type, outcome)

@@ -1,0 +1,77 @@
+"""Messages set aside for a person, sagas indexed as waiting for one, and deliveries whose handling raised."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from antiphon.contracts.identity import COORDINATOR, SagaKey
+from antiphon.contracts.payloads import Parked, ParkedKind
+from antiphon.link.faults import class_of, say
+from antiphon.tracing.telemetry.counts import Counts
+
+from .ports import Delivered, Store
+
+log = structlog.get_logger()
+
+HAND_BACK_SECONDS: Final = 1.0
+"""How soon another coordinator, or a replica that has caught up, shall look at what cannot be handled now."""
+
+FAULTY_DELIVERIES_MAX: Final = 5
+"""After so many deliveries a fact whose handling raises is parked."""
+
+
+class Parking:
+    """The way into PARKED. A delivery is acked once PARKED holds it, and handed back where that is not certain."""
+
+    __slots__ = ("_counts", "_store")
+
+    def __init__(self, store: Store, counts: Counts) -> None:
+        self._store, self._counts = store, counts
+
+    def park(self, delivery: Delivered, kind: ParkedKind, reason: str) -> None:
+        """Set a message aside."""
+        log.warning("fact.parked", kind=kind, reason=reason, subject=delivery.subject)
+        self._counts.add("messages_parked", kind)
+        self._put(delivery, kind, reason, delivery.data, None)
+
+    def park_saga(self, key: SagaKey, delivery: Delivered, reason: str) -> None:
+        """Put a saga into the index of what waits for a person; the delivery is of the fact that led there."""
+        log.warning("saga.parked", saga=str(key), reason=reason)
+        self._counts.add("sagas_parked", key.type)
+        self._put(delivery, "saga", reason, b"", key)
+
+    def faulty(self, delivery: Delivered, error: BaseException) -> None:
+        """Have a fact whose handling raised delivered again, to any coordinator, and park it after a few deliveries.
+
+        The reason names the error's class alone. Its text may hold what is private, and is in the log.
+        """
+        if delivery.deliveries < FAULTY_DELIVERIES_MAX:
+            delivery.hand_back(HAND_BACK_SECONDS)
+        else:
+            self.park(
+                delivery, "fault", f"handling it raised {class_of(error)}; the log of the coordinators says where"
+            )
+        say("fact.faulty", error, delivery.subject, deliveries=delivery.deliveries)
+
+    def _put(self, delivery: Delivered, kind: ParkedKind, reason: str, data: bytes, saga: SagaKey | None) -> None:
+        parked = Parked(
+            kind=kind,
+            reason=reason,
+            noticed_by=COORDINATOR,
+            stream=delivery.stream,
+            sequence=delivery.sequence,
+            subject=delivery.subject,
+            data=data,
+            saga=saga,
+        )
+        self._store.park(parked, lambda outcome: _settle(delivery, outcome))
+
+
+def _settle(delivery: Delivered, outcome: object) -> None:
+    """Ack the delivery once PARKED holds its message."""
+    if isinstance(outcome, int):
+        delivery.ack()
+    else:
+        delivery.hand_back(HAND_BACK_SECONDS)
