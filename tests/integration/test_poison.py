@@ -24,6 +24,7 @@ from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.serve import attach
 from antiphon.coordinator.views.parked import waiting
 from antiphon.link import Link, Mark
+from antiphon.link.fast import FastTransport
 from tests.integration.test_coordinator import Company, company
 from tests.support.poison import POISONED, RAISED, SECRET, UNSTEADY, Told, poisoned_start
 from tests.support.raw_worker import start_message
@@ -78,7 +79,8 @@ async def test_poisoned_messages_cost_the_coordinator_neither_its_connection_nor
         handles = await started(client, 0, HEALTHY // 2)
         poisoned = await stored_as_poison(there, RAISED)
         odd = await there.link("client")
-        odd._frames += (b"PUB evt.1.trip.\xff\xfe.client.start 1\r\n", b"x", b"\r\n")
+        assert isinstance(odd._transport, FastTransport)
+        odd._transport.send_frame(b"PUB evt.1.trip.\xff\xfe.client.start 1\r\nx\r\n")
         odd.flush()
         handles += await started(client, HEALTHY // 2, HEALTHY // 2)
         link = await there.link("coordinator")  # it finds all of that waiting

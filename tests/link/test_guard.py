@@ -15,6 +15,7 @@ from antiphon.contracts.stored import Outcome
 from antiphon.contracts.subjects import start_subject
 from antiphon.contracts.topology import COORDINATOR, EVENTS
 from antiphon.link import Delivery, Link
+from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport
 from antiphon.link.faults import class_of, say
 from antiphon.link.guard import Guard
 from tests.support.poison import RAISED, Panic, explode
@@ -87,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 @pytest.fixture(params=["frames", "public"])
 async def link(request: pytest.FixtureRequest, server: Platform, monkeypatch: pytest.MonkeyPatch) -> Link:
     if request.param == "public":
-        monkeypatch.setenv("ANTIPHON_PUBLIC_CLIENT", "1")
+        monkeypatch.setenv(PUBLIC_VARIABLE, "1")
     await server.set_up()
     return await server.connect("coordinator")
 
@@ -158,9 +159,9 @@ async def test_every_callback_that_raises_leaves_the_connection_and_the_others_a
         subscription = await link.subscribe(f"heard.{name}", lambda *given: bad("subscription")(given))
         link.send(f"heard.{name}")
         link.on_reconnect.append(lambda: bad("reconnect")(None))
-        await link._on_reconnect()
+        await link.handle_reconnect()
         link.on_refused["x"] = bad("refused")
-        await link._on_error(RuntimeError('Permissions Violation for Publish to "x"'))
+        await link.handle_error(RuntimeError('Permissions Violation for Publish to "x"'))
         loop.call_later(0, link.guard.call, None, lambda: bad("timer")(None))
         await until(lambda: len(calls) == 7, seconds=10)
         assert await link.store(f"{subject}-2", b"{}") > 0
@@ -183,13 +184,14 @@ async def test_those_that_wait_for_answers_are_all_told_that_none_comes_though_s
 
 
 async def test_a_subject_that_is_no_utf_8_reaches_its_handler(link: Link) -> None:
-    if not link._fast:
+    transport = link._transport
+    if not isinstance(transport, FastTransport):
         await link.close()
         pytest.skip("nats-py's own parser decides there")
     heard: list[str] = []
     with unbroken(link):
         await link.subscribe("odd.>", lambda subject, reply, data, headers: heard.append(subject))
-        link._frames += (b"PUB odd.\xff\xfe 0\r\n", b"", b"\r\n")
+        transport.send_frame(b"PUB odd.\xff\xfe 0\r\n\r\n")
         link.flush()
         link.send("odd.well")
         await until(lambda: len(heard) == 2)

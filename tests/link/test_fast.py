@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
+from antiphon.link.fast import LINE_BYTES_MAX, Frames
 from antiphon.link.faults import say
-from antiphon.link.frames import LINE_BYTES_MAX, Frames
 from antiphon.link.guard import Guard
 
 Told = list[tuple[object, ...]]

@@ -1,0 +1,126 @@
+"""How frames reach nats-py and messages come from it: what the link needs, and the way on nats-py's public API alone.
+
+`fast.py` has the other way, which is three times as fast and stands on private parts of nats-py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from .guard import Guard
+
+Handler = Callable[[str, str, bytes, bytes | None], None]
+"""Called with subject, reply subject, data and raw headers of each message."""
+
+LOST: Final = (nats.errors.Error, OSError, RuntimeError)
+"""What nats-py raises when the connection goes away in mid-call; the last is uvloop's, for a socket that is closed."""
+
+FLUSH_SECONDS: Final = 5
+JETSTREAM_SECONDS: Final = 0.5
+"""How long a server may take to answer whether it has JetStream. A user without the right to ask gets no answer."""
+
+
+class Transport(Protocol):
+    """The frames and messages of one connection."""
+
+    def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
+        """Send a message; dropped while there is no connection."""
+
+    def flush(self) -> None:
+        """Hand what was sent to the connection, as far as that can be done at once."""
+
+    async def flushed(self, seconds: int = FLUSH_SECONDS) -> None:
+        """Hand what was sent to the connection, and return when the server has taken it or the connection is lost."""
+
+    def forget(self) -> None:
+        """Drop what was not yet handed to the connection: it was lost."""
+
+    async def subscribe(self, subject: str, handle: Handler, queue: str) -> Subscription:
+        """Call `handle` with every message on a subject."""
+        ...
+
+    async def has_jetstream(self) -> bool:
+        """Whether the server runs with JetStream; true where that cannot be found out."""
+        ...
+
+
+class PublicTransport:
+    """Frames and messages by nats-py's public API.
+
+    Args:
+        nc: nats-py's client, connected.
+        guard: calls the handlers.
+    """
+
+    def __init__(self, nc: Client, guard: Guard) -> None:
+        self._nc, self._guard = nc, guard
+        self._waiting: list[tuple[str, bytes, str, dict[str, str] | None]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
+        """Send a message after those before it."""
+        pairs = dict(line.split(": ", 1) for line in headers.split("\r\n") if line)
+        self._waiting.append((subject, data, reply, pairs or None))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    def flush(self) -> None:
+        """Nothing can be handed over at once here: the task that sends runs with the next turn of the loop."""
+
+    async def flushed(self, seconds: int = FLUSH_SECONDS) -> None:
+        """Wait for the task that sends, then for the server."""
+        with contextlib.suppress(*LOST):
+            if self._sending is not None:
+                await self._sending
+            await self._nc.flush(seconds)
+
+    def forget(self) -> None:
+        """Drop what waits."""
+        self._waiting.clear()
+
+    async def subscribe(self, subject: str, handle: Handler, queue: str) -> Subscription:
+        """Call `handle` with every message on a subject."""
+
+        async def adapt(message: Msg) -> None:
+            headers = _raw_headers(message.headers)
+            self._guard.call(None, handle, message.subject, message.reply, message.data, headers)
+
+        nc: Any = self._nc  # nats-py types only a part of this method
+        subscription: Subscription = await nc.subscribe(subject, queue=queue, cb=adapt)
+        return subscription
+
+    async def has_jetstream(self) -> bool:
+        """Ask JetStream's API: where it is not, the server says at once that nobody answers."""
+        try:
+            await self._nc.request("$JS.API.INFO", timeout=JETSTREAM_SECONDS)
+        except nats.errors.NoRespondersError:
+            return False
+        except nats.errors.Error:
+            return True
+        return True
+
+    async def _send(self) -> None:
+        while self._waiting:
+            message = self._waiting.pop(0)
+            # nats-py keeps what is published in a reconnect and sends it later; dropped here it counts as ambiguous.
+            if self._nc.is_connected:
+                subject, data, reply, headers = message
+                with contextlib.suppress(*LOST):
+                    await self._nc.publish(subject, data, reply, headers)
+
+
+def _raw_headers(headers: dict[str, str] | None) -> bytes | None:
+    """The public API's headers as they are in the frame, for the one parser there is."""
+    if headers is None:
+        return None
+    status = headers.get("Status", "")
+    rest = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name not in ("Status", "Description"))
+    return f"NATS/1.0{' ' + status if status else ''}\r\n{rest}\r\n".encode()

@@ -1,0 +1,134 @@
+"""Where nats-py's private parts are not the known ones, the link uses none of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from antiphon.contracts import SagaKey
+from antiphon.contracts.errors import ServerUnfit
+from antiphon.contracts.subjects import start_subject
+from antiphon.contracts.topology import COORDINATOR, EVENTS
+from antiphon.deploy.local.server import Server
+from antiphon.link import Credentials, Delivery, Link, connection, fast
+from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport
+from antiphon.link.transport import PublicTransport
+from tests.support.server import Platform, platform, until
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform(tmp_path_factory.mktemp("transport"), participants=()) as up:
+        yield up
+
+
+@pytest.fixture(autouse=True)
+def looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv(PUBLIC_VARIABLE, raising=False)
+    fast._is_known_release.cache_clear()
+    yield
+    fast._is_known_release.cache_clear()
+
+
+class Sealed(Client):
+    """A client whose private parts nobody in Antiphon may touch."""
+
+    def __getattribute__(self, name: str) -> Any:
+        _refuse(name)
+        return super().__getattribute__(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        _refuse(name)
+        super().__setattr__(name, value)
+
+
+def _refuse(name: str) -> None:
+    caller = sys._getframe(2).f_globals["__name__"]
+    if name.startswith("_") and not name.startswith("__") and caller.startswith("antiphon."):
+        raise AssertionError(f"{caller} touches {name}")
+
+
+async def use(link: Link) -> None:
+    """Write, read, pull and ask over a link, and close it."""
+    subject = start_subject(SagaKey.of("t", f"u{link.nc.client_id}"))
+    sequence = await link.store(subject, b"{}")
+    assert [each.sequence for each in await link.read_all(EVENTS, [subject])] == [sequence]
+    assert await link.get_last(EVENTS, f"{subject}-nothing") is None
+    taken: list[str] = []
+
+    def take(delivery: Delivery) -> None:
+        taken.append(delivery.subject)
+        delivery.ack()
+
+    pull = await link.pull(EVENTS, COORDINATOR, 10, take)
+    assert await pull.is_accepted()
+    await until(lambda: subject in taken)
+    await pull.drain()
+    await link.close()
+
+
+async def test_the_known_private_parts_are_used(server: Platform) -> None:
+    link = await server.connect("coordinator")
+    assert isinstance(link._transport, FastTransport)
+    await link.close()
+
+
+async def test_switched_off_the_link_touches_nothing_private(server: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PUBLIC_VARIABLE, "1")
+    monkeypatch.setattr(connection, "Client", Sealed)
+    await server.set_up()
+    link = await server.connect("coordinator")
+    assert isinstance(link._transport, PublicTransport)
+    await use(link)
+
+
+async def test_an_unknown_release_is_used_by_its_public_parts(
+    server: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fast.CALLED_BY_THE_PARSER, "_process_ping", ["self", "one", "more"])
+    link = await server.connect("coordinator")
+    assert isinstance(link._transport, PublicTransport)
+    await link.close()
+
+
+async def unlike(self: Client, sid: int, message: object) -> None: ...
+
+
+@pytest.mark.parametrize("part", fast.CALLED_BY_THE_PARSER)
+def test_a_method_with_other_parameters_is_not_known(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    monkeypatch.setattr(Client, part, unlike)
+    assert not fast._is_known_release()
+
+
+@pytest.mark.parametrize("part", ["_ps", "_transport", "_server_info"])
+async def test_a_client_without_a_part_is_not_known(
+    server: Platform, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setenv(PUBLIC_VARIABLE, "1")
+    link = await server.connect("coordinator")
+    client: Any = link.nc
+    assert fast._is_known_client(client)
+    part_before = getattr(client, part)
+    setattr(client, part, None)
+    assert not fast._is_known_client(client)
+    setattr(client, part, part_before)
+    await link.close()
+
+
+@pytest.mark.parametrize("public", ["", "1"])
+async def test_a_server_without_jetstream_is_unfit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public: str
+) -> None:
+    monkeypatch.setenv(PUBLIC_VARIABLE, public)
+    server = Server(tmp_path, jetstream=False)
+    server.start()
+    try:
+        with pytest.raises(ServerUnfit, match="without JetStream"):
+            await Link.connect(server.url, name="coordinator", credentials=Credentials())
+    finally:
+        server.stop()
