@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 
 from antiphon.participants.inbox import (
     AlreadyUndone,
     Answer,
-    Decision,
     NothingToUndo,
-    Question,
+    OnDo,
+    OnSettle,
+    OnUndo,
     Row,
     RunCompensation,
     RunHandler,
     SendAgain,
     Superseded,
-    decide,
+    on_do,
+    on_settle,
+    on_undo,
 )
+
+Question = Literal["do", "undo", "settle"]
+Decision = OnDo | OnUndo | OnSettle
 
 YES, NO = Answer("stock.reserved.v1", b"{}"), Answer("stock.reserve.refused.v1", b"{}")
 ROWS: dict[str, Row | None] = {
@@ -51,18 +58,23 @@ TABLE: dict[tuple[str, Question], dict[str, Decision]] = {
 }
 QUESTIONS: tuple[Question, ...] = get_args(Question)
 ATTEMPTS = {"earlier": 1, "same": 2, "later": 3}
+DECIDE: dict[Question, Callable[[Row | None, int], Decision]] = {
+    "do": on_do,
+    "undo": lambda row, attempt: on_undo(row),
+    "settle": lambda row, attempt: on_settle(row),
+}
 README = Path(__file__).parents[2] / "participants" / "README.md"
 
 
 @pytest.mark.parametrize(("row", "question", "when"), [*product(ROWS, QUESTIONS, ATTEMPTS)])
 def test_every_row_and_every_question_has_its_decision(row: str, question: Question, when: str) -> None:
-    assert decide(ROWS[row], question, ATTEMPTS[when]) == TABLE[row, question][when]
+    assert DECIDE[question](ROWS[row], ATTEMPTS[when]) == TABLE[row, question][when]
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_row_without_the_answer_it_must_hold_is_no_row(question: Question) -> None:
     with pytest.raises(ValueError, match="must hold its answer"):
-        decide(Row("done", 1), question, 1)
+        DECIDE[question](Row("done", 1), 1)
 
 
 def test_the_readme_shows_the_same_table() -> None:

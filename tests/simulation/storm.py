@@ -203,7 +203,7 @@ class Storm:
         address = subjects.parse_command(delivery.subject)
         place = (address.saga, address.step)
         row = self.rows.get(place)
-        decision = inbox.decide(row, address.direction, address.attempt)
+        decision = inbox.on_do(row, address.attempt) if address.direction == "do" else inbox.on_undo(row)
         envelope = decode(delivery.data, delivery.subject)
         is_settlement = envelope.type.rpartition(".v")[0].endswith(".settle")
         fails = self.is_bad and self.chance.random() < 0.2

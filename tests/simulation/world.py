@@ -214,7 +214,7 @@ class Model:
     def _outcomes(self, world: World, command: CommandName) -> list[str]:
         """How a participant may deal with a command: as the inbox says, or by dying after the commit."""
         step, direction, attempt = command
-        decision = inbox.decide(world.rows.get(step), direction, attempt)
+        decision = _decide(world.rows.get(step), direction, attempt)
         may_fail = world.budget.failures > 0
         is_retriable = self.definition.step(step).is_retriable
         match decision:
@@ -401,7 +401,7 @@ class Model:
     def _handle(self, world: World, command: CommandName, outcome: str) -> None:
         step, direction, attempt = command
         row = world.rows.get(step)
-        decision = inbox.decide(row, direction, attempt)
+        decision = _decide(row, direction, attempt)
         kind: AnswerKind = "exhausted" if outcome == "exhausted" else "done"
         is_settlement = _is_settlement(world, command)
         match decision:
@@ -530,6 +530,10 @@ def _require_as_before(world: World, sent: Draft, send: Send) -> None:
     if send.direction == "undo" and "what" in payload:
         done = msgspec.json.decode(world.payloads[send.step, "do"])
         require(payload["what"] == done["what"], f"{send.step} did {done}, and is undone as {payload}")
+
+
+def _decide(row: Row | None, direction: Direction, attempt: int) -> inbox.OnDo | inbox.OnUndo:
+    return inbox.on_do(row, attempt) if direction == "do" else inbox.on_undo(row)
 
 
 def _is_settlement(world: World, command: CommandName) -> bool:

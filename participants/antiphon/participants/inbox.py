@@ -2,7 +2,7 @@
 
 There is one row for each saga, step and list element, shared by the command and its compensation and claimed before a
 handler runs: whoever comes second waits for whoever is inside, and then sees what became of it. The README of this
-folder shows `decide` as a table.
+folder shows `on_do`, `on_undo` and `on_settle` as one table.
 """
 
 from __future__ import annotations
@@ -107,27 +107,6 @@ class AnotherWas(msgspec.Struct, frozen=True, gc=False):
 OnDo = RunHandler | SendAgain | Superseded
 OnUndo = RunCompensation | NothingToUndo | AlreadyUndone
 OnSettle = SendAgain | NothingToUndo | AlreadyUndone
-Decision = OnDo | OnUndo | OnSettle
-
-Question = Literal["do", "undo", "settle"]
-"""What is asked: to do, to undo, or what became of a command that cannot be undone."""
-
-
-def decide(row: Row | None, question: Question, attempt: int) -> Decision:
-    """What to do with a command whose row is claimed.
-
-    Args:
-        row: what the inbox held before, None if nothing.
-        question: what the command asks for.
-        attempt: the number of the command, counted from 1 for each direction.
-    """
-    match question:
-        case "do":
-            return on_do(row, attempt)
-        case "undo":
-            return on_undo(row)
-        case "settle":
-            return on_settle(row)
 
 
 def on_do(row: Row | None, attempt: int) -> OnDo:

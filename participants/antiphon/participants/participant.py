@@ -194,8 +194,8 @@ class Participant:
             DefinitionError: the event is heard already, or the function does not fit.
         """
         if undoes is None:
-            return ReactsTo(self, event, saga_type, refused, needs_no_compensation, retry)
-        return UndoesOn(self, event, saga_type, undoes, retry)
+            return ReactsTo(self.name, self.reactions, event, saga_type, refused, needs_no_compensation, retry)
+        return UndoesOn(self.name, self.reactions, event, saga_type, undoes, retry)
 
 
 class Handles(Generic[C_co]):

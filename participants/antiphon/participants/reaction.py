@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Generic, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -18,9 +18,6 @@ from antiphon.contracts.subjects import REACTION_STEP_CHARS, heard_filters
 
 from .signatures import annotation, named, parameters, text
 from .transaction import Transaction
-
-if TYPE_CHECKING:
-    from .participant import Participant
 
 REACTION_RETRY: Final = Retry(attempts=10, first_seconds=1, factor=2, cap_seconds=900)
 """How far apart a reaction that fails is tried again, for ever; after `attempts` it waits for a person as well. No
@@ -69,21 +66,23 @@ class Reaction:
 
 
 class ReactsTo(Generic[E]):
-    """The decorator that `Participant.reacts_to` returns."""
+    """The decorator that `Participant.reacts_to` returns; it adds a reaction to those of a participant, by its name."""
 
     def __init__(
         self,
-        participant: Participant,
+        participant: str,
+        reactions: list[Reaction],
         event: type[E],
         saga_type: str,
         refused: type[Event] | None,
         needs_no_compensation: bool,
         retry: Retry,
     ) -> None:
-        check_heard(participant, event, saga_type)
+        _check_event(participant, event, saga_type)
         if refused is not None:
             _check_refusal(participant, event, refused)
-        self._participant, self._event, self._saga_type = participant, event, saga_type
+        self._participant, self._reactions = participant, reactions
+        self._event, self._saga_type = event, saga_type
         self._refused, self._needs_none, self._retry = refused, needs_no_compensation, retry
 
     def __call__(self, function: Callable[[E, Transaction], Awaitable[F]]) -> Callable[[E, Transaction], Awaitable[F]]:
@@ -107,7 +106,7 @@ class ReactsTo(Generic[E]):
             retry=self._retry,
             call=function,
         )
-        _register(self._participant, reaction)
+        _register(self._participant, self._reactions, reaction)
         return function
 
 
@@ -116,15 +115,17 @@ class UndoesOn(Generic[E, A]):
 
     def __init__(
         self,
-        participant: Participant,
+        participant: str,
+        reactions: list[Reaction],
         event: type[E],
         saga_type: str,
         undoes: Callable[[Any, Transaction], Awaitable[A]],
         retry: Retry,
     ) -> None:
-        check_heard(participant, event, saga_type)
-        self._participant, self._event, self._saga_type, self._retry = participant, event, saga_type, retry
-        self._undoes = _undone(participant, event, saga_type, undoes)
+        _check_event(participant, event, saga_type)
+        self._participant, self._reactions = participant, reactions
+        self._event, self._saga_type, self._retry = event, saga_type, retry
+        self._undoes = _undone(participant, reactions, event, saga_type, undoes)
 
     def __call__(
         self, function: Callable[[E, A, Transaction], Awaitable[F]]
@@ -151,29 +152,29 @@ class UndoesOn(Generic[E, A]):
             retry=self._retry,
             call=function,
         )
-        _register(self._participant, reaction)
+        _register(self._participant, self._reactions, reaction)
         return function
 
 
-def check_heard(participant: Participant, event: object, saga_type: str) -> None:
-    """Refuse an event that cannot be heard."""
+def _check_event(participant: str, event: object, saga_type: str) -> None:
+    """Refuse an event that no participant can react to."""
     if not _is_event(event):
         raise DefinitionError(f"{text(event)} is no Event; a participant reacts to events, and handles commands.")
     require_travels(event)
     contract = event.__contract__
     if len(contract.token) > TOKEN_CHARS_MAX - REACTION_STEP_CHARS:
         raise DefinitionError(
-            f"{event.__name__}: a subject names what {participant.name} does on {contract.name!r}, so its name may "
+            f"{event.__name__}: a subject names what {participant} does on {contract.name!r}, so its name may "
             f"have {TOKEN_CHARS_MAX - REACTION_STEP_CHARS} characters."
         )
     try:
         check_token(saga_type or "any", "saga_type")
     except BadIdentity as error:
-        raise DefinitionError(f"{participant.name} reacts to {event.__name__}: {error}.") from None
+        raise DefinitionError(f"{participant} reacts to {event.__name__}: {error}.") from None
     if contract.owner == CLIENT and not saga_type:
         raise DefinitionError(
             f"{event.__name__} comes from clients, which start sagas of every type with what belongs to that type: say "
-            f"of which sagas {participant.name} hears it, with saga_type=."
+            f"of which sagas {participant} hears it, with saga_type=."
         )
 
 
@@ -185,9 +186,9 @@ def _check_first(function: Callable[..., Any], first: str, event: type[Event]) -
         )
 
 
-def _check_refusal(participant: Participant, event: type[Event], refused: object) -> None:
+def _check_refusal(participant: str, event: type[Event], refused: object) -> None:
     """The library makes this event, of a reason alone."""
-    where = f"{participant.name} refuses {event.__name__} with {text(refused)}"
+    where = f"{participant} refuses {event.__name__} with {text(refused)}"
     if not _is_event(refused):
         raise DefinitionError(f"{where}, which is no Event; others react to a refusal as to any event.")
     _check_owner(participant, refused, where)
@@ -198,13 +199,15 @@ def _check_refusal(participant: Participant, event: type[Event], refused: object
         )
 
 
-def _undone(participant: Participant, event: type[Event], saga_type: str, undoes: Callable[..., Any]) -> Reaction:
+def _undone(
+    participant: str, reactions: list[Reaction], event: type[Event], saga_type: str, undoes: Callable[..., Any]
+) -> Reaction:
     """The reaction that a function was registered for."""
-    where = f"{participant.name} takes back {named(undoes)} on {event.__name__}"
-    found = next((each for each in participant.reactions if each.call is undoes), None)
+    where = f"{participant} takes back {named(undoes)} on {event.__name__}"
+    found = next((each for each in reactions if each.call is undoes), None)
     if found is None:
         raise DefinitionError(
-            f"{where}, which is none of its reactions: decorate it with @{participant.name}.reacts_to first."
+            f"{where}, which is none of its reactions: decorate it with @{participant}.reacts_to first."
         )
     if found.saga_type != saga_type:
         raise DefinitionError(
@@ -223,7 +226,7 @@ def _undone(participant: Participant, event: type[Event], saga_type: str, undoes
     return found
 
 
-def _outcomes(participant: Participant, function: Callable[..., Any]) -> tuple[tuple[type[Event], ...], bool]:
+def _outcomes(participant: str, function: Callable[..., Any]) -> tuple[tuple[type[Event], ...], bool]:
     """The events a function says it may return, and whether None is among them."""
     if "return" not in function.__annotations__:
         raise DefinitionError(
@@ -244,19 +247,19 @@ def _outcomes(participant: Participant, function: Callable[..., Any]) -> tuple[t
     return tuple(emits), NoneType in members
 
 
-def _check_owner(participant: Participant, event: type[Event], where: str) -> None:
+def _check_owner(participant: str, event: type[Event], where: str) -> None:
     require_travels(event)
     owner = event.__contract__.owner
-    if owner != participant.name:
+    if owner != participant:
         raise DefinitionError(
-            f"{where}, which is owned by {owner!r}. Only its owner may publish it: give it owner={participant.name!r}, "
+            f"{where}, which is owned by {owner!r}. Only its owner may publish it: give it owner={participant!r}, "
             "or publish another."
         )
 
 
-def _register(participant: Participant, reaction: Reaction) -> None:
+def _register(participant: str, reactions: list[Reaction], reaction: Reaction) -> None:
     """Add a reaction, if the participant has no other for the same event."""
-    for other in participant.reactions:
+    for other in reactions:
         if _overlap(other, reaction):
             raise DefinitionError(
                 f"{reaction.event.__name__} is heard by {named(other.call)} and by {named(reaction.call)}. Keep one of "
@@ -265,10 +268,10 @@ def _register(participant: Participant, reaction: Reaction) -> None:
         theirs, ours = other.event.__contract__, reaction.event.__contract__
         if theirs.token == ours.token and (theirs.owner, theirs.name) != (ours.owner, ours.name):
             raise DefinitionError(
-                f"{participant.name} hears {theirs.name!r} of {theirs.owner} and {ours.name!r} of {ours.owner}, which "
+                f"{participant} hears {theirs.name!r} of {theirs.owner} and {ours.name!r} of {ours.owner}, which "
                 f"subjects do not tell apart: both are {ours.token!r} there. Give one of them another name."
             )
-    participant.reactions.append(reaction)
+    reactions.append(reaction)
 
 
 def _overlap(one: Reaction, other: Reaction) -> bool:
