@@ -18,7 +18,7 @@ from antiphon.contracts.topology import EVENTS
 from antiphon.coordinator.client.client import Antiphon, Outcome
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.saga import Saga
-from antiphon.coordinator.views.timeline import summaries, timeline
+from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.link import Link
 from antiphon.tracing.projection.links import checked_link
 
