@@ -37,7 +37,7 @@ async def waiting(link: Link) -> list[Waiting]:
         Ambiguous: the server gave no answer.
     """
     index = Index()
-    async for stored in link.scan(PARKED, "parked.>"):
+    async for stored in link.scan(PARKED, subjects.PARKED_FILTER):
         try:
             index.take(stored, unpack_raw(stored.data, Parked, stored.subject))
         except Unusable as error:
@@ -53,7 +53,7 @@ async def parked_message(link: Link, sequence: int) -> Message:
     Raises:
         UnknownMessage: there is none.
     """
-    async for stored in link.scan(PARKED, "parked.>", sequence):
+    async for stored in link.scan(PARKED, subjects.PARKED_FILTER, sequence):
         if stored.sequence == sequence:
             return Message(since=clock.rfc3339(stored.stored_ns), parked=msgspec.json.decode(stored.data, type=Parked))
         break
@@ -63,7 +63,7 @@ async def parked_message(link: Link, sequence: int) -> Message:
 async def _of_saga(link: Link, key: SagaKey, indexed: StoredMessage) -> list[Waiting]:
     """A saga whose journal cannot be read is listed with the reason, and keeps nobody from the others."""
     entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
-    events = await link.read_all(EVENTS, [f"evt.{key.path}.>"])
+    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)])
     try:
         return waits_of(key, SagaPages(entries, events))
     except Exception as error:

@@ -26,7 +26,7 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
         UnknownSaga: neither stream has anything of it.
         Ambiguous: the server gave no answer.
     """
-    events = await link.read_all(EVENTS, [f"evt.{key.path}.>"])
+    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)])
     entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
     if not events and not entries:
         raise UnknownSaga(key.type, key.id)
@@ -60,7 +60,7 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
 async def paused_types(link: Link) -> dict[str, str]:
     """The saga types that stand still, with who had them and why."""
     states = await link.read_all(SAGA, [subjects.states_filter(identity.SAGA_TYPE)])
-    found = {message.subject.split(".")[3]: read_pause_state(message).paused for message in states}
+    found = {subjects.parse_state(message.subject).id: read_pause_state(message).paused for message in states}
     return {saga_type: f"all sagas of its type are {paused}" for saga_type, paused in found.items() if paused}
 
 
@@ -70,12 +70,13 @@ async def _summary(
     entries = [end] if end else await link.read_all(SAGA, [subjects.journal_filter(key)])
     # Only what operators and participants said tells whether a journal that speaks of them is out of date.
     has_records = any(subjects.parse_entry(message.subject).kind == "rec" for message in entries)
-    events = await link.read_all(EVENTS, [f"evt.{key.path}.>"]) if has_records else []
+    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)]) if has_records else []
     return summary_of(key, start, SagaPages(entries, events), paused.get(key.type, ""))
 
 
 async def _children(link: Link, key: SagaKey, entries: list[StoredMessage]) -> tuple[str, ...]:
     """The sagas that steps of this one started: their ids follow from the journal, their types from their starts."""
     ids = child_ids(key, entries)
-    starts = await link.read_all(EVENTS, [f"evt.*.*.{each}.coordinator.start" for each in ids]) if ids else []
-    return tuple(str(SagaKey.of(*message.subject.split(".")[2:4])) for message in starts)
+    wanted = [subjects.starts_filter(saga_id=each, source=identity.COORDINATOR) for each in ids]
+    starts = await link.read_all(EVENTS, wanted) if wanted else []
+    return tuple(str(subjects.parse_fact(message.subject).saga) for message in starts)

@@ -104,7 +104,7 @@ def timeline_of(key: SagaKey, pages: SagaPages, type_paused: str = "", children:
         lines=tuple(lines),
         parked=stands.parked,
         paused=stands.paused or (type_paused if is_open else ""),
-        parent=_parent(events),
+        parent=_parent(key, events),
         children=children,
         entries=len(entries),
     )
@@ -162,9 +162,10 @@ def _facts(events: list[StoredMessage]) -> dict[str, str]:
     return found
 
 
-def _parent(events: list[StoredMessage]) -> str:
+def _parent(key: SagaKey, events: list[StoredMessage]) -> str:
+    start = subjects.start_subject(key, identity.COORDINATOR)
     for message in events:
-        if message.subject.endswith(".coordinator.start"):
+        if message.subject == start:
             with suppress(Unusable):
                 return parent_of(decode(message.data, message.subject))
     return ""
