@@ -23,7 +23,7 @@ from antiphon.contracts.envelope import decode
 from antiphon.contracts.payloads import CHILD_START_TYPE, RECORD_TYPE
 from antiphon.contracts.topology import PARKED, SAGA
 from antiphon.coordinator.client.client import Antiphon, Handle
-from antiphon.coordinator.views.parked import waiting
+from antiphon.coordinator.reading.parked import waiting
 from antiphon.link import Link
 from antiphon.participants import Worker
 from antiphon.participants.memory import MemoryDatabase

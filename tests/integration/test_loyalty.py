@@ -13,7 +13,7 @@ import msgspec
 from antiphon.contracts.identity import SagaKey
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.definition.saga import Saga
-from antiphon.coordinator.views.timeline import timeline
+from antiphon.coordinator.reading.sagas import timeline
 from antiphon.link import Link
 from antiphon.order.hybrid import shipping as hybrid_shipping
 from antiphon.order.hybrid.saga import hybrid_order

@@ -18,9 +18,9 @@ from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.client.operator import SagaVerbs
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.reading.parked import parked_message, waiting
+from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
-from antiphon.coordinator.views.parked import parked_message, waiting
-from antiphon.coordinator.views.timeline import summaries, timeline
 from antiphon.link import set_up
 from antiphon.link.admin import api
 from tests.integration.test_coordinator import Company, company

@@ -19,10 +19,10 @@ from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, Parked, Record, R
 from antiphon.contracts.topology import PARKED, SAGA
 from antiphon.coordinator.client.changes import changes
 from antiphon.coordinator.client.client import Antiphon, Handle
+from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.serve import attach
-from antiphon.coordinator.views.parked import waiting
 from antiphon.link import Link, Mark
 from antiphon.link.fast import FastTransport
 from tests.integration.test_coordinator import Company, company

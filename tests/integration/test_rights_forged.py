@@ -19,10 +19,10 @@ from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Parked
 from antiphon.contracts.topology import PARKED, SAGA
 from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.serve import attach
-from antiphon.coordinator.views.timeline import summaries, timeline
 from antiphon.link import Link
 from tests.support.raw_worker import RawWorker
 from tests.support.server import FORMS, Form, Platform, platform

@@ -15,7 +15,7 @@ from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.payloads import Parked
 from antiphon.contracts.subjects import event_subject, reaction_step, signal_subject
 from antiphon.contracts.topology import PARKED
-from antiphon.coordinator.views.parked import waiting
+from antiphon.coordinator.reading.parked import waiting
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase

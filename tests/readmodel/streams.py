@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.subjects import is_of_a_saga
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.coordinator.views.summary import Overview, begun, is_of_a_saga, read_cause, read_told, tell, unread
+from antiphon.coordinator.views.summary import Overview, begun, read_cause, read_told, tell, unread
 from antiphon.link import Link, StoredMessage
 from tests.decide.walk import Walk, Written, messages_of
 
@@ -92,7 +93,7 @@ class Streams:
             if cause is not None and cause.address.event == "start":
                 key = cause.address.saga
                 rows[str(key)] = begun(rows.get(str(key), unread(key)), cause)
-        for message in filter(is_of_a_saga, self.stored[SAGA]):
+        for message in (each for each in self.stored[SAGA] if is_of_a_saga(each.subject)):
             told = read_told(message)
             assert told is not None
             key, cause_at = told.address.saga, told.cause_sequence

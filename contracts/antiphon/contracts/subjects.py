@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from .errors import Forged
-from .identity import CLIENT, NOT_SAGAS, RESERVED, SagaKey, find_key, is_token
+from .identity import CLIENT, COORDINATOR, NOT_SAGAS, RESERVED, SagaKey, find_key, is_token
 
 Direction = Literal["do", "undo"]
 Verb = Literal["retry", "edit", "resolve", "cancel", "pause", "resume"]
@@ -69,6 +69,7 @@ def fired_subject(saga: SagaKey) -> str:
     return f"saga.{saga.path}.f.next"
 
 
+SAGA_FILTER: Final = "saga.>"
 FIRED_FILTER: Final = "saga.*.*.*.f.next"
 ENDS_FILTER: Final = "saga.*.*.*.c.end"
 JOURNALS_FILTER: Final = "saga.*.*.*.c.>"
@@ -134,6 +135,33 @@ def parse_entry(subject: str) -> EntryAddress:
             return EntryAddress(_saga(tokens, subject), "end")
         case _:
             raise Forged("not a journal entry's subject", subject=subject)
+
+
+def is_of_a_saga(subject: str) -> bool:
+    """Whether a subject of SAGA is an entry of a saga's journal; states are not, nor are the journals of locks, which
+    begin with a record.
+
+    For whoever reads all journals: looked at token by token, and the partition is not checked.
+    """
+    tokens = subject.split(".", 6)
+    return len(tokens) > 5 and tokens[4] == "c" and tokens[5] in ("cmd", "rec", "end") and tokens[2] not in NOT_SAGAS
+
+
+def is_end(subject: str) -> bool:
+    """Whether a subject of SAGA is that of an outcome."""
+    return subject.endswith(".c.end")
+
+
+def parse_state(subject: str) -> SagaKey:
+    """The lock, saga type or participant whose state stands at a subject.
+
+    Raises:
+        Forged: it is no state's subject.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 6 or tokens[0] != "saga" or tokens[4:] != ["c", "state"]:
+        raise Forged("not a state's subject", subject=subject)
+    return _saga(tokens, subject)
 
 
 def parse_fired(subject: str) -> SagaKey:
@@ -215,13 +243,35 @@ def events_filter(saga: SagaKey, source: str) -> str:
     return f"evt.{saga.path}.{source}.>"
 
 
-def starts_filter(saga_type: str) -> str:
-    """The starts of all sagas of one type."""
-    return f"evt.*.{saga_type}.*.*.start"
+def start_subjects(saga: SagaKey) -> list[str]:
+    """Where the start of a saga is stored, whoever started it."""
+    return [start_subject(saga, source) for source in (CLIENT, COORDINATOR)]
 
 
-STARTS_FILTER: Final = starts_filter("*")
-CLIENT_STARTS_FILTER: Final = "evt.*.*.*.client.start"
+def saga_events_filter(saga: SagaKey) -> str:
+    """All that EVENTS holds of one saga, whoever wrote it; of a saga to which many subjects were written, too many for
+    one read."""
+    return f"evt.{saga.path}.>"
+
+
+def source_filter(source: str) -> str:
+    """All that one source has stored, of all sagas."""
+    return f"evt.*.*.*.{source}.>"
+
+
+def starts_filter(saga_type: str = "*", saga_id: str = "*", source: str = "*") -> str:
+    """The starts of all sagas, or of those of one type, with one id, or started by clients or by coordinators."""
+    return f"evt.*.{saga_type}.{saga_id}.{source}.start"
+
+
+def is_start(subject: str) -> bool:
+    """Whether a subject of EVENTS may be a start's: what `parse_fact` need not look at otherwise."""
+    return subject.endswith(".start")
+
+
+STARTS_FILTER: Final = starts_filter()
+CLIENT_STARTS_FILTER: Final = starts_filter(source=CLIENT)
+CLIENT_CANCELS_FILTER: Final = "evt.*.*.*.client.cancel"
 CLIENT_SIGNALS_FILTER: Final = "evt.*.*.*.client.signal.*.1"
 EVENTS_FILTER: Final = "evt.>"
 
@@ -362,6 +412,8 @@ def announce_subject(saga_type: str) -> str:
 
 ANNOUNCE_FILTER: Final = announce_subject("*")
 STATUS_FILTER: Final = "antiphon.status.*.*"
+PARKED_FILTER: Final = "parked.>"
+PARKED_SAGAS_FILTER: Final = "parked.saga.>"
 COORDINATORS_QUEUE: Final = "coordinators"
 
 
@@ -395,6 +447,7 @@ def registration_subject(name: str, instance: str) -> str:
 
 
 REGISTRATIONS_FILTER: Final = registration_subject("*", "*")
+REGISTRATIONS_SUBJECTS: Final = f"$KV.{REGISTRATIONS_BUCKET}.>"
 
 
 def parse_registration(subject: str) -> tuple[str, str]:
@@ -408,3 +461,62 @@ def parse_registration(subject: str) -> tuple[str, str]:
         raise Forged("no registration has this subject", subject=subject)
     _require_tokens((tokens[2], tokens[3]), subject)
     return tokens[2], tokens[3]
+
+
+# --- any subject ------------------------------------------------------------------------------------------------------
+
+
+def matches(subject_filter: str, subject: str) -> bool:
+    """Whether a subject falls under a filter, where `*` is one token and `>` all that follow."""
+    if "*" not in subject_filter:  # most reads are of one saga
+        return subject.startswith(subject_filter[:-1]) if subject_filter.endswith(">") else subject == subject_filter
+    wanted, tokens = subject_filter.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(tokens) == len(wanted) and all(w in ("*", token) for w, token in zip(wanted, tokens, strict=True))
+
+
+def is_of_sagas(subject: str) -> bool:
+    """Whether a subject begins as those of SAGA and EVENTS do."""
+    tokens = subject.split(".", 4)
+    return len(tokens) == 5 and tokens[0] in ("saga", "evt")
+
+
+def saga_in(subject: str) -> SagaKey | None:
+    """The saga of a subject of SAGA or EVENTS, whatever else it says; none if it names none."""
+    tokens = subject.split(".", 4)
+    return find_key(tokens[2], tokens[3]) if is_of_sagas(subject) else None
+
+
+def is_command(subject: str) -> bool:
+    """Whether a subject begins as a command's does."""
+    return subject.startswith("saga.") and subject.split(".", 6)[4:6] == ["c", "cmd"]
+
+
+class Meant(msgspec.Struct, frozen=True, gc=False):
+    """What a person means with a subject or a filter: a start, an event by its token, or a command by its step."""
+
+    saga_type: str
+    """Empty where the filter says none."""
+    what: Literal["start", "event", "command"]
+    event: str = ""
+    step: str = ""
+    direction: str = ""
+
+
+def parse_meant(asked: str) -> Meant | None:
+    """What is meant with a subject of EVENTS or of a command, in which tokens may be `*`; none if it is neither."""
+    tokens = asked.split(".")
+    saga_type = tokens[2] if len(tokens) > 4 and tokens[2] != "*" else ""
+    match tokens:
+        case ["evt", _, _, _, _, "start"]:
+            return Meant(saga_type, "start")
+        case ["evt", _, _, _, "client", "signal", name, *_] | ["evt", _, _, _, _, name, *_]:
+            return Meant(saga_type, "event", event=name)
+        case ["saga", _, _, _, "c", "cmd", _, step, direction, *_]:
+            return Meant(saga_type, "command", step=step, direction=direction)
+        case _:
+            return None

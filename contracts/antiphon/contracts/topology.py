@@ -101,12 +101,16 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
 
 STREAMS: Final = (
     # The server takes no schedules together with discard new (2.15.1); without limits nothing is ever discarded.
-    Stream(name=SAGA, subjects=("saga.>",), settings={"allow_msg_schedules": True, "discard": "old"}),
+    Stream(name=SAGA, subjects=(subjects.SAGA_FILTER,), settings={"allow_msg_schedules": True, "discard": "old"}),
     # One message a subject and no schedules, roll-ups, TTLs or batches: whoever may write here can do nothing but add.
-    Stream(name=EVENTS, subjects=("evt.>",), settings={"max_msgs_per_subject": 1, "discard_new_per_subject": True}),
+    Stream(
+        name=EVENTS,
+        subjects=(subjects.EVENTS_FILTER,),
+        settings={"max_msgs_per_subject": 1, "discard_new_per_subject": True},
+    ),
     Stream(
         name=PARKED,
-        subjects=("parked.>",),
+        subjects=(subjects.PARKED_FILTER,),
         settings={"discard": "old", "max_msgs_per_subject": PARKED_PER_SOURCE_MAX},
     ),
     Stream(
@@ -118,7 +122,7 @@ STREAMS: Final = (
 
 REGISTRATIONS: Final = Stream(
     name=f"KV_{subjects.REGISTRATIONS_BUCKET}",
-    subjects=(f"$KV.{subjects.REGISTRATIONS_BUCKET}.>",),
+    subjects=(subjects.REGISTRATIONS_SUBJECTS,),
     # What is not renewed goes. No roll-ups, so that nobody can erase what others say; and bounded, so that whoever says
     # too much keeps others from speaking for as long as that stays, and fills no disk.
     settings={

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
+from antiphon.contracts import subjects
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.identity import dashed
 
@@ -62,20 +63,22 @@ def who(flow: Flow, asked: str) -> list[About]:
 
 def _name_in(flow: Flow, asked: str) -> tuple[str, str]:
     """The message a subject or a name means, and the saga type if the subject says one."""
-    tokens = asked.split(".")
-    saga = tokens[2] if len(tokens) > 4 and tokens[2] != "*" else ""
-    match tokens:
-        case ["evt", _, _, _, _, "start"]:
+    meant = subjects.parse_meant(asked)
+    if meant is None:
+        return asked, ""
+    saga = meant.saga_type
+    match meant.what:
+        case "start":
             starts = [edge for edge in flow.after("client", "emits") if edge.saga == saga and _begins(flow, edge)]
             return (flow.nodes[starts[0].target].label, saga) if starts else (asked, saga)
-        case ["evt", _, _, _, "client", "signal", name, *_] | ["evt", _, _, _, _, name, *_]:
-            return name, saga
-        case ["saga", _, _, _, "c", "cmd", _, step, direction, *_]:
-            kind = "emits" if direction == "do" else "compensates"
-            sent = [e.target.partition(":")[2] for e in flow.after(step_id(saga, step)) if e.kind == kind]
+        case "event":
+            return meant.event, saga
+        case "command":
+            kind = "emits" if meant.direction == "do" else "compensates"
+            sent = [e.target.partition(":")[2] for e in flow.after(step_id(saga, meant.step)) if e.kind == kind]
             return (sent[0], saga) if sent else (asked, saga)
         case _:
-            return asked, ""
+            assert_never(meant.what)
 
 
 def _begins(flow: Flow, edge: Edge) -> bool:

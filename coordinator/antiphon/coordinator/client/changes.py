@@ -13,13 +13,13 @@ from antiphon.contracts.clock import moment
 from antiphon.contracts.errors import Ambiguous, Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import SagaState
-from antiphon.contracts.subjects import JOURNALS_FILTER
+from antiphon.contracts.subjects import JOURNALS_FILTER, is_of_a_saga
 from antiphon.contracts.topology import SAGA
 from antiphon.link import Link, Mark, StoredMessage, Tail
 from antiphon.link.faults import say
 from antiphon.link.tail import LOOK_SECONDS, mark_of
 
-from ..views.summary import Overview, Told, is_of_a_saga, read_told, tell, unread
+from ..views.summary import Overview, Told, read_told, tell, unread
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 async def changes(link: Link, saga_type: str, state: SagaState | None, after: Mark | None) -> AsyncGenerator[Change]:
     """All changes after a position, or from now on, for ever; see `Antiphon.changes`."""
     start = await _now(link) if after is None else 0
-    tail = Tail(link, SAGA, after or Mark(), is_of_a_saga, start)
+    tail = Tail(link, SAGA, after or Mark(), _is_of_a_saga, start)
     sagas: dict[SagaKey, Overview] = {}
     while True:
         page = await _read(link, tail)
@@ -57,6 +57,10 @@ async def changes(link: Link, saga_type: str, state: SagaState | None, after: Ma
                 yield found
         if not page:
             await link.until(asyncio.Event(), LOOK_SECONDS)
+
+
+def _is_of_a_saga(message: StoredMessage) -> bool:
+    return is_of_a_saga(message.subject)
 
 
 async def _now(link: Link) -> int:

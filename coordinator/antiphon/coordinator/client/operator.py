@@ -98,9 +98,8 @@ class Operator:
             UnknownSaga: there is none.
             PlatformError: that cannot be read.
         """
-        starts = [subjects.start_subject(key, source) for source in (identity.CLIENT, identity.COORDINATOR)]
         try:
-            if await self.link.read_all(EVENTS, starts):
+            if await self.link.read_all(EVENTS, subjects.start_subjects(key)):
                 return
         except Ambiguous as error:
             raise_if_failed(self.link)

@@ -23,7 +23,7 @@ from antiphon.link.faults import say
 from antiphon.link.outcomes import CONSUMER_NOT_FOUND
 from antiphon.tracing.telemetry.metrics import Gauges
 
-from ..views.parked import waiting
+from ..reading.parked import waiting
 
 LOOK_SECONDS: Final = 10.0
 """How often consumers are asked how far they are."""

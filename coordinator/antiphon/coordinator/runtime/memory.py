@@ -88,12 +88,12 @@ class MemoryPlatform:
 
     def last(self, stream: str, subject_filter: str) -> int:
         """The sequence of the last message that matches, 0 if there is none."""
-        found = (m.sequence for m in reversed(self.streams[stream]) if matches(subject_filter, m.subject))
+        found = (m.sequence for m in reversed(self.streams[stream]) if subjects.matches(subject_filter, m.subject))
         return next(found, 0)
 
     def read(self, stream: str, filters: list[str]) -> list[StoredMessage]:
         """The last message of every subject that matches, in stream order."""
-        found = {m.subject: m for m in self.streams[stream] if any(matches(f, m.subject) for f in filters)}
+        found = {m.subject: m for m in self.streams[stream] if any(subjects.matches(f, m.subject) for f in filters)}
         return sorted(found.values(), key=lambda message: message.sequence)
 
     def schedule(self, key: SagaKey, due_ns: int, body: bytes) -> None:
@@ -174,7 +174,7 @@ class MemoryConsumer:
 
     def offer(self, stream: str, message: StoredMessage) -> None:
         """Take a stored message on, if it is one of this consumer's."""
-        if stream == self.consumer.stream and any(matches(f, message.subject) for f in self.consumer.filters):
+        if stream == self.consumer.stream and any(subjects.matches(f, message.subject) for f in self.consumer.filters):
             self.pending[message.sequence] = 0
             self.deliver_after(0, message, 0)
 
@@ -281,7 +281,7 @@ class MemoryStore:
     def starts(self, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
         """Look for the next ones."""
         wanted = subjects.starts_filter(saga_type)
-        found = (m for m in self.platform.streams[EVENTS] if m.sequence > after and matches(wanted, m.subject))
+        found = (m for m in self.platform.streams[EVENTS] if m.sequence > after and subjects.matches(wanted, m.subject))
         self._answer(then, list(itertools.islice(found, STARTS_PER_READ)))
 
     def announce(self, saga_type: str, sequence: int) -> None:
@@ -317,16 +317,3 @@ class MemoryStore:
     def _answer(self, then: Callable[[T], None], result: T) -> None:
         whose = self.guard.current
         self.platform.later_ns(0, lambda: self.guard.call(whose, then, result))
-
-
-def matches(subject_filter: str, subject: str) -> bool:
-    """Whether a subject falls under a filter, where `*` is one token and `>` all that follow."""
-    if "*" not in subject_filter:  # most reads are of one saga
-        return subject.startswith(subject_filter[:-1]) if subject_filter.endswith(">") else subject == subject_filter
-    wanted, tokens = subject_filter.split("."), subject.split(".")
-    if wanted[-1] == ">":
-        wanted.pop()
-        if len(tokens) <= len(wanted):
-            return False
-        tokens = tokens[: len(wanted)]
-    return len(tokens) == len(wanted) and all(w in ("*", token) for w, token in zip(wanted, tokens, strict=True))

@@ -15,7 +15,7 @@ import structlog
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import PARTICIPANT, SAGA_TYPE, SagaKey
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.subjects import state_subject
+from antiphon.contracts.subjects import parse_state, state_subject
 from antiphon.link.faults import say
 
 from ..decision.pause import read_pause_state
@@ -142,7 +142,7 @@ class PausedTypes:
 
 def _name(message: StoredMessage) -> str:
     """The saga type or participant whose state this is."""
-    return message.subject.split(".")[3]
+    return parse_state(message.subject).id
 
 
 def _say_if_not_set(key: SagaKey, failed: str) -> None:

@@ -1,4 +1,4 @@
-"""What waits for a person: the index that PARKED keeps, and what the journals say of it by now.
+"""What waits for a person, as people are shown it. Pure.
 
 PARKED is only an index, and old entries stay in it. A saga is listed if its journal still says that a person is needed,
 a fact that was set aside if no journal has named it since, and a reaction that fails until its participant says that it
@@ -7,28 +7,19 @@ is done.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
-import structlog
 
 from antiphon.contracts import clock, subjects
-from antiphon.contracts.envelope import decode, unpack_raw
-from antiphon.contracts.errors import AntiphonError, Unusable
+from antiphon.contracts.envelope import decode
+from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import WITHDRAWN, Parked, ParkedKind
-from antiphon.contracts.topology import EVENTS, PARKED, SAGA
-from antiphon.link import Link, StoredMessage
-from antiphon.link.faults import class_of
+from antiphon.contracts.stored import SagaPages, StoredMessage
+from antiphon.contracts.topology import EVENTS
 
 from .standing import standing
-
-log = structlog.get_logger()
-
-
-class UnknownMessage(AntiphonError):
-    """PARKED holds no message at that sequence, or not any more."""
-
-    def __init__(self, sequence: int) -> None:
-        super().__init__(f"PARKED holds no message {sequence}; `antiphon parked` lists those that wait.")
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,51 +47,36 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     parked: Parked
 
 
-async def waiting(link: Link) -> list[Waiting]:
-    """All that waits for a person, oldest first."""
-    sagas: dict[SagaKey, StoredMessage] = {}
-    messages: dict[tuple[str, int, str], tuple[StoredMessage, Parked]] = {}
-    async for stored in link.scan(PARKED, "parked.>"):
-        try:
-            parked = unpack_raw(stored.data, Parked, stored.subject)
-        except Unusable as error:
-            log.warning("parked.unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
-            continue
+class Index:
+    """What PARKED holds, read message by message: one entry for each saga, and one for each message set aside."""
+
+    def __init__(self) -> None:
+        self.sagas: dict[SagaKey, StoredMessage] = {}
+        self._messages: dict[tuple[str, int, str], tuple[StoredMessage, Parked]] = {}
+
+    def take(self, stored: StoredMessage, parked: Parked) -> None:
+        """Read the next message of PARKED; one that was parked more than once is one."""
         if parked.saga is not None:
-            sagas[parked.saga] = stored
-            continue
+            self.sagas[parked.saga] = stored
+            return
         which = parked.stream, parked.sequence, parked.noticed_by
         if parked.reason == WITHDRAWN:
-            messages.pop(which, None)
-        else:  # one that was parked more than once is one
-            messages.setdefault(which, (stored, parked))
-    found = [each for key, stored in sagas.items() for each in await _of_saga(link, key, stored)]
-    found += [each for pair in messages.values() if (each := await _of_message(link, *pair)) is not None]
-    return sorted(found, key=lambda each: each.since)
+            self._messages.pop(which, None)
+        else:
+            self._messages.setdefault(which, (stored, parked))
+
+    @property
+    def messages(self) -> list[tuple[StoredMessage, Parked]]:
+        """The messages that were set aside, with where PARKED holds them."""
+        return list(self._messages.values())
 
 
-async def parked_message(link: Link, sequence: int) -> Message:
-    """The message that PARKED holds at a sequence, with its bytes.
+def waits_of(key: SagaKey, pages: SagaPages) -> list[Waiting]:
+    """What a saga waits for a person with.
 
     Raises:
-        UnknownMessage: there is none.
+        Unusable: its journal cannot be read.
     """
-    async for stored in link.scan(PARKED, "parked.>", sequence):
-        if stored.sequence == sequence:
-            return Message(since=clock.rfc3339(stored.stored_ns), parked=msgspec.json.decode(stored.data, type=Parked))
-        break
-    raise UnknownMessage(sequence)
-
-
-async def _of_saga(link: Link, key: SagaKey, indexed: StoredMessage) -> list[Waiting]:
-    """What a saga waits for; one whose journal cannot be read is listed with that, and keeps nobody from the others."""
-    entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
-    events = await link.read_all(EVENTS, [f"evt.{key.path}.>"])
-    try:
-        needs = standing(entries, events).needs
-    except Exception as error:
-        reason = f"its journal cannot be read: {error if isinstance(error, Unusable) else class_of(error)}"
-        return [Waiting(kind="saga", saga=str(key), reason=reason, since=clock.rfc3339(indexed.stored_ns))]
     return [
         Waiting(
             kind="saga",
@@ -110,17 +86,21 @@ async def _of_saga(link: Link, key: SagaKey, indexed: StoredMessage) -> list[Wai
             since=clock.rfc3339(need.since_ns),
             tried=need.tried,
         )
-        for need in needs
+        for need in standing(pages.entries, pages.events).needs
     ]
 
 
-async def _of_message(link: Link, stored: StoredMessage, parked: Parked) -> Waiting | None:
-    key = _saga_of(parked)
-    if key is not None and await _is_settled(link, key, parked):
-        return None
+def unreadable(key: SagaKey, indexed: StoredMessage, why: str) -> Waiting:
+    """A saga whose journal cannot be read; PARKED holds its index entry."""
+    reason = f"its journal cannot be read: {why}"
+    return Waiting(kind="saga", saga=str(key), reason=reason, since=clock.rfc3339(indexed.stored_ns))
+
+
+def waiting_message(stored: StoredMessage, parked: Parked) -> Waiting:
+    """A message that was set aside."""
     return Waiting(
         kind=parked.kind,
-        saga=str(key or ""),
+        saga=str(saga_of(parked) or ""),
         reason=parked.reason,
         since=clock.rfc3339(stored.stored_ns),
         sequence=stored.sequence,
@@ -129,7 +109,7 @@ async def _of_message(link: Link, stored: StoredMessage, parked: Parked) -> Wait
     )
 
 
-def _saga_of(parked: Parked) -> SagaKey | None:
+def saga_of(parked: Parked) -> SagaKey | None:
     """The saga of a message whose subject says so, and is not forged."""
     try:
         if parked.stream == EVENTS:
@@ -139,18 +119,22 @@ def _saga_of(parked: Parked) -> SagaKey | None:
         return None
 
 
-async def _is_settled(link: Link, key: SagaKey, parked: Parked) -> bool:
-    """Whether the saga needs nobody for it any more: it has ended, or its journal names the fact by now.
-
-    A fact that no journal will ever name is not, nor is a reaction that fails, whatever becomes of its saga.
-    """
+def stays(parked: Parked) -> bool:
+    """Whether a message waits for a person whatever becomes of its saga: no journal will ever name it, or it is a
+    reaction that fails."""
     is_reaction = parked.kind == "fault" and parked.noticed_by != COORDINATOR
-    if parked.stream == EVENTS and (parked.kind in ("forged", "undecodable") or is_reaction):
-        return False
-    entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
+    return parked.stream == EVENTS and (parked.kind in ("forged", "undecodable") or is_reaction)
+
+
+def is_settled(key: SagaKey, parked: Parked, entries: list[StoredMessage]) -> bool:
+    """Whether the saga needs nobody for a message any more: it has ended, or its journal names the fact by now."""
     if entries and entries[-1].subject == subjects.end_subject(key):
         return True
-    return parked.stream == EVENTS and any(_names(message, parked.sequence) for message in entries)
+    return parked.stream == EVENTS and _is_named(entries, parked.sequence)
+
+
+def _is_named(entries: Iterable[StoredMessage], sequence: int) -> bool:
+    return any(_names(message, sequence) for message in entries)
 
 
 def _names(entry: StoredMessage, sequence: int) -> bool:

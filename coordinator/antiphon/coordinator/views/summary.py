@@ -14,21 +14,21 @@ from msgspec.structs import replace
 
 from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
 from antiphon.contracts.errors import Unusable
-from antiphon.contracts.identity import COORDINATOR, LOCK, OPERATOR, PARTICIPANT, SAGA_TYPE, SagaKey, dashed
+from antiphon.contracts.identity import COORDINATOR, OPERATOR, SagaKey, dashed
 from antiphon.contracts.messages import Refusal
 from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, CancelRequest, End, Operation, Record, SagaState
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.subjects import CommandAddress, EntryAddress, FactAddress, is_by_itself, parse_entry, parse_fact
+from antiphon.contracts.subjects import (
+    CommandAddress,
+    EntryAddress,
+    FactAddress,
+    is_by_itself,
+    is_of_a_saga,
+    parse_entry,
+    parse_fact,
+)
 
 from ..decision.history import cancelled
-
-NO_SAGAS = frozenset({LOCK, SAGA_TYPE, PARTICIPANT})
-"""What has a journal and is no saga."""
-
-
-ENTRIES = frozenset({"cmd", "rec", "end"})
-"""What stays in a journal, as the token behind its `c` says; the state of a lock is replaced."""
-
 
 SEQUENCE_DIGITS = 19
 """The most that fit the 64 bits of a stream's sequence for sure."""
@@ -103,19 +103,13 @@ class Told(msgspec.Struct, frozen=True):
         return int(cause[1:]) if is_sequence else 0
 
 
-def is_of_a_saga(message: StoredMessage) -> bool:
-    """Whether a message of SAGA is an entry of a saga's journal, and none of a lock or of a type that stands still."""
-    tokens = message.subject.split(".", 6)
-    return len(tokens) > 5 and tokens[4] == "c" and tokens[5] in ENTRIES and tokens[2] not in NO_SAGAS
-
-
 def read_told(message: StoredMessage) -> Told | None:
     """The entry in a message of SAGA; none if it is no saga's.
 
     Raises:
         Undecodable: its bytes are wrong.
     """
-    if not is_of_a_saga(message):
+    if not is_of_a_saga(message.subject):
         return None
     envelope = decode(message.data, message.subject)
     return Told(parse_entry(message.subject), envelope, message.sequence, message.stored_ns)

@@ -1,22 +1,22 @@
-"""What a person wants to know of a saga, read from the two streams without any definition."""
+"""What a person wants to know of a saga, built from its messages without any definition. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 import msgspec
 
 from antiphon.contracts import clock, identity, subjects
 from antiphon.contracts.envelope import decode
-from antiphon.contracts.errors import UnknownSaga, Unusable
+from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import SagaState
+from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.link import Link, StoredMessage
 
 from ..decision.entries import child_id
 from ..decision.history import ENTRIES_MAX
-from ..decision.pause import read_pause_state
 from .standing import standing
 from .wording import LineKind, Wording, of_cause, of_entry, of_event, parent_of
 
@@ -76,16 +76,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     paused: str = ""
 
 
-async def timeline(link: Link, key: SagaKey) -> Timeline:
-    """Read a whole saga.
+def timeline_of(key: SagaKey, pages: SagaPages, type_paused: str = "", children: tuple[str, ...] = ()) -> Timeline:
+    """A saga as its messages tell it.
 
-    Raises:
-        UnknownSaga: neither stream has anything of it.
+    Args:
+        key: the saga.
+        pages: its journal and its events, of which at least one is there.
+        type_paused: who paused all sagas of its type, and why.
+        children: the sagas that its steps started, as `type/id`.
     """
-    events = await link.read_all(EVENTS, [f"evt.{key.path}.>"])
-    entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
-    if not events and not entries:
-        raise UnknownSaga(key.type, key.id)
+    entries, events = pages.entries, pages.events
     named = {_cause(message) for message in entries}
     began = min(message.stored_ns for message in (*events, *entries))
     lines = [_event_line(message, began, f"e{message.sequence}" not in named) for message in events]
@@ -94,6 +94,7 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
     # At equal times (one clock tick of the server) a fact stands before what was decided on it.
     lines.sort(key=lambda line: (line.at, line.stream != EVENTS, line.sequence))
     stands = standing(entries, events)
+    is_open = stands.state in ("running", "compensating")
     return Timeline(
         type=key.type,
         id=key.id,
@@ -102,56 +103,25 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
         definition=_definition(entries),
         lines=tuple(lines),
         parked=stands.parked,
-        paused=stands.paused or await _type_paused(link, key.type, stands.state),
-        parent=_parent(events),
-        children=await _children(link, key, entries),
+        paused=stands.paused or (type_paused if is_open else ""),
+        parent=_parent(key, events),
+        children=children,
         entries=len(entries),
     )
 
 
-async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[Summary]:
-    """The sagas started last, newest first.
+def summary_of(key: SagaKey, start: StoredMessage, pages: SagaPages, type_paused: str = "") -> Summary:
+    """A saga in one line.
 
     Args:
-        link: a connection with an operator's rights.
-        saga_type: only sagas of this type.
-        limit: how many at most.
+        key: the saga.
+        start: the message that started it.
+        pages: its journal, or its end alone, and its events, as far as its journal needs them.
+        type_paused: who paused all sagas of its type, and why.
     """
-    starts: list[tuple[SagaKey, StoredMessage]] = []
-    async for message in link.scan(EVENTS, subjects.starts_filter(saga_type)):
-        with suppress(Unusable):  # a forged start is parked; whoever stored it must not blind the operator
-            starts.append((subjects.parse_fact(message.subject).saga, message))
-        if len(starts) > 2 * limit:
-            del starts[:limit]
-    found = starts[-limit:][::-1]
-    ends: dict[str, StoredMessage] = {}
-    for first in range(0, len(found), 500):
-        wanted = [subjects.end_subject(key) for key, _ in found[first : first + 500]]
-        ends |= {message.subject: message for message in await link.read_all(SAGA, wanted)}
-    paused = await paused_types(link)
-    return [await _summary(link, key, start, ends.get(subjects.end_subject(key)), paused) for key, start in found]
-
-
-async def paused_types(link: Link) -> dict[str, str]:
-    """The saga types that stand still, with who had them and why."""
-    states = await link.read_all(SAGA, [subjects.states_filter(identity.SAGA_TYPE)])
-    found = {message.subject.split(".")[3]: read_pause_state(message).paused for message in states}
-    return {saga_type: f"all sagas of its type are {paused}" for saga_type, paused in found.items() if paused}
-
-
-async def _type_paused(link: Link, saga_type: str, state: SagaState) -> str:
-    is_open = state in ("running", "compensating")
-    return (await paused_types(link)).get(saga_type, "") if is_open else ""
-
-
-async def _summary(
-    link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, paused: dict[str, str]
-) -> Summary:
-    entries = [end] if end else await link.read_all(SAGA, [subjects.journal_filter(key)])
-    # Only what operators and participants said tells whether a journal that speaks of them is out of date.
-    has_records = any(subjects.parse_entry(message.subject).kind == "rec" for message in entries)
-    events = await link.read_all(EVENTS, [f"evt.{key.path}.>"]) if has_records else []
-    stands = standing(entries, events)
+    stands = standing(pages.entries, pages.events)
+    last = pages.entries[-1] if pages.entries else None
+    end = last if last is not None and last.subject == subjects.end_subject(key) else None
     return Summary(
         type=key.type,
         id=key.id,
@@ -160,8 +130,18 @@ async def _summary(
         ended=clock.rfc3339(end.stored_ns) if end else "",
         reason=stands.reason,
         parked=stands.parked,
-        paused="" if end else stands.paused or paused.get(key.type, ""),
+        paused="" if end else stands.paused or type_paused,
     )
+
+
+def child_ids(key: SagaKey, entries: Iterable[StoredMessage]) -> list[str]:
+    """The ids of the sagas that the steps of a saga started."""
+    commands = [subjects.parse_entry(message.subject).command for message in entries]
+    return [
+        child_id(key, command.step, command.attempt)
+        for command in commands
+        if command is not None and (command.participant, command.direction) == (identity.COORDINATOR, "do")
+    ]
 
 
 def _definition(entries: list[StoredMessage]) -> str:
@@ -182,25 +162,13 @@ def _facts(events: list[StoredMessage]) -> dict[str, str]:
     return found
 
 
-def _parent(events: list[StoredMessage]) -> str:
+def _parent(key: SagaKey, events: list[StoredMessage]) -> str:
+    start = subjects.start_subject(key, identity.COORDINATOR)
     for message in events:
-        if message.subject.endswith(".coordinator.start"):
+        if message.subject == start:
             with suppress(Unusable):
                 return parent_of(decode(message.data, message.subject))
     return ""
-
-
-async def _children(link: Link, key: SagaKey, entries: list[StoredMessage]) -> tuple[str, ...]:
-    """The sagas that steps of this one started: their ids follow from the journal, their types from their starts."""
-    ids: list[str] = []
-    for message in entries:
-        command = subjects.parse_entry(message.subject).command
-        if command is not None and (command.participant, command.direction) == (identity.COORDINATOR, "do"):
-            ids.append(child_id(key, command.step, command.attempt))
-    if not ids:
-        return ()
-    starts = await link.read_all(EVENTS, [f"evt.*.*.{each}.coordinator.start" for each in ids])
-    return tuple(str(SagaKey.of(*message.subject.split(".")[2:4])) for message in starts)
 
 
 def _line(message: StoredMessage, began: int, stream: str, said: Wording, late: bool = False) -> Line:

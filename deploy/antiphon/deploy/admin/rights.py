@@ -155,7 +155,7 @@ _HEAD = (
 def participant_needs(participant: str) -> tuple[Need, ...]:
     """What a participant uses of the platform."""
     needs = [
-        Need(f"evt.*.*.*.{participant}.>", "store its own events"),
+        Need(subjects.source_filter(participant), "store its own events"),
         Need(subjects.parked_subject("*", participant), "park commands that it cannot read"),
     ]
     for consumer in participant_consumers(participant):
@@ -174,7 +174,7 @@ def participant_needs(participant: str) -> tuple[Need, ...]:
 
 CLIENT_NEEDS: Final = (
     Need(subjects.CLIENT_STARTS_FILTER, "start sagas"),
-    Need("evt.*.*.*.client.cancel", "ask for a cancel"),
+    Need(subjects.CLIENT_CANCELS_FILTER, "ask for a cancel"),
     Need(subjects.CLIENT_SIGNALS_FILTER, "send signals"),
     Need(f"{API}.DIRECT.GET.{EVENTS}.{subjects.CLIENT_STARTS_FILTER}", "see with which payload an id was started"),
     Need(f"{API}.DIRECT.GET.{EVENTS}.{subjects.CLIENT_SIGNALS_FILTER}", "see which signal was sent before"),
@@ -183,7 +183,7 @@ CLIENT_NEEDS: Final = (
     Need(subjects.STATUS_FILTER, "ask how a saga stands"),
 )
 
-REQUESTS: Final = "evt.*.*.*.operator.>"
+REQUESTS: Final = subjects.source_filter(OPERATOR)
 """The requests of all operators; a user may store only those that name it."""
 
 OPERATOR_NEEDS: Final = (
@@ -219,10 +219,12 @@ EXPORTER_NEEDS: Final = (
 def coordinator_needs() -> tuple[Need, ...]:
     """What coordinators use in the platform's account: they write journals and read both streams."""
     needs = [
-        Need("saga.>", "append to journals and set timers"),
-        Need("evt.*.*.*.coordinator.>", "start child sagas, tell parents of them, ask for locks and grant them"),
+        Need(subjects.SAGA_FILTER, "append to journals and set timers"),
+        Need(
+            subjects.source_filter(COORDINATOR), "start child sagas, tell parents of them, ask for locks and grant them"
+        ),
         Need(subjects.parked_subject("*", COORDINATOR), "park what is forged or cannot be read"),
-        Need("parked.saga.>", "index the sagas that wait for a person"),
+        Need(subjects.PARKED_SAGAS_FILTER, "index the sagas that wait for a person"),
     ]
     for consumer in PLATFORM_CONSUMERS:
         needs += [

@@ -15,7 +15,8 @@ from antiphon.contracts.identity import TOKEN_CHARS_MAX
 from antiphon.contracts.payloads import Request
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.client.operator import HaltVerbs, Operator, SagaVerbs
-from antiphon.coordinator.views.parked import Message, parked_message, waiting
+from antiphon.coordinator.reading.parked import parked_message, waiting
+from antiphon.coordinator.views.parked import Message
 
 from ..render.tables import print_waiting
 from .sagas import find, reader, with_link

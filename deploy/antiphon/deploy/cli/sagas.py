@@ -18,7 +18,7 @@ from antiphon.contracts.topology import EVENTS
 from antiphon.coordinator.client.client import Antiphon, Outcome
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.saga import Saga
-from antiphon.coordinator.views.timeline import summaries, timeline
+from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.link import Link
 from antiphon.tracing.projection.links import checked_link
 
@@ -119,7 +119,7 @@ async def find(link: Link, id: str) -> SagaKey:
     if "/" in id:
         return _key(id)
     check_token(id, "saga id")
-    starts = [message.subject async for message in link.scan(EVENTS, f"evt.*.*.{id}.*.start")]
+    starts = [message.subject async for message in link.scan(EVENTS, subjects.starts_filter(saga_id=id))]
     keys = [key for subject in starts if (key := _started_at(subject)) is not None]
     match keys:
         case []:

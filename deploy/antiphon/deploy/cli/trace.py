@@ -184,14 +184,14 @@ def moment_of(text: str, now_ns: int) -> int:
 
 
 def _saga_at(subject: str) -> SagaKey:
-    return parse_entry(subject).saga if subject.startswith("saga.") else parse_fact(subject).saga
+    return parse_fact(subject).saga if subjects.is_start(subject) else parse_entry(subject).saga
 
 
 async def _read(link: Link, key: SagaKey) -> Projection:
     found = await read_projection(link, key)
     if found.read_to:
         return found
-    if [start async for start in link.scan(EVENTS, f"evt.{key.path}.*.start")]:
+    if await link.read_all(EVENTS, subjects.start_subjects(key)):
         raise NotTakenIn(key)
     raise UnknownSaga(key.type, key.id)
 

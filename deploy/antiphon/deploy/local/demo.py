@@ -31,7 +31,7 @@ from antiphon.contracts.payloads import END_TYPE, End, Ending
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.definition.choreography import AnySaga
-from antiphon.coordinator.views.timeline import timeline
+from antiphon.coordinator.reading.sagas import timeline
 from antiphon.link import Link
 from antiphon.order.data import load_orders
 from antiphon.order.messages import OrderPlaced

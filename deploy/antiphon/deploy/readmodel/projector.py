@@ -18,16 +18,15 @@ from msgspec.structs import replace
 from sqlalchemy.exc import SQLAlchemyError
 
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
-from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.identity import NOT_SAGAS, SagaKey
+from antiphon.contracts.subjects import is_of_a_saga, is_start
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.runtime.serve import told_to_stop
 from antiphon.coordinator.views.summary import (
-    NO_SAGAS,
     Cause,
     Overview,
     Told,
     begun,
-    is_of_a_saga,
     read_cause,
     read_told,
     tell,
@@ -62,7 +61,7 @@ class Projector:
 
     def __init__(self, link: Link, model: Model, generation: Generation) -> None:
         self._link, self._model, self.generation = link, model, generation
-        self._saga = Tail(link, SAGA, generation.places.saga, is_of_a_saga)
+        self._saga = Tail(link, SAGA, generation.places.saga, lambda message: is_of_a_saga(message.subject))
         self._events = Tail(link, EVENTS, generation.places.events)
         self._facts: dict[int, StoredMessage] = {}
         self._rows: dict[str, Overview] = {}
@@ -190,9 +189,9 @@ class Projector:
 
 def _starts(events: Iterable[StoredMessage]) -> Iterator[Cause]:
     for message in events:
-        if message.subject.endswith(".start"):
+        if is_start(message.subject):
             cause = read_cause(message)
-            if cause is not None and cause.address.event == "start" and cause.address.saga.type not in NO_SAGAS:
+            if cause is not None and cause.address.event == "start" and cause.address.saga.type not in NOT_SAGAS:
                 yield cause
 
 

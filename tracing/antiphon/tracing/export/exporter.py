@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.headers import traceparent_header
 from antiphon.contracts.identity import SagaKey, digest
-from antiphon.contracts.subjects import parse_entry
+from antiphon.contracts.subjects import is_end, parse_entry
 from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
 from antiphon.link import Link, Pull
 from antiphon.link.faults import class_of, say
@@ -232,7 +232,7 @@ class Exporter:
 
     async def _read(self, key: SagaKey, entries: list[Held]) -> list[Span] | None:
         """The spans to be exported with some entries of a saga; None after the entries were settled in another way."""
-        has_ended = any(held.subject.endswith(".c.end") for held in entries)
+        has_ended = any(is_end(held.subject) for held in entries)
         if not has_ended and any(_decision_of(held) is False for held in entries):
             return []
         try:

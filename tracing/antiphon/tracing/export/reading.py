@@ -8,7 +8,7 @@ from typing import Final
 
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.identity import PLATFORM_SOURCES, SagaKey
-from antiphon.contracts.subjects import events_filter, journal_filter, parse_entry
+from antiphon.contracts.subjects import events_filter, journal_filter, parse_entry, saga_events_filter
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link, StoredMessage
 from antiphon.link.faults import class_of
@@ -51,7 +51,7 @@ async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Project
         # the journal, so that what it names is there.
         found = _projected(key, entries, await link.read_all(EVENTS, filters(key, entries)))
         if found.lacks:
-            found = _projected(key, entries, await link.read_all(EVENTS, [f"evt.{key.path}.>"]))
+            found = _projected(key, entries, await link.read_all(EVENTS, [saga_events_filter(key)]))
         if not found.lacks and found.read_to >= read_to:
             return found
         await asyncio.sleep(PAUSE_SECONDS)

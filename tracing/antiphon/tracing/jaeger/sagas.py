@@ -156,7 +156,7 @@ class Sagas:
         except Unusable:
             return []
         found: dict[SagaKey, None] = {}
-        async for message in self._link.scan(EVENTS, f"evt.*.{saga_type}.{saga_id}.*.start"):
+        async for message in self._link.scan(EVENTS, subjects.starts_filter(saga_type, saga_id)):
             with suppress(Unusable):
                 found[subjects.parse_fact(message.subject).saga] = None
             if len(found) == READS_MAX:

@@ -13,7 +13,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.subjects import CommandAddress, parse_command
+from antiphon.contracts.subjects import CommandAddress, is_command, is_of_sagas, parse_command, saga_in
 
 from ..projection.ids import trace_id
 from ..projection.links import jaeger_link
@@ -88,17 +88,17 @@ def add_saga(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
 
 def _saga_of(line: EventDict, address: CommandAddress | None) -> SagaKey | None:
     """The saga that a line names, in one way or another."""
-    saga, tokens = line.get("saga"), str(line.get("subject", "")).split(".")
+    saga, subject = line.get("saga"), str(line.get("subject", ""))
     try:
         if isinstance(saga, str):
             return SagaKey.of(*saga.split("/"))
-        if tokens[0] not in ("saga", "evt") or len(tokens) < 5:
+        if not is_of_sagas(subject):
             return address.saga if address else None
-        if tokens[4:6] == ["c", "cmd"]:
-            command = parse_command(".".join(tokens))
+        if is_command(subject):
+            command = parse_command(subject)
             line.setdefault("step", command.step)
             line.setdefault("attempt", command.attempt)
-        return SagaKey.of(tokens[2], tokens[3])
+        return saga_in(subject)
     except (Unusable, TypeError):
         return None  # a line must be written whatever stands in it
 

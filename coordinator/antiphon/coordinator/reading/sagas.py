@@ -1,0 +1,82 @@
+"""One saga, and the sagas started last, read from the two streams."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from antiphon.contracts import identity, subjects
+from antiphon.contracts.errors import UnknownSaga, Unusable
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.stored import SagaPages, StoredMessage
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.link import Link
+
+from ..decision.pause import read_pause_state
+from ..views.timeline import Summary, Timeline, child_ids, summary_of, timeline_of
+
+
+async def timeline(link: Link, key: SagaKey) -> Timeline:
+    """Read a whole saga.
+
+    Args:
+        link: a connection with an operator's rights.
+        key: the saga.
+
+    Raises:
+        UnknownSaga: neither stream has anything of it.
+        Ambiguous: the server gave no answer.
+    """
+    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)])
+    entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
+    if not events and not entries:
+        raise UnknownSaga(key.type, key.id)
+    type_paused = (await paused_types(link)).get(key.type, "")
+    return timeline_of(key, SagaPages(entries, events), type_paused, await _children(link, key, entries))
+
+
+async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[Summary]:
+    """The sagas started last, newest first.
+
+    Args:
+        link: a connection with an operator's rights.
+        saga_type: only sagas of this type.
+        limit: how many at most.
+    """
+    starts: list[tuple[SagaKey, StoredMessage]] = []
+    async for message in link.scan(EVENTS, subjects.starts_filter(saga_type)):
+        with suppress(Unusable):  # a forged start is parked; whoever stored it must not blind the operator
+            starts.append((subjects.parse_fact(message.subject).saga, message))
+        if len(starts) > 2 * limit:
+            del starts[:limit]
+    found = starts[-limit:][::-1]
+    ends: dict[str, StoredMessage] = {}
+    for first in range(0, len(found), 500):
+        wanted = [subjects.end_subject(key) for key, _ in found[first : first + 500]]
+        ends |= {message.subject: message for message in await link.read_all(SAGA, wanted)}
+    paused = await paused_types(link)
+    return [await _summary(link, key, start, ends.get(subjects.end_subject(key)), paused) for key, start in found]
+
+
+async def paused_types(link: Link) -> dict[str, str]:
+    """The saga types that stand still, with who had them and why."""
+    states = await link.read_all(SAGA, [subjects.states_filter(identity.SAGA_TYPE)])
+    found = {subjects.parse_state(message.subject).id: read_pause_state(message).paused for message in states}
+    return {saga_type: f"all sagas of its type are {paused}" for saga_type, paused in found.items() if paused}
+
+
+async def _summary(
+    link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, paused: dict[str, str]
+) -> Summary:
+    entries = [end] if end else await link.read_all(SAGA, [subjects.journal_filter(key)])
+    # Only what operators and participants said tells whether a journal that speaks of them is out of date.
+    has_records = any(subjects.parse_entry(message.subject).kind == "rec" for message in entries)
+    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)]) if has_records else []
+    return summary_of(key, start, SagaPages(entries, events), paused.get(key.type, ""))
+
+
+async def _children(link: Link, key: SagaKey, entries: list[StoredMessage]) -> tuple[str, ...]:
+    """The sagas that steps of this one started: their ids follow from the journal, their types from their starts."""
+    ids = child_ids(key, entries)
+    wanted = [subjects.starts_filter(saga_id=each, source=identity.COORDINATOR) for each in ids]
+    starts = await link.read_all(EVENTS, wanted) if wanted else []
+    return tuple(str(subjects.parse_fact(message.subject).saga) for message in starts)
