@@ -219,11 +219,13 @@ def envelope_of(subject: str, command: Command[Any] | Compensation[Any], retry: 
 
 
 async def come(find: Callable[[], Awaitable[T | None]], what: str, seconds: float = SECONDS) -> T:
-    """Ask until there is something."""
+    """Ask until there is something, and more rarely the longer it takes: the server and the worker answer beside it."""
+    pause = 0.005
     try:
         async with asyncio.timeout(seconds):
             while (found := await find()) is None:
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(pause)
+                pause = min(1.2 * pause, 0.05)
             return found
     except TimeoutError:
         raise AssertionError(f"{what} did not come within {seconds:g} s") from None

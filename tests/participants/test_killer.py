@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -53,11 +52,11 @@ async def test_a_command_that_kills_its_workers_is_exhausted_and_no_other(
         async with worker(playing, store, tmp_path, exits=code == EXIT_CODE) as child:
             token = "stock-reserve-exhausted" if direction == "do" else "stock-release-exhausted"
             answer = asyncio.create_task(playing.answer(KILLER, token))
-            for number in count():  # there are always others: some begun, some waiting, when the process dies
-                others.append(f"other-{number}")
-                await playing.do(others[-1], retry=ONCE)
-                if (await asyncio.wait({answer}, timeout=0.03))[0]:
-                    break
+            while not answer.done():  # there are always others: some begun, some waiting, when the process dies
+                for _ in range(3 * CONCURRENCY - await open_commands(playing)):
+                    others.append(f"other-{len(others)}")
+                    await playing.do(others[-1], retry=ONCE)
+                await asyncio.wait({answer}, timeout=0.03)
             reason = unpack_raw((await answer).data, Refusal).reason
             for other in others:
                 await playing.answer(other, "stock-reserved")
@@ -68,6 +67,12 @@ async def test_a_command_that_kills_its_workers_is_exhausted_and_no_other(
     done = ["reserved"] * len(others)
     assert await store.effects() == (["reserved", *done] if direction == "undo" else done)
     await store.close()
+
+
+async def open_commands(playing: Play) -> int:
+    """How many commands were not brought to an end."""
+    found = await playing.consumer("do")
+    return int(found["num_pending"] + found["num_ack_pending"])
 
 
 @asynccontextmanager
