@@ -1,7 +1,7 @@
-"""A question for a lock, or the end of one who had asked, on its way into the lock's journal.
+"""A saga's request for a lock, or the end of a saga that had asked, on its way into the lock's journal.
 
-The order is that of a saga's facts: read, decide, append under the lock's guard, tell who holds it now, then ack. Who
-gets the message again does it again, which changes nothing.
+The order is that of a saga's facts: read, decide, append under the lock's guard, tell the holder, then ack. A message
+that is delivered again changes nothing.
 """
 
 from __future__ import annotations
