@@ -23,15 +23,13 @@ from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
 from ..decision.locks import QUEUE_MAX, Lock, ask, free
+from .parking import HAND_BACK_SECONDS
 from .ports import Delivered, Store
 
 log = structlog.get_logger()
 
 TRIES_MAX: Final = 10
 """Conflicts in a row before the message is handed back: many sagas may want one key at one moment."""
-
-HAND_BACK_SECONDS: Final = 1.0
-
 
 Faulty = Callable[[Delivered, BaseException], None]
 """Deals with a message whose handling raised."""
