@@ -134,7 +134,7 @@ def _child_ended(history: History, fact: ChildEnded) -> History:
         return history
     if fact.end.outcome == "completed":
         return done(history, fact.step, fact.end) if step.phase == "sent" else history
-    if step.phase in ("undoing", "unknown"):  # unknown: the parent stands still, or it would have cancelled the child
+    if step.phase in ("undoing", "unknown"):  # unknown: the parent is paused, or it would have cancelled the child
         return with_step(history, fact.step, phase="undone", again_ns=0)
     if step.phase != "sent":
         return history

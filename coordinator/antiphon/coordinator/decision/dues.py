@@ -57,7 +57,7 @@ def _has_more_to_begin(history: History) -> bool:
 
 
 def _tries_again(history: History) -> bool:
-    """Whether anything is tried again by itself. Who stands still sends nothing, whatever the time."""
+    """Whether anything is tried again by itself: a paused saga, or one with a fault, sends nothing at any time."""
     return not (history.paused or history.fault) and attempts_left(history) > 0
 
 

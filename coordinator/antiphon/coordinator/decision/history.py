@@ -88,7 +88,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
     fault: str = ""
     """Why the saga cannot go on by itself."""
     paused: str = ""
-    """Who had it stand still, and why."""
+    """Who paused it, and why."""
     marked: frozenset[str] = frozenset()
     """Steps that the journal says wait for a person."""
     signals: dict[str, Event] = {}

@@ -40,8 +40,8 @@ def pace_ns(history: History) -> int:
 
 
 def to_hurry(history: History) -> list[str]:
-    """What is sent again where a person wants all that waits tried again: all where there is plenty of room, and else
-    one for each participant, whose success lets the others follow."""
+    """The steps that a `retry` of the whole saga sends again: all that wait where there is plenty of room, else one for
+    each participant, whose success lets the others follow."""
     waiting = sorted((step.again_ns, name) for name, step in history.steps.items() if step.again_ns)
     if has_plenty(history):
         return [name for _, name in waiting]
@@ -52,7 +52,7 @@ def to_hurry(history: History) -> list[str]:
 
 
 def asking_pace_ns(history: History, count: int) -> int:
-    """How far apart people may have so many steps tried again: by the rule of `pace_ns`, with all the room there is."""
+    """How far apart an operator's retries of so many steps must be: by the rule of `pace_ns`, with all the room."""
     failing = _failing_since(history)
     if not failing:
         return 0
@@ -71,7 +71,7 @@ def is_early(step: StepRecord) -> bool:
 
 
 def is_failing(history: History) -> bool:
-    """Whether something was sent that has failed and has not come to an end."""
+    """Whether a command or a compensation has failed and has not come to an end."""
     return bool(_failing_since(history))
 
 
@@ -91,7 +91,7 @@ def to_send(history: History, first: Sequence[str] = ()) -> frozenset[str]:
 
     Args:
         history: the saga's.
-        first: what is to be compensated, and was not yet.
+        first: steps whose first compensation is to be sent.
     """
     if not first and not any(0 < step.again_ns <= history.now_ns for step in history.steps.values()):
         return frozenset()

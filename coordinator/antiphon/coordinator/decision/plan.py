@@ -85,8 +85,8 @@ def plan(
         history: the saga as its journal says.
         fact: what has become known; it may be in the journal already.
         time: now, for the entries' envelopes.
-        is_repeated: whether the fact may have been handled before, by whoever: then everything is said again that a
-            crash may have left unsaid.
+        is_repeated: whether the fact may have been handled before, by any coordinator: then everything is told again
+            that a crash may have left untold.
         hold: why nothing may be sent for now, although the saga could go on.
         author: whom to ask for what the journal does not hold; made for this plan alone.
         ratio: the share of sagas whose traces are sampled, for a saga of which the journal does not say it yet.
@@ -200,7 +200,7 @@ def _entries(
         if history.fault:
             return
         # What was found out about a step may let others begin. Their turn is now and not when the queue is empty, so
-        # that whoever finds a part of this plan in the journal goes on in the same order.
+        # that a coordinator that finds a part of this plan in the journal goes on in the same order.
         if isinstance(what, Record) and what is not first and not is_unfinished(what):
             queue = list(decide(history, author))
 
@@ -225,7 +225,7 @@ def _timer(
     if not due or not (may_be_gone or not previous or due < previous):
         return None
     if is_held and due <= after.now_ns:
-        return None  # it would fire at once, again and again; whoever lets the saga go on looks after what is due
+        return None  # it would fire at once, again and again; the resume looks after what is due
     return Timer(due, timer_body(after, time), isinstance(fact, Start) and not before.entries)
 
 

@@ -88,7 +88,7 @@ def _facts(definition: Definition, events: list[StoredMessage]) -> dict[int, Fac
 
 
 def status_answer(result: Replayed | Exception, hold: str = "") -> StatusAnswer:
-    """How a saga stands, as its readers are told; `hold` is why all sagas of its type stand still."""
+    """The state of a saga, as its readers are told; `hold` is why all sagas of its type are paused."""
     if isinstance(result, Exception):
         return StatusAnswer(error=str(result))
     history = result.history

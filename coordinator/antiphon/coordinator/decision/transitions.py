@@ -31,7 +31,7 @@ def refuse(history: History, name: str, turned: str, reason: str) -> History:
 
 
 def fulfil(history: History, name: str) -> History:
-    """What the step waits for is there; or what says that it will not come."""
+    """The awaited event, or one of `unless`, has arrived."""
     event = history.signals[name]
     if not isinstance(event, history.definition.step(name).unless):
         return done(history, name, event)

@@ -21,7 +21,7 @@ SAGAS_MAX: Final = 10_000
 
 
 class Case:
-    """A history with the entry that is on its way to the stream, and the errands that wait for it."""
+    """A history with the entry that is on its way to the stream, and the handlers that wait for it."""
 
     __slots__ = ("has_more", "history", "pending", "waiting")
 
@@ -48,7 +48,7 @@ class Cache:
     def __init__(self) -> None:
         self._cases: OrderedDict[SagaKey, Case] = OrderedDict()
         self._readers: dict[SagaKey, list[Callable[[], None]]] = {}
-        """Of sagas that are being read: who waits for that."""
+        """For each saga that is being read, the handlers that wait for that read."""
         self._highest = 0
 
     def get(self, key: SagaKey) -> Case | None:
@@ -56,7 +56,7 @@ class Cache:
         return self._cases.get(key)
 
     def keep(self, key: SagaKey, history: History) -> None:
-        """Keep what was read, for whoever has another fact of the same saga."""
+        """Keep a history that was read, for other facts of the same saga."""
         if key not in self._cases:
             self._add(key).history = history
 
@@ -72,7 +72,7 @@ class Cache:
         case.history, case.pending, case.has_more = history, entry, has_more
 
     def stored(self, key: SagaKey, entry: Draft, sequence: int) -> None:
-        """Take down where an entry is stored, and let go on whoever waited for that."""
+        """Take down where an entry is stored, and call the handlers that waited for that."""
         if sequence <= self._highest:
             log.warning("stream.went_backwards", stored_at=sequence, highest_seen=self._highest)
             self._highest = sequence
@@ -93,14 +93,14 @@ class Cache:
             self._wake(case)
 
     def forget(self, key: SagaKey) -> None:
-        """Drop a saga; whoever waited for it reads for himself."""
+        """Drop a saga; the handlers that waited for it read the journal."""
         case = self._cases.pop(key, None)
         if case is not None:
             self._wake(case)
 
     def is_read(self, key: SagaKey, then: Callable[[], None]) -> bool:
-        """Whether somebody is reading a saga; then `then` is called once he is done. If not, whoever asks is to read
-        it, and to say so when he has."""
+        """Whether another handler is reading a saga; then `then` is called after that read. If none is, the caller must
+        read it, and call `was_read` afterwards."""
         waiting = self._readers.get(key)
         if waiting is None:
             self._readers[key] = []
@@ -109,7 +109,7 @@ class Cache:
         return True
 
     def was_read(self, key: SagaKey) -> None:
-        """Let go on whoever waited for a read."""
+        """Call the handlers that waited for a read."""
         for go_on in self._readers.pop(key, []):
             go_on()
 

@@ -1,4 +1,4 @@
-"""One fact on its way into a journal: know the history, plan, append entry by entry under the guard, then ack.
+"""One fact on its way into a journal: find the history, plan, have the plan stored, then ack.
 
 Whatever goes wrong (a conflict, a lost answer, a crash) costs nothing but another look, because nothing is remembered
 that the streams do not hold.
@@ -39,17 +39,24 @@ TRIES_MAX: Final = 6
 """Conflicts in a row before a fact is handed back: others are busy with this saga, or the reads are old."""
 
 PAUSE_SECONDS: Final = 0.002
-"""After a second conflict so long, and twice as long after each further one, is left to whoever is busy."""
+"""After a second conflict so long, and twice as long after each further one, is left to the other coordinator."""
 
 DELIVERIES_MAX: Final = 10
 """After so many deliveries a fact that no saga, or no coordinator here, knows is parked."""
 
 
 class FactHandler:
-    """A fact, the delivery that brought it, and how far it has come. Whatever is raised on the way ends in `failed`.
+    """A fact, the delivery that brought it, and how far it has come. Any error on the way ends in `failed`.
 
-    A message of EVENTS becomes a fact only once it is known by which definition; `address` is its subject then, and
-    `fact` is given for what is none.
+    Args:
+        journals: the coordinator's.
+        paused_types: says whether commands may be sent, and remembers the saga if not.
+        parking: takes the delivery if it is no fact, or if handling it raises.
+        key: the saga's.
+        versions: the saga type's.
+        delivery: is acked once all that the fact asks for is durable.
+        address: of a message of EVENTS, its subject; it becomes a fact once the saga's definition is known.
+        fact: of any other delivery.
     """
 
     __slots__ = (
@@ -83,14 +90,14 @@ class FactHandler:
         self._delivery, self._address, self._fact = delivery, address, fact
         self._definition: Definition | None = None
         self._before: History | None = None
-        """What was known before the fact, once it was planned with."""
+        """The history before the fact, once the plan is made."""
         self._parked = ""
         self._tries = 0
 
     # --- knowing the history ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Handle the fact, under a guard of its own: who calls may have another one in hand."""
+        """Handle the fact, under a guard of its own: the caller may have another one in hand."""
         self._journals.store.guard.call(self, self.run)
 
     def run(self) -> None:
@@ -144,8 +151,8 @@ class FactHandler:
             self._go_on_from(history, fact)
 
     def _read(self) -> None:
-        """Read the saga, or, where another errand is reading it, see what that makes of it first: of several that read
-        at once all but one would meet a conflict."""
+        """Read the saga, or wait for another handler's read of it: of several that read at once all but one would meet
+        a conflict."""
         cache = self._journals.cache
         if cache.is_read(self._key, self.begin):
             return
@@ -181,8 +188,8 @@ class FactHandler:
                 self.failed(result)
 
     def _take_first(self, facts: list[Fact]) -> None:
-        """Have what was said before recorded before this: nobody asks for what a choreography's journal lacks, and
-        the event that ends it closes the journal."""
+        """Record earlier facts first: nobody asks for the entries that a choreography's journal lacks, and the event
+        that ends it closes the journal."""
 
         def go_on(is_durable: bool) -> None:
             if is_durable:
@@ -219,7 +226,7 @@ class FactHandler:
             self._delivery.ack()
 
     def _count(self) -> None:
-        """Count what the fact was: one that was known before, or an answer that somebody has waited for."""
+        """Count the fact: as a repeated one, or as the answer to a step."""
         counts, fact, before = self._journals.counts, self._fact, self._before
         if self._delivery.deliveries > 1:
             counts.add("redeliveries", COORDINATOR)
@@ -233,7 +240,7 @@ class FactHandler:
             counts.took("step_seconds", seconds, self._key.type, name, fact.direction, fact.kind)
 
     def not_stored(self, outcome: Exception) -> None:
-        """Somebody else was first, or nobody knows: what the journal says is what counts."""
+        """Another coordinator appended first, or the answer was lost: read the journal again."""
         if isinstance(outcome, Conflict):
             self._journals.counts.add("conflicts")
         if not isinstance(outcome, Conflict) or self._tries >= TRIES_MAX:
@@ -246,7 +253,7 @@ class FactHandler:
             self._journals.store.later(self._by_lot(PAUSE_SECONDS * 2**self._tries), self.begin)
 
     def _by_lot(self, seconds: float) -> float:
-        """About so long, and not as long as another coordinator's fact of the same saga."""
+        """About so long, and different from the pause of another fact of the same saga."""
         return seconds * (0.5 + self._delivery.sequence * 7 % 16 / 16)
 
     # --- other ends ---------------------------------------------------------------------------------------------------
@@ -270,8 +277,8 @@ class FactHandler:
 
 
 def _before(fact: Fact, unnamed: list[Fact]) -> list[Fact]:
-    """What no entry names yet and comes before a fact: by its place in the stream, the start in any case, and before a
-    tick everything that is known."""
+    """The unnamed facts that come before a fact: the start, those at earlier places in the stream, and before a tick
+    all."""
     if isinstance(fact, Start):
         return []
     return [
@@ -344,7 +351,7 @@ class CatchUp:
         self._end(False)
 
     def in_progress(self) -> None:
-        """Nobody waits for this."""
+        """A review has no ack wait."""
 
     def failed(self, error: BaseException) -> None:
         """Leave the saga for another look: reading it raised."""
@@ -352,7 +359,7 @@ class CatchUp:
         self._end(False)
 
     def _end(self, is_durable: bool) -> None:
-        """Go back to whoever wanted the look, and to what they have in hand."""
+        """Go back to the caller, and to what it has in hand."""
         then, self._then = self._then, None
         if then is not None:
             self._guard.call(self._caller, then, is_durable)

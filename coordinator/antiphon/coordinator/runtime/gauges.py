@@ -1,4 +1,4 @@
-"""What a coordinator that is asked for metrics looks up now and then: how far behind consumers are, and who waits."""
+"""Gauges of a coordinator that is asked for metrics: how far behind consumers are, and how many sagas wait."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def _look(link: Link, stream: str, consumer: str, gauges: Gauges) -> None:
     if info.error is not None:
         if info.error.err_code != CONSUMER_NOT_FOUND:
             log.info("gauges.not_seen", consumer=consumer, reason=info.error.description)
-        for name in LAGS:  # nobody may be alarmed, or at ease, about one that is not there
+        for name in LAGS:  # drop the gauges of a missing consumer
             gauges.pop((name, which), None)
         return
     gauges["antiphon.consumer.pending", which] = info.num_pending

@@ -27,7 +27,7 @@ STARTS_PER_READ: Final = 200
 
 PAUSED_UNTIL: Final = "2200-01-01T00:00:00Z"
 PAUSED_NS_MIN: Final = 365 * 24 * 3600 * 1_000_000_000
-"""What is paused for longer stands still until further notice; what is paused for less is about to go on."""
+"""A consumer paused for longer is paused until further notice; one paused for less is about to be resumed."""
 
 READS_MAX: Final = 32
 """Sagas that are read at once. The server drops a client to which more than 64 MB are on their way, and a journal of

@@ -1,7 +1,7 @@
-"""A question for a lock, or the end of one who had asked, on its way into the lock's journal.
+"""A saga's request for a lock, or the end of a saga that had asked, on its way into the lock's journal.
 
-The order is that of a saga's facts: read, decide, append under the lock's guard, tell who holds it now, then ack. Who
-gets the message again does it again, which changes nothing.
+The order is that of a saga's facts: read, decide, append under the lock's guard, tell the holder, then ack. A message
+that is delivered again changes nothing.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
 from ..decision.locks import QUEUE_MAX, Lock, ask, free
+from .parking import HAND_BACK_SECONDS
 from .ports import Delivered, Store
 
 log = structlog.get_logger()
 
 TRIES_MAX: Final = 10
 """Conflicts in a row before the message is handed back: many sagas may want one key at one moment."""
-
-HAND_BACK_SECONDS: Final = 1.0
-
 
 Faulty = Callable[[Delivered, BaseException], None]
 """Deals with a message whose handling raised."""

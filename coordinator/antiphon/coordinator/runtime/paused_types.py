@@ -78,7 +78,7 @@ class PausedTypes:
                 self._review(key, lambda is_durable: None)
 
     def _learn_from(self, message: StoredMessage) -> None:
-        """Take a stored state down. An unreadable one is logged, and keeps nobody from the others."""
+        """Take a stored state down. An unreadable one is logged, and the others are still read."""
         try:
             self.learn(_name(message), read_pause_state(message).paused, message.sequence)
         except Exception as error:

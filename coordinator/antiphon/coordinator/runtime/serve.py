@@ -137,7 +137,7 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
 
 
 class StatusRequest:
-    """A status request, which is answered in any case: whoever asked would take silence for want of coordinators."""
+    """A status request, which is answered in any case: silence would mean that no coordinator runs."""
 
     def __init__(self, link: Link, reply: str, subject: str) -> None:
         self._link, self._reply, self._subject = link, reply, subject

@@ -22,7 +22,7 @@ class Handler(Protocol):
         """Every part of the plan is durable."""
 
     def not_stored(self, outcome: Exception) -> None:
-        """A part of the plan was not stored, or nobody knows."""
+        """A part of the plan was not stored, or its answer was lost."""
 
 
 class Writes:
