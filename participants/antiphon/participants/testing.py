@@ -26,10 +26,11 @@ from antiphon.contracts.topology import Listener
 from antiphon.link import Link
 
 from .databases import Database, Inbox, open_database
+from .execution import Execution
 from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
 from .participant import Participant
-from .perform import Asked, perform
+from .perform import perform
 from .routing import Routing, Unheard
 from .transaction import Transaction
 from .worker import Worker
@@ -103,8 +104,8 @@ class Service:
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.handlers[command.__contract__.type]
-        asked = self._asked(type(command), "do", saga, attempt, through_the_wire(command))
-        answer = await perform(handler, asked, self.database, _sealed)
+        execution = self._execution(type(command), "do", saga, attempt, through_the_wire(command))
+        answer = await perform(handler, execution, self.database, _sealed)
         if answer.type == handler.reply.__contract__.type:
             return cast(R, unpack_raw(answer.data, handler.reply))
         reason = unpack_raw(answer.data, Refusal).reason
@@ -137,8 +138,8 @@ class Service:
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.compensations[compensation.__contract__.type]
-        asked = self._asked(compensation.__undoes__, "undo", saga, attempt, through_the_wire(compensation))
-        answer = await perform(handler, asked, self.database, _sealed)
+        execution = self._execution(compensation.__undoes__, "undo", saga, attempt, through_the_wire(compensation))
+        answer = await perform(handler, execution, self.database, _sealed)
         return unpack_raw(answer.data, Undone).found
 
     async def settle(self, command: type[Command[R]], *, saga: str = SAGA) -> R | None:
@@ -148,8 +149,8 @@ class Service:
             The event it was answered with; None if it did not happen, and then it never will.
         """
         handler = self.participant.settlements[settle_type(command.__contract__)]
-        asked = self._asked(command, "undo", saga, 1, Settle())
-        answer = await perform(handler, asked, self.database, _sealed)
+        execution = self._execution(command, "undo", saga, 1, Settle())
+        answer = await perform(handler, execution, self.database, _sealed)
         settled = unpack_raw(answer.data, Settled)
         return cast(R, unpack_raw(settled.reply, command.__reply__)) if settled.happened else None
 
@@ -172,24 +173,25 @@ class Service:
         # A start has no step; an event of a participant has one, whoever asked for it.
         where = FactAddress(key, contract.owner, contract.token, step or "said")
         try:
-            heard = Routing(self.name, self.participant.reactions).find(where, contract.type)
+            route = Routing(self.name, self.participant.reactions).find(where, contract.type)
         except Unheard:
-            heard = None
-        if heard is None:
+            route = None
+        if route is None:
             raise LookupError(f"{self.name} does not react to {contract.type} of saga type {key.type}.")
-        address = CommandAddress(key, self.name, heard.row, "undo" if heard.reaction.undoes else "do", 1)
-        asked = Asked(address, through_the_wire(event), heard.reaction.retry, sequence=-1, deliveries=1, heard=heard)
-        answer = await perform(heard, asked, self.database, _sealed)
-        shapes = {each.__contract__.type: each for each in heard.reaction.outcomes}
+        address = CommandAddress(key, self.name, route.row, "undo" if route.reaction.undoes else "do", 1)
+        message = through_the_wire(event)
+        execution = Execution(address, message, route.reaction.retry, sequence=-1, deliveries=1, route=route)
+        answer = await perform(route, execution, self.database, _sealed)
+        shapes = {each.__contract__.type: each for each in route.reaction.outcomes}
         return unpack_raw(answer.data, shapes[answer.type]) if answer.type else None
 
-    def _asked(
+    def _execution(
         self, command: type[Command[Any]], direction: Direction, saga: str, attempt: int, payload: object
-    ) -> Asked:
+    ) -> Execution:
         # The step is called after the command, so that a command and its compensation meet in one row of the inbox.
         key = SagaKey.of(*saga.split("/"))
         address = CommandAddress(key, self.name, command.__contract__.token, direction, attempt)
-        return Asked(address, payload, Retry(), sequence=attempt, deliveries=1)
+        return Execution(address, payload, Retry(), sequence=attempt, deliveries=1)
 
     # --- what became of it --------------------------------------------------------------------------------------------
 
