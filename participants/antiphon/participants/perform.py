@@ -57,15 +57,15 @@ class AlreadyDone(OwnWords):
 
 
 class Resting(OwnWords):
-    """The reaction has killed its worker as often as it may in a row, and rests before it is called again."""
+    """The reaction killed its worker as often as it may in a row, and rests before it is called again."""
 
 
 class Suspect(Exception):
-    """An earlier delivery came to no end: perhaps it took its worker with it. Only alone may the handler be called."""
+    """An earlier delivery has no known end: perhaps it killed its worker. The handler may be called only alone."""
 
 
 class WrongReply(OwnWords, TypeError):
-    """An author's function returned what it does not say that it returns."""
+    """An author's function returned another class than its annotation says."""
 
 
 async def perform(handler: AnyHandler | Route, execution: Execution, database: Database, seal: Seal) -> Answer:

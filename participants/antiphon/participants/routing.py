@@ -29,7 +29,7 @@ class Route:
 
 
 class Unheard(Exception):
-    """Nobody here knows an event that was delivered. Another version of the participant may."""
+    """This participant has no reaction to an event that was delivered. Another version of it may have one."""
 
 
 class Routing:
@@ -92,7 +92,7 @@ def _is_near(reaction: Reaction, where: FactAddress) -> bool:
 
 
 def _known(reactions: Sequence[Reaction], name: str) -> list[int]:
-    """The versions of an event that are heard."""
+    """The versions of an event that have reactions."""
     contracts: list[Contract] = [each.event.__contract__ for each in reactions]
     return [contract.version for contract in contracts if contract.name == name]
 

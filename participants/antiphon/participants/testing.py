@@ -112,7 +112,15 @@ class Service:
         raise Refused(reason) if ".refused.v" in answer.type else Superseded(reason)
 
     async def refusal(self, command: Command[Any], *, saga: str = SAGA, attempt: int = 1) -> str:
-        """Deliver a command that the business must say no to; the reason.
+        """Deliver a command that the business must refuse.
+
+        Args:
+            command: the command.
+            saga: who asks, as `type/id`.
+            attempt: which of the coordinator's commands for this step it is.
+
+        Returns:
+            The reason of the refusal.
 
         Raises:
             AssertionError: it was carried out.
@@ -144,6 +152,10 @@ class Service:
 
     async def settle(self, command: type[Command[R]], *, saga: str = SAGA) -> R | None:
         """Ask what became of a command, as a coordinator asks about a pivot whose answer did not come.
+
+        Args:
+            command: the class of the command.
+            saga: who asks, as `type/id`.
 
         Returns:
             The event it was answered with; None if it did not happen, and then it never will.
@@ -196,7 +208,14 @@ class Service:
     # --- what became of it --------------------------------------------------------------------------------------------
 
     async def execute(self, statement: Executable) -> list[tuple[Any, ...]]:
-        """Run a statement in the participant's database, in a transaction of its own; its rows, if it has any."""
+        """Run a SQLAlchemy statement in the participant's database, in a transaction of its own.
+
+        Returns:
+            The rows; none for a statement that returns none.
+
+        Raises:
+            LookupError: the database is in memory; look at `effects`.
+        """
         address = CommandAddress(SagaKey.of("test", "look"), self.name, "look", "do", 1)
         async with self.database.begin(address) as inbox:
             result = await inbox.transaction.execute(statement)
@@ -216,8 +235,14 @@ class Service:
     # --- as a part of a rehearsal -------------------------------------------------------------------------------------
 
     async def begin(self, link: Stage) -> Worker:
-        """Begin to work on the commands that a link delivers, as a process of the participant would."""
-        # The stage has all that a worker uses of a link.
+        """Begin to work on the commands that a link delivers, as a process of the participant would.
+
+        Args:
+            link: a link in memory, with all that a worker uses of a link.
+
+        Returns:
+            The worker, which has begun to pull.
+        """
         database = Mortal(self.database, link)
         worker = Worker(self.participant, cast(Link, link), database, error_texts=True, chance=lambda: 0.5)
         await worker.start()
@@ -251,7 +276,7 @@ class Mortal:
         self._stage.reached("after commit")
 
     async def note(self, sequence: int, more: Spent) -> Spent:
-        """Add to what became of a command's deliveries; a process that died notes nothing."""
+        """Add to the counts of a message's deliveries; a process that died adds nothing."""
         self._stage.reached("note")
         return await self._database.note(sequence, more)
 
@@ -260,7 +285,7 @@ class Mortal:
 
 
 class MortalInbox:
-    """The inbox within one such transaction."""
+    """The inbox within one transaction of a `Mortal` database."""
 
     def __init__(self, inbox: Inbox, stage: Stage) -> None:
         self._inbox, self._stage = inbox, stage
@@ -271,7 +296,7 @@ class MortalInbox:
         return self._inbox.transaction
 
     async def claim(self) -> Row | None:
-        """Keep everybody else from this row, and read it."""
+        """Lock the row until the transaction ends, and read it."""
         return await self._inbox.claim()
 
     async def settle(self, row: Row) -> None:
@@ -280,7 +305,7 @@ class MortalInbox:
         self._stage.reached("before commit")
 
     async def spent(self, sequence: int) -> Spent:
-        """What became of the deliveries of a command."""
+        """The counts of a message's deliveries."""
         return await self._inbox.spent(sequence)
 
 
