@@ -51,12 +51,12 @@ class Answering:
         Raises:
             TooLarge: the event would be larger than the protocol allows.
         """
-        address, execution, asks = job.address, job.execution, str(job.delivery.sequence)
+        address, execution, sequence = job.address, job.execution, str(job.delivery.sequence)
         assert address is not None, "what has no address is set aside without an answer"
         job.answer = None
         if not answer.type:
             return
-        tries = execution.tries + execution.lost if execution else 0
+        is_event, tries = job.is_event, execution.tries + execution.lost if execution else 0
         step = execution.route.step if execution and execution.route else address.step
         subject = event_subject(address.saga.path, self._name, _token(answer.type), step, address.attempt)
         data = encode(
@@ -66,8 +66,8 @@ class Answering:
                 type=answer.type,
                 time=datetime.now(UTC),
                 data=msgspec.Raw(answer.data),
-                command="" if job.is_event else asks,
-                reacts=asks if job.is_event else "",
+                command="" if is_event else sequence,
+                reacts=sequence if is_event else "",
                 started=execution.started if execution else None,
                 tries=tries if tries > 1 else 0,
                 traceparent=job.traceparent,
@@ -121,8 +121,8 @@ class Answering:
     def _count(self, job: Job, answer: SealedAnswer, outcome: Outcome) -> None:
         """Count an attempt whose answer is durable, or an answer that was stored before."""
         execution, kind = job.execution, _outcome_in(answer.type)
-        is_new = execution is not None and not isinstance(outcome, AlreadyStored)
-        if execution is None or not is_new or (execution.started is None and kind != "exhausted"):
+        is_known = isinstance(outcome, AlreadyStored)
+        if execution is None or is_known or (execution.started is None and kind != "exhausted"):
             self._counts.add("duplicates", self._name)
             return
         labels = (self._name, _name_in(job.type), kind)

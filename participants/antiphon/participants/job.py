@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import structlog
 
 from antiphon.contracts.subjects import CommandAddress
@@ -16,14 +17,13 @@ from .execution import Execution
 log = structlog.get_logger()
 
 
-class SealedAnswer:
+class SealedAnswer(msgspec.Struct, gc=False):
     """An answer's event, encoded, and how often it was published."""
 
-    __slots__ = ("data", "publishes", "subject", "type")
-
-    def __init__(self, type: str, subject: str, data: bytes) -> None:
-        self.type, self.subject, self.data = type, subject, data
-        self.publishes = 0
+    type: str
+    subject: str
+    data: bytes
+    publishes: int = 0
 
 
 class Job:
