@@ -126,11 +126,7 @@ class Worker:
         self.pulls: list[Pull] = []
 
     async def start(self) -> None:
-        """Begin to pull.
-
-        Raises:
-            PlatformError: a consumer is missing, or this connection may not pull from it.
-        """
+        """Begin to pull. Whether the server accepts that, `antiphon.link.require_accepted(worker.pulls)` finds out."""
         self._lease = self._loop.call_later(self._lease_seconds, self._extend_leases)
         for stream, consumer, places in self._places:
             self.pulls.append(await self._link.pull(stream, consumer, places, self._take))
