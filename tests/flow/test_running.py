@@ -35,17 +35,17 @@ from tests.flow.test_check import ORDER_SYSTEM
 STARTED = datetime(2026, 11, 25, tzinfo=UTC)
 
 
-def registered(duties: Capabilities, instance: str = "one") -> tuple[str, bytes]:
+def registered(capabilities: Capabilities, instance: str = "one") -> tuple[str, bytes]:
     """What a process stores that does this."""
-    fields: dict[str, Any] = {name: getattr(duties, name) for name in duties.__struct_fields__}
+    fields: dict[str, Any] = {name: getattr(capabilities, name) for name in capabilities.__struct_fields__}
     registration = Registration(**fields, instance=instance, started=STARTED)
     return registration.subject, registration.encode()
 
 
 def running(*parts: Part | Capabilities, instance: str = "one") -> Running:
     """A platform on which one process does what each part says."""
-    duties = [part if isinstance(part, Capabilities) else capabilities_of(part) for part in parts]
-    return read_running(registered(each, f"{instance}-{number}") for number, each in enumerate(duties))
+    capabilities = [part if isinstance(part, Capabilities) else capabilities_of(part) for part in parts]
+    return read_running(registered(each, f"{instance}-{number}") for number, each in enumerate(capabilities))
 
 
 def told(findings: Sequence[Finding]) -> list[tuple[str, str]]:

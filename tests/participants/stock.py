@@ -17,10 +17,11 @@ from antiphon.contracts.messages import Refusal, Settle, Settled, Undone, settle
 from antiphon.contracts.subjects import CommandAddress, Direction
 from antiphon.participants import Database, Participant, Transaction, open_database
 from antiphon.participants.databases import Busy
+from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Spent
 from antiphon.participants.memory import MemoryDatabase, MemoryTransaction
 from antiphon.participants.participant import AnyHandler
-from antiphon.participants.perform import Asked, Exhausted, Suspect, perform
+from antiphon.participants.perform import Exhausted, Suspect, perform
 
 
 class Reserved(Event, name="stock.reserved", owner="stock"):
@@ -103,34 +104,34 @@ class Stock:
     ) -> object:
         """Deliver the command; gives the answer's payload."""
         where, retry = address("do", attempt, saga), Retry(attempts=3)
-        asked = Asked(where, Reserve(), retry, 10 + attempt, deliveries, is_retriable)
+        execution = Execution(where, Reserve(), retry, 10 + attempt, deliveries, is_retriable)
         handler = self.participant.handlers[Reserve.__contract__.type]
-        return await deliver(handler, asked, database, is_alone)
+        return await deliver(handler, execution, database, is_alone)
 
     async def undo(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Deliver the compensation; gives the answer's payload."""
-        asked = Asked(address("undo", attempt, saga), Release(), Retry(attempts=3), 20 + attempt, deliveries)
+        execution = Execution(address("undo", attempt, saga), Release(), Retry(attempts=3), 20 + attempt, deliveries)
         handler = self.participant.compensations[Release.__contract__.type]
-        return await deliver(handler, asked, database)
+        return await deliver(handler, execution, database)
 
     async def settle(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Ask what became of the command; gives the reply, or None where it never happened."""
-        asked = Asked(address("undo", attempt, saga), Settle(), Retry(attempts=3), 30 + attempt, deliveries)
+        execution = Execution(address("undo", attempt, saga), Settle(), Retry(attempts=3), 30 + attempt, deliveries)
         handler = self.participant.settlements[settle_type(Reserve.__contract__)]
-        return await deliver(handler, asked, database)
+        return await deliver(handler, execution, database)
 
 
-async def deliver(handler: AnyHandler, asked: Asked, database: Database, is_alone: bool = False) -> object:
+async def deliver(handler: AnyHandler, execution: Execution, database: Database, is_alone: bool = False) -> object:
     """Have a command performed, and note what became of it, as a worker does."""
     if is_alone:
-        await database.note(asked.sequence, Spent(alone=1))
-        asked.is_alone = True
+        await database.note(execution.sequence, Spent(alone=1))
+        execution.is_alone = True
     try:
-        return read(await perform(handler, asked, database, seal))
+        return read(await perform(handler, execution, database, seal))
     except (Busy, Suspect, Exhausted):
         raise
     except Exception:
-        await database.note(asked.sequence, Spent(1, asked.lost, -1 if is_alone else 0))
+        await database.note(execution.sequence, Spent(1, execution.lost, -1 if is_alone else 0))
         raise
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
 
 from antiphon.contracts import Refused, Retry
-from antiphon.participants import Transaction, open_database, worker
+from antiphon.participants import Transaction, jobs, open_database
 from antiphon.participants.databases import Busy
 from antiphon.participants.inbox import Spent
 from antiphon.participants.reasons import reason_of
@@ -27,7 +27,7 @@ ONCE = Retry(attempts=1, first_seconds=100.0, factor=1.0, cap_seconds=100.0, jit
 
 @pytest.fixture(autouse=True)
 def _comes_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(jobs, "BUSY_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from antiphon.contracts import Command, Refused, Retry, Unavailable, Unrecoverable
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.messages import Refusal
-from antiphon.participants import Transaction, calling, worker
+from antiphon.participants import Transaction, calling, jobs
 from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase
 from tests.support.server import until
@@ -161,7 +161,7 @@ async def test_what_is_cancelled_by_itself_during_a_drain_has_failed_too(place: 
         number = await act.ask("s1")
         await gate.reached.wait()
         draining = asyncio.create_task(worker.drain(grace_seconds=20.0))
-        await until(lambda: worker._draining, what="the drain")
+        await until(lambda: worker._jobs.is_draining, what="the drain")
         gate.opened.set()
         await draining
         assert database.spent[number if act.is_asked else -number].failed == 1
@@ -529,7 +529,7 @@ async def test_what_waits_for_its_turn_too_long_was_never_called_and_is_no_attem
     playing: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row belongs to another worker, which takes its time."""
-    monkeypatch.setattr(worker, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(jobs, "BUSY_SECONDS", 0.05)
     gate, database = Gate(), MemoryDatabase()
     slow, quick = Stock(on_reserve=gate), Stock()
     holding = asyncio.create_task(slow.do(database, saga="s1"))

@@ -19,12 +19,11 @@ from antiphon.contracts.payloads import Parked
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import Direction, event_subject
 from antiphon.link import Outcome, Rejected
-from antiphon.participants import Transaction, Worker
-from antiphon.participants import worker as worker_module
+from antiphon.participants import Transaction, Worker, answering
+from antiphon.participants.answering import ANSWER_BYTES_MAX
 from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.sql import SqliteDatabase
-from antiphon.participants.worker import ANSWER_BYTES_MAX
 from tests.support.server import FORMS, Form, until
 
 from .play import QUICK, TRACEPARENT, Play, envelope_of, play, subject_of
@@ -222,10 +221,10 @@ async def test_commands_that_are_cancelled_with_their_process_have_not_failed(tm
         worker = await playing.worker(Stock(on_reserve=gate))
         sequence = await playing.do("s1", retry=ONCE)
         await gate.reached.wait()
-        (held,) = worker._held
-        assert held.task is not None
-        held.task.cancel()  # as the end of the loop does, before anybody has called drain
-        await until(lambda: held not in worker._held)
+        (job,) = worker._jobs.held
+        assert job.task is not None
+        job.task.cancel()  # as the end of the loop does, before anybody has called drain
+        await until(lambda: job not in worker._jobs.held)
         gate.opened.set()
         answer = await playing.answer("s1", "stock-reserved")
         assert answer.command == str(sequence)
@@ -258,7 +257,7 @@ async def test_an_answer_larger_than_the_protocol_allows_leaves_no_effect(playin
 
 async def test_a_command_is_acked_after_its_event_is_stored(playing: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost confirmation: the event is sent again, found stored, and only then is the command acked."""
-    monkeypatch.setattr(worker_module, "PUBLISH_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(answering, "PUBLISH_AGAIN_SECONDS", 0.05)
     worker = await playing.worker(Stock())
     answered = spoil_first(worker, lambda outcome: Ambiguous("lost"))
     await playing.do("s1")
@@ -509,11 +508,11 @@ async def test_what_the_database_could_not_be_told_it_is_told_later(playing: Pla
     other = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     sequence = await playing.do("s1", retry=ONCE)
-    await until(lambda: worker._unnoted, what="something the database could not be told")
+    await until(lambda: worker._tally.pending, what="something the database could not be told")
     other.execute("ROLLBACK")
     other.close()
     await playing.answer("s1", "stock-reserved")
-    assert worker._unnoted == {}
+    assert worker._tally.pending == {}
     assert (await database.note(sequence, Spent())).returned > 0
     await database.close()
 

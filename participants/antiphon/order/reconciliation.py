@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Select, Table, make_url, select
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy import Select, Table, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from antiphon.participants.engines import open_engine
 
 from .billing import cards
 from .billing import ledger as billing_ledger
@@ -154,7 +156,7 @@ async def reconcile(databases: Mapping[str, str], ended: Ended) -> Report:
 
 async def read_books(service: Service, url: str) -> Books:
     """What a service has written down in the database at a URL."""
-    engine = create_async_engine(with_driver(url))
+    engine = open_engine(url, writes=False)
     try:
         async with engine.connect() as connection:
             rows: Any = await connection.execute(service.holdings)
@@ -167,13 +169,6 @@ async def read_books(service: Service, url: str) -> Books:
 async def _read_lines(connection: AsyncConnection, ledger: Table) -> list[Line]:
     columns = [ledger.c[name] for name in Line.__dataclass_fields__]
     return [Line(*row) for row in await connection.execute(select(*columns).order_by(ledger.c.number))]
-
-
-def with_driver(url: str) -> str:
-    """The same database for SQLAlchemy's asynchronous drivers."""
-    parsed = make_url(url)
-    driver = "sqlite+aiosqlite" if parsed.get_backend_name() == "sqlite" else "postgresql+asyncpg"
-    return parsed.set(drivername=driver).render_as_string(hide_password=False)
 
 
 def compare(books: Sequence[Books], ended: Ended) -> Report:

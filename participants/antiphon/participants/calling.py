@@ -1,4 +1,4 @@
-"""Calls of what an author wrote. Each has a task of its own, which may end as it likes, late, or never.
+"""Calls of an author's code. Each has a task of its own, which may end in any way, late, or never.
 
 In the worker's own task an author's code could end the loop (asyncio lets SystemExit and KeyboardInterrupt through),
 pass for the worker's drain (a time-out that cancels the current task), and keep the worker waiting for ever (by
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Raised(Exception):
-    """An author's code raised what is no Exception: asyncio, contexts and drivers would take it for their own."""
+    """An author's code raised a BaseException: asyncio, context managers and drivers would act on it themselves."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(type(error).__name__)
@@ -38,7 +38,7 @@ class Deaf(OwnWords):
 
 
 class Call:
-    """At most one call of an author's code, and what has become of it."""
+    """At most one call of an author's code, and the task that runs it."""
 
     __slots__ = ("task",)
 
@@ -90,15 +90,15 @@ class Call:
 
 
 _IS_AUTHORS: Final[ContextVar[bool]] = ContextVar("antiphon_authors_code", default=False)
-"""Whether what runs here was called by an author's code, or is it."""
+"""Whether the current task runs an author's code, or was made by a task that does."""
 
 
 TAMING: Final = "antiphon_taming"
 
 
 def tame(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the tasks that an author's code makes end by themselves: asyncio lets what would end the process out of the
-    loop, whichever task it was raised in."""
+    """Keep SystemExit and KeyboardInterrupt inside the tasks that an author's code makes: asyncio would let them out of
+    the loop, whichever task raised them, and the process would end."""
     former = loop.get_task_factory()
     if getattr(former, "__name__", "") == TAMING:
         return

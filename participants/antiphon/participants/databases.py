@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.subjects import CommandAddress
 
+from .engines import require_driver
 from .inbox import Row, Spent
 from .transaction import Transaction
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Busy(Exception):
-    """The database could not be had, or took the transaction back: locked for long, out of connections, away, a
-    deadlock. Nothing happened as far as anybody knows, nobody is to blame, and this is no attempt."""
+    """The database could not be had, or rolled the transaction back: locked for long, no free connection, away, a
+    deadlock. Nothing is committed as far as is known, and this is no attempt."""
 
 
 class Inbox(Protocol):
@@ -29,11 +29,11 @@ class Inbox(Protocol):
 
     @property
     def transaction(self) -> Transaction:
-        """What the handler is given."""
+        """The transaction that the handler is given."""
         ...
 
     async def claim(self) -> Row | None:
-        """Keep everybody else from this row until the transaction ends, and read it. Comes first."""
+        """Lock the row until the transaction ends, and read it. Comes first."""
         ...
 
     async def settle(self, row: Row) -> None:
@@ -41,7 +41,7 @@ class Inbox(Protocol):
         ...
 
     async def spent(self, sequence: int) -> Spent:
-        """What became of the deliveries of the command with this stream sequence."""
+        """The counts of a message's deliveries, by the number of the message."""
         ...
 
 
@@ -63,7 +63,10 @@ class Database(Protocol):
         ...
 
     async def note(self, sequence: int, more: Spent) -> Spent:
-        """Add to what became of a command's deliveries; gives all of it. Durable on return.
+        """Add to the counts of a message's deliveries. Durable on return.
+
+        Returns:
+            The counts with `more` in them.
 
         Raises:
             Busy: the database could not be had.
@@ -76,39 +79,23 @@ class Database(Protocol):
 
 
 def open_database(url: str, *, connections: int = 16) -> Database:
-    """The database at a URL; nothing is connected yet.
+    """A participant's database at a URL; nothing is connected yet.
 
     Args:
         url: `sqlite:///inventory.db` (three slashes and a relative path, four and an absolute one),
             `postgresql://user@host/name`, or `memory:`.
         connections: how many transactions may be open at once in PostgreSQL.
 
+    Returns:
+        The database, to be opened by `open` before a worker uses it; `serve` does that.
+
     Raises:
         PlatformError: no such kind of database, or the extra that brings its driver is not installed.
     """
-    scheme, _, rest = url.partition(":")
-    database: Database
-    match scheme.partition("+")[0]:
-        case "memory":
-            database = import_module(".memory", __package__).MemoryDatabase()
-        case "sqlite":
-            database = _sql("sqlite", "aiosqlite").SqliteDatabase(f"sqlite+aiosqlite:{rest}")
-        case "postgresql" | "postgres":
-            database = _sql("postgres", "asyncpg").PostgresDatabase(f"postgresql+asyncpg:{rest}", connections)
-        case _:
-            raise PlatformError(
-                f"{scheme!r} is no database that a participant can use. Give sqlite:///path, postgresql://… or memory:."
-            )
+    if url.partition(":")[0] == "memory":
+        memory: Database = import_module(".memory", __package__).MemoryDatabase()
+        return memory
+    dialect, _ = require_driver(url, "that a participant can use", "sqlite:///path, postgresql://… or memory:")
+    sql = import_module(".sql", __package__)  # here, so that who uses no SQL stays small and needs no extra
+    database: Database = sql.SqliteDatabase(url) if dialect == "sqlite" else sql.PostgresDatabase(url, connections)
     return database
-
-
-def _sql(extra: str, driver: str) -> Any:
-    """The SQL databases; imported only by who uses them, so that the others stay small and need no extra."""
-    try:
-        import_module(driver)
-        return import_module(".sql", __package__)
-    except ModuleNotFoundError as error:
-        raise PlatformError(
-            f"this database needs the package {error.name!r}, which is not installed. "
-            f"Run: pip install 'antiphon[{extra}]'"
-        ) from None

@@ -1,4 +1,4 @@
-"""The end of a participant's process, once it was told to end: also where a handler or a thread in it never does."""
+"""The end of a participant's process after a signal, although a handler or a thread in it may never end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from types import FrameType
 from typing import Final
 
 CLOSE_SECONDS: Final = 3.0
-"""How long connections may take to close where something is left that would keep the process from its end."""
+"""How long connections may take to close where a handler or a thread would keep the process from its end."""
 
 
 class Ending:
-    """That a process is told to end, and its last resort.
+    """The signal to end, and the end by force where a process does not follow it.
 
     Args:
         seconds: after how long a process that was told to end is ended by force. The system's stacks go to stderr then,
@@ -34,13 +34,13 @@ class Ending:
         self._is_armed = False
 
     def tell(self, number: int, frame: FrameType | None) -> None:
-        """Tell it; called by the interpreter wherever the main thread stands."""
+        """Tell the process to end. The interpreter calls this, wherever the main thread stands."""
         if not self._is_armed:
             self._arm(self._seconds)
             self._loop.call_soon_threadsafe(self._complete)
 
     def settle(self, are_handlers_left: bool) -> None:
-        """All is drained. Only what is left behind may still be ended by force: the rest has all the time it needs."""
+        """The worker has drained: end by force only where handlers or threads are left."""
         if not self._is_armed:
             return
         if are_handlers_left or self.threads():
@@ -49,7 +49,7 @@ class Ending:
             faulthandler.cancel_dump_traceback_later()
 
     def threads(self) -> list[str]:
-        """Where threads stand that would keep the process from its end."""
+        """The stacks of the threads that would keep the process from its end."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] # documented, for this very purpose
         begun = [thread for thread in threading.enumerate() if thread not in self._threads and not thread.daemon]
         standing = [frames.get(thread.ident or 0) for thread in begun]
@@ -66,9 +66,9 @@ class Ending:
 
 @contextmanager
 def signals(ending: Ending, numbers: Iterable[int] = (signal.SIGTERM, signal.SIGINT)) -> Generator[None]:
-    """Have signals tell it.
+    """Have signals tell the process to end.
 
-    They are taken by the interpreter and not by the loop, which a handler may keep from turning.
+    The interpreter takes them and not the loop, which a handler may keep from turning.
     """
     before = {number: signal.signal(number, ending.tell) for number in numbers}
     try:
@@ -79,5 +79,5 @@ def signals(ending: Ending, numbers: Iterable[int] = (signal.SIGTERM, signal.SIG
 
 
 def _is_busy(frame: FrameType) -> bool:
-    """Whether a thread is somewhere in its work; one of an executor's that has none waits in its outermost function."""
+    """Whether a thread works; an idle thread of an executor waits in its outermost function."""
     return (frame.f_code.co_filename, frame.f_code.co_name) != (executors.__file__, "_worker")

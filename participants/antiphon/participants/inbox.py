@@ -17,18 +17,18 @@ void: nothing happened and nothing ever will, because a compensation or a settle
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """An event's type and payload: all of it that does not depend on who asks."""
+    """The type and the payload of an answer's event: the part that is the same whoever asks."""
 
     type: str
     data: bytes
 
 
 SILENCE: Final = Answer("", b"")
-"""What comes of a reaction that publishes nothing."""
+"""The answer of a reaction that publishes nothing."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """What the inbox holds of one step. Nothing is held of a step nobody has been answered about."""
+    """What the inbox holds of one step. A step that was never answered has no row."""
 
     state: RowState
     attempt: int
@@ -40,14 +40,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class Spent(msgspec.Struct, frozen=True, gc=False):
-    """What became of a command's deliveries, as far as anybody came to say it. Also what is to be added to it."""
+    """Counts of a message's deliveries, by what became of them. Also what is to be added to such counts."""
 
     failed: int = 0
     """The handler was called and raised."""
     returned: int = 0
     """Handed back without an attempt, or known to be harmless since."""
     alone: int = 0
-    """The command was performed alone, and nothing was heard since: it took its worker with it."""
+    """Performed alone, without a known end: the command took its worker with it."""
 
     @property
     def attempts(self) -> int:
@@ -55,7 +55,7 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
         return self.failed + self.alone
 
     def lost(self, deliveries: int) -> int:
-        """How many deliveries before this one nothing is known of: perhaps the worker died, of whichever command."""
+        """How many earlier deliveries have no known end: perhaps the worker died, of whichever command."""
         return max(0, deliveries - 1 - self.failed - self.returned - self.alone)
 
     def plus(self, more: Spent) -> Spent:
@@ -101,7 +101,7 @@ class Superseded(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnotherWas(msgspec.Struct, frozen=True, gc=False):
-    """Another event of the same kind came first, and what follows from it is there: once in a saga."""
+    """This once-per-saga reaction already ran for another event."""
 
 
 OnDo = RunHandler | SendAgain | Superseded
@@ -163,8 +163,8 @@ def on_event(row: Row | None, mark: int) -> OnDo | AnotherWas:
 
 
 def on_undoing_event(row: Row | None, mark: int) -> OnUndo | SendAgain:
-    """What to do about an event that has an effect taken back: as with a compensation, but whichever event came first
-    has something published, and has it published again."""
+    """What to do about an event whose reaction takes an effect back: as with a compensation, but the answer to the
+    event that came first is published, and published again."""
     match row:
         case Row(state="undone", attempt=seen, answer=Answer() as answer) if seen == mark:
             return SendAgain(answer)

@@ -1,4 +1,4 @@
-"""A database that forgets: for tests and for measuring what the rest costs. Nothing in it survives its process."""
+"""A database in memory, for tests and benchmarks. Nothing in it survives its process."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class MemoryInbox:
         self._row = row
 
     async def spent(self, sequence: int) -> Spent:
-        """What became of the deliveries of a command."""
+        """The counts of a message's deliveries."""
         return self._database.spent.get(sequence, Spent())
 
     async def __aenter__(self) -> MemoryInbox:
@@ -100,7 +100,7 @@ class MemoryDatabase:
         return MemoryInbox(self, address)
 
     async def note(self, sequence: int, more: Spent) -> Spent:
-        """Add to what became of a command's deliveries."""
+        """Add to the counts of a message's deliveries."""
         found = self.spent[sequence] = self.spent.get(sequence, Spent()).plus(more)
         return found
 

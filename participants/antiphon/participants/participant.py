@@ -105,7 +105,11 @@ class Participant:
 
         Args:
             command: the command's class; it names the event the function returns.
-            concurrency: how many may run at once in one worker, for what can bear less than the rest.
+            concurrency: how many of these commands may run at once in one worker, where a worker's own number is too
+                many; counts from 1.
+
+        Returns:
+            A decorator for `async def function(command, tx)`, which gives the function back unchanged.
 
         Raises:
             DefinitionError: the command is another participant's or handled already, or the function does not fit.
@@ -123,7 +127,7 @@ class Participant:
 
     @property
     def listener(self) -> Listener:
-        """What an administrator has to know of it: its name, and where the events are that it reacts to."""
+        """The participant's name, and the subjects of the events that it reacts to: what `antiphon setup` needs."""
         return Listener(self.name, tuple(each for reaction in self.reactions for each in reaction.filters))
 
     def compensates(self, command: type[C]) -> Compensates[C]:
@@ -134,6 +138,9 @@ class Participant:
 
         Args:
             command: the class of the command whose effect is taken back.
+
+        Returns:
+            A decorator for `async def function(compensation, answer, tx)`, which gives the function back unchanged.
 
         Raises:
             DefinitionError: the command is another participant's or compensated already, or the function does not fit.

@@ -12,12 +12,10 @@ import msgspec
 from antiphon.contracts.envelope import pack, unpack_raw
 from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
 from antiphon.contracts.messages import AnswerKind, Contract, Event, Refusal, Settled, Undone, answer_type
-from antiphon.contracts.retry import Retry
-from antiphon.contracts.subjects import CommandAddress
 from antiphon.link import killpoints
 
-from .calling import Call
 from .databases import Database, Inbox
+from .execution import Execution
 from .inbox import (
     SILENCE,
     AlreadyUndone,
@@ -55,84 +53,35 @@ class Exhausted(OwnWords):
 
 
 class AlreadyDone(OwnWords):
-    """A reaction that happens once in a saga followed from another event than this one."""
+    """This once-per-saga reaction already ran for another event."""
 
 
 class Resting(OwnWords):
-    """The reaction has killed its worker as often as it may in a row, and rests before it is called again."""
+    """The reaction killed its worker as often as it may in a row, and rests before it is called again."""
 
 
 class Suspect(Exception):
-    """An earlier delivery came to no end: perhaps it took its worker with it. Only alone may the handler be called."""
+    """An earlier delivery has no known end: perhaps it killed its worker. The handler may be called only alone."""
 
 
 class WrongReply(OwnWords, TypeError):
-    """An author's function returned what it does not say that it returns."""
+    """An author's function returned another class than its annotation says."""
 
 
-class Asked:
-    """A command, compensation or event as its delivery brought it, and how far it has come."""
-
-    __slots__ = (
-        "address",
-        "call",
-        "deliveries",
-        "has_rested",
-        "heard",
-        "is_alone",
-        "is_retriable",
-        "lost",
-        "payload",
-        "retry",
-        "sequence",
-        "started",
-        "tries",
-    )
-
-    def __init__(
-        self,
-        address: CommandAddress,
-        payload: Any,
-        retry: Retry,
-        sequence: int,
-        deliveries: int,
-        is_retriable: bool = False,
-        heard: Route | None = None,
-    ) -> None:
-        self.address, self.payload, self.retry = address, payload, retry
-        self.sequence, self.deliveries = sequence, deliveries
-        self.is_retriable = is_retriable
-        """Whether its saga can only go forward, so that a refusal says no more than that it cannot be done now."""
-        self.heard = heard
-        """The reaction that an event is for; None with a command. It is tried for ever."""
-        self.has_rested = False
-        """Whether a reaction that used to kill its worker may be called once more."""
-        self.is_alone = False
-        """Whether the database was told that it is performed alone."""
-        self.lost = 0
-        """How many earlier deliveries came to no end."""
-        self.tries = 0
-        """How many attempts have begun, this one included; 0 while it is not known."""
-        self.started: datetime | None = None
-        """When the handler was called."""
-        self.call = Call()
-        """The author's code at work."""
-
-
-async def perform(handler: AnyHandler | Route, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def perform(handler: AnyHandler | Route, execution: Execution, database: Database, seal: Seal) -> Answer:
     """Answer a command, a compensation, a settlement or an event; see the function for each."""
     match handler:
         case Route():
-            return await react(handler, asked, database, seal)
+            return await react(handler, execution, database, seal)
         case CommandHandler():
-            return await carry_out(handler, asked, database, seal)
+            return await carry_out(handler, execution, database, seal)
         case CompensationHandler():
-            return await take_back(handler, asked, database, seal)
+            return await take_back(handler, execution, database, seal)
         case Settlement():
-            return await settle(handler, asked, database, seal)
+            return await settle(handler, execution, database, seal)
 
 
-async def carry_out(handler: CommandHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def carry_out(handler: CommandHandler, execution: Execution, database: Database, seal: Seal) -> Answer:
     """Perform a command, unless the inbox says that it was, or must not be.
 
     Returns:
@@ -146,37 +95,37 @@ async def carry_out(handler: CommandHandler, asked: Asked, database: Database, s
     """
     contract = handler.command.__contract__
     try:
-        async with database.begin(asked.address) as inbox:
-            match on_do(await inbox.claim(), asked.address.attempt):
+        async with database.begin(execution.address) as inbox:
+            match on_do(await inbox.claim(), execution.address.attempt):
                 case RunHandler():
-                    await _count_attempt(asked, inbox)
-                    answer = await asked.call.make(partial(_reply, handler, asked.payload, inbox.transaction))
+                    await _count_attempt(execution, inbox)
+                    answer = await execution.call.make(partial(_reply, handler, execution.payload, inbox.transaction))
                     _seal_or_give_up(seal, answer)
                     killpoints.reached("worker.in_transaction")
-                    await inbox.settle(Row("done", asked.address.attempt, answer))
+                    await inbox.settle(Row("done", execution.address.attempt, answer))
                 case decision:
                     answer = _known_answer(contract, decision)
                     seal(answer)
     except Refused as refusal:
-        if asked.is_retriable:
+        if execution.is_retriable:
             raise
-        return await _refuse(contract, asked, database, seal, refusal)
+        return await _refuse(contract, execution, database, seal, refusal)
     killpoints.reached("worker.committed")
     return answer
 
 
-async def take_back(handler: CompensationHandler, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def take_back(handler: CompensationHandler, execution: Execution, database: Database, seal: Seal) -> Answer:
     """Perform a compensation, if there is an effect to take back.
 
     Returns and raises the same as `carry_out`. A refusal counts as any other error: an effect cannot be left in place.
     """
     contract = handler.compensation.__contract__
-    async with database.begin(asked.address) as inbox:
+    async with database.begin(execution.address) as inbox:
         row = await inbox.claim()
         match on_undo(row):
             case RunCompensation(stored):
-                await _count_attempt(asked, inbox)
-                await asked.call.make(partial(_take_back, handler, asked.payload, stored, inbox.transaction))
+                await _count_attempt(execution, inbox)
+                await execution.call.make(partial(_take_back, handler, execution.payload, stored, inbox.transaction))
                 answer = _undone(contract, found=True)
                 seal(answer)
                 killpoints.reached("worker.in_transaction")
@@ -192,7 +141,7 @@ async def take_back(handler: CompensationHandler, asked: Asked, database: Databa
     return answer
 
 
-async def settle(handler: Settlement, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def settle(handler: Settlement, execution: Execution, database: Database, seal: Seal) -> Answer:
     """Say what became of a command: it happened, with the answer given then; or it did not, and then never will.
 
     No handler is called. A command that is inside its transaction is waited for, because claiming its row waits.
@@ -200,7 +149,7 @@ async def settle(handler: Settlement, asked: Asked, database: Database, seal: Se
     Returns and raises the same as `carry_out`.
     """
     contract = handler.command.__contract__
-    async with database.begin(asked.address) as inbox:
+    async with database.begin(execution.address) as inbox:
         match on_settle(await inbox.claim()):
             case SendAgain(stored):
                 answer = _settled(contract, Settled(happened=True, type=stored.type, reply=msgspec.Raw(stored.data)))
@@ -215,7 +164,7 @@ async def settle(handler: Settlement, asked: Asked, database: Database, seal: Se
     return answer
 
 
-async def react(heard: Route, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def react(route: Route, execution: Execution, database: Database, seal: Seal) -> Answer:
     """React to an event, unless the inbox says that this was done, or must not be.
 
     Returns:
@@ -227,41 +176,43 @@ async def react(heard: Route, asked: Asked, database: Database, seal: Seal) -> A
         Resting: it has killed its worker too often to be called just now.
         Exception: whatever the function raised; nothing happened.
     """
-    reaction = heard.reaction
+    reaction = route.reaction
     if reaction.undoes is not None:
-        return await _take_back_on(heard, reaction.undoes, asked, database, seal)
+        return await _take_back_on(route, reaction.undoes, execution, database, seal)
     try:
-        async with database.begin(asked.address) as inbox:
-            match on_event(await inbox.claim(), heard.mark):
+        async with database.begin(execution.address) as inbox:
+            match on_event(await inbox.claim(), route.mark):
                 case RunHandler():
-                    await _count_attempt(asked, inbox)
-                    answer = await asked.call.make(partial(_reaction, reaction, asked.payload, inbox.transaction))
+                    await _count_attempt(execution, inbox)
+                    answer = await execution.call.make(
+                        partial(_reaction, reaction, execution.payload, inbox.transaction)
+                    )
                     _seal_or_give_up(seal, answer)
                     killpoints.reached("worker.in_transaction")
-                    await inbox.settle(Row("done", heard.mark, answer))
+                    await inbox.settle(Row("done", route.mark, answer))
                 case decision:
                     answer = _known_reaction(decision)
                     seal(answer)
     except Refused as refusal:
         if reaction.refused is None:
             raise
-        return await _refuse_event(heard, reaction.refused, asked, database, seal, refusal)
+        return await _refuse_event(route, reaction.refused, execution, database, seal, refusal)
     killpoints.reached("worker.committed")
     return answer
 
 
-async def _take_back_on(heard: Route, undoes: Reaction, asked: Asked, database: Database, seal: Seal) -> Answer:
+async def _take_back_on(route: Route, undoes: Reaction, execution: Execution, database: Database, seal: Seal) -> Answer:
     """Take back what another reaction did, if it did; if not, it never will."""
-    reaction, answer = heard.reaction, SILENCE
-    async with database.begin(asked.address) as inbox:
-        match on_undoing_event(await inbox.claim(), heard.mark):
+    reaction, answer = route.reaction, SILENCE
+    async with database.begin(execution.address) as inbox:
+        match on_undoing_event(await inbox.claim(), route.mark):
             case RunCompensation(stored):
-                await _count_attempt(asked, inbox)
-                undo = partial(_undoing_reaction, reaction, undoes, asked.payload, stored, inbox.transaction)
-                answer = await asked.call.make(undo)
+                await _count_attempt(execution, inbox)
+                undo = partial(_undoing_reaction, reaction, undoes, execution.payload, stored, inbox.transaction)
+                answer = await execution.call.make(undo)
                 _seal_or_give_up(seal, answer)
                 killpoints.reached("worker.in_transaction")
-                await inbox.settle(Row("undone", heard.mark, answer))
+                await inbox.settle(Row("undone", route.mark, answer))
             case SendAgain(answer):
                 seal(answer)
             case NothingToUndo(mark):
@@ -277,16 +228,16 @@ def negative(contract: Contract, kind: AnswerKind, reason: str) -> Answer:
     return Answer(answer_type(contract, kind), _encode(Refusal(reason=clean(reason))))
 
 
-async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Seal, refusal: Refused) -> Answer:
+async def _refuse(contract: Contract, execution: Execution, database: Database, seal: Seal, refusal: Refused) -> Answer:
     """Store a refusal, after all that the handler did was undone.
 
     The row was free for a moment, so the rules are asked again: a compensation may have come in between.
     """
     answer = negative(contract, "refused", reason_of(refusal))
-    async with database.begin(asked.address) as inbox:
-        match on_do(await inbox.claim(), asked.address.attempt):
+    async with database.begin(execution.address) as inbox:
+        match on_do(await inbox.claim(), execution.address.attempt):
             case RunHandler():
-                await inbox.settle(Row("refused", asked.address.attempt, answer))
+                await inbox.settle(Row("refused", execution.address.attempt, answer))
             case decision:
                 answer = _known_answer(contract, decision)
         seal(answer)
@@ -295,15 +246,15 @@ async def _refuse(contract: Contract, asked: Asked, database: Database, seal: Se
 
 
 async def _refuse_event(
-    heard: Route, refused: type[Event], asked: Asked, database: Database, seal: Seal, refusal: Refused
+    route: Route, refused: type[Event], execution: Execution, database: Database, seal: Seal, refusal: Refused
 ) -> Answer:
     """Store a refusal, as with a command: in a second transaction, which asks the row again."""
     event = msgspec.convert({"reason": reason_of(refusal)}, refused)
     answer = Answer(refused.__contract__.type, _encode(event))
-    async with database.begin(asked.address) as inbox:
-        match on_event(await inbox.claim(), heard.mark):
+    async with database.begin(execution.address) as inbox:
+        match on_event(await inbox.claim(), route.mark):
             case RunHandler():
-                await inbox.settle(Row("refused", heard.mark, answer))
+                await inbox.settle(Row("refused", route.mark, answer))
             case decision:
                 answer = _known_reaction(decision)
         seal(answer)
@@ -311,22 +262,22 @@ async def _refuse_event(
     return answer
 
 
-async def _count_attempt(asked: Asked, inbox: Inbox) -> None:
+async def _count_attempt(execution: Execution, inbox: Inbox) -> None:
     """Find out before the handler is called which attempt this is, and whether it may be one."""
-    asked.tries = 1
-    if asked.deliveries > 1:
-        spent = await inbox.spent(asked.sequence)
-        if asked.is_alone:
+    execution.tries = 1
+    if execution.deliveries > 1:
+        spent = await inbox.spent(execution.sequence)
+        if execution.is_alone:
             spent = spent.plus(Spent(alone=-1))  # this time
-        if asked.heard is not None:
-            if spent.alone >= asked.retry.attempts and not asked.has_rested:
+        if execution.route is not None:
+            if spent.alone >= execution.retry.attempts and not execution.has_rested:
                 raise Resting(f"{spent.alone} attempts took the worker with them")
-        elif spent.attempts >= asked.retry.attempts:
+        elif spent.attempts >= execution.retry.attempts:
             raise Exhausted(f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them")
-        asked.tries, asked.lost = spent.attempts + 1, spent.lost(asked.deliveries)
-        if asked.lost and not asked.is_alone:
+        execution.tries, execution.lost = spent.attempts + 1, spent.lost(execution.deliveries)
+        if execution.lost and not execution.is_alone:
             raise Suspect
-    asked.started = datetime.now(UTC)
+    execution.started = datetime.now(UTC)
 
 
 def _known_answer(contract: Contract, decision: SendAgain | Superseded) -> Answer:

@@ -1,4 +1,4 @@
-"""What is said of an error: which of its words travel, and which stay in the log.
+"""The reason of an error: which of its words travel into journals, and which stay in the log.
 
 What travels is stored in journals for as long as those are kept, and read by whoever may look at a saga. The text of an
 exception holds whatever its author or a driver put there: names, card numbers, the parameters of a statement. So an
@@ -14,12 +14,14 @@ import msgspec
 
 from antiphon.contracts.errors import AntiphonError, Refused, Unavailable, Unrecoverable, Unusable
 
+from .engines import driver_error, sqlite_code_of, sqlstate_of
+
 REASON_CHARS_MAX: Final = 1000
 """How much of a reason travels: enough for a sentence, too little for a stack trace."""
 
 
 class OwnWords(Exception):
-    """What Antiphon says about a command in a sentence of its own. It holds no value of an author's, so it travels."""
+    """An error with a sentence of Antiphon's own. The sentence holds no value of an author's, so it travels."""
 
 
 def reason_of(error: BaseException, with_text: bool = False) -> str:
@@ -80,26 +82,9 @@ def _without_values(error: Unusable) -> str:
 # --- what a database calls it -----------------------------------------------------------------------------------------
 
 
-def sqlstate_of(error: BaseException) -> str:
-    """The SQLSTATE of a database's error, through SQLAlchemy or straight from a driver; empty if it has none."""
-    found = getattr(_original(error), "sqlstate", None)
-    return found if isinstance(found, str) else ""
-
-
-def sqlite_code_of(error: BaseException) -> int:
-    """SQLite's primary result code; 0 if it is no error of SQLite's."""
-    found = getattr(_original(error), "sqlite_errorcode", None)
-    return found & 0xFF if isinstance(found, int) else 0
-
-
-def _original(error: BaseException) -> Any:
-    """The driver's error, where SQLAlchemy has wrapped it."""
-    return getattr(error, "orig", None) or error
-
-
 def _database_names(error: BaseException) -> str:
     """What a database calls it: names from standards and from the schema, never a value."""
-    original = _original(error)
+    original = driver_error(error)
     state, symbol = sqlstate_of(error), getattr(original, "sqlite_errorname", None)
     names = [f"SQLSTATE {clean(state)}"] if state else [clean(symbol)] if isinstance(symbol, str) else []
     if constraint := _constraint_of(original):

@@ -29,7 +29,7 @@ class Route:
 
 
 class Unheard(Exception):
-    """Nobody here knows an event that was delivered. Another version of the participant may."""
+    """This participant has no reaction to an event that was delivered. Another version of it may have one."""
 
 
 class Routing:
@@ -61,14 +61,14 @@ class Routing:
         near = [each for each in self._reactions if _is_near(each, where)]
         for reaction in near:
             if reaction.event.__contract__.type == event_type:
-                return self._heard(reaction, where)
+                return self._route(reaction, where)
         # A newer event must not be lost to a new version of this participant that is just being rolled out. An older
         # one, or another start, is known and was left out.
         if near and not (version.isdigit() and int(version) > max(_known(near, name), default=int(version))):
             return None
         raise Unheard(f"{self._participant} does not react to {event_type[:80]} of saga type {where.saga.type}")
 
-    def _heard(self, reaction: Reaction, where: FactAddress) -> Route:
+    def _route(self, reaction: Reaction, where: FactAddress) -> Route:
         event = reaction.event.__contract__.token
         # A start and a signal come once, and their subjects name no step of a participant.
         said_at = "" if where.source == CLIENT else where.step
@@ -92,7 +92,7 @@ def _is_near(reaction: Reaction, where: FactAddress) -> bool:
 
 
 def _known(reactions: Sequence[Reaction], name: str) -> list[int]:
-    """The versions of an event that are heard."""
+    """The versions of an event that have reactions."""
     contracts: list[Contract] = [each.event.__contract__ for each in reactions]
     return [contract.version for contract in contracts if contract.name == name]
 

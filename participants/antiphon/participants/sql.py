@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import Any, Final, get_args
 from weakref import WeakKeyDictionary
 
@@ -27,45 +26,42 @@ from sqlalchemy import (
     event,
     func,
     select,
-    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.contracts.errors import PlatformError, Refused, Unavailable, Unrecoverable
+from antiphon.contracts.errors import Refused, Unavailable, Unrecoverable
 from antiphon.contracts.subjects import CommandAddress
 
 from .databases import Busy
+from .engines import (
+    BUSY_TIMEOUT_SECONDS,
+    CREATE_TABLES,
+    create_tables,
+    first_line,
+    open_engine,
+    probe,
+    trouble_of,
+    unusable,
+)
 from .inbox import Answer, Row, RowState, Spent
-from .reasons import OwnWords, sqlite_code_of, sqlstate_of
+from .reasons import OwnWords
 from .transaction import Transaction
 
-BUSY_TIMEOUT_SECONDS: Final = 5.0
-"""How long SQLite waits for another process's transaction before it says "database is locked"."""
 LOCKED_TRIES_MAX: Final = 3
 """How often a locked database is asked before the command is handed back."""
-CONNECT_SECONDS: Final = 5.0
 CREATE_LOCK: Final = 0x616E7469
 """The advisory lock under which PostgreSQL's tables are created: workers that start together would collide."""
-
-VICTIM: Final = ("40001", "40P01")
-"""SQLSTATEs of who was in the way of others: a serialization failure, a deadlock. The same again may well succeed."""
-ENDED: Final = "57P"
-"""How SQLSTATEs begin when an administrator ended the connection, or the server goes down or comes up."""
-AWAY: Final = ("08", ENDED)
-"""The same, and where the connection failed."""
-LOCKED: Final = "55P03"
-"""The SQLSTATE of a lock that could not be had in time."""
 
 CLAIMED: Final = "claimed"
 """The state of a new row in PostgreSQL until its transaction ends; never committed by the library."""
 
-tables = MetaData()
+inbox_tables = MetaData()
 
 inbox = Table(
     "antiphon_inbox",
-    tables,
+    inbox_tables,
     Column("saga_type", String(64), primary_key=True),
     Column("saga_id", String(64), primary_key=True),
     Column("step", String(64), primary_key=True),
@@ -79,7 +75,7 @@ inbox = Table(
 
 deliveries = Table(
     "antiphon_deliveries",
-    tables,
+    inbox_tables,
     Column("command", BigInteger, primary_key=True, autoincrement=False),  # its stream sequence
     Column("failed", Integer, nullable=False),
     Column("returned", Integer, nullable=False),
@@ -150,14 +146,14 @@ class SqlInbox:
         self.transaction = SqlTransaction(address, connection)
 
     async def claim(self) -> Row | None:
-        """Keep everybody else from this row, and read it."""
+        """Lock the row until the transaction ends, and read it."""
         try:
             return await self._claim()
         except OwnWords:
             raise
         # Drivers let errors of the network through as they are.
         except Exception as error:
-            raise Busy(f"the inbox cannot be read: {_first_line(error)}") from error
+            raise Busy(f"the inbox cannot be read: {first_line(error)}") from error
 
     async def settle(self, row: Row) -> None:
         """Write the row."""
@@ -166,7 +162,7 @@ class SqlInbox:
         await self._connection.execute(self._settle, {**self._key, **values, "written_at": datetime.now(UTC)})
 
     async def spent(self, sequence: int) -> Spent:
-        """What became of the deliveries of a command."""
+        """The counts of a message's deliveries."""
         found = (await self._connection.execute(_read_spent, {"command": sequence})).one_or_none()
         return Spent(*found) if found else Spent()
 
@@ -200,7 +196,7 @@ class PostgresInbox(SqlInbox):
 
 
 class CommittedByItself(OwnWords, RuntimeError):
-    """A handler ended the transaction that is the worker's."""
+    """A handler committed the transaction, which only the worker may."""
 
 
 def _row(found: Any) -> Row | None:
@@ -216,18 +212,18 @@ def _row(found: Any) -> Row | None:
 
 
 class Fault:
-    """What a database said of a statement or a commit."""
+    """An error of a statement or a commit, and what it means for the transaction."""
 
     __slots__ = ("error", "is_final", "is_passing")
 
     def __init__(self, error: BaseException, is_disconnect: bool) -> None:
-        state = sqlstate_of(error)
+        trouble = trouble_of(error)
         self.error = error
         # SQLAlchemy drops the connection, too, where a statement is cancelled, and that was the handler's own time-out.
         is_gone = is_disconnect and isinstance(error, Exception)
-        self.is_final = is_gone or state in VICTIM or state.startswith(AWAY)
+        self.is_final = is_gone or trouble in ("deadlock", "ended", "gone")
         """Whether nothing of the transaction can be committed any more, through no fault of its own."""
-        self.is_passing = state == LOCKED or sqlite_code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        self.is_passing = trouble == "locked"
         """Whether the statement would go well at another time, and the transaction could go on without it."""
 
 
@@ -249,7 +245,7 @@ class SqlDatabase:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._faults: WeakKeyDictionary[Connection, Fault] = WeakKeyDictionary()
-        """What befell a transaction first, by its connection."""
+        """The first error of each open transaction, by its connection."""
         event.listen(engine.sync_engine, "handle_error", self._notice)
         event.listen(engine.sync_engine, "rollback_savepoint", self._forgive)
 
@@ -260,15 +256,11 @@ class SqlDatabase:
             PlatformError: the database cannot be used.
         """
         try:
-            self._probe()
+            probe(self._engine)
             async with self._transaction() as connection:
-                await connection.run_sync(self._create, tables)
+                await connection.run_sync(create_tables, CREATE_LOCK, inbox_tables, tables)
         except (Busy, SQLAlchemyError, sqlite3.Error) as error:
-            where = self._engine.url.render_as_string(hide_password=True)
-            raise PlatformError(
-                f"the database {where} cannot be used: {_first_line(error)}. Check that it is there and that this user "
-                "may create tables in it."
-            ) from error
+            raise unusable(self._engine, error, "the database", CREATE_TABLES) from error
 
     def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[SqlInbox]:
         """A transaction for one command."""
@@ -289,29 +281,28 @@ class SqlDatabase:
             if left_by is None or error is left_by:
                 raise
             # Nothing could be rolled back. That is as good: the connection is gone.
-            raise left_by if isinstance(left_by, Busy) else Busy(f"no rollback: {_first_line(error)}") from error
+            raise left_by if isinstance(left_by, Busy) else Busy(f"no rollback: {first_line(error)}") from error
 
     def _meaning(self, connection: AsyncConnection, error: Exception) -> Exception:
-        """What leaves a transaction: the error itself, unless the database gave the transaction up before."""
+        """The error that leaves the transaction: `error`, or `Busy` where the database gave the transaction up."""
         # An author's word stands, whatever the database did.
         if isinstance(error, Busy | Refused | Unavailable | Unrecoverable) or not self._is_given_up(connection, error):
             return error
-        busy = Busy(f"the transaction was given up: {_first_line(error)}")
+        busy = Busy(f"the transaction was given up: {first_line(error)}")
         busy.__cause__ = error
         return busy
 
     def _is_given_up(self, connection: AsyncConnection, error: Exception) -> bool:
-        """Whether the database ended a transaction for reasons that lie in none of its statements.
+        """Whether the database ended a transaction for a reason that is no fault of the transaction.
 
-        What the database said first decides, and not what the author made of it: after that nothing could be
-        committed, so an error that was caught, or made into another, is an outcome of the same misfortune.
+        The database's first error decides, not what the author made of that error: after it nothing could be
+        committed, so an error that was caught, or raised again as another one, has the same cause.
         """
         assert connection.sync_connection is not None
         fault = self._faults.get(connection.sync_connection)
         if fault is None:
             # Past SQLAlchemy: the author asked the driver, or another database, or the socket broke below it.
-            state = sqlstate_of(error)
-            return state in VICTIM or state.startswith(ENDED) or _is_closed(connection.sync_connection)
+            return trouble_of(error) in ("deadlock", "ended") or _is_closed(connection.sync_connection)
         return fault.is_final or (fault.is_passing and getattr(error, "orig", None) is fault.error)
 
     def _notice(self, context: ExceptionContext) -> None:
@@ -322,17 +313,17 @@ class SqlDatabase:
                 self._faults[context.connection] = fault
 
     def _forgive(self, connection: Connection, name: str, context: object) -> None:
-        """A savepoint undoes what has befallen since: the transaction goes on."""
+        """The savepoint was rolled back, so the transaction goes on: forget its error."""
         self._faults.pop(connection, None)
 
     async def note(self, sequence: int, more: Spent) -> Spent:
-        """Add to what became of a command's deliveries."""
+        """Add to the counts of a message's deliveries."""
         row = {"command": sequence, **asdict(more), "written_at": datetime.now(UTC)}
         async with self._transaction() as connection:
             try:
                 return Spent(*(await connection.execute(self._add, row)).one())
             except SQLAlchemyError as error:
-                raise Busy(f"it cannot be noted what became of a command: {_first_line(error)}") from error
+                raise Busy(f"it cannot be noted what became of a command: {first_line(error)}") from error
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -345,16 +336,8 @@ class SqlDatabase:
                 connection = await stack.enter_async_context(self._engine.begin())
             # asyncpg lets errors of the network and of the server's greeting through as they are.
             except Exception as error:
-                raise Busy(f"no transaction can be begun: {_first_line(error)}") from error
+                raise Busy(f"no transaction can be begun: {first_line(error)}") from error
             yield connection
-
-    def _probe(self) -> None:
-        """Find out by other means that the database cannot be opened."""
-
-    def _create(self, connection: Connection, theirs: MetaData | None) -> None:
-        tables.create_all(connection)
-        if theirs is not None:
-            theirs.create_all(connection)
 
 
 class SqliteDatabase(SqlDatabase):
@@ -364,12 +347,8 @@ class SqliteDatabase(SqlDatabase):
     _add = _sqlite_add
 
     def __init__(self, url: str, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
-        super().__init__(create_async_engine(url, async_creator=self._connect))
-        self._driver: Any = import_module("aiosqlite")  # here, because who uses PostgreSQL need not have it
+        super().__init__(open_engine(url, busy_timeout_seconds=busy_timeout_seconds))
         self._writer = asyncio.Lock()
-        self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
-        event.listen(self._engine.sync_engine, "connect", self._prepare)
-        event.listen(self._engine.sync_engine, "begin", _begin_immediate)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
@@ -380,43 +359,9 @@ class SqliteDatabase(SqlDatabase):
         try:
             return await stack.enter_async_context(super()._transaction())
         except Busy as error:
-            if tries == LOCKED_TRIES_MAX or "locked" not in str(error):
+            if tries == LOCKED_TRIES_MAX or trouble_of(error.__cause__) != "locked":
                 raise
         return await self._insist(stack, tries + 1)
-
-    async def _connect(self) -> Any:
-        """Open a connection; where that is cancelled, see it through and close it.
-
-        aiosqlite would leave it to its thread, which then answers an event loop that may be closed by that time.
-        """
-        arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
-        connection = self._driver.connect(*arguments, **options)
-        getattr(connection, "_thread", connection).daemon = True  # as SQLAlchemy has it; before 0.22 it is the thread
-        opening = asyncio.ensure_future(connection)
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            await (await opening).close()
-            raise
-
-    def _probe(self) -> None:
-        # Where aiosqlite cannot open the file it leaves a thread behind, which then disturbs the end of the process.
-        sqlite3.connect(self._engine.url.database or "").close()
-
-    def _prepare(self, connection: Any, record: object) -> None:
-        # Without this the driver begins transactions by itself, and too late (SQLAlchemy's documentation of pysqlite).
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        # The timeout first: switching to WAL needs a lock that another process may hold.
-        cursor.execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.close()
-
-
-def _begin_immediate(connection: Connection) -> None:
-    """A deferred transaction would fail at once where it turns from reading to writing; this one waits."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 class PostgresDatabase(SqlDatabase):
@@ -426,23 +371,4 @@ class PostgresDatabase(SqlDatabase):
     _add = _postgres_add
 
     def __init__(self, url: str, connections: int) -> None:
-        try:
-            engine = create_async_engine(
-                url,
-                isolation_level="READ COMMITTED",
-                pool_size=connections,
-                max_overflow=0,
-                pool_timeout=CONNECT_SECONDS,
-                connect_args={"timeout": CONNECT_SECONDS},
-            )
-        except ArgumentError as error:
-            raise PlatformError(f"no database URL: {_first_line(error)}. Give postgresql://user@host/name.") from None
-        super().__init__(engine)
-
-    def _create(self, connection: Connection, theirs: MetaData | None) -> None:
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})"))
-        super()._create(connection, theirs)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        super().__init__(open_engine(url, connections=connections))

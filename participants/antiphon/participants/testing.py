@@ -26,10 +26,11 @@ from antiphon.contracts.topology import Listener
 from antiphon.link import Link
 
 from .databases import Database, Inbox, open_database
+from .execution import Execution
 from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
 from .participant import Participant
-from .perform import Asked, perform
+from .perform import perform
 from .routing import Routing, Unheard
 from .transaction import Transaction
 from .worker import Worker
@@ -103,15 +104,23 @@ class Service:
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.handlers[command.__contract__.type]
-        asked = self._asked(type(command), "do", saga, attempt, through_the_wire(command))
-        answer = await perform(handler, asked, self.database, _sealed)
+        execution = self._execution(type(command), "do", saga, attempt, through_the_wire(command))
+        answer = await perform(handler, execution, self.database, _sealed)
         if answer.type == handler.reply.__contract__.type:
             return cast(R, unpack_raw(answer.data, handler.reply))
         reason = unpack_raw(answer.data, Refusal).reason
         raise Refused(reason) if ".refused.v" in answer.type else Superseded(reason)
 
     async def refusal(self, command: Command[Any], *, saga: str = SAGA, attempt: int = 1) -> str:
-        """Deliver a command that the business must say no to; the reason.
+        """Deliver a command that the business must refuse.
+
+        Args:
+            command: the command.
+            saga: who asks, as `type/id`.
+            attempt: which of the coordinator's commands for this step it is.
+
+        Returns:
+            The reason of the refusal.
 
         Raises:
             AssertionError: it was carried out.
@@ -137,19 +146,23 @@ class Service:
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.compensations[compensation.__contract__.type]
-        asked = self._asked(compensation.__undoes__, "undo", saga, attempt, through_the_wire(compensation))
-        answer = await perform(handler, asked, self.database, _sealed)
+        execution = self._execution(compensation.__undoes__, "undo", saga, attempt, through_the_wire(compensation))
+        answer = await perform(handler, execution, self.database, _sealed)
         return unpack_raw(answer.data, Undone).found
 
     async def settle(self, command: type[Command[R]], *, saga: str = SAGA) -> R | None:
         """Ask what became of a command, as a coordinator asks about a pivot whose answer did not come.
 
+        Args:
+            command: the class of the command.
+            saga: who asks, as `type/id`.
+
         Returns:
             The event it was answered with; None if it did not happen, and then it never will.
         """
         handler = self.participant.settlements[settle_type(command.__contract__)]
-        asked = self._asked(command, "undo", saga, 1, Settle())
-        answer = await perform(handler, asked, self.database, _sealed)
+        execution = self._execution(command, "undo", saga, 1, Settle())
+        answer = await perform(handler, execution, self.database, _sealed)
         settled = unpack_raw(answer.data, Settled)
         return cast(R, unpack_raw(settled.reply, command.__reply__)) if settled.happened else None
 
@@ -172,29 +185,37 @@ class Service:
         # A start has no step; an event of a participant has one, whoever asked for it.
         where = FactAddress(key, contract.owner, contract.token, step or "said")
         try:
-            heard = Routing(self.name, self.participant.reactions).find(where, contract.type)
+            route = Routing(self.name, self.participant.reactions).find(where, contract.type)
         except Unheard:
-            heard = None
-        if heard is None:
+            route = None
+        if route is None:
             raise LookupError(f"{self.name} does not react to {contract.type} of saga type {key.type}.")
-        address = CommandAddress(key, self.name, heard.row, "undo" if heard.reaction.undoes else "do", 1)
-        asked = Asked(address, through_the_wire(event), heard.reaction.retry, sequence=-1, deliveries=1, heard=heard)
-        answer = await perform(heard, asked, self.database, _sealed)
-        shapes = {each.__contract__.type: each for each in heard.reaction.outcomes}
+        address = CommandAddress(key, self.name, route.row, "undo" if route.reaction.undoes else "do", 1)
+        message = through_the_wire(event)
+        execution = Execution(address, message, route.reaction.retry, sequence=-1, deliveries=1, route=route)
+        answer = await perform(route, execution, self.database, _sealed)
+        shapes = {each.__contract__.type: each for each in route.reaction.outcomes}
         return unpack_raw(answer.data, shapes[answer.type]) if answer.type else None
 
-    def _asked(
+    def _execution(
         self, command: type[Command[Any]], direction: Direction, saga: str, attempt: int, payload: object
-    ) -> Asked:
+    ) -> Execution:
         # The step is called after the command, so that a command and its compensation meet in one row of the inbox.
         key = SagaKey.of(*saga.split("/"))
         address = CommandAddress(key, self.name, command.__contract__.token, direction, attempt)
-        return Asked(address, payload, Retry(), sequence=attempt, deliveries=1)
+        return Execution(address, payload, Retry(), sequence=attempt, deliveries=1)
 
     # --- what became of it --------------------------------------------------------------------------------------------
 
     async def execute(self, statement: Executable) -> list[tuple[Any, ...]]:
-        """Run a statement in the participant's database, in a transaction of its own; its rows, if it has any."""
+        """Run a SQLAlchemy statement in the participant's database, in a transaction of its own.
+
+        Returns:
+            The rows; none for a statement that returns none.
+
+        Raises:
+            LookupError: the database is in memory; look at `effects`.
+        """
         address = CommandAddress(SagaKey.of("test", "look"), self.name, "look", "do", 1)
         async with self.database.begin(address) as inbox:
             result = await inbox.transaction.execute(statement)
@@ -214,8 +235,14 @@ class Service:
     # --- as a part of a rehearsal -------------------------------------------------------------------------------------
 
     async def begin(self, link: Stage) -> Worker:
-        """Begin to work on the commands that a link delivers, as a process of the participant would."""
-        # The stage has all that a worker uses of a link.
+        """Begin to work on the commands that a link delivers, as a process of the participant would.
+
+        Args:
+            link: a link in memory, with all that a worker uses of a link.
+
+        Returns:
+            The worker, which has begun to pull.
+        """
         database = Mortal(self.database, link)
         worker = Worker(self.participant, cast(Link, link), database, error_texts=True, chance=lambda: 0.5)
         await worker.start()
@@ -249,7 +276,7 @@ class Mortal:
         self._stage.reached("after commit")
 
     async def note(self, sequence: int, more: Spent) -> Spent:
-        """Add to what became of a command's deliveries; a process that died notes nothing."""
+        """Add to the counts of a message's deliveries; a process that died adds nothing."""
         self._stage.reached("note")
         return await self._database.note(sequence, more)
 
@@ -258,7 +285,7 @@ class Mortal:
 
 
 class MortalInbox:
-    """The inbox within one such transaction."""
+    """The inbox within one transaction of a `Mortal` database."""
 
     def __init__(self, inbox: Inbox, stage: Stage) -> None:
         self._inbox, self._stage = inbox, stage
@@ -269,7 +296,7 @@ class MortalInbox:
         return self._inbox.transaction
 
     async def claim(self) -> Row | None:
-        """Keep everybody else from this row, and read it."""
+        """Lock the row until the transaction ends, and read it."""
         return await self._inbox.claim()
 
     async def settle(self, row: Row) -> None:
@@ -278,7 +305,7 @@ class MortalInbox:
         self._stage.reached("before commit")
 
     async def spent(self, sequence: int) -> Spent:
-        """What became of the deliveries of a command."""
+        """The counts of a message's deliveries."""
         return await self._inbox.spent(sequence)
 
 

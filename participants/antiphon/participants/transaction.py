@@ -65,5 +65,13 @@ class Transaction:
     async def execute(
         self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[Any]:
-        """Execute one SQLAlchemy statement inside the transaction."""
+        """Execute one SQLAlchemy statement inside the transaction.
+
+        Args:
+            statement: the statement.
+            parameters: values for its bound parameters, or one mapping for each row.
+
+        Raises:
+            LookupError: the participant's database is in memory and has no connection.
+        """
         return await self.connection.execute(statement, parameters)

@@ -418,9 +418,9 @@ def list_(
     import asyncio
 
     if database:
-        from antiphon.participants.drivers import require_drivers
+        from antiphon.participants.engines import require_driver
 
-        require_drivers(database)
+        require_driver(database)
         from .listing import list_from_model
 
         asyncio.run(list_from_model(database, type, state, parked, older_than, key, sort, limit, json))
@@ -448,9 +448,9 @@ def readmodel(
     name: Name = "readmodel",
 ) -> None:
     """Keep the read model of all sagas in step with the streams until SIGTERM, for `antiphon list` and others."""
-    from antiphon.participants.drivers import require_drivers
+    from antiphon.participants.engines import require_driver
 
-    require_drivers(database)
+    require_driver(database)
     from ..readmodel.projector import serve
 
     _run_service(serve(server, database, rebuild=rebuild, once=once, name=name))

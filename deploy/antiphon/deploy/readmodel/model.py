@@ -19,7 +19,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Index,
     Integer,
     MetaData,
@@ -27,16 +26,14 @@ from sqlalchemy import (
     Table,
     Text,
     delete,
-    event,
     func,
     insert,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.payloads import SagaState
@@ -44,12 +41,12 @@ from antiphon.coordinator.views.summary import Overview
 from antiphon.link import Mark
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
-from antiphon.participants.drivers import require_drivers
+from antiphon.participants.engines import CREATE_TABLES, create_tables, open_engine, probe, sqlstate_of, unusable
 
 Sort = Literal["age", "started", "changed"]
 
-BUSY_TIMEOUT_MS: Final = 5000
-CONNECT_SECONDS: Final = 5.0
+CONNECTIONS_MAX: Final = 4
+"""How many transactions of one process may be open at once in PostgreSQL."""
 CREATE_LOCK: Final = 0x616E7472
 """The advisory lock under which PostgreSQL's tables are created: projectors that start together would collide."""
 IN_MAX: Final = 500
@@ -145,12 +142,11 @@ class Model:
     """
 
     def __init__(self, url: str, *, writes: bool = False) -> None:
-        self._engine, self._insert = _engine(url)
+        # A power failure may take the last transactions, but then the position goes with them, and they are read again.
+        self._engine = open_engine(url, writes=writes, is_synced=False, connections=CONNECTIONS_MAX)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._insert: Any = sqlite.insert if self._is_sqlite else postgresql.insert
         self._file: os.stat_result | None = None
-        if self._is_sqlite:
-            event.listen(self._engine.sync_engine, "connect", _prepare_writer if writes else _prepare)
-            event.listen(self._engine.sync_engine, "begin", _begin_immediate if writes else _begin)
 
     async def open(self) -> None:
         """Create the tables where they are missing.
@@ -159,17 +155,13 @@ class Model:
             PlatformError: the database cannot be used.
         """
         try:
-            if self._is_sqlite:
-                # Where aiosqlite cannot open the file it leaves a thread behind, which disturbs the process's end.
-                sqlite3.connect(self._engine.url.database or "").close()
+            probe(self._engine)
             async with self._engine.begin() as connection:
-                if not self._is_sqlite:
-                    await connection.execute(text(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})"))
-                await connection.run_sync(tables.create_all)
+                await connection.run_sync(create_tables, CREATE_LOCK, tables)
             if self._is_sqlite:
                 self._file = os.stat(self._engine.url.database or "")
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise self.unusable(error, "Check that it is there and that this user may create tables in it.") from error
+            raise self.unusable(error, CREATE_TABLES) from error
 
     @property
     def is_gone(self) -> bool:
@@ -183,9 +175,7 @@ class Model:
 
     def unusable(self, error: BaseException, remedy: str) -> PlatformError:
         """The sentence for a database that fails."""
-        where = self._engine.url.render_as_string(hide_password=True)
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        return PlatformError(f"the read model in {where} cannot be used: {first}. {remedy}")
+        return unusable(self._engine, error, "the read model in", remedy)
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -368,8 +358,9 @@ def _is_about_rows(error: Exception) -> bool:
     """Whether a database refuses a value, now and later, as PostgreSQL does a text with a NUL."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, (ValueError, TypeError, OverflowError))
-    state = str(getattr(error.orig, "sqlstate", None) or "")
-    is_refused = state[:2] in ("22", "23") or isinstance(getattr(error.orig, "__cause__", None), ValueError)
+    is_refused = sqlstate_of(error)[:2] in ("22", "23") or isinstance(
+        getattr(error.orig, "__cause__", None), ValueError
+    )
     return isinstance(error, (DataError, IntegrityError)) or is_refused
 
 
@@ -426,56 +417,6 @@ def _row_of(generation: Generation) -> dict[str, Any]:
 
 def _parts(names: Sequence[str]) -> list[Sequence[str]]:
     return [names[first : first + IN_MAX] for first in range(0, len(names), IN_MAX)]
-
-
-# --- the two databases ------------------------------------------------------------------------------------------------
-
-
-def _engine(url: str) -> tuple[AsyncEngine, Any]:
-    require_drivers(url)
-    scheme, _, rest = url.partition(":")
-    if scheme.startswith("sqlite"):
-        return create_async_engine(f"sqlite+aiosqlite:{rest}"), sqlite.insert
-    return _postgres(rest), postgresql.insert
-
-
-def _postgres(rest: str) -> AsyncEngine:
-    try:
-        return create_async_engine(
-            f"postgresql+asyncpg:{rest}",
-            isolation_level="READ COMMITTED",
-            pool_size=2,
-            connect_args={"timeout": CONNECT_SECONDS},
-        )
-    except ArgumentError as error:
-        first = str(error).splitlines()[0]
-        raise PlatformError(f"no database URL: {first}. Give postgresql://user@host/name.") from None
-
-
-def _prepare(connection: Any, record: object) -> None:
-    # Without this the driver begins transactions by itself, and too late (SQLAlchemy's documentation of pysqlite).
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.close()
-
-
-def _prepare_writer(connection: Any, record: object) -> None:
-    _prepare(connection, record)
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # A power failure may take the last transactions, but then the position goes with them, and they are read again.
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
-
-
-def _begin_immediate(connection: Connection) -> None:
-    """A deferred transaction would fail at once where it turns from reading to writing; this one waits."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @asynccontextmanager

@@ -1,0 +1,221 @@
+"""Jobs without an answer: which of them were attempts, when the next one is, and what waits for a person."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from antiphon.contracts.errors import Refused, Unavailable, Undecodable, Unrecoverable, Unusable, WrongShape
+from antiphon.contracts.payloads import ParkedKind, parked_kind
+
+from .answering import Answering
+from .calling import Raised
+from .databases import Busy
+from .execution import Execution
+from .inbox import Spent
+from .job import Job
+from .jobs import Jobs
+from .parking import Parking
+from .perform import AlreadyDone, Exhausted, Resting
+from .reasons import OwnWords, is_said_on_purpose, reason_of
+from .tally import Tally
+
+WAIT_SECONDS_MAX: Final = 366 * 86400.0
+"""The longest time that a handler may ask for before its next attempt."""
+TURN_SECONDS: Final = 1.0
+"""How long a command rests on average that has to be performed alone while another one is."""
+
+
+class NoHandler(OwnWords):
+    """This worker has no handler for the type of a command. Another version of the participant may have one."""
+
+
+class Overdue(OwnWords):
+    """A handler ran for longer than handlers may, and was cancelled."""
+
+
+class NotItsTurn(Exception):
+    """The command is to be performed alone, and another one is just now."""
+
+
+class Failing:
+    """Ends jobs that have no answer.
+
+    Args:
+        jobs: all jobs of the worker.
+        tally: the counts of deliveries.
+        parking: where messages wait for a person.
+        answering: answers `exhausted`.
+        rested: gets the numbers of reactions that killed their worker and were laid to rest by this one.
+        handler_seconds: how long a handler may run.
+        error_texts: whether the texts of handlers' errors travel.
+        chance: draws from [0, 1), for the jitter of delays.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        tally: Tally,
+        parking: Parking,
+        answering: Answering,
+        *,
+        rested: set[int],
+        handler_seconds: float,
+        error_texts: bool,
+        chance: Callable[[], float],
+    ) -> None:
+        self._jobs, self._tally, self._parking, self._answering = jobs, tally, parking, answering
+        self._rested, self._handler_seconds = rested, handler_seconds
+        self._error_texts, self._chance = error_texts, chance
+
+    async def end(self, job: Job, execution: Execution, raised: BaseException) -> None:
+        """Whatever came in the way of an answer: say whether that was an attempt, and when the next one is.
+
+        The worker's own cancels are known by the job's flags. That a task was cancelled says nothing: a handler's
+        time-out may have cancelled its own.
+
+        Raises:
+            CancelledError: the worker or its loop ends.
+        """
+        if job.is_leaving:
+            raise asyncio.CancelledError from raised  # the process ends; that is no fault of this command
+        if isinstance(raised, asyncio.CancelledError) and not job.is_overdue:
+            raise raised  # by the end of the loop: a handler's own cancels come as `Raised`
+        match self._meaning(job, raised):
+            case Busy() as error:
+                job.log("database.busy", reason=str(error))
+                await self.hand_back(job)
+            case NotItsTurn():
+                await self.hand_back(job, self._jobs.jittered(TURN_SECONDS))
+            case Resting() as error:
+                await self._lay_to_rest(job, execution, str(error))
+            case AlreadyDone() as error:
+                await self._park_and_end(job, str(error))
+            case error:
+                await self._fail(job, execution, error)
+
+    async def set_aside(self, job: Job, error: BaseException) -> None:
+        """Park what no worker can read. A command is answered as exhausted, so that its saga does not wait for it.
+
+        What is forged gets no answer: it is nobody's command.
+        """
+        unusable = self._unusable(job, error)
+        reason = reason_of(unusable)
+        job.log("command.unusable", reason=unusable.reason)
+        if not await self._parking.park(job, parked_kind(unusable), reason):
+            return
+        job.end_reason = reason
+        if isinstance(unusable, Undecodable) and not job.is_event:
+            self._answering.exhaust(job, reason)
+        else:
+            self._jobs.settle(job)
+
+    async def hand_back(self, job: Job, delay_seconds: float | None = None) -> None:
+        """Have the message delivered again, without counting this delivery as an attempt.
+
+        Args:
+            job: leaves the worker.
+            delay_seconds: when; about a second from now when left out.
+        """
+        is_alone = job.execution is not None and job.execution.is_alone
+        await self._tally.add(job, Spent(returned=1, alone=-1 if is_alone else 0))
+        if job.goes_on:
+            self._jobs.drop(job)  # unacked, so that nobody begins while what is left of it may still be at work
+        else:
+            self._jobs.hand_back(job, delay_seconds)
+
+    async def withdraw(self, job: Job, execution: Execution) -> bool:
+        """The reaction succeeded: withdraw its PARKED entry, if there is one; false where that could not be stored.
+
+        Raises:
+            Busy: the database cannot say now whether there is one.
+        """
+        spent = await self._tally.read(job.number)
+        return spent.attempts < execution.retry.attempts or await self._parking.withdraw(job)
+
+    def _meaning(self, job: Job, raised: BaseException) -> BaseException:
+        """The error that counts for what was raised."""
+        is_verdict = isinstance(raised, Refused | Unavailable | Unrecoverable)
+        if job.overdue and not is_verdict:
+            return Overdue(job.overdue + (", and it goes on although it was cancelled" if job.goes_on else ""))
+        if job.is_overdue and not is_verdict:
+            return Busy(f"after {self._handler_seconds:g} s its turn had not come, or its commit had not ended")
+        return raised.error if isinstance(raised, Raised) else raised
+
+    def _unusable(self, job: Job, error: BaseException) -> Unusable:
+        """What keeps a message from being read. An author's class may raise anything where it is made."""
+        if isinstance(error, Unusable):
+            return error
+        job.log("message.faulted", exc_info=error)
+        return WrongShape(f"{job.type}: {reason_of(error, self._error_texts)}", subject=job.delivery.subject)
+
+    async def _fail(self, job: Job, execution: Execution, error: BaseException) -> None:
+        """Try again later, or say that the attempts have run out. A reaction is tried for ever."""
+        is_final = isinstance(error, (Exhausted, Unrecoverable))
+        tries = await self._count_failed(job, execution, is_final)
+        reason = reason_of(error, self._error_texts)
+        # One traceback an attempt, found by the saga, the step and the attempt that the journal names.
+        trace = {} if is_said_on_purpose(error) else {"exc_info": error}
+        has_run_out = is_final or tries >= execution.retry.attempts
+        if has_run_out and not job.is_event:
+            job.log("attempts.exhausted", reason=reason, tries=tries, **trace)
+            await self._exhaust(job, error, reason)
+            return
+        is_for_a_person = job.is_event and (is_final or tries % execution.retry.attempts == 0)
+        if is_for_a_person and not await self._parking.park(job, _kind_of(error), reason):
+            return
+        self._answering.count_failed(job)
+        delay = execution.retry.wait_seconds(tries, self._chance())
+        if isinstance(error, Unavailable):
+            delay = max(delay, _seconds_of(error.retry_after))
+        job.log("attempt.failed", reason=reason, tries=tries, again_in_seconds=round(delay, 3), **trace)
+        self._jobs.hand_back(job, delay)
+
+    async def _count_failed(self, job: Job, execution: Execution, is_final: bool) -> int:
+        """Count one failed attempt, or all there are; how many failed by now."""
+        # What no attempt will mend may be mended by another version of a participant that reacts, but not soon.
+        # What failed has come to an end, so the deliveries lost before were not this command's fault.
+        failed = execution.retry.attempts if is_final else 1
+        spent = await self._tally.add(job, Spent(failed, execution.lost, -1 if execution.is_alone else 0))
+        return spent.attempts if spent else execution.tries or execution.deliveries
+
+    async def _exhaust(self, job: Job, error: BaseException, reason: str) -> None:
+        if isinstance(error, NoHandler):
+            if not await self._parking.park(job, "unhandled", reason):
+                return
+            job.end_reason = reason
+        self._answering.exhaust(job, reason)
+
+    async def _park_and_end(self, job: Job, reason: str) -> None:
+        """Set aside an event to which this participant must not react."""
+        job.log("event.unhandled", reason=reason)
+        if await self._parking.park(job, "unhandled", reason):
+            job.end_reason = reason
+            self._jobs.settle(job)
+
+    async def _lay_to_rest(self, job: Job, execution: Execution, reason: str) -> None:
+        """Park a reaction that killed its worker time and again, and hand it back for the longest distance.
+
+        Only the worker that did this calls the reaction afterwards: a worker that dies of it forgets, and the next one
+        begins with the rest.
+        """
+        job.log("reaction.rests", reason=reason)
+        if await self._parking.park(job, "fault", reason):
+            self._rested.add(job.number)
+            await self.hand_back(job, execution.retry.cap_seconds)
+
+
+def _kind_of(error: BaseException) -> ParkedKind:
+    return "unhandled" if isinstance(error, NoHandler) else "fault"
+
+
+def _seconds_of(asked: object) -> float:
+    """How long a handler asked to wait, in seconds; 0 where that is no length of time."""
+    try:
+        seconds = asked.total_seconds() if isinstance(asked, timedelta) else float(asked)  # type: ignore[arg-type]
+    except BaseException:  # whatever an author's number does
+        return 0.0
+    return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), WAIT_SECONDS_MAX)
