@@ -1,25 +1,75 @@
-"""The end of a participant's process, once it was told to end: also where a handler or a thread in it never does."""
+"""The life of a process: the signals that end it, its drain, and its end by force where a handler or thread never ends.
+
+A process that was told to end and has drained ends with exit code 0. What Antiphon noticed (an `AntiphonError` that
+leaves the main coroutine) is a sentence on stderr and exit code 1, which the command line sees to; an end by force has
+exit code 1, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
+import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import thread as executors
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from .delivery import Pull
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 CLOSE_SECONDS: Final = 3.0
 """How long connections may take to close where something is left that would keep the process from its end."""
+DRAIN_SECONDS: Final = 5.0
+"""How long what is in hand may take to become durable once nothing more is asked for."""
+LOOK_SECONDS: Final = 0.01
+NICENESS: Final = 10
+"""How much a process of little urgency stands back behind those that move sagas and share its machine."""
+
+
+def on_stop(then: Callable[[], object], numbers: Iterable[int] = STOP_SIGNALS) -> None:
+    """Have the event loop call `then` with each signal that tells this process to end."""
+    loop = asyncio.get_running_loop()
+    for number in numbers:
+        loop.add_signal_handler(number, then)
+
+
+def told_to_stop(numbers: Iterable[int] = STOP_SIGNALS) -> asyncio.Event:
+    """An event that is set by the signals that tell this process to end."""
+    told = asyncio.Event()
+    on_stop(told.set, numbers)
+    return told
+
+
+async def drain(pulls: Iterable[Pull], awaited: Iterable[Pull], seconds: float = DRAIN_SECONDS) -> None:
+    """Ask for nothing more, and wait until nothing is held any more.
+
+    Args:
+        pulls: all pulls of the process.
+        awaited: those whose deliveries in hand are waited for. What the others hold is delivered again.
+        seconds: how long to wait.
+    """
+    for pull in pulls:
+        pull.stop()
+    waited = list(awaited)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while any(pull.held for pull in waited) and loop.time() < end:
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def stand_back() -> None:
+    """Leave the processor to more urgent processes."""
+    os.nice(NICENESS)
 
 
 class Ending:
-    """That a process is told to end, and its last resort.
+    """The end of a process in which a handler or a thread may never end: the signal, and the end by force.
 
     Args:
         seconds: after how long a process that was told to end is ended by force. The system's stacks go to stderr then,
@@ -34,13 +84,13 @@ class Ending:
         self._is_armed = False
 
     def tell(self, number: int, frame: FrameType | None) -> None:
-        """Tell it; called by the interpreter wherever the main thread stands."""
+        """Take a signal; the interpreter calls this wherever the main thread is."""
         if not self._is_armed:
             self._arm(self._seconds)
             self._loop.call_soon_threadsafe(self._complete)
 
     def settle(self, are_handlers_left: bool) -> None:
-        """All is drained. Only what is left behind may still be ended by force: the rest has all the time it needs."""
+        """Note that all is drained: a process with a handler or thread left is ended by force, any other is not."""
         if not self._is_armed:
             return
         if are_handlers_left or self.threads():
@@ -65,10 +115,10 @@ class Ending:
 
 
 @contextmanager
-def signals(ending: Ending, numbers: Iterable[int] = (signal.SIGTERM, signal.SIGINT)) -> Generator[None]:
-    """Have signals tell it.
+def signals(ending: Ending, numbers: Iterable[int] = STOP_SIGNALS) -> Generator[None]:
+    """Have signals tell an `Ending`, for as long as the block lasts.
 
-    They are taken by the interpreter and not by the loop, which a handler may keep from turning.
+    The interpreter takes the signals, not the loop, which a handler may keep from turning.
     """
     before = {number: signal.signal(number, ending.tell) for number in numbers}
     try:
