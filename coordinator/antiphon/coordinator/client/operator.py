@@ -29,7 +29,7 @@ from antiphon.contracts.payloads import (
     Request,
     verb_type,
 )
-from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.stored import NobodyReads, StoredMessage
 from antiphon.contracts.subjects import Verb
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
@@ -103,7 +103,7 @@ class Operator:
                 return
         except Ambiguous as error:
             raise_if_failed(self.link)
-            if "503" in str(error):
+            if isinstance(error, NobodyReads):
                 raise missing(EVENTS) from None
             raise PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.") from None
         raise UnknownSaga(key.type, key.id)

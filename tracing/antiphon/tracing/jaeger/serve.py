@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
+from antiphon.contracts.stored import NobodyReads
 from antiphon.link import Link
 from antiphon.link.process import stand_back, told_to_stop
 
@@ -77,7 +78,7 @@ async def _load(link: Link, sagas: Sagas, told: asyncio.Event) -> bool:
         raise link.failure.result()
     if not is_loaded:
         return False
-    if isinstance(failed, Ambiguous) and "503" in str(failed):
+    if isinstance(failed, NobodyReads):
         raise StreamMissing(
             "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
         )
