@@ -169,8 +169,8 @@ def compare_running(source: Sequence[Capabilities], running: Running) -> list[Fi
     ]
 
 
-def _by_name(duties: Iterable[Capabilities]) -> dict[str, list[Capabilities]]:
-    ordered = sorted(duties, key=lambda each: each.name)
+def _by_name(capabilities: Iterable[Capabilities]) -> dict[str, list[Capabilities]]:
+    ordered = sorted(capabilities, key=lambda each: each.name)
     return {name: list(group) for name, group in groupby(ordered, key=lambda each: each.name)}
 
 
@@ -221,10 +221,10 @@ def _participant(name: str, source: list[Capabilities], running: list[Capabiliti
             )
 
 
-def _taken(duties: Iterable[Capabilities]) -> dict[Taken, frozenset[tuple[str, ...]]]:
+def _taken(capabilities: Iterable[Capabilities]) -> dict[Taken, frozenset[tuple[str, ...]]]:
     """All that is taken, with the versions in which, and what is published then."""
     found: dict[Taken, set[tuple[str, ...]]] = {}
-    for each in duties:
+    for each in capabilities:
         for entry in each.entries():
             match entry:
                 case Handled():

@@ -193,7 +193,7 @@ class Worker:
         ]
         if participant.reactions:
             self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
-        self._hearing = Routing(name, participant.reactions)
+        self._routing = Routing(name, participant.reactions)
         self._lease_seconds, self._handler_seconds = ack_wait_seconds / 3, handler_seconds
         self._chance, self._error_texts = chance, error_texts
         self._loop = asyncio.get_running_loop()
@@ -382,7 +382,7 @@ class Worker:
         if envelope.source != where.source:
             raise Forged(f"the envelope's source is {envelope.source[:80]!r}", subject=delivery.subject)
         try:
-            heard = self._hearing.find(where, envelope.type)
+            heard = self._routing.find(where, envelope.type)
         except Unheard:
             held.address = CommandAddress(where.saga, self._participant.name, where.step, "do", 1)
             held.asked = Asked(held.address, None, REACTION_RETRY, held.number, delivery.deliveries)

@@ -83,10 +83,10 @@ def _flow(apps: Sequence[str], server: str) -> Flow:
     if not server:
         return build(load_parts(apps))
     running = asyncio.run(look(server))
-    return together(duties_in(apps), running) if apps else running.flow
+    return together(capabilities_in(apps), running) if apps else running.flow
 
 
-def duties_in(apps: Sequence[str]) -> list[Capabilities]:
+def capabilities_in(apps: Sequence[str]) -> list[Capabilities]:
     """What the parts at these paths do."""
     return list(map(capabilities_of, load_parts(apps)))
 
@@ -152,6 +152,6 @@ def _checked(apps: Sequence[str], server: str) -> tuple[Flow, list[Finding]]:
     own = check_running(running)
     if not apps:
         return running.flow, own + (check(running.flow, WHERE_IT_RUNS) if running.registrations else [])
-    source = duties_in(apps)
+    source = capabilities_in(apps)
     flow = assemble(source)
     return flow, list(dict.fromkeys(check(flow) + own + compare_running(source, running)))
