@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import Ambiguous, Conflict
-from antiphon.contracts.stored import AlreadyStored, NobodyStores, Rejected
+from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, Rejected
 from antiphon.link.outcomes import outcome_of
+from antiphon.link.reading import Pages, Read
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,22 @@ def test_where_no_stream_has_the_subject_that_is_said() -> None:
 
 def test_what_cannot_be_read_says_nothing() -> None:
     assert type(outcome_of(b"{", None)) is Ambiguous
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        (b"503", NobodyReads),
+        (b"503 No Responders", NobodyReads),
+        (b"408 Bad Request", Ambiguous),
+        (b"413 Too Many Results", Ambiguous),
+        (b"404 Message Not Found", list),
+    ],
+)
+def test_what_a_status_says_of_a_direct_read(status: bytes, meaning: type) -> None:
+    def then(pages: Pages) -> None:
+        raise AssertionError(pages)
+
+    read = Read(0.0, None, then)
+    assert read.take(b"", b"NATS/1.0 " + status + b"\r\n\r\n")
+    assert type(read.result) is meaning

@@ -31,6 +31,10 @@ class Rejected(AntiphonError):
     """The server refused the write for a reason no journal explains (a full disk or stream, a forbidden header)."""
 
 
+class NobodyReads(Ambiguous):
+    """No stream of that name answers a direct read; on a cluster perhaps none that has a leader."""
+
+
 class NobodyStores(Ambiguous):
     """No stream has the subject; on a cluster perhaps none that has a leader."""
 

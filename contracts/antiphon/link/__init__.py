@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from antiphon.contracts.lazy import on_demand
 
 if TYPE_CHECKING:
-    from antiphon.contracts.stored import AlreadyStored, NobodyStores, Outcome, Rejected, StoredMessage
+    from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, Outcome, Rejected, StoredMessage
 
     from .admin import require_accepted, require_platform, set_up
     from .collector import settle_collector
@@ -24,6 +24,7 @@ else:
             "InHand": ".guard",
             "Link": ".connection",
             "Mark": ".tail",
+            "NobodyReads": "antiphon.contracts.stored",
             "NobodyStores": "antiphon.contracts.stored",
             "OtherStream": ".tail",
             "Outcome": "antiphon.contracts.stored",
@@ -46,6 +47,7 @@ __all__ = [
     "InHand",
     "Link",
     "Mark",
+    "NobodyReads",
     "NobodyStores",
     "OtherStream",
     "Outcome",

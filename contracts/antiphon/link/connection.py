@@ -513,7 +513,10 @@ def _authentication(credentials: Credentials) -> dict[str, Any]:
 
 
 def _is_unwelcome(error: Exception) -> bool:
-    """Whether a server is there and does not let this user in, now or in a second."""
+    """Whether a server is there and does not let this user in, now or in a second.
+
+    By its text: nats-py knows a class for that, and while it connects it raises the server's words in a plain Error.
+    """
     return "authorization" in str(error).lower()
 
 

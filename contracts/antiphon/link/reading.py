@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.stored import NobodyReads, StoredMessage
 
 from .guard import InHand
 from .outcomes import status_code, status_line
@@ -17,6 +17,8 @@ from .outcomes import status_code, status_line
 BATCH_MAX: Final = 1000
 """The most messages of one read. The server refuses filters that match more than 1024 subjects."""
 
+NO_RESPONDERS: Final = 503
+"""The server's own status where nobody has subscribed to the subject of a request."""
 
 Pages = list[StoredMessage] | Ambiguous
 """What a read gives: the messages in stream order, or that there was no whole answer."""
@@ -54,7 +56,8 @@ class Read:
         if code == 404:
             return []
         if code != 204:
-            return Ambiguous(f"a direct read was refused ({status_line(headers)})")
+            refusal = NobodyReads if code == NO_RESPONDERS else Ambiguous
+            return refusal(f"a direct read was refused ({status_line(headers)})")
         # The server cuts a read at its batch size and says so only here.
         if self._whole and headers is not None and _field(headers, b"Nats-Num-Pending") not in (b"", b"0"):
             return Ambiguous("a direct read was cut short: the journal has more entries than one read returns")

@@ -39,15 +39,17 @@ REMEDY: Final = (
 
 
 @asynccontextmanager
-async def registered(link: Link, duties: Capabilities, renew_seconds: float = RENEW_SECONDS) -> AsyncGenerator[None]:
+async def registered(
+    link: Link, capabilities: Capabilities, renew_seconds: float = RENEW_SECONDS
+) -> AsyncGenerator[None]:
     """Say what this process does for as long as the block lasts. That it cannot be said is a line in the log.
 
     Args:
         link: a connection that may write below the name's key.
-        duties: what the process does.
+        capabilities: what the process does.
         renew_seconds: how often that is said.
     """
-    saying = _Saying(link, registration_of(duties))
+    saying = _Saying(link, registration_of(capabilities))
     renewing = asyncio.ensure_future(saying.again_and_again(renew_seconds))
     try:
         yield
@@ -56,14 +58,14 @@ async def registered(link: Link, duties: Capabilities, renew_seconds: float = RE
         saying.take_back()
 
 
-def registration_of(duties: Capabilities) -> Registration:
-    """The duties as this process says them, under an instance name that nobody else has."""
+def registration_of(capabilities: Capabilities) -> Registration:
+    """The capabilities as this process says them, under an instance name that nobody else has."""
     return Registration(
-        name=duties.name,
-        commands=duties.commands,
-        compensations=duties.compensations,
-        reactions=duties.reactions,
-        sagas=duties.sagas,
+        name=capabilities.name,
+        commands=capabilities.commands,
+        compensations=capabilities.compensations,
+        reactions=capabilities.reactions,
+        sagas=capabilities.sagas,
         instance=f"{token(socket.gethostname())[:HOST_CHARS]}-{secrets.token_hex(6)}",
         started=datetime.now(UTC),
         version=printable(os.environ.get(VERSION_VARIABLE, "")),

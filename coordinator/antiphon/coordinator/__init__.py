@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from .client.changes import Change
     from .client.client import Antiphon, Handle, Outcome
-    from .client.operator import HaltVerbs, Operator, SagaVerbs
+    from .client.operator import Operator, PauseVerbs, SagaVerbs
     from .definition.choreography import Choreography
     from .definition.saga import Saga
     from .definition.steps import Awaited, State, Step
@@ -21,7 +21,7 @@ else:
             "Awaited": ".definition.steps",
             "Change": ".client.changes",
             "Choreography": ".definition.choreography",
-            "HaltVerbs": ".client.operator",
+            "PauseVerbs": ".client.operator",
             "Handle": ".client.client",
             "Operator": ".client.operator",
             "Outcome": ".client.client",
@@ -38,10 +38,10 @@ __all__ = [
     "Awaited",
     "Change",
     "Choreography",
-    "HaltVerbs",
     "Handle",
     "Operator",
     "Outcome",
+    "PauseVerbs",
     "Retry",
     "Saga",
     "SagaVerbs",

@@ -19,7 +19,7 @@ from antiphon.coordinator.definition.definition import Definition
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.participants.participant import Participant
 
-from .graph import HEARING, Flow, Part, build, message_id
+from .graph import RECEIVING, Flow, Part, build, message_id
 
 VERSION: Final = "3.0.0"
 EXTENSION: Final = "x-antiphon"
@@ -128,7 +128,7 @@ def _described(flow: Flow, message: type[Message]) -> Described:
     if kind_of(message) != "event":
         return describe(message, [COORDINATORS], [message.__contract__.owner])
     readers: dict[str, None] = {}
-    for edge in flow.after(node, *HEARING):
+    for edge in flow.after(node, *RECEIVING):
         target = flow.nodes[edge.target]
         readers[target.owner if target.kind == "handler" else COORDINATORS] = None
     owner = message.__contract__.owner

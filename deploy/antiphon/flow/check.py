@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from .graph import HEARING, Edge, Flow, Node, Turn, reachable
+from .graph import RECEIVING, Edge, Flow, Node, Turn, reachable
 
 Mistake = Literal[
     "unheard",
@@ -126,7 +126,7 @@ def _unknown_sagas(flow: Flow, otherwise: str) -> Iterator[Finding]:
 
 def _unheard(flow: Flow) -> Iterator[Finding]:
     for node in flow.of_kind("event"):
-        heard = flow.after(node.id, *HEARING)
+        heard = flow.after(node.id, *RECEIVING)
         for saga in sorted(_said_in(flow, node)):
             if not _is_declared(flow, saga, node.id) and not any(_meet(edge.saga, saga) for edge in heard):
                 yield Finding(
@@ -316,12 +316,12 @@ def _done_on(flow: Flow, saga: str, event: str, turn: Turn) -> list[str]:
 
 def _taken_back(flow: Flow, saga: str, turn: Turn) -> set[str]:
     """What somebody takes back: on what turns the saga or follows from it, where an event tells of that."""
-    hearing = set(reachable(turn.by, lambda node: _onwards(flow, saga, node)))
+    reached = set(reachable(turn.by, lambda node: _onwards(flow, saga, node)))
     return {
         edge.target
         for edge in flow.edges
         if edge.kind == "compensates" and edge.saga in (ANY, saga) and flow.nodes[edge.source].is_reaction
-        if not turn.by or edge.source in hearing
+        if not turn.by or edge.source in reached
     }
 
 

@@ -26,7 +26,7 @@ EdgeKind = Literal["emits", "handles", "awaits", "notes", "follows", "starts", "
 what earned this event."""
 
 MESSAGES = ("event", "command", "compensation")
-HEARING: tuple[EdgeKind, ...] = ("handles", "awaits", "notes", "follows", "starts", "ends")
+RECEIVING: tuple[EdgeKind, ...] = ("handles", "awaits", "notes", "follows", "starts", "ends")
 """How an event may go on."""
 
 

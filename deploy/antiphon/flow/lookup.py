@@ -12,7 +12,7 @@ from antiphon.contracts import subjects
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.identity import dashed
 
-from .graph import HEARING, MESSAGES, Edge, Flow, Node, reachable, step_id
+from .graph import MESSAGES, RECEIVING, Edge, Flow, Node, reachable, step_id
 
 _VERSION = re.compile(r"\.v[1-9][0-9]*$")
 _NEGATIVE = re.compile(r"[.-](refused|exhausted|superseded)(\.v[1-9][0-9]*)?$")
@@ -97,7 +97,7 @@ def _is_called(node: Node, name: str) -> bool:
 
 
 def _about(flow: Flow, node: Node, saga: str) -> About:
-    heard = [edge for edge in flow.after(node.id, *HEARING) if _may_be(edge, saga)]
+    heard = [edge for edge in flow.after(node.id, *RECEIVING) if _may_be(edge, saga)]
     kind = "a failure" if node.is_failure else f"{'an' if node.kind == 'event' else 'a'} {node.kind}"
     return About(
         message=node.id.partition(":")[2],
@@ -151,7 +151,7 @@ def _then(flow: Flow, edge: Edge, saga: str) -> Iterator[str]:
 
 
 def _to(flow: Flow, message: Node, cause: Edge) -> str:
-    heard = [flow.nodes[edge.target] for edge in flow.after(message.id, *HEARING) if _may_be(edge, cause.saga)]
+    heard = [flow.nodes[edge.target] for edge in flow.after(message.id, *RECEIVING) if _may_be(edge, cause.saga)]
     return f", which goes to {_listed(each.label for each in heard)}" if heard else ""
 
 

@@ -9,13 +9,13 @@ import structlog
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
+from antiphon.link.process import CLOSE_SECONDS, Ending, signals
 from antiphon.link.registration import registered
 from antiphon.tracing.telemetry import live
 from antiphon.tracing.telemetry.metrics import measuring
 
 from .capabilities import capabilities_of
 from .databases import open_database
-from .ending import CLOSE_SECONDS, Ending, signals
 from .participant import Participant
 from .worker import CANCEL_SECONDS, CONCURRENCY, GRACE_SECONDS, HANDLER_SECONDS_MAX, Worker, undo_places
 

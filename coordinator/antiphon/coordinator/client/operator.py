@@ -29,7 +29,7 @@ from antiphon.contracts.payloads import (
     Request,
     verb_type,
 )
-from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.stored import NobodyReads, StoredMessage
 from antiphon.contracts.subjects import Verb
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
@@ -60,13 +60,13 @@ class Operator:
         """What may be asked of one saga, given by its definition or its type, and its id."""
         return SagaVerbs(self, SagaKey.of(saga if isinstance(saga, str) else saga.name, id))
 
-    def saga_type(self, saga: AnySaga | str) -> HaltVerbs:
+    def saga_type(self, saga: AnySaga | str) -> PauseVerbs:
         """What may be asked of all sagas of a type at once."""
-        return HaltVerbs(self, SagaKey.of(SAGA_TYPE, saga if isinstance(saga, str) else saga.name))
+        return PauseVerbs(self, SagaKey.of(SAGA_TYPE, saga if isinstance(saga, str) else saga.name))
 
-    def participant(self, name: str) -> HaltVerbs:
+    def participant(self, name: str) -> PauseVerbs:
         """What may be asked of a participant."""
-        return HaltVerbs(self, SagaKey.of(PARTICIPANT, name))
+        return PauseVerbs(self, SagaKey.of(PARTICIPANT, name))
 
     async def ask(
         self, key: SagaKey, verb: Verb, operation: Operation, look: Callable[[Request], Awaitable[Request | None]]
@@ -103,7 +103,7 @@ class Operator:
                 return
         except Ambiguous as error:
             raise_if_failed(self.link)
-            if "503" in str(error):
+            if isinstance(error, NobodyReads):
                 raise missing(EVENTS) from None
             raise PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.") from None
         raise UnknownSaga(key.type, key.id)
@@ -195,7 +195,7 @@ class SagaVerbs:
         return None
 
 
-class HaltVerbs:
+class PauseVerbs:
     """What an operator may ask of a saga type or of a participant.
 
     Each verb returns what became of it: whether it was accepted, or why it was rejected; then nothing was changed. They

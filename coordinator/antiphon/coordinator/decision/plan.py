@@ -111,7 +111,7 @@ def plan(
     return Plan(
         entries,
         _timer(history, after, fact, may_be_gone, time, bool(hold)),
-        _tells(history, after, may_be_gone),
+        _notices(history, after, may_be_gone),
         after.fault if after.fault != told.fault else "",
         author.error,
         _parked(told, after, is_repeated or not is_new),
@@ -235,7 +235,7 @@ def _parked(before: History, after: History, may_be_unsaid: bool) -> str:
     return after.parked if is_news or may_be_unsaid else ""
 
 
-def _tells(before: History, after: History, may_be_unsaid: bool) -> tuple[Notice, ...]:
+def _notices(before: History, after: History, may_be_unsaid: bool) -> tuple[Notice, ...]:
     """What the new entries oblige to, or all that is owed, where a crash may have come in between."""
     owed = notices(after)
     if not owed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from antiphon.contracts.payloads import StatusAnswer
 from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIMERS
 from antiphon.link import Link, Pull, require_platform, settle_collector
 from antiphon.link.faults import class_of, say
+from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
 from antiphon.tracing.projection.sampling import ratio_of
 from antiphon.tracing.telemetry.metrics import Gauges, measuring, wants_metrics
@@ -38,8 +38,6 @@ FACTS_HELD_MAX: Final = 200
 
 STARTS_HELD_MAX: Final = 100
 """Starts the sweeper holds until they are old enough to look after."""
-
-DRAIN_SECONDS: Final = 5.0
 
 
 async def serve(
@@ -82,7 +80,7 @@ async def serve(
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
             async with registered(link, capabilities_of(definitions)):
                 await link.until(told)
-            await _drain(pulls)
+            await drain(pulls, [pull for pull in pulls if pull.consumer != SWEEPER])  # starts simply come again
             log.info("coordinator.drained")
     finally:
         await link.close()
@@ -147,22 +145,3 @@ class StatusRequest:
         sentence = f"looking it up raised {class_of(error)}, and the coordinator's log says where"
         self._link.send(self._reply, msgspec.json.encode(StatusAnswer(error=sentence)))
         say("status.faulty", error, self._subject)
-
-
-def told_to_stop() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    return told
-
-
-async def _drain(pulls: list[Pull]) -> None:
-    """Ask for no more and let the facts in hand become durable. The sweeper's starts simply come again."""
-    for pull in pulls:
-        pull.stop()
-    loop = asyncio.get_running_loop()
-    end = loop.time() + DRAIN_SECONDS
-    while any(pull.held for pull in pulls if pull.consumer != SWEEPER) and loop.time() < end:
-        await asyncio.sleep(0.01)

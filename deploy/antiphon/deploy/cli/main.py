@@ -22,7 +22,7 @@ from .flow_commands import contracts, flow
 
 if TYPE_CHECKING:
     from antiphon.contracts.payloads import Request
-    from antiphon.coordinator.client.operator import HaltVerbs, SagaVerbs
+    from antiphon.coordinator.client.operator import PauseVerbs, SagaVerbs
 
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 TIMEOUT_SECONDS: Final = 15.0
@@ -685,7 +685,7 @@ def _operate(
     json: bool,
     whom: str | tuple[str, str],
     one: Callable[[SagaVerbs], Awaitable[Request]],
-    all: Callable[[HaltVerbs], Awaitable[Request]] | None = None,
+    all: Callable[[PauseVerbs], Awaitable[Request]] | None = None,
 ) -> None:
     import asyncio
 

@@ -14,7 +14,7 @@ from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.identity import TOKEN_CHARS_MAX
 from antiphon.contracts.payloads import Request
 from antiphon.coordinator.client.client import Antiphon
-from antiphon.coordinator.client.operator import HaltVerbs, Operator, SagaVerbs
+from antiphon.coordinator.client.operator import Operator, PauseVerbs, SagaVerbs
 from antiphon.coordinator.reading.parked import parked_message, waiting
 from antiphon.coordinator.views.parked import Message
 
@@ -50,7 +50,7 @@ async def operate(
     as_json: bool,
     whom: str | tuple[str, str],
     one: Callable[[SagaVerbs], Awaitable[Request]],
-    all: Callable[[HaltVerbs], Awaitable[Request]] | None,
+    all: Callable[[PauseVerbs], Awaitable[Request]] | None,
 ) -> str:
     """Ask, wait for the decision, and print it; why it was rejected, or an empty text.
 
@@ -68,7 +68,7 @@ async def operate(
             said, request = f"saga {key}", await one(operator.saga(key.type, key.id))
         else:
             assert all is not None
-            said, request = " ".join(whom), await all(_halts(operator, *whom))
+            said, request = " ".join(whom), await all(_pause_verbs(operator, *whom))
     if as_json:
         typer.echo(msgspec.json.encode(request))
     elif request.is_accepted:
@@ -76,7 +76,7 @@ async def operate(
     return f"{said}: {request.verb} is rejected: {request.rejected}." if request.rejected else ""
 
 
-def _halts(operator: Operator, kind: str, name: str) -> HaltVerbs:
+def _pause_verbs(operator: Operator, kind: str, name: str) -> PauseVerbs:
     return operator.saga_type(name) if kind == "type" else operator.participant(name)
 
 

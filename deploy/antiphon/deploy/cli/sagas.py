@@ -19,7 +19,7 @@ from antiphon.coordinator.client.client import Antiphon, Outcome
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.reading.sagas import summaries, timeline
-from antiphon.link import Link
+from antiphon.link import Link, NobodyReads
 from antiphon.tracing.projection.links import checked_link
 
 from ..modules import CannotLoad, load_saga
@@ -105,7 +105,7 @@ async def reader(server: str) -> AsyncGenerator[Link]:
     except Ambiguous as error:
         if link.failure.done():
             raise link.failure.result() from None
-        if "503" in str(error):
+        if isinstance(error, NobodyReads):
             raise StreamMissing(
                 "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
             ) from None

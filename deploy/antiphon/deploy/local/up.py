@@ -11,6 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from antiphon.link.process import STOP_SIGNALS, told_to_stop
 from antiphon.participants import Participant
 
 from ..modules import load, load_saga
@@ -41,7 +42,7 @@ async def run_platform(
     platform = LocalPlatform(
         folder, sagas, by_name, say, say, coordinators=coordinators, port=port, jaeger=jaeger, metrics=metrics
     )
-    told = _told_to_stop()
+    told = told_to_stop((*STOP_SIGNALS, signal.SIGHUP))  # Ctrl-C, SIGTERM, the end of the terminal
     try:
         starting = asyncio.create_task(platform.start())
         waiting = asyncio.create_task(told.wait())
@@ -68,12 +69,3 @@ def speaker(console: Console) -> Say:
         console.print(Text.assemble((f"{name:<14}", colour), "| ", line), soft_wrap=True)
 
     return say
-
-
-def _told_to_stop() -> asyncio.Event:
-    """Set by Ctrl-C, SIGTERM, and the end of the terminal."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, told.set)
-    return told

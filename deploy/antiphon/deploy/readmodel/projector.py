@@ -21,7 +21,6 @@ from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.identity import NOT_SAGAS, SagaKey
 from antiphon.contracts.subjects import is_of_a_saga, is_start
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.coordinator.runtime.serve import told_to_stop
 from antiphon.coordinator.views.summary import (
     Cause,
     Overview,
@@ -35,6 +34,7 @@ from antiphon.coordinator.views.summary import (
 from antiphon.link import Link, OtherStream, StoredMessage, Tail, settle_collector
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
+from antiphon.link.process import told_to_stop
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
 
 from .model import Generation, Model, Overtaken, Places, name_of, opened

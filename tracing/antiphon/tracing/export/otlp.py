@@ -217,14 +217,14 @@ def _session(environment: Mapping[str, str], heard: _Heard | None) -> requests.S
         return None
     import requests
 
-    hearing = heard
+    listener = heard
 
     class Heard(requests.Session):
         def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
             try:
                 return super().send(request, **options)
             except Exception as error:
-                hearing.failed(error)
+                listener.failed(error)
                 raise
 
     session = Heard()

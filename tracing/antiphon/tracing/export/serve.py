@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-from typing import Final
 
 import structlog
 
 from antiphon.link import Link, require_accepted
+from antiphon.link.process import on_stop, stand_back
 
 from ..projection.sampling import ratio_of
 from .exporter import SLOW_SECONDS, Exporter
 from .otlp import Backend
 
 log = structlog.get_logger()
-
-NICENESS: Final = 10
-"""How much this process stands back behind those that move sagas, where it shares a machine with them."""
 
 
 async def serve(servers: str | list[str], *, name: str = "exporter", slow_seconds: float = SLOW_SECONDS) -> None:
@@ -34,7 +30,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
             the remedy.
     """
     ratio = ratio_of(os.environ)
-    os.nice(NICENESS)
+    stand_back()
     backend = Backend()
     link = await Link.connect(servers, name=name)
     try:
@@ -51,8 +47,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
             exporter.stop()
             backend.close()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop)
+        on_stop(stop)
         pull = await exporter.start()
         await require_accepted([pull])
         log.info("exporter.ready", endpoint=backend.endpoint, sampled=ratio)

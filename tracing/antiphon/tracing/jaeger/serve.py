@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
+from antiphon.contracts.stored import NobodyReads
 from antiphon.link import Link
+from antiphon.link.process import stand_back, told_to_stop
 
 if TYPE_CHECKING:
     from .sagas import Sagas
@@ -23,8 +23,6 @@ LISTEN: Final = "127.0.0.1:17271"
 PORT_MAX: Final = 65_535
 DRAIN_SECONDS: Final = 5.0
 """How long questions that are being answered may go on after SIGTERM."""
-NICENESS: Final = 10
-"""How much this process stands back behind those that move sagas, where it shares a machine with them."""
 
 
 async def serve(servers: str | list[str], *, listen: str = LISTEN, name: str = "jaeger-storage") -> None:
@@ -47,19 +45,17 @@ async def serve(servers: str | list[str], *, listen: str = LISTEN, name: str = "
     address = re.fullmatch(r"\S+:([0-9]{1,5})", listen)
     if address is None or int(address[1]) > PORT_MAX:  # gRPC would listen on what is left of it
         raise PlatformError(f"--listen {listen}: give a host and a port, such as {LISTEN}.")
-    os.nice(NICENESS)
-    stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, lambda: None if stop.done() else stop.set_result(None))
+    stand_back()
+    told = told_to_stop()
     link = await Link.connect(servers, name=name)
     try:
         sagas = Sagas(link)
-        if not await _load(link, sagas, stop):
+        if not await _load(link, sagas, told):
             return
         server, port = await answer(sagas, listen)
         log.info("jaeger_storage.ready", port=port, sagas=len(sagas.index))
         try:
-            await asyncio.wait((stop, link.failure), return_when=asyncio.FIRST_COMPLETED)
+            await link.until(told)
         finally:
             await server.stop(DRAIN_SECONDS)
         if link.failure.done():
@@ -69,18 +65,20 @@ async def serve(servers: str | list[str], *, listen: str = LISTEN, name: str = "
         await link.close()
 
 
-async def _load(link: Link, sagas: Sagas, stop: asyncio.Future[None]) -> bool:
+async def _load(link: Link, sagas: Sagas, told: asyncio.Event) -> bool:
     """Read the starts of all sagas; false if the process was told to stop before that was done."""
     loading = asyncio.ensure_future(sagas.refresh())
-    await asyncio.wait((loading, stop, link.failure), return_when=asyncio.FIRST_COMPLETED)
+    stopping = asyncio.ensure_future(told.wait())
+    await asyncio.wait((loading, stopping, link.failure), return_when=asyncio.FIRST_COMPLETED)
     is_loaded = loading.done()
     loading.cancel()
+    stopping.cancel()
     (failed,) = await asyncio.gather(loading, return_exceptions=True)  # or nobody would have asked what became of it
     if link.failure.done():
         raise link.failure.result()
     if not is_loaded:
         return False
-    if isinstance(failed, Ambiguous) and "503" in str(failed):
+    if isinstance(failed, NobodyReads):
         raise StreamMissing(
             "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
         )
