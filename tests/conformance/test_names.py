@@ -10,6 +10,7 @@ import pytest
 
 from antiphon.contracts import Command, Compensation, Event, SagaKey, subjects
 from antiphon.contracts.envelope import decode
+from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.subjects import CommandAddress
@@ -21,6 +22,9 @@ from antiphon.coordinator.views.parked import waits_of
 from antiphon.coordinator.views.standing import standing
 from antiphon.coordinator.views.summary import Overview, read_cause, read_told, tell, unread
 from antiphon.coordinator.views.timeline import timeline_of
+from antiphon.flow.graph import build
+from antiphon.flow.lookup import who
+from antiphon.participants.worker import _outcome_in
 from antiphon.tracing.projection.project import project
 from tests.conformance.fleet import Fleet
 from tests.support.raw_worker import _envelope, answer_message, start_message
@@ -182,3 +186,78 @@ def _of(pages: SagaPages) -> tuple[Any, Any]:
     for message in (*pages.entries, *pages.events):
         assert decode(message.data, message.subject).id == message.subject
     return pages.entries, pages.events
+
+
+# --- names that cannot be told apart ----------------------------------------------------------------------------------
+
+
+def declare(command: str, reply: str, compensation: str = "", is_pivot: bool = False) -> None:
+    class Lent(Event, name=reply, owner="hotel"):
+        book: str
+
+    class Lend(Command[Lent], name=command):
+        book: str
+
+    if compensation:
+
+        class TakeBack(Compensation[Lend], name=compensation):
+            book: str
+
+    saga = Saga(Asked, name="library", version=1, deadline=timedelta(days=1))
+
+    @saga.step(pivot=is_pivot, needs_no_compensation=not is_pivot)
+    def lend(s: State[Asked]) -> Lend:
+        return Lend(book=s.start.book)
+
+    assert saga.definition.steps
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "compensation", "is_pivot"),
+    [
+        ("loan", "loan.refused", "", False),
+        ("loan", "loan.exhausted", "", False),
+        ("loan", "loan-superseded", "", False),
+        ("loan", "loan.made", "loan", False),
+        ("loan", "loan.made", "loan.settle", False),
+        ("loan", "loan.back.done", "loan.back", False),
+        ("loan", "loan.back.exhausted", "loan.back", False),
+        ("loan", "loan.settled", "", True),
+        ("loan", "loan.settle.exhausted", "", True),
+    ],
+)
+def test_a_name_that_is_the_platforms_in_its_step_is_refused(
+    command: str, reply: str, compensation: str, is_pivot: bool
+) -> None:
+    with pytest.raises(DefinitionError, match="another name"):
+        declare(command, reply, compensation, is_pivot)
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "compensation", "is_pivot"),
+    [
+        ("loan", "loan.done", "", False),
+        ("loan", "loan.done", "loan.back", False),
+        ("loan", "loan.settled", "loan.back", False),
+        ("loan", "loan.settle.exhausted", "loan.refused", False),
+        ("loan.settle", "loan.refused", "", True),
+    ],
+)
+def test_a_name_that_only_looks_like_it_is_taken(command: str, reply: str, compensation: str, is_pivot: bool) -> None:
+    declare(command, reply, compensation, is_pivot)
+
+
+@pytest.mark.parametrize("kind", ["refused", "exhausted", "superseded", "settled", "done"])
+def test_a_worker_counts_a_reply_as_done_whatever_its_name(kind: str) -> None:
+    assert _outcome_in("do", "library.lend.v1", f"loan.{kind}.v1") == "done"
+    assert _outcome_in("undo", "loan.settle.v1", "loan.settle.done.v1") == "done"
+    assert _outcome_in("do", "loan.v1", "loan.refused.v1") == "refused"
+    assert _outcome_in("settle", "loan.settle.v1", "loan.settled.v1") == "settled"
+
+
+@pytest.mark.parametrize("kind", ["refused", "exhausted", "superseded"])
+def test_the_flow_tells_an_event_from_an_answer_of_that_name(kind: str) -> None:
+    flow = build([make_library(kind, is_pivot=True)])
+    (event,) = who(flow, f"loan.{kind}")
+    (answer,) = who(flow, f"library.lend.{kind}")
+    assert (event.kind, answer.kind) == ("an event", "an answer to library.lend")

@@ -91,8 +91,10 @@ def answer_kind(kind: CommandKind, name: str, token: str) -> AnswerKind | None:
         The kind; of a command `done` for each name that is not the platform's, and of others None for such a name.
     """
     sent = dashed(name)
-    found: AnswerKind | None = "done" if kind == "do" else None
-    return next((answer for suffix, answer in ANSWERS[kind] if token == sent + dashed(suffix)), found)
+    for suffix, answer in ANSWERS[kind]:
+        if token == sent + dashed(suffix):
+            return answer
+    return "done" if kind == "do" else None
 
 
 def cause_sequence(cause: str) -> int:

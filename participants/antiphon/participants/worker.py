@@ -34,6 +34,7 @@ from antiphon.contracts.headers import traceparent_header
 from antiphon.contracts.identity import dashed
 from antiphon.contracts.messages import Contract
 from antiphon.contracts.payloads import WITHDRAWN, Parked, ParkedKind, parked_kind
+from antiphon.contracts.reader import CommandKind, answer_kind, name_of
 from antiphon.contracts.retry import parse_retry
 from antiphon.contracts.subjects import CommandAddress, Direction, event_subject, parse_command, parse_fact
 from antiphon.contracts.topology import (
@@ -628,7 +629,7 @@ class Worker:
 
     def _count(self, held: Held, outcome: Outcome) -> None:
         """Count an attempt whose answer is durable, or an answer that was there before."""
-        asked, kind = held.asked, _outcome_in(held.answer_type)
+        asked, kind = held.asked, self._outcome_of(held)
         if asked is None or isinstance(outcome, AlreadyStored) or (asked.started is None and kind != "exhausted"):
             self.counts.add("duplicates", self._participant.name)
             return
@@ -636,6 +637,19 @@ class Worker:
         self.counts.add("attempts", *labels)
         if asked.started is not None and self.counts.record is not None:
             self.counts.took("handler_seconds", (datetime.now(UTC) - asked.started).total_seconds(), *labels)
+
+    def _outcome_of(self, held: Held) -> str:
+        """How a command was answered, or what a reaction came to."""
+        asked = held.asked
+        if asked is None:
+            return ""
+        if asked.heard is not None:
+            refused = asked.heard.reaction.refused
+            return "refused" if refused is not None and held.answer_type == refused.__contract__.type else "done"
+        kind: CommandKind = asked.address.direction
+        if kind == "undo" and held.type in self._participant.settlements:
+            kind = "settle"
+        return _outcome_in(kind, held.type, held.answer_type)
 
     def _settle(self, held: Held) -> None:
         if held.end_reason:
@@ -737,10 +751,9 @@ def _name_in(message_type: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _outcome_in(answer_type: str) -> str:
-    """How a command was answered, by the type of the answer."""
-    kind = _name_in(answer_type).rpartition(".")[2]
-    return kind if kind in ("refused", "exhausted", "superseded", "settled") else "done"
+def _outcome_in(kind: CommandKind, sent_type: str, answer_type: str) -> str:
+    """How a command, compensation or settlement was answered."""
+    return answer_kind(kind, name_of(sent_type), _token(answer_type)) or "done"
 
 
 @lru_cache(maxsize=1024)
