@@ -8,7 +8,8 @@ is the team's own. Contracts in which the two cannot be told apart are refused w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final, Literal
 
 import msgspec
@@ -16,11 +17,20 @@ import msgspec
 from .clock import nanoseconds
 from .envelope import Envelope, decode, unpack, unpack_raw
 from .errors import Unusable
-from .identity import CLIENT, COORDINATOR, OPERATOR, dashed
+from .identity import CLIENT, COORDINATOR, OPERATOR, PLATFORM_SOURCES, dashed
 from .messages import AnswerKind, Refusal, Settled, Undone
 from .payloads import END_TYPE, RECORD_TYPE, End, Operation, Record
 from .stored import StoredMessage
-from .subjects import CommandAddress, Direction, FactAddress, is_by_itself, parse_entry, parse_fact
+from .subjects import (
+    CommandAddress,
+    Direction,
+    FactAddress,
+    is_by_itself,
+    is_command,
+    parse_command,
+    parse_entry,
+    parse_fact,
+)
 
 CommandKind = Literal["do", "undo", "settle"]
 """What is sent to a participant: a command, its compensation, or the question what became of it."""
@@ -101,6 +111,25 @@ def cause_sequence(cause: str) -> int:
     """Where EVENTS holds the fact that an entry names; 0 if that was a timer, or nothing that can be a sequence."""
     is_sequence = cause[:1] == "e" and cause.isascii() and cause[1:].isdigit() and len(cause) <= 1 + SEQUENCE_DIGITS
     return int(cause[1:]) if is_sequence else 0
+
+
+def known_sources(entries: Iterable[StoredMessage]) -> set[str]:
+    """Who may have written what a journal names, as far as its commands tell: the platform, and who was sent any."""
+    found = set(PLATFORM_SOURCES)
+    for message in entries:
+        with suppress(Unusable):
+            if is_command(message.subject):
+                found.add(parse_command(message.subject).participant)
+    return found
+
+
+def named_sequences(entries: Iterable[StoredMessage]) -> list[int]:
+    """Where EVENTS holds the facts that a journal names, each once; an entry that cannot be read names none."""
+    found: dict[int, None] = {}
+    for message in entries:
+        with suppress(Unusable):
+            found[cause_sequence(decode(message.data, message.subject).cause)] = None
+    return [sequence for sequence in found if sequence]
 
 
 class Sent(msgspec.Struct, frozen=True):
