@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from antiphon.contracts import Event, SagaKey, subjects
-from antiphon.contracts.envelope import decode
 from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.reader import Journal
 from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import EVENTS, SAGA
@@ -16,7 +16,7 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.runtime.ports import Delivered
 from antiphon.coordinator.views.standing import Standing, standing
-from antiphon.coordinator.views.wording import of_entry, of_event
+from antiphon.coordinator.views.wording import of_entry, of_fact
 from tests.conformance.fleet import KEY, Fleet
 from tests.conformance.test_halts import request
 from tests.support.raw_worker import _envelope, answer_message, start_message
@@ -66,11 +66,10 @@ class Families(Fleet):
 def sayings(fleet: Fleet, key: SagaKey) -> list[tuple[str, str, str]]:
     """Entries and facts in words, each with its kind and step."""
     told: list[tuple[str, str, str]] = []
-    for message in fleet.platform.read(EVENTS, [f"evt.{key.path}.>"]):
-        said = of_event(subjects.parse_fact(message.subject), decode(message.data, message.subject))
-        told.append((said.kind, said.step, said.text))
-    for message in fleet.platform.read(SAGA, [subjects.journal_filter(key)]):
-        said = of_entry(message, {})
+    journal = Journal()
+    entries = [journal.entry(message) for message in fleet.platform.read(SAGA, [subjects.journal_filter(key)])]
+    facts = [journal.fact(message) for message in fleet.platform.read(EVENTS, [f"evt.{key.path}.>"])]
+    for said in [*map(of_fact, facts), *(of_entry(entry, {}) for entry in entries)]:
         told.append((said.kind, said.step, said.text))
     return told
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from antiphon.contracts import Event, SagaKey, identity, subjects
-from antiphon.contracts.envelope import decode
+from antiphon.contracts.reader import Journal
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.views.standing import standing
 from antiphon.coordinator.views.summary import Overview, read_cause, read_told, tell, unread
-from antiphon.coordinator.views.wording import of_cause, of_entry, of_event
+from antiphon.coordinator.views.wording import of_cause, of_entry, of_fact
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Again, Fleet
 from tests.conformance.test_halts import ask, verdicts
 from tests.support.journeys import (
@@ -236,15 +236,17 @@ def test_what_happens_by_itself_is_told_in_words() -> None:
         fleet.put(*happened(KEY, event))
     fleet.run()
     facts = fleet.platform.read(EVENTS, [f"evt.{KEY.path}.>"])
-    lines = [of_event(subjects.parse_fact(m.subject), decode(m.data, m.subject)) for m in facts]
+    journal = Journal()
+    stored = [journal.entry(message) for message in fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])]
+    lines = [of_fact(journal.fact(m)) for m in facts]
     assert [(line.kind, line.who, line.text) for line in lines] == [
         ("start", "client", "trip.asked.v1"),
         ("event", "hotel", "room.taken.v1, on something"),
         ("event", "airline", "train.missed.v1, on something: full"),
         ("event", "hotel", "room.given.up.v1, on something"),
     ]
-    causes = {f"e{m.sequence}": of_cause(subjects.parse_fact(m.subject), decode(m.data, m.subject)) for m in facts}
-    entries = [of_entry(message, causes) for message in fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])]
+    causes = {f"e{m.sequence}": of_cause(journal.fact(m)) for m in facts}
+    entries = [of_entry(entry, causes) for entry in stored]
     assert [line.text for line in entries] == [
         "took note: trip.asked.v1",
         "took note: room.taken.v1, on something",

@@ -23,8 +23,9 @@ from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.link import set_up
 from antiphon.link.admin import api
+from antiphon.tracing.export.reading import read_projection
 from tests.integration.test_coordinator import Company, company
-from tests.support.raw_worker import answer_message
+from tests.support.raw_worker import _envelope, answer_message
 from tests.support.server import FORMS, until
 from tests.support.trip import ASKED, BookRoom, FreeRoom, TripAsked, make_trip
 
@@ -142,6 +143,27 @@ async def test_a_compensation_that_was_done_by_hand_is_resolved_once(stage: Stag
     assert again.rejected == "book_seat does not wait for anybody: it is undone"
     told = await timeline(await stage.there.link("operator"), handle.key)
     assert "resolve book_seat: the airline was called by operator: accepted" in [line.text for line in told.lines]
+
+
+async def test_whoever_writes_to_very_many_subjects_of_a_saga_hides_nothing_of_it(stage: Stage) -> None:
+    """More than one read takes, by somebody whom the journal does not know."""
+    stage.refuses = "book_seat"
+    handle = await stage.parked()
+    stranger, reader = await stage.there.link("bank"), await stage.there.link("operator")
+    before, waits = await timeline(reader, handle.key), await waiting(reader)
+    stored = [
+        stranger.store(subject, _envelope(subject, "bank", "bank.said.v1", ASKED))
+        for number in range(1100)
+        for subject in [subjects.event_subject(handle.key.path, "bank", "bank-said", "on-something", number + 1)]
+    ]
+    await asyncio.gather(*stored)
+    told = await timeline(reader, handle.key)
+    assert [line for line in told.lines if line.text != "bank.said.v1, on something"] == list(before.lines)
+    assert len(told.lines) > len(before.lines)
+    assert told.parked == before.parked
+    assert [each for each in await waiting(reader) if each.kind == "saga"] == waits
+    assert [each.parked for each in await summaries(reader)] == [before.parked]
+    assert (await read_projection(reader, handle.key)).was_parked
 
 
 async def test_a_saga_is_cancelled_by_an_operator_once(stage: Stage) -> None:

@@ -36,7 +36,7 @@ class Count(Command[Counted], name="stock.count"):
     pass
 
 
-class Unsettle(Compensation[Reserve], name="stock.reserve.settle"):
+class Unsettle(Compensation[Count], name="stock.reserve.settle"):
     pass
 
 
@@ -112,7 +112,7 @@ def test_a_command_has_one_handler() -> None:
 def test_what_compensations_may_not_be() -> None:
     async def other(command: Refund, reserved: Reserved, tx: Transaction) -> None: ...
     async def sibling(command: Recount, reserved: Reserved, tx: Transaction) -> None: ...
-    async def named_so(command: Unsettle, reserved: Reserved, tx: Transaction) -> None: ...
+    async def named_so(command: Unsettle, counted: Counted, tx: Transaction) -> None: ...
     async def wrong_answer(command: Release, reserved: Counted, tx: Transaction) -> None: ...
     async def bare(command, reserved, tx) -> None: ...  # type: ignore[no-untyped-def]
     async def a_command(command: Reserve, reserved: Reserved, tx: Transaction) -> None: ...
@@ -124,7 +124,9 @@ def test_what_compensations_may_not_be() -> None:
     refused(lambda stock: stock.compensates(Reserve)(other), "but Refund undoes Charge")
     refused(lambda stock: stock.compensates(Reserve)(sibling), r"Recount undoes Count. Take a Compensation\[Reserve\]")
     refused(lambda stock: stock.compensates(Reserve)(wrong_answer), "answered with Reserved, but .* is Counted")
-    refused(lambda stock: stock.compensates(Reserve)(named_so), "called 'stock.reserve.settle', as is the question")
+    why = "called 'stock.reserve.settle', as is the question what became of Reserve"
+    refused(lambda stock: (stock.handles(Reserve)(reserve), stock.compensates(Count)(named_so)), why)
+    refused(lambda stock: (stock.compensates(Count)(named_so), stock.handles(Reserve)(reserve)), why)
     refused(lambda stock: stock.compensates(Reserve)(bare), "derived from .*; it is without an annotation")
     refused(lambda stock: stock.compensates(Reserve)(a_command), "derived from Compensation.*; it is Reserve")
     refused(lambda stock: stock.compensates(Reserve)(short), "must take command, answer, tx")

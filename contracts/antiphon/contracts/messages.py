@@ -153,9 +153,14 @@ def _declare(cls: Any, name: str, version: int, owner: str) -> None:
     elif issubclass(kind, Command):
         cls.__reply__ = _argument(cls, Command, Event, "Command[InventoryReserved]")
         cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__reply__))
+        _require_own_reply(cls, cls.__reply__, cls.__contract__, ("refused", "exhausted", "superseded"))
     elif issubclass(kind, Compensation):
         cls.__undoes__ = _argument(cls, Compensation, Command, "Compensation[ReserveInventory]")
         cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__undoes__))
+        _require_own_name(cls, cls.__undoes__)
+        _require_own_reply(
+            cls, cls.__undoes__.__reply__, cls.__contract__, ("done", "refused", "exhausted", "superseded")
+        )
 
 
 def _contract(cls: type, name: str, version: int, owner: str) -> Contract:
@@ -167,6 +172,31 @@ def _contract(cls: type, name: str, version: int, owner: str) -> Contract:
     if owner in RESERVED and not (owner == CLIENT and issubclass(cls, Event)):
         raise DefinitionError(f"{cls.__name__}: {owner!r} cannot own messages; it is a name of the platform.")
     return Contract(name, version, owner)
+
+
+def _require_own_reply(cls: type, reply: type[Event], sent: Contract, kinds: tuple[AnswerKind, ...]) -> None:
+    """Refuse a reply that has the name, in subjects, of another answer in its step: nobody could tell the two apart."""
+    for kind in kinds:
+        if reply.__contract__.token == dashed(answer_name(sent, kind)):
+            raise DefinitionError(
+                f"{reply.__name__} is called {reply.__contract__.name!r}, which is how Antiphon says that "
+                f"{cls.__name__} is {kind}. Give the event, or {cls.__name__}, another name."
+            )
+
+
+def _require_own_name(cls: type[Compensation[Any]], command: type[Command[Any]]) -> None:
+    """Refuse a compensation that has the name, in subjects, of its command, or of the question about it."""
+    token, theirs = cls.__contract__.token, command.__contract__
+    if token == theirs.token:
+        raise DefinitionError(
+            f"{cls.__name__} and {command.__name__} are both called {theirs.name!r}, so their answers could not be "
+            "told apart. Give the compensation another name."
+        )
+    if token == dashed(f"{theirs.name}.settle"):
+        raise DefinitionError(
+            f"{cls.__name__} is called {cls.__contract__.name!r}, which is how Antiphon asks what became of "
+            f"{command.__name__}. Give the compensation another name."
+        )
 
 
 def _inherited(cls: type, owner: str, related: type[Message]) -> str:

@@ -491,6 +491,12 @@ def saga_in(subject: str) -> SagaKey | None:
     return find_key(tokens[2], tokens[3]) if is_of_sagas(subject) else None
 
 
+def saga_source(subject: str) -> str:
+    """Who wrote a message of EVENTS, by its subject; empty if that says nobody."""
+    tokens = subject.split(".", 5)
+    return tokens[4] if len(tokens) > 4 and tokens[0] == "evt" else ""
+
+
 def is_command(subject: str) -> bool:
     """Whether a subject begins as a command's does."""
     return subject.startswith("saga.") and subject.split(".", 6)[4:6] == ["c", "cmd"]

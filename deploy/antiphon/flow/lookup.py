@@ -11,11 +11,11 @@ import msgspec
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.identity import dashed
+from antiphon.contracts.reader import answer_kind, name_of
 
 from .graph import MESSAGES, RECEIVING, Edge, Flow, Node, reachable, step_id
 
 _VERSION = re.compile(r"\.v[1-9][0-9]*$")
-_NEGATIVE = re.compile(r"[.-](refused|exhausted|superseded)(\.v[1-9][0-9]*)?$")
 
 WHEN: Final = {
     "refused": "when it refuses",
@@ -54,7 +54,10 @@ def who(flow: Flow, asked: str) -> list[About]:
     found = [node for node in flow.of_kind("event", "command", "compensation") if _is_called(node, name)]
     if found:
         told = [_about(flow, node, saga) for node in found]
-        return [each for each in told if each.emitted_by or each.handled_by] or told
+        # A team may call an event as the platform calls an answer to another command.
+        return ([each for each in told if each.emitted_by or each.handled_by] or told) + [
+            each for each in _negative_answers(flow, name, saga) if each.handled_by
+        ]
     answers = list(_negative_answers(flow, name, saga))
     if not answers:
         raise UnknownMessage(f"nobody says or hears {asked}. {_nearest(flow, name)}")
@@ -171,14 +174,21 @@ def _undoings(flow: Flow, node: Node, saga: str) -> Iterator[str]:
 
 
 def _negative_answers(flow: Flow, name: str, saga: str) -> Iterator[About]:
-    found = _NEGATIVE.search(name)
-    if found is None:
-        return
-    asked = name[: found.start()] + (found.group(2) or "")
+    version, token = _version_in(name), dashed(_VERSION.sub("", name))
     for node in flow.of_kind("command", "compensation"):
-        about = _negative(flow, node, found.group(1), saga) if _is_called(node, asked) else None
-        if about is not None and (about.handled_by or not saga):
+        type_ = node.id.partition(":")[2]
+        kind = answer_kind("do" if node.kind == "command" else "undo", name_of(type_), token)
+        if kind not in WHEN or version not in ("", _version_in(type_)):
+            continue
+        about = _negative(flow, node, kind, saga)
+        if about.handled_by or not saga:
             yield about
+
+
+def _version_in(name: str) -> str:
+    """The version in a type, as `.v1`; empty where a name has none."""
+    found = _VERSION.search(name)
+    return found.group() if found else ""
 
 
 def _negative(flow: Flow, command: Node, answer: str, saga: str) -> About:

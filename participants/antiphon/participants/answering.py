@@ -15,13 +15,16 @@ from antiphon.contracts.errors import Ambiguous, Conflict, TooLarge
 from antiphon.contracts.headers import traceparent_header
 from antiphon.contracts.identity import dashed
 from antiphon.contracts.messages import Contract
+from antiphon.contracts.reader import CommandKind, answer_kind, name_of
 from antiphon.contracts.subjects import event_subject
 from antiphon.link import AlreadyStored, Link, Outcome, Rejected, killpoints
 from antiphon.tracing.telemetry.counts import Counts
 
+from .execution import Execution
 from .inbox import Answer
 from .job import Job, SealedAnswer
 from .jobs import Jobs
+from .participant import Participant
 from .perform import negative
 
 ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 512
@@ -35,14 +38,15 @@ class Answering:
     """Stores a participant's answers, and counts them.
 
     Args:
-        name: the participant's.
+        participant: whose answers these are.
         link: stores events.
         jobs: all jobs of the worker.
         counts: where attempts and duplicates are counted.
     """
 
-    def __init__(self, name: str, link: Link, jobs: Jobs, counts: Counts) -> None:
-        self._name, self._link, self._jobs, self._counts = name, link, jobs, counts
+    def __init__(self, participant: Participant, link: Link, jobs: Jobs, counts: Counts) -> None:
+        self._participant, self._name = participant, participant.name
+        self._link, self._jobs, self._counts = link, jobs, counts
         self._loop = asyncio.get_running_loop()
 
     def seal(self, job: Job, answer: Answer) -> None:
@@ -120,7 +124,8 @@ class Answering:
 
     def _count(self, job: Job, answer: SealedAnswer, outcome: Outcome) -> None:
         """Count an attempt whose answer is durable, or an answer that was stored before."""
-        execution, kind = job.execution, _outcome_in(answer.type)
+        execution = job.execution
+        kind = "" if execution is None else self._outcome_of(job, execution, answer)
         is_known = isinstance(outcome, AlreadyStored)
         if execution is None or is_known or (execution.started is None and kind != "exhausted"):
             self._counts.add("duplicates", self._name)
@@ -129,6 +134,16 @@ class Answering:
         self._counts.add("attempts", *labels)
         if execution.started is not None and self._counts.record is not None:
             self._counts.took("handler_seconds", (datetime.now(UTC) - execution.started).total_seconds(), *labels)
+
+    def _outcome_of(self, job: Job, execution: Execution, answer: SealedAnswer) -> str:
+        """How a command was answered, or what a reaction came to."""
+        if execution.route is not None:
+            refused = execution.route.reaction.refused
+            return "refused" if refused is not None and answer.type == refused.__contract__.type else "done"
+        kind: CommandKind = execution.address.direction
+        if kind == "undo" and job.type in self._participant.settlements:
+            kind = "settle"
+        return _outcome_in(kind, job.type, answer.type)
 
 
 # --- types on the wire ------------------------------------------------------------------------------------------------
@@ -162,10 +177,9 @@ def _name_in(message_type: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _outcome_in(answer_type: str) -> str:
-    """How a command was answered, by the type of the answer."""
-    kind = _name_in(answer_type).rpartition(".")[2]
-    return kind if kind in ("refused", "exhausted", "superseded", "settled") else "done"
+def _outcome_in(kind: CommandKind, sent_type: str, answer_type: str) -> str:
+    """How a command, compensation or settlement was answered."""
+    return answer_kind(kind, name_of(sent_type), _token(answer_type)) or "done"
 
 
 @lru_cache(maxsize=1024)

@@ -227,8 +227,11 @@ class Handles(Generic[C_co]):
             raise DefinitionError(
                 f"{command.__name__} is handled by {named(other)} and by {named(function)}. Keep one of them."
             )
+        question = settle_type(command.__contract__)
+        if (undoing := self._participant.compensations.get(question)) is not None:
+            raise _same_as_question(undoing.compensation, command)
         handlers[command.__contract__.type] = CommandHandler(command, command.__reply__, function, self._concurrency)
-        self._participant.settlements[settle_type(command.__contract__)] = Settlement(command)
+        self._participant.settlements[question] = Settlement(command)
         return function
 
 
@@ -250,11 +253,8 @@ class Compensates(Generic[C_co]):
                 f"{named(function)} compensates {command.__name__}, which is answered with "
                 f"{command.__reply__.__name__}, but its second parameter is {text(found)}. Make both the same."
             )
-        if compensation.__contract__.name == f"{command.__contract__.name}.settle":
-            raise DefinitionError(
-                f"{compensation.__name__} is called {compensation.__contract__.name!r}, as is the question what became "
-                f"of {command.__name__}. Give the compensation another name."
-            )
+        if (asked := self._participant.settlements.get(compensation.__contract__.type)) is not None:
+            raise _same_as_question(compensation, asked.command)
         if compensation.__contract__.type in compensations:
             other = compensations[compensation.__contract__.type].call
             raise DefinitionError(
@@ -264,6 +264,13 @@ class Compensates(Generic[C_co]):
             compensation, command, command.__reply__, function
         )
         return function
+
+
+def _same_as_question(compensation: type[Compensation[Any]], command: type[Command[Any]]) -> DefinitionError:
+    return DefinitionError(
+        f"{compensation.__name__} is called {compensation.__contract__.name!r}, as is the question what became of "
+        f"{command.__name__}. Give the compensation another name."
+    )
 
 
 def _require_owned(name: str, command: object) -> None:

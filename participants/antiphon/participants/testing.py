@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from antiphon.contracts.envelope import through_the_wire, unpack_raw
 from antiphon.contracts.errors import AntiphonError, Refused
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.messages import Command, Compensation, Event, Refusal, Settle, Settled, Undone, settle_type
+from antiphon.contracts.messages import (
+    Command,
+    Compensation,
+    Event,
+    Refusal,
+    Settle,
+    Settled,
+    Undone,
+    answer_type,
+    settle_type,
+)
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import CommandAddress, Direction, FactAddress
 from antiphon.contracts.topology import Listener
@@ -109,7 +119,8 @@ class Service:
         if answer.type == handler.reply.__contract__.type:
             return cast(R, unpack_raw(answer.data, handler.reply))
         reason = unpack_raw(answer.data, Refusal).reason
-        raise Refused(reason) if ".refused.v" in answer.type else Superseded(reason)
+        is_refusal = answer.type == answer_type(command.__contract__, "refused")
+        raise Refused(reason) if is_refusal else Superseded(reason)
 
     async def refusal(self, command: Command[Any], *, saga: str = SAGA, attempt: int = 1) -> str:
         """Deliver a command that the business must refuse.

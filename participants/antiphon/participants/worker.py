@@ -107,7 +107,7 @@ class Worker:
         self._jobs = Jobs(chance)
         self._tally = Tally(database)
         self._reader = Reader(participant, rested)
-        self._answering = Answering(name, link, self._jobs, self.counts)
+        self._answering = Answering(participant, link, self._jobs, self.counts)
         self._failing = Failing(
             self._jobs,
             self._tally,

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hin
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.fields import require_travels
 from antiphon.contracts.identity import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token
-from antiphon.contracts.messages import Command, Compensation, Event, Message
+from antiphon.contracts.messages import Command, Compensation, Event, Message, settle_type
+from antiphon.contracts.reader import answer_kind, name_of
 from antiphon.contracts.retry import LONGEST
 
 from .declared import DeclaredChoreography, DeclaredSaga, DeclaredStep
@@ -197,6 +198,7 @@ def _check_pivot(saga: DeclaredSaga[Any], step: DeclaredStep, where: str) -> Non
             )
         if step.needs_no_compensation:
             raise DefinitionError(f"{where} is the pivot, which is never undone; drop needs_no_compensation=True.")
+        _require_own_reply(step, where)
     if is_past_pivot(step):
         if step.needs_no_compensation and step.kind in ("command", "list", "child"):
             raise DefinitionError(
@@ -207,6 +209,18 @@ def _check_pivot(saga: DeclaredSaga[Any], step: DeclaredStep, where: str) -> Non
                 f"{where} comes after the pivot, from where the saga only goes forward; drop `timeout`: the other saga "
                 "has a deadline of its own, and is started again if it was compensated."
             )
+
+
+def _require_own_reply(step: DeclaredStep, where: str) -> None:
+    """Refuse a pivot whose reply has the name, in subjects, of what Antiphon finds out about it."""
+    if step.command is None:
+        return
+    sent, reply = step.command.__contract__, step.command.__reply__
+    if answer_kind("settle", name_of(settle_type(sent)), reply.__contract__.token) is not None:
+        raise DefinitionError(
+            f"{where} is the pivot, and {reply.__name__} is called {reply.__contract__.name!r}, which is how Antiphon "
+            f"says what became of {step.command.__name__}. Give the event, or the command, another name."
+        )
 
 
 def is_past_pivot(step: DeclaredStep) -> bool:

@@ -11,9 +11,10 @@ from antiphon.contracts.errors import AntiphonError, Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import SagaPages, StoredMessage
-from antiphon.contracts.topology import EVENTS, PARKED, SAGA
+from antiphon.contracts.topology import PARKED, SAGA
 from antiphon.link import Link
 from antiphon.link.faults import class_of
+from antiphon.link.sagas import read_events
 
 from ..views.parked import Index, Message, Waiting, is_settled, saga_of, stays, unreadable, waiting_message, waits_of
 
@@ -63,7 +64,7 @@ async def parked_message(link: Link, sequence: int) -> Message:
 async def _of_saga(link: Link, key: SagaKey, indexed: StoredMessage) -> list[Waiting]:
     """A saga whose journal cannot be read is listed with the reason, and keeps nobody from the others."""
     entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
-    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)])
+    events = await read_events(link, key, entries)
     try:
         return waits_of(key, SagaPages(entries, events))
     except Exception as error:

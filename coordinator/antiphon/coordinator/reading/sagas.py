@@ -10,6 +10,7 @@ from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
+from antiphon.link.sagas import read_events
 
 from ..decision.pause import read_pause_state
 from ..views.timeline import Summary, Timeline, child_ids, summary_of, timeline_of
@@ -26,8 +27,8 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
         UnknownSaga: neither stream has anything of it.
         Ambiguous: the server gave no answer.
     """
-    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)])
     entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
+    events = await read_events(link, key, entries)
     if not events and not entries:
         raise UnknownSaga(key.type, key.id)
     type_paused = (await paused_types(link)).get(key.type, "")
@@ -70,7 +71,7 @@ async def _summary(
     entries = [end] if end else await link.read_all(SAGA, [subjects.journal_filter(key)])
     # Only what operators and participants said tells whether a journal that speaks of them is out of date.
     has_records = any(subjects.parse_entry(message.subject).kind == "rec" for message in entries)
-    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)]) if has_records else []
+    events = await read_events(link, key, entries) if has_records else []
     return summary_of(key, start, SagaPages(entries, events), paused.get(key.type, ""))
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from contextlib import suppress
 
 import msgspec
 
-from antiphon.contracts import subjects
-from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import Unusable
-from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, End, Operation, Record, SagaState
+from antiphon.contracts.payloads import End, Record, SagaState
+from antiphon.contracts.reader import FAILURES, Entry, Fact, Journal
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.subjects import FactAddress
-
-FAILURES: Final = ("-refused", "-exhausted", "-superseded")
-"""The last tokens of answers after which a step is tried again."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +44,22 @@ def standing(entries: list[StoredMessage], events: list[StoredMessage]) -> Stand
         entries: the journal.
         events: the facts it names, as far as they are known; without them what was parked once seems to be still.
     """
-    facts = {f"e{message.sequence}": message for message in events}
-    reader = _Reader(facts)
+    found, journal, fold = {message.sequence: message for message in events}, Journal(), _Fold()
     for message in entries:
-        reader.take(message)
-    return reader.standing()
+        entry = journal.entry(message)
+        fold.take(entry, _fact(journal, found.get(entry.cause_sequence)))
+    return fold.standing()
 
 
-class _Reader:
-    def __init__(self, facts: dict[str, StoredMessage]) -> None:
-        self._facts = facts
+def _fact(journal: Journal, message: StoredMessage | None) -> Fact | None:
+    """The fact that an entry names; none where it is not known, or cannot be read."""
+    with suppress(Unusable):
+        return journal.fact(message) if message is not None else None
+    return None
+
+
+class _Fold:
+    def __init__(self) -> None:
         self._end: End | None = None
         self._turned = False
         self._fault: Need | None = None
@@ -66,27 +67,27 @@ class _Reader:
         self._sent: dict[str, int] = {}
         self._paused = ""
 
-    def take(self, message: StoredMessage) -> None:
-        envelope = decode(message.data, message.subject)
-        address = subjects.parse_entry(message.subject)
-        self._take_cause(envelope.cause)
-        if address.command is not None:
+    def take(self, entry: Entry, fact: Fact | None) -> None:
+        """Read an entry, and the fact that it names."""
+        if fact is not None:
+            self._take_fact(fact)
+        if entry.command is not None:
             self._fault = None
-            if address.command.direction == "undo" and not envelope.type.rpartition(".v")[0].endswith(".settle"):
+            if entry.kind == "undo":
                 self._turn()
-            self._sent[address.command.step] = address.command.attempt
-        elif address.kind == "end":
-            self._end = unpack(envelope, END_TYPE, End)
-        else:
-            self._take_record(unpack(envelope, RECORD_TYPE, Record), envelope.cause, message.stored_ns)
+            self._sent[entry.command.step] = entry.command.attempt
+        elif entry.end is not None:
+            self._end = entry.end
+        elif entry.record is not None:
+            self._take_record(entry.record, fact, entry.at_ns)
 
     def _turn(self) -> None:
-        """Whatever was wanted for the way forward is not any more."""
+        """The saga goes backward: nobody is needed any more for its way forward."""
         if not self._turned:
             self._turned = True
             self._marks.clear()
 
-    def _take_record(self, record: Record, cause: str, at_ns: int) -> None:
+    def _take_record(self, record: Record, fact: Fact | None, at_ns: int) -> None:
         if record.fault:
             self._fault = Need(step="", reason=record.fault, since_ns=at_ns, tried=0)
         elif record.parked:
@@ -94,45 +95,34 @@ class _Reader:
             self._marks[record.step] = Need(step=record.step, reason=record.parked, since_ns=at_ns, tried=tried)
         elif record.turned:
             self._turned = True
-        elif record.by and not record.rejected:
-            self._take_request(self._address(cause), cause, record.by)
+        elif record.by and not record.rejected and fact is not None:
+            self._take_request(fact, record.by)
 
-    def _take_request(self, address: FactAddress | None, cause: str, by: str) -> None:
+    def _take_request(self, fact: Fact, by: str) -> None:
         """A request of an operator that was fulfilled."""
-        if address is None:
-            return
-        message = self._facts[cause]
-        operation = unpack_raw(decode(message.data, message.subject).data, Operation)
-        match address.event:
+        match fact.address.event:
             case "pause":
-                self._paused = f"paused by {by}: {operation.reason}"
+                self._paused = f"paused by {by}: {fact.operation.reason}"
             case "resume":
                 self._paused = ""
             case "resolve":
-                self._is_over(operation.step)
+                self._is_over(fact.operation.step)
             case _:
                 self._fault = None
                 self._marks.pop("", None)
 
-    def _take_cause(self, cause: str) -> None:
-        """An answer that was not one more failure is what was waited for; so is what a participant did by itself."""
-        address = self._address(cause)
-        if address is not None and subjects.is_by_itself(address.step):
-            self._is_over(address.event)  # the step that waits for an event is called after it
-        elif address is not None and address.step and not address.event.endswith(FAILURES):
-            self._is_over(address.step)
+    def _take_fact(self, fact: Fact) -> None:
+        """An answer that is no failure ends the wait for its step; so does an event of a participant, for the step that
+        is called after it."""
+        if fact.kind == "event":
+            self._is_over(fact.address.event)
+        elif fact.address.step and fact.kind not in FAILURES:
+            self._is_over(fact.address.step)
 
     def _is_over(self, step: str) -> None:
         """Nobody is needed any more for a step, nor for all that waited for one to end."""
         self._marks.pop(step, None)
         self._marks.pop("", None)
-
-    def _address(self, cause: str) -> FactAddress | None:
-        message = self._facts.get(cause)
-        try:
-            return subjects.parse_fact(message.subject) if message else None
-        except Unusable:
-            return None
 
     def standing(self) -> Standing:
         if self._end is not None:

@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
 from antiphon.contracts.errors import Unusable
-from antiphon.contracts.identity import COORDINATOR, OPERATOR, SagaKey, dashed
-from antiphon.contracts.messages import Refusal
+from antiphon.contracts.identity import COORDINATOR, OPERATOR, SagaKey
+from antiphon.contracts.messages import AnswerKind, Refusal
 from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, CancelRequest, End, Operation, Record, SagaState
+from antiphon.contracts.reader import FAILURES, answer_kind, cause_sequence, name_of
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import (
-    CommandAddress,
     EntryAddress,
     FactAddress,
     is_by_itself,
@@ -30,9 +30,6 @@ from antiphon.contracts.subjects import (
 
 from ..decision.history import cancelled
 
-SEQUENCE_DIGITS = 19
-"""The most that fit the 64 bits of a stream's sequence for sure."""
-
 
 class UnderWay(msgspec.Struct, frozen=True, omit_defaults=True):
     """A step that was begun and is not over: its command was sent, or it awaits a signal or a time."""
@@ -41,6 +38,8 @@ class UnderWay(msgspec.Struct, frozen=True, omit_defaults=True):
     how: Literal["do", "undo", "await"]
     message: str = ""
     """What the command is called, without its version, or the type of what is awaited; empty of a time."""
+    is_asked: bool = False
+    """Whether its participant was asked what became of the command."""
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,9 +97,7 @@ class Told(msgspec.Struct, frozen=True):
     @property
     def cause_sequence(self) -> int:
         """Where EVENTS holds the fact it was decided on; 0 if that was a timer, or nothing that can be a sequence."""
-        cause = self.envelope.cause
-        is_sequence = cause[:1] == "e" and cause.isascii() and cause[1:].isdigit() and len(cause) <= 1 + SEQUENCE_DIGITS
-        return int(cause[1:]) if is_sequence else 0
+        return cause_sequence(self.envelope.cause)
 
 
 def read_told(message: StoredMessage) -> Told | None:
@@ -192,17 +189,26 @@ def _answered(before: Overview, cause: Cause) -> Overview:
     if is_by_itself(address.step):  # a step that waits for an event is called after it
         before = replace(before, signalled=tuple(dict.fromkeys((*before.signalled, address.event))))
         return _over(before, address.event)
-    found = next((each for each in before.under_way if each.step == address.step), None)
+    found = _find(before, address.step)
     return _over(before, address.step) if found is not None and _is_success(found, address) else before
+
+
+def _find(before: Overview, step: str) -> UnderWay | None:
+    return next((each for each in before.under_way if each.step == step), None)
 
 
 def _is_success(found: UnderWay, answer: FactAddress) -> bool:
     if answer.source == COORDINATOR:
         return answer.event == ("child-compensated" if found.how == "undo" else "child-completed")
+    return _kind(found, answer) in ("done", "settled")
+
+
+def _kind(found: UnderWay, answer: FactAddress) -> AnswerKind | None:
+    """How a participant answered."""
     if found.how == "undo":
-        return answer.event == dashed(f"{found.message}.done")
-    failures = ("refused", "exhausted", "superseded", "settle.exhausted", "settle.superseded")
-    return answer.event not in {dashed(f"{found.message}.{failure}") for failure in failures}
+        return answer_kind("undo", found.message, answer.event)
+    settled = answer_kind("settle", f"{found.message}.settle", answer.event) if found.is_asked else None
+    return settled or answer_kind("do", found.message, answer.event)
 
 
 def _over(before: Overview, step: str) -> Overview:
@@ -228,23 +234,19 @@ def _time_passed(before: Overview, told: Told) -> Overview:
 
 
 def _sent(before: Overview, told: Told, cause: Cause | None) -> Overview:
-    command, message = told.address.command, told.envelope.type.rpartition(".v")[0]
+    command, name = told.address.command, name_of(told.envelope.type)
     assert command is not None
+    found = _find(before, command.step)
     if command.direction == "do":
-        return _begun(before, UnderWay(command.step, "do", message))
-    if _is_settling(before, command, message):
-        return before
+        return _begun(before, UnderWay(command.step, "do", name))
+    if found is not None and found.how == "do" and name == f"{found.message}.settle":
+        asked = tuple(replace(each, is_asked=True) if each is found else each for each in before.under_way)
+        return replace(before, under_way=asked)  # that undoes nothing
     if before.state == "running":
         # Whatever was under way, or stood in the way, has no meaning for the way back.
-        turned = _why(cause)
+        turned = _why(before, cause)
         before = replace(before, state="compensating", reason=turned, under_way=(), stuck={}, fault="")
-    return _begun(before, UnderWay(command.step, "undo", message))
-
-
-def _is_settling(before: Overview, command: CommandAddress, message: str) -> bool:
-    """Whether a point of no return is asked what became of it, which undoes nothing."""
-    found = next((each for each in before.under_way if each.step == command.step), None)
-    return found is not None and found.how == "do" and message == f"{found.message}.settle"
+    return _begun(before, UnderWay(command.step, "undo", name))
 
 
 def _begun(before: Overview, begun: UnderWay) -> Overview:
@@ -285,7 +287,7 @@ def _operated(before: Overview, cause: Cause) -> Overview:
 # --- why it turned ----------------------------------------------------------------------------------------------------
 
 
-def _why(cause: Cause | None) -> str:
+def _why(before: Overview, cause: Cause | None) -> str:
     """Why a saga turns, as far as the fact says by itself; its end says it in full."""
     if cause is None:
         return "a time was up"
@@ -305,14 +307,14 @@ def _why(cause: Cause | None) -> str:
         return f"{address.step} was refused: the saga it started was compensated: {end.reason}"
     if is_by_itself(address.step):
         return f"{address.source} said {envelope.type}"
-    return _why_not(address.step, envelope)
+    return _why_not(_find(before, address.step), address, envelope)
 
 
-def _why_not(step: str, answer: Envelope) -> str:
-    name = answer.type.rpartition(".v")[0]
+def _why_not(found: UnderWay | None, address: FactAddress, answer: Envelope) -> str:
+    kind = _kind(found, address) if found is not None else None
     with suppress(Unusable):
-        reason = unpack_raw(answer.data, Refusal).reason
-        return (
-            f"{step} was refused: {reason}" if name.endswith(".refused") else f"{step} has no known outcome: {reason}"
-        )
-    return f"{step} did not happen"
+        if kind == "refused":
+            return f"{address.step} was refused: {unpack_raw(answer.data, Refusal).reason}"
+        if kind in FAILURES:
+            return f"{address.step} has no known outcome: {unpack_raw(answer.data, Refusal).reason}"
+    return f"{address.step} did not happen"

@@ -12,13 +12,14 @@ from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import SagaState
+from antiphon.contracts.reader import Journal
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
 
 from ..decision.entries import child_id
 from ..decision.history import ENTRIES_MAX
 from .standing import standing
-from .wording import LineKind, Wording, of_cause, of_entry, of_event, parent_of
+from .wording import LineKind, Wording, of_cause, of_entry, of_fact, parent_of
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,11 +87,13 @@ def timeline_of(key: SagaKey, pages: SagaPages, type_paused: str = "", children:
         children: the sagas that its steps started, as `type/id`.
     """
     entries, events = pages.entries, pages.events
-    named = {_cause(message) for message in entries}
+    journal = Journal()
+    read = [journal.entry(message) for message in entries]
+    named = {entry.envelope.cause for entry in read}
     began = min(message.stored_ns for message in (*events, *entries))
-    lines = [_event_line(message, began, f"e{message.sequence}" not in named) for message in events]
-    facts = _facts(events)
-    lines += [_line(message, began, SAGA, of_entry(message, facts)) for message in entries]
+    lines = [_event_line(journal, message, began, f"e{message.sequence}" not in named) for message in events]
+    facts = _facts(journal, events)
+    lines += [_line(entry.sequence, entry.at_ns, began, SAGA, of_entry(entry, facts)) for entry in read]
     # At equal times (one clock tick of the server) a fact stands before what was decided on it.
     lines.sort(key=lambda line: (line.at, line.stream != EVENTS, line.sequence))
     stands = standing(entries, events)
@@ -100,7 +103,7 @@ def timeline_of(key: SagaKey, pages: SagaPages, type_paused: str = "", children:
         id=key.id,
         state=stands.state,
         reason=stands.reason,
-        definition=_definition(entries),
+        definition=read[0].envelope.definition if read else "",
         lines=tuple(lines),
         parked=stands.parked,
         paused=stands.paused or (type_paused if is_open else ""),
@@ -144,21 +147,12 @@ def child_ids(key: SagaKey, entries: Iterable[StoredMessage]) -> list[str]:
     ]
 
 
-def _definition(entries: list[StoredMessage]) -> str:
-    return decode(entries[0].data, entries[0].subject).definition if entries else ""
-
-
-def _cause(message: StoredMessage) -> str:
-    return decode(message.data, message.subject).cause
-
-
-def _facts(events: list[StoredMessage]) -> dict[str, str]:
+def _facts(journal: Journal, events: Iterable[StoredMessage]) -> dict[str, str]:
     """The facts in words, by the cause that a journal names them with."""
     found: dict[str, str] = {}
     for message in events:
         with suppress(Unusable):
-            envelope = decode(message.data, message.subject)
-            found[f"e{message.sequence}"] = of_cause(subjects.parse_fact(message.subject), envelope)
+            found[f"e{message.sequence}"] = of_cause(journal.fact(message))
     return found
 
 
@@ -171,24 +165,24 @@ def _parent(key: SagaKey, events: list[StoredMessage]) -> str:
     return ""
 
 
-def _line(message: StoredMessage, began: int, stream: str, said: Wording, late: bool = False) -> Line:
+def _line(sequence: int, at_ns: int, began: int, stream: str, said: Wording, late: bool = False) -> Line:
     return Line(
-        at=clock.rfc3339(message.stored_ns),
-        since_start_ms=round((message.stored_ns - began) / 1e6, 3),
+        at=clock.rfc3339(at_ns),
+        since_start_ms=round((at_ns - began) / 1e6, 3),
         kind=said.kind,
         who=said.who,
         step=said.step,
         attempt=said.attempt,
         text=said.text,
         stream=stream,
-        sequence=message.sequence,
+        sequence=sequence,
         late=late,
     )
 
 
-def _event_line(message: StoredMessage, began: int, late: bool) -> Line:
+def _event_line(journal: Journal, message: StoredMessage, began: int, late: bool) -> Line:
     try:
-        said = of_event(subjects.parse_fact(message.subject), decode(message.data, message.subject))
+        said = of_fact(journal.fact(message))
     except Unusable as error:
         said = Wording(kind="unknown", who="?", text=f"unusable: {error.reason}")
-    return _line(message, began, EVENTS, said, late)
+    return _line(message.sequence, message.stored_ns, began, EVENTS, said, late)

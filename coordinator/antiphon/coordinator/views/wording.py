@@ -8,20 +8,17 @@ from typing import Final, Literal
 import msgspec
 
 from antiphon.contracts import identity, subjects
-from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
+from antiphon.contracts.envelope import Envelope, unpack_raw
 from antiphon.contracts.errors import AntiphonError
-from antiphon.contracts.messages import Refusal, Settled, Undone
+from antiphon.contracts.messages import Refusal, Settled
 from antiphon.contracts.payloads import (
     CHILD_START_TYPE,
-    END_TYPE,
-    RECORD_TYPE,
     CancelRequest,
     ChildStart,
     End,
-    Operation,
     Record,
 )
-from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.reader import Entry, Fact, name_of
 from antiphon.contracts.subjects import FactAddress
 
 LineKind = Literal[
@@ -58,16 +55,13 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
 # --- entries ----------------------------------------------------------------------------------------------------------
 
 
-def of_entry(message: StoredMessage, facts: dict[str, str]) -> Wording:
+def of_entry(entry: Entry, facts: dict[str, str]) -> Wording:
     """A journal entry; `facts` has the words for the facts that entries name as their cause, as far as known."""
-    envelope = decode(message.data, message.subject)
-    address = subjects.parse_entry(message.subject)
-    if address.command is not None:
-        return _of_command(envelope, address.command)
-    if address.kind == "end":
-        end = unpack(envelope, END_TYPE, End)
-        return Wording(kind="end", who="coordinator", text=_with_reason(end.outcome, end.reason))
-    record = unpack(envelope, RECORD_TYPE, Record)
+    if entry.command is not None:
+        return _of_command(entry, entry.command)
+    if entry.end is not None:
+        return Wording(kind="end", who="coordinator", text=_with_reason(entry.end.outcome, entry.end.reason))
+    record, envelope = entry.record or Record(), entry.envelope
     if record.by:
         verdict = f"rejected: {record.rejected}" if record.rejected else "accepted"
         text = f"{facts.get(envelope.cause, 'a request')} by {record.by}: {verdict}"
@@ -82,13 +76,13 @@ def of_entry(message: StoredMessage, facts: dict[str, str]) -> Wording:
     return Wording(kind="record", who="coordinator", text=_of_record(record, envelope.cause, facts), step=record.step)
 
 
-def _of_command(envelope: Envelope, command: subjects.CommandAddress) -> Wording:
-    text = f"{envelope.type} to {command.participant}"
-    kind: LineKind = "command" if command.direction == "do" else "compensation"
+def _of_command(entry: Entry, command: subjects.CommandAddress) -> Wording:
+    text = f"{entry.envelope.type} to {command.participant}"
+    kind: LineKind = "compensation" if entry.kind == "undo" else "command"
     if command.participant == identity.COORDINATOR:
         text = "starts a saga of its own" if command.direction == "do" else "cancels the saga it started"
-    elif _name(envelope).endswith(".settle"):
-        kind, text = "command", f"asks {command.participant} what became of it"
+    elif entry.kind == "settle":
+        text = f"asks {command.participant} what became of it"
     return Wording(kind=kind, who="coordinator", text=text, step=command.step, attempt=command.attempt)
 
 
@@ -115,40 +109,40 @@ def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 
-def of_event(address: FactAddress, envelope: Envelope) -> Wording:
+def of_fact(fact: Fact) -> Wording:
     """A message of EVENTS.
 
     Raises:
         Unusable: its payload is not what it must be.
     """
+    address, envelope, who = fact.address, fact.envelope, fact.address.source
+    if fact.kind == "event":
+        return Wording(kind="event", who=who, text=_of_itself(address, envelope))
     match address.source:
         case identity.CLIENT:
             kind, who, text = _of_client(address, envelope)
         case identity.OPERATOR:
-            kind, who, text = "operator", address.key[0], f"asks to {_asked(address, envelope)}"
+            kind, who, text = "operator", address.key[0], f"asks to {_asked(fact)}"
         case identity.COORDINATOR:
             kind, who, text = _of_coordinator(address, envelope)
-        case _ if subjects.is_by_itself(address.step):
-            return Wording(kind="event", who=address.source, text=_of_itself(address, envelope))
         case _:
-            who = address.source
-            kind, text = _of_answer(envelope)
+            kind, text = _of_answer(fact)
     return Wording(kind=kind, who=who, text=text, step=address.step, attempt=address.attempt)
 
 
-def of_cause(address: FactAddress, envelope: Envelope) -> str:
+def of_cause(fact: Fact) -> str:
     """A fact as the entries that name it tell of it.
 
     Raises:
         Unusable: its payload is not what it must be.
     """
-    return _asked(address, envelope) if address.source == identity.OPERATOR else of_event(address, envelope).text
+    return _asked(fact) if fact.kind == "request" else of_fact(fact).text
 
 
-def _asked(address: FactAddress, envelope: Envelope) -> str:
+def _asked(fact: Fact) -> str:
     """What an operator asks for."""
-    operation = unpack_raw(envelope.data, Operation)
-    return _with_reason(f"{address.event} {operation.step}".rstrip(), operation.reason)
+    operation = fact.operation
+    return _with_reason(f"{fact.address.event} {operation.step}".rstrip(), operation.reason)
 
 
 def parent_of(envelope: Envelope) -> str:
@@ -195,22 +189,23 @@ _HASH: Final = re.compile("-[0-9a-f]{8}$")
 """What tells reactions to events of one name apart."""
 
 
-def _of_answer(envelope: Envelope) -> tuple[LineKind, str]:
-    name = _name(envelope)
-    if name.endswith(".refused"):
-        return "refusal", f"refused: {_reason(envelope)}"
-    if name.endswith((".exhausted", ".superseded")):
-        return "unknown", f"{name.rpartition('.')[2]}: {_reason(envelope)}"
-    if name.endswith(".settled"):
-        settled = unpack_raw(envelope.data, Settled)
-        return "answer", f"had happened: {settled.type}" if settled.happened else "never happened, and never will"
-    if name.endswith(".done"):
-        return "answer", f"{name}{'' if _undid(envelope) else ': there was nothing to undo'}"
-    return "answer", envelope.type
+def _of_answer(fact: Fact) -> tuple[LineKind, str]:
+    match fact.kind:
+        case "refused":
+            return "refusal", f"refused: {fact.reason or NO_REASON}"
+        case "exhausted" | "superseded" as kind:
+            return "unknown", f"{kind}: {fact.reason or NO_REASON}"
+        case "settled":
+            settled = unpack_raw(fact.envelope.data, Settled)
+            return "answer", f"had happened: {settled.type}" if settled.happened else "never happened, and never will"
+        case "undone":
+            found = "" if fact.has_found else ": there was nothing to undo"
+            return "answer", f"{name_of(fact.envelope.type)}{found}"
+        case _:
+            return "answer", fact.envelope.type
 
 
-def _name(envelope: Envelope) -> str:
-    return envelope.type.rpartition(".v")[0]
+NO_REASON: Final = "(no reason)"
 
 
 def _with_reason(text: str, reason: str) -> str:
@@ -221,11 +216,4 @@ def _reason(envelope: Envelope) -> str:
     try:
         return unpack_raw(envelope.data, Refusal).reason
     except AntiphonError:
-        return "(no reason)"
-
-
-def _undid(envelope: Envelope) -> bool:
-    try:
-        return unpack_raw(envelope.data, Undone).found
-    except AntiphonError:
-        return True
+        return NO_REASON

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Final
 
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
-from antiphon.contracts.identity import PLATFORM_SOURCES, SagaKey
-from antiphon.contracts.subjects import events_filter, journal_filter, parse_entry, saga_events_filter
-from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.subjects import journal_filter
+from antiphon.contracts.topology import SAGA
 from antiphon.link import Link, StoredMessage
 from antiphon.link.faults import class_of
+from antiphon.link.sagas import read_events, read_known_events
 
 from ..projection.project import Projection, project
 
@@ -49,9 +49,9 @@ async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Project
         entries = await link.read_all(SAGA, [journal_filter(key)])
         # By the sources that the journal knows, so that nobody makes a saga unreadable by writing many subjects. After
         # the journal, so that what it names is there.
-        found = _projected(key, entries, await link.read_all(EVENTS, filters(key, entries)))
+        found = _projected(key, entries, await read_known_events(link, key, entries))
         if found.lacks:
-            found = _projected(key, entries, await link.read_all(EVENTS, [saga_events_filter(key)]))
+            found = _projected(key, entries, await read_events(link, key, entries))
         if not found.lacks and found.read_to >= read_to:
             return found
         await asyncio.sleep(PAUSE_SECONDS)
@@ -65,17 +65,3 @@ def _projected(key: SagaKey, entries: list[StoredMessage], events: list[StoredMe
         raise
     except BaseException as error:
         raise Unprojectable(key, error) from error
-
-
-def filters(key: SagaKey, entries: Iterable[StoredMessage]) -> list[str]:
-    """What of EVENTS a journal can name."""
-    participants = {_participant(message) for message in entries} - {""}
-    return [events_filter(key, source) for source in sorted({*PLATFORM_SOURCES, *participants})]
-
-
-def _participant(message: StoredMessage) -> str:
-    try:
-        command = parse_entry(message.subject).command
-    except Unusable:
-        return ""
-    return command.participant if command else ""

@@ -26,11 +26,11 @@ from antiphon.contracts.payloads import (
     Parent,
     Record,
 )
+from antiphon.contracts.reader import Entry, Fact, Journal
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.subjects import VERBS, CommandAddress
+from antiphon.contracts.subjects import VERBS, CommandAddress, Direction
 
 from .ids import span_id, trace_id
-from .messages import Entry, Fact, answer_kind, entry_of, fact_of, has_happened, is_settlement, reason_in
 from .sampling import decision_in
 from .span_builder import CHILD_ROOT, Attempt, Spans, Step
 from .spans import Open, Span
@@ -75,13 +75,13 @@ def project(key: SagaKey, entries: Iterable[StoredMessage], events: Iterable[Sto
         Unusable: a journal entry, or a fact that it names, cannot be read.
     """
     found = {message.sequence: message for message in events}
-    saga = _Saga(key)
+    saga, journal = _Saga(key), Journal()
     for message in entries:
-        entry = entry_of(message)
+        entry = journal.entry(message)
         cause = saga.new_fact(entry)
         if cause and cause not in found:
             return saga.projection(cause)
-        saga.take(entry, fact_of(found[cause]) if cause else None)
+        saga.take(entry, journal.fact(found[cause]) if cause else None)
     return saga.projection(0)
 
 
@@ -132,9 +132,7 @@ class _Saga:
 
     def new_fact(self, entry: Entry) -> int:
         """The fact that an entry is the first to name; 0 if there is none."""
-        cause = entry.envelope.cause
-        sequence = int(cause[1:]) if cause.startswith("e") else 0
-        return 0 if sequence in self.named else sequence
+        return 0 if entry.cause_sequence in self.named else entry.cause_sequence
 
     def take(self, entry: Entry, fact: Fact | None) -> None:
         """Read one entry, with the fact that it names first."""
@@ -203,25 +201,16 @@ class _Saga:
 
     def _answered(self, fact: Fact, at_ns: int) -> None:
         """A participant said something: an answer to an attempt, or something that nobody waits for any more."""
-        step = self.steps.get(fact.address.step)
-        number, answer = fact.address.attempt, fact.envelope.type
-        if step is None:
-            self.spans.stray(self.root, fact, None, "", at_ns)
-            return
-        undo = step.attempts.get(("undo", number))
-        kind = answer_kind(undo.type, answer) if undo else None
-        if undo is not None and kind is not None:
-            self._settle_attempt(step, undo, fact, kind, at_ns)
-            return
-        attempt = step.attempts.get(("do", number))
-        if attempt is None:
+        step, answers = self.steps.get(fact.address.step), fact.answers
+        attempt = step.attempts.get((answers.direction, answers.attempt)) if step and answers else None
+        if step is None or answers is None or attempt is None:
             self.spans.stray(self.root, fact, None, "", at_ns)
         else:
-            self._settle_attempt(step, attempt, fact, answer_kind(attempt.type, answer) or "done", at_ns)
+            self._settle_attempt(step, attempt, fact, answers.direction, at_ns)
 
-    def _settle_attempt(self, step: Step, attempt: Attempt, fact: Fact, kind: str, at_ns: int) -> None:
-        direction = "undo" if attempt is step.attempts.get(("undo", fact.address.attempt)) else "do"
-        reason = "" if kind in ("done", "settled") else reason_in(fact.envelope)
+    def _settle_attempt(self, step: Step, attempt: Attempt, fact: Fact, direction: Direction, at_ns: int) -> None:
+        kind = "done" if fact.kind == "undone" else fact.kind
+        reason = "" if kind in ("done", "settled") else fact.reason
         if attempt.span.is_closed:  # a second answer; while the step is not over, it counts all the same
             self.spans.stray(self.root, fact, attempt, direction, at_ns)
             ended_ns = at_ns
@@ -229,10 +218,10 @@ class _Saga:
             ended_ns = self.spans.answered(attempt, fact, kind, reason, at_ns)
         if direction == "do":
             self._did(step, kind, reason, ended_ns)
-        elif is_settlement(attempt.type, step.do_type):
+        elif attempt.is_question:
             if step.settlement is None or step.settlement.is_closed:
                 return  # the command's own answer came first
-            self._settled(step, step.settlement, kind, has_happened(fact.envelope), reason, ended_ns)
+            self._settled(step, step.settlement, kind, fact.has_happened, reason, ended_ns)
         elif step.undo is not None and not step.undo.is_closed:
             self._undid(step.undo, kind, reason, ended_ns)
 
@@ -380,12 +369,12 @@ class _Saga:
         if command.attempt > 1:
             self.retries += 1
         if command.direction == "do":
-            step.do_type, step.is_retriable = entry.envelope.type, entry.envelope.retriable
+            step.is_retriable = entry.envelope.retriable
             step.lost, step.due_ns = None, self._due_ns(entry)
             parent = step.span
             if command.attempt > 1:
                 parent.event("retry", self.now_ns, attempt=command.attempt)
-        elif is_settlement(entry.envelope.type, step.do_type) and not step.is_over:
+        elif entry.kind == "settle" and not step.is_over:
             parent = self._settlement(step, cause_ns)
         else:
             self._turn(cause_ns)

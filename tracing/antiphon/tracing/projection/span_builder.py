@@ -9,10 +9,10 @@ import msgspec
 
 from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.identity import COORDINATOR, SagaKey
+from antiphon.contracts.reader import Entry, Fact, name_of
 from antiphon.contracts.subjects import CommandAddress, Direction, commands_filter
 
 from .ids import span_id, trace_id
-from .messages import Entry, Fact, name_of
 from .spans import COORDINATOR_SERVICE, Open, Span, SpanKind, Value
 
 NOTHING: Final[Mapping[str, Value]] = {}
@@ -26,7 +26,8 @@ class Attempt(msgspec.Struct):
     """A command that was sent, and its span, which is open while nobody has answered it."""
 
     span: Open
-    type: str
+    is_question: bool
+    """Whether what is asked is what became of the step's command."""
     sent_ns: int
 
 
@@ -37,7 +38,6 @@ class Step:
         self.span, self.name, self.parent = span, name, parent
         self.is_over = False
         self.attempts: dict[tuple[Direction, int], Attempt] = {}
-        self.do_type = ""
         self.is_retriable = False
         self.undo: Open | None = None
         self.settlement: Open | None = None
@@ -127,7 +127,7 @@ class Spans:
             {"messaging.operation.type": "process", "messaging.operation.name": "process", **messaging},
         )
         attempt.link(self.trace_id, publish.span_id, "sent by")
-        step.attempts[direction, number] = Attempt(attempt, entry.envelope.type, sent_ns)
+        step.attempts[direction, number] = Attempt(attempt, entry.kind == "settle", sent_ns)
 
     def answered(self, attempt: Attempt, fact: Fact, kind: str, reason: str, at_ns: int) -> int:
         """An attempt has its answer: it lasts from its handler's first call to then. When it really ended."""
