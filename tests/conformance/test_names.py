@@ -24,7 +24,7 @@ from antiphon.coordinator.views.summary import Overview, read_cause, read_told, 
 from antiphon.coordinator.views.timeline import timeline_of
 from antiphon.flow.graph import build
 from antiphon.flow.lookup import who
-from antiphon.participants.worker import _outcome_in
+from antiphon.participants.answering import _outcome_in
 from antiphon.tracing.projection.project import project
 from tests.conformance.fleet import Fleet
 from tests.support.raw_worker import _envelope, answer_message, start_message
