@@ -1,10 +1,10 @@
-"""The guard between the connection's loop and whatever it calls: nothing that is raised gets past it.
+"""The guard between the connection's read loop and the callbacks it calls: no error of a callback reaches the loop.
 
-A fact is handled by a chain of callbacks: delivered, read, stored, told. Whatever asks for an answer does so for
-somebody, and the answer is handed over for the same one; so the guard knows in any link of the chain whose delivery has
-to come to an end, and no callback needs a handler of errors of its own.
+A chain of callbacks handles a fact: delivered, read, stored, told. Each request keeps the delivery that it is made for,
+and its answer is handed over for the same delivery. So the guard knows in every callback of the chain which delivery
+must come to an end, and no callback handles errors by itself.
 
-BaseException and all that is below it count: a panic in an extension written in Rust, `sys.exit()` in an author's code,
+BaseException and all its subclasses count: a panic in an extension written in Rust, `sys.exit()` in an author's code,
 a CancelledError that nobody asked for. Signals are heard by handlers of the event loop, which raise nothing.
 """
 
@@ -18,14 +18,14 @@ Given = TypeVarTuple("Given")
 
 
 class InHand(Protocol):
-    """Something that is being dealt with, and must come to an end."""
+    """A delivery or a request that is being handled, and must come to an end."""
 
     def failed(self, error: BaseException) -> None:
-        """End it otherwise: dealing with it has raised an error."""
+        """End the delivery or request: handling it has raised this error."""
 
 
 class Say(Protocol):
-    """Logs an error that somebody else must not see."""
+    """Logs an error that must not reach the caller."""
 
     def __call__(self, event: str, error: BaseException, subject: str = "") -> None: ...
 

@@ -1,4 +1,4 @@
-"""A process says what it does, in the bucket of what runs, and says so again for as long as it is there."""
+"""A process stores its capabilities in the bucket of registrations, again and again for as long as it runs."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ REMEDY: Final = (
 async def registered(
     link: Link, capabilities: Capabilities, renew_seconds: float = RENEW_SECONDS
 ) -> AsyncGenerator[None]:
-    """Say what this process does for as long as the block lasts. That it cannot be said is a line in the log.
+    """Keep this process registered for as long as the block lasts. A registration that fails is a line in the log.
 
     Args:
         link: a connection that may write below the name's key.
         capabilities: what the process does.
-        renew_seconds: how often that is said.
+        renew_seconds: how often the registration is stored.
     """
     saying = _Saying(link, registration_of(capabilities))
     renewing = asyncio.ensure_future(saying.again_and_again(renew_seconds))
@@ -59,7 +59,7 @@ async def registered(
 
 
 def registration_of(capabilities: Capabilities) -> Registration:
-    """The capabilities as this process says them, under an instance name that nobody else has."""
+    """The registration of this process, under an instance name that no other process has."""
     return Registration(
         name=capabilities.name,
         commands=capabilities.commands,
@@ -74,7 +74,7 @@ def registration_of(capabilities: Capabilities) -> Registration:
 
 
 class _Saying:
-    """A registration that is stored again and again; that it fails is told when it begins to."""
+    """A registration that is stored again and again; the first failure in a row is logged."""
 
     def __init__(self, link: Link, registration: Registration) -> None:
         self._link, self._subject, self._data = link, registration.subject, registration.encode()
