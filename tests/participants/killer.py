@@ -25,7 +25,8 @@ EXITS: Final = "KILLER_EXITS"
 EXIT_CODE: Final = 3
 CONCURRENCY: Final = 8
 ACK_WAIT_SECONDS: Final = 0.5
-TWICE: Final = Retry(attempts=2, first_seconds=0.01, factor=1.0, cap_seconds=0.5)
+TWICE: Final = Retry(attempts=2, first_seconds=0.01, factor=1.0, cap_seconds=60.0)
+"""A reaction that killed twice rests for as long as the cap, or it would kill what the others are performed by."""
 
 
 async def die_or_take_a_while(tx: Transaction) -> None:

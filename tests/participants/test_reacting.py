@@ -365,7 +365,8 @@ async def test_what_is_told_of_events_and_of_commands_is_kept_apart(playing: Pla
 
 async def test_a_reaction_that_killed_its_worker_too_often_rests_before_it_is_called_again(tmp_path: Path) -> None:
     async with play(tmp_path, ack_wait_seconds=0.5, listeners=LISTENERS) as playing:
-        reactor, database = Reactor(retry=THREE), MemoryDatabase()
+        gate, database = Gate(), MemoryDatabase()
+        reactor = Reactor(on_ordered=gate, retry=THREE)
         sequence = await playing.tell(Ordered(), "s1")
         await database.note(-sequence, Spent(alone=THREE.attempts))
         link = await playing.up.connect("stock", name="lost")
@@ -375,4 +376,5 @@ async def test_a_reaction_that_killed_its_worker_too_often_rests_before_it_is_ca
         await playing.worker(reactor, database)
         parked = msgspec.json.decode((await playing.parked()).data, type=Parked)
         assert (parked.kind, parked.reason) == ("fault", "3 attempts took the worker with them")
+        gate.opened.set()  # once it is done, what is parked says that nobody is called any more
         await playing.follows("s1", "stock-set-aside", ORDERED)
