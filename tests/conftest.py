@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Final
 
 import pytest
+from hypothesis import settings
 
 from tests.support.logs import plain_logs
 from tests.support.postgres import REQUIRED, Postgres, postgres
@@ -15,6 +16,10 @@ from tests.support.postgres import REQUIRED, Postgres, postgres
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 plain_logs()
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 LONGEST: Final = (

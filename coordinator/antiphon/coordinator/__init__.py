@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from .client.changes import Change
     from .client.client import Antiphon, Handle, Outcome
-    from .client.operator import Operator, PauseVerbs, SagaVerbs
+    from .client.operator import HaltVerbs, Operator, PauseVerbs, SagaVerbs
     from .definition.choreography import Choreography
     from .definition.saga import Saga
     from .definition.steps import Awaited, State, Step
@@ -23,6 +23,7 @@ else:
             "Choreography": ".definition.choreography",
             "PauseVerbs": ".client.operator",
             "Handle": ".client.client",
+            "HaltVerbs": ".client.operator",
             "Operator": ".client.operator",
             "Outcome": ".client.client",
             "Retry": "antiphon.contracts.retry",
@@ -38,6 +39,7 @@ __all__ = [
     "Awaited",
     "Change",
     "Choreography",
+    "HaltVerbs",
     "Handle",
     "Operator",
     "Outcome",

@@ -270,3 +270,7 @@ def _spoken(key: SagaKey) -> str:
             return f"participant {key.id}"
         case _:
             return f"saga {key}"
+
+
+HaltVerbs = PauseVerbs
+"""The name that `PauseVerbs` had first; programs written with it stay as they are."""
