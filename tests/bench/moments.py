@@ -13,10 +13,10 @@ from rich.table import Table
 from structlog.testing import capture_logs
 
 from antiphon.tracing.export.reading import read_projection
-from tests.participants.crowd import FAILING, HEALTHY, crowd
+from tests.integration.participants.crowd import FAILING, HEALTHY, crowd
+from tests.integration.tracing.caravan import CARAVAN, drawn, lived
+from tests.integration.tracing.replay import play_back
 from tests.support.server import platform
-from tests.tracing.caravan import CARAVAN, drawn, lived
-from tests.tracing.replay import play_back
 
 
 @dataclass(frozen=True)

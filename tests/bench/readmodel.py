@@ -26,11 +26,11 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.deploy.readmodel.model import Model, Query, opened
 from antiphon.deploy.readmodel.projector import Projector
 from antiphon.link import Link, Outcome
-from tests.decide.life import Life
-from tests.decide.walk import Written, messages_of
 from tests.support.postgres import postgres
 from tests.support.server import platform
 from tests.support.trip import PARTICIPANTS, TripAsked, make_trip
+from tests.unit.decide.life import Life
+from tests.unit.decide.walk import Written, messages_of
 
 SAGAS: Final = 100_000
 TYPES: Final = ("order", "refund", "delivery")

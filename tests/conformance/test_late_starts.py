@@ -17,8 +17,8 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.runtime.memory import NANO
 from tests.conformance.fleet import KEY, Fleet
-from tests.decide.life import Life
 from tests.support.trip import ASKED, DEADLINE, BookRoom, RoomBooked, TripAsked, make_trip
+from tests.unit.decide.life import Life
 
 LATE_NS = round(DEADLINE.total_seconds() * NANO) + 1
 OVER = Finish(End(outcome="compensated", reason=DEADLINE_REASON))

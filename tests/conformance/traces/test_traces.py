@@ -1,0 +1,103 @@
+"""Every way a saga can go, as a text: played in memory and on a real server, with equal journals.
+
+`REWRITE_TRACES=1 pytest tests/conformance/traces` writes into the texts what comes of them in memory. Review the diff.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.serve import attach
+from tests.conformance.traces.stage import TELLING, MemoryStage, Play, ServerStage
+from tests.conformance.traces.trace import FOLDER, Played, Trace, difference, read_trace, written
+from tests.support.journeys import everywhere
+from tests.support.server import Platform, platform
+from tests.support.trip import PARTICIPANTS
+
+TRACES = sorted(FOLDER.glob("*.txt"))
+NAMES = [path.stem for path in TRACES]
+
+SHORT, LONG = timedelta(seconds=2), timedelta(hours=1)
+"""How long a unit is on a real server: where a trace lets time pass, and where none must."""
+
+
+@cache
+def told(name: str) -> Trace:
+    return read_trace(FOLDER / f"{name}.txt")
+
+
+@cache
+def remembered(name: str) -> tuple[Played, Any]:
+    """What comes of a trace in memory, and the sagas in it."""
+    stage = MemoryStage()
+    play = Play(told(name), stage)
+    return asyncio.run(play.in_memory(stage)), play.keys
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Played | Exception]]:
+    """What comes of all traces on a real server, where they are played side by side."""
+    with platform(tmp_path_factory.mktemp("traces"), participants=PARTICIPANTS) as up:
+        yield asyncio.run(play_all(up))
+
+
+async def play_all(up: Platform) -> dict[str, Played | Exception]:
+    await up.set_up()
+    # Two coordinators would know one saga by two shapes: those who have no time have their sagas on another server.
+    found: dict[str, Played | Exception] = {}
+    for unit in (LONG, SHORT):
+        names = [name for name in NAMES if told(name).needs_time is (unit is SHORT)]
+        async with AsyncExitStack() as stack:
+            link = await up.connect("coordinator")
+            stack.push_async_callback(link.close)
+            pulls = await attach(
+                link, Coordinator(JetStreamStore(link), [s.definition for s in everywhere(unit)], 3600, TELLING)
+            )
+            stage = ServerStage(link, unit)
+            plays = {name: Play(told(name), stage) for name in names}
+            errors = await asyncio.gather(*(perform(name, plays[name], stage) for name in names))
+            await stage.is_idle()
+            for name, error in zip(names, errors, strict=True):
+                found[name] = error or await plays[name].found(remembered(name)[0])
+            for pull in pulls:
+                await pull.drain()
+    return found
+
+
+async def perform(name: str, play: Play, stage: ServerStage) -> Exception | None:
+    model, keys = await asyncio.to_thread(remembered, name)
+    try:
+        await play.on_server(stage, model, keys)
+    except TimeoutError:
+        return None  # what there is says more
+    except Exception as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trace_goes_as_it_is_told(name: str) -> None:
+    found = written(told(name), remembered(name)[0])
+    if os.environ.get("REWRITE_TRACES") == "1":
+        (FOLDER / f"{name}.txt").write_text(found)
+        told.cache_clear()
+    assert not difference(told(name), told(name).text, found), "\n" + difference(told(name), told(name).text, found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_real_server_has_the_same_journal(name: str, served: dict[str, Played | Exception]) -> None:
+    found, (model, _) = served[name], remembered(name)
+    assert isinstance(found, Played), found
+    changes = difference(told(name), written(told(name), model), written(told(name), found))
+    assert not changes, "\n" + changes
+    assert found.causes == model.causes

@@ -1,0 +1,198 @@
+"""`antiphon rights`: its text, its secrets, and what the command line says to a user who lacks a right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from antiphon.deploy.admin.rights import (
+    CLIENT_NEEDS,
+    EXPORTER_NEEDS,
+    OPERATOR_NEEDS,
+    READMODEL_NEEDS,
+    Rights,
+    coordinator_needs,
+    participant_needs,
+    server_environment,
+)
+from antiphon.deploy.local.server import Server, find_binary
+from antiphon.link import Credentials, Link
+from tests.support.server import Platform, platform
+
+RIGHTS = ("rights", "--participant", "inventory", "--participant", "billing")
+PUBLIC_NKEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"  # of the NATS documentation
+BCRYPT = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
+HASHED = "U*U"  # a test vector of bcrypt
+
+
+def antiphon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, as nobody but who the environment says."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NATS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "antiphon.deploy", *arguments],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def variables(file: Path) -> dict[str, str]:
+    """What a file of environment variables holds."""
+    return dict(line.split("=", 1) for line in file.read_text().splitlines())
+
+
+async def test_a_server_takes_the_printed_accounts_and_the_written_passwords(tmp_path: Path) -> None:
+    printed = antiphon(*RIGHTS, "--secrets", str(tmp_path / "secrets"))
+    assert printed.returncode == 0, printed.stderr
+    environment = variables(tmp_path / "secrets" / "nats-server.env")
+    with Server(tmp_path / "nats", accounts=printed.stdout, environment=environment) as server:
+        for user in ("administrator", "coordinator", "operator", "client", "inventory", "billing"):
+            theirs = variables(tmp_path / "secrets" / f"{user}.env")
+            credentials = Credentials(user=theirs["NATS_USER"], password=theirs["NATS_PASSWORD"])
+            link = await Link.connect(server.url, name="test", credentials=credentials)
+            await link.close()
+
+
+def test_secrets_are_for_their_owner_only_and_are_printed_nowhere(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    printed = antiphon(*RIGHTS, "--secrets", str(folder))
+    files = list(folder.iterdir())
+    assert len(files) == 9  # eight users and the server
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    passwords = {value for file in files for name, value in variables(file).items() if name != "NATS_USER"}
+    assert len(passwords) == 8
+    assert not [password for password in passwords if password in printed.stdout + printed.stderr]
+
+
+async def test_a_password_may_be_a_bcrypt_hash_in_the_servers_environment(tmp_path: Path) -> None:
+    rights = Rights(["inventory"])
+    passwords = {**rights.new_passwords(), "inventory": BCRYPT}
+    with Server(tmp_path, accounts=rights.config(), environment=server_environment(passwords)) as server:
+        link = await Link.connect(server.url, name="test", credentials=Credentials(user="inventory", password=HASHED))
+        assert link.nc.is_connected
+        await link.close()
+        for wrong in (BCRYPT, "U*V"):  # the hash is no password, and not every password has it
+            ran = antiphon("list", NATS_URL=server.url, NATS_USER="inventory", NATS_PASSWORD=wrong)
+            assert ran.returncode == 1
+            assert "does not let this user in" in ran.stderr
+
+
+def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:
+    printed = antiphon(*RIGHTS, "--nkey", f"inventory={PUBLIC_NKEY}", "--secrets", str(tmp_path / "secrets"))
+    assert f"nkey: {PUBLIC_NKEY}" in printed.stdout
+    assert not (tmp_path / "secrets" / "inventory.env").exists()
+    environment = variables(tmp_path / "secrets" / "nats-server.env")
+    with Server(tmp_path / "nats", accounts=printed.stdout, environment=environment):
+        pass  # the server has read it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--participant", "client"), "is a name of the platform"),
+        (("--participant", "exporter"), "is a name of the platform"),
+        (("--participant", "in ventory"), "1 to 64 characters"),
+        (("--participant", "a-b", "--participant", "a_b"), "NATS_PASSWORD_A_B"),
+        (("--participant", "a-undo"), "no participant's name may end in -undo"),
+        (("--participant", "a", "--client", "administrator"), "NATS_PASSWORD_ADMINISTRATOR"),
+        (("--participant", "inventory", "--nkey", "inventory"), "user=KEY"),
+    ],
+)
+def test_names_that_cannot_be_users_are_refused(arguments: tuple[str, ...], said: str) -> None:
+    ran = antiphon("rights", *arguments)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert said in ran.stderr
+
+
+# --- without a right --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform(tmp_path_factory.mktemp("accounts"), "accounts") as running:
+        done = antiphon("setup", "--participant", "inventory", **running.environment("administrator"))
+        assert done.returncode == 0, done.stderr
+        yield running
+
+
+LIST = ("list",)
+COORDINATOR = ("coordinator", "--app", "antiphon.order.saga:order")
+PARTICIPANT = ("participant", "antiphon.order.inventory:inventory", "--database", "memory:")
+
+
+@pytest.mark.parametrize(
+    ("user", "arguments"),
+    [
+        ("client", LIST),
+        ("client", ("setup",)),
+        ("inventory", LIST),
+        ("inventory", COORDINATOR),
+        ("inventory", ("cancel", "order/one", "--reason", "mine")),
+        ("billing", PARTICIPANT),
+        ("operator", COORDINATOR),
+    ],
+)
+def test_a_user_without_the_right_is_told_which_subject(user: str, arguments: tuple[str, ...], up: Platform) -> None:
+    ran = antiphon(*arguments, **up.environment(user))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "Traceback" not in ran.stderr
+    assert f"does not let {user} use" in ran.stderr
+    assert "deploy/README.md" in ran.stderr
+
+
+def test_an_operator_lists_sagas_that_a_client_started(up: Platform) -> None:
+    assert antiphon("list", **up.environment("operator")).returncode == 0
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+def test_a_stranger_is_told_how_to_say_who_it_is(password: str, up: Platform) -> None:
+    who = {"NATS_USER": "operator", "NATS_PASSWORD": password} if password else {}
+    ran = antiphon(*LIST, NATS_URL=up.servers, **who)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "does not let this user in" in ran.stderr
+    assert "NATS_USER" in ran.stderr
+    assert "wrong" not in ran.stderr
+
+
+# --- what is written down ---------------------------------------------------------------------------------------------
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+
+
+def rows() -> list[str]:
+    """Every right outside the administrator's, as deploy/README.md shows it."""
+    outside = [("coordinator", "PLATFORM", coordinator_needs())]
+    outside += [("a participant", "PARTICIPANT-*name*", participant_needs("<name>"))]
+    outside += [("client", "CLIENTS", CLIENT_NEEDS), ("operator", "OPERATORS", OPERATOR_NEEDS)]
+    outside += [("readmodel", "READMODELS", READMODEL_NEEDS), ("exporter", "EXPORTERS", EXPORTER_NEEDS)]
+    return [
+        f"| {user} | {account} | `{need.subject}` | {need.why} |" for user, account, needs in outside for need in needs
+    ]
+
+
+def test_the_readme_shows_every_right_and_no_other() -> None:
+    shown = [line for line in (DEPLOY / "README.md").read_text().splitlines() if line.count("|") == 5][2:]
+    assert shown == rows()
+
+
+def test_the_example_is_a_configuration_the_server_takes(tmp_path: Path) -> None:
+    rights = Rights(["inventory"])
+    (tmp_path / "accounts.conf").write_text(rights.config())
+    (tmp_path / "nats.conf").write_text((DEPLOY / "nats.conf.example").read_text())
+    environment = {**os.environ, **server_environment(rights.new_passwords())}
+    checked = subprocess.run(
+        [find_binary(), "-t", "--config", str(tmp_path / "nats.conf")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr

@@ -1,0 +1,363 @@
+"""Operators and signals over a real server, in both of its forms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.contracts import AlreadySignalled, DefinitionError, Event, Retry, Undecided, UnknownSaga, subjects
+from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.subjects import CommandAddress
+from antiphon.contracts.topology import PLATFORM_CONSUMERS, SAGA, Listener
+from antiphon.coordinator.client.client import Antiphon, Handle
+from antiphon.coordinator.client.operator import SagaVerbs
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.reading.parked import parked_message, waiting
+from antiphon.coordinator.reading.sagas import summaries, timeline
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.link import set_up
+from antiphon.link.admin import api
+from antiphon.tracing.export.reading import read_projection
+from tests.integration.platform.test_coordinator import Company, company
+from tests.support.raw_worker import _envelope, answer_message
+from tests.support.server import FORMS, until
+from tests.support.trip import ASKED, BookRoom, FreeRoom, TripAsked, make_trip
+
+NEVER = Retry(attempts=1, first_seconds=100_000, factor=1, cap_seconds=100_000)
+"""Nothing is tried again by itself while a test lasts."""
+
+TRIP = make_trip(backoff=NEVER)
+
+
+class Cleared(Event, name="trip.cleared"):
+    by: str
+
+
+class Other(Event, name="trip.other"):
+    by: str
+
+
+GUARDED = Saga(TripAsked, name="guarded", version=1, deadline=timedelta(hours=1))
+cleared = GUARDED.signal(Cleared)
+
+
+@GUARDED.step(after=cleared, needs_no_compensation=True)
+def book_room(s: State[TripAsked]) -> BookRoom:
+    return BookRoom(nights=s.start.nights)
+
+
+class Stage:
+    """A platform, two coordinators, participants whose answers a test decides, and Ada, an operator."""
+
+    def __init__(self, there: Company, client: Antiphon, ada: Antiphon, coordinators: list[Coordinator]) -> None:
+        self.there, self.client, self._ada, self._coordinators = there, client, ada, coordinators
+        self.refuses = "charge_card"
+        self.undo_works = False
+        self.silent = ""
+        self.user = "operator"
+
+    def play(self, command: CommandAddress) -> AnswerKind | None:
+        if command.step == self.silent:
+            return None
+        if command.direction == "undo":
+            return "done" if self.undo_works else "exhausted"
+        return "refused" if command.step == self.refuses else "done"
+
+    async def parked(self, id: str = "t1") -> Handle:
+        """A saga whose compensation of the seat has failed once, and waits for a person."""
+        handle = await self.client.start(TRIP, ASKED, id=id)
+        async with asyncio.timeout(20):
+            while not (await self.status(handle)).parked:
+                await asyncio.sleep(0.02)
+        return handle
+
+    async def status(self, handle: Handle) -> Any:
+        while True:
+            try:
+                return await handle.status()
+            except Exception as error:
+                if "no journal yet" not in str(error) and "there is no saga" not in str(error):
+                    raise
+                await asyncio.sleep(0.02)
+
+    def asks(self, handle: Handle, user: str = "") -> SagaVerbs:
+        return self._ada.operator(user or self.user).saga(TRIP, handle.id)
+
+    async def pauses_trips(self, reason: str) -> None:
+        """A pause is durable once it is accepted, and holds at each coordinator once that one was told."""
+        assert (await self.operator.saga_type(TRIP).pause(reason)).is_accepted
+        await until(lambda: all("trip" in coordinator.paused_types.paused for coordinator in self._coordinators))
+
+    @property
+    def operator(self) -> Any:
+        return self._ada.operator(self.user)
+
+    async def causes_are_unique(self, handle: Handle) -> None:
+        causes = await self.there.causes(handle.key)
+        assert max(count for cause, count in causes.items() if cause.startswith("e")) <= 2
+
+
+@pytest.fixture(params=FORMS)
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with company(tmp_path, request.param) as there:
+        coordinators = [await there.coordinate(sagas=[TRIP, GUARDED]) for _ in range(2)]
+        set_up = Stage(there, await there.client(), await there.client("operator"), coordinators)
+        await there.work(set_up.play)
+        yield set_up
+
+
+async def test_a_retry_sends_at_once_what_would_have_waited(stage: Stage) -> None:
+    handle = await stage.parked()
+    stage.undo_works = True
+    request = await stage.asks(handle).retry("book_seat")
+    assert (request.is_accepted, request.user, request.verb) == (True, "operator", "retry")
+    assert (await handle.result(timeout=20)).outcome == "compensated"
+
+
+async def test_an_edited_compensation_is_sent_in_the_place_of_the_one_that_fails(stage: Stage) -> None:
+    stage.refuses = "book_seat"
+    handle = await stage.parked()
+    asks = stage.asks(handle)
+    wrong = await asks.edit("book_room", b'{"reason": 5}')
+    assert "does not fit its contract" in wrong.rejected
+    stage.undo_works = True
+    assert (await asks.edit("book_room", FreeRoom(reason="by hand"))).is_accepted
+    assert (await handle.result(timeout=20)).outcome == "compensated"
+    reader = await stage.there.link("coordinator")
+    sent = await reader.read_all(SAGA, [subjects.command_subject(handle.key, "hotel", "book_room", "undo", 2)])
+    assert b'"data":{"reason":"by hand"}' in sent[0].data
+
+
+async def test_a_compensation_that_was_done_by_hand_is_resolved_once(stage: Stage) -> None:
+    handle = await stage.parked()
+    asks = stage.asks(handle)
+    assert (await asks.resolve("book_seat", "")).rejected == "say why: a reason is missing"
+    assert (await asks.resolve("book_seat", "the airline was called")).is_accepted
+    again = await asks.resolve("book_seat", "called again")
+    assert again.rejected == "book_seat does not wait for anybody: it is undone"
+    told = await timeline(await stage.there.link("operator"), handle.key)
+    assert "resolve book_seat: the airline was called by operator: accepted" in [line.text for line in told.lines]
+
+
+async def test_whoever_writes_to_very_many_subjects_of_a_saga_hides_nothing_of_it(stage: Stage) -> None:
+    """More than one read takes, by somebody whom the journal does not know."""
+    stage.refuses = "book_seat"
+    handle = await stage.parked()
+    stranger, reader = await stage.there.link("bank"), await stage.there.link("operator")
+    before, waits = await timeline(reader, handle.key), await waiting(reader)
+    stored = [
+        stranger.store(subject, _envelope(subject, "bank", "bank.said.v1", ASKED))
+        for number in range(1100)
+        for subject in [subjects.event_subject(handle.key.path, "bank", "bank-said", "on-something", number + 1)]
+    ]
+    await asyncio.gather(*stored)
+    told = await timeline(reader, handle.key)
+    assert [line for line in told.lines if line.text != "bank.said.v1, on something"] == list(before.lines)
+    assert len(told.lines) > len(before.lines)
+    assert told.parked == before.parked
+    assert [each for each in await waiting(reader) if each.kind == "saga"] == waits
+    assert [each.parked for each in await summaries(reader)] == [before.parked]
+    assert (await read_projection(reader, handle.key)).was_parked
+
+
+async def test_a_saga_is_cancelled_by_an_operator_once(stage: Stage) -> None:
+    stage.silent = "book_seat"
+    handle = await stage.client.start(TRIP, ASKED, id="t1")
+    asks = stage.asks(handle)
+    assert (await asks.cancel("not wanted")).is_accepted
+    assert "it is being compensated already" in (await asks.cancel("really not")).rejected
+    assert (await stage.status(handle)).reason == "cancelled by operator: not wanted"
+
+
+async def test_a_paused_saga_sends_nothing_until_it_is_resumed(stage: Stage) -> None:
+    handle = await stage.parked()
+    asks = stage.asks(handle)
+    assert (await asks.resume()).rejected == "it is not paused"
+    assert (await asks.pause("look first")).is_accepted
+    assert "it is paused already: paused by operator: look first" in (await asks.pause("me too")).rejected
+    stage.undo_works = True
+    assert (await asks.retry()).is_accepted
+    assert (await stage.status(handle)).state == "compensating"
+    assert (await summaries(await stage.there.link("operator")))[0].paused == "paused by operator: look first"
+    assert (await asks.resume()).is_accepted
+    assert (await handle.result(timeout=20)).outcome == "compensated"
+
+
+async def test_no_verb_changes_a_saga_that_has_ended(stage: Stage) -> None:
+    stage.refuses = ""
+    handle = await stage.client.start(TRIP, ASKED, id="t1")
+    await handle.result(timeout=20)
+    before = await stage.there.causes(handle.key)
+    asks = stage.asks(handle)
+    requests = [asks.retry(), asks.edit("book_room", BookRoom(nights=1)), asks.resolve("book_room", "x")]
+    requests += [asks.cancel("x"), asks.pause("x"), asks.resume()]
+    for request in await asyncio.gather(*requests):
+        assert request.rejected == "the saga has ended: it is completed"
+    assert await stage.there.causes(handle.key) == before
+
+
+async def test_a_resolve_and_an_answer_at_the_same_moment_are_one_decision(stage: Stage) -> None:
+    """Whichever is first; the other finds the step done."""
+    handles = [await stage.parked(f"t{number}") for number in range(6)]
+    stage.undo_works = True
+    for number, handle in enumerate(handles):
+        asks = stage.asks(handle)
+        pair = [asks.retry("book_seat"), asks.resolve("book_seat", "the airline was called")]
+        first, second = await asyncio.gather(*(pair if number % 2 else pair[::-1]))
+        resolved = second if number % 2 else first
+        assert resolved.is_accepted or "does not wait for anybody" in resolved.rejected or "ended" in resolved.rejected
+        assert (await handle.result(timeout=20)).outcome == "compensated"
+        await stage.causes_are_unique(handle)
+
+
+async def test_of_two_operators_at_once_one_is_accepted(stage: Stage) -> None:
+    handle = await stage.parked()
+    requests = await asyncio.gather(*(stage.asks(handle).resolve("book_seat", f"by {number}") for number in range(5)))
+    assert sum(request.is_accepted for request in requests) == 1
+    assert len({request.sequence for request in requests}) == 5
+
+
+async def test_what_waits_for_a_person_is_listed_while_it_does(stage: Stage) -> None:
+    handle = await stage.parked()
+    stranger = await stage.there.link("airline")
+    command = CommandAddress(handle.key, "airline", "book_room", "do", 1)
+    await stranger.store(*answer_message(command, 1, "done", TRIP.definition))
+    operator = await stage.there.link("operator")
+    async with asyncio.timeout(20):
+        while len(found := await waiting(operator)) < 2:
+            await asyncio.sleep(0.02)
+    assert [(each.kind, each.saga, each.step, each.tried) for each in found] == [
+        ("saga", "trip/t1", "book_seat", 1),
+        ("forged", "trip/t1", "", 0),
+    ]
+    assert "the compensation of book_seat was tried 1 times" in found[0].reason
+    message = await parked_message(operator, found[1].sequence)
+    assert b"hotel.booked.v1" in message.parked.data
+    stage.undo_works = True
+    await stage.asks(handle).retry()
+    await handle.result(timeout=20)
+    assert [each.kind for each in await waiting(operator)] == ["forged"]
+
+
+# --- saga types and participants --------------------------------------------------------------------------------------
+
+
+async def test_a_thousand_sagas_that_waited_for_their_type_go_on_at_the_resume(stage: Stage) -> None:
+    stage.refuses = ""
+    await stage.pauses_trips("moving house")
+    handles = await asyncio.gather(*(stage.client.start(TRIP, ASKED, id=f"t{number}") for number in range(1000)))
+    link = await stage.there.link("coordinator")
+    events, _, _ = PLATFORM_CONSUMERS
+    async with asyncio.timeout(30):
+        while (info := await api(link, f"CONSUMER.INFO.EVENTS.{events.name}"))["num_pending"] + info["num_ack_pending"]:
+            await asyncio.sleep(0.05)
+    assert stage.there.worker.acted == {}
+    assert (await stage.operator.saga_type(TRIP).resume()).is_accepted
+    async with asyncio.timeout(20):  # the sweeper would come after thirty seconds
+        outcomes = await asyncio.gather(*(handle.result() for handle in handles))
+    assert {outcome.outcome for outcome in outcomes} == {"completed"}
+    assert set(stage.there.worker.acted.values()) == {1}
+
+
+async def test_a_type_that_is_paused_in_the_middle_records_what_is_under_way(stage: Stage) -> None:
+    stage.refuses, stage.silent = "", "book_seat"
+    handle = await stage.client.start(TRIP, ASKED, id="t1")
+    worker = stage.there.worker
+    await until(lambda: worker.steps(handle.key) == ["book_room"])
+    reader = await stage.there.link("coordinator")
+    seat = subjects.command_subject(handle.key, "airline", "book_seat", "do", 1)
+    async with asyncio.timeout(20):
+        while not (sent := await reader.read_all(SAGA, [seat])):
+            await asyncio.sleep(0.01)
+    await stage.pauses_trips("look")
+    subject, data = answer_message(subjects.parse_command(seat), sent[0].sequence, "done")
+    await (await stage.there.link("airline")).store(subject, data)
+    async with asyncio.timeout(20):
+        while (await stage.status(handle)).steps[1].phase != "done":
+            await asyncio.sleep(0.01)
+    status = await stage.status(handle)
+    assert (status.steps[2].phase, status.paused) == ("waiting", "all sagas of its type are paused by operator: look")
+    assert (await stage.operator.saga_type(TRIP).resume()).is_accepted
+    assert (await handle.result(timeout=20)).outcome == "completed"
+
+
+async def test_a_paused_participant_is_delivered_nothing_until_it_is_resumed(stage: Stage) -> None:
+    stage.refuses = ""
+    airline = stage.operator.participant("airline")
+    assert (await airline.pause("their database is moved")).is_accepted
+    assert "it is paused already" in (await airline.pause("again")).rejected
+    admin = await stage.there.link("administrator")
+    async with asyncio.timeout(10):
+        while not (await api(admin, "CONSUMER.INFO.SAGA.airline-undo")).get("paused"):
+            await asyncio.sleep(0.01)
+    handle = await stage.client.start(TRIP, ASKED, id="t1")
+    await until(lambda: stage.there.worker.steps(handle.key) == ["book_room"])
+    assert (await stage.status(handle)).steps[2].phase == "waiting"
+    assert (await airline.resume()).is_accepted
+    async with asyncio.timeout(4):  # a standing pull would be served at its next heartbeat, five seconds later
+        assert (await handle.result()).outcome == "completed"
+    assert "it is not paused" in (await airline.resume()).rejected
+    assert (await stage.operator.participant("nobody").pause("x")).rejected == "there is no participant 'nobody'"
+
+
+async def test_a_paused_participant_does_not_react_either(stage: Stage) -> None:
+    admin = await stage.there.link("administrator")
+    await set_up(admin, [Listener("airline", subjects.heard_filters("trip", "hotel", "room.booked"))])
+
+    async def is_paused(wanted: bool) -> None:
+        async with asyncio.timeout(10):
+            while (await api(admin, "CONSUMER.INFO.EVENTS.airline-on")).get("paused", False) is not wanted:
+                await asyncio.sleep(0.01)
+
+    airline = stage.operator.participant("airline")
+    assert (await airline.pause("their database is moved")).is_accepted
+    await is_paused(True)
+    assert (await airline.resume()).is_accepted
+    await is_paused(False)
+
+
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+
+async def test_without_coordinators_a_request_is_stored_and_said_to_be_undecided(tmp_path: Path) -> None:
+    async with company(tmp_path, "plain") as there:
+        client = await there.client()
+        handle = await client.start(TRIP, ASKED, id="t1")
+        ada = client.operator("ada", timeout=0.5)
+        with pytest.raises(Undecided, match="the request to cancel saga trip/t1 is stored, and no coordinator has"):
+            await ada.saga(TRIP, "t1").cancel("too late?")
+        with pytest.raises(UnknownSaga, match="there is no saga trip/t2"):
+            await ada.saga(TRIP, "t2").retry()
+        await there.work()
+        await there.coordinate(sagas=[TRIP])
+        outcome = await handle.result(timeout=20)
+        assert (outcome.outcome, outcome.reason) == ("compensated", "cancelled by ada: too late?")
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_signal_is_sent_once_whoever_sends_it_again(stage: Stage) -> None:
+    stage.refuses = ""
+    handle = await stage.client.start(GUARDED, ASKED, id="g1")
+    await handle.signal(cleared, Cleared(by="Ada"))
+    await handle.signal(cleared, Cleared(by="Ada"))
+    await stage.client.handle(GUARDED, "g1").signal(cleared, Cleared(by="Ada"))
+    with pytest.raises(AlreadySignalled, match="saga guarded/g1 has got the signal trip-cleared before"):
+        await handle.signal(cleared, Cleared(by="Bob"))
+    with pytest.raises(DefinitionError, match="waits for no Other"):
+        await handle.signal(cleared, Other(by="Ada"))  # type: ignore[misc] # pyright: ignore[reportArgumentType]
+    assert (await handle.result(timeout=20)).outcome == "completed"
+
+
+async def test_a_signal_may_come_before_its_saga(stage: Stage) -> None:
+    stage.refuses = ""
+    await stage.client.handle(GUARDED, "g1").signal(cleared, Cleared(by="Ada"))
+    handle = await stage.client.start(GUARDED, ASKED, id="g1")
+    assert (await handle.result(timeout=20)).outcome == "completed"
