@@ -115,7 +115,7 @@ def cause_sequence(cause: str) -> int:
 
 def known_sources(entries: Iterable[StoredMessage]) -> set[str]:
     """Who may have written what a journal names, as far as its commands tell: the platform, and who was sent any."""
-    found = set(PLATFORM_SOURCES)
+    found: set[str] = {*PLATFORM_SOURCES}
     for message in entries:
         with suppress(Unusable):
             if is_command(message.subject):
