@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from .schema import Contracts, Described, JsonSchema, alternatives
+from ..messages import Message
+from .schema import Contracts, Described, JsonSchema, alternatives, schemas_of
 
 Readers = Literal["new", "old", "both", "default"]
 """Whose code cannot read: the new one what was written before, the old one what is written from now on, or either. With
@@ -61,6 +62,17 @@ def compare_contracts(old: Contracts, new: Contracts) -> list[Change]:
             differences = comparison.between(old.schemas[type_], new.schemas[type_], "")
             found += [_of_field(before, after, each) for each in differences]
     return found
+
+
+def differing_fields(old: type[Message], new: type[Message]) -> list[str]:
+    """The fields in which two classes of one type differ so that what one writes breaks the other, sorted.
+
+    Args:
+        old, new: two declarations of a message. Classes that differ in name or module only are the same.
+    """
+    (before,), old_definitions = schemas_of([old])
+    (after,), new_definitions = schemas_of([new])
+    return sorted({each.field for each in _Comparison(old_definitions, new_definitions).between(before, after, "")})
 
 
 # --- a message as a whole ---------------------------------------------------------------------------------------------

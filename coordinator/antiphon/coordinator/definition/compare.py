@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import re
+from typing import Any
 
 import msgspec
-from msgspec import inspect
+
+from antiphon.contracts.compat.compatibility import differing_fields
 
 from .definition import CommandTemplate, Definition, StepDefinition
 
@@ -78,8 +80,8 @@ def _of_step(name: str, before: StepDefinition, after: StepDefinition) -> list[s
     what = f"step {name}"
     found = _changed(what, "kind", before.kind, after.kind)
     found += _changed(what, "place", _after(before), _after(after))
-    found += _of_order(what, "command", before.do, after.do)
-    found += _of_order(what, "compensation", before.undo, after.undo)
+    found += _of_template(what, "command", before.do, after.do)
+    found += _of_template(what, "compensation", before.undo, after.undo)
     found += _changed(what, "participant", before.participant, after.participant)
     found += _changed(what, "reply", _type(before.reply), _type(after.reply))
     found += _fields(f"the reply of {what}", _type(before.reply), before.reply, _type(after.reply), after.reply)
@@ -99,7 +101,7 @@ def _of_step(name: str, before: StepDefinition, after: StepDefinition) -> list[s
     return found
 
 
-def _of_order(what: str, which: str, before: CommandTemplate | None, after: CommandTemplate | None) -> list[str]:
+def _of_template(what: str, which: str, before: CommandTemplate | None, after: CommandTemplate | None) -> list[str]:
     types = [order.contract.type if order else "none" for order in (before, after)]
     found = _changed(what, which, *types)
     if before is not None and after is not None:
@@ -116,58 +118,13 @@ def _fields(what: str, before_type: str, before: Any, after_type: str, after: An
     """Payloads that differ although their type says that they are the same."""
     if before is None or after is None or before_type != after_type:
         return []
-    fields = [{field.encode_name: form_of(field.type) for field in _fields_of(shape)} for shape in (before, after)]
-    if fields[0] == fields[1]:
+    names = sorted({re.split(r"[.\[{]", field)[0] for field in differing_fields(before, after)})
+    if not names:
         return []
-    names = sorted({name for name in fields[0].keys() | fields[1].keys() if fields[0].get(name) != fields[1].get(name)})
     return [
         f"{what} has other fields under the same type {after_type} ({', '.join(names)}): give it another version, "
         "or what is under way cannot be read."
     ]
-
-
-def _fields_of(shape: Any) -> tuple[inspect.Field, ...]:
-    type_ = inspect.type_info(shape)
-    assert isinstance(type_, inspect.StructType), f"{shape} is no message"
-    return type_.fields
-
-
-def form_of(type_: inspect.Type, within: tuple[type, ...] = ()) -> object:
-    """What a type looks like on the wire: the same for two classes that differ in name and module only.
-
-    Args:
-        type_: as msgspec knows it.
-        within: the classes that it stands in; one that stands in itself is told by how far outside it is.
-    """
-    match type_:
-        case inspect.Metadata():
-            return form_of(type_.type, within)
-        case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType() | inspect.NamedTupleType():
-            if type_.cls in within:
-                return "itself", within[::-1].index(type_.cls)
-            inside = (*within, type_.cls)
-            return _kind(type_), *((each.encode_name, form_of(each.type, inside)) for each in type_.fields)
-        case inspect.EnumType():
-            return "enum", *(each.value for each in type_.cls)
-        case inspect.UnionType():
-            return "union", *sorted((form_of(each, within) for each in type_.types), key=repr)
-        case _:
-            return type(type_).__name__, *(_part(getattr(type_, name), within) for name in type_.__struct_fields__)
-
-
-def _kind(type_: inspect.Type) -> tuple[object, ...]:
-    """How a class with fields is written: as an object or an array, with what tag."""
-    if isinstance(type_, inspect.StructType):
-        return "struct", type_.tag_field, type_.tag, type_.array_like, type_.forbid_unknown_fields
-    return (type(type_).__name__,)
-
-
-def _part(value: object, within: tuple[type, ...]) -> object:
-    if isinstance(value, inspect.Type):
-        return form_of(value, within)
-    if isinstance(value, tuple):
-        return tuple(_part(each, within) for each in cast("tuple[object, ...]", value))
-    return value
 
 
 def _names(participants: tuple[str, ...]) -> str:
