@@ -11,7 +11,7 @@ from antiphon.contracts import PlatformError
 from antiphon.contracts.topology import REGISTRATIONS_BYTES_MAX
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.link import Link
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.order.saga import order
 from tests.support.processes import fleet, run_orders

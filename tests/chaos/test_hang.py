@@ -8,7 +8,7 @@ from pathlib import Path
 
 from antiphon.contracts.topology import SAGA
 from antiphon.coordinator.client.client import Antiphon
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.order.data import load_customers, load_orders
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Outcome, reconcile

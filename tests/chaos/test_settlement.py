@@ -24,7 +24,7 @@ from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.serve import attach
-from antiphon.link import Link, admin
+from antiphon.link import Link, setup
 from antiphon.order.billing import billing
 from antiphon.order.data import load_orders
 from antiphon.order.inventory import inventory
@@ -138,7 +138,7 @@ class Shop:
 @pytest.fixture
 async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     hasty = tuple(replace(consumer, ack_wait_seconds=ACK_WAIT_SECONDS) for consumer in PLATFORM_CONSUMERS)
-    monkeypatch.setattr(admin, "PLATFORM_CONSUMERS", hasty)
+    monkeypatch.setattr(setup, "PLATFORM_CONSUMERS", hasty)
     async with running(tmp_path) as found:
         yield found
 

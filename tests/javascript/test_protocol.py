@@ -23,7 +23,7 @@ from antiphon.contracts.subjects import REGISTRATIONS_FILTER, Direction, command
 from antiphon.contracts.topology import EVENTS, PARKED, REGISTRATIONS, SAGA
 from antiphon.flow.running import Running, compare_running, read_running
 from antiphon.link import Link
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.order.data import load_customers
 from tests.support.processes import Child, supervised
 from tests.support.server import Platform, platform

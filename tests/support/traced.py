@@ -14,7 +14,7 @@ from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.topology import EXPORTER_CONSUMER
 from antiphon.deploy.cli.trace import sagas_since
 from antiphon.link import Link
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.tracing.export.reading import read_projection
 from antiphon.tracing.projection.project import Projection
 

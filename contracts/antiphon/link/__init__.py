@@ -7,11 +7,11 @@ from antiphon.contracts.lazy import on_demand
 if TYPE_CHECKING:
     from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, Outcome, Rejected, StoredMessage
 
-    from .admin import require_accepted, require_platform, set_up
     from .collector import settle_collector
     from .connection import Credentials, Link
     from .delivery import Delivery, Pull
     from .guard import Guard, InHand
+    from .setup import require_accepted, require_platform, set_up
     from .tail import Mark, OtherStream, Tail
 else:
     __getattr__, __dir__ = on_demand(
@@ -32,9 +32,9 @@ else:
             "Rejected": "antiphon.contracts.stored",
             "StoredMessage": "antiphon.contracts.stored",
             "Tail": ".tail",
-            "require_accepted": ".admin",
-            "require_platform": ".admin",
-            "set_up": ".admin",
+            "require_accepted": ".setup",
+            "require_platform": ".setup",
+            "set_up": ".setup",
             "settle_collector": ".collector",
         },
     )

@@ -12,6 +12,7 @@ from antiphon.contracts.errors import Refused, Unavailable, Undecodable, Unrecov
 from antiphon.contracts.payloads import ParkedKind, parked_kind
 
 from .answering import Answering
+from .attempts import Exhausted, Resting, Tally
 from .calling import Raised
 from .databases import Busy
 from .execution import Execution
@@ -19,9 +20,8 @@ from .inbox import Spent
 from .job import Job
 from .jobs import Jobs
 from .parking import Parking
-from .perform import AlreadyDone, Exhausted, Resting
+from .perform import AlreadyDone
 from .reasons import OwnWords, is_said_on_purpose, reason_of
-from .tally import Tally
 
 WAIT_SECONDS_MAX: Final = 366 * 86400.0
 """The longest time that a handler may ask for before its next attempt."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,8 @@ from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
 from antiphon.contracts.messages import AnswerKind, Contract, Event, Refusal, Settled, Undone, answer_type
 from antiphon.link import killpoints
 
-from .databases import Database, Inbox
+from .attempts import Exhausted, count_attempt
+from .databases import Database
 from .execution import Execution
 from .inbox import (
     SILENCE,
@@ -26,7 +26,6 @@ from .inbox import (
     RunCompensation,
     RunHandler,
     SendAgain,
-    Spent,
     Superseded,
     on_do,
     on_event,
@@ -48,20 +47,8 @@ Raises:
 """
 
 
-class Exhausted(OwnWords):
-    """The command will not be tried again; nothing of it is in the database."""
-
-
 class AlreadyDone(OwnWords):
     """This once-per-saga reaction already ran for another event."""
-
-
-class Resting(OwnWords):
-    """The reaction killed its worker as often as it may in a row, and rests before it is called again."""
-
-
-class Suspect(Exception):
-    """An earlier delivery has no known end: perhaps it killed its worker. The handler may be called only alone."""
 
 
 class WrongReply(OwnWords, TypeError):
@@ -98,7 +85,7 @@ async def carry_out(handler: CommandHandler, execution: Execution, database: Dat
         async with database.begin(execution.address) as inbox:
             match on_do(await inbox.claim(), execution.address.attempt):
                 case RunHandler():
-                    await _count_attempt(execution, inbox)
+                    await count_attempt(execution, inbox)
                     answer = await execution.call.make(partial(_reply, handler, execution.payload, inbox.transaction))
                     _seal_or_give_up(seal, answer)
                     killpoints.reached("worker.in_transaction")
@@ -124,7 +111,7 @@ async def take_back(handler: CompensationHandler, execution: Execution, database
         row = await inbox.claim()
         match on_undo(row):
             case RunCompensation(stored):
-                await _count_attempt(execution, inbox)
+                await count_attempt(execution, inbox)
                 await execution.call.make(partial(_take_back, handler, execution.payload, stored, inbox.transaction))
                 answer = _undone(contract, found=True)
                 seal(answer)
@@ -183,7 +170,7 @@ async def react(route: Route, execution: Execution, database: Database, seal: Se
         async with database.begin(execution.address) as inbox:
             match on_event(await inbox.claim(), route.mark):
                 case RunHandler():
-                    await _count_attempt(execution, inbox)
+                    await count_attempt(execution, inbox)
                     answer = await execution.call.make(
                         partial(_reaction, reaction, execution.payload, inbox.transaction)
                     )
@@ -207,7 +194,7 @@ async def _take_back_on(route: Route, undoes: Reaction, execution: Execution, da
     async with database.begin(execution.address) as inbox:
         match on_undoing_event(await inbox.claim(), route.mark):
             case RunCompensation(stored):
-                await _count_attempt(execution, inbox)
+                await count_attempt(execution, inbox)
                 undo = partial(_undoing_reaction, reaction, undoes, execution.payload, stored, inbox.transaction)
                 answer = await execution.call.make(undo)
                 _seal_or_give_up(seal, answer)
@@ -260,24 +247,6 @@ async def _refuse_event(
         seal(answer)
     killpoints.reached("worker.committed")
     return answer
-
-
-async def _count_attempt(execution: Execution, inbox: Inbox) -> None:
-    """Find out before the handler is called which attempt this is, and whether it may be one."""
-    execution.tries = 1
-    if execution.deliveries > 1:
-        spent = await inbox.spent(execution.sequence)
-        if execution.is_alone:
-            spent = spent.plus(Spent(alone=-1))  # this time
-        if execution.route is not None:
-            if spent.alone >= execution.retry.attempts and not execution.has_rested:
-                raise Resting(f"{spent.alone} attempts took the worker with them")
-        elif spent.attempts >= execution.retry.attempts:
-            raise Exhausted(f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them")
-        execution.tries, execution.lost = spent.attempts + 1, spent.lost(execution.deliveries)
-        if execution.lost and not execution.is_alone:
-            raise Suspect
-    execution.started = datetime.now(UTC)
 
 
 def _known_answer(contract: Contract, decision: SendAgain | Superseded) -> Answer:

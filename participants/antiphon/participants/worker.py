@@ -25,6 +25,7 @@ from antiphon.tracing.telemetry import context
 from antiphon.tracing.telemetry.counts import Counts
 
 from .answering import Answering
+from .attempts import Suspect, Tally
 from .calling import END_SECONDS, Call, tame
 from .databases import Database
 from .execution import Execution
@@ -33,10 +34,9 @@ from .job import Job
 from .jobs import Jobs
 from .parking import Parking
 from .participant import AnyHandler, CommandHandler, Participant
-from .perform import Suspect, perform
+from .perform import perform
 from .reading import NotForUs, Reader
 from .routing import Route
-from .tally import Tally
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""

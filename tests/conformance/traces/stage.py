@@ -35,7 +35,7 @@ from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.testing.story import recorded
 from antiphon.link import AlreadyStored, Link, StoredMessage
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from tests.conformance.traces.trace import MAIN, Deed, Played, Trace
 from tests.support.journeys import DAY, everywhere
 

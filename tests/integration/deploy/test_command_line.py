@@ -20,7 +20,7 @@ from antiphon.contracts.identity import SagaKey
 from antiphon.deploy.local.server import Server, free_port
 from antiphon.deploy.local.styles import Style
 from antiphon.link import set_up
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.tracing.projection.links import jaeger_link
 from tests.support.server import Platform, platform, until

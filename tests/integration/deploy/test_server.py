@@ -20,7 +20,7 @@ from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
 from antiphon.contracts.topology import EVENTS, STREAMS
 from antiphon.deploy.local.server import Server, find_binary, server_info
 from antiphon.link import Link
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from tests.support.server import Platform, platform, until
 
 

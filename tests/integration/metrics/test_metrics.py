@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from antiphon.contracts.errors import PlatformError
 from antiphon.coordinator.runtime.gauges import keep_looking
 from antiphon.deploy.local.server import free_port
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.tracing.telemetry.counts import COUNTERS, SPANS, Counts
 from antiphon.tracing.telemetry.metrics import ENDPOINTS, GAUGES, Gauges, measuring

@@ -25,7 +25,7 @@ from antiphon.contracts.subjects import (
 )
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Listener, participant_consumer_name
 from antiphon.link import Link, StoredMessage
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.participants import Database, Participant, Worker
 from antiphon.participants.memory import MemoryDatabase
 from tests.support.server import Form, Platform, platform

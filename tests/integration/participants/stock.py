@@ -16,12 +16,13 @@ from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.messages import Refusal, Settle, Settled, Undone, settle_type
 from antiphon.contracts.subjects import CommandAddress, Direction
 from antiphon.participants import Database, Participant, Transaction, open_database
+from antiphon.participants.attempts import Exhausted, Suspect
 from antiphon.participants.databases import Busy
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Spent
 from antiphon.participants.memory import MemoryDatabase, MemoryTransaction
 from antiphon.participants.participant import AnyHandler
-from antiphon.participants.perform import Exhausted, Suspect, perform
+from antiphon.participants.perform import perform
 
 
 class Reserved(Event, name="stock.reserved", owner="stock"):

@@ -14,9 +14,9 @@ import pytest
 
 from antiphon.contracts import Event, PlatformError, Refused, Unavailable, WrongShape
 from antiphon.participants import Transaction, open_database
+from antiphon.participants.attempts import Exhausted, Suspect
 from antiphon.participants.databases import Busy
 from antiphon.participants.inbox import Spent
-from antiphon.participants.perform import Exhausted, Suspect
 from antiphon.participants.sql import SqliteDatabase
 from tests.support.postgres import Postgres
 

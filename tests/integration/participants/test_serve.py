@@ -104,7 +104,7 @@ async def test_a_process_that_is_told_to_end_does_although_something_in_it_never
 
 
 async def test_a_consumer_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["antiphon.link.admin"], "CONSUMER_SECONDS", 0.2)
+    monkeypatch.setattr(sys.modules["antiphon.link.setup"], "CONSUMER_SECONDS", 0.2)
     with platform(tmp_path, participants=("billing",)) as up:
         await up.set_up()
         with pytest.raises(StreamMissing, match=r"no consumer stock of .* SAGA.*antiphon setup --participant stock"):
@@ -112,7 +112,7 @@ async def test_a_consumer_that_is_not_there_is_a_sentence(tmp_path: Path, monkey
 
 
 async def test_a_stream_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["antiphon.link.admin"], "CONSUMER_SECONDS", 0.2)
+    monkeypatch.setattr(sys.modules["antiphon.link.setup"], "CONSUMER_SECONDS", 0.2)
     with platform(tmp_path, participants=()) as up, pytest.raises(StreamMissing, match="Create it once, as admin"):
         await serve(Stock().participant, up.servers, "memory:")
 

@@ -22,7 +22,7 @@ from antiphon.coordinator.reading.parked import parked_message, waiting
 from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.link import set_up
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.tracing.export.reading import read_projection
 from tests.integration.platform.test_coordinator import Company, company
 from tests.support.raw_worker import _envelope, answer_message

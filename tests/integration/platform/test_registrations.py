@@ -23,8 +23,8 @@ from antiphon.contracts.topology import REGISTRATIONS
 from antiphon.deploy.cli.flows import look
 from antiphon.flow.running import read_running
 from antiphon.link import Link, Rejected
-from antiphon.link.admin import api
 from antiphon.link.registration import VERSION_VARIABLE, registered
+from antiphon.link.setup import api
 from antiphon.order.inventory import inventory
 from antiphon.participants.capabilities import capabilities_of
 from tests.support.server import FORMS, Form, Platform, platform, until

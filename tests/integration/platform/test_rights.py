@@ -19,7 +19,7 @@ from antiphon.contracts.errors import Conflict
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.deploy.admin.rights import PLATFORM, Account, Rights
 from antiphon.link import Link, Rejected, StoredMessage
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from tests.support.server import Platform, platform, until
 
 VICTIM = identity.SagaKey.of("order", "victim")

@@ -22,8 +22,8 @@ from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator import Antiphon, Change
 from antiphon.deploy.readmodel.model import Query, opened
 from antiphon.link import Link, Mark, OtherStream
-from antiphon.link.admin import api
 from antiphon.link.killpoints import POINTS, VARIABLE
+from antiphon.link.setup import api
 from tests.support.server import FORMS, Platform, platform, until
 from tests.unit.decide.walk import Walk, Written, messages_of
 

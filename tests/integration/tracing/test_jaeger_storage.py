@@ -26,7 +26,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from antiphon.contracts import SagaKey, subjects
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.link import Link
-from antiphon.link.admin import api as api_of
+from antiphon.link.setup import api as api_of
 from antiphon.order.data import load_orders
 from antiphon.order.saga import order
 from antiphon.tracing.export import reading as reading_module

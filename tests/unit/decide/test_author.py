@@ -17,9 +17,9 @@ from antiphon.contracts.payloads import RECORD_TYPE, ChildStart, End, Operation,
 from antiphon.contracts.stored import StoredMessage
 from antiphon.coordinator import Saga, State
 from antiphon.coordinator.decision.author import Author
-from antiphon.coordinator.decision.decide import SPREAD_BYTES_MAX
 from antiphon.coordinator.decision.facts import Answer, Cancel, ChildEnded, Granted, Operated, Send, Start
 from antiphon.coordinator.decision.history import History, begin
+from antiphon.coordinator.decision.lists import SPREAD_BYTES_MAX
 from antiphon.coordinator.decision.notices import notices
 from antiphon.coordinator.decision.plan import plan
 from tests.unit.decide.life import BEGUN_NS, KEY, TIME, Life

@@ -8,21 +8,21 @@ from msgspec.structs import replace
 
 from antiphon.contracts.messages import Event
 
+from .awaited import came
+from .choreography import happened
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick
-from .history import DEADLINE_REASON, History, cancelled, deadline_ns, is_deadline_due, with_step
+from .history import History, cancelled, with_step
 from .requests import apply_request
+from .timeouts import ticked
 from .transitions import (
     done,
     fail,
-    fulfil,
     mark_unknown,
     never_happened,
-    reason_of,
     refuse,
     release,
     request_cancel,
     start_compensating,
-    try_again,
 )
 
 
@@ -46,9 +46,9 @@ def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> His
         case Start():
             return _started(history, fact)
         case Tick():
-            return _ticked(history, fact)
+            return ticked(history, fact)
         case Signalled():
-            return _came(history, fact.step, fact.event)
+            return came(history, fact.step, fact.event)
         case Happened():
             return _happened(history, fact.event)
         case ChildEnded():
@@ -102,32 +102,6 @@ def _undo_answered(history: History, fact: Answer) -> History:
     return fail(history, fact.step, step.undo_attempts, fact)
 
 
-def _came(history: History, step: str, event: Event) -> History:
-    """The first thing said to a step counts."""
-    if step in history.signals:
-        return history
-    history = replace(history, signals={**history.signals, step: event})
-    is_awaited = history.steps[step].phase == "awaiting" and not history.turned
-    return fulfil(history, step) if is_awaited else history
-
-
-def _happened(history: History, event: Event) -> History:
-    heard = history.definition.events[event.__contract__.type]
-    if heard.step:
-        return _came(history, heard.step, event)
-    if history.definition.is_led:
-        return history
-    history = replace(history, last=event, late="")
-    match heard.means:
-        case "completed" | "compensated" if history.over is None:
-            history = replace(history, over=heard.means)
-            return start_compensating(history, reason_of(event)) if heard.means == "compensated" else history
-        case "turn":
-            return start_compensating(history, reason_of(event))
-        case _:
-            return history
-
-
 def _child_ended(history: History, fact: ChildEnded) -> History:
     step = history.steps[fact.step]
     if fact.attempt != step.attempts:
@@ -156,36 +130,8 @@ def _cancelled(history: History, fact: Cancel) -> History:
     )
 
 
-def _ticked(history: History, fact: Tick) -> History:
-    history = replace(history, now_ns=max(history.now_ns, fact.at_ns))
-    if history.start is None:
-        return history
-    for name, step in history.steps.items():
-        if 0 < step.timeout_ns <= history.now_ns:
-            history = _timed_out(history, name)
-    if history.now_ns >= deadline_ns(history) and is_deadline_due(history):
-        history = replace(history, overdue=True)
-        return (
-            request_cancel(history, DEADLINE_REASON)
-            if history.definition.is_led
-            else replace(history, noted=DEADLINE_REASON)
-        )
-    return history
-
-
-def _timed_out(history: History, name: str) -> History:
-    step = history.steps[name]  # as it is now: an earlier timeout may have turned the saga
-    if not 0 < step.timeout_ns <= history.now_ns:
-        return history
-    definition = history.definition.step(name)
-    match definition.kind:
-        case "wait":
-            return done(history, name, None)
-        case "signal" | "event" if definition.is_retriable:  # it may still come, and a person should know
-            return with_step(history, name, timeout_ns=0, reason="did not come in time")
-        case "signal" | "event":
-            return refuse(history, name, f"{name} did not come in time", "it did not come in time")
-        case _ if definition.is_retriable:
-            return try_again(history, name, step.attempts, history.now_ns, "no answer in time")
-        case _:
-            return mark_unknown(history, name, f"{name} did not answer in time", "no answer in time")
+def _happened(history: History, event: Event) -> History:
+    heard = history.definition.events[event.__contract__.type]
+    if heard.step:
+        return came(history, heard.step, event)
+    return history if history.definition.is_led else happened(history, event)

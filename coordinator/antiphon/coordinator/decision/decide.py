@@ -6,10 +6,7 @@ so it does not matter which coordinator decides, how often, or what an earlier o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
-
-import msgspec
+from collections.abc import Iterator
 
 from antiphon.contracts.envelope import pack
 from antiphon.contracts.errors import WrongShape
@@ -17,17 +14,15 @@ from antiphon.contracts.payloads import End, Record
 
 from ..definition.definition import StepDefinition, element
 from .author import Author, AuthorFault
+from .choreography import observe
 from .facts import Action, Finish, Send
 from .history import History, StepRecord, is_tired, tired_reason
+from .lists import spread
 from .pacing import to_send
 from .room import attempts_left, cramped_reason
 from .way_back import way_back
 
 OVER = frozenset({"done", "skipped"})
-
-
-SPREAD_BYTES_MAX: Final = 128 * 1024
-"""How much of a list's commands one entry holds, or one command if that is larger: half of what a message may have."""
 
 
 def decide(history: History, author: Author | None = None) -> tuple[Action, ...]:
@@ -40,7 +35,7 @@ def decide(history: History, author: Author | None = None) -> tuple[Action, ...]
     if history.start is None or history.end is not None or history.fault or history.paused:
         return ()
     if not history.definition.is_led:
-        return tuple(_observe(history))
+        return tuple(observe(history))
     actions = tuple(_backward(history) if history.turned else _forward(history, author or Author()))
     return actions or tuple(_call_a_person(history))
 
@@ -49,22 +44,6 @@ def _call_a_person(history: History) -> Iterator[Action]:
     """Say once that nothing more is tried by itself, if nobody knows yet that something fails."""
     if not history.parked and (reason := cramped_reason(history)):
         yield Record(parked=reason)
-
-
-def _observe(history: History) -> Iterator[Action]:
-    """End where it was said that all is over; past the deadline say who is waited for, after all that is said."""
-    if history.over is not None:
-        yield Finish(End(outcome=history.over, reason=history.turned))
-    elif history.noted and not history.late:
-        yield Record(parked=_late(history))
-
-
-def _late(history: History) -> str:
-    """Why a choreography is late, in a sentence for an operator."""
-    definition, last = history.definition, history.last
-    type_ = definition.start_type if last is None else last.__contract__.type
-    next_ = definition.begins if last is None else definition.events[type_].next
-    return f"{history.noted}, and {' or '.join(next_)} has not reacted to {type_}"
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -102,37 +81,9 @@ def _enter(history: History, definition: StepDefinition, author: Author) -> Iter
         elif definition.kind != "list":
             yield Send(name, "do", 1)
         else:
-            yield from _spread(name, [pack(command) for command in author.commands(history, definition)])
+            yield from spread(name, [pack(command) for command in author.commands(history, definition)])
     except (AuthorFault, WrongShape) as error:
         yield Record(fault=author.faulted(name, error))
-
-
-def _spread(name: str, commands: list[msgspec.Raw]) -> Iterator[Record]:
-    """Write down the commands of a list, before any of them is sent: whoever goes on with it must not ask again."""
-    first = 0
-    for part in _parts_of(commands):
-        behind = first + len(part)
-        yield Record(step=name, commands=part, first=first, elements=behind if behind == len(commands) else -1)
-        first = behind
-
-
-def _parts_of(commands: Iterable[msgspec.Raw]) -> Iterator[tuple[msgspec.Raw, ...]]:
-    """Commands, as many at a time as fit into one entry."""
-    part: list[msgspec.Raw] = []
-    size = 0
-    for command in commands:
-        length = len(memoryview(command))
-        if part and size + length > SPREAD_BYTES_MAX:
-            yield tuple(part)
-            part, size = [], 0
-        part.append(command)
-        size += length
-    yield tuple(part)
-
-
-def is_unfinished(record: Record) -> bool:
-    """Whether a list goes on in the next entry."""
-    return bool(record.commands) and record.elements < 0
 
 
 def _in_flight(

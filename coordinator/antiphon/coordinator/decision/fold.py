@@ -14,10 +14,10 @@ from antiphon.contracts.payloads import Record
 
 from ..definition.definition import element
 from .absorb import absorb
+from .awaited import fulfil
 from .facts import Fact, Finish, Send, Tick
 from .history import Entry, History, StepRecord, with_step
 from .pacing import pace_ns
-from .transitions import fulfil
 
 
 class Unfoldable(Exception):

@@ -17,12 +17,13 @@ from antiphon.contracts.payloads import Record
 
 from .absorb import absorb
 from .author import Author
-from .decide import decide, is_unfinished
+from .decide import decide
 from .dues import earliest_ns
 from .entries import Draft, draft, timer_body
 from .facts import Action, Answer, Cancel, Fact, Finish, Happened, Operated, Send, Signalled, Start, Tick, cause_of
 from .fold import apply
 from .history import ENTRIES_MAX, History, has_missed_its_start
+from .lists import is_unfinished
 from .notices import Notice, notices
 from .requests import rejection
 from .room import KEPT_FOR_VERBS, owed, room

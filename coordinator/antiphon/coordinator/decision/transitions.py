@@ -30,14 +30,6 @@ def refuse(history: History, name: str, turned: str, reason: str) -> History:
     )
 
 
-def fulfil(history: History, name: str) -> History:
-    """The awaited event, or one of `unless`, has arrived."""
-    event = history.signals[name]
-    if not isinstance(event, history.definition.step(name).unless):
-        return done(history, name, event)
-    return refuse(history, name, f"{name} was refused: {reason_of(event)}", reason_of(event))
-
-
 def reason_of(event: Event) -> str:
     """What an event says about why it is so: its reason if it has one, else what it is called."""
     return str(getattr(event, "reason", "")) or event.__contract__.name

@@ -14,11 +14,11 @@ from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import Outcome, SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.link.admin import api
 from antiphon.link.connection import Link
 from antiphon.link.guard import InHand
 from antiphon.link.outcomes import CONSUMER_NOT_FOUND
 from antiphon.link.reading import Pages as Read
+from antiphon.link.setup import api
 
 from .ports import ArmGuard
 

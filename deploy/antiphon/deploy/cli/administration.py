@@ -11,7 +11,7 @@ import typer
 
 from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Listener, check_participant, reactions_consumer_name
 from antiphon.link import Link, set_up
-from antiphon.link.admin import forget_reactions, left_behind
+from antiphon.link.setup import forget_reactions, left_behind
 from antiphon.participants.participant import Participant
 
 from ..admin.rights import Rights, write_secrets

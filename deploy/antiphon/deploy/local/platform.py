@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from antiphon.contracts.errors import PlatformError, ServerUnreachable
 from antiphon.contracts.topology import COORDINATOR, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
 from antiphon.link import Credentials, Link, set_up
-from antiphon.link.admin import api
+from antiphon.link.setup import api
 from antiphon.participants import Participant
 from antiphon.tracing.projection.links import VARIABLE, require_page
 from antiphon.tracing.telemetry.metrics import PORT_MAX, address_of

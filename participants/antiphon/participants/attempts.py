@@ -1,11 +1,47 @@
-"""What became of deliveries, as the database counts it: failed, returned, performed alone."""
+"""Attempts at a command or an event: how many failed, how many killed their worker, and whether one more may begin.
+
+The database counts them (`Spent`), so that the next worker knows what the killed one could not say.
+"""
 
 from __future__ import annotations
 
-from .databases import Database
+from datetime import UTC, datetime
+
+from .databases import Database, Inbox
+from .execution import Execution
 from .inbox import Spent
 from .job import Job
-from .reasons import reason_of
+from .reasons import OwnWords, reason_of
+
+
+class Exhausted(OwnWords):
+    """The command will not be tried again; nothing of it is in the database."""
+
+
+class Resting(OwnWords):
+    """The reaction killed its worker as often as it may in a row, and rests before it is called again."""
+
+
+class Suspect(Exception):
+    """An earlier delivery has no known end: perhaps it killed its worker. The handler may be called only alone."""
+
+
+async def count_attempt(execution: Execution, inbox: Inbox) -> None:
+    """Find out before the handler is called which attempt this is, and whether it may be one."""
+    execution.tries = 1
+    if execution.deliveries > 1:
+        spent = await inbox.spent(execution.sequence)
+        if execution.is_alone:
+            spent = spent.plus(Spent(alone=-1))  # this time
+        if execution.route is not None:
+            if spent.alone >= execution.retry.attempts and not execution.has_rested:
+                raise Resting(f"{spent.alone} attempts took the worker with them")
+        elif spent.attempts >= execution.retry.attempts:
+            raise Exhausted(f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them")
+        execution.tries, execution.lost = spent.attempts + 1, spent.lost(execution.deliveries)
+        if execution.lost and not execution.is_alone:
+            raise Suspect
+    execution.started = datetime.now(UTC)
 
 
 class Tally:

@@ -1,0 +1,45 @@
+"""Time that is up: the timeouts of steps, waits, and the deadline of a saga. Pure."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from .facts import Tick
+from .history import DEADLINE_REASON, History, deadline_ns, is_deadline_due, with_step
+from .transitions import done, mark_unknown, refuse, request_cancel, try_again
+
+
+def ticked(history: History, fact: Tick) -> History:
+    """The history at a later time: every timeout and deadline that lies before it has passed."""
+    history = replace(history, now_ns=max(history.now_ns, fact.at_ns))
+    if history.start is None:
+        return history
+    for name, step in history.steps.items():
+        if 0 < step.timeout_ns <= history.now_ns:
+            history = _timed_out(history, name)
+    if history.now_ns >= deadline_ns(history) and is_deadline_due(history):
+        history = replace(history, overdue=True)
+        return (
+            request_cancel(history, DEADLINE_REASON)
+            if history.definition.is_led
+            else replace(history, noted=DEADLINE_REASON)
+        )
+    return history
+
+
+def _timed_out(history: History, name: str) -> History:
+    step = history.steps[name]  # as it is now: an earlier timeout may have turned the saga
+    if not 0 < step.timeout_ns <= history.now_ns:
+        return history
+    definition = history.definition.step(name)
+    match definition.kind:
+        case "wait":
+            return done(history, name, None)
+        case "signal" | "event" if definition.is_retriable:  # it may still come, and a person should know
+            return with_step(history, name, timeout_ns=0, reason="did not come in time")
+        case "signal" | "event":
+            return refuse(history, name, f"{name} did not come in time", "it did not come in time")
+        case _ if definition.is_retriable:
+            return try_again(history, name, step.attempts, history.now_ns, "no answer in time")
+        case _:
+            return mark_unknown(history, name, f"{name} did not answer in time", "no answer in time")
