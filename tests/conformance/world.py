@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from antiphon.contracts import SagaKey, subjects
-from antiphon.contracts.errors import AntiphonError
-from antiphon.contracts.stored import Outcome
+from antiphon.contracts.errors import Ambiguous, Conflict
+from antiphon.contracts.stored import AlreadyStored, Outcome, Rejected
 from antiphon.contracts.topology import EVENTS, Consumer
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
@@ -64,8 +64,8 @@ class ServerWorld:
     async def put(self, subject: str, data: bytes) -> Outcome:
         try:
             return await self.link.store(subject, data)
-        except AntiphonError as error:
-            return error  # type: ignore[return-value] # pyright: ignore[reportReturnType] # one of the outcomes
+        except (Conflict, AlreadyStored, Rejected, Ambiguous) as error:
+            return error
 
     async def consume(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None:
         await self.link.pull(consumer.stream, consumer.name, 50, handle)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .delivery import Delivery, Pull
     from .guard import Guard, InHand
     from .setup import require_accepted, require_platform, set_up
-    from .tail import Mark, OtherStream, Tail
+    from .tail import Mark, OtherStream, Reads, Tail
 else:
     __getattr__, __dir__ = on_demand(
         __name__,
@@ -29,6 +29,7 @@ else:
             "OtherStream": ".tail",
             "Outcome": "antiphon.contracts.stored",
             "Pull": ".delivery",
+            "Reads": ".tail",
             "Rejected": "antiphon.contracts.stored",
             "StoredMessage": "antiphon.contracts.stored",
             "Tail": ".tail",
@@ -52,6 +53,7 @@ __all__ = [
     "OtherStream",
     "Outcome",
     "Pull",
+    "Reads",
     "Rejected",
     "StoredMessage",
     "Tail",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.stored import StoredMessage
 
-from .connection import Link
+from .reading import BATCH_MAX
 
 ALL: Final = ">"
 """Whoever wants a part reads all and picks: the server gives 60,000 messages a second of a whole stream, 7,000 under a
@@ -32,6 +32,20 @@ class Mark(msgspec.Struct, frozen=True):
     sequence: int = 0
     subject: str = ""
     stored_ns: int = 0
+
+
+class Reads(Protocol):
+    """A link, as far as streams are read over it."""
+
+    async def next_page(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
+    ) -> list[StoredMessage]:
+        """The next messages of a stream that match, from a sequence on; see `Link.next_page`."""
+        ...
+
+    async def read_all(self, stream: str, filters: list[str]) -> list[StoredMessage]:
+        """The last message of every subject that matches; see `Link.read_all`."""
+        ...
 
 
 class OtherStream(AntiphonError):
@@ -52,7 +66,7 @@ class Tail:
 
     def __init__(
         self,
-        link: Link,
+        link: Reads,
         stream: str,
         mark: Mark = Mark(),  # noqa: B008 - frozen
         stays: Callable[[StoredMessage], bool] = lambda message: True,

@@ -6,14 +6,14 @@ import asyncio
 import random
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.subjects import is_of_a_saga
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.views.summary import Overview, begun, read_cause, read_told, tell, unread
-from antiphon.link import Link, StoredMessage
+from antiphon.link import StoredMessage
 from tests.unit.decide.walk import Walk, Written, messages_of
 
 PAGE = 12
@@ -27,11 +27,6 @@ class Streams:
         self.dice, self.stormy = dice, False
         self.stored: dict[str, list[StoredMessage]] = {SAGA: [], EVENTS: []}
         self._time_ns = 1_000_000_000_000
-
-    @property
-    def link(self) -> Link:
-        """A link that can read pages of them, and nothing else."""
-        return cast(Link, self)
 
     def store(self, stream: str, subject: str, data: bytes) -> None:
         """Append a message."""

@@ -35,7 +35,7 @@ async def model(database: str) -> AsyncIterator[Model]:
 
 
 async def catch_up(streams: Streams, model: Model, generation: Generation) -> Generation:
-    projector = Projector(streams.link, model, generation)
+    projector = Projector(streams, model, generation)
     while await projector.advance():
         pass
     return projector.generation
@@ -84,7 +84,7 @@ async def test_after_any_crashes_and_storms_the_model_is_the_fold_of_the_streams
 
     async def project() -> None:
         while not streams.stormy or await behind(streams, model):
-            projector = Projector(streams.link, fragile, (await model.generations())[-1])
+            projector = Projector(streams, fragile, (await model.generations())[-1])
             try:
                 for _ in range(dice.randrange(1, 6)):
                     await projector.advance()
@@ -123,7 +123,7 @@ async def test_readers_see_the_old_model_until_the_new_one_is_whole(model: Model
     await built(streams, model)
     before = await everything(model)
     streams.live(sagas=5)
-    rebuilding = Projector(streams.link, model, await model.new_generation())
+    rebuilding = Projector(streams, model, await model.new_generation())
     assert await rebuilding.advance()
     assert await everything(model) == before
     while await rebuilding.advance():
@@ -139,7 +139,7 @@ async def test_who_was_overtaken_writes_nothing(model: Model) -> None:
     streams = Streams(random.Random(SEED))
     generation = await built(streams, model)
     streams.live(sagas=3)
-    late = Projector(streams.link, model, generation)
+    late = Projector(streams, model, generation)
     await catch_up(streams, model, generation)
     before = await everything(model)
     with pytest.raises(Overtaken):
@@ -175,7 +175,7 @@ async def test_a_stream_that_went_backwards_is_noticed_and_a_lagging_replica_is_
     generation = await built(streams, model)
     whole = streams.stored[stream]
     streams.stored[stream] = whole[:-20]
-    projector = Projector(streams.link, model, generation)
+    projector = Projector(streams, model, generation)
     assert await projector.advance() == 0
     streams.stored[stream] = whole  # the replica has caught up
     assert await projector.advance() == 0
@@ -232,7 +232,7 @@ async def test_sagas_that_are_purged_one_by_one_are_forgotten_and_no_others(
     streams = Streams(random.Random(SEED))
     streams.live(sagas=10)
     generation = await built(streams, model)
-    purged = Purged(streams.link, model, lag_seconds=0)
+    purged = Purged(streams, model, lag_seconds=0)
     assert await looked(purged, generation) == set()
     gone = {"trip/s-0", "trip/s-7"}
     for name in gone:
@@ -246,7 +246,7 @@ async def test_a_saga_that_one_replica_does_not_have_or_that_begins_anew_is_not_
     streams = Streams(random.Random(SEED))
     streams.live(sagas=10)
     generation = await built(streams, model)
-    lagging, patient = Purged(streams.link, model, lag_seconds=0), Purged(streams.link, model, lag_seconds=60)
+    lagging, patient = Purged(streams, model, lag_seconds=0), Purged(streams, model, lag_seconds=60)
     streams.stored, kept = {EVENTS: [], SAGA: []}, streams.stored
     assert await looked(patient, generation) == set()
     await lagging.look(generation)

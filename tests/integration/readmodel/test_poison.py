@@ -36,7 +36,7 @@ def record(key: SagaKey, **attributes: Any) -> tuple[str, bytes]:
 async def model_of(streams: Streams, database: str) -> list[str]:
     """The sagas in a model that is made of the streams."""
     async with opened(database, writes=True) as model:
-        projector = Projector(streams.link, model, await model.new_generation())
+        projector = Projector(streams, model, await model.new_generation())
         while await projector.advance():
             pass
         await model.make_live(projector.generation)

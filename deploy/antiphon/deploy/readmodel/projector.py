@@ -31,7 +31,7 @@ from antiphon.coordinator.views.summary import (
     tell,
     unread,
 )
-from antiphon.link import Link, OtherStream, StoredMessage, Tail, settle_collector
+from antiphon.link import Link, OtherStream, Reads, StoredMessage, Tail, settle_collector
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 from antiphon.link.process import told_to_stop
@@ -59,7 +59,7 @@ FAULT_SECONDS_MAX: Final = 60.0
 class Projector:
     """Applies what the streams hold to one generation of the model."""
 
-    def __init__(self, link: Link, model: Model, generation: Generation) -> None:
+    def __init__(self, link: Reads, model: Model, generation: Generation) -> None:
         self._link, self._model, self.generation = link, model, generation
         self._saga = Tail(link, SAGA, generation.places.saga, lambda message: is_of_a_saga(message.subject))
         self._events = Tail(link, EVENTS, generation.places.events)

@@ -13,7 +13,7 @@ from typing import Final
 from antiphon.contracts.identity import CLIENT, COORDINATOR, SagaKey
 from antiphon.contracts.subjects import end_subject, parse_entry, parse_fact, start_subject
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.link import Link
+from antiphon.link import Reads
 from antiphon.link.tail import LAG_SECONDS_MAX
 
 from .model import Generation, Model
@@ -34,7 +34,7 @@ class Purged:
         lag_seconds: a saga must be missing for longer than that, since a replica that lags has none of the latest.
     """
 
-    def __init__(self, link: Link, model: Model, lag_seconds: float = LAG_SECONDS_MAX) -> None:
+    def __init__(self, link: Reads, model: Model, lag_seconds: float = LAG_SECONDS_MAX) -> None:
         self._link, self._model, self._lag_seconds = link, model, lag_seconds
         self._after = ""
         self._missed: dict[str, tuple[float, int]] = {}
