@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from antiphon.tracing.export.sdk import readable
+from antiphon.tracing.export.readable_spans import readable
 from antiphon.tracing.projection.spans import Span
 
 Stored = dict[tuple[str, str], set[bytes]]

@@ -19,6 +19,7 @@ from .execution import Execution
 from .inbox import Spent
 from .job import Job
 from .jobs import Jobs
+from .overdue import Overdue
 from .parking import Parking
 from .perform import AlreadyDone
 from .reasons import OwnWords, is_said_on_purpose, reason_of
@@ -31,10 +32,6 @@ TURN_SECONDS: Final = 1.0
 
 class NoHandler(OwnWords):
     """This worker has no handler for the type of a command. Another version of the participant may have one."""
-
-
-class Overdue(OwnWords):
-    """A handler ran for longer than handlers may, and was cancelled."""
 
 
 class NotItsTurn(Exception):

@@ -11,7 +11,7 @@ from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
 from antiphon.link.process import CLOSE_SECONDS, Ending, signals
 from antiphon.link.registration import registered
-from antiphon.tracing.telemetry import live
+from antiphon.tracing.telemetry import handler_spans
 from antiphon.tracing.telemetry.metrics import measuring
 
 from .capabilities import capabilities_of
@@ -59,13 +59,13 @@ async def serve(
         error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
 
     Spans of the handlers' own go where OTEL_EXPORTER_OTLP_ENDPOINT says, unless an SDK is set up already; see
-    `antiphon.tracing.telemetry.live`.
+    `antiphon.tracing.telemetry.handler_spans`.
 
     Raises:
         PlatformError: the server, a stream, a right or the database is missing, or was lost for good; the sentence
             says what to do.
     """
-    live.set_up(participant.name)
+    handler_spans.set_up(participant.name)
     undo_concurrency = undo_concurrency or undo_places(concurrency)
     reaction_concurrency = (reaction_concurrency or concurrency) if participant.reactions else 0
     database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency)
@@ -102,7 +102,7 @@ async def serve(
         finally:
             await link.close()
             await database.close()
-            await live.flush()
+            await handler_spans.flush()
 
 
 def _settle(ending: Ending, worker: Worker) -> None:

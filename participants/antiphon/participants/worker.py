@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -26,12 +26,13 @@ from antiphon.tracing.telemetry.counts import Counts
 
 from .answering import Answering
 from .attempts import Suspect, Tally
-from .calling import END_SECONDS, Call, tame
+from .calling import END_SECONDS, tame
 from .databases import Database
 from .execution import Execution
 from .failing import Failing, NoHandler, NotItsTurn
 from .job import Job
 from .jobs import Jobs
+from .overdue import TimeLimit
 from .parking import Parking
 from .participant import AnyHandler, CommandHandler, Participant
 from .perform import perform
@@ -95,7 +96,7 @@ class Worker:
         ]
         if participant.reactions:
             self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
-        self._lease_seconds, self._handler_seconds = ack_wait_seconds / 3, handler_seconds
+        self._lease_seconds, self._time_limit = ack_wait_seconds / 3, TimeLimit(handler_seconds)
         self._loop = asyncio.get_running_loop()
         tame(self._loop)
         self._limits = {
@@ -118,7 +119,6 @@ class Worker:
             error_texts=error_texts,
             chance=chance,
         )
-        self._deaf: set[asyncio.Task[Any]] = set()
         """Handlers that go on although they were cancelled and their deliveries are settled."""
         self._alone: Job | None = None
         """The job that is performed alone now."""
@@ -158,7 +158,7 @@ class Worker:
     @property
     def deaf(self) -> int:
         """How many handlers go on although they were cancelled."""
-        return len(self._deaf)
+        return len(self._time_limit.deaf)
 
     # --- one job ------------------------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class Worker:
             self._jobs.hand_back(job)
         finally:
             if job.execution is not None and job.execution.call.goes_on:
-                self._leave_behind(job, job.execution.call)
+                self._time_limit.leave_behind(job, job.execution.call)
 
     async def _attempt(self, job: Job) -> None:
         try:
@@ -240,20 +240,6 @@ class Worker:
         finally:
             self._alone = None
 
-    # --- handlers that do not end -------------------------------------------------------------------------------------
-
-    def _leave_behind(self, job: Job, call: Call) -> None:
-        """Go on without a handler that does not end. It can reach nothing of ours: its transaction is rolled back."""
-        assert call.task is not None
-        self._deaf.add(call.task)
-        call.task.add_done_callback(self._on_deaf_end)
-        job.log("handler.deaf", stack=call.stack())
-
-    def _on_deaf_end(self, task: asyncio.Task[Any]) -> None:
-        self._deaf.discard(task)
-        if not task.cancelled():
-            task.exception()  # looked at, lest asyncio complain that nobody did
-
     # --- the lease ----------------------------------------------------------------------------------------------------
 
     def _extend_leases(self) -> None:
@@ -263,17 +249,7 @@ class Worker:
             job.ticks += 1
             if job.ticks > 1:
                 job.delivery.in_progress()
-            if job.ticks * self._lease_seconds > self._handler_seconds and not job.is_overdue and job.task:
-                self._cancel_overdue(job, job.task)
-
-    def _cancel_overdue(self, job: Job, task: asyncio.Task[None]) -> None:
-        """End a job that takes too long, and keep where its handler stands, while it still stands there."""
-        job.is_overdue = True
-        if job.execution is not None and job.execution.call.goes_on:
-            call, ran = job.execution.call, f"its handler had not returned after {self._handler_seconds:g} s"
-            job.overdue = f"{ran}: it stood at {call.whereabouts()}"
-            job.log("handler.overdue", after_seconds=self._handler_seconds, stack=call.stack())
-        task.cancel()
+            self._time_limit.cancel_if_overdue(job, job.ticks * self._lease_seconds)
 
 
 def undo_places(concurrency: int) -> int:

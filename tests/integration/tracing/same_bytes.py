@@ -7,7 +7,7 @@ import sys
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-from antiphon.tracing.export.sdk import readable
+from antiphon.tracing.export.readable_spans import readable
 from antiphon.tracing.projection.project import project
 from tests.integration.tracing.voyage import Voyage
 from tests.support.logs import plain_logs

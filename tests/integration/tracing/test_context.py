@@ -115,7 +115,8 @@ def test_who_does_not_trace_loads_no_opentelemetry() -> None:
     code = (
         "import asyncio, sys, antiphon.coordinator.runtime.serve, antiphon.participants;"
         "import antiphon.tracing.telemetry.logs;"
-        "from antiphon.tracing.telemetry import live; live.set_up('team'); asyncio.run(live.flush());"
+        "from antiphon.tracing.telemetry import handler_spans as spans;"
+        "spans.set_up('team'); asyncio.run(spans.flush());"
         "print([name for name in ('opentelemetry', 'google', 'requests') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from antiphon.contracts import SagaKey
 from antiphon.tracing.export.formats import jaeger, otlp
-from antiphon.tracing.export.sdk import readable
+from antiphon.tracing.export.readable_spans import readable
 from antiphon.tracing.projection.project import Projection, project
 from tests.integration.tracing.test_examples import Scripted
 from tests.integration.tracing.voyage import KEY, Voyage

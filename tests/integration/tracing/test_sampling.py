@@ -25,7 +25,7 @@ from tests.unit.packaging.project import ROOT
 
 MODULES = (
     *("coordinator.runtime.coordinator", "participants.worker"),
-    *("tracing.telemetry.live", "tracing.export.exporter", "tracing.projection.sampling"),
+    *("tracing.telemetry.handler_spans", "tracing.export.exporter", "tracing.projection.sampling"),
 )
 
 

@@ -13,7 +13,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from antiphon.contracts.identity import SagaKey, digest
-from antiphon.tracing.export.sdk import readable
+from antiphon.tracing.export.readable_spans import readable
 from antiphon.tracing.jaeger import index as index_module
 from antiphon.tracing.jaeger import storage_pb2 as api
 from antiphon.tracing.jaeger.encode import CHUNK_BYTES_MAX, EVENTS_MAX, chunks

@@ -22,10 +22,11 @@ from antiphon.deploy.render.waterfall import (
     shortened,
     waterfall,
 )
+from antiphon.tracing.projection.differences import differences
 from antiphon.tracing.projection.links import VARIABLE, checked_link, jaeger_link
 from antiphon.tracing.projection.project import project
 from antiphon.tracing.projection.spans import MOMENT_NS
-from antiphon.tracing.projection.tree import critical_path, differences, label, rows
+from antiphon.tracing.projection.tree import critical_path, label, rows
 from tests.integration.tracing.test_examples import Scripted, trace
 from tests.integration.tracing.voyage import KEY, MINUTE_NS
 

@@ -357,7 +357,7 @@ def diff(
     json: Json = False,
 ) -> None:
     """Compare two definitions, and say what it means for sagas in flight. Exit code 0 if they are the same, else 1."""
-    from .differences import print_difference
+    from .definition_diff import print_difference
 
     if print_difference(before, after, json):
         raise typer.Exit(1)

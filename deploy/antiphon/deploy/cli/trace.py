@@ -28,9 +28,9 @@ from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
 from antiphon.tracing.export.formats import jaeger, otlp
 from antiphon.tracing.export.reading import read_projection
+from antiphon.tracing.projection.differences import differences
 from antiphon.tracing.projection.links import jaeger_link, require_page
 from antiphon.tracing.projection.project import Projection
-from antiphon.tracing.projection.tree import differences
 
 from ..modules import CannotLoad
 from ..render.tables import console

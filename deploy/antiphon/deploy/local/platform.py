@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from antiphon.contracts.errors import PlatformError, ServerUnreachable
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.topology import COORDINATOR, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
 from antiphon.link import Credentials, Link, set_up
 from antiphon.link.setup import api
@@ -20,20 +19,15 @@ from antiphon.tracing.projection.links import VARIABLE, require_page
 from antiphon.tracing.telemetry.metrics import PORT_MAX, address_of
 
 from ..modules import load
-from .children import Child, Pauses, Say, how_it_ended
+from .children import Child, Say
 from .server import Server, free_port, is_free
-
-SERVER: Final = "nats-server"
-"""What the server is called in the terminal."""
+from .server_keeper import SERVER, keep_server
 
 SERVING_SECONDS: Final = 60.0
 """How long all processes together may take to start; a machine under load needs many times what an idle one does."""
 
 NOT_FOR_CHILDREN: Final = ("NATS_", "ANTIPHON_METRICS")
 """Variables that are for this process: who connects to another server, and an address that one process can have."""
-
-WATCH_SECONDS: Final = 0.1
-"""How often it is looked whether the server is there."""
 
 OTLP_PORT: Final = 4318
 """Where Jaeger takes OTLP over HTTP by its own default."""
@@ -97,7 +91,7 @@ class LocalPlatform:
         self._make_folder()
         self.server.start()
         self._note(SERVER, f"listens on {self.url} and keeps its streams in {self.server.store}")
-        self._server_keeper = asyncio.create_task(self._keep_server())
+        self._server_keeper = asyncio.create_task(keep_server(self.server, self._note))
         link = await Link.connect(self.url, name="administrator", credentials=Credentials())
         try:
             listeners = [load(path, Participant).listener for path in self._participants.values()]
@@ -120,25 +114,6 @@ class LocalPlatform:
             self._server_keeper.cancel()
             await asyncio.gather(self._server_keeper, return_exceptions=True)
         self.server.stop()
-
-    async def _keep_server(self) -> None:
-        """Start the server again, on the same store and port, whenever it dies."""
-        pauses, born = Pauses(), time.monotonic()
-        while True:
-            while (code := self.server.exit_code) is None:
-                await asyncio.sleep(WATCH_SECONDS)
-            pause = pauses.after(time.monotonic() - born)
-            self._note(SERVER, f"{how_it_ended(code)}; starting it again in {pause:g} s")
-            await asyncio.sleep(pause)
-            born = time.monotonic()
-            try:
-                # Launched by this thread: the system ends it together with the one that launched it.
-                self.server.launch()
-                await asyncio.to_thread(self.server.wait_ready)
-            except ServerUnreachable as error:
-                self._note(SERVER, str(error))
-            else:
-                self._note(SERVER, f"listens on {self.url} again")
 
     def _make_folder(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from rich.table import Table
 from rich.text import Text
 
+from antiphon.tracing.projection.differences import Difference
 from antiphon.tracing.projection.project import Projection
 from antiphon.tracing.projection.spans import Span
-from antiphon.tracing.projection.tree import Difference, Row, label, rows
+from antiphon.tracing.projection.tree import Row, label, rows
 
 NAMES_MIN: Final = 12
 NAMES_MAX: Final = 46

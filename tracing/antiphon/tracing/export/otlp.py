@@ -80,7 +80,7 @@ class Backend:
         self._is_closed = False
         from opentelemetry.sdk.trace.export import SpanExportResult
 
-        from .sdk import readable
+        from .readable_spans import readable
 
         self._readable, self._success = readable, SpanExportResult.SUCCESS
 

@@ -23,7 +23,7 @@ from antiphon.contracts.topology import EVENTS
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.link import Link
 from antiphon.tracing.projection.ids import span_id, trace_id, traceparent
-from antiphon.tracing.telemetry.live import is_asked_for
+from antiphon.tracing.telemetry.handler_spans import is_asked_for
 from tests.integration.tracing.voyage import LoadBag
 from tests.support.processes import Child
 from tests.support.receiver import Receiver, receiver
@@ -156,7 +156,8 @@ def test_an_sdk_that_the_team_has_set_up_is_left_alone() -> None:
     code = (
         "from opentelemetry import trace; from opentelemetry.sdk.trace import TracerProvider;"
         "own = TracerProvider(); trace.set_tracer_provider(own);"
-        "from antiphon.tracing.telemetry import live; live.set_up('porter'); print(trace.get_tracer_provider() is own)"
+        "from antiphon.tracing.telemetry import handler_spans; handler_spans.set_up('porter');"
+        "print(trace.get_tracer_provider() is own)"
     )
     ran = run(code)
     assert (ran.stdout, ran.stderr) == ("True\n", "")  # OpenTelemetry would complain of a second one
@@ -165,7 +166,8 @@ def test_an_sdk_that_the_team_has_set_up_is_left_alone() -> None:
 def test_without_the_extra_a_line_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['opentelemetry.exporter'] = None;"
-        "from antiphon.tracing.telemetry import live, logs; logs.configure(readable=False); live.set_up('porter')"
+        "from antiphon.tracing.telemetry import handler_spans, logs;"
+        "logs.configure(readable=False); handler_spans.set_up('porter')"
     )
     said = run(code).stderr
     assert "traces cannot be exported without antiphon[otlp]; install it. Or set OTEL_TRACES_EXPORTER=none" in said
