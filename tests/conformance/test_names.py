@@ -30,7 +30,9 @@ from tests.conformance.fleet import Fleet
 from tests.support.raw_worker import _envelope, answer_message, start_message
 from tests.support.trip import BACKOFF
 
-KINDS = ("refused", "exhausted", "superseded", "done", "settled", "settle", "settle.exhausted")
+BARE = ("start", "cancel", "signal", "resolve", "child.compensated")
+"""What clients, operators and coordinators call their messages, in subjects of their own."""
+KINDS = ("refused", "exhausted", "superseded", "done", "settled", "settle", "settle.exhausted", *BARE)
 KEY = SagaKey.of("library", "l1")
 
 
@@ -54,10 +56,14 @@ class HandOver(Command[Handed], name="hotel.hand"):
     book: str
 
 
+def reply_name(kind: str) -> str:
+    return kind if kind in BARE else f"loan.{kind}"
+
+
 def make_library(kind: str, is_pivot: bool) -> Saga[Asked]:
     """A loan whose reply and whose compensation, and another command, have names that end as the platform's do."""
 
-    class Lent(Event, name=f"loan.{kind}", owner="hotel"):
+    class Lent(Event, name=reply_name(kind), owner="hotel"):
         book: str
 
     class Lend(Command[Lent], name="library.lend"):
@@ -152,7 +158,8 @@ def test_a_reply_that_looks_like_a_failure_ends_the_wait_in_every_view(kind: str
     assert fleet.seen() == [("running", "")] * 5
     assert fleet.row().steps == ("hand_over",)
     pages = fleet.pages()
-    (reply,) = (line for line in timeline_of(KEY, pages).lines if line.text == f"loan.{kind}.v1")
+    assert fleet.row().started_ns == pages.events[0].stored_ns
+    (reply,) = (line for line in timeline_of(KEY, pages).lines if line.text == f"{reply_name(kind)}.v1")
     assert (reply.kind, reply.late) == ("answer", False)
     spans = {(span.name, span.attributes.get("saga.outcome")) for span in project(KEY, *_of(pages)).spans}
     assert ("lend", "done") in spans
@@ -261,3 +268,38 @@ def test_the_flow_tells_an_event_from_an_answer_of_that_name(kind: str) -> None:
     (event,) = who(flow, f"loan.{kind}")
     (answer,) = who(flow, f"library.lend.{kind}")
     assert (event.kind, answer.kind) == ("an event", "an answer to library.lend")
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_an_event_that_turns_a_saga_is_told_as_what_it_is(name: str) -> None:
+    class Fine(Event, name="hotel.fine", owner="hotel"):
+        book: str
+
+    class NotFine(Event, name=name, owner="hotel"):
+        book: str
+
+    class PayBack(Compensation[Pay], name="bank.pay-back"):
+        amount: int
+
+    saga = Saga(Asked, name="library", version=1, deadline=timedelta(days=1), backoff=BACKOFF)
+
+    @saga.step()
+    def pay(s: State[Asked]) -> Pay:
+        return Pay(amount=1)
+
+    @pay.compensation
+    def pay_back(s: State[Asked]) -> PayBack:
+        return PayBack(amount=1)
+
+    saga.awaits(Fine, after=pay, unless=NotFine)
+    fleet = Library(saga=saga, play=lambda command: "done" if command.direction == "do" else None)
+    fleet.put(*start_message(KEY, Asked(book="b")))
+    fleet.run(15)
+    subject = subjects.event_subject(
+        KEY.path, "hotel", NotFine.__contract__.token, subjects.reaction_step("library-asked", ""), 1
+    )
+    fleet.put(subject, _envelope(subject, "hotel", NotFine.__contract__.type, NotFine(book="b"), ""))
+    fleet.run(15)
+    assert {state for state, _ in fleet.seen()} == {"compensating"}
+    reasons = [fleet.history(KEY).turned, fleet.row().reason]
+    assert all(name in reason for reason in reasons), reasons

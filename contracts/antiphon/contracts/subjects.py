@@ -330,6 +330,21 @@ class FactAddress(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 0
     key: tuple[str, str] = ("", "")
 
+    @property
+    def is_start(self) -> bool:
+        """Whether it is the start of a saga. A participant may call an event of its own `start`, too."""
+        return self.event == "start" and self.source in (CLIENT, COORDINATOR)
+
+    @property
+    def is_cancel(self) -> bool:
+        """Whether a client, or a parent's coordinator, asks to cancel."""
+        return self.event == "cancel" and self.source in (CLIENT, COORDINATOR)
+
+    @property
+    def is_signal(self) -> bool:
+        """Whether it is a signal of a client."""
+        return self.event == "signal" and self.source == CLIENT
+
 
 def parse_fact(subject: str) -> FactAddress:
     """Read a subject of EVENTS.

@@ -137,7 +137,7 @@ class FactHandler:
 
     def _begin_or_read(self) -> None:
         # Nothing is read for a new saga: if it is not new after all, the guard of its first entry says so.
-        is_start = self._address is not None and self._address.event == "start"
+        is_start = self._address is not None and self._address.is_start
         if not is_start or self._delivery.deliveries != 1:
             self._read()
         elif (fact := self._accepted(self._versions.newest)) is not None:

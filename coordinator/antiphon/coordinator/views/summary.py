@@ -165,7 +165,7 @@ def tell(before: Overview, told: Told, cause: Cause | None) -> Overview:
 
 def _since(before: Overview, told: Told, cause: Cause | None) -> Overview:
     """What every entry tells."""
-    is_start = cause is not None and cause.address.event == "start"
+    is_start = cause is not None and cause.address.is_start
     started = cause.stored_ns if cause is not None and is_start else before.started_ns
     return replace(
         before,
@@ -183,7 +183,7 @@ def _since(before: Overview, told: Told, cause: Cause | None) -> Overview:
 def _answered(before: Overview, cause: Cause) -> Overview:
     """A step is over once it was answered with success. Told twice, as a cause may be, this changes nothing."""
     address = cause.address
-    if address.event == "signal":
+    if address.is_signal:
         signalled = before.signalled if address.step in before.signalled else (*before.signalled, address.step)
         return _over(replace(before, signalled=signalled), address.step)
     if is_by_itself(address.step):  # a step that waits for an event is called after it
@@ -300,9 +300,9 @@ def _why(before: Overview, cause: Cause | None) -> str:
         return f"{operation.step} did not happen: resolved by {address.key[0]}: {operation.reason}"
     if address.source == OPERATOR:
         return "it was turned while it stood still"
-    if address.event == "cancel":
+    if address.is_cancel:
         return cancelled(unpack_raw(envelope.data, CancelRequest).reason)
-    if address.event == "child-compensated":
+    if address.source == COORDINATOR and address.event == "child-compensated":
         end = unpack_raw(envelope.data, End)
         return f"{address.step} was refused: the saga it started was compensated: {end.reason}"
     if is_by_itself(address.step):

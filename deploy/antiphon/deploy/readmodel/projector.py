@@ -191,7 +191,7 @@ def _starts(events: Iterable[StoredMessage]) -> Iterator[Cause]:
     for message in events:
         if is_start(message.subject):
             cause = read_cause(message)
-            if cause is not None and cause.address.event == "start" and cause.address.saga.type not in NOT_SAGAS:
+            if cause is not None and cause.address.is_start and cause.address.saga.type not in NOT_SAGAS:
                 yield cause
 
 

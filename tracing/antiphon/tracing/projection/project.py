@@ -181,7 +181,7 @@ class _Saga:
     def _learn(self, fact: Fact, record: Record | None, at_ns: int) -> None:
         address = fact.address
         match address.source, address.event:
-            case _, "start":
+            case (("client" | "coordinator"), "start"):
                 pass
             case (("client" | "coordinator"), "cancel"):
                 reason = unpack(fact.envelope, CANCEL_TYPE, CancelRequest).reason
