@@ -202,12 +202,16 @@ def _add_answers(document: Json, flow: Flow, message: type[Message], references:
     for kind in _answers(message):
         type_ = answer_type(contract, kind)
         data = references["undone" if kind == "done" else "refusal"]
-        document["components"]["messages"][type_] = {
-            "name": type_,
-            "title": f"{message.__name__} {kind}",
-            "contentType": CONTENT_TYPE,
-            "payload": _body(type_, data, references["envelope"]),
-        }
+        # An event of that name is what teams declared, and is kept; `flow check` tells of the two meanings.
+        document["components"]["messages"].setdefault(
+            type_,
+            {
+                "name": type_,
+                "title": f"{message.__name__} {kind}",
+                "contentType": CONTENT_TYPE,
+                "payload": _body(type_, data, references["envelope"]),
+            },
+        )
         channel["messages"][type_] = {"$ref": f"#/components/messages/{type_}"}
         tokens.append(identity.dashed(answer_name(contract, kind)))
     channel["address"] = channel["address"].replace("ANSWER", "{answer}")

@@ -15,6 +15,7 @@ Mistake = Literal[
     "unhandled",
     "two handlers",
     "two owners",
+    "two meanings",
     "cycle",
     "not compensated",
     "endless",
@@ -32,10 +33,10 @@ Mistake = Literal[
     "other shape",
 ]
 """unheard: emitted, and handled by nobody. unsaid: awaited, and emitted by nobody. unhandled: a command without a
-handler. cycle: events that follow from each other, and no end. not compensated: a failure, or another turn, after
-which an effect stays. endless: after it nothing more is said, and it is no end. no reaction: a choreography says that
-somebody reacts, who does not. left out: somebody reacts, and the choreography does not say so. unknown saga: a
-reaction hears sagas that nobody defines.
+handler. two meanings: an event has the name of an answer to a command. cycle: events that follow from each other, and
+no end. not compensated: a failure, or another turn, after which an effect stays. endless: after it nothing more is
+said, and it is no end. no reaction: a choreography says that somebody reacts, who does not. left out: somebody reacts,
+and the choreography does not say so. unknown saga: a reaction hears sagas that nobody defines.
 
 The others are about what runs. nobody: no process says what it does. unreadable: a registration that is none. cut: one
 that leaves something out. claimed: one that says what is not for it to say. two shapes: coordinators differ about one
@@ -66,6 +67,7 @@ def check(flow: Flow, otherwise: str = IN_SOURCE) -> list[Finding]:
     """
     return [
         *owners(flow),
+        *_two_meanings(flow),
         *_handlers(flow, otherwise),
         *_unknown_sagas(flow, otherwise),
         *_unheard(flow),
@@ -89,6 +91,20 @@ def owners(flow: Flow) -> Iterator[Finding]:
                 f"{type_} is declared with the owners {_listed(owners)}. Only one participant can answer for it: keep "
                 "one declaration and import it, or give the other message a name of its own.",
             )
+
+
+def _two_meanings(flow: Flow) -> Iterator[Finding]:
+    """The events that are called like an answer of Antiphon's own to a command: who reacts to one hears both."""
+    for node in flow.of_kind("command", "compensation"):
+        name, _, version = node.id.partition(":")[2].rpartition(".v")
+        for kind in ("refused" if node.kind == "command" else "done", "exhausted", "superseded"):
+            if (type_ := f"{name}.{kind}.v{version}") in flow.owners:
+                yield Finding(
+                    "two meanings",
+                    type_,
+                    f"{type_} is an event, and what Antiphon says when {node.kind} {node.label} is {kind}: who reacts "
+                    "to the event hears both. Give the event another name.",
+                )
 
 
 def _handlers(flow: Flow, otherwise: str) -> Iterator[Finding]:

@@ -22,8 +22,9 @@ from antiphon.contracts.compat.schema import Described
 from antiphon.contracts.envelope import Envelope
 from antiphon.flow.asyncapi import EXTENSION, NotExported, contracts_in, export
 from antiphon.order.data import load_orders
+from antiphon.participants import Participant, Transaction
 from tests.unit.flow.shop import choreographed, orchestrated, stock_with_handlers
-from tests.unit.flow.test_check import ORDER_SYSTEM
+from tests.unit.flow.test_check import ORDER_SYSTEM, Delivered, Hold, HoldRefused
 from tests.unit.flow.test_drawings import with_everything
 
 SCHEMA = json.loads(gzip.decompress(Path(__file__).with_name("asyncapi-3.0.0.schema.json.gz").read_bytes()))
@@ -162,3 +163,17 @@ def test_an_export_is_the_same_however_often_and_in_whatever_order_it_is_made() 
 def test_another_document_is_refused(document: Any) -> None:
     with pytest.raises(NotExported, match="no document that `antiphon contracts export` wrote"):
         contracts_in(document)
+
+
+def test_an_event_that_is_called_like_an_answer_stays_in_the_export() -> None:
+    mail, reader = Participant("mail"), Participant("reader")
+
+    @mail.handles(Hold)
+    async def hold(command: Hold, tx: Transaction) -> Delivered:
+        return Delivered()
+
+    @reader.reacts_to(HoldRefused)
+    async def read(event: HoldRefused, tx: Transaction) -> None:
+        return None
+
+    assert "mail.hold.refused.v1" in contracts_in(document_of(mail, reader)).messages

@@ -488,3 +488,27 @@ def test_nobody_waits_for_a_reaction_that_publishes_nothing_or_comes_after_the_e
 
 def parts(shop: Shop) -> tuple[Any, ...]:
     return shop.stock, shop.billing, shop.saga
+
+
+class Hold(Command[Delivered], name="mail.hold"):
+    pass
+
+
+class HoldRefused(Event, name="mail.hold.refused", owner="mail"):
+    code: int
+
+
+def test_an_event_that_is_called_like_an_answer_to_a_command_has_two_meanings() -> None:
+    mail, reader = Participant("mail"), Participant("reader")
+
+    @mail.handles(Hold)
+    async def hold(command: Hold, tx: Transaction) -> Delivered:
+        return Delivered()
+
+    @reader.reacts_to(HoldRefused)
+    async def read(event: HoldRefused, tx: Transaction) -> None:
+        return None
+
+    (finding,) = [each for each in check(build([mail, reader])) if each.mistake == "two meanings"]
+    assert finding.about == "mail.hold.refused.v1"
+    assert "what Antiphon says when command mail.hold is refused" in finding.sentence
