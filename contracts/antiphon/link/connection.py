@@ -149,7 +149,7 @@ class Link:
     def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
         """Store a message in the stream that has the subject, and call `then` once with what became of it."""
         token = self._token()
-        self.send(subject, data, headers, f"{self._answers}.{token}")
+        self._transport.send(subject, data, headers, f"{self._answers}.{token}")
         self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
 
     async def store(self, subject: str, data: bytes, headers: str = "") -> int:
