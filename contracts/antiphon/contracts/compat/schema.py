@@ -88,7 +88,7 @@ def schemas_of(
 
 
 class _Times:
-    """Says of which strings a schema takes for dates and times only: msgspec does so where their zone is prescribed."""
+    """Adds `format: date-time` or `time` to schemas; msgspec does so only where a zone is prescribed."""
 
     def __init__(self, definitions: Mapping[str, JsonSchema]) -> None:
         self._definitions = definitions

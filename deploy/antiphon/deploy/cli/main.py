@@ -87,7 +87,7 @@ SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/
 
 
 def _seconds(value: float) -> float:
-    """A length of time that is one; infinity and NaN are floats, too."""
+    """Reject infinity, NaN and out-of-range seconds."""
     if not 0 <= value <= SECONDS_MAX:
         raise typer.BadParameter(f"give a number of seconds from 0 to {SECONDS_MAX:.0f}.")
     return value
