@@ -1,6 +1,7 @@
 """What every test run shares: a line that says which Antiphon is tested, plain logs, and one PostgreSQL."""
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Final
@@ -16,6 +17,10 @@ from tests.support.postgres import REQUIRED, Postgres, postgres
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 plain_logs()
+
+# A shell starts its background jobs deaf to Ctrl-C, and the processes of the tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("suite", deadline=None)
