@@ -95,6 +95,9 @@ class PublicTransport:
 
         nc: Any = self._nc  # nats-py types only a part of this method
         subscription: Subscription = await nc.subscribe(subject, queue=queue, cb=adapt)
+        # nats-py only queues it; whoever is asked on this subject as soon as this returns must be heard.
+        with contextlib.suppress(*LOST):
+            await self._nc.flush(FLUSH_SECONDS)
         return subscription
 
     async def has_jetstream(self) -> bool:
