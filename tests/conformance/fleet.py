@@ -7,7 +7,7 @@ from typing import Any
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.stored import Outcome, SagaPages
+from antiphon.contracts.stored import Delivered, Outcome, SagaPages
 from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Consumer, participant_consumers
 from antiphon.coordinator.decision.entries import read_entry
 from antiphon.coordinator.decision.facts import Send
@@ -17,7 +17,6 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.runtime.ports import Delivered
 from tests.support.raw_worker import Play, answer_message, start_message, willing
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
 

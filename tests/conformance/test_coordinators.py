@@ -12,6 +12,7 @@ from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.payloads import Parked
+from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import CommandAddress, matches
 from antiphon.coordinator.decision.dues import earliest_ns
 from antiphon.coordinator.decision.entries import Draft
@@ -19,7 +20,6 @@ from antiphon.coordinator.decision.facts import Send
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
-from antiphon.coordinator.runtime.ports import Delivered
 from tests.conformance.fleet import COORDINATOR, KEY, SWEEPER, TIMERS, Again, Fleet
 from tests.support.raw_worker import answer_message, start_message
 from tests.support.trip import TripAsked, make_trip

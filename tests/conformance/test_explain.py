@@ -8,13 +8,12 @@ from typing import Any
 from antiphon.contracts import Event, SagaKey, subjects
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.reader import Journal
-from antiphon.contracts.stored import SagaPages
+from antiphon.contracts.stored import Delivered, SagaPages
 from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
-from antiphon.coordinator.runtime.ports import Delivered
 from antiphon.coordinator.views.standing import Standing, standing
 from antiphon.coordinator.views.wording import of_entry, of_fact
 from tests.conformance.fleet import KEY, Fleet

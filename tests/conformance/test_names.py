@@ -12,12 +12,11 @@ from antiphon.contracts import Command, Compensation, Event, SagaKey, subjects
 from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.stored import SagaPages
+from antiphon.contracts.stored import Delivered, SagaPages
 from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
-from antiphon.coordinator.runtime.ports import Delivered
 from antiphon.coordinator.views.parked import waits_of
 from antiphon.coordinator.views.standing import standing
 from antiphon.coordinator.views.summary import Overview, read_cause, read_told, tell, unread

@@ -8,9 +8,9 @@ from functools import partial
 from antiphon.contracts import SagaKey, identity, subjects
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.payloads import Parked
-from antiphon.contracts.stored import AlreadyStored, Outcome, SagaPages, StoredMessage
+from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome, SagaPages, StoredMessage
 from antiphon.contracts.topology import PLATFORM_CONSUMERS, participant_consumers
-from antiphon.coordinator.runtime.ports import ArmGuard, Delivered
+from antiphon.coordinator.runtime.ports import ArmGuard
 from tests.conformance.world import World, answer_of, append, appended, fresh_key
 
 COORDINATOR, TIMERS, _ = PLATFORM_CONSUMERS

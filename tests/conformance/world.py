@@ -9,11 +9,11 @@ from typing import Protocol, TypeVar
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous, Conflict
-from antiphon.contracts.stored import AlreadyStored, Outcome, Rejected
+from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome, Rejected
 from antiphon.contracts.topology import EVENTS, Consumer
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.runtime.ports import Delivered, Store
+from antiphon.coordinator.runtime.ports import Store
 from antiphon.link import Link
 from tests.support.server import until
 

@@ -16,13 +16,13 @@ from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
 from antiphon.contracts.payloads import LOCK_STATE_TYPE, End
-from antiphon.contracts.stored import Outcome, SagaPages
+from antiphon.contracts.stored import Delivered, Outcome, SagaPages
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, participant_consumers
 from antiphon.coordinator.decision.locks import Lock
 from antiphon.coordinator.decision.replay import Replayed, replay
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.runtime.ports import ArmGuard, Delivered
+from antiphon.coordinator.runtime.ports import ArmGuard
 from antiphon.participants import inbox
 from antiphon.participants.inbox import Answer, NothingToUndo, Row, RunCompensation, RunHandler
 from tests.simulation.sagas import SHOP, Approved, Asked, Made, Shape, Undeliverable, saga_of

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
+from functools import lru_cache
+from typing import Any, ClassVar, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import msgspec
 
 from .errors import BadIdentity, DefinitionError
 from .fields import require_travels_if_known
-from .identity import RESERVED, check_token, dashed
-
-CLIENT: Final = "client"
-"""The owner of events that no participant owns: starts, and signals from outside."""
+from .identity import CLIENT, RESERVED, check_token, dashed
 
 AnswerKind = Literal["done", "refused", "exhausted", "superseded", "settled"]
 """How a command may be answered: it happened; a business no; its attempts ran out; a newer command overtook it; what
@@ -123,9 +121,20 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reply: msgspec.Raw = msgspec.Raw(b"null")
 
 
+@lru_cache(maxsize=1024)
+def name_of(message_type: str) -> str:
+    """The dotted name in a versioned type: `inventory.reserve` of `inventory.reserve.v1`."""
+    return message_type.rpartition(".v")[0]
+
+
+def settle_name(command: str) -> str:
+    """What the question is called that asks what became of a command, by the command's name."""
+    return f"{command}.settle"
+
+
 def settle_type(command: Contract) -> str:
     """The versioned tag of the question what became of a command: `shipping.schedule.settle.v1`."""
-    return f"{command.name}.settle.v{command.version}"
+    return f"{settle_name(command.name)}.v{command.version}"
 
 
 def answer_name(command: Contract, kind: AnswerKind) -> str:
@@ -192,7 +201,7 @@ def _require_own_name(cls: type[Compensation[Any]], command: type[Command[Any]])
             f"{cls.__name__} and {command.__name__} are both called {theirs.name!r}, so their answers could not be "
             "told apart. Give the compensation another name."
         )
-    if token == dashed(f"{theirs.name}.settle"):
+    if token == dashed(settle_name(theirs.name)):
         raise DefinitionError(
             f"{cls.__name__} is called {cls.__contract__.name!r}, which is how Antiphon asks what became of "
             f"{command.__name__}. Give the compensation another name."

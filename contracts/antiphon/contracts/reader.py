@@ -14,11 +14,12 @@ from typing import Final, Literal
 
 import msgspec
 
+from . import identity
 from .clock import nanoseconds
 from .envelope import Envelope, decode, unpack, unpack_raw
 from .errors import Unusable
-from .identity import CLIENT, COORDINATOR, OPERATOR, PLATFORM_SOURCES, dashed
-from .messages import AnswerKind, Refusal, Settled, Undone
+from .identity import PLATFORM_SOURCES, dashed
+from .messages import AnswerKind, Refusal, Settled, Undone, name_of, settle_name
 from .payloads import END_TYPE, RECORD_TYPE, End, Operation, Record
 from .stored import StoredMessage
 from .subjects import (
@@ -70,11 +71,6 @@ SEQUENCE_DIGITS: Final = 19
 """The most that fit the 64 bits of a stream's sequence for sure."""
 
 
-def name_of(message_type: str) -> str:
-    """The dotted name in a versioned type: `inventory.reserve` of `inventory.reserve.v1`."""
-    return message_type.rpartition(".v")[0]
-
-
 def command_kind(direction: Direction, message_type: str, do_type: str) -> CommandKind:
     """What a command is.
 
@@ -86,7 +82,7 @@ def command_kind(direction: Direction, message_type: str, do_type: str) -> Comma
     if direction == "do":
         return "do"
     name, _, version = do_type.rpartition(".v")
-    return "settle" if name and message_type == f"{name}.settle.v{version}" else "undo"
+    return "settle" if name and message_type == f"{settle_name(name)}.v{version}" else "undo"
 
 
 def answer_kind(kind: CommandKind, name: str, token: str) -> AnswerKind | None:
@@ -257,14 +253,16 @@ class Journal:
 
     def kind_of(self, address: FactAddress) -> tuple[FactKind, CommandAddress | None]:
         """What a message of EVENTS is, by its subject, and which command it answers."""
-        match address.source, address.event:
-            case (("client" | "coordinator"), ("start" | "cancel" as event)):
-                return ("start" if event == "start" else "cancel"), None
-            case "client", _:
+        match address.source:
+            case _ if address.is_start:
+                return "start", None
+            case _ if address.is_cancel:
+                return "cancel", None
+            case identity.CLIENT:
                 return "signal", None
-            case "operator", _:
+            case identity.OPERATOR:
                 return "request", None
-            case "coordinator", _:
+            case identity.COORDINATOR:
                 return "notice", None
             case _ if is_by_itself(address.step):
                 return "event", None
@@ -279,6 +277,3 @@ class Journal:
             if sent is not None and kind is not None:
                 return ("undone" if (sent.kind, kind) == ("undo", "done") else kind), sent.address
         return "answer", None
-
-
-assert (CLIENT, COORDINATOR, OPERATOR) == ("client", "coordinator", "operator"), "what `kind_of` matches"

@@ -1,6 +1,8 @@
-"""Values of both sides of a store: a stored message, the outcome of a write, the stamp of a delivered message."""
+"""Values of both sides of a store: a stored message, the outcome of a write, a delivered message and its stamp."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import msgspec
 
@@ -29,6 +31,10 @@ class AlreadyStored(AntiphonError):
 
 class Rejected(AntiphonError):
     """The server refused the write for a reason no journal explains (a full disk or stream, a forbidden header)."""
+
+
+class TooManySubjects(Ambiguous):
+    """A read matches more subjects than one read may: asking again changes nothing, asking for less does."""
 
 
 class NobodyReads(Ambiguous):
@@ -63,3 +69,29 @@ def parse_stamp(reply: str) -> Stamp:
     return Stamp(
         tokens[first], tokens[first + 1], int(tokens[first + 2]), int(tokens[first + 3]), int(tokens[first + 5])
     )
+
+
+class Delivered(Protocol):
+    """A message of a stream, delivered by a durable consumer."""
+
+    @property
+    def stream(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def stored_ns(self) -> int: ...
+    @property
+    def deliveries(self) -> int: ...
+
+    def ack(self) -> None:
+        """Say that all the message asks for is durable."""
+
+    def hand_back(self, delay_seconds: float = 0.0) -> None:
+        """Have it delivered again after the delay, to any coordinator."""
+
+    def in_progress(self) -> None:
+        """Keep it for another ack wait."""

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.stored import NobodyReads, StoredMessage
+from antiphon.contracts.stored import NobodyReads, StoredMessage, TooManySubjects
 
 from .guard import InHand
 from .outcomes import status_code, status_line
@@ -17,7 +17,8 @@ from .outcomes import status_code, status_line
 BATCH_MAX: Final = 1000
 """The most messages of one read. The server refuses filters that match more than 1024 subjects."""
 
-NO_RESPONDERS: Final = 503
+REFUSALS: Final[dict[int, type[Ambiguous]]] = {413: TooManySubjects, 503: NobodyReads}
+"""The statuses of a refused read that say more than that nobody knows: too large; no responders."""
 """The server's own status where nobody has subscribed to the subject of a request."""
 
 Pages = list[StoredMessage] | Ambiguous
@@ -56,11 +57,11 @@ class Read:
         if code == 404:
             return []
         if code != 204:
-            refusal = NobodyReads if code == NO_RESPONDERS else Ambiguous
+            refusal = REFUSALS.get(code, Ambiguous)
             return refusal(f"a direct read was refused ({status_line(headers)})")
         # The server cuts a read at its batch size and says so only here.
         if self._whole and headers is not None and _field(headers, b"Nats-Num-Pending") not in (b"", b"0"):
-            return Ambiguous("a direct read was cut short: the journal has more entries than one read returns")
+            return TooManySubjects("a direct read was cut short: the journal has more entries than one read returns")
         self._found.sort(key=lambda message: message.sequence)
         return self._found
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.reader import known_sources, named_sequences
-from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.stored import StoredMessage, TooManySubjects
 from antiphon.contracts.subjects import events_filter, saga_events_filter, saga_source
 from antiphon.contracts.topology import EVENTS
 
-from .connection import Link
+from .tail import Reads
 
 
-async def read_events(link: Link, key: SagaKey, entries: Iterable[StoredMessage]) -> list[StoredMessage]:
+async def read_events(link: Reads, key: SagaKey, entries: Iterable[StoredMessage]) -> list[StoredMessage]:
     """The messages of EVENTS for one saga, in stream order.
 
     One read gives them all, unless somebody has written to more subjects of the saga than one read takes. Then the
@@ -30,11 +29,11 @@ async def read_events(link: Link, key: SagaKey, entries: Iterable[StoredMessage]
     """
     try:
         return await link.read_all(EVENTS, [saga_events_filter(key)])
-    except Ambiguous:
+    except TooManySubjects:
         return await _read_known(link, key, list(entries))
 
 
-async def read_known_events(link: Link, key: SagaKey, entries: Iterable[StoredMessage]) -> list[StoredMessage]:
+async def read_known_events(link: Reads, key: SagaKey, entries: Iterable[StoredMessage]) -> list[StoredMessage]:
     """What the sources have written that a journal knows by its commands.
 
     Raises:
@@ -43,7 +42,7 @@ async def read_known_events(link: Link, key: SagaKey, entries: Iterable[StoredMe
     return await _read_sources(link, key, known_sources(entries))
 
 
-async def _read_known(link: Link, key: SagaKey, entries: list[StoredMessage]) -> list[StoredMessage]:
+async def _read_known(link: Reads, key: SagaKey, entries: list[StoredMessage]) -> list[StoredMessage]:
     sources = known_sources(entries)
     known = {message.sequence: message for message in await _read_sources(link, key, sources)}
     strangers = set[str]()
@@ -57,11 +56,11 @@ async def _read_known(link: Link, key: SagaKey, entries: list[StoredMessage]) ->
     return [known[sequence] for sequence in sorted(known)]
 
 
-async def _read_sources(link: Link, key: SagaKey, sources: Iterable[str]) -> list[StoredMessage]:
+async def _read_sources(link: Reads, key: SagaKey, sources: Iterable[str]) -> list[StoredMessage]:
     return await link.read_all(EVENTS, [events_filter(key, source) for source in sorted(sources)])
 
 
-async def _read_at(link: Link, key: SagaKey, sequence: int) -> StoredMessage | None:
+async def _read_at(link: Reads, key: SagaKey, sequence: int) -> StoredMessage | None:
     """A message of the saga by its sequence; none where it was purged."""
     page = await link.next_page(EVENTS, saga_events_filter(key), sequence, most=1)
     return page[0] if page and page[0].sequence == sequence else None

@@ -11,7 +11,8 @@ import msgspec
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.identity import dashed
-from antiphon.contracts.reader import answer_kind, name_of
+from antiphon.contracts.messages import name_of
+from antiphon.contracts.reader import answer_kind
 
 from .graph import MESSAGES, RECEIVING, Edge, Flow, Node, reachable, step_id
 

@@ -14,8 +14,8 @@ from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, encode
 from antiphon.contracts.errors import Ambiguous, Conflict, TooLarge
 from antiphon.contracts.headers import traceparent_header
 from antiphon.contracts.identity import dashed
-from antiphon.contracts.messages import Contract
-from antiphon.contracts.reader import CommandKind, answer_kind, name_of
+from antiphon.contracts.messages import Contract, name_of
+from antiphon.contracts.reader import CommandKind, answer_kind
 from antiphon.contracts.subjects import event_subject
 from antiphon.link import AlreadyStored, Link, Outcome, Rejected, killpoints
 from antiphon.tracing.telemetry.counts import Counts
@@ -99,7 +99,7 @@ class Answering:
 
     def count_failed(self, job: Job) -> None:
         """Count an attempt that failed and is followed by another one."""
-        self._counts.add("attempts", self._name, _name_in(job.type), "failed")
+        self._counts.add("attempts", self._name, name_of(job.type), "failed")
 
     def _publish(self, job: Job, answer: SealedAnswer) -> None:
         answer.publishes += 1
@@ -130,7 +130,7 @@ class Answering:
         if execution is None or is_known or (execution.started is None and kind != "exhausted"):
             self._counts.add("duplicates", self._name)
             return
-        labels = (self._name, _name_in(job.type), kind)
+        labels = (self._name, name_of(job.type), kind)
         self._counts.add("attempts", *labels)
         if execution.started is not None and self._counts.record is not None:
             self._counts.took("handler_seconds", (datetime.now(UTC) - execution.started).total_seconds(), *labels)
@@ -171,12 +171,6 @@ def _contract_of(message_type: str) -> Contract | None:
 
 
 @lru_cache(maxsize=1024)
-def _name_in(message_type: str) -> str:
-    """A type without its version."""
-    return message_type.rpartition(".v")[0]
-
-
-@lru_cache(maxsize=1024)
 def _outcome_in(kind: CommandKind, sent_type: str, answer_type: str) -> str:
     """How a command, compensation or settlement was answered."""
     return answer_kind(kind, name_of(sent_type), _token(answer_type)) or "done"
@@ -185,4 +179,4 @@ def _outcome_in(kind: CommandKind, sent_type: str, answer_type: str) -> str:
 @lru_cache(maxsize=1024)
 def _token(message_type: str) -> str:
     """What stands in a subject for a type: its name without the version, dashed."""
-    return dashed(_name_in(message_type))
+    return dashed(name_of(message_type))

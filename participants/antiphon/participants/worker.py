@@ -119,7 +119,6 @@ class Worker:
             error_texts=error_texts,
             chance=chance,
         )
-        """Handlers that go on although they were cancelled and their deliveries are settled."""
         self._alone: Job | None = None
         """The job that is performed alone now."""
         self._lease: asyncio.TimerHandle | None = None

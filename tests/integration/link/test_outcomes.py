@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import Ambiguous, Conflict
-from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, Rejected
+from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, Rejected, TooManySubjects
 from antiphon.link.outcomes import outcome_of
 from antiphon.link.reading import Pages, Read
 
@@ -50,7 +50,7 @@ def test_what_cannot_be_read_says_nothing() -> None:
         (b"503", NobodyReads),
         (b"503 No Responders", NobodyReads),
         (b"408 Bad Request", Ambiguous),
-        (b"413 Too Many Results", Ambiguous),
+        (b"413 Too Many Results", TooManySubjects),
         (b"404 Message Not Found", list),
     ],
 )

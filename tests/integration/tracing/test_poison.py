@@ -90,7 +90,7 @@ async def test_a_saga_whose_trace_cannot_be_made_is_tried_again_and_keeps_no_oth
 
 async def test_an_entry_of_which_no_trace_can_be_made_is_given_up_in_the_end() -> None:
     class Held:
-        subject, data, sequence, stored_ns = "saga.1.trip.bad.c.end", b"", 1, 0
+        stream, subject, data, sequence, stored_ns = "SAGA", "saga.1.trip.bad.c.end", b"", 1, 0
 
         def __init__(self, deliveries: int) -> None:
             self.deliveries, self.verdicts = deliveries, list[str]()

@@ -12,7 +12,7 @@ from antiphon.contracts import Command, Compensation, Event, Retry, SagaKey, sub
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
 from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Operation, verb_type
-from antiphon.contracts.stored import SagaPages, StoredMessage
+from antiphon.contracts.stored import Delivered, SagaPages, StoredMessage
 from antiphon.contracts.subjects import CommandAddress, Verb
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, participant_consumers
 from antiphon.coordinator.decision.history import History
@@ -22,7 +22,6 @@ from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
-from antiphon.coordinator.runtime.ports import Delivered
 from tests.support.trip import ASKED, BookRoom, BookSeat, ChargeCard, FreeRoom, FreeSeat, RefundCard, TripAsked
 from tests.support.trip import REPLIES as TRIP_REPLIES
 

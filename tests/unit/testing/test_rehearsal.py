@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from antiphon.contracts.stored import Delivered
 from antiphon.contracts.topology import COORDINATOR, EVENTS, PLATFORM_CONSUMERS
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.runtime.memory import MemoryPlatform
-from antiphon.coordinator.runtime.ports import Delivered
 from antiphon.coordinator.testing import Rehearsal, rehearse
 from antiphon.coordinator.testing.rehearsal import PATIENCE_SECONDS
 from antiphon.participants import Participant, Transaction

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hin
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.fields import require_travels
 from antiphon.contracts.identity import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token
-from antiphon.contracts.messages import Command, Compensation, Event, Message, settle_type
-from antiphon.contracts.reader import answer_kind, name_of
+from antiphon.contracts.messages import Command, Compensation, Event, Message, name_of, settle_type
+from antiphon.contracts.reader import answer_kind
 from antiphon.contracts.retry import LONGEST
 
 from .declared import DeclaredChoreography, DeclaredSaga, DeclaredStep

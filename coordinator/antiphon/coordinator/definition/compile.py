@@ -16,7 +16,7 @@ from antiphon.contracts.messages import (
     Undone,
     answer_name,
     answer_type,
-    settle_type,
+    settle_name,
 )
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import Direction
@@ -173,7 +173,7 @@ def _answers(step: DeclaredStep) -> list[tuple[str, Expected]]:
 
 def settle_contract(command: Contract) -> Contract:
     """What the question is called that finds out what became of a pivot's command."""
-    return Contract(settle_type(command).rpartition(".v")[0], command.version, command.owner)
+    return Contract(settle_name(command.name), command.version, command.owner)
 
 
 def _plain(step: str, direction: Direction, contract: Contract, kind: AnswerKind, shape: Any) -> tuple[str, Expected]:

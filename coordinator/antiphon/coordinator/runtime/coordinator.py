@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import LOCK, NOT_SAGAS, SagaKey
 from antiphon.contracts.payloads import StatusAnswer, parked_kind
+from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import FactAddress, parse_announcement, parse_fact, parse_fired
 from antiphon.link.killpoints import reached
 from antiphon.tracing.telemetry.counts import Counts
@@ -23,7 +24,7 @@ from .lock_handler import LockHandler
 from .parking import HAND_BACK_SECONDS, Parking
 from .pause_handler import PauseHandler
 from .paused_types import PausedTypes
-from .ports import Delivered, Store
+from .ports import Store
 from .sweeper import IDLE_SECONDS, Sweeper
 
 

@@ -14,6 +14,7 @@ import structlog
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import ParkedKind, parked_kind
+from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import FactAddress, start_subject
 from antiphon.contracts.topology import COORDINATOR, EVENTS
 from antiphon.link.faults import say
@@ -30,7 +31,6 @@ from ..definition.versions import Versions
 from .journals import Journals
 from .parking import HAND_BACK_SECONDS, Parking
 from .paused_types import PausedTypes
-from .ports import Delivered
 from .writes import Writes
 
 log = structlog.get_logger()

@@ -17,14 +17,14 @@ from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import LOCK_GRANTED_TYPE, LOCK_STATE_TYPE, Empty
-from antiphon.contracts.stored import AlreadyStored, Outcome, StoredMessage
+from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome, StoredMessage
 from antiphon.contracts.subjects import FactAddress, granted_subject, state_subject
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
 from ..decision.locks import QUEUE_MAX, Lock, ask, free
 from .parking import HAND_BACK_SECONDS
-from .ports import Delivered, Store
+from .ports import Store
 
 log = structlog.get_logger()
 

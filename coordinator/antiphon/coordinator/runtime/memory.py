@@ -18,12 +18,12 @@ from antiphon.contracts import identity, subjects
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import Parked
-from antiphon.contracts.stored import AlreadyStored, Outcome, SagaPages, StoredMessage
+from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome, SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Consumer
 from antiphon.link.faults import say
 from antiphon.link.guard import Guard
 
-from .ports import ArmGuard, Delivered
+from .ports import ArmGuard
 
 STARTS_PER_READ = 50
 """So few that small tests turn pages too."""

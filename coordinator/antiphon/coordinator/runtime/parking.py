@@ -8,10 +8,11 @@ import structlog
 
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import Parked, ParkedKind
+from antiphon.contracts.stored import Delivered
 from antiphon.link.faults import class_of, say
 from antiphon.tracing.telemetry.counts import Counts
 
-from .ports import Delivered, Store
+from .ports import Store
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.identity import COORDINATOR, SAGA_TYPE, SagaKey
 from antiphon.contracts.payloads import PAUSE_STATE_TYPE, PauseState
-from antiphon.contracts.stored import Outcome, StoredMessage
+from antiphon.contracts.stored import Delivered, Outcome, StoredMessage
 from antiphon.contracts.subjects import state_subject
 from antiphon.contracts.topology import participant_consumers_of
 from antiphon.link.killpoints import reached
@@ -29,7 +29,6 @@ from .consumer_pause import ConsumerPause
 from .journals import Journals
 from .parking import HAND_BACK_SECONDS, Parking
 from .paused_types import PausedTypes, Review
-from .ports import Delivered
 from .resume_scan import ResumeScan
 
 log = structlog.get_logger()

@@ -16,33 +16,6 @@ from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import Outcome, SagaPages, StoredMessage
 from antiphon.link.guard import Guard
 
-
-class Delivered(Protocol):
-    """A message of a stream, delivered by a durable consumer."""
-
-    @property
-    def stream(self) -> str: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def stored_ns(self) -> int: ...
-    @property
-    def deliveries(self) -> int: ...
-
-    def ack(self) -> None:
-        """Say that all the message asks for is durable."""
-
-    def hand_back(self, delay_seconds: float = 0.0) -> None:
-        """Have it delivered again after the delay, to any coordinator."""
-
-    def in_progress(self) -> None:
-        """Keep it for another ack wait."""
-
-
 ArmGuard = int | Literal["first"]
 """When a timer may be set: while the journal still ends at a sequence, or only if the saga has no timer."""
 

@@ -10,6 +10,7 @@ import structlog
 
 from antiphon.contracts.errors import Ambiguous, Unusable
 from antiphon.contracts.identity import LOCK, SagaKey
+from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import parse_fact
 from antiphon.link.faults import say
 
@@ -19,7 +20,6 @@ from ..definition.versions import Versions
 from .journals import Journals
 from .lock_handler import LockHandler
 from .parking import HAND_BACK_SECONDS
-from .ports import Delivered
 
 log = structlog.get_logger()
 

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
-from antiphon.contracts.stored import Outcome
+from antiphon.contracts.stored import Delivered, Outcome
 from antiphon.contracts.topology import EVENTS, PARKED, Listener, participant_consumers, reactions_consumer
 
 from ..runtime.memory import MemoryPlatform
-from ..runtime.ports import Delivered
 
 Death = Literal["before commit", "after commit"]
 """When a participant's process dies: with nothing done, or with all done and nothing said."""

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, OPERATOR, SagaKey
-from antiphon.contracts.messages import AnswerKind, Refusal
+from antiphon.contracts.messages import AnswerKind, Refusal, name_of, settle_name
 from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, CancelRequest, End, Operation, Record, SagaState
-from antiphon.contracts.reader import FAILURES, answer_kind, cause_sequence, name_of
+from antiphon.contracts.reader import FAILURES, answer_kind, cause_sequence
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import (
     EntryAddress,
@@ -207,7 +207,7 @@ def _kind(found: UnderWay, answer: FactAddress) -> AnswerKind | None:
     """How a participant answered."""
     if found.how == "undo":
         return answer_kind("undo", found.message, answer.event)
-    settled = answer_kind("settle", f"{found.message}.settle", answer.event) if found.is_asked else None
+    settled = answer_kind("settle", settle_name(found.message), answer.event) if found.is_asked else None
     return settled or answer_kind("do", found.message, answer.event)
 
 
@@ -239,7 +239,7 @@ def _sent(before: Overview, told: Told, cause: Cause | None) -> Overview:
     found = _find(before, command.step)
     if command.direction == "do":
         return _begun(before, UnderWay(command.step, "do", name))
-    if found is not None and found.how == "do" and name == f"{found.message}.settle":
+    if found is not None and found.how == "do" and name == settle_name(found.message):
         asked = tuple(replace(each, is_asked=True) if each is found else each for each in before.under_way)
         return replace(before, under_way=asked)  # that undoes nothing
     if before.state == "running":

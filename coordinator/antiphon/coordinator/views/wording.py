@@ -10,7 +10,7 @@ import msgspec
 from antiphon.contracts import identity, subjects
 from antiphon.contracts.envelope import Envelope, unpack_raw
 from antiphon.contracts.errors import AntiphonError
-from antiphon.contracts.messages import Refusal, Settled
+from antiphon.contracts.messages import Refusal, Settled, name_of
 from antiphon.contracts.payloads import (
     CHILD_START_TYPE,
     CancelRequest,
@@ -18,7 +18,7 @@ from antiphon.contracts.payloads import (
     End,
     Record,
 )
-from antiphon.contracts.reader import Entry, Fact, name_of
+from antiphon.contracts.reader import Entry, Fact
 from antiphon.contracts.subjects import FactAddress
 
 LineKind = Literal[

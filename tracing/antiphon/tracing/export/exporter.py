@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.headers import traceparent_header
 from antiphon.contracts.identity import SagaKey, digest
+from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import is_end, parse_entry
 from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
 from antiphon.link import Link, Pull
@@ -83,30 +84,12 @@ class Sent(Enum):
     """The exporter was told to end before the backend took them."""
 
 
-class Held(Protocol):
-    """A journal entry that was delivered."""
-
-    @property
-    def subject(self) -> str: ...
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def deliveries(self) -> int: ...
-    @property
-    def stored_ns(self) -> int: ...
-    def ack(self) -> None: ...
-    def hand_back(self, delay_seconds: float = 0.0) -> None: ...
-    def in_progress(self) -> None: ...
-
-
 @dataclass(frozen=True)
 class Work:
     """Entries of one saga in hand, and the spans to be exported with them."""
 
     key: SagaKey
-    entries: list[Held]
+    entries: list[Delivered]
     spans: list[Span]
 
 
@@ -139,8 +122,8 @@ class Exporter:
         self._pause_seconds = PAUSE_SECONDS
         self._told: tuple[str, float] | None = None
         """What was said last of a backend that takes nothing, and when; None while it takes what it is sent."""
-        self._held: list[Held] = []
-        self._batch: list[Held] = []
+        self._held: list[Delivered] = []
+        self._batch: list[Delivered] = []
         self._came = asyncio.Event()
         self._stopped = asyncio.Event()
         self._reads = asyncio.Semaphore(READS_MAX)
@@ -173,14 +156,14 @@ class Exporter:
         self._stopped.set()
         self._came.set()
 
-    def _take(self, delivery: Held) -> None:
+    def _take(self, delivery: Delivered) -> None:
         if _is_entry(delivery.subject):
             self._held.append(delivery)
             self._came.set()
         else:
             delivery.ack()  # the state of a lock, or of what stands still: no saga
 
-    async def _export_or_say(self, batch: list[Held]) -> None:
+    async def _export_or_say(self, batch: list[Delivered]) -> None:
         """Export some entries. A mistake in this file must not end the process: they come again, ever later."""
         try:
             await self._export(batch)
@@ -189,10 +172,10 @@ class Exporter:
             for held in batch:
                 held.hand_back(_later(held))
 
-    async def _export(self, batch: list[Held]) -> None:
+    async def _export(self, batch: list[Delivered]) -> None:
         """Export what some entries make final."""
         reached("exporter.pulled")
-        by_saga = defaultdict[SagaKey, list[Held]](list)
+        by_saga = defaultdict[SagaKey, list[Delivered]](list)
         for held in batch:
             by_saga[parse_entry(held.subject).saga].append(held)
         found = await asyncio.gather(*(self._read(key, entries) for key, entries in by_saga.items()))
@@ -230,7 +213,7 @@ class Exporter:
             for held in each.entries:
                 held.hand_back(later)
 
-    async def _read(self, key: SagaKey, entries: list[Held]) -> list[Span] | None:
+    async def _read(self, key: SagaKey, entries: list[Delivered]) -> list[Span] | None:
         """The spans to be exported with some entries of a saga; None after the entries were settled in another way."""
         has_ended = any(is_end(held.subject) for held in entries)
         if not has_ended and any(_decision_of(held) is False for held in entries):
@@ -247,7 +230,7 @@ class Exporter:
             self._look_later(key, entries, error)
             return None
 
-    def _look_later(self, key: SagaKey, entries: list[Held], error: Exception) -> None:
+    def _look_later(self, key: SagaKey, entries: list[Delivered], error: Exception) -> None:
         for held in entries:
             if _is_hopeless(held, error):
                 reason = str(error) if isinstance(error, AntiphonError) else class_of(error)
@@ -343,7 +326,7 @@ def _newly_final(projection: Projection, sequences: set[int], ratio: float) -> l
     return [each for each in projection.spans if each.closed_by < projection.sampled_by or each.closed_by in sequences]
 
 
-def _decision_of(held: Held) -> bool | None:
+def _decision_of(held: Delivered) -> bool | None:
     """What an entry in hand says of its saga; None unless it is a command."""
     return decision_in(traceparent_header(held.data).removeprefix("traceparent: ").strip())
 
@@ -371,12 +354,12 @@ def _settle(work: Iterable[Work], is_exported: bool) -> None:
             held.hand_back()
 
 
-def _later(held: Held) -> float:
+def _later(held: Delivered) -> float:
     """In how many seconds an entry comes again."""
     return min(LATE_SECONDS_MAX, 2.0 ** min(held.deliveries, 20))
 
 
-def _is_hopeless(held: Held, error: Exception) -> bool:
+def _is_hopeless(held: Delivered, error: Exception) -> bool:
     """Whether another look at an entry would find no more than this one."""
     match error:
         case NotThere():

@@ -9,7 +9,8 @@ import msgspec
 
 from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.identity import COORDINATOR, SagaKey
-from antiphon.contracts.reader import Entry, Fact, name_of
+from antiphon.contracts.messages import name_of
+from antiphon.contracts.reader import Entry, Fact
 from antiphon.contracts.subjects import CommandAddress, Direction, commands_filter
 
 from .ids import span_id, trace_id
