@@ -9,7 +9,7 @@ import msgspec
 
 from .errors import BadIdentity, DefinitionError
 from .fields import require_travels_if_known
-from .identity import CLIENT, RESERVED, check_token, dashed
+from .identity import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token, dashed, is_token
 
 AnswerKind = Literal["done", "refused", "exhausted", "superseded", "settled"]
 """How a command may be answered: it happened; a business no; its attempts ran out; a newer command overtook it; what
@@ -173,8 +173,12 @@ def _declare(cls: Any, name: str, version: int, owner: str) -> None:
 
 
 def _contract(cls: type, name: str, version: int, owner: str) -> Contract:
+    if not is_token(dashed(name)):
+        raise DefinitionError(
+            f"{cls.__name__}: message name {name[:80]!r} must be 1 to {TOKEN_CHARS_MAX} characters out of A-Z a-z 0-9 "
+            "_ - and dots."
+        )
     try:
-        check_token(dashed(name), "message name")
         check_token(owner, "owner")
     except BadIdentity as error:
         raise DefinitionError(f"{cls.__name__}: {error}.") from None

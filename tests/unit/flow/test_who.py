@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from antiphon.coordinator import Saga, State
 from antiphon.flow.graph import Flow, build
 from antiphon.flow.lookup import UnknownMessage, who
-from tests.unit.flow.test_check import ORDER_SYSTEM
+from antiphon.participants import Participant, Transaction
+from tests.unit.flow.test_check import ORDER_SYSTEM, Delivered, Hold, HoldRefused, Read
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +95,23 @@ def test_for_a_message_that_nobody_knows_the_nearest_are_named(flow: Flow) -> No
         UnknownMessage, match=r"nobody says or hears inventory.reserve.faild. There are inventory.reserve,"
     ):
         who(flow, "inventory.reserve.faild")
+
+
+def test_an_event_and_an_answer_of_one_name_are_both_told() -> None:
+    saga: Saga[Read] = Saga(Read, name="letter", version=1, deadline=timedelta(hours=1))
+    mail, reader = Participant("mail"), Participant("reader")
+
+    @saga.step(needs_no_compensation=True)
+    def hold(s: State[Read]) -> Hold:
+        return Hold()
+
+    @mail.handles(Hold)
+    async def keep(command: Hold, tx: Transaction) -> Delivered:
+        return Delivered()
+
+    @reader.reacts_to(HoldRefused)
+    async def read(event: HoldRefused, tx: Transaction) -> None:
+        return None
+
+    found = who(build([saga, mail, reader]), "mail.hold.refused")
+    assert [each.kind for each in found] == ["an event", "an answer to mail.hold"]

@@ -270,9 +270,10 @@ def _takes(step: DeclaredStep, make: Callable[..., Any], where: str) -> int:
     hints = get_type_hints(make)
     names = [each.name for each in inspect.signature(make).parameters.values() if each.default is each.empty]
     if not least <= len(names) <= 3:
+        count = f"{len(names)} argument{'s' * (len(names) != 1)}"
         raise DefinitionError(
-            f"{where} takes {len(names)} arguments, and is given the state, the command to undo, and the reply to it "
-            f"or None: take the first {'two, or all three' if least == 2 else 'one, two, or all three'}."
+            f"{where} takes {count}, and is given the state, the command to undo, and the reply to it or None: take "
+            f"the first {'two, or all three' if least == 2 else 'one, two, or all three'}."
         )
     reply = step.command.__reply__
     for name, wanted in zip(names[1:], (step.command, reply | None), strict=False):
