@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 from structlog.testing import capture_logs
 
-from antiphon.contracts import SagaKey, subjects
+from antiphon.contracts import Command, Event, SagaKey, subjects
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.payloads import Parked, StatusAnswer
 from antiphon.contracts.subjects import CommandAddress
+from antiphon.coordinator import State
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
 from tests.conformance.fleet import COORDINATOR, KEY, SWEEPER, TIMERS, Fleet
-from tests.support.raw_worker import answer_message
+from tests.support.raw_worker import _envelope, answer_message
 from tests.support.trip import TripAsked, make_trip
 
 OLD = make_trip()
@@ -114,4 +116,30 @@ def test_a_saga_type_that_nobody_had_is_picked_up_once_somebody_has() -> None:
     assert [msgspec.json.decode(data, type=Parked).kind for data in fleet.parked()] == ["unhandled"]
     replaced(fleet, OLD)
     fleet.run(60)
+    assert fleet.state() == "completed"
+
+
+class Started(Event, name="start", owner="hotel"):
+    room: str
+
+
+class Begin(Command[Started], name="hotel.begin"):
+    room: str
+
+
+def test_an_answer_that_is_called_start_is_read_by_the_version_that_awaits_it() -> None:
+    old, new = (Saga(TripAsked, name="trip", version=version, deadline=timedelta(days=1)) for version in (1, 2))
+
+    @old.step(needs_no_compensation=True)
+    def begin(s: State[TripAsked]) -> Begin:
+        return Begin(room="r")
+
+    new.wait("rest", timedelta(minutes=1))
+    fleet = started(Fleet(saga=old, play=silent))
+    replaced(fleet, old, new)
+    subject = subjects.event_subject(KEY.path, "hotel", "start", "begin", 1)
+    sequence = fleet.entries()[0].sequence
+    fleet.put(subject, _envelope(subject, "hotel", Started.__contract__.type, Started(room="r"), str(sequence)))
+    fleet.run(5)
+    assert fleet.parked() == []
     assert fleet.state() == "completed"

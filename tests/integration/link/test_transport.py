@@ -17,6 +17,8 @@ from antiphon.contracts.topology import COORDINATOR, EVENTS
 from antiphon.deploy.local.server import Server
 from antiphon.link import Credentials, Delivery, Link, connection, fast
 from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport
+from antiphon.link.faults import say
+from antiphon.link.guard import Guard
 from antiphon.link.transport import PublicTransport
 from tests.support.server import Platform, platform, until
 
@@ -132,3 +134,20 @@ async def test_a_server_without_jetstream_is_unfit(
             await Link.connect(server.url, name="coordinator", credentials=Credentials())
     finally:
         server.stop()
+
+
+async def test_on_the_public_api_a_subscription_stands_with_the_server_when_subscribe_returns() -> None:
+    """nats-py only queues it, and whoever asks at once would find nobody."""
+    calls: list[str] = []
+
+    class Recorder:
+        async def subscribe(self, subject: str, queue: str, cb: object) -> str:
+            calls.append(f"subscribe {subject}")
+            return subject
+
+        async def flush(self, seconds: int) -> None:
+            calls.append("flush")
+
+    nc: Any = Recorder()
+    await PublicTransport(nc, Guard(say)).subscribe("antiphon.status.*.*", lambda *message: None, "")
+    assert calls == ["subscribe antiphon.status.*.*", "flush"]

@@ -6,18 +6,20 @@ import asyncio
 import sqlite3
 import threading
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from antiphon.contracts import Event, PlatformError, Refused, Unavailable, WrongShape
 from antiphon.participants import Transaction, open_database
 from antiphon.participants.attempts import Exhausted, Suspect
 from antiphon.participants.databases import Busy
 from antiphon.participants.inbox import Spent
-from antiphon.participants.sql import SqliteDatabase
+from antiphon.participants.sql import LOCKED_TRIES_MAX, SqliteDatabase
 from tests.support.postgres import Postgres
 
 from .stock import FOUND, NOT_FOUND, RESERVED, Gate, Stock, Store, address, sqlite_url, tables
@@ -536,6 +538,25 @@ async def test_a_locked_database_is_busy_and_no_handler_is_called(tmp_path: Path
     other.execute("ROLLBACK")
     other.close()
     assert await stock.do(database) == RESERVED
+    await database.close()
+
+
+async def test_a_transaction_begins_again_where_the_lock_was_gone_a_little_later(tmp_path: Path) -> None:
+    """Once SQLite has waited in vain, and before the command is handed back."""
+
+    class Insisting(SqliteDatabase):
+        async def _insist(self, stack: AsyncExitStack, tries: int = 1) -> AsyncConnection:
+            if tries == LOCKED_TRIES_MAX:
+                other.execute("ROLLBACK")
+            return await super()._insist(stack, tries)
+
+    url = sqlite_url(tmp_path).replace("sqlite:", "sqlite+aiosqlite:")
+    database, stock = Insisting(url, busy_timeout_seconds=0.02), Stock()
+    await database.open(tables)
+    other = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert await stock.do(database) == RESERVED
+    other.close()
     await database.close()
 
 
