@@ -16,7 +16,8 @@ from threading import Thread
 
 import pytest
 
-from antiphon.coordinator.client.client import Antiphon
+from antiphon.contracts import AntiphonError
+from antiphon.coordinator import Antiphon, Handle
 from antiphon.tracing.projection.ids import trace_id
 from tests.integration.tracing.stay import granted, stay
 from tests.integration.tracing.voyage import VisaGranted
@@ -108,9 +109,19 @@ async def test_a_saga_is_followed_from_before_its_beginning_to_its_end(up: Platf
     assert not spans[-1].get("parentSpanId"), "the root, which there is at the end only"
 
 
+async def begun(handle: Handle) -> None:
+    """Wait until a coordinator has taken the start in: before that the command says that it waits."""
+    while True:
+        with suppress(AntiphonError):
+            await handle.status()
+            return
+        await asyncio.sleep(0.02)
+
+
 async def test_ctrl_c_leaves_what_was_there_last(up: Platform) -> None:
     async with Antiphon.connect(up.servers, name="client") as antiphon:
-        await antiphon.start(stay, ASKED, id="s2")
+        handle = await antiphon.start(stay, ASKED, id="s2")
+        await begun(handle)
         with on_a_terminal(up, "stay/s2", "--follow") as (process, screen):
             await until(lambda: "granted" in screen.text, what="a picture of it")
             process.send_signal(signal.SIGINT)
