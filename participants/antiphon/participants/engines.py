@@ -137,8 +137,12 @@ def _open_postgres(url: str, connections: int) -> AsyncEngine:
         raise PlatformError(f"no database URL: {first_line(error)}. Give postgresql://user@host/name.") from None
 
 
+_CLOSING: Final = set[asyncio.Future[None]]()
+"""Connections that are closed for whoever no longer waits; a loop keeps its tasks by weak references."""
+
+
 async def _connect_sqlite(engine: AsyncEngine) -> Any:
-    """Open a connection; where that is cancelled, see it through and close it.
+    """Open a connection; where that is cancelled, however often, see it through and close it.
 
     aiosqlite would leave it to its thread, which then answers an event loop that may be closed by that time.
     """
@@ -150,8 +154,15 @@ async def _connect_sqlite(engine: AsyncEngine) -> Any:
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        await (await opening).close()
+        closing = asyncio.ensure_future(_close_opened(opening))
+        _CLOSING.add(closing)
+        closing.add_done_callback(_CLOSING.discard)
+        await asyncio.shield(closing)
         raise
+
+
+async def _close_opened(opening: asyncio.Future[Any]) -> None:
+    await (await opening).close()
 
 
 # --- opening a database -----------------------------------------------------------------------------------------------

@@ -18,9 +18,11 @@ from antiphon.contracts import Event, PlatformError, Refused, Unavailable, Wrong
 from antiphon.participants import Transaction, open_database
 from antiphon.participants.attempts import Exhausted, Suspect
 from antiphon.participants.databases import Busy
+from antiphon.participants.engines import open_engine
 from antiphon.participants.inbox import Spent
 from antiphon.participants.sql import LOCKED_TRIES_MAX, SqliteDatabase
 from tests.support.postgres import Postgres
+from tests.support.server import until
 
 from .stock import FOUND, NOT_FOUND, RESERVED, Gate, Stock, Store, address, sqlite_url, tables
 
@@ -558,6 +560,41 @@ async def test_a_transaction_begins_again_where_the_lock_was_gone_a_little_later
     assert await stock.do(database) == RESERVED
     other.close()
     await database.close()
+
+
+async def test_a_connection_whose_opening_is_cancelled_twice_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    connect = sqlite3.connect
+
+    class Noted(sqlite3.Connection):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    def slowly(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opening.set()
+        go_on.wait(20)
+        return connect(*arguments, factory=Noted, **options)
+
+    engine = open_engine(sqlite_url(tmp_path))
+    monkeypatch.setattr(sqlite3, "connect", slowly)
+
+    async def use() -> None:
+        async with engine.begin():
+            raise AssertionError("it was cancelled")
+
+    using = asyncio.create_task(use())
+    await until(opening.is_set, what="the opening")
+    for _ in range(2):
+        using.cancel()
+        await asyncio.sleep(0.01)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    await until(closed.is_set, what="its end")
+    await engine.dispose()
 
 
 async def test_a_lock_that_is_soon_gone_is_waited_for(tmp_path: Path) -> None:
