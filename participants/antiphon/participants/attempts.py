@@ -30,7 +30,7 @@ async def count_attempt(execution: Execution, inbox: Inbox) -> None:
     """Find out before the handler is called which attempt this is, and whether it may be one."""
     execution.tries = 1
     if execution.deliveries > 1:
-        spent = await inbox.spent(execution.sequence)
+        spent = await inbox.spent(execution.message)
         if execution.is_alone:
             spent = spent.plus(Spent(alone=-1))  # this time
         if execution.route is not None:
@@ -49,8 +49,8 @@ class Tally:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.pending: dict[int, Spent] = {}
-        """By the jobs' numbers."""
+        self.pending: dict[str, Spent] = {}
+        """By the messages."""
 
     async def add(self, job: Job, more: Spent) -> Spent | None:
         """Count what became of a delivery; None where the database cannot be told now: the next job will tell it.
@@ -58,29 +58,29 @@ class Tally:
         The database is told before the command is handed back. After a crash in between the delivery seems lost, and
         the command is performed alone, once more than was allowed.
         """
-        number = job.number
+        message = job.message
         try:
-            return await self._database.note(number, more)
+            return await self._database.note(message, more)
         except Exception as error:
-            self._keep(number, more)
+            self._keep(message, more)
             job.log("delivery.unnoted", reason=reason_of(error, with_text=True))
             return None
 
-    async def begin_alone(self, number: int) -> None:
+    async def begin_alone(self, message: str) -> None:
         """Count that a message is performed alone; durable on return.
 
         Raises:
             Busy: the database cannot be told now.
         """
-        await self._database.note(number, Spent(alone=1))
+        await self._database.note(message, Spent(alone=1))
 
-    async def read(self, number: int) -> Spent:
+    async def read(self, message: str) -> Spent:
         """What became of a message's deliveries.
 
         Raises:
             Busy: the database cannot be read now.
         """
-        return await self._database.note(number, Spent())
+        return await self._database.note(message, Spent())
 
     async def add_pending(self) -> None:
         """Tell the database what it could not be told before.
@@ -89,12 +89,12 @@ class Tally:
             Busy: it cannot be told now, either.
         """
         while self.pending:
-            number, more = self.pending.popitem()
+            message, more = self.pending.popitem()
             try:
-                await self._database.note(number, more)
+                await self._database.note(message, more)
             except BaseException:
-                self._keep(number, more)
+                self._keep(message, more)
                 raise
 
-    def _keep(self, number: int, more: Spent) -> None:
-        self.pending[number] = self.pending.get(number, Spent()).plus(more)
+    def _keep(self, message: str, more: Spent) -> None:
+        self.pending[message] = self.pending.get(message, Spent()).plus(more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from antiphon.contracts.subjects import CommandAddress
 
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 class Busy(Exception):
     """The database could not be had, or rolled the transaction back: locked for long, no free connection, away, a
     deadlock. Nothing is committed as far as is known, and this is no attempt."""
+
+
+class ShareFailed(Exception):
+    """The transactions that were committed together were rolled back, perhaps through the fault of another one. Nothing
+    is committed, and this is no attempt: the command is performed again, in a transaction of its own."""
+
+
+Manner = Literal["shared", "own", "slow"]
+"""shared: may be committed together with others. own: committed by itself. slow: so too, and its statements take long,
+so that they run beside the event loop."""
 
 
 class Inbox(Protocol):
@@ -40,8 +50,16 @@ class Inbox(Protocol):
         """Write the row."""
         ...
 
-    async def spent(self, sequence: int) -> Spent:
-        """The counts of a message's deliveries, by the number of the message."""
+    async def spent(self, message: str) -> Spent:
+        """The counts of a message's deliveries, by the id of the message."""
+        ...
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries, in this transaction.
+
+        Returns:
+            The counts with `more` in them.
+        """
         ...
 
 
@@ -52,17 +70,22 @@ class Database(Protocol):
         """Connect, and create the inbox and the given tables where they are missing."""
         ...
 
-    def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[Inbox]:
-        """A transaction for one command.
+    def begin(self, address: CommandAddress, manner: Manner = "shared") -> AbstractAsyncContextManager[Inbox]:
+        """A transaction for one command. What was written in it is durable once it was left.
+
+        Args:
+            address: the row of the inbox.
+            manner: how the transaction is kept apart from those of other commands.
 
         Raises:
+            ShareFailed: on leaving a shared transaction: it was rolled back together with others.
             Busy: on entering, or from `claim`: the database could not be had, and no handler has run. On leaving: the
                 database gave the transaction up, and where that was at the commit, nobody knows what became of it; the
                 inbox is asked the next time.
         """
         ...
 
-    async def note(self, sequence: int, more: Spent) -> Spent:
+    async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries. Durable on return.
 
         Returns:
@@ -96,6 +119,9 @@ def open_database(url: str, *, connections: int = 16) -> Database:
         memory: Database = import_module(".memory", __package__).MemoryDatabase()
         return memory
     dialect, _ = require_driver(url, "that a participant can use", "sqlite:///path, postgresql://… or memory:")
-    sql = import_module(".sql", __package__)  # here, so that who uses no SQL stays small and needs no extra
-    database: Database = sql.SqliteDatabase(url) if dialect == "sqlite" else sql.PostgresDatabase(url, connections)
-    return database
+    # Here, so that who uses no SQL stays small and needs no extra.
+    if dialect == "sqlite":
+        sqlite: Database = import_module(".sqlite", __package__).SqliteDatabase(url)
+        return sqlite
+    postgres: Database = import_module(".postgres", __package__).PostgresDatabase(url, connections)
+    return postgres

@@ -188,17 +188,27 @@ def create_tables(connection: Connection, lock: int, *collections: MetaData | No
         lock: PostgreSQL: the number of an advisory lock, since processes that create them together would collide.
         collections: the tables.
     """
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
+    lock_tables(connection, lock)
     for collection in collections:
         if collection is not None:
             collection.create_all(connection)
 
 
+def lock_tables(connection: Connection, lock: int) -> None:
+    """Keep others from creating or altering tables until the transaction ends. SQLite's write lock does so anyway.
+
+    Args:
+        connection: in a transaction.
+        lock: the number of an advisory lock of PostgreSQL.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
+
+
 def unusable(engine: AsyncEngine, error: BaseException, what: str, remedy: str) -> PlatformError:
     """The sentence for a database that fails: which one, why, and what to do."""
     where = engine.url.render_as_string(hide_password=True)
-    return PlatformError(f"{what} {where} cannot be used: {first_line(error)}. {remedy}")
+    return PlatformError(f"{what} {where} cannot be used: {first_line(error)}. {remedy}".rstrip(". ") + ".")
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ class Execution:
         address: the saga, step, direction and attempt; names the row of the inbox.
         payload: the decoded message; None where this participant has no handler for it.
         retry: how many attempts there are, and how far apart.
-        sequence: the number under which the database counts the deliveries of this message.
+        message: the id under which the database counts the deliveries of this message.
         deliveries: how often the message was delivered, this time included.
         is_retriable: the saga can only go forward, so that a refusal is an error like others: tried again.
         route: the reaction, where the message is an event; None for a command. A reaction is tried for ever.
@@ -33,10 +33,10 @@ class Execution:
         "is_alone",
         "is_retriable",
         "lost",
+        "message",
         "payload",
         "retry",
         "route",
-        "sequence",
         "started",
         "tries",
     )
@@ -46,13 +46,13 @@ class Execution:
         address: CommandAddress,
         payload: Any,
         retry: Retry,
-        sequence: int,
+        message: str,
         deliveries: int,
         is_retriable: bool = False,
         route: Route | None = None,
     ) -> None:
         self.address, self.payload, self.retry = address, payload, retry
-        self.sequence, self.deliveries = sequence, deliveries
+        self.message, self.deliveries = message, deliveries
         self.is_retriable, self.route = is_retriable, route
         self.has_rested = False
         """Whether a reaction that killed its worker before may be called once more."""

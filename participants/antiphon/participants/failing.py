@@ -46,7 +46,7 @@ class Failing:
         tally: the counts of deliveries.
         parking: where messages wait for a person.
         answering: answers `exhausted`.
-        rested: gets the numbers of reactions that killed their worker and were laid to rest by this one.
+        rested: gets the messages of reactions that killed their worker and were laid to rest by this one.
         handler_seconds: how long a handler may run.
         error_texts: whether the texts of handlers' errors travel.
         chance: draws from [0, 1), for the jitter of delays.
@@ -59,7 +59,7 @@ class Failing:
         parking: Parking,
         answering: Answering,
         *,
-        rested: set[int],
+        rested: set[str],
         handler_seconds: float,
         error_texts: bool,
         chance: Callable[[], float],
@@ -130,7 +130,7 @@ class Failing:
         Raises:
             Busy: the database cannot say now whether there is one.
         """
-        spent = await self._tally.read(job.number)
+        spent = await self._tally.read(job.message)
         return spent.attempts < execution.retry.attempts or await self._parking.withdraw(job)
 
     def _meaning(self, job: Job, raised: BaseException) -> BaseException:
@@ -201,7 +201,7 @@ class Failing:
         """
         job.log("reaction.rests", reason=reason)
         if await self._parking.park(job, "fault", reason):
-            self._rested.add(job.number)
+            self._rested.add(job.message)
             await self.hand_back(job, execution.retry.cap_seconds)
 
 

@@ -7,13 +7,18 @@ folder shows `on_do`, `on_undo` and `on_settle` as one table.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
 
-RowState = Literal["done", "refused", "undone", "void"]
+RowState = Literal["claimed", "open", "done", "refused", "undoing", "undone", "void"]
 """done: the effect is there. refused: a business no, nothing happened. undone: the effect was there and was taken back.
-void: nothing happened and nothing ever will, because a compensation or a settlement found no effect."""
+void: nothing happened and nothing ever will, because a compensation or a settlement found no effect.
+
+Of handlers with effects outside the database, too: claimed: a command was begun and its end is not committed; it is
+expected again. open: the same, and it is not expected; it may have happened outside. undoing: a compensation was begun
+and its end is not committed."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +42,16 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     answer: Answer | None = None
     """The event or the refusal; kept when the effect of a command is undone, and where that of a reaction is, replaced
     by what followed from the undoing."""
+    claim: int = 0
+    """How often the row was claimed for a run outside a transaction."""
+    runs: tuple[str, ...] = ()
+    """The runs that have begun and not said that they ended, as `<claim>@<instance of the worker>`."""
+    due_at: datetime | None = None
+    """Until when the command of a claimed row is expected again."""
+    digest: str = ""
+    """Of the payload that was claimed first."""
+    closed: str = ""
+    """The numbers of the operators' closes that were accepted, each with who asked."""
 
 
 class Spent(msgspec.Struct, frozen=True, gc=False):

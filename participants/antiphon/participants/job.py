@@ -72,9 +72,10 @@ class Job:
         return self.delivery.stream == EVENTS
 
     @property
-    def number(self) -> int:
-        """The number under which deliveries are counted: negative for events, since both streams count from 1."""
-        return -self.delivery.sequence if self.is_event else self.delivery.sequence
+    def message(self) -> str:
+        """The id of the message, under which its deliveries are counted: its subject. A sequence would be another
+        message's where the stream was restored, or is one of several."""
+        return self.delivery.subject
 
     @property
     def goes_on(self) -> bool:

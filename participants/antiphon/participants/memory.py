@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from antiphon.contracts.subjects import CommandAddress
 
+from .databases import Manner
 from .inbox import Row, Spent
 from .transaction import Transaction
 
@@ -41,13 +42,14 @@ class MemoryTransaction(Transaction):
 class MemoryInbox:
     """The inbox within one transaction, and its context manager."""
 
-    __slots__ = ("_claimed", "_database", "_key", "_row", "transaction")
+    __slots__ = ("_claimed", "_database", "_key", "_noted", "_row", "transaction")
 
     def __init__(self, database: MemoryDatabase, address: CommandAddress) -> None:
         self._database = database
         self._key: Key = (address.saga.type, address.saga.id, address.step)
         self._claimed = False
         self._row: Row | None = None
+        self._noted: list[tuple[str, Spent]] = []
         self.transaction = MemoryTransaction(address)
 
     async def claim(self) -> Row | None:
@@ -64,9 +66,17 @@ class MemoryInbox:
         """Keep the row for the commit."""
         self._row = row
 
-    async def spent(self, sequence: int) -> Spent:
+    async def spent(self, message: str) -> Spent:
         """The counts of a message's deliveries."""
-        return self._database.spent.get(sequence, Spent())
+        return self._database.spent.get(message, Spent())
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries, at the commit."""
+        self._noted.append((message, more))
+        found = self._database.spent.get(message, Spent())
+        for each, added in self._noted:
+            found = found.plus(added) if each == message else found
+        return found
 
     async def __aenter__(self) -> MemoryInbox:
         return self
@@ -74,6 +84,9 @@ class MemoryInbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is None:
+            for message, more in self._noted:
+                self._database.spent[message] = self._database.spent.get(message, Spent()).plus(more)
         if kind is None and self._row is not None:
             self._database.rows[self._key] = self._row
             if effects := self.transaction.take_effects():
@@ -88,20 +101,20 @@ class MemoryDatabase:
     def __init__(self) -> None:
         self.rows: dict[Key, Row] = {}
         self.claims: dict[Key, asyncio.Event | None] = {}
-        self.spent: dict[int, Spent] = {}
+        self.spent: dict[str, Spent] = {}
         self.effects: list[object] = []
         """What handlers added to `MemoryTransaction.effects`, in the order of commits."""
 
     async def open(self, tables: MetaData | None = None) -> None:
         """Nothing to open; tables stay unmade, because there is no SQL here."""
 
-    def begin(self, address: CommandAddress) -> MemoryInbox:
+    def begin(self, address: CommandAddress, manner: Manner = "shared") -> MemoryInbox:
         """A transaction for one command."""
         return MemoryInbox(self, address)
 
-    async def note(self, sequence: int, more: Spent) -> Spent:
+    async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries."""
-        found = self.spent[sequence] = self.spent.get(sequence, Spent()).plus(more)
+        found = self.spent[message] = self.spent.get(message, Spent()).plus(more)
         return found
 
     async def close(self) -> None:

@@ -28,7 +28,7 @@ class Reader:
         rested: numbers of reactions that killed their worker before and may be called once more.
     """
 
-    def __init__(self, participant: Participant, rested: set[int]) -> None:
+    def __init__(self, participant: Participant, rested: set[str]) -> None:
         self._participant, self._rested = participant, rested
         self._routing = Routing(participant.name, participant.reactions)
 
@@ -44,7 +44,7 @@ class Reader:
         handler = self._participant.handler(address.direction, envelope.type)
         payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
         retry, is_retriable = _retry(envelope.retry), envelope.retriable
-        execution = Execution(address, payload, retry, job.number, delivery.deliveries, is_retriable)
+        execution = Execution(address, payload, retry, job.message, delivery.deliveries, is_retriable)
         job.execution = execution
         return execution, handler
 
@@ -64,7 +64,7 @@ class Reader:
             route = self._routing.find(where, envelope.type)
         except Unheard:
             job.address = CommandAddress(where.saga, self._participant.name, where.step, "do", 1)
-            job.execution = Execution(job.address, None, REACTION_RETRY, job.number, delivery.deliveries)
+            job.execution = Execution(job.address, None, REACTION_RETRY, job.message, delivery.deliveries)
             return job.execution, None
         if route is None:
             raise NotForUs
@@ -72,8 +72,8 @@ class Reader:
         payload = unpack_raw(envelope.data, reaction.event, delivery.subject)
         direction: Direction = "undo" if reaction.undoes else "do"
         job.address = CommandAddress(where.saga, self._participant.name, route.row, direction, 1)
-        job.execution = Execution(job.address, payload, reaction.retry, job.number, delivery.deliveries, route=route)
-        job.execution.has_rested = job.number in self._rested
+        job.execution = Execution(job.address, payload, reaction.retry, job.message, delivery.deliveries, route=route)
+        job.execution.has_rested = job.message in self._rested
         return job.execution, route
 
 

@@ -1,123 +1,36 @@
-"""SQLite and PostgreSQL through SQLAlchemy Core: the inbox's tables, and how each of the two claims a row."""
+"""What SQLite and PostgreSQL have in common, through SQLAlchemy Core: the inbox's rows, and what an error means."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, get_args
+from typing import Any, ClassVar, Final, get_args
 from weakref import WeakKeyDictionary
 
+import structlog
 from msgspec.structs import asdict
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    DateTime,
-    ExceptionContext,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    bindparam,
-    event,
-    func,
-    select,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, ExceptionContext, MetaData, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.contracts.errors import Refused, Unavailable, Unrecoverable
+from antiphon.contracts.errors import PlatformError, Refused, Unavailable, Unrecoverable
 from antiphon.contracts.subjects import CommandAddress
 
-from .databases import Busy
-from .engines import (
-    BUSY_TIMEOUT_SECONDS,
-    CREATE_TABLES,
-    create_tables,
-    first_line,
-    open_engine,
-    probe,
-    trouble_of,
-    unusable,
-)
+from .databases import Busy, Manner
+from .engines import CREATE_TABLES, first_line, probe, trouble_of, unusable
 from .inbox import Answer, Row, RowState, Spent
 from .reasons import OwnWords
+from .tables import migrate, read_spent
 from .transaction import Transaction
 
-LOCKED_TRIES_MAX: Final = 3
-"""How often a locked database is asked before the command is handed back."""
-CREATE_LOCK: Final = 0x616E7469
-"""The advisory lock under which PostgreSQL's tables are created: workers that start together would collide."""
+MIGRATE_TRIES: Final = 20
+"""How often a worker that starts asks for the tables, while a transaction of an older worker holds them."""
+MIGRATE_AGAIN_SECONDS: Final = 1.0
 
-CLAIMED: Final = "claimed"
-"""The state of a new row in PostgreSQL until its transaction ends; never committed by the library."""
-
-inbox_tables = MetaData()
-
-inbox = Table(
-    "antiphon_inbox",
-    inbox_tables,
-    Column("saga_type", String(64), primary_key=True),
-    Column("saga_id", String(64), primary_key=True),
-    Column("step", String(64), primary_key=True),
-    Column("element", Integer, primary_key=True, autoincrement=False),  # 0, until steps run over lists
-    Column("state", String(8), nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("answer_type", Text),
-    Column("answer", Text),
-    Column("written_at", DateTime(timezone=True), nullable=False),  # so that old rows can be found and purged
-)
-
-deliveries = Table(
-    "antiphon_deliveries",
-    inbox_tables,
-    Column("command", BigInteger, primary_key=True, autoincrement=False),  # its stream sequence
-    Column("failed", Integer, nullable=False),
-    Column("returned", Integer, nullable=False),
-    Column("alone", Integer, nullable=False),
-    Column("written_at", DateTime(timezone=True), nullable=False),
-)
-
-_KEY = inbox.primary_key.columns
-_ROW = ("state", "attempt", "answer_type", "answer")
-_read = select(*(inbox.c[name] for name in _ROW)).where(*(column == bindparam(column.name) for column in _KEY))
-_read_locked = _read.with_for_update()
-_SPENT = Spent.__struct_fields__
-_read_spent = select(*(deliveries.c[name] for name in _SPENT)).where(deliveries.c.command == bindparam("command"))
-
-# The two dialects spell these alike, but SQLAlchemy has an insert for each.
-_Insert = Callable[[Table], Any]
-
-
-def _upsert(insert: _Insert) -> Any:
-    new = insert(inbox)
-    return new.on_conflict_do_update(
-        index_elements=list(_KEY), set_={name: new.excluded[name] for name in (*_ROW, "written_at")}
-    )
-
-
-def _add(insert: _Insert) -> Any:
-    new = insert(deliveries)
-    more = {name: deliveries.c[name] + new.excluded[name] for name in _SPENT}
-    upsert = new.on_conflict_do_update(
-        index_elements=[deliveries.c.command], set_={**more, "written_at": new.excluded.written_at}
-    )
-    return upsert.returning(*(deliveries.c[name] for name in _SPENT))
-
-
-_sqlite_settle, _sqlite_add = _upsert(sqlite.insert), _add(sqlite.insert)
-_postgres_settle, _postgres_add = _upsert(postgresql.insert), _add(postgresql.insert)
-_postgres_claim = (
-    postgresql.insert(inbox)
-    .values(state=CLAIMED, attempt=0, answer_type=None, answer=None, written_at=func.now())
-    .on_conflict_do_nothing()
-    .returning(inbox.c.state)
-)
+log = structlog.get_logger()
 
 
 class SqlTransaction(Transaction):
@@ -138,7 +51,8 @@ class SqlTransaction(Transaction):
 class SqlInbox:
     """The inbox within one SQL transaction."""
 
-    _settle: Any
+    settle_statement: ClassVar[Any]
+    add_statement: ClassVar[Any]
 
     def __init__(self, address: CommandAddress, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -157,58 +71,66 @@ class SqlInbox:
 
     async def settle(self, row: Row) -> None:
         """Write the row."""
-        answer_type, answer = (row.answer.type, row.answer.data.decode()) if row.answer else (None, None)
-        values = {"state": row.state, "attempt": row.attempt, "answer_type": answer_type, "answer": answer}
-        await self._connection.execute(self._settle, {**self._key, **values, "written_at": datetime.now(UTC)})
+        await self._connection.execute(self.settle_statement, {**self._key, **columns_of(row)})
 
-    async def spent(self, sequence: int) -> Spent:
+    async def spent(self, message: str) -> Spent:
         """The counts of a message's deliveries."""
-        found = (await self._connection.execute(_read_spent, {"command": sequence})).one_or_none()
+        found = (await self._connection.execute(read_spent, {"message": message})).one_or_none()
         return Spent(*found) if found else Spent()
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries, in this transaction."""
+        return Spent(*(await self._connection.execute(self.add_statement, counts_of(message, more))).one())
 
     async def _claim(self) -> Row | None:
         raise NotImplementedError
-
-
-class SqliteInbox(SqlInbox):
-    """The transaction began with the database's only write lock, so that reading the row is claiming it."""
-
-    _settle = _sqlite_settle
-
-    async def _claim(self) -> Row | None:
-        return _row((await self._connection.execute(_read, self._key)).one_or_none())
-
-
-class PostgresInbox(SqlInbox):
-    """The row itself is the lock, and is there before any handler runs."""
-
-    _settle = _postgres_settle
-
-    async def _claim(self) -> Row | None:
-        # The insert waits for an open transaction that has claimed the row, and then does nothing if that one was
-        # committed. The row it found may have been purged when the select looks, hence the loop.
-        while True:
-            if (await self._connection.execute(_postgres_claim, self._key)).one_or_none() is not None:
-                return None
-            found = (await self._connection.execute(_read_locked, self._key)).one_or_none()
-            if found is not None:
-                return _row(found)
 
 
 class CommittedByItself(OwnWords, RuntimeError):
     """A handler committed the transaction, which only the worker may."""
 
 
-def _row(found: Any) -> Row | None:
+def row_of(found: Any) -> Row | None:
+    """A row of the table, as the inbox's rules take it.
+
+    Raises:
+        CommittedByItself: it was committed in the state in which only an open transaction has it.
+    """
     if found is None:
         return None
-    state, attempt, answer_type, answer = found
-    if state not in get_args(RowState):
+    state, attempt, answer_type, answer, claim, runs, due_at, digest, closed = found
+    if state not in get_args(RowState) or (state == "claimed" and not claim):
         raise CommittedByItself(
             "an inbox row was committed before it was answered: a handler commits by itself. It must leave that to the "
             "worker; whether this command's effect is there has to be looked up."
         )
-    return Row(state, attempt, None if answer_type is None else Answer(answer_type, answer.encode()))
+    stored = None if answer_type is None else Answer(answer_type, answer.encode())
+    if not claim and not closed:
+        return Row(state, attempt, stored)
+    due = None if due_at is None else due_at.replace(tzinfo=UTC) if due_at.tzinfo is None else due_at
+    return Row(state, attempt, stored, claim, tuple(runs.split()), due, digest or "", closed or "")
+
+
+def columns_of(row: Row) -> dict[str, Any]:
+    """The columns of a row beside its key."""
+    answer_type, answer = (row.answer.type, row.answer.data.decode()) if row.answer else (None, None)
+    return {
+        "state": row.state,
+        "attempt": row.attempt,
+        "answer_type": answer_type,
+        "answer": answer,
+        "claim": row.claim,
+        "runs": " ".join(row.runs),
+        "due_at": row.due_at,
+        "digest": row.digest or None,
+        "closed": row.closed or None,
+        "written_at": datetime.now(UTC),
+    }
+
+
+def counts_of(message: str, more: Spent) -> dict[str, Any]:
+    """The columns of a message's counts."""
+    return {"message": message, **asdict(more), "written_at": datetime.now(UTC)}
 
 
 class Fault:
@@ -240,7 +162,6 @@ class SqlDatabase:
     """What both databases have in common: an engine, and one transaction for each command."""
 
     _inbox: type[SqlInbox]
-    _add: Any
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -257,12 +178,27 @@ class SqlDatabase:
         """
         try:
             probe(self._engine)
-            async with self._transaction() as connection:
-                await connection.run_sync(create_tables, CREATE_LOCK, inbox_tables, tables)
+            await self._migrate(tables)
+        except PlatformError as error:
+            raise unusable(self._engine, error, "the database", "") from None
         except (Busy, SQLAlchemyError, sqlite3.Error) as error:
             raise unusable(self._engine, error, "the database", CREATE_TABLES) from error
 
-    def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[SqlInbox]:
+    async def _migrate(self, tables: MetaData | None) -> None:
+        """Columns can be added only while no transaction holds the tables; others must not wait behind us for long."""
+        for left in reversed(range(MIGRATE_TRIES)):
+            try:
+                async with self._transaction() as connection:
+                    await connection.run_sync(migrate, tables)
+            except SQLAlchemyError as error:
+                if trouble_of(error) != "locked" or not left:
+                    raise
+                log.warning("tables.wait", reason="a transaction of another worker holds the inbox", tries_left=left)
+                await asyncio.sleep(MIGRATE_AGAIN_SECONDS)
+            else:
+                return
+
+    def begin(self, address: CommandAddress, manner: Manner = "shared") -> AbstractAsyncContextManager[SqlInbox]:
         """A transaction for one command."""
         return self._begin(address)
 
@@ -316,12 +252,11 @@ class SqlDatabase:
         """The savepoint was rolled back, so the transaction goes on: forget its error."""
         self._faults.pop(connection, None)
 
-    async def note(self, sequence: int, more: Spent) -> Spent:
+    async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries."""
-        row = {"command": sequence, **asdict(more), "written_at": datetime.now(UTC)}
         async with self._transaction() as connection:
             try:
-                return Spent(*(await connection.execute(self._add, row)).one())
+                return Spent(*(await connection.execute(self._inbox.add_statement, counts_of(message, more))).one())
             except SQLAlchemyError as error:
                 raise Busy(f"it cannot be noted what became of a command: {first_line(error)}") from error
 
@@ -338,37 +273,3 @@ class SqlDatabase:
             except Exception as error:
                 raise Busy(f"no transaction can be begun: {first_line(error)}") from error
             yield connection
-
-
-class SqliteDatabase(SqlDatabase):
-    """One file, one writer at a time: within the process by a lock, between processes by SQLite's own."""
-
-    _inbox = SqliteInbox
-    _add = _sqlite_add
-
-    def __init__(self, url: str, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
-        super().__init__(open_engine(url, busy_timeout_seconds=busy_timeout_seconds))
-        self._writer = asyncio.Lock()
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
-        async with self._writer, AsyncExitStack() as stack:
-            yield await self._insist(stack)
-
-    async def _insist(self, stack: AsyncExitStack, tries: int = 1) -> AsyncConnection:
-        try:
-            return await stack.enter_async_context(super()._transaction())
-        except Busy as error:
-            if tries == LOCKED_TRIES_MAX or trouble_of(error.__cause__) != "locked":
-                raise
-        return await self._insist(stack, tries + 1)
-
-
-class PostgresDatabase(SqlDatabase):
-    """READ COMMITTED, whatever the server's default: the claim must see what it waited for."""
-
-    _inbox = PostgresInbox
-    _add = _postgres_add
-
-    def __init__(self, url: str, connections: int) -> None:
-        super().__init__(open_engine(url, connections=connections))

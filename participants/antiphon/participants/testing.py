@@ -35,7 +35,7 @@ from antiphon.contracts.subjects import CommandAddress, Direction, FactAddress
 from antiphon.contracts.topology import Listener
 from antiphon.link import Link
 
-from .databases import Database, Inbox, open_database
+from .databases import Database, Inbox, Manner, open_database
 from .execution import Execution
 from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
@@ -203,7 +203,7 @@ class Service:
             raise LookupError(f"{self.name} does not react to {contract.type} of saga type {key.type}.")
         address = CommandAddress(key, self.name, route.row, "undo" if route.reaction.undoes else "do", 1)
         message = through_the_wire(event)
-        execution = Execution(address, message, route.reaction.retry, sequence=-1, deliveries=1, route=route)
+        execution = Execution(address, message, route.reaction.retry, message="an event", deliveries=1, route=route)
         answer = await perform(route, execution, self.database, _sealed)
         shapes = {each.__contract__.type: each for each in route.reaction.outcomes}
         return unpack_raw(answer.data, shapes[answer.type]) if answer.type else None
@@ -214,7 +214,7 @@ class Service:
         # The step is called after the command, so that a command and its compensation meet in one row of the inbox.
         key = SagaKey.of(*saga.split("/"))
         address = CommandAddress(key, self.name, command.__contract__.token, direction, attempt)
-        return Execution(address, payload, Retry(), sequence=attempt, deliveries=1)
+        return Execution(address, payload, Retry(), message=f"attempt {attempt}", deliveries=1)
 
     # --- what became of it --------------------------------------------------------------------------------------------
 
@@ -276,20 +276,20 @@ class Mortal:
     async def open(self, tables: MetaData | None = None) -> None:
         """It is open."""
 
-    def begin(self, address: CommandAddress) -> AbstractAsyncContextManager[Inbox]:
+    def begin(self, address: CommandAddress, manner: Manner = "shared") -> AbstractAsyncContextManager[Inbox]:
         """A transaction for one command."""
-        return self._begin(address)
+        return self._begin(address, manner)
 
     @asynccontextmanager
-    async def _begin(self, address: CommandAddress) -> AsyncGenerator[Inbox]:
-        async with self._database.begin(address) as inbox:
+    async def _begin(self, address: CommandAddress, manner: Manner) -> AsyncGenerator[Inbox]:
+        async with self._database.begin(address, manner) as inbox:
             yield MortalInbox(inbox, self._stage)
         self._stage.reached("after commit")
 
-    async def note(self, sequence: int, more: Spent) -> Spent:
+    async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries; a process that died adds nothing."""
         self._stage.reached("note")
-        return await self._database.note(sequence, more)
+        return await self._database.note(message, more)
 
     async def close(self) -> None:
         """It stays open."""
@@ -315,9 +315,13 @@ class MortalInbox:
         await self._inbox.settle(row)
         self._stage.reached("before commit")
 
-    async def spent(self, sequence: int) -> Spent:
+    async def spent(self, message: str) -> Spent:
         """The counts of a message's deliveries."""
-        return await self._inbox.spent(sequence)
+        return await self._inbox.spent(message)
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries, in this transaction."""
+        return await self._inbox.note(message, more)
 
 
 def _sealed(answer: Answer) -> None:

@@ -104,7 +104,7 @@ class Worker:
             for kind, handler in participant.handlers.items()
             if handler.concurrency is not None
         }
-        rested = set[int]()
+        rested = set[str]()
         self._jobs = Jobs(chance)
         self._tally = Tally(database)
         self._reader = Reader(participant, rested)
@@ -232,7 +232,7 @@ class Worker:
             raise NotItsTurn
         self._alone = job
         try:
-            await self._tally.begin_alone(execution.sequence)
+            await self._tally.begin_alone(execution.message)
             execution.is_alone = True
             job.log("command.alone", lost=execution.lost)
             await self._perform(job, execution, handler)

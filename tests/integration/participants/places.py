@@ -18,7 +18,7 @@ from antiphon.contracts.subjects import reaction_step
 from antiphon.contracts.topology import PARKED
 from antiphon.participants import Database
 
-from .play import Play, come, play
+from .play import Play, come, play, subject_of, told_subject
 from .reactor import Ordered, Reactor, Unpaid
 from .stock import Stock, Then
 
@@ -89,19 +89,23 @@ class Acting:
             await self.playing.tell(Ordered(), saga)
             await self.playing.follows(saga, "stock-set-aside", "on-shop-ordered")
 
-    async def ask(self, saga: str) -> int:
-        """Send what leads to the call."""
+    async def ask(self, saga: str) -> str:
+        """Send what leads to the call; gives the message's id."""
         match self.place:
             case "do":
-                return await self.playing.do(saga, retry=self.retry)
+                await self.playing.do(saga, retry=self.retry)
+                return subject_of(saga, "do", 1)
             case "undo":
-                return await self.playing.undo(saga, retry=self.retry)
+                await self.playing.undo(saga, retry=self.retry)
+                return subject_of(saga, "undo", 1)
             case "react":
-                return await self.playing.tell(Ordered(), saga)
+                await self.playing.tell(Ordered(), saga)
+                return told_subject(Ordered(), saga)
             case _:
-                return await self.playing.tell(Unpaid(), saga)
+                await self.playing.tell(Unpaid(), saga)
+                return told_subject(Unpaid(), saga)
 
-    async def begin(self, saga: str) -> int:
+    async def begin(self, saga: str) -> str:
         """Prepare it and ask."""
         await self.prepare(saga)
         return await self.ask(saga)

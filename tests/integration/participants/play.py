@@ -127,9 +127,7 @@ class Play:
 
     async def tell(self, event: Event, saga: str, step: str = "said", attempt: int = 1, **changes: Any) -> int:
         """Store an event as whoever owns it does, of a client a start; changes make it one that its owner would not."""
-        contract, key = event.__contract__, SagaKey.of("shop", saga)
-        subject = event_subject(key.path, contract.owner, contract.token, step, attempt)
-        subject = start_subject(key) if contract.owner == "client" else subject
+        contract, subject = event.__contract__, told_subject(event, saga, step, attempt)
         attributes: dict[str, Any] = {
             "id": subject,
             "source": contract.owner,
@@ -197,6 +195,14 @@ async def play(
             yield playing
         finally:
             await playing.close()
+
+
+def told_subject(event: Event, saga: str, step: str = "said", attempt: int = 1) -> str:
+    """Where whoever owns an event stores it."""
+    contract, key = event.__contract__, SagaKey.of("shop", saga)
+    if contract.owner == "client":
+        return start_subject(key)
+    return event_subject(key.path, contract.owner, contract.token, step, attempt)
 
 
 def subject_of(saga: str, direction: Direction = "do", attempt: int = 1) -> str:

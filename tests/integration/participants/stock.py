@@ -105,19 +105,23 @@ class Stock:
     ) -> object:
         """Deliver the command; gives the answer's payload."""
         where, retry = address("do", attempt, saga), Retry(attempts=3)
-        execution = Execution(where, Reserve(), retry, 10 + attempt, deliveries, is_retriable)
+        execution = Execution(where, Reserve(), retry, f"do {attempt}", deliveries, is_retriable)
         handler = self.participant.handlers[Reserve.__contract__.type]
         return await deliver(handler, execution, database, is_alone)
 
     async def undo(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Deliver the compensation; gives the answer's payload."""
-        execution = Execution(address("undo", attempt, saga), Release(), Retry(attempts=3), 20 + attempt, deliveries)
+        execution = Execution(
+            address("undo", attempt, saga), Release(), Retry(attempts=3), f"undo {attempt}", deliveries
+        )
         handler = self.participant.compensations[Release.__contract__.type]
         return await deliver(handler, execution, database)
 
     async def settle(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Ask what became of the command; gives the reply, or None where it never happened."""
-        execution = Execution(address("undo", attempt, saga), Settle(), Retry(attempts=3), 30 + attempt, deliveries)
+        execution = Execution(
+            address("undo", attempt, saga), Settle(), Retry(attempts=3), f"settle {attempt}", deliveries
+        )
         handler = self.participant.settlements[settle_type(Reserve.__contract__)]
         return await deliver(handler, execution, database)
 
@@ -125,14 +129,14 @@ class Stock:
 async def deliver(handler: AnyHandler, execution: Execution, database: Database, is_alone: bool = False) -> object:
     """Have a command performed, and note what became of it, as a worker does."""
     if is_alone:
-        await database.note(execution.sequence, Spent(alone=1))
+        await database.note(execution.message, Spent(alone=1))
         execution.is_alone = True
     try:
         return read(await perform(handler, execution, database, seal))
     except (Busy, Suspect, Exhausted):
         raise
     except Exception:
-        await database.note(execution.sequence, Spent(1, execution.lost, -1 if is_alone else 0))
+        await database.note(execution.message, Spent(1, execution.lost, -1 if is_alone else 0))
         raise
 
 

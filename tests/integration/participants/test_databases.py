@@ -20,7 +20,7 @@ from antiphon.participants.attempts import Exhausted, Suspect
 from antiphon.participants.databases import Busy
 from antiphon.participants.engines import open_engine
 from antiphon.participants.inbox import Spent
-from antiphon.participants.sql import LOCKED_TRIES_MAX, SqliteDatabase
+from antiphon.participants.sqlite import LOCKED_TRIES_MAX, SqliteDatabase
 from tests.support.postgres import Postgres
 from tests.support.server import until
 
@@ -465,8 +465,8 @@ async def test_failures_are_attempts_until_they_run_out(store: Store) -> None:
 
 async def test_what_was_handed_back_is_no_attempt(store: Store) -> None:
     stock, database = Stock(), await store.open()
-    assert await database.note(11, Spent(returned=1)) == Spent(returned=1)
-    assert await (await store.open()).note(11, Spent(returned=3)) == Spent(returned=4)
+    assert await database.note("do 1", Spent(returned=1)) == Spent(returned=1)
+    assert await (await store.open()).note("do 1", Spent(returned=3)) == Spent(returned=4)
     assert await stock.do(database, deliveries=5) == RESERVED
 
 
@@ -482,7 +482,7 @@ async def test_a_lost_delivery_has_its_command_performed_alone_or_not_at_all(sto
 
 async def test_only_what_was_lost_alone_is_an_attempt(store: Store) -> None:
     stock, database = Stock(), await store.open()
-    await database.note(11, Spent(alone=3))
+    await database.note("do 1", Spent(alone=3))
     with pytest.raises(Exhausted, match="0 failed, and 3 took the worker with them"):
         await stock.do(database, deliveries=5, is_alone=True)
     assert stock.calls == []
@@ -501,8 +501,8 @@ async def test_what_fails_alone_is_an_attempt_and_suspected_no_longer(store: Sto
 
 async def test_several_workers_note_into_one_sum(store: Store) -> None:
     databases = [await store.open() for _ in range(4)]
-    await asyncio.gather(*(each.note(11, Spent(1, 2, 3)) for each in databases))
-    assert await databases[0].note(11, Spent(alone=-12)) == Spent(4, 8, 0)
+    await asyncio.gather(*(each.note("do 1", Spent(1, 2, 3)) for each in databases))
+    assert await databases[0].note("do 1", Spent(alone=-12)) == Spent(4, 8, 0)
 
 
 async def test_an_answer_that_is_there_is_given_however_often_it_is_asked_for(store: Store) -> None:
@@ -535,7 +535,7 @@ async def test_a_locked_database_is_busy_and_no_handler_is_called(tmp_path: Path
     with pytest.raises(Busy, match="locked"):
         await stock.do(database)
     with pytest.raises(Busy):
-        await database.note(1, Spent(returned=1))
+        await database.note("m1", Spent(returned=1))
     assert stock.calls == []
     other.execute("ROLLBACK")
     other.close()

@@ -102,10 +102,10 @@ async def test_a_database_that_goes_away_inside_a_handler_costs_no_attempt(
         await act.worker(database)
         await act.prepare("s1")
         act.act(lose_twice)
-        number = await act.ask("s1")
+        message = await act.ask("s1")
         await act.is_done("s1")
         assert times == 3
-        assert (await database.note(number if act.is_asked else -number, Spent())).failed == 0
+        assert (await database.note(message, Spent())).failed == 0
         assert len(await store.effects()) == (1 if place in ("do", "react") else 2)
 
 
@@ -124,7 +124,7 @@ async def test_a_restart_of_the_database_inside_handlers_costs_no_attempt(tmp_pa
 
             act.act(wait)
             await act.worker(await store.open())
-            numbers = [await act.ask(f"s{number}") for number in range(4)]
+            messages = [await act.ask(f"s{number}") for number in range(4)]
             await until(lambda: inside == 4, what="all of them inside")
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(server.start)
@@ -132,7 +132,7 @@ async def test_a_restart_of_the_database_inside_handlers_costs_no_attempt(tmp_pa
             for number in range(4):
                 await act.is_done(f"s{number}")
             database = await store.open()
-            assert [(await database.note(number, Spent())).failed for number in numbers] == [0] * 4
+            assert [(await database.note(message, Spent())).failed for message in messages] == [0] * 4
             assert await store.effects() == ["reserved"] * 4
         await store.close()
 
@@ -192,14 +192,14 @@ async def test_handlers_that_deadlock_are_no_attempts_and_all_are_done(
         for saga in sagas:
             await act.prepare(saga)
         act.act(cross)
-        numbers = list[int]()
+        messages = list[str]()
         for one, other in zip(sagas[::2], sagas[1::2], strict=True):
-            numbers += [await act.ask(one), await act.ask(other)]
+            messages += [await act.ask(one), await act.ask(other)]
             await act.is_done(one)
             await act.is_done(other)
         assert deadlocks >= 10
-        for number in numbers:
-            assert (await database.note(number if act.is_asked else -number, Spent())).failed == 0
+        for message in messages:
+            assert (await database.note(message, Spent())).failed == 0
 
 
 async def test_serialization_failures_are_no_attempts(store: Store, tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ async def test_whatever_is_raised_is_a_failed_attempt_and_leaves_the_place_free(
         for saga in sagas:
             await act.prepare(saga)
         act.act(raise_twice)
-        numbers = {saga: await act.ask(saga) for saga in sagas}
-        for saga, number in numbers.items():
+        messages = {saga: await act.ask(saga) for saga in sagas}
+        for saga, message in messages.items():
             await act.is_done(saga)
-            assert (await database.note(number if act.is_asked else -number, Spent())).failed == 2, saga
+            assert (await database.note(message, Spent())).failed == 2, saga
         assert len(await store.effects()) == len(sagas) * (1 if place in ("do", "react") else 2)
 
 
@@ -158,13 +158,13 @@ async def test_what_is_cancelled_by_itself_during_a_drain_has_failed_too(place: 
 
         await act.prepare("s1")
         act.act(wait_and_give_up)
-        number = await act.ask("s1")
+        message = await act.ask("s1")
         await gate.reached.wait()
         draining = asyncio.create_task(worker.drain(grace_seconds=20.0))
         await until(lambda: worker._jobs.is_draining, what="the drain")
         gate.opened.set()
         await draining
-        assert database.spent[number if act.is_asked else -number].failed == 1
+        assert database.spent[message].failed == 1
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -185,10 +185,10 @@ async def test_whatever_a_drain_makes_of_a_handler_is_no_attempt(place: Place, t
         for saga in errors:
             await act.prepare(saga)
         act.act(translate)
-        numbers = [await act.ask(saga) for saga in errors]
+        messages = [await act.ask(saga) for saga in errors]
         await until(lambda: inside == len(errors), what="all of them inside")
         await worker.drain(grace_seconds=0.0)
-        found = [database.spent[number if act.is_asked else -number] for number in numbers]
+        found = [database.spent[message] for message in messages]
         assert found == [Spent(returned=1)] * len(errors)
 
 
@@ -494,14 +494,14 @@ async def test_a_drain_ends_although_a_handler_is_deaf_and_that_is_no_attempt(
         await act.prepare("s1")
         act.act(deaf_until(free))
         before = act.calls
-        number = await act.ask("s1")
+        message = await act.ask("s1")
         await until(lambda: act.calls > before, what="the call")
         try:
             with capture_logs() as lines:
                 await worker.drain(grace_seconds=0.0)
             assert [line["event"] for line in lines].count("handler.deaf") == 1
             assert (worker.held, worker.deaf) == (0, 1)
-            assert database.spent[number if act.is_asked else -number] == Spent(returned=1)
+            assert database.spent[message] == Spent(returned=1)
             act.act(Stock().on_reserve)
             await act.worker(database, ack_wait_seconds=1.0)
             await act.is_done("s1")
@@ -535,13 +535,14 @@ async def test_what_waits_for_its_turn_too_long_was_never_called_and_is_no_attem
     holding = asyncio.create_task(slow.do(database, saga="s1"))
     await gate.reached.wait()
     await playing.worker(quick, database, **OVERDUE)
-    sequence = await playing.do("s1", retry=ONCE)
+    await playing.do("s1", retry=ONCE)
+    message = subject_of("s1", "do", 1)
 
     async def handed_back() -> bool | None:
-        return True if sequence in database.spent else None
+        return True if message in database.spent else None
 
     await come(handed_back, "the hand-back")
-    assert database.spent[sequence].failed == 0
+    assert database.spent[message].failed == 0
     gate.opened.set()
     await holding
     await playing.answer("s1", "stock-reserved")

@@ -23,7 +23,7 @@ from antiphon.participants.perform import AlreadyDone
 from antiphon.participants.testing import Service
 from tests.support.server import FORMS, Form, until
 
-from .play import TRACEPARENT, Play, play
+from .play import TRACEPARENT, Play, play, told_subject
 from .reactor import Browsed, Ordered, Paid, PaidInCoins, PutBack, Reactor, Returned, SetAside, Short, Thanked, Unpaid
 from .stock import Gate, Store, effects_in
 
@@ -335,10 +335,10 @@ async def test_an_older_event_is_known_and_left_out(playing: Play) -> None:
 async def test_a_drain_costs_a_reaction_nothing(playing: Play) -> None:
     gate, database = Gate(), MemoryDatabase()
     worker = await playing.worker(Reactor(on_ordered=gate, retry=Retry(attempts=1)), database)
-    sequence = await playing.tell(Ordered(), "s1")
+    await playing.tell(Ordered(), "s1")
     await gate.reached.wait()
     await worker.drain(grace_seconds=0.0)
-    assert database.spent == {-sequence: Spent(returned=1)}
+    assert database.spent == {told_subject(Ordered(), "s1"): Spent(returned=1)}
     await playing.worker(Reactor(), database)
     await playing.follows("s1", "stock-set-aside", ORDERED)
     assert effects_in(database) == ["set aside"]
@@ -355,20 +355,20 @@ async def test_reactions_have_places_of_their_own(playing: Play) -> None:
 
 
 async def test_what_is_told_of_events_and_of_commands_is_kept_apart(playing: Play) -> None:
-    """The two streams count alike, so an event and a command may have the same sequence."""
+    """By the id of the message: the two streams count alike, so an event and a command may have the same sequence."""
     reactor, database = Reactor(on_ordered=fail, retry=THREE), MemoryDatabase()
     await playing.worker(reactor, database)
-    sequence = await playing.tell(Ordered(), "s1")
-    await until(lambda: -sequence in database.spent, what="a failure")
-    assert sequence not in database.spent
+    await playing.tell(Ordered(), "s1")
+    await until(lambda: database.spent, what="a failure")
+    assert set(database.spent) == {told_subject(Ordered(), "s1")}
 
 
 async def test_a_reaction_that_killed_its_worker_too_often_rests_before_it_is_called_again(tmp_path: Path) -> None:
     async with play(tmp_path, ack_wait_seconds=0.5, listeners=LISTENERS) as playing:
         gate, database = Gate(), MemoryDatabase()
         reactor = Reactor(on_ordered=gate, retry=THREE)
-        sequence = await playing.tell(Ordered(), "s1")
-        await database.note(-sequence, Spent(alone=THREE.attempts))
+        await playing.tell(Ordered(), "s1")
+        await database.note(told_subject(Ordered(), "s1"), Spent(alone=THREE.attempts))
         link = await playing.up.connect("stock", name="lost")
         pull = await link.pull("EVENTS", "stock-on", 1, lambda _: None)
         await until(lambda: pull.held == 1, what="a delivery that is lost")

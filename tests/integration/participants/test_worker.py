@@ -23,7 +23,7 @@ from antiphon.participants import Transaction, Worker, answering
 from antiphon.participants.answering import ANSWER_BYTES_MAX
 from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase
-from antiphon.participants.sql import SqliteDatabase
+from antiphon.participants.sqlite import SqliteDatabase
 from tests.support.server import FORMS, Form, until
 
 from .play import QUICK, TRACEPARENT, Play, envelope_of, play, subject_of
@@ -507,13 +507,13 @@ async def test_what_the_database_could_not_be_told_it_is_told_later(playing: Pla
     worker = await playing.worker(stock, database)
     other = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    sequence = await playing.do("s1", retry=ONCE)
+    await playing.do("s1", retry=ONCE)
     await until(lambda: worker._tally.pending, what="something the database could not be told")
     other.execute("ROLLBACK")
     other.close()
     await playing.answer("s1", "stock-reserved")
     assert worker._tally.pending == {}
-    assert (await database.note(sequence, Spent())).returned > 0
+    assert (await database.note(subject_of("s1", "do", 1), Spent())).returned > 0
     await database.close()
 
 
