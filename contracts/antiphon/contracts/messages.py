@@ -11,9 +11,9 @@ from .errors import BadIdentity, DefinitionError
 from .fields import require_travels_if_known
 from .identity import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token, dashed, is_token
 
-AnswerKind = Literal["done", "refused", "exhausted", "superseded", "settled"]
+AnswerKind = Literal["done", "refused", "exhausted", "superseded", "settled", "closed"]
 """How a command may be answered: it happened; a business no; its attempts ran out; a newer command overtook it; what
-became of it, when that was asked."""
+became of it, when that was asked; what an operator's close of it met."""
 
 
 class Contract(msgspec.Struct, frozen=True):
@@ -97,10 +97,12 @@ class Compensation(Message, Generic[C]):
     __undoes__: ClassVar[type[Command[Any]]]
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The payload of a refused, exhausted or superseded answer."""
 
     reason: str
+    code: Literal["", "open"] = ""
+    """`open` on an exhausted one: the effect may have happened outside the participant's database."""
 
 
 class Undone(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +123,48 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reply: msgspec.Raw = msgspec.Raw(b"null")
 
 
+CloseForm = Literal["done", "never", "undone"]
+"""As what an operator closes a step: its command is done, with an answer; its command never was and never will be; its
+compensation is done."""
+
+
+class Close(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The payload of a close: an operator's word for what became of a step, which counts if the inbox knows no better.
+
+    `type` and `reply` come with the form done: the type and the data of the answer to the command.
+    """
+
+    form: CloseForm
+    type: str = ""
+    reply: msgspec.Raw = msgspec.Raw(b"null")
+    claim: int = 0
+    """The claim after which the operator has looked outside; 0 where none is named."""
+    user: str = ""
+    reason: str = ""
+
+
+Verdict = Literal["closed", "done", "refused", "undone", "void", "doubt"]
+"""What a close met: the operator's word counts; the command was done, or refused; the compensation was done; there was
+nothing, and never will be; a claim may have done it outside the database."""
+
+
+class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to a close."""
+
+    verdict: Verdict
+    reason: str = ""
+    """A sentence for the operator; of a command that was refused, why."""
+    attempt: int = 0
+    """Which attempt it was, of done, refused, undone and void."""
+    claim: int = 0
+    """Which claim it was, of doubt."""
+    key: str = ""
+    """The idempotency key under which that claim acted outside."""
+    type: str = ""
+    reply: msgspec.Raw = msgspec.Raw(b"null")
+    """The stored answer to the command and its type, of done."""
+
+
 @lru_cache(maxsize=1024)
 def name_of(message_type: str) -> str:
     """The dotted name in a versioned type: `inventory.reserve` of `inventory.reserve.v1`."""
@@ -135,6 +179,26 @@ def settle_name(command: str) -> str:
 def settle_type(command: Contract) -> str:
     """The versioned tag of the question what became of a command: `shipping.schedule.settle.v1`."""
     return f"{settle_name(command.name)}.v{command.version}"
+
+
+def close_name(command: str) -> str:
+    """What an operator's close of a step is called, by the name of the step's command."""
+    return f"{command}.close"
+
+
+def close_type(command: Contract) -> str:
+    """The versioned tag of a close: `shipping.schedule.close.v1`."""
+    return f"{close_name(command.name)}.v{command.version}"
+
+
+def closed_name(command: str) -> str:
+    """What the answer to a close is called, by the name of the step's command."""
+    return f"{command}.closed"
+
+
+def closed_type(command: Contract) -> str:
+    """The versioned tag of the answer to a close: `shipping.schedule.closed.v1`."""
+    return f"{closed_name(command.name)}.v{command.version}"
 
 
 def answer_name(command: Contract, kind: AnswerKind) -> str:
@@ -162,7 +226,7 @@ def _declare(cls: Any, name: str, version: int, owner: str) -> None:
     elif issubclass(kind, Command):
         cls.__reply__ = _argument(cls, Command, Event, "Command[InventoryReserved]")
         cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__reply__))
-        _require_own_reply(cls, cls.__reply__, cls.__contract__, ("refused", "exhausted", "superseded"))
+        _require_own_reply(cls, cls.__reply__, cls.__contract__, ("refused", "exhausted", "superseded", "closed"))
     elif issubclass(kind, Compensation):
         cls.__undoes__ = _argument(cls, Compensation, Command, "Compensation[ReserveInventory]")
         cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__undoes__))
@@ -198,18 +262,22 @@ def _require_own_reply(cls: type, reply: type[Event], sent: Contract, kinds: tup
 
 
 def _require_own_name(cls: type[Compensation[Any]], command: type[Command[Any]]) -> None:
-    """Refuse a compensation that has the name, in subjects, of its command, or of the question about it."""
+    """Refuse a compensation that has the name, in subjects, of its command, of the question about it or of a close."""
     token, theirs = cls.__contract__.token, command.__contract__
     if token == theirs.token:
         raise DefinitionError(
             f"{cls.__name__} and {command.__name__} are both called {theirs.name!r}, so their answers could not be "
             "told apart. Give the compensation another name."
         )
-    if token == dashed(settle_name(theirs.name)):
-        raise DefinitionError(
-            f"{cls.__name__} is called {cls.__contract__.name!r}, which is how Antiphon asks what became of "
-            f"{command.__name__}. Give the compensation another name."
-        )
+    for name, means in (
+        (settle_name(theirs.name), "asks what became of"),
+        (close_name(theirs.name), "closes what an operator resolves of"),
+    ):
+        if token == dashed(name):
+            raise DefinitionError(
+                f"{cls.__name__} is called {cls.__contract__.name!r}, which is how Antiphon {means} "
+                f"{command.__name__}. Give the compensation another name."
+            )
 
 
 def _inherited(cls: type, owner: str, related: type[Message]) -> str:

@@ -24,8 +24,8 @@ from .payloads import END_TYPE, RECORD_TYPE, End, Operation, Record
 from .stored import StoredMessage
 from .subjects import (
     CommandAddress,
-    Direction,
     FactAddress,
+    Sending,
     is_by_itself,
     is_command,
     parse_command,
@@ -33,10 +33,11 @@ from .subjects import (
     parse_fact,
 )
 
-CommandKind = Literal["do", "undo", "settle"]
-"""What is sent to a participant: a command, its compensation, or the question what became of it."""
+CommandKind = Literal["do", "undo", "settle", "close"]
+"""What is sent to a participant: a command, its compensation, the question what became of it, or an operator's close of
+the step."""
 
-EntryKind = Literal["do", "undo", "settle", "record", "end"]
+EntryKind = Literal["do", "undo", "settle", "close", "record", "end"]
 
 FactKind = Literal[
     "start",
@@ -51,6 +52,7 @@ FactKind = Literal[
     "exhausted",
     "superseded",
     "settled",
+    "closed",
     "answer",
 ]
 """What a message of EVENTS is. `request` is an operator's, `notice` what coordinators write for other sagas and for
@@ -64,14 +66,16 @@ ANSWERS: Final[Mapping[CommandKind, tuple[tuple[str, AnswerKind], ...]]] = {
     "do": ((".refused", "refused"), (".exhausted", "exhausted"), (".superseded", "superseded")),
     "undo": ((".done", "done"), (".refused", "refused"), (".exhausted", "exhausted"), (".superseded", "superseded")),
     "settle": (("d", "settled"), (".refused", "refused"), (".exhausted", "exhausted"), (".superseded", "superseded")),
+    "close": (("d", "closed"),),
 }
-"""What the platform's answers add to the name of what they answer; a question is called `<command>.settle`."""
+"""What the platform's answers add to the name of what they answer; a question is called `<command>.settle`, and a close
+`<command>.close`."""
 
 SEQUENCE_DIGITS: Final = 19
 """The most that fit the 64 bits of a stream's sequence for sure."""
 
 
-def command_kind(direction: Direction, message_type: str, do_type: str) -> CommandKind:
+def command_kind(direction: Sending, message_type: str, do_type: str) -> CommandKind:
     """What a command is.
 
     Args:
@@ -79,8 +83,8 @@ def command_kind(direction: Direction, message_type: str, do_type: str) -> Comma
         message_type: its versioned type.
         do_type: the versioned type of the command that its step sent before; empty where none is known.
     """
-    if direction == "do":
-        return "do"
+    if direction != "undo":
+        return direction
     name, _, version = do_type.rpartition(".v")
     return "settle" if name and message_type == f"{settle_name(name)}.v{version}" else "undo"
 
@@ -129,7 +133,7 @@ def named_sequences(entries: Iterable[StoredMessage]) -> list[int]:
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A command, a compensation or a question as the journal has it."""
+    """A command, a compensation, a question or a close as the journal has it."""
 
     kind: CommandKind
     name: str
@@ -169,7 +173,7 @@ class Fact(msgspec.Struct, frozen=True):
     address: FactAddress
     envelope: Envelope
     answers: CommandAddress | None = None
-    """The command, compensation or question that it answers, where the journal has it."""
+    """The command, compensation, question or close that it answers, where the journal has it."""
 
     @property
     def reason(self) -> str:
@@ -209,7 +213,7 @@ class Journal:
     """The commands of one journal, learnt entry by entry, and by them what entries and facts are."""
 
     def __init__(self) -> None:
-        self._sent: dict[tuple[str, Direction, int], Sent] = {}
+        self._sent: dict[tuple[str, Sending, int], Sent] = {}
         self._do_types: dict[str, str] = {}
 
     def entry(self, message: StoredMessage) -> Entry:
@@ -270,7 +274,8 @@ class Journal:
                 return self._answer(address)
 
     def _answer(self, address: FactAddress) -> tuple[FactKind, CommandAddress | None]:
-        directions: tuple[Direction, ...] = ("undo", "do")
+        # A command's answer may have any name but those of the others in its step, so it is looked for last.
+        directions: tuple[Sending, ...] = ("close", "undo", "do")
         for direction in directions:
             sent = self._sent.get((address.step, direction, address.attempt))
             kind = answer_kind(sent.kind, sent.name, address.event) if sent else None

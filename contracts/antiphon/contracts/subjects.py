@@ -16,6 +16,9 @@ from .errors import Forged
 from .identity import CLIENT, COORDINATOR, NOT_SAGAS, RESERVED, SagaKey, find_key, is_token
 
 Direction = Literal["do", "undo"]
+"""Which way an attempt at a step goes."""
+Sending = Literal["do", "undo", "close"]
+"""What a command's subject says: an attempt in one direction, or the closing of a step that an operator resolves."""
 Verb = Literal["retry", "edit", "resolve", "cancel", "pause", "resume"]
 """What an operator may ask for."""
 VERBS: Final = frozenset(get_args(Verb))
@@ -23,8 +26,12 @@ VERBS: Final = frozenset(get_args(Verb))
 # --- SAGA: what coordinators write ------------------------------------------------------------------------------------
 
 
-def command_subject(saga: SagaKey, participant: str, step: str, direction: Direction, attempt: int) -> str:
-    """Where a command is stored; the message there is the journal entry as well."""
+def command_subject(saga: SagaKey, participant: str, step: str, direction: Sending, attempt: int) -> str:
+    """Where a command is stored; the message there is the journal entry as well.
+
+    Args:
+        attempt: counts from 1 in each direction; of a close, which of this step it is.
+    """
     return f"saga.{saga.path}.c.cmd.{participant}.{step}.{direction}.{attempt}"
 
 
@@ -75,7 +82,7 @@ ENDS_FILTER: Final = "saga.*.*.*.c.end"
 JOURNALS_FILTER: Final = "saga.*.*.*.c.>"
 
 
-def commands_filter(participant: str, direction: Direction) -> str:
+def commands_filter(participant: str, direction: Sending) -> str:
     """The commands of one participant in one direction: what its consumer delivers."""
     return f"saga.*.*.*.c.cmd.{participant}.*.{direction}.*"
 
@@ -86,8 +93,25 @@ class CommandAddress(msgspec.Struct, frozen=True, gc=False):
     saga: SagaKey
     participant: str
     step: str
-    direction: Direction
+    direction: Sending
     attempt: int
+    """Of a close, its number."""
+
+    @property
+    def is_close(self) -> bool:
+        """Whether it closes a step, and is no attempt at it."""
+        return self.direction == "close"
+
+    @property
+    def way(self) -> Direction:
+        """The direction of an attempt; a close is none.
+
+        Raises:
+            ValueError: it is a close.
+        """
+        if self.direction == "close":
+            raise ValueError("a close is no attempt")
+        return self.direction
 
 
 def parse_command(subject: str) -> CommandAddress:
@@ -99,14 +123,16 @@ def parse_command(subject: str) -> CommandAddress:
     tokens = subject.split(".")
     if len(tokens) != 10 or tokens[0] != "saga" or tokens[4] != "c" or tokens[5] != "cmd":
         raise Forged("not a command's subject", subject=subject)
-    direction: Direction
+    direction: Sending
     match tokens[8]:
         case "do":
             direction = "do"
         case "undo":
             direction = "undo"
+        case "close":
+            direction = "close"
         case _:
-            raise Forged("a command is either do or undo", subject=subject)
+            raise Forged("a command is either do, undo or close", subject=subject)
     return CommandAddress(_saga(tokens, subject), tokens[6], tokens[7], direction, _number(tokens[9], subject))
 
 

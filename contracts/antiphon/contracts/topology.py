@@ -168,7 +168,11 @@ def check_participant(name: str) -> str:
     identity.check_token(name, "participant")
     if name in identity.RESERVED or name in PLATFORM_USERS or is_of_platform(name):
         raise BadIdentity(f"{name!r} is a name of the platform; call the participant something else")
-    for suffix in (participant_consumer_name("", "undo"), reactions_consumer_name("")):
+    for suffix in (
+        participant_consumer_name("", "undo"),
+        participant_consumer_name("", "close"),
+        reactions_consumer_name(""),
+    ):
         if name.endswith(suffix):
             raise BadIdentity(
                 f"participant {name!r} would have the consumer that is for another one's work: no participant's name "
@@ -177,25 +181,27 @@ def check_participant(name: str) -> str:
     return name
 
 
-def participant_consumer_name(participant: str, direction: subjects.Direction) -> str:
-    """`inventory` for commands, `inventory-undo` for compensations.
+def participant_consumer_name(participant: str, direction: subjects.Sending) -> str:
+    """`inventory` for commands, `inventory-undo` for compensations, `inventory-close` for what operators close.
 
-    Two consumers, so that compensations that keep failing never stand before healthy commands.
+    Each has its own, so that compensations that keep failing never stand before healthy commands, and those that hang
+    never before an operator's close. Workers of earlier releases pull no closes.
     """
-    return participant if direction == "do" else f"{participant}-undo"
+    return participant if direction == "do" else f"{participant}-{direction}"
 
 
 def participant_consumers(
     participant: str, ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS
-) -> tuple[Consumer, Consumer]:
+) -> tuple[Consumer, Consumer, Consumer]:
     """The consumers over SAGA that one participant's workers share."""
     return (
         _participant_consumer(participant, "do", ack_wait_seconds),
         _participant_consumer(participant, "undo", ack_wait_seconds),
+        _participant_consumer(participant, "close", ack_wait_seconds),
     )
 
 
-def _participant_consumer(participant: str, direction: subjects.Direction, ack_wait_seconds: float) -> Consumer:
+def _participant_consumer(participant: str, direction: subjects.Sending, ack_wait_seconds: float) -> Consumer:
     return Consumer(
         stream=SAGA,
         name=participant_consumer_name(participant, direction),
@@ -217,8 +223,8 @@ def reactions_consumer_name(participant: str) -> str:
 
 
 def participant_consumers_of(participant: str) -> tuple[tuple[str, str], ...]:
-    """What delivers to a participant, as stream and consumer: commands, compensations, and events if it reacts to
-    any."""
+    """What delivers work to a participant, as stream and consumer: commands, compensations, and events if it reacts to
+    any. What a pause holds back; a close does no work, and is delivered to a paused participant as well."""
     return (
         (SAGA, participant_consumer_name(participant, "do")),
         (SAGA, participant_consumer_name(participant, "undo")),

@@ -422,7 +422,7 @@ def _option(stream: str, consumer: str) -> str:
     if not consumer or is_of_platform(consumer):
         return ""
     if stream == SAGA:
-        return f" --participant {consumer.removesuffix('-undo')}"
+        return f" --participant {consumer.removesuffix('-undo').removesuffix('-close')}"
     return f" --app MODULE:{consumer.removesuffix('-on')}"
 
 

@@ -41,7 +41,7 @@ class Reader:
         delivery = job.delivery
         address = job.address = parse_command(delivery.subject)
         envelope = _open(job)
-        handler = self._participant.handler(address.direction, envelope.type)
+        handler = self._participant.handler(address.way, envelope.type)
         payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
         retry, is_retriable = _retry(envelope.retry), envelope.retriable
         execution = Execution(address, payload, retry, job.message, delivery.deliveries, is_retriable)

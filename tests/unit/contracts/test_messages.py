@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from antiphon.contracts import BadIdentity, Command, Compensation, DefinitionError, Event
 from antiphon.contracts.identity import RESERVED
-from antiphon.contracts.messages import answer_name, answer_type
+from antiphon.contracts.messages import Close, Closed, Refusal, answer_name, answer_type, close_type, closed_type
 from tests.support.trip import ASKED, BookRoom, FreeRoom, RoomBooked, TripAsked
 
 
@@ -103,3 +104,35 @@ def test_a_name_must_fit_into_a_subject(name: str) -> None:
 
 def test_who_must_act_is_the_author_and_not_the_operator() -> None:
     assert not issubclass(DefinitionError, BadIdentity)
+
+
+def test_a_close_and_its_answer_are_called_by_the_command_of_the_step() -> None:
+    contract = BookRoom.__contract__
+    assert (close_type(contract), closed_type(contract)) == ("hotel.book.close.v1", "hotel.book.closed.v1")
+
+
+def test_no_reply_has_the_name_of_the_answer_to_a_close() -> None:
+    class AccountClosed(Event, name="account.closed", owner="bank"):
+        pass
+
+    with pytest.raises(DefinitionError, match="is how Antiphon says that Account is closed"):
+
+        class Account(Command[AccountClosed], name="account"):
+            pass
+
+
+def test_no_compensation_has_the_name_of_a_close() -> None:
+    with pytest.raises(DefinitionError, match="closes what an operator resolves of BookRoom"):
+
+        class CloseBooking(Compensation[BookRoom], name="hotel.book-close"):
+            pass
+
+
+def test_what_is_not_said_does_not_travel() -> None:
+    said = (Refusal(reason="full"), Refusal(reason="?", code="open"), Close(form="never"), Closed(verdict="closed"))
+    assert [msgspec.to_builtins(each) for each in said] == [
+        {"reason": "full"},
+        {"reason": "?", "code": "open"},
+        {"form": "never"},
+        {"verdict": "closed"},
+    ]

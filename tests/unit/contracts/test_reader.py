@@ -11,7 +11,7 @@ from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.envelope import Envelope, encode
 from antiphon.contracts.reader import Journal, answer_kind, cause_sequence, command_kind, known_sources, named_sequences
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.subjects import Direction
+from antiphon.contracts.subjects import Sending
 
 KEY = SagaKey.of("library", "l1")
 
@@ -23,7 +23,7 @@ def stored(subject: str, type_: str, sequence: int = 1, cause: str = "") -> Stor
     return StoredMessage(subject, sequence, 0, encode(envelope))
 
 
-def sent(type_: str, direction: Direction = "do", attempt: int = 1, cause: str = "e1") -> StoredMessage:
+def sent(type_: str, direction: Sending = "do", attempt: int = 1, cause: str = "e1") -> StoredMessage:
     return stored(subjects.command_subject(KEY, "desk", "lend", direction, attempt), type_, cause=cause)
 
 
@@ -47,6 +47,24 @@ def test_a_compensation_is_one_whatever_its_name() -> None:
     assert kinds == ["do", "undo"]
     names = ["return.settle.done", "return.settle.refused", "loan.superseded", "return.settled"]
     assert [journal.fact(said(name)).kind for name in names] == ["undone", "refused", "superseded", "done"]
+
+
+def test_a_close_is_no_attempt_and_has_one_answer() -> None:
+    journal = Journal()
+    kinds = [journal.entry(each).kind for each in (sent("loan.v1"), sent("loan.close.v1", "close"))]
+    assert kinds == ["do", "close"]
+    facts = [journal.fact(said(name)) for name in ("loan.closed", "loan.refused", "loan.made")]
+    assert [(fact.kind, fact.answers and fact.answers.direction) for fact in facts] == [
+        ("closed", "close"),
+        ("refused", "do"),
+        ("done", "do"),
+    ]
+
+
+def test_a_reply_that_was_called_closed_before_there_were_closes_is_one() -> None:
+    journal = Journal()
+    journal.entry(sent("loan.v1"))
+    assert journal.fact(said("loan.closed")).kind == "done"
 
 
 def test_what_nobody_was_asked_for_is_no_answer() -> None:
@@ -78,4 +96,5 @@ def test_a_question_is_one_only_where_its_command_is_known() -> None:
     assert command_kind("undo", "loan.settle.v1", "") == "undo"
     assert command_kind("undo", "loan.settle.v2", "loan.v1") == "undo"
     assert command_kind("do", "loan.settle.v1", "loan.v1") == "do"
+    assert command_kind("close", "loan.close.v1", "") == "close"
     assert answer_kind("settle", "loan.settle", "loan-done") is None

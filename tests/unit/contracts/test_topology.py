@@ -14,6 +14,8 @@ from antiphon.contracts.topology import (
     SAGA,
     Consumer,
     check_participant,
+    participant_consumers,
+    participant_consumers_of,
 )
 from antiphon.deploy.admin.rights import Rights
 from antiphon.link.connection import missing
@@ -28,7 +30,9 @@ def test_no_participant_has_the_name_of_a_source_a_user_or_a_consumer_of_the_pla
         check_participant(name)
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("billing-undo", "-undo"), ("billing-on", "-on")])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("billing-undo", "-undo"), ("billing-close", "-close"), ("billing-on", "-on")]
+)
 def test_no_participant_has_the_consumers_of_another(name: str, suffix: str) -> None:
     with pytest.raises(BadIdentity, match=f"no participant's name may end in {suffix}"):
         check_participant(name)
@@ -46,5 +50,19 @@ def test_what_the_platform_itself_needs_is_made_by_setup_alone(consumer: Consume
 
 def test_what_a_participant_needs_is_made_by_naming_it() -> None:
     assert str(missing(SAGA, "billing-undo")).endswith("antiphon setup --participant billing")
+    assert str(missing(SAGA, "billing-close")).endswith("antiphon setup --participant billing")
     assert str(missing(EVENTS, "billing-on")).endswith("antiphon setup --app MODULE:billing")
     assert str(missing(SAGA)).endswith("antiphon setup")
+
+
+def test_a_close_is_delivered_by_a_consumer_of_its_own() -> None:
+    filters = {consumer.name: consumer.filters for consumer in participant_consumers("billing")}
+    assert filters == {
+        "billing": ("saga.*.*.*.c.cmd.billing.*.do.*",),
+        "billing-undo": ("saga.*.*.*.c.cmd.billing.*.undo.*",),
+        "billing-close": ("saga.*.*.*.c.cmd.billing.*.close.*",),
+    }
+
+
+def test_a_pause_of_a_participant_holds_back_no_close() -> None:
+    assert [name for _, name in participant_consumers_of("billing")] == ["billing", "billing-undo", "billing-on"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.contracts import BadIdentity, Forged, SagaKey, clock, headers, identity, stored, subjects
-from antiphon.contracts.subjects import Direction
+from antiphon.contracts.subjects import Sending
 
 TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 KEYS = st.builds(SagaKey.of, TOKENS, TOKENS)
@@ -24,8 +24,8 @@ def test_the_partition_is_the_same_in_every_language() -> None:
     assert identity.partition_of("order", "order-42") == 55
 
 
-@given(KEYS, TOKENS, TOKENS, st.sampled_from(["do", "undo"]), st.integers(1, 999_999_999))
-def test_commands(key: SagaKey, participant: str, step: str, direction: Direction, attempt: int) -> None:
+@given(KEYS, TOKENS, TOKENS, st.sampled_from(["do", "undo", "close"]), st.integers(1, 999_999_999))
+def test_commands(key: SagaKey, participant: str, step: str, direction: Sending, attempt: int) -> None:
     subject = subjects.command_subject(key, participant, step, direction, attempt)
     assert subjects.parse_command(subject) == subjects.CommandAddress(key, participant, step, direction, attempt)
     entry = subjects.parse_entry(subject)

@@ -245,7 +245,7 @@ def read_entry(subject: str, sequence: int, data: bytes) -> Entry:
     payload, sampled = b"", None
     if address.command is not None:
         command = address.command
-        what = Send(command.step, command.direction, command.attempt)
+        what = Send(command.step, command.way, command.attempt)
         payload, sampled = bytes(envelope.data), decision_in(envelope.traceparent)
     elif address.kind == "rec":
         what = unpack(envelope, RECORD_TYPE, Record)

@@ -28,7 +28,7 @@ from antiphon.contracts.payloads import (
 )
 from antiphon.contracts.reader import Entry, Fact, Journal
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.subjects import VERBS, CommandAddress, Direction
+from antiphon.contracts.subjects import VERBS, CommandAddress, Sending
 
 from .ids import span_id, trace_id
 from .sampling import decision_in
@@ -208,7 +208,7 @@ class _Saga:
         else:
             self._settle_attempt(step, attempt, fact, answers.direction, at_ns)
 
-    def _settle_attempt(self, step: Step, attempt: Attempt, fact: Fact, direction: Direction, at_ns: int) -> None:
+    def _settle_attempt(self, step: Step, attempt: Attempt, fact: Fact, direction: Sending, at_ns: int) -> None:
         kind = "done" if fact.kind == "undone" else fact.kind
         reason = "" if kind in ("done", "settled") else fact.reason
         if attempt.span.is_closed:  # a second answer; while the step is not over, it counts all the same

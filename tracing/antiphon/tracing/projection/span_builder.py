@@ -11,7 +11,7 @@ from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.messages import name_of
 from antiphon.contracts.reader import Entry, Fact
-from antiphon.contracts.subjects import CommandAddress, Direction, commands_filter
+from antiphon.contracts.subjects import CommandAddress, Sending, commands_filter
 
 from .ids import span_id, trace_id
 from .spans import COORDINATOR_SERVICE, Open, Span, SpanKind, Value
@@ -38,7 +38,7 @@ class Step:
     def __init__(self, span: Open, name: str, parent: Step | None = None) -> None:
         self.span, self.name, self.parent = span, name, parent
         self.is_over = False
-        self.attempts: dict[tuple[Direction, int], Attempt] = {}
+        self.attempts: dict[tuple[Sending, int], Attempt] = {}
         self.is_retriable = False
         self.undo: Open | None = None
         self.settlement: Open | None = None
