@@ -231,6 +231,8 @@ class Storm:
                 kind = "done" if row is not None and row.state == "done" else "refused"
             case inbox.Superseded():
                 kind = "superseded"
+            case inbox.OtherPayload() | inbox.Wait() | inbox.MayHaveHappened():
+                raise AssertionError("nothing here runs outside a transaction")
         if self.is_bad and self.chance.random() < 0.05:
             return  # it died after its commit
         is_there = self.rows.get(place, Row("void", 0)).state == "done"

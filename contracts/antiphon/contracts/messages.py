@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any, ClassVar, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -169,6 +170,15 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def name_of(message_type: str) -> str:
     """The dotted name in a versioned type: `inventory.reserve` of `inventory.reserve.v1`."""
     return message_type.rpartition(".v")[0]
+
+
+_VERSIONED = re.compile(r"([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\.v([1-9][0-9]{0,8})")
+
+
+def contract_of(message_type: str) -> Contract | None:
+    """The contract that a versioned type names, whether or not its class is known here; None if it is no such type."""
+    found = _VERSIONED.fullmatch(message_type)
+    return Contract(found.group(1), int(found.group(2)), "") if found else None
 
 
 def settle_name(command: str) -> str:

@@ -15,6 +15,8 @@ VARIABLE: Final = "ANTIPHON_KILL_AT"
 POINTS: Final = frozenset(
     {
         "worker.pulled",  # a command is held, its handler was not called
+        "worker.claimed",  # the claim of a run outside is durable, its handler was not called
+        "worker.outside_done",  # such a handler has run, nothing of its second transaction is committed
         "worker.in_transaction",  # the handler has run, nothing is committed
         "worker.committed",  # effect and inbox row are durable, the event was not sent
         "worker.event_stored",  # the event is durable, the command is not acked

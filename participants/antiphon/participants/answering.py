@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Final
@@ -14,18 +13,18 @@ from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, encode
 from antiphon.contracts.errors import Ambiguous, Conflict, TooLarge
 from antiphon.contracts.headers import traceparent_header
 from antiphon.contracts.identity import dashed
-from antiphon.contracts.messages import Contract, name_of
+from antiphon.contracts.messages import contract_of, name_of
 from antiphon.contracts.reader import CommandKind, answer_kind
 from antiphon.contracts.subjects import event_subject
 from antiphon.link import AlreadyStored, Link, Outcome, Rejected, killpoints
 from antiphon.tracing.telemetry.counts import Counts
 
+from .asked import negative
 from .execution import Execution
 from .inbox import Answer
 from .job import Job, SealedAnswer
 from .jobs import Jobs
 from .participant import Participant
-from .perform import negative
 
 ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 512
 """How large an answer to a command may be: a little below the limit, so that it still fits when a later attempt, with
@@ -90,7 +89,7 @@ class Answering:
 
     def exhaust(self, job: Job, reason: str) -> None:
         """Answer a command with `exhausted`, if its type can be read."""
-        contract = _contract_of(job.type or _type_in(job.delivery.data))
+        contract = contract_of(job.type or _type_in(job.delivery.data))
         if contract is None:
             self._jobs.settle(job)
             return
@@ -159,15 +158,6 @@ def _type_in(data: bytes) -> str:
         return msgspec.json.decode(data, type=_Typed).type
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
-
-
-_VERSIONED = re.compile(r"([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\.v([1-9][0-9]{0,8})")
-
-
-def _contract_of(message_type: str) -> Contract | None:
-    """The contract that a type on the wire names, whether or not its class is known here."""
-    found = _VERSIONED.fullmatch(message_type)
-    return Contract(found.group(1), int(found.group(2)), "") if found else None
 
 
 @lru_cache(maxsize=1024)

@@ -14,10 +14,6 @@ from .job import Job
 from .reasons import OwnWords, reason_of
 
 
-class Exhausted(OwnWords):
-    """The command will not be tried again; nothing of it is in the database."""
-
-
 class Resting(OwnWords):
     """The reaction killed its worker as often as it may in a row, and rests before it is called again."""
 
@@ -26,22 +22,31 @@ class Suspect(Exception):
     """An earlier delivery has no known end: perhaps it killed its worker. The handler may be called only alone."""
 
 
-async def count_attempt(execution: Execution, inbox: Inbox) -> None:
-    """Find out before the handler is called which attempt this is, and whether it may be one."""
+async def count_attempt(execution: Execution, inbox: Inbox) -> str:
+    """Find out before the handler is called which attempt this is, and whether it may be one.
+
+    Returns:
+        Why no attempt is left; empty if the handler may be called.
+
+    Raises:
+        Suspect: it may be called only when the message is performed alone.
+        Resting: the reaction has killed its worker too often to be called just now.
+    """
     execution.tries = 1
     if execution.deliveries > 1:
         spent = await inbox.spent(execution.message)
         if execution.is_alone:
             spent = spent.plus(Spent(alone=-1))  # this time
-        if execution.route is not None:
+        if not execution.asked.has_attempts:
             if spent.alone >= execution.retry.attempts and not execution.has_rested:
                 raise Resting(f"{spent.alone} attempts took the worker with them")
         elif spent.attempts >= execution.retry.attempts:
-            raise Exhausted(f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them")
+            return f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them"
         execution.tries, execution.lost = spent.attempts + 1, spent.lost(execution.deliveries)
         if execution.lost and not execution.is_alone:
             raise Suspect
     execution.started = datetime.now(UTC)
+    return ""
 
 
 class Tally:
@@ -62,7 +67,7 @@ class Tally:
         try:
             return await self._database.note(message, more)
         except Exception as error:
-            self._keep(message, more)
+            self.keep(message, more)
             job.log("delivery.unnoted", reason=reason_of(error, with_text=True))
             return None
 
@@ -93,8 +98,9 @@ class Tally:
             try:
                 await self._database.note(message, more)
             except BaseException:
-                self._keep(message, more)
+                self.keep(message, more)
                 raise
 
-    def _keep(self, message: str, more: Spent) -> None:
+    def keep(self, message: str, more: Spent) -> None:
+        """Tell the database later, with the next job."""
         self.pending[message] = self.pending.get(message, Spent()).plus(more)

@@ -50,6 +50,10 @@ class Inbox(Protocol):
         """Write the row."""
         ...
 
+    async def leave(self) -> None:
+        """Leave no row where `claim` found none."""
+        ...
+
     async def spent(self, message: str) -> Spent:
         """The counts of a message's deliveries, by the id of the message."""
         ...
@@ -90,6 +94,17 @@ class Database(Protocol):
 
         Returns:
             The counts with `more` in them.
+
+        Raises:
+            Busy: the database could not be had.
+        """
+        ...
+
+    async def end_runs(self, instance: str) -> None:
+        """Note that the runs outside a transaction have ended that a process had begun, because it is gone.
+
+        Args:
+            instance: the process.
 
         Raises:
             Busy: the database could not be had.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import CommandAddress
 
+from .asked import Asked
 from .calling import Call
+from .databases import Manner
 from .routing import Route
 
 
@@ -17,26 +18,26 @@ class Execution:
 
     Args:
         address: the saga, step, direction and attempt; names the row of the inbox.
-        payload: the decoded message; None where this participant has no handler for it.
+        asked: what the message asks of the inbox.
         retry: how many attempts there are, and how far apart.
         message: the id under which the database counts the deliveries of this message.
         deliveries: how often the message was delivered, this time included.
-        is_retriable: the saga can only go forward, so that a refusal is an error like others: tried again.
-        route: the reaction, where the message is an event; None for a command. A reaction is tried for ever.
     """
 
     __slots__ = (
         "address",
+        "asked",
         "call",
+        "claim",
         "deliveries",
         "has_rested",
         "is_alone",
-        "is_retriable",
         "lost",
+        "manner",
         "message",
-        "payload",
         "retry",
         "route",
+        "run",
         "started",
         "tries",
     )
@@ -44,16 +45,21 @@ class Execution:
     def __init__(
         self,
         address: CommandAddress,
-        payload: Any,
+        asked: Asked,
         retry: Retry,
         message: str,
         deliveries: int,
-        is_retriable: bool = False,
-        route: Route | None = None,
     ) -> None:
-        self.address, self.payload, self.retry = address, payload, retry
+        self.address, self.asked, self.retry = address, asked, retry
         self.message, self.deliveries = message, deliveries
-        self.is_retriable, self.route = is_retriable, route
+        self.manner: Manner = "shared"
+        """How the transaction of a plain handler is kept apart from those of others."""
+        self.claim = 0
+        """The number of the claim, once a run outside a transaction has begun."""
+        self.route: Route | None = None
+        """The reaction, where the message is an event."""
+        self.run = ""
+        """What the row calls that run."""
         self.has_rested = False
         """Whether a reaction that killed its worker before may be called once more."""
         self.is_alone = False

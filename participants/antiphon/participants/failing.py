@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from antiphon.contracts.errors import Refused, Unavailable, Undecodable, Unrecoverable, Unusable, WrongShape
 from antiphon.contracts.payloads import ParkedKind, parked_kind
 
 from .answering import Answering
-from .attempts import Exhausted, Resting, Tally
+from .asked import AlreadyDone, NobodyKnows, NoHandler, NotYet
+from .attempts import Resting, Tally
 from .calling import Raised
-from .databases import Busy
+from .databases import Busy, ShareFailed
 from .execution import Execution
 from .inbox import Spent
 from .job import Job
 from .jobs import Jobs
 from .overdue import Overdue
 from .parking import Parking
-from .perform import AlreadyDone
-from .reasons import OwnWords, is_said_on_purpose, reason_of
+from .perform import Failure, LostFence, Performing, Unsendable
+from .reasons import is_said_on_purpose, reason_of
+from .transaction import idempotency_key
 
 WAIT_SECONDS_MAX: Final = 366 * 86400.0
 """The longest time that a handler may ask for before its next attempt."""
 TURN_SECONDS: Final = 1.0
 """How long a command rests on average that has to be performed alone while another one is."""
-
-
-class NoHandler(OwnWords):
-    """This worker has no handler for the type of a command. Another version of the participant may have one."""
 
 
 class NotItsTurn(Exception):
@@ -44,6 +44,7 @@ class Failing:
     Args:
         jobs: all jobs of the worker.
         tally: the counts of deliveries.
+        performing: performs messages.
         parking: where messages wait for a person.
         answering: answers `exhausted`.
         rested: gets the messages of reactions that killed their worker and were laid to rest by this one.
@@ -56,6 +57,7 @@ class Failing:
         self,
         jobs: Jobs,
         tally: Tally,
+        performing: Performing,
         parking: Parking,
         answering: Answering,
         *,
@@ -64,7 +66,8 @@ class Failing:
         error_texts: bool,
         chance: Callable[[], float],
     ) -> None:
-        self._jobs, self._tally, self._parking, self._answering = jobs, tally, parking, answering
+        self._jobs, self._tally, self._performing = jobs, tally, performing
+        self._parking, self._answering = parking, answering
         self._rested, self._handler_seconds = rested, handler_seconds
         self._error_texts, self._chance = error_texts, chance
 
@@ -82,12 +85,16 @@ class Failing:
         if isinstance(raised, asyncio.CancelledError) and not job.is_overdue:
             raise raised  # by the end of the loop: a handler's own cancels come as `Raised`
         match self._meaning(job, raised):
-            case Busy() as error:
+            case Busy() | ShareFailed() as error:
                 job.log("database.busy", reason=str(error))
                 await self.hand_back(job)
             case NotItsTurn():
                 await self.hand_back(job, self._jobs.jittered(TURN_SECONDS))
-            case Resting() as error:
+            case NotYet():
+                await self.hand_back(job)
+            case LostFence() as error:
+                await self._let_go(job, execution, error)
+            case Resting() | NobodyKnows() as error:
                 await self._lay_to_rest(job, execution, str(error))
             case AlreadyDone() as error:
                 await self._park_and_end(job, str(error))
@@ -151,40 +158,70 @@ class Failing:
 
     async def _fail(self, job: Job, execution: Execution, error: BaseException) -> None:
         """Try again later, or say that the attempts have run out. A reaction is tried for ever."""
-        is_final = isinstance(error, (Exhausted, Unrecoverable))
-        tries = await self._count_failed(job, execution, is_final)
+        is_final = isinstance(error, (Unsendable, Unrecoverable))
         reason = reason_of(error, self._error_texts)
+        # What no attempt will mend may be mended by another version of a participant that reacts, but not soon.
+        failed = execution.retry.attempts if is_final else 1
+        chance, least = self._chance(), _seconds_of(error.retry_after) if isinstance(error, Unavailable) else 0.0
+
+        def wait(tries: int) -> float:
+            return max(least, execution.retry.wait_seconds(tries, chance))
+
+        failure = await self._count(job, execution, reason, failed, wait)
+        if failure is None:
+            return
         # One traceback an attempt, found by the saga, the step and the attempt that the journal names.
         trace = {} if is_said_on_purpose(error) else {"exc_info": error}
-        has_run_out = is_final or tries >= execution.retry.attempts
-        if has_run_out and not job.is_event:
-            job.log("attempts.exhausted", reason=reason, tries=tries, **trace)
-            await self._exhaust(job, error, reason)
+        if failure.is_exhausted:
+            job.log("attempts.exhausted", reason=reason, tries=failure.tries, **trace)
+            if isinstance(error, NoHandler):
+                if not await self._parking.park(job, "unhandled", reason):
+                    return
+                job.end_reason = reason
+        if failure.answer is not None:
+            self._answering.send(job)
             return
-        is_for_a_person = job.is_event and (is_final or tries % execution.retry.attempts == 0)
+        is_for_a_person = job.is_event and (is_final or failure.tries % execution.retry.attempts == 0)
         if is_for_a_person and not await self._parking.park(job, _kind_of(error), reason):
             return
         self._answering.count_failed(job)
-        delay = execution.retry.wait_seconds(tries, self._chance())
-        if isinstance(error, Unavailable):
-            delay = max(delay, _seconds_of(error.retry_after))
-        job.log("attempt.failed", reason=reason, tries=tries, again_in_seconds=round(delay, 3), **trace)
+        delay = wait(failure.tries)
+        job.log("attempt.failed", reason=reason, tries=failure.tries, again_in_seconds=round(delay, 3), **trace)
         self._jobs.hand_back(job, delay)
 
-    async def _count_failed(self, job: Job, execution: Execution, is_final: bool) -> int:
-        """Count one failed attempt, or all there are; how many failed by now."""
-        # What no attempt will mend may be mended by another version of a participant that reacts, but not soon.
-        # What failed has come to an end, so the deliveries lost before were not this command's fault.
-        failed = execution.retry.attempts if is_final else 1
-        spent = await self._tally.add(job, Spent(failed, execution.lost, -1 if execution.is_alone else 0))
-        return spent.attempts if spent else execution.tries or execution.deliveries
+    async def _count(
+        self, job: Job, execution: Execution, reason: str, failed: int, wait: Callable[[int], float]
+    ) -> Failure | None:
+        """Count a failed attempt, and hear what its row says by now; None where the job was ended here."""
+        try:
+            return await self._performing.fail(execution, partial(self._answering.seal, job), reason, failed, wait)
+        except NotYet:
+            await self.hand_back(job)
+            return None
+        except LostFence as error:
+            await self._let_go(job, execution, error)
+            return None
+        except AlreadyDone as error:
+            await self._park_and_end(job, str(error))
+            return None
+        except Exception as error:
+            # Nothing is said of the attempts that are left: only the row knows that, and it cannot be asked now.
+            job.log("delivery.unnoted", reason=reason_of(error, with_text=True))
+            more = Spent(failed, execution.lost, -1 if execution.is_alone else 0)
+            self._tally.keep(job.message, more)
+            return Failure(None, execution.tries or execution.deliveries)
 
-    async def _exhaust(self, job: Job, error: BaseException, reason: str) -> None:
-        if isinstance(error, NoHandler):
-            if not await self._parking.park(job, "unhandled", reason):
+    async def _let_go(self, job: Job, execution: Execution, error: LostFence) -> None:
+        """A run has lost its claim. Whatever is said to the message now would touch whoever holds it; that the run
+        ended is noted, so that an operator's close need not wait for it."""
+        job.log("claim.lost", reason=str(error), acted=error.acted_after_a_no)
+        with contextlib.suppress(Exception):
+            await self._performing.note_end(execution)
+        if error.acted_after_a_no:
+            reason = f"it acted outside although the row says no, under the key {_key_of(execution)}"
+            if not await self._parking.park(job, "fault", reason):
                 return
-            job.end_reason = reason
-        self._answering.exhaust(job, reason)
+        self._jobs.drop(job)
 
     async def _park_and_end(self, job: Job, reason: str) -> None:
         """Set aside an event to which this participant must not react."""
@@ -207,6 +244,10 @@ class Failing:
 
 def _kind_of(error: BaseException) -> ParkedKind:
     return "unhandled" if isinstance(error, NoHandler) else "fault"
+
+
+def _key_of(execution: Execution) -> str:
+    return idempotency_key(execution.address, execution.address.way)
 
 
 def _seconds_of(asked: object) -> float:

@@ -66,6 +66,9 @@ class MemoryInbox:
         """Keep the row for the commit."""
         self._row = row
 
+    async def leave(self) -> None:
+        """Leave no row where there was none: nothing was written."""
+
     async def spent(self, message: str) -> Spent:
         """The counts of a message's deliveries."""
         return self._database.spent.get(message, Spent())
@@ -116,6 +119,9 @@ class MemoryDatabase:
         """Add to the counts of a message's deliveries."""
         found = self.spent[message] = self.spent.get(message, Spent()).plus(more)
         return found
+
+    async def end_runs(self, instance: str) -> None:
+        """Nothing: what is in memory is gone with its process."""
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeGuard, TypeVar, overload
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.fields import require_travels
@@ -14,8 +14,8 @@ from antiphon.contracts.subjects import Direction
 from antiphon.contracts.topology import Listener, check_participant
 
 from .reaction import REACTION_RETRY, Reaction, ReactsTo, UndoesOn
-from .signatures import annotation, named, parameters, text
-from .transaction import Transaction
+from .signatures import annotation, check_given, named, parameters, text
+from .transaction import Outside, Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -25,6 +25,8 @@ E = TypeVar("E", bound=Event)
 A = TypeVar("A", bound=Event)
 C = TypeVar("C", bound=Command[Any])
 C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
+G = TypeVar("G", Transaction, Outside)
+"""What a handler is given beside its message."""
 K = TypeVar("K", bound=Compensation[Any])
 
 
@@ -34,9 +36,11 @@ class CommandHandler:
 
     command: type[Command[Any]]
     reply: type[Event]
-    call: Callable[[Any, Transaction], Awaitable[Event]]
+    call: Callable[[Any, Any], Awaitable[Event]]
     concurrency: int | None
     """How many of these may run at once in one worker; None leaves it to the worker's own bound."""
+    is_outside: bool = False
+    """Whether it has effects outside the database, and so runs outside a transaction."""
 
     @property
     def shape(self) -> type[Message]:
@@ -51,7 +55,9 @@ class CompensationHandler:
     compensation: type[Compensation[Any]]
     command: type[Command[Any]]
     reply: type[Event]
-    call: Callable[[Any, Any, Transaction], Awaitable[None]]
+    call: Callable[[Any, Any, Any], Awaitable[None]]
+    is_outside: bool = False
+    """Whether it has effects outside the database, and so runs outside a transaction."""
 
     @property
     def shape(self) -> type[Message]:
@@ -100,13 +106,25 @@ class Participant:
         self.reactions: list[Reaction] = []
         """In the order in which they were declared."""
 
-    def handles(self, command: type[C], *, concurrency: int | None = None) -> Handles[C]:
+    @overload
+    def handles(
+        self, command: type[C], *, concurrency: int | None = None, outside: Literal[False] = False
+    ) -> Handles[C, Transaction]: ...
+
+    @overload
+    def handles(
+        self, command: type[C], *, concurrency: int | None = None, outside: Literal[True]
+    ) -> Handles[C, Outside]: ...
+
+    def handles(self, command: type[C], *, concurrency: int | None = None, outside: bool = False) -> Handles[C, Any]:
         """Decorate the function that carries out a command of this participant.
 
         Args:
             command: the command's class; it names the event the function returns.
             concurrency: how many of these commands may run at once in one worker, where a worker's own number is too
                 many; counts from 1.
+            outside: say so where the function has effects outside the participant's database, such as a call of a web
+                service. It then holds no transaction while it waits, and takes an `Outside` for its second parameter.
 
         Returns:
             A decorator for `async def function(command, tx)`, which gives the function back unchanged.
@@ -117,7 +135,7 @@ class Participant:
         _require_owned(self.name, command)
         if concurrency is not None and concurrency < 1:
             raise DefinitionError(f"{command.__name__}: concurrency={concurrency}, and it counts from 1.")
-        return Handles(self, command, concurrency)
+        return Handles(self, command, concurrency, outside)
 
     def handler(self, direction: Direction, message_type: str) -> AnyHandler | None:
         """What answers a command of this type, if anything does."""
@@ -130,7 +148,13 @@ class Participant:
         """The participant's name, and the subjects of the events that it reacts to: what `antiphon setup` needs."""
         return Listener(self.name, tuple(each for reaction in self.reactions for each in reaction.filters))
 
-    def compensates(self, command: type[C]) -> Compensates[C]:
+    @overload
+    def compensates(self, command: type[C], *, outside: Literal[False] = False) -> Compensates[C, Transaction]: ...
+
+    @overload
+    def compensates(self, command: type[C], *, outside: Literal[True]) -> Compensates[C, Outside]: ...
+
+    def compensates(self, command: type[C], *, outside: bool = False) -> Compensates[C, Any]:
         """Decorate the function that takes back the effect of a command of this participant.
 
         The function is called only where the effect is there, with the compensation, the event that was answered
@@ -138,6 +162,7 @@ class Participant:
 
         Args:
             command: the class of the command whose effect is taken back.
+            outside: say so where it has effects outside the participant's database; see `handles`.
 
         Returns:
             A decorator for `async def function(compensation, answer, tx)`, which gives the function back unchanged.
@@ -146,7 +171,7 @@ class Participant:
             DefinitionError: the command is another participant's or compensated already, or the function does not fit.
         """
         _require_owned(self.name, command)
-        return Compensates(self, command)
+        return Compensates(self, command, outside)
 
     @overload
     def reacts_to(
@@ -157,7 +182,8 @@ class Participant:
         refused: type[Event] | None = None,
         needs_no_compensation: bool = False,
         retry: Retry = ...,
-    ) -> ReactsTo[E]: ...
+        outside: Literal[False] = False,
+    ) -> ReactsTo[E, Transaction]: ...
 
     @overload
     def reacts_to(
@@ -165,9 +191,33 @@ class Participant:
         event: type[E],
         *,
         saga_type: str = "",
-        undoes: Callable[[Any, Transaction], Awaitable[A]],
+        refused: type[Event] | None = None,
+        needs_no_compensation: bool = False,
         retry: Retry = ...,
-    ) -> UndoesOn[E, A]: ...
+        outside: Literal[True],
+    ) -> ReactsTo[E, Outside]: ...
+
+    @overload
+    def reacts_to(
+        self,
+        event: type[E],
+        *,
+        saga_type: str = "",
+        undoes: Callable[[Any, Any], Awaitable[A]],
+        retry: Retry = ...,
+        outside: Literal[False] = False,
+    ) -> UndoesOn[E, A, Transaction]: ...
+
+    @overload
+    def reacts_to(
+        self,
+        event: type[E],
+        *,
+        saga_type: str = "",
+        undoes: Callable[[Any, Any], Awaitable[A]],
+        retry: Retry = ...,
+        outside: Literal[True],
+    ) -> UndoesOn[E, A, Outside]: ...
 
     def reacts_to(
         self,
@@ -176,8 +226,9 @@ class Participant:
         saga_type: str = "",
         refused: type[Event] | None = None,
         needs_no_compensation: bool = False,
-        undoes: Callable[[Any, Transaction], Awaitable[Any]] | None = None,
+        undoes: Callable[[Any, Any], Awaitable[Any]] | None = None,
         retry: Retry = REACTION_RETRY,
+        outside: bool = False,
     ) -> Any:
         """Decorate the function that is called when an event is heard, although no coordinator asks for it.
 
@@ -196,27 +247,32 @@ class Participant:
                 it is called only where that effect is there, with the event, what was published then, and the
                 transaction. Where the effect is not there yet, it never will be.
             retry: how far apart it is tried again when it raises, for ever; after `attempts` it waits for a person too.
+            outside: say so where it has effects outside the participant's database; see `handles`.
 
         Raises:
             DefinitionError: the event is heard already, or the function does not fit.
         """
         if undoes is None:
-            return ReactsTo(self.name, self.reactions, event, saga_type, refused, needs_no_compensation, retry)
-        return UndoesOn(self.name, self.reactions, event, saga_type, undoes, retry)
+            return ReactsTo(self.name, self.reactions, event, saga_type, refused, needs_no_compensation, retry, outside)
+        return UndoesOn(self.name, self.reactions, event, saga_type, undoes, retry, outside)
 
 
-class Handles(Generic[C_co]):
+class Handles(Generic[C_co, G]):
     """The decorator that `Participant.handles` returns; covariant, so that the command tells the reply."""
 
-    def __init__(self, participant: Participant, command: type[C_co], concurrency: int | None) -> None:
+    def __init__(
+        self, participant: Participant, command: type[C_co], concurrency: int | None, is_outside: bool
+    ) -> None:
         self._participant, self._command, self._concurrency = participant, command, concurrency
+        self._is_outside = is_outside
 
     def __call__(
-        self: Handles[Command[R]], function: Callable[[C_co, Transaction], Awaitable[R]]
-    ) -> Callable[[C_co, Transaction], Awaitable[R]]:
+        self: Handles[Command[R], G], function: Callable[[C_co, G], Awaitable[R]]
+    ) -> Callable[[C_co, G], Awaitable[R]]:
         """Register the function and give it back unchanged."""
         command, handlers = self._command, self._participant.handlers
-        first, *_ = parameters(function, ("command", "tx"))
+        first, given = parameters(function, ("command", "tx"))
+        check_given(function, given, self._is_outside)
         if (found := annotation(function, first)) not in (None, command):
             raise DefinitionError(
                 f"{named(function)} handles {command.__name__}, but its first parameter is {text(found)}. "
@@ -230,23 +286,26 @@ class Handles(Generic[C_co]):
         question = settle_type(command.__contract__)
         if (undoing := self._participant.compensations.get(question)) is not None:
             raise _same_as_question(undoing.compensation, command)
-        handlers[command.__contract__.type] = CommandHandler(command, command.__reply__, function, self._concurrency)
+        handlers[command.__contract__.type] = CommandHandler(
+            command, command.__reply__, function, self._concurrency, self._is_outside
+        )
         self._participant.settlements[question] = Settlement(command)
         return function
 
 
-class Compensates(Generic[C_co]):
+class Compensates(Generic[C_co, G]):
     """The decorator that `Participant.compensates` returns."""
 
-    def __init__(self, participant: Participant, command: type[C_co]) -> None:
-        self._participant, self._command = participant, command
+    def __init__(self, participant: Participant, command: type[C_co], is_outside: bool) -> None:
+        self._participant, self._command, self._is_outside = participant, command, is_outside
 
     def __call__(
-        self: Compensates[Command[R]], function: Callable[[K, R, Transaction], Awaitable[None]]
-    ) -> Callable[[K, R, Transaction], Awaitable[None]]:
+        self: Compensates[Command[R], G], function: Callable[[K, R, G], Awaitable[None]]
+    ) -> Callable[[K, R, G], Awaitable[None]]:
         """Register the function and give it back unchanged."""
         command, compensations = self._command, self._participant.compensations
-        first, second, _ = parameters(function, ("command", "answer", "tx"))
+        first, second, given = parameters(function, ("command", "answer", "tx"))
+        check_given(function, given, self._is_outside)
         compensation = _compensation(function, first, command)
         if (found := annotation(function, second)) not in (None, command.__reply__):
             raise DefinitionError(
@@ -261,7 +320,7 @@ class Compensates(Generic[C_co]):
                 f"{compensation.__name__} is handled by {named(other)} and by {named(function)}. Keep one of them."
             )
         compensations[compensation.__contract__.type] = CompensationHandler(
-            compensation, command, command.__reply__, function
+            compensation, command, command.__reply__, function, self._is_outside
         )
         return function
 

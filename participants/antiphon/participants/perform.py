@@ -1,43 +1,37 @@
-"""One command or event under the inbox's rules: one transaction, one answer, wherever it came from."""
+"""One message under the inbox's rules: the row is locked and asked, the author's code is called, and the answer is
+durable before anybody hears of it. What the kinds of messages differ in is in `asked.py`.
+
+A plain handler runs inside one transaction: claim, effect, row, COMMIT. One with effects outside the database runs
+between two: in the first the claim is committed, in the second the effect, the row and the end of the run, if the claim
+is still its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from antiphon.contracts.envelope import pack, unpack_raw
-from antiphon.contracts.errors import Refused, TooLarge, Unavailable, Unusable
-from antiphon.contracts.messages import AnswerKind, Contract, Event, Refusal, Settled, Undone, answer_type
+from antiphon.contracts.errors import Refused, TooLarge
 from antiphon.link import killpoints
 
-from .attempts import Exhausted, count_attempt
-from .databases import Database
+from . import inbox as rules
+from .asked import RUNS, Asked, Run
+from .attempts import count_attempt
+from .calling import Call, Deaf
+from .databases import Database, Inbox, Manner, ShareFailed
 from .execution import Execution
-from .inbox import (
-    SILENCE,
-    AlreadyUndone,
-    AnotherWas,
-    Answer,
-    NothingToUndo,
-    Row,
-    RunCompensation,
-    RunHandler,
-    SendAgain,
-    Superseded,
-    on_do,
-    on_event,
-    on_settle,
-    on_undo,
-    on_undoing_event,
-)
-from .participant import AnyHandler, CommandHandler, CompensationHandler, Settlement
-from .reaction import Reaction
-from .reasons import OwnWords, clean, reason_of
-from .routing import Route
-from .transaction import Transaction
+from .inbox import Answer, Row, Spent
+from .reasons import OwnWords
+from .transaction import Outside, Transaction
+
+T = TypeVar("T")
 
 Seal = Callable[[Answer], None]
 """Makes the event of an answer, ready to be sent: before the commit, so that nothing is done that cannot be said.
@@ -47,304 +41,369 @@ Raises:
 """
 
 
-class AlreadyDone(OwnWords):
-    """This once-per-saga reaction already ran for another event."""
+class Unsendable(OwnWords):
+    """The answer cannot be sent, so that no attempt would help."""
 
 
-class WrongReply(OwnWords, TypeError):
-    """An author's function returned another class than its annotation says."""
+class LostFence(OwnWords):
+    """The row was claimed, closed or ended by somebody else while a run was outside: whoever runs must keep silent."""
+
+    def __init__(self, reason: str, *, acted_after_a_no: bool = False) -> None:
+        super().__init__(reason)
+        self.acted_after_a_no = acted_after_a_no
+        """Whether it has succeeded outside, and the row says that there is nothing, and never will be."""
 
 
-async def perform(handler: AnyHandler | Route, execution: Execution, database: Database, seal: Seal) -> Answer:
-    """Answer a command, a compensation, a settlement or an event; see the function for each."""
-    match handler:
-        case Route():
-            return await react(handler, execution, database, seal)
-        case CommandHandler():
-            return await carry_out(handler, execution, database, seal)
-        case CompensationHandler():
-            return await take_back(handler, execution, database, seal)
-        case Settlement():
-            return await settle(handler, execution, database, seal)
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What became of a failed attempt."""
+
+    answer: Answer | None
+    """What the row says by now, or exhausted; None where the message is tried again."""
+    tries: int
+    """How many attempts have failed."""
+    is_exhausted: bool = False
 
 
-async def carry_out(handler: CommandHandler, execution: Execution, database: Database, seal: Seal) -> Answer:
-    """Perform a command, unless the inbox says that it was, or must not be.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a worker says of its runs outside a transaction.
 
-    Returns:
-        The answer, which is sealed and durable.
-
-    Raises:
-        Busy: the database could not be had; this was no attempt.
-        Suspect: the handler may be called only when it is performed alone.
-        Exhausted: the attempts have run out, or there is no way to answer.
-        Exception: whatever the handler raised; nothing happened. A refusal of a retriable command is such an error.
+    Args:
+        instance: names the process.
+        run_seconds: how long a run may take.
+        spare_seconds: how much later than expected a message may come again: some ack waits.
     """
-    contract = handler.command.__contract__
-    try:
-        async with database.begin(execution.address) as inbox:
-            match on_do(await inbox.claim(), execution.address.attempt):
-                case RunHandler():
-                    await count_attempt(execution, inbox)
-                    answer = await execution.call.make(partial(_reply, handler, execution.payload, inbox.transaction))
-                    _seal_or_give_up(seal, answer)
-                    killpoints.reached("worker.in_transaction")
-                    await inbox.settle(Row("done", execution.address.attempt, answer))
-                case decision:
-                    answer = _known_answer(contract, decision)
-                    seal(answer)
-    except Refused as refusal:
-        if execution.is_retriable:
-            raise
-        return await _refuse(contract, execution, database, seal, refusal)
-    killpoints.reached("worker.committed")
-    return answer
+
+    instance: str
+    run_seconds: float
+    spare_seconds: float
+
+    def due_at(self, seconds: float) -> datetime:
+        """Until when a message is expected that may come back so much later."""
+        return datetime.now(UTC) + timedelta(seconds=seconds + self.spare_seconds)
 
 
-async def take_back(handler: CompensationHandler, execution: Execution, database: Database, seal: Seal) -> Answer:
-    """Perform a compensation, if there is an effect to take back.
+class Performing:
+    """Performs the messages of one worker.
 
-    Returns and raises the same as `carry_out`. A refusal counts as any other error: an effect cannot be left in place.
+    Args:
+        database: where the inbox is.
+        terms: of runs outside a transaction.
     """
-    contract = handler.compensation.__contract__
-    async with database.begin(execution.address) as inbox:
+
+    def __init__(self, database: Database, terms: Terms) -> None:
+        self._database, self._terms = database, terms
+
+    async def perform(self, execution: Execution, seal: Seal) -> Answer:
+        """Answer a message.
+
+        Returns:
+            The answer, which is sealed and durable; `SILENCE` where a reaction publishes nothing.
+
+        Raises:
+            Busy: the database could not be had; this was no attempt.
+            NotYet: something else has to end first; this was no attempt.
+            Suspect: the author's code may be called only when the message is performed alone.
+            Resting: the reaction has killed its worker too often to be called just now.
+            LostFence: somebody else has the matter by now.
+            Exception: whatever the author's code raised; nothing of it is in the database.
+        """
+        asked = execution.asked
+        if asked.is_outside:
+            return await self._perform_outside(asked, execution, seal)
+        try:
+            answer = await self._transact(execution, partial(self._plain, asked, execution, seal), execution.manner)
+        except Refused as refusal:
+            if (no := asked.refusal(refusal)) is None:
+                raise
+            answer = await self._transact(execution, partial(self._refuse, asked, execution, seal, no))
+        killpoints.reached("worker.committed")
+        return answer
+
+    async def fail(
+        self, execution: Execution, seal: Seal, reason: str, failed: int, wait: Callable[[int], float]
+    ) -> Failure:
+        """Count a failed attempt, after all that it did was rolled back.
+
+        The row was free for a moment, so it is asked again: another worker may have brought the matter to its end. Only
+        under its lock may be said that no attempt is left.
+
+        Args:
+            execution: what failed.
+            seal: for the answer, where there is one.
+            reason: why it failed, for an exhausted answer.
+            failed: as how many attempts it counts.
+            wait: how long the message rests after so many attempts, in seconds.
+
+        Raises:
+            Busy: the database cannot be told now.
+            NotYet, LostFence: as for `perform`.
+        """
+        body = partial(self._failed, execution.asked, execution, seal, reason, failed, wait)
+        return await self._transact(execution, body)
+
+    async def _transact(
+        self, execution: Execution, body: Callable[[Inbox], Awaitable[T]], manner: Manner = "shared"
+    ) -> T:
+        """Do something in one transaction, and once more in one of its own where the COMMIT with others failed."""
+        try:
+            async with self._database.begin(execution.address, manner) as inbox:
+                return await body(inbox)
+        except ShareFailed:
+            async with self._database.begin(execution.address, "own") as inbox:
+                return await body(inbox)
+
+    # --- inside one transaction ---------------------------------------------------------------------------------------
+
+    async def _plain(self, asked: Asked, execution: Execution, seal: Seal, inbox: Inbox) -> Answer:
         row = await inbox.claim()
-        match on_undo(row):
-            case RunCompensation(stored):
-                await count_attempt(execution, inbox)
-                await execution.call.make(partial(_take_back, handler, execution.payload, stored, inbox.transaction))
-                answer = _undone(contract, found=True)
-                seal(answer)
-                killpoints.reached("worker.in_transaction")
-                await inbox.settle(Row("undone", row.attempt if row else 0, stored))
-            case NothingToUndo(attempt):
-                answer = _undone(contract, found=False)
-                seal(answer)
-                await inbox.settle(Row("void", attempt))
-            case AlreadyUndone(found):
-                answer = _undone(contract, found=found)
-                seal(answer)
-    killpoints.reached("worker.committed")
-    return answer
+        decision = asked.decide(row)
+        if not isinstance(decision, RUNS):
+            return await self._tell(asked, row, decision, seal, inbox)
+        if out := await count_attempt(execution, inbox):
+            return await self._give_up(asked, row, seal, inbox, out)
+        execution.call = Call()
+        answer = await execution.call.make(partial(asked.call, decision, inbox.transaction))
+        _seal_or_give_up(seal, answer)
+        killpoints.reached("worker.in_transaction")
+        await inbox.settle(_raised(asked.done(row, decision, answer)))
+        return answer
 
+    async def _refuse(self, asked: Asked, execution: Execution, seal: Seal, no: Answer, inbox: Inbox) -> Answer:
+        """Store a refusal. A compensation may have come in between, or a worker that said exhausted."""
+        row = await inbox.claim()
+        decision = asked.decide(row)
+        if not isinstance(decision, RUNS):
+            return await self._tell(asked, row, decision, seal, inbox)
+        if asked.has_attempts and (await inbox.spent(execution.message)).attempts >= execution.retry.attempts:
+            return await self._give_up(asked, row, seal, inbox, "no attempt is left")
+        if row is not None and row.state in ("claimed", "open"):
+            return await self._give_up(asked, row, seal, inbox, "an earlier attempt may have happened outside")
+        seal(no)
+        await inbox.settle(Row("refused", asked.mark, no, row.claim if row else 0))
+        return no
 
-async def settle(handler: Settlement, execution: Execution, database: Database, seal: Seal) -> Answer:
-    """Say what became of a command: it happened, with the answer given then; or it did not, and then never will.
-
-    No handler is called. A command that is inside its transaction is waited for, because claiming its row waits.
-
-    Returns and raises the same as `carry_out`.
-    """
-    contract = handler.command.__contract__
-    async with database.begin(execution.address) as inbox:
-        match on_settle(await inbox.claim()):
-            case SendAgain(stored):
-                answer = _settled(contract, Settled(happened=True, type=stored.type, reply=msgspec.Raw(stored.data)))
-            case NothingToUndo(attempt):
-                answer = _settled(contract, Settled(happened=False))
-                await inbox.settle(Row("void", attempt))
-            case AlreadyUndone():
-                answer = _settled(contract, Settled(happened=False))
+    async def _tell(self, asked: Asked, row: Row | None, decision: Any, seal: Seal, inbox: Inbox) -> Answer:
+        answer, written = asked.known(row, decision)
         seal(answer)
         killpoints.reached("worker.in_transaction")
-    killpoints.reached("worker.committed")
-    return answer
+        await self._leave(inbox, row, written)
+        return answer
 
+    async def _give_up(self, asked: Asked, row: Row | None, seal: Seal, inbox: Inbox, reason: str) -> Answer:
+        answer = asked.negative("exhausted", reason)
+        seal(answer)
+        await self._leave(inbox, row, rules.given_up(row))
+        return answer
 
-async def react(route: Route, execution: Execution, database: Database, seal: Seal) -> Answer:
-    """React to an event, unless the inbox says that this was done, or must not be.
+    async def _leave(self, inbox: Inbox, row: Row | None, written: Row | None) -> None:
+        if written is not None:
+            await inbox.settle(written)
+        elif row is None:
+            await inbox.leave()
 
-    Returns:
-        What follows, which is sealed and durable; `SILENCE` where nothing does.
+    async def _failed(
+        self,
+        asked: Asked,
+        execution: Execution,
+        seal: Seal,
+        reason: str,
+        failed: int,
+        wait: Callable[[int], float],
+        inbox: Inbox,
+    ) -> Failure:
+        row = await inbox.claim()
+        if execution.claim:
+            row = await self._end_run(asked, execution, inbox, row)
+        decision = asked.decide(row)
+        if not isinstance(decision, RUNS):
+            return Failure(await self._tell(asked, row, decision, seal, inbox), execution.tries)
+        # What failed has come to an end, so the deliveries lost before were not this message's fault.
+        more = Spent(failed, execution.lost, -1 if execution.is_alone else 0)
+        tries = (await inbox.note(execution.message, more)).attempts
+        if asked.has_attempts and tries >= execution.retry.attempts:
+            answer = await self._give_up(asked, row, seal, inbox, reason)
+            return Failure(answer, tries, is_exhausted=True)
+        if row is not None and row.state == "claimed":
+            await inbox.settle(msgspec.structs.replace(row, due_at=self._terms.due_at(wait(tries))))
+        else:
+            await self._leave(inbox, row, row if execution.claim else None)
+        return Failure(None, tries)
 
-    Raises:
-        Busy: the database could not be had; this was no attempt.
-        Suspect: the function may be called only when it is performed alone.
-        Resting: it has killed its worker too often to be called just now.
-        Exception: whatever the function raised; nothing happened.
-    """
-    reaction = route.reaction
-    if reaction.undoes is not None:
-        return await _take_back_on(route, reaction.undoes, execution, database, seal)
-    try:
-        async with database.begin(execution.address) as inbox:
-            match on_event(await inbox.claim(), route.mark):
-                case RunHandler():
-                    await count_attempt(execution, inbox)
-                    answer = await execution.call.make(
-                        partial(_reaction, reaction, execution.payload, inbox.transaction)
-                    )
-                    _seal_or_give_up(seal, answer)
-                    killpoints.reached("worker.in_transaction")
-                    await inbox.settle(Row("done", route.mark, answer))
-                case decision:
-                    answer = _known_reaction(decision)
-                    seal(answer)
-    except Refused as refusal:
-        if reaction.refused is None:
+    # --- between two transactions -------------------------------------------------------------------------------------
+
+    async def _perform_outside(self, asked: Asked, execution: Execution, seal: Seal) -> Answer:
+        begun = await self._transact(execution, partial(self._begin_run, asked, execution, seal))
+        if isinstance(begun, Answer):
+            killpoints.reached("worker.committed")
+            return begun
+        killpoints.reached("worker.claimed")
+        decision, is_clean = begun
+        ending = _Ending(self, asked, execution)
+        execution.call = Call()
+        try:
+            answer = await execution.call.make(partial(asked.call, decision, ending.outside))
+            killpoints.reached("worker.outside_done")
+            _seal_or_give_up(seal, answer)
+            await ending.commit(decision, answer)
+        except Refused as refusal:
+            await ending.roll_back(refusal)
+            if (no := asked.refusal(refusal)) is None or not is_clean:
+                raise
+            body = partial(self._refuse_outside, asked, execution, seal, no)
+            answer = await self._transact(execution, body)
+        except BaseException as error:
+            await ending.roll_back(error)
+            if isinstance(error, asyncio.CancelledError):
+                with suppress(Exception):  # else its claim is ended by whoever finds it
+                    await self._transact(execution, partial(self._note_end, asked, execution))
+            if isinstance(error, Deaf):
+                self._end_later(asked, execution)
             raise
-        return await _refuse_event(route, reaction.refused, execution, database, seal, refusal)
-    killpoints.reached("worker.committed")
-    return answer
+        killpoints.reached("worker.committed")
+        return answer
+
+    async def _begin_run(
+        self, asked: Asked, execution: Execution, seal: Seal, inbox: Inbox
+    ) -> Answer | tuple[Run, bool]:
+        """Claim the row for a run: its decision, and whether no earlier run may have acted."""
+        row = await inbox.claim()
+        decision = asked.decide(row)
+        if not isinstance(decision, RUNS):
+            return await self._tell(asked, row, decision, seal, inbox)
+        if out := await count_attempt(execution, inbox):
+            return await self._give_up(asked, row, seal, inbox, out)
+        terms = self._terms
+        due_at = terms.due_at(terms.run_seconds) if asked.state == "claimed" else None
+        claimed = rules.claimed(row, asked.state, asked.mark, terms.instance, due_at, asked.digest)
+        execution.claim, execution.run = claimed.claim, claimed.runs[-1]
+        await inbox.settle(claimed)
+        return decision, row is None or row.state == "refused"
+
+    async def _refuse_outside(self, asked: Asked, execution: Execution, seal: Seal, no: Answer, inbox: Inbox) -> Answer:
+        row = await self._end_run(asked, execution, inbox, await inbox.claim())
+        if asked.has_attempts and (await inbox.spent(execution.message)).attempts >= execution.retry.attempts:
+            return await self._give_up(asked, row, seal, inbox, "no attempt is left")
+        seal(no)
+        await inbox.settle(msgspec.structs.replace(row, state="refused", answer=no, due_at=None))
+        return no
+
+    async def _end_run(
+        self, asked: Asked, execution: Execution, inbox: Inbox, row: Row | None, *, has_acted: bool = False
+    ) -> Row:
+        """The row without this run, if the run still owns it.
+
+        Raises:
+            LostFence: it does not; that it ended is noted in a transaction of its own.
+        """
+        if row is not None and rules.is_owner(row, execution.claim, asked.state):
+            return rules.without_run(row, execution.run)
+        is_no = has_acted and row is not None and (row.state in ("void", "refused") or bool(row.closed))
+        raise LostFence(f"claim {execution.claim} is not its own any more", acted_after_a_no=is_no)
+
+    async def note_end(self, execution: Execution) -> None:
+        """Note that a run has ended which has lost its fence, and nothing else.
+
+        Raises:
+            Busy: the database cannot be told now.
+        """
+        await self._transact(execution, partial(self._note_end, execution.asked, execution))
+
+    async def _note_end(self, asked: Asked, execution: Execution, inbox: Inbox) -> None:
+        row = await inbox.claim()
+        if row is None:
+            await inbox.leave()
+            return
+        is_owner = rules.is_owner(row, execution.claim, asked.state)
+        row = rules.without_run(row, execution.run)
+        if is_owner and row.state == "claimed":
+            row = msgspec.structs.replace(row, due_at=self._terms.due_at(0.0))
+        await inbox.settle(row)
+
+    def _end_later(self, asked: Asked, execution: Execution) -> None:
+        """A handler goes on although it was cancelled: its run ends when the handler does."""
+        loop, task = asyncio.get_running_loop(), execution.call.task
+        assert task is not None
+
+        def end(_: object) -> None:
+            if not loop.is_closed():
+                ending = loop.create_task(self._note_quietly(execution))
+                _ENDING.add(ending)
+                ending.add_done_callback(_ENDING.discard)
+
+        task.add_done_callback(end)
+
+    async def _note_quietly(self, execution: Execution) -> None:
+        with suppress(Exception):
+            await self.note_end(execution)
 
 
-async def _take_back_on(route: Route, undoes: Reaction, execution: Execution, database: Database, seal: Seal) -> Answer:
-    """Take back what another reaction did, if it did; if not, it never will."""
-    reaction, answer = route.reaction, SILENCE
-    async with database.begin(execution.address) as inbox:
-        match on_undoing_event(await inbox.claim(), route.mark):
-            case RunCompensation(stored):
-                await count_attempt(execution, inbox)
-                undo = partial(_undoing_reaction, reaction, undoes, execution.payload, stored, inbox.transaction)
-                answer = await execution.call.make(undo)
-                _seal_or_give_up(seal, answer)
-                killpoints.reached("worker.in_transaction")
-                await inbox.settle(Row("undone", route.mark, answer))
-            case SendAgain(answer):
-                seal(answer)
-            case NothingToUndo(mark):
-                await inbox.settle(Row("void", mark))
-            case AlreadyUndone():
-                pass
-    killpoints.reached("worker.committed")
-    return answer
+_ENDING: set[asyncio.Task[None]] = set()
+"""A loop keeps its tasks by weak references."""
 
 
-def negative(contract: Contract, kind: AnswerKind, reason: str) -> Answer:
-    """A refused, exhausted or superseded answer."""
-    return Answer(answer_type(contract, kind), _encode(Refusal(reason=clean(reason))))
+class _Ending:
+    """The second transaction of a run outside: begun by the handler once its awaits are over, or after it."""
+
+    def __init__(self, performing: Performing, asked: Asked, execution: Execution) -> None:
+        self._performing, self._asked, self._execution = performing, asked, execution
+        self._stack = AsyncExitStack()
+        self._inbox: Inbox | None = None
+        self._row: Row | None = None
+        self._is_over = False
+        self.outside = Outside(execution.address, self._begin)
+
+    async def commit(self, decision: Run, answer: Answer) -> None:
+        """Commit the effect, the row and the end of the run.
+
+        Raises:
+            LostFence: the claim is not its own any more.
+        """
+        self._is_over = True
+        if self._inbox is None:
+            await self._performing._transact(self._execution, partial(self._settle, decision, answer))
+            return
+        assert self._row is not None
+        killpoints.reached("worker.in_transaction")
+        await self._inbox.settle(self._asked.done(self._row, decision, answer))
+        await self._stack.aclose()
+
+    async def roll_back(self, error: BaseException) -> None:
+        """Undo what the handler did in the transaction, if it began one."""
+        self._is_over = True
+        with suppress(BaseException):
+            await self._stack.__aexit__(type(error), error, error.__traceback__)
+
+    async def _begin(self) -> Transaction:
+        if self._is_over or self._inbox is not None:
+            raise OutsideOver(
+                "the transaction of a handler with effects outside is begun once, after all that it waits for outside"
+            )
+        database = self._performing._database
+        inbox = await self._stack.enter_async_context(database.begin(self._execution.address, "own"))
+        row = await inbox.claim()
+        self._row = await self._performing._end_run(self._asked, self._execution, inbox, row, has_acted=True)
+        self._inbox = inbox
+        return inbox.transaction
+
+    async def _settle(self, decision: Run, answer: Answer, inbox: Inbox) -> None:
+        row = await self._performing._end_run(self._asked, self._execution, inbox, await inbox.claim(), has_acted=True)
+        killpoints.reached("worker.in_transaction")
+        await inbox.settle(self._asked.done(row, decision, answer))
 
 
-async def _refuse(contract: Contract, execution: Execution, database: Database, seal: Seal, refusal: Refused) -> Answer:
-    """Store a refusal, after all that the handler did was undone.
-
-    The row was free for a moment, so the rules are asked again: a compensation may have come in between.
-    """
-    answer = negative(contract, "refused", reason_of(refusal))
-    async with database.begin(execution.address) as inbox:
-        match on_do(await inbox.claim(), execution.address.attempt):
-            case RunHandler():
-                await inbox.settle(Row("refused", execution.address.attempt, answer))
-            case decision:
-                answer = _known_answer(contract, decision)
-        seal(answer)
-    killpoints.reached("worker.committed")
-    return answer
+class OutsideOver(OwnWords, RuntimeError):
+    """A handler with effects outside began its transaction twice, or after its end."""
 
 
-async def _refuse_event(
-    route: Route, refused: type[Event], execution: Execution, database: Database, seal: Seal, refusal: Refused
-) -> Answer:
-    """Store a refusal, as with a command: in a second transaction, which asks the row again."""
-    event = msgspec.convert({"reason": reason_of(refusal)}, refused)
-    answer = Answer(refused.__contract__.type, _encode(event))
-    async with database.begin(execution.address) as inbox:
-        match on_event(await inbox.claim(), route.mark):
-            case RunHandler():
-                await inbox.settle(Row("refused", route.mark, answer))
-            case decision:
-                answer = _known_reaction(decision)
-        seal(answer)
-    killpoints.reached("worker.committed")
-    return answer
-
-
-def _known_answer(contract: Contract, decision: SendAgain | Superseded) -> Answer:
-    match decision:
-        case SendAgain(answer):
-            return answer
-        case Superseded(reason):
-            return negative(contract, "superseded", reason)
-
-
-def _known_reaction(decision: SendAgain | Superseded | AnotherWas) -> Answer:
-    match decision:
-        case SendAgain(answer):
-            return answer
-        case Superseded():
-            return SILENCE
-        case AnotherWas():
-            raise AlreadyDone("this follows once in a saga, because it can be undone, and another event came first")
-
-
-# --- an author's code, with what it is given and what is made of what it gives ----------------------------------------
-
-
-async def _reply(handler: CommandHandler, command: Any, tx: Transaction) -> Answer:
-    return _done(handler, await handler.call(command, tx))
-
-
-async def _take_back(handler: CompensationHandler, compensation: Any, stored: Answer, tx: Transaction) -> None:
-    await handler.call(compensation, _stored_event(stored, (handler.reply,)), tx)
-
-
-async def _reaction(reaction: Reaction, event: Any, tx: Transaction) -> Answer:
-    return _follows(reaction, await reaction.call(event, tx))
-
-
-async def _undoing_reaction(
-    reaction: Reaction, undoes: Reaction, event: Any, stored: Answer, tx: Transaction
-) -> Answer:
-    return _follows(reaction, await reaction.call(event, _stored_event(stored, undoes.emits), tx))
-
-
-def _follows(reaction: Reaction, event: Event | None) -> Answer:
-    """What a reaction returned, if it may."""
-    if event is None and reaction.may_be_silent:
-        return SILENCE
-    if event is None or type(event) not in reaction.emits:
-        expected = " or ".join([each.__name__ for each in reaction.emits] + ["None"] * reaction.may_be_silent)
-        raise WrongReply(f"the reaction {reaction.name} returned {_a(event)}, not {expected}")
-    return Answer(event.__contract__.type, _readable(event))
-
-
-def _done(handler: CommandHandler, reply: object) -> Answer:
-    if type(reply) is not handler.reply:
-        expected = handler.reply.__name__
-        raise WrongReply(f"the handler of {handler.command.__name__} returned {_a(reply)}, not {expected}")
-    return Answer(handler.reply.__contract__.type, _readable(reply))
-
-
-def _a(returned: object) -> str:
-    """What was returned, by its class: a value would travel with the reason."""
-    return "None" if returned is None else f"a {type(returned).__name__}"
-
-
-def _readable(event: Any) -> bytes:
-    """The bytes of an event, which were read back: what a row of a database gave may have another type than the
-    contract says, and nobody could read it once it is committed.
-
-    Raises:
-        WrongShape: it does not fit its contract.
-    """
-    return bytes(pack(event))
-
-
-def _undone(contract: Contract, *, found: bool) -> Answer:
-    return Answer(answer_type(contract, "done"), _encode(Undone(found=found)))
-
-
-def _settled(contract: Contract, settled: Settled) -> Answer:
-    return Answer(answer_type(contract, "settled"), _encode(settled))
+def _raised(row: Row) -> Row:
+    """The row that a plain handler leaves where an outside one had claimed it: that claim may not commit any more."""
+    return msgspec.structs.replace(row, claim=row.claim + 1) if row.claim else row
 
 
 def _seal_or_give_up(seal: Seal, answer: Answer) -> None:
     try:
         seal(answer)
     except TooLarge as error:
-        raise Exhausted(f"its answer cannot be sent: {error.reason}; nothing was done") from None
-
-
-def _stored_event(stored: Answer, shapes: Sequence[type[Event]]) -> Event:
-    """What was answered then, if today's contract can still read it."""
-    shape = next((each for each in shapes if each.__contract__.type == stored.type), None)
-    if shape is None:
-        expected = " or ".join(each.__contract__.type for each in shapes)
-        raise Unavailable(f"the effect was answered with {stored.type}, and whoever takes it back takes {expected}")
-    try:
-        return unpack_raw(stored.data, shape)
-    except Unusable as error:
-        raise Unavailable(f"the stored answer does not fit its contract any more: {reason_of(error)}") from None
-
-
-_encode = msgspec.json.Encoder().encode
+        raise Unsendable(f"its answer cannot be sent: {error.reason}; nothing was done") from None

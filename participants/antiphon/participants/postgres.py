@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import func
+from sqlalchemy import bindparam, delete, func
 from sqlalchemy.dialects import postgresql
 
 from .engines import open_engine
 from .inbox import Row
 from .sql import SqlDatabase, SqlInbox, row_of
-from .tables import add, inbox, read, upsert
+from .tables import KEY, add, inbox, read, upsert
 
 CLAIMED: Final = "claimed"
 """The state of a new row until its transaction ends. The library commits it with a number in `claim` only."""
@@ -24,17 +24,28 @@ _claim = (
 )
 
 
+_forget = delete(inbox).where(*(column == bindparam(column.name) for column in KEY))
+
+
 class PostgresInbox(SqlInbox):
     """The row itself is the lock, and is there before any handler runs."""
 
     settle_statement = upsert(postgresql.insert)
     add_statement = add(postgresql.insert)
 
+    _has_inserted = False
+
+    async def leave(self) -> None:
+        """Leave no row where `claim` has inserted one, which was its lock."""
+        if self._has_inserted:
+            await self._connection.execute(_forget, self._key)
+
     async def _claim(self) -> Row | None:
         # The insert waits for an open transaction that has claimed the row, and then does nothing if that one was
         # committed. The row it found may have been purged when the select looks, hence the loop.
         while True:
             if (await self._connection.execute(_claim, self._key)).one_or_none() is not None:
+                self._has_inserted = True
                 return None
             found = (await self._connection.execute(_read_locked, self._key)).one_or_none()
             if found is not None:

@@ -16,8 +16,8 @@ from antiphon.contracts.messages import Contract, Event
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import REACTION_STEP_CHARS, heard_filters
 
-from .signatures import annotation, named, parameters, text
-from .transaction import Transaction
+from .signatures import annotation, check_given, named, parameters, text
+from .transaction import Outside, Transaction
 
 REACTION_RETRY: Final = Retry(attempts=10, first_seconds=1, factor=2, cap_seconds=900)
 """How far apart a reaction that fails is tried again, for ever; after `attempts` it waits for a person as well. No
@@ -26,6 +26,8 @@ coordinator could take the matter over, and whoever waits for its event would wa
 E = TypeVar("E", bound=Event)
 A = TypeVar("A", bound=Event)
 F = TypeVar("F", bound=Event | None)
+G = TypeVar("G", Transaction, Outside)
+"""What a reaction is given beside its event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Reaction:
     """It leaves nothing behind that a later failure would have to take back."""
     retry: Retry
     call: Callable[..., Awaitable[Event | None]]
+    is_outside: bool = False
+    """Whether it has effects outside the database, and so runs outside a transaction."""
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -65,7 +69,7 @@ class Reaction:
         return (*self.emits, self.refused) if self.refused else self.emits
 
 
-class ReactsTo(Generic[E]):
+class ReactsTo(Generic[E, G]):
     """The decorator that `Participant.reacts_to` returns; it adds a reaction to those of a participant, by its name."""
 
     def __init__(
@@ -77,6 +81,7 @@ class ReactsTo(Generic[E]):
         refused: type[Event] | None,
         needs_no_compensation: bool,
         retry: Retry,
+        is_outside: bool,
     ) -> None:
         _check_event(participant, event, saga_type)
         if refused is not None:
@@ -84,10 +89,12 @@ class ReactsTo(Generic[E]):
         self._participant, self._reactions = participant, reactions
         self._event, self._saga_type = event, saga_type
         self._refused, self._needs_none, self._retry = refused, needs_no_compensation, retry
+        self._is_outside = is_outside
 
-    def __call__(self, function: Callable[[E, Transaction], Awaitable[F]]) -> Callable[[E, Transaction], Awaitable[F]]:
+    def __call__(self, function: Callable[[E, G], Awaitable[F]]) -> Callable[[E, G], Awaitable[F]]:
         """Register the function and give it back unchanged."""
-        first, *_ = parameters(function, ("event", "tx"))
+        first, given = parameters(function, ("event", "tx"))
+        check_given(function, given, self._is_outside)
         _check_first(function, first, self._event)
         emits, may_be_silent = _outcomes(self._participant, function)
         if self._refused in emits:
@@ -105,12 +112,13 @@ class ReactsTo(Generic[E]):
             needs_no_compensation=self._needs_none,
             retry=self._retry,
             call=function,
+            is_outside=self._is_outside,
         )
         _register(self._participant, self._reactions, reaction)
         return function
 
 
-class UndoesOn(Generic[E, A]):
+class UndoesOn(Generic[E, A, G]):
     """The decorator that `Participant.reacts_to` returns where the reaction takes back what another one did."""
 
     def __init__(
@@ -119,19 +127,20 @@ class UndoesOn(Generic[E, A]):
         reactions: list[Reaction],
         event: type[E],
         saga_type: str,
-        undoes: Callable[[Any, Transaction], Awaitable[A]],
+        undoes: Callable[[Any, Any], Awaitable[A]],
         retry: Retry,
+        is_outside: bool,
     ) -> None:
         _check_event(participant, event, saga_type)
         self._participant, self._reactions = participant, reactions
         self._event, self._saga_type, self._retry = event, saga_type, retry
+        self._is_outside = is_outside
         self._undoes = _undone(participant, reactions, event, saga_type, undoes)
 
-    def __call__(
-        self, function: Callable[[E, A, Transaction], Awaitable[F]]
-    ) -> Callable[[E, A, Transaction], Awaitable[F]]:
+    def __call__(self, function: Callable[[E, A, G], Awaitable[F]]) -> Callable[[E, A, G], Awaitable[F]]:
         """Register the function and give it back unchanged."""
-        first, second, _ = parameters(function, ("event", "answer", "tx"))
+        first, second, given = parameters(function, ("event", "answer", "tx"))
+        check_given(function, given, self._is_outside)
         _check_first(function, first, self._event)
         found = annotation(function, second)
         if found is not None and set(_members(found)) != set(self._undoes.emits):
@@ -151,6 +160,7 @@ class UndoesOn(Generic[E, A]):
             needs_no_compensation=True,
             retry=self._retry,
             call=function,
+            is_outside=self._is_outside,
         )
         _register(self._participant, self._reactions, reaction)
         return function

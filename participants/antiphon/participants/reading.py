@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from antiphon.contracts.envelope import Envelope, decode, unpack_raw
-from antiphon.contracts.errors import Forged
+from antiphon.contracts.errors import Forged, WrongShape
+from antiphon.contracts.messages import Close, Contract, close_name, contract_of
+from antiphon.contracts.registration import token
 from antiphon.contracts.retry import parse_retry
 from antiphon.contracts.subjects import CommandAddress, Direction, parse_command, parse_fact
 
+from . import inbox
+from .asked import (
+    Asked,
+    AskedClose,
+    AskedDo,
+    AskedReact,
+    AskedReactUndo,
+    AskedSettle,
+    AskedUndo,
+    AskedUnhandled,
+)
 from .execution import Execution
+from .inbox import Answer
 from .job import Job
-from .participant import AnyHandler, Participant
+from .participant import CommandHandler, CompensationHandler, Participant, Settlement
 from .reaction import REACTION_RETRY
 from .routing import Route, Routing, Unheard
 
@@ -32,8 +47,8 @@ class Reader:
         self._participant, self._rested = participant, rested
         self._routing = Routing(participant.name, participant.reactions)
 
-    def read(self, job: Job) -> tuple[Execution, AnyHandler | None]:
-        """Read a command and find its handler; None where this version of the participant has none.
+    def read(self, job: Job) -> Execution:
+        """Read a command, and find out what it asks.
 
         Raises:
             Unusable: no worker can use it.
@@ -41,15 +56,40 @@ class Reader:
         delivery = job.delivery
         address = job.address = parse_command(delivery.subject)
         envelope = _open(job)
-        handler = self._participant.handler(address.way, envelope.type)
-        payload = unpack_raw(envelope.data, handler.shape, delivery.subject) if handler else None
-        retry, is_retriable = _retry(envelope.retry), envelope.retriable
-        execution = Execution(address, payload, retry, job.message, delivery.deliveries, is_retriable)
-        job.execution = execution
-        return execution, handler
+        asked = self._asked(address, envelope)
+        execution = job.execution = Execution(address, asked, _retry(envelope.retry), job.message, delivery.deliveries)
+        return execution
 
-    def read_event(self, job: Job) -> tuple[Execution, Route | None]:
-        """Read an event and find the reaction to it; None where perhaps another version of the participant has one.
+    def _asked(self, address: CommandAddress, envelope: Envelope) -> Asked:
+        if address.direction == "close":
+            return self._close(address, envelope)
+        handler = self._participant.handler(address.direction, envelope.type)
+        if handler is None:
+            reason = f"{self._participant.name} has no handler for {envelope.type}"
+            return AskedUnhandled(_contract(envelope), address, reason, is_event=False)
+        payload = unpack_raw(envelope.data, handler.shape, envelope.id)
+        match handler:
+            case CommandHandler():
+                data = bytes(envelope.data) if handler.is_outside else b""
+                return AskedDo(handler, address, payload, envelope.retriable, data)
+            case CompensationHandler():
+                return AskedUndo(handler, address, payload)
+            case Settlement():
+                return AskedSettle(handler, address)
+
+    def _close(self, address: CommandAddress, envelope: Envelope) -> Asked:
+        """An operator's close needs no handler: it is about the row alone."""
+        contract = _contract(envelope)
+        name = contract.name.removesuffix(".close")
+        if close_name(name) != contract.name:
+            raise Forged(f"a close is not called {envelope.type[:80]!r}", subject=envelope.id)
+        close = unpack_raw(envelope.data, Close, envelope.id)
+        answer = Answer(close.type, bytes(close.reply)) if close.form == "done" else None
+        asked = inbox.Close(address.attempt, close.form, answer, close.claim, token(close.user))
+        return AskedClose(Contract(name, contract.version, contract.owner), address, asked)
+
+    def read_event(self, job: Job) -> Execution:
+        """Read an event, and find the reaction to it.
 
         Raises:
             NotForUs: there is none, and never was.
@@ -64,17 +104,27 @@ class Reader:
             route = self._routing.find(where, envelope.type)
         except Unheard:
             job.address = CommandAddress(where.saga, self._participant.name, where.step, "do", 1)
-            job.execution = Execution(job.address, None, REACTION_RETRY, job.message, delivery.deliveries)
-            return job.execution, None
+            # Perhaps another version of the participant has one.
+            reason = f"{self._participant.name} has no handler for {envelope.type}"
+            unhandled = AskedUnhandled(_contract(envelope), job.address, reason, is_event=True)
+            job.execution = Execution(job.address, unhandled, REACTION_RETRY, job.message, delivery.deliveries)
+            return job.execution
         if route is None:
             raise NotForUs
         reaction = route.reaction
         payload = unpack_raw(envelope.data, reaction.event, delivery.subject)
         direction: Direction = "undo" if reaction.undoes else "do"
         job.address = CommandAddress(where.saga, self._participant.name, route.row, direction, 1)
-        job.execution = Execution(job.address, payload, reaction.retry, job.message, delivery.deliveries, route=route)
-        job.execution.has_rested = job.message in self._rested
-        return job.execution, route
+        asked = asked_of(route, job.address, payload)
+        job.execution = Execution(job.address, asked, reaction.retry, job.message, delivery.deliveries)
+        job.execution.route, job.execution.has_rested = route, job.message in self._rested
+        return job.execution
+
+
+def asked_of(route: Route, address: CommandAddress, payload: Any) -> Asked:
+    """What an event asks that a reaction hears."""
+    undoes = route.reaction.undoes
+    return AskedReact(route, address, payload) if undoes is None else AskedReactUndo(route, undoes, address, payload)
 
 
 def _open(job: Job) -> Envelope:
@@ -85,6 +135,13 @@ def _open(job: Job) -> Envelope:
         raise Forged(f"the envelope says {envelope.id[:200]!r}", subject=delivery.subject)
     job.type, job.traceparent = envelope.type, envelope.traceparent
     return envelope
+
+
+def _contract(envelope: Envelope) -> Contract:
+    """The contract that the type of a message names, whether or not its class is known here."""
+    if (contract := contract_of(envelope.type)) is None:
+        raise WrongShape(f"{envelope.type[:80]!r} is no versioned type", subject=envelope.id)
+    return contract
 
 
 _retry = lru_cache(maxsize=1024)(parse_retry)

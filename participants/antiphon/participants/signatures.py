@@ -36,6 +36,20 @@ def annotation(function: Callable[..., Any], parameter: str) -> Any:
         ) from None
 
 
+def check_given(function: Callable[..., Any], parameter: str, is_outside: bool) -> None:
+    """Refuse a handler that is declared with `outside=True` and takes a Transaction, or the other way round."""
+    found = function.__annotations__.get(parameter)
+    name = found if isinstance(found, str) else getattr(found, "__name__", "")
+    given, other = ("Outside", "Transaction") if is_outside else ("Transaction", "Outside")
+    if name.rpartition(".")[2] == other:
+        how = "with outside=True" if is_outside else "without outside=True"
+        raise DefinitionError(
+            f"{named(function)} is declared {how}, so its {parameter!r} is an {given}, not an {other}.".replace(
+                "an Transaction", "a Transaction"
+            )
+        )
+
+
 def named(function: Callable[..., Any]) -> str:
     """A function as a sentence names it."""
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"

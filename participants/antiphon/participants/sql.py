@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, get_args
 from weakref import WeakKeyDictionary
 
@@ -23,12 +23,14 @@ from .databases import Busy, Manner
 from .engines import CREATE_TABLES, first_line, probe, trouble_of, unusable
 from .inbox import Answer, Row, RowState, Spent
 from .reasons import OwnWords
-from .tables import migrate, read_spent
+from .tables import KEY_NAMES, end_runs, migrate, read_runs, read_spent
 from .transaction import Transaction
 
 MIGRATE_TRIES: Final = 20
 """How often a worker that starts asks for the tables, while a transaction of an older worker holds them."""
 MIGRATE_AGAIN_SECONDS: Final = 1.0
+GONE_SECONDS: Final = 60.0
+"""How long the command is still expected whose run ended with its process. It is handed back, or its lease ends."""
 
 log = structlog.get_logger()
 
@@ -72,6 +74,9 @@ class SqlInbox:
     async def settle(self, row: Row) -> None:
         """Write the row."""
         await self._connection.execute(self.settle_statement, {**self._key, **columns_of(row)})
+
+    async def leave(self) -> None:
+        """Leave no row where `claim` found none."""
 
     async def spent(self, message: str) -> Spent:
         """The counts of a message's deliveries."""
@@ -259,6 +264,21 @@ class SqlDatabase:
                 return Spent(*(await connection.execute(self._inbox.add_statement, counts_of(message, more))).one())
             except SQLAlchemyError as error:
                 raise Busy(f"it cannot be noted what became of a command: {first_line(error)}") from error
+
+    async def end_runs(self, instance: str) -> None:
+        """Note that the runs outside a transaction have ended that a process had begun."""
+        async with self._transaction() as connection:
+            try:
+                found = (await connection.execute(read_runs)).all()
+                for key, runs in ((dict(zip(KEY_NAMES, row[:-1], strict=True)), row[-1].split()) for row in found):
+                    left = [each for each in runs if each.partition("@")[2] != instance]
+                    if len(left) < len(runs):
+                        changes = {"left": " ".join(left), "due": datetime.now(UTC) + timedelta(seconds=GONE_SECONDS)}
+                        await connection.execute(
+                            end_runs, {f"its_{name}": value for name, value in key.items()} | changes
+                        )
+            except SQLAlchemyError as error:
+                raise Busy(f"it cannot be noted that a process is gone: {first_line(error)}") from error
 
     async def close(self) -> None:
         """Let go of every connection."""

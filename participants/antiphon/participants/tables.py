@@ -9,12 +9,14 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Index,
     Integer,
     MetaData,
     String,
     Table,
     Text,
     bindparam,
+    case,
     insert,
     inspect,
     select,
@@ -71,6 +73,13 @@ inbox = Table(
     Column("closed", Text),
 )
 
+Index(
+    "antiphon_inbox_runs",
+    inbox.c.runs,
+    sqlite_where=inbox.c.runs != "",
+    postgresql_where=inbox.c.runs != "",
+)
+
 deliveries = Table(  # version 1 counted by stream sequence, which names no message for sure
     "antiphon_deliveries",
     inbox_tables,
@@ -101,6 +110,15 @@ SPENT: Final = Spent.__struct_fields__
 
 read = select(*(inbox.c[name] for name in ROW)).where(*(column == bindparam(column.name) for column in KEY))
 read_spent = select(*(attempts.c[name] for name in SPENT)).where(attempts.c.message == bindparam("message"))
+
+read_runs = select(*KEY, inbox.c.runs).where(inbox.c.runs != "").with_for_update()
+KEY_NAMES: Final = tuple(column.name for column in KEY)
+end_runs = (
+    update(inbox)
+    .where(*(column == bindparam(f"its_{column.name}") for column in KEY))
+    .values(runs=bindparam("left"), due_at=case((inbox.c.due_at.is_(None), None), else_=bindparam("due")))
+)
+"""What is left of a row's runs once a process is gone."""
 
 # The two dialects spell these alike, but SQLAlchemy has an insert for each.
 Insert = Callable[[Table], Any]
@@ -186,6 +204,8 @@ def _add_claims(connection: Connection) -> None:
     ):
         if column.partition(" ")[0] not in have:
             connection.execute(text(f"ALTER TABLE {inbox.name} ADD COLUMN {column}"))
+    for index in inbox.indexes:
+        index.create(connection, checkfirst=True)
     inbox_tables.create_all(connection)  # the tables that version 1 does not have
 
 

@@ -24,7 +24,6 @@ from antiphon.contracts.messages import (
     Compensation,
     Event,
     Refusal,
-    Settle,
     Settled,
     Undone,
     answer_type,
@@ -35,15 +34,17 @@ from antiphon.contracts.subjects import CommandAddress, Direction, FactAddress
 from antiphon.contracts.topology import Listener
 from antiphon.link import Link
 
+from .asked import Asked, AskedDo, AskedSettle, AskedUndo
 from .databases import Database, Inbox, Manner, open_database
 from .execution import Execution
 from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
 from .participant import Participant
-from .perform import perform
+from .perform import Performing, Terms
+from .reading import asked_of
 from .routing import Routing, Unheard
 from .transaction import Transaction
-from .worker import Worker
+from .worker import HANDLER_SECONDS_MAX, Worker
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable, MetaData
@@ -63,6 +64,7 @@ class Service:
 
     def __init__(self, participant: Participant, database: Database) -> None:
         self.participant, self.database = participant, database
+        self._performing = Performing(database, Terms("test", HANDLER_SECONDS_MAX, 0.0))
 
     @classmethod
     @asynccontextmanager
@@ -114,8 +116,8 @@ class Service:
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.handlers[command.__contract__.type]
-        execution = self._execution(type(command), "do", saga, attempt, through_the_wire(command))
-        answer = await perform(handler, execution, self.database, _sealed)
+        address = self._address(type(command), "do", saga, attempt)
+        answer = await self._answer(AskedDo(handler, address, through_the_wire(command)), address)
         if answer.type == handler.reply.__contract__.type:
             return cast(R, unpack_raw(answer.data, handler.reply))
         reason = unpack_raw(answer.data, Refusal).reason
@@ -157,8 +159,8 @@ class Service:
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.compensations[compensation.__contract__.type]
-        execution = self._execution(compensation.__undoes__, "undo", saga, attempt, through_the_wire(compensation))
-        answer = await perform(handler, execution, self.database, _sealed)
+        address = self._address(compensation.__undoes__, "undo", saga, attempt)
+        answer = await self._answer(AskedUndo(handler, address, through_the_wire(compensation)), address)
         return unpack_raw(answer.data, Undone).found
 
     async def settle(self, command: type[Command[R]], *, saga: str = SAGA) -> R | None:
@@ -172,8 +174,8 @@ class Service:
             The event it was answered with; None if it did not happen, and then it never will.
         """
         handler = self.participant.settlements[settle_type(command.__contract__)]
-        execution = self._execution(command, "undo", saga, 1, Settle())
-        answer = await perform(handler, execution, self.database, _sealed)
+        address = self._address(command, "undo", saga, 1)
+        answer = await self._answer(AskedSettle(handler, address), address)
         settled = unpack_raw(answer.data, Settled)
         return cast(R, unpack_raw(settled.reply, command.__reply__)) if settled.happened else None
 
@@ -202,19 +204,18 @@ class Service:
         if route is None:
             raise LookupError(f"{self.name} does not react to {contract.type} of saga type {key.type}.")
         address = CommandAddress(key, self.name, route.row, "undo" if route.reaction.undoes else "do", 1)
-        message = through_the_wire(event)
-        execution = Execution(address, message, route.reaction.retry, message="an event", deliveries=1, route=route)
-        answer = await perform(route, execution, self.database, _sealed)
+        answer = await self._answer(asked_of(route, address, through_the_wire(event)), address)
         shapes = {each.__contract__.type: each for each in route.reaction.outcomes}
         return unpack_raw(answer.data, shapes[answer.type]) if answer.type else None
 
-    def _execution(
-        self, command: type[Command[Any]], direction: Direction, saga: str, attempt: int, payload: object
-    ) -> Execution:
+    def _address(self, command: type[Command[Any]], direction: Direction, saga: str, attempt: int) -> CommandAddress:
         # The step is called after the command, so that a command and its compensation meet in one row of the inbox.
         key = SagaKey.of(*saga.split("/"))
-        address = CommandAddress(key, self.name, command.__contract__.token, direction, attempt)
-        return Execution(address, payload, Retry(), message=f"attempt {attempt}", deliveries=1)
+        return CommandAddress(key, self.name, command.__contract__.token, direction, attempt)
+
+    async def _answer(self, asked: Asked, address: CommandAddress) -> Answer:
+        execution = Execution(address, asked, Retry(), message=f"attempt {address.attempt}", deliveries=1)
+        return await self._performing.perform(execution, _sealed)
 
     # --- what became of it --------------------------------------------------------------------------------------------
 
@@ -291,6 +292,10 @@ class Mortal:
         self._stage.reached("note")
         return await self._database.note(message, more)
 
+    async def end_runs(self, instance: str) -> None:
+        """Note that the runs have ended that a process had begun."""
+        await self._database.end_runs(instance)
+
     async def close(self) -> None:
         """It stays open."""
 
@@ -309,6 +314,10 @@ class MortalInbox:
     async def claim(self) -> Row | None:
         """Lock the row until the transaction ends, and read it."""
         return await self._inbox.claim()
+
+    async def leave(self) -> None:
+        """Leave no row where `claim` found none."""
+        await self._inbox.leave()
 
     async def settle(self, row: Row) -> None:
         """Write the row."""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from antiphon.contracts.subjects import CommandAddress
+from antiphon.contracts.subjects import CommandAddress, Direction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from sqlalchemy import CursorResult, Executable
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
-class Transaction:
-    """The participant's database transaction: the effect and the inbox row become durable together or not at all.
+def idempotency_key(address: CommandAddress, direction: Direction) -> str:
+    """The text by which the outside knows an effect: `<type>/<id>/<step>`, with `/undo` behind it for its undoing."""
+    key = f"{address.saga.type}/{address.saga.id}/{address.step}"
+    return key if direction == "do" else f"{key}/undo"
 
-    A handler neither commits nor rolls back; it returns, or it raises.
-    """
+
+class HandlerContext:
+    """What a handler knows of its call."""
 
     __slots__ = ("_address",)
 
@@ -50,8 +53,16 @@ class Transaction:
 
         Such an effect happens at least once: pass this key on, so that the other side can make it exactly once.
         """
-        key = f"{self.saga_type}/{self.saga_id}/{self.step}"
-        return key if self._address.direction == "do" else f"{key}/undo"
+        return idempotency_key(self._address, self._address.way)
+
+
+class Transaction(HandlerContext):
+    """The participant's database transaction: the effect and the inbox row become durable together or not at all.
+
+    A handler neither commits nor rolls back; it returns, or it raises.
+    """
+
+    __slots__ = ()
 
     @property
     def connection(self) -> AsyncConnection:
@@ -75,3 +86,27 @@ class Transaction:
             LookupError: the participant's database is in memory and has no connection.
         """
         return await self.connection.execute(statement, parameters)
+
+
+class Outside(HandlerContext):
+    """What a handler with effects outside the database is given. It holds no lock while it waits.
+
+    Such a handler calls the outside first, with `idempotency_key`, and begins its transaction after that. Meanwhile
+    another worker may take the matter over, with the same key; `begin` then raises, and nothing of this call counts.
+    """
+
+    __slots__ = ("_begin",)
+
+    def __init__(self, address: CommandAddress, begin: Callable[[], Awaitable[Transaction]]) -> None:
+        super().__init__(address)
+        self._begin = begin
+
+    async def begin(self) -> Transaction:
+        """Begin the one transaction, in which the effect is committed together with the answer when the handler
+        returns. A handler that writes nothing into the database need not call this.
+
+        Raises:
+            LostFence: somebody else has the matter by now; let it pass.
+            RuntimeError: it was begun before.
+        """
+        return await self._begin()

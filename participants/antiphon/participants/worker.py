@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -29,18 +30,19 @@ from .attempts import Suspect, Tally
 from .calling import END_SECONDS, tame
 from .databases import Database
 from .execution import Execution
-from .failing import Failing, NoHandler, NotItsTurn
+from .failing import Failing, NotItsTurn
 from .job import Job
 from .jobs import Jobs
 from .overdue import TimeLimit
 from .parking import Parking
-from .participant import AnyHandler, CommandHandler, Participant
-from .perform import perform
+from .participant import Participant
+from .perform import Performing, Terms
 from .reading import NotForUs, Reader
-from .routing import Route
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""
+CLOSE_CONCURRENCY: Final = 2
+"""How many of the operators' closes a worker has at once. None of them calls a handler."""
 GRACE_SECONDS: Final = 10.0
 """How long running handlers may go on after SIGTERM; below the 30 s after which container platforms kill."""
 CANCEL_SECONDS: Final = END_SECONDS + 2.0
@@ -68,6 +70,7 @@ class Worker:
         handler_seconds: how long a command may be held; then its handler is cancelled, which is a failed attempt.
         error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
         chance: draws from [0, 1), for the jitter of delays.
+        instance: names this process; made up when left out.
 
     Raises:
         RuntimeError: no event loop is running.
@@ -86,13 +89,15 @@ class Worker:
         handler_seconds: float = HANDLER_SECONDS_MAX,
         error_texts: bool = False,
         chance: Callable[[], float] = random.random,
+        instance: str = "",
     ) -> None:
         self._participant, self._link, self._database = participant, link, database
         self.counts = Counts()
-        name = participant.name
+        name, instance = participant.name, instance or secrets.token_hex(8)
         self._places = [
             (SAGA, participant_consumer_name(name, "do"), concurrency),
             (SAGA, participant_consumer_name(name, "undo"), undo_concurrency or undo_places(concurrency)),
+            (SAGA, participant_consumer_name(name, "close"), CLOSE_CONCURRENCY),
         ]
         if participant.reactions:
             self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
@@ -108,10 +113,12 @@ class Worker:
         self._jobs = Jobs(chance)
         self._tally = Tally(database)
         self._reader = Reader(participant, rested)
+        self._performing = Performing(database, Terms(instance, handler_seconds, 3 * ack_wait_seconds))
         self._answering = Answering(participant, link, self._jobs, self.counts)
         self._failing = Failing(
             self._jobs,
             self._tally,
+            self._performing,
             Parking(name, link, self._jobs),
             self._answering,
             rested=rested,
@@ -191,7 +198,7 @@ class Worker:
 
     async def _attempt(self, job: Job) -> None:
         try:
-            execution, handler = self._reader.read_event(job) if job.is_event else self._reader.read(job)
+            execution = self._reader.read_event(job) if job.is_event else self._reader.read(job)
         except NotForUs:
             self._jobs.settle(job)
             return
@@ -202,9 +209,9 @@ class Worker:
             if self._tally.pending:
                 await self._tally.add_pending()
             try:
-                await self._perform(job, execution, handler)
+                await self._perform(job, execution)
             except Suspect:
-                await self._perform_alone(job, execution, handler)
+                await self._perform_alone(job, execution)
             if job.is_event and job.delivery.deliveries > 1 and not await self._failing.withdraw(job, execution):
                 return
         except BaseException as error:
@@ -212,18 +219,16 @@ class Worker:
         else:
             self._answering.send(job)
 
-    async def _perform(self, job: Job, execution: Execution, handler: AnyHandler | Route | None) -> None:
+    async def _perform(self, job: Job, execution: Execution) -> None:
         context.enter(execution.address, job.traceparent)
-        if handler is None:
-            raise NoHandler(f"{self._participant.name} has no handler for {job.type}")
         seal = partial(self._answering.seal, job)
-        if isinstance(handler, CommandHandler) and handler.concurrency is not None:
-            async with self._limits[job.type]:
-                await perform(handler, execution, self._database, seal)
+        if (limit := self._limits.get(job.type)) is not None:
+            async with limit:
+                await self._performing.perform(execution, seal)
         else:
-            await perform(handler, execution, self._database, seal)
+            await self._performing.perform(execution, seal)
 
-    async def _perform_alone(self, job: Job, execution: Execution, handler: AnyHandler | Route | None) -> None:
+    async def _perform_alone(self, job: Job, execution: Execution) -> None:
         """Perform a command that may have killed its worker, one of them at a time.
 
         That it begins is durable first: if the worker dies now, it is known of which command, and of no other.
@@ -235,7 +240,7 @@ class Worker:
             await self._tally.begin_alone(execution.message)
             execution.is_alone = True
             job.log("command.alone", lost=execution.lost)
-            await self._perform(job, execution, handler)
+            await self._perform(job, execution)
         finally:
             self._alone = None
 

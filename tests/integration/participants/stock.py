@@ -13,16 +13,17 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from antiphon.contracts import Command, Compensation, Event, Retry, SagaKey, TooLarge
 from antiphon.contracts.envelope import unpack_raw
-from antiphon.contracts.messages import Refusal, Settle, Settled, Undone, settle_type
+from antiphon.contracts.messages import Refusal, Settled, Undone, settle_type
 from antiphon.contracts.subjects import CommandAddress, Direction
 from antiphon.participants import Database, Participant, Transaction, open_database
-from antiphon.participants.attempts import Exhausted, Suspect
+from antiphon.participants.asked import AskedDo, AskedSettle, AskedUndo
+from antiphon.participants.attempts import Suspect
 from antiphon.participants.databases import Busy
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Spent
 from antiphon.participants.memory import MemoryDatabase, MemoryTransaction
-from antiphon.participants.participant import AnyHandler
-from antiphon.participants.perform import perform
+from antiphon.participants.perform import Performing, Terms, Unsendable
+from antiphon.participants.reasons import reason_of
 
 
 class Reserved(Event, name="stock.reserved", owner="stock"):
@@ -105,39 +106,41 @@ class Stock:
     ) -> object:
         """Deliver the command; gives the answer's payload."""
         where, retry = address("do", attempt, saga), Retry(attempts=3)
-        execution = Execution(where, Reserve(), retry, f"do {attempt}", deliveries, is_retriable)
         handler = self.participant.handlers[Reserve.__contract__.type]
-        return await deliver(handler, execution, database, is_alone)
+        asked = AskedDo(handler, where, Reserve(), is_retriable)
+        return await deliver(Execution(where, asked, retry, f"do {attempt}", deliveries), database, is_alone)
 
     async def undo(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Deliver the compensation; gives the answer's payload."""
-        execution = Execution(
-            address("undo", attempt, saga), Release(), Retry(attempts=3), f"undo {attempt}", deliveries
-        )
         handler = self.participant.compensations[Release.__contract__.type]
-        return await deliver(handler, execution, database)
+        where = address("undo", attempt, saga)
+        asked = AskedUndo(handler, where, Release())
+        return await deliver(Execution(where, asked, Retry(attempts=3), f"undo {attempt}", deliveries), database)
 
     async def settle(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Ask what became of the command; gives the reply, or None where it never happened."""
-        execution = Execution(
-            address("undo", attempt, saga), Settle(), Retry(attempts=3), f"settle {attempt}", deliveries
-        )
         handler = self.participant.settlements[settle_type(Reserve.__contract__)]
-        return await deliver(handler, execution, database)
+        where = address("undo", attempt, saga)
+        asked = AskedSettle(handler, where)
+        return await deliver(Execution(where, asked, Retry(attempts=3), f"settle {attempt}", deliveries), database)
 
 
-async def deliver(handler: AnyHandler, execution: Execution, database: Database, is_alone: bool = False) -> object:
+async def deliver(execution: Execution, database: Database, is_alone: bool = False) -> object:
     """Have a command performed, and note what became of it, as a worker does."""
+    performing = Performing(database, Terms("worker", 10.0, 1.0))
     if is_alone:
         await database.note(execution.message, Spent(alone=1))
         execution.is_alone = True
     try:
-        return read(await perform(handler, execution, database, seal))
-    except (Busy, Suspect, Exhausted):
+        return read(await performing.perform(execution, seal))
+    except (Busy, Suspect):
         raise
-    except Exception:
-        await database.note(execution.message, Spent(1, execution.lost, -1 if is_alone else 0))
-        raise
+    except Exception as error:
+        failed = execution.retry.attempts if isinstance(error, Unsendable) else 1
+        failure = await performing.fail(execution, seal, reason_of(error), failed, lambda _: 0.0)
+        if failure.answer is None:
+            raise
+        return read(failure.answer)
 
 
 RESERVED = Reserved(reservation_id="r-1")
