@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .databases import Database, open_database
     from .participant import Participant
     from .serve import serve
-    from .transaction import Transaction
+    from .transaction import Outside, Transaction
     from .worker import Worker
 else:
     __getattr__, __dir__ = on_demand(
@@ -16,6 +16,7 @@ else:
         {
             "Database": ".databases",
             "Participant": ".participant",
+            "Outside": ".transaction",
             "Transaction": ".transaction",
             "Worker": ".worker",
             "open_database": ".databases",
@@ -23,4 +24,4 @@ else:
         },
     )
 
-__all__ = ["Database", "Participant", "Transaction", "Worker", "open_database", "serve"]
+__all__ = ["Database", "Outside", "Participant", "Transaction", "Worker", "open_database", "serve"]

@@ -19,12 +19,12 @@ from antiphon.contracts.subjects import event_subject
 from antiphon.link import AlreadyStored, Link, Outcome, Rejected, killpoints
 from antiphon.tracing.telemetry.counts import Counts
 
-from .asked import negative
 from .execution import Execution
 from .inbox import Answer
 from .job import Job, SealedAnswer
 from .jobs import Jobs
 from .participant import Participant
+from .procedures import negative
 
 ANSWER_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 512
 """How large an answer to a command may be: a little below the limit, so that it still fits when a later attempt, with

@@ -37,7 +37,7 @@ async def count_attempt(execution: Execution, inbox: Inbox) -> str:
         spent = await inbox.spent(execution.message)
         if execution.is_alone:
             spent = spent.plus(Spent(alone=-1))  # this time
-        if not execution.asked.has_attempts:
+        if not execution.procedure.has_attempts:
             if spent.alone >= execution.retry.attempts and not execution.has_rested:
                 raise Resting(f"{spent.alone} attempts took the worker with them")
         elif spent.attempts >= execution.retry.attempts:

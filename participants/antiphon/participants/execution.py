@@ -7,9 +7,9 @@ from datetime import datetime
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import CommandAddress
 
-from .asked import Asked
 from .calling import Call
 from .databases import Manner
+from .procedures import Procedure
 from .routing import Route
 
 
@@ -18,7 +18,7 @@ class Execution:
 
     Args:
         address: the saga, step, direction and attempt; names the row of the inbox.
-        asked: what the message asks of the inbox.
+        procedure: what the message asks of the inbox, and what is done about it.
         retry: how many attempts there are, and how far apart.
         message: the id under which the database counts the deliveries of this message.
         deliveries: how often the message was delivered, this time included.
@@ -26,7 +26,6 @@ class Execution:
 
     __slots__ = (
         "address",
-        "asked",
         "call",
         "claim",
         "deliveries",
@@ -35,6 +34,7 @@ class Execution:
         "lost",
         "manner",
         "message",
+        "procedure",
         "retry",
         "route",
         "run",
@@ -45,12 +45,12 @@ class Execution:
     def __init__(
         self,
         address: CommandAddress,
-        asked: Asked,
+        procedure: Procedure,
         retry: Retry,
         message: str,
         deliveries: int,
     ) -> None:
-        self.address, self.asked, self.retry = address, asked, retry
+        self.address, self.procedure, self.retry = address, procedure, retry
         self.message, self.deliveries = message, deliveries
         self.manner: Manner = "shared"
         """How the transaction of a plain handler is kept apart from those of others."""

@@ -14,7 +14,6 @@ from antiphon.contracts.errors import Refused, Unavailable, Undecodable, Unrecov
 from antiphon.contracts.payloads import ParkedKind, parked_kind
 
 from .answering import Answering
-from .asked import AlreadyDone, NobodyKnows, NoHandler, NotYet
 from .attempts import Resting, Tally
 from .calling import Raised
 from .databases import Busy, ShareFailed
@@ -25,6 +24,7 @@ from .jobs import Jobs
 from .overdue import Overdue
 from .parking import Parking
 from .perform import Failure, LostFence, Performing, Unsendable
+from .procedures import AlreadyDone, NobodyKnows, NoHandler, NotYet
 from .reasons import is_said_on_purpose, reason_of
 from .transaction import idempotency_key
 

@@ -1,5 +1,5 @@
 """One message under the inbox's rules: the row is locked and asked, the author's code is called, and the answer is
-durable before anybody hears of it. What the kinds of messages differ in is in `asked.py`.
+durable before anybody hears of it. What the kinds of messages differ in is in `procedures.py`.
 
 A plain handler runs inside one transaction: claim, effect, row, COMMIT. One with effects outside the database runs
 between two: in the first the claim is committed, in the second the effect, the row and the end of the run, if the claim
@@ -22,12 +22,12 @@ from antiphon.contracts.errors import Refused, TooLarge
 from antiphon.link import killpoints
 
 from . import inbox as rules
-from .asked import RUNS, Asked, Run
 from .attempts import count_attempt
 from .calling import Call, Deaf
 from .databases import Database, Inbox, Manner, ShareFailed
 from .execution import Execution
 from .inbox import Answer, Row, Spent
+from .procedures import RUNS, Procedure, Run
 from .reasons import OwnWords
 from .transaction import Outside, Transaction
 
@@ -109,15 +109,15 @@ class Performing:
             LostFence: somebody else has the matter by now.
             Exception: whatever the author's code raised; nothing of it is in the database.
         """
-        asked = execution.asked
-        if asked.is_outside:
-            return await self._perform_outside(asked, execution, seal)
+        procedure = execution.procedure
+        if procedure.is_outside:
+            return await self._perform_outside(procedure, execution, seal)
         try:
-            answer = await self._transact(execution, partial(self._plain, asked, execution, seal), execution.manner)
+            answer = await self._transact(execution, partial(self._plain, procedure, execution, seal), execution.manner)
         except Refused as refusal:
-            if (no := asked.refusal(refusal)) is None:
+            if (no := procedure.refusal(refusal)) is None:
                 raise
-            answer = await self._transact(execution, partial(self._refuse, asked, execution, seal, no))
+            answer = await self._transact(execution, partial(self._refuse, procedure, execution, seal, no))
         killpoints.reached("worker.committed")
         return answer
 
@@ -140,7 +140,7 @@ class Performing:
             Busy: the database cannot be told now.
             NotYet, LostFence: as for `perform`.
         """
-        body = partial(self._failed, execution.asked, execution, seal, reason, failed, wait)
+        body = partial(self._failed, execution.procedure, execution, seal, reason, failed, wait)
         return await self._transact(execution, body)
 
     async def _transact(
@@ -156,43 +156,43 @@ class Performing:
 
     # --- inside one transaction ---------------------------------------------------------------------------------------
 
-    async def _plain(self, asked: Asked, execution: Execution, seal: Seal, inbox: Inbox) -> Answer:
+    async def _plain(self, procedure: Procedure, execution: Execution, seal: Seal, inbox: Inbox) -> Answer:
         row = await inbox.claim()
-        decision = asked.decide(row)
+        decision = procedure.decide(row)
         if not isinstance(decision, RUNS):
-            return await self._tell(asked, row, decision, seal, inbox)
+            return await self._tell(procedure, row, decision, seal, inbox)
         if out := await count_attempt(execution, inbox):
-            return await self._give_up(asked, row, seal, inbox, out)
+            return await self._give_up(procedure, row, seal, inbox, out)
         execution.call = Call()
-        answer = await execution.call.make(partial(asked.call, decision, inbox.transaction))
+        answer = await execution.call.make(partial(procedure.call, decision, inbox.transaction))
         _seal_or_give_up(seal, answer)
         killpoints.reached("worker.in_transaction")
-        await inbox.settle(_raised(asked.done(row, decision, answer)))
+        await inbox.settle(_raised(procedure.done(row, decision, answer)))
         return answer
 
-    async def _refuse(self, asked: Asked, execution: Execution, seal: Seal, no: Answer, inbox: Inbox) -> Answer:
+    async def _refuse(self, procedure: Procedure, execution: Execution, seal: Seal, no: Answer, inbox: Inbox) -> Answer:
         """Store a refusal. A compensation may have come in between, or a worker that said exhausted."""
         row = await inbox.claim()
-        decision = asked.decide(row)
+        decision = procedure.decide(row)
         if not isinstance(decision, RUNS):
-            return await self._tell(asked, row, decision, seal, inbox)
-        if asked.has_attempts and (await inbox.spent(execution.message)).attempts >= execution.retry.attempts:
-            return await self._give_up(asked, row, seal, inbox, "no attempt is left")
+            return await self._tell(procedure, row, decision, seal, inbox)
+        if procedure.has_attempts and (await inbox.spent(execution.message)).attempts >= execution.retry.attempts:
+            return await self._give_up(procedure, row, seal, inbox, "no attempt is left")
         if row is not None and row.state in ("claimed", "open"):
-            return await self._give_up(asked, row, seal, inbox, "an earlier attempt may have happened outside")
+            return await self._give_up(procedure, row, seal, inbox, "an earlier attempt may have happened outside")
         seal(no)
-        await inbox.settle(Row("refused", asked.mark, no, row.claim if row else 0))
+        await inbox.settle(Row("refused", procedure.mark, no, row.claim if row else 0))
         return no
 
-    async def _tell(self, asked: Asked, row: Row | None, decision: Any, seal: Seal, inbox: Inbox) -> Answer:
-        answer, written = asked.known(row, decision)
+    async def _tell(self, procedure: Procedure, row: Row | None, decision: Any, seal: Seal, inbox: Inbox) -> Answer:
+        answer, written = procedure.known(row, decision)
         seal(answer)
         killpoints.reached("worker.in_transaction")
         await self._leave(inbox, row, written)
         return answer
 
-    async def _give_up(self, asked: Asked, row: Row | None, seal: Seal, inbox: Inbox, reason: str) -> Answer:
-        answer = asked.negative("exhausted", reason)
+    async def _give_up(self, procedure: Procedure, row: Row | None, seal: Seal, inbox: Inbox, reason: str) -> Answer:
+        answer = procedure.negative("exhausted", reason)
         seal(answer)
         await self._leave(inbox, row, rules.given_up(row))
         return answer
@@ -205,7 +205,7 @@ class Performing:
 
     async def _failed(
         self,
-        asked: Asked,
+        procedure: Procedure,
         execution: Execution,
         seal: Seal,
         reason: str,
@@ -215,15 +215,15 @@ class Performing:
     ) -> Failure:
         row = await inbox.claim()
         if execution.claim:
-            row = await self._end_run(asked, execution, inbox, row)
-        decision = asked.decide(row)
+            row = await self._end_run(procedure, execution, inbox, row)
+        decision = procedure.decide(row)
         if not isinstance(decision, RUNS):
-            return Failure(await self._tell(asked, row, decision, seal, inbox), execution.tries)
+            return Failure(await self._tell(procedure, row, decision, seal, inbox), execution.tries)
         # What failed has come to an end, so the deliveries lost before were not this message's fault.
         more = Spent(failed, execution.lost, -1 if execution.is_alone else 0)
         tries = (await inbox.note(execution.message, more)).attempts
-        if asked.has_attempts and tries >= execution.retry.attempts:
-            answer = await self._give_up(asked, row, seal, inbox, reason)
+        if procedure.has_attempts and tries >= execution.retry.attempts:
+            answer = await self._give_up(procedure, row, seal, inbox, reason)
             return Failure(answer, tries, is_exhausted=True)
         if row is not None and row.state == "claimed":
             await inbox.settle(msgspec.structs.replace(row, due_at=self._terms.due_at(wait(tries))))
@@ -233,71 +233,73 @@ class Performing:
 
     # --- between two transactions -------------------------------------------------------------------------------------
 
-    async def _perform_outside(self, asked: Asked, execution: Execution, seal: Seal) -> Answer:
-        begun = await self._transact(execution, partial(self._begin_run, asked, execution, seal))
+    async def _perform_outside(self, procedure: Procedure, execution: Execution, seal: Seal) -> Answer:
+        begun = await self._transact(execution, partial(self._begin_run, procedure, execution, seal))
         if isinstance(begun, Answer):
             killpoints.reached("worker.committed")
             return begun
         killpoints.reached("worker.claimed")
         decision, is_clean = begun
-        ending = _Ending(self, asked, execution)
+        ending = _Ending(self, procedure, execution)
         execution.call = Call()
         try:
-            answer = await execution.call.make(partial(asked.call, decision, ending.outside))
+            answer = await execution.call.make(partial(procedure.call, decision, ending.outside))
             killpoints.reached("worker.outside_done")
             _seal_or_give_up(seal, answer)
             await ending.commit(decision, answer)
         except Refused as refusal:
             await ending.roll_back(refusal)
-            if (no := asked.refusal(refusal)) is None or not is_clean:
+            if (no := procedure.refusal(refusal)) is None or not is_clean:
                 raise
-            body = partial(self._refuse_outside, asked, execution, seal, no)
+            body = partial(self._refuse_outside, procedure, execution, seal, no)
             answer = await self._transact(execution, body)
         except BaseException as error:
             await ending.roll_back(error)
             if isinstance(error, asyncio.CancelledError):
                 with suppress(Exception):  # else its claim is ended by whoever finds it
-                    await self._transact(execution, partial(self._note_end, asked, execution))
+                    await self._transact(execution, partial(self._note_end, procedure, execution))
             if isinstance(error, Deaf):
-                self._end_later(asked, execution)
+                self._end_later(procedure, execution)
             raise
         killpoints.reached("worker.committed")
         return answer
 
     async def _begin_run(
-        self, asked: Asked, execution: Execution, seal: Seal, inbox: Inbox
+        self, procedure: Procedure, execution: Execution, seal: Seal, inbox: Inbox
     ) -> Answer | tuple[Run, bool]:
         """Claim the row for a run: its decision, and whether no earlier run may have acted."""
         row = await inbox.claim()
-        decision = asked.decide(row)
+        decision = procedure.decide(row)
         if not isinstance(decision, RUNS):
-            return await self._tell(asked, row, decision, seal, inbox)
+            return await self._tell(procedure, row, decision, seal, inbox)
         if out := await count_attempt(execution, inbox):
-            return await self._give_up(asked, row, seal, inbox, out)
+            return await self._give_up(procedure, row, seal, inbox, out)
         terms = self._terms
-        due_at = terms.due_at(terms.run_seconds) if asked.state == "claimed" else None
-        claimed = rules.claimed(row, asked.state, asked.mark, terms.instance, due_at, asked.digest)
+        due_at = terms.due_at(terms.run_seconds) if procedure.state == "claimed" else None
+        claimed = rules.claimed(row, procedure.state, procedure.mark, terms.instance, due_at, procedure.digest)
         execution.claim, execution.run = claimed.claim, claimed.runs[-1]
         await inbox.settle(claimed)
         return decision, row is None or row.state == "refused"
 
-    async def _refuse_outside(self, asked: Asked, execution: Execution, seal: Seal, no: Answer, inbox: Inbox) -> Answer:
-        row = await self._end_run(asked, execution, inbox, await inbox.claim())
-        if asked.has_attempts and (await inbox.spent(execution.message)).attempts >= execution.retry.attempts:
-            return await self._give_up(asked, row, seal, inbox, "no attempt is left")
+    async def _refuse_outside(
+        self, procedure: Procedure, execution: Execution, seal: Seal, no: Answer, inbox: Inbox
+    ) -> Answer:
+        row = await self._end_run(procedure, execution, inbox, await inbox.claim())
+        if procedure.has_attempts and (await inbox.spent(execution.message)).attempts >= execution.retry.attempts:
+            return await self._give_up(procedure, row, seal, inbox, "no attempt is left")
         seal(no)
         await inbox.settle(msgspec.structs.replace(row, state="refused", answer=no, due_at=None))
         return no
 
     async def _end_run(
-        self, asked: Asked, execution: Execution, inbox: Inbox, row: Row | None, *, has_acted: bool = False
+        self, procedure: Procedure, execution: Execution, inbox: Inbox, row: Row | None, *, has_acted: bool = False
     ) -> Row:
         """The row without this run, if the run still owns it.
 
         Raises:
             LostFence: it does not; that it ended is noted in a transaction of its own.
         """
-        if row is not None and rules.is_owner(row, execution.claim, asked.state):
+        if row is not None and rules.is_owner(row, execution.claim, procedure.state):
             return rules.without_run(row, execution.run)
         is_no = has_acted and row is not None and (row.state in ("void", "refused") or bool(row.closed))
         raise LostFence(f"claim {execution.claim} is not its own any more", acted_after_a_no=is_no)
@@ -308,20 +310,20 @@ class Performing:
         Raises:
             Busy: the database cannot be told now.
         """
-        await self._transact(execution, partial(self._note_end, execution.asked, execution))
+        await self._transact(execution, partial(self._note_end, execution.procedure, execution))
 
-    async def _note_end(self, asked: Asked, execution: Execution, inbox: Inbox) -> None:
+    async def _note_end(self, procedure: Procedure, execution: Execution, inbox: Inbox) -> None:
         row = await inbox.claim()
         if row is None:
             await inbox.leave()
             return
-        is_owner = rules.is_owner(row, execution.claim, asked.state)
+        is_owner = rules.is_owner(row, execution.claim, procedure.state)
         row = rules.without_run(row, execution.run)
         if is_owner and row.state == "claimed":
             row = msgspec.structs.replace(row, due_at=self._terms.due_at(0.0))
         await inbox.settle(row)
 
-    def _end_later(self, asked: Asked, execution: Execution) -> None:
+    def _end_later(self, procedure: Procedure, execution: Execution) -> None:
         """A handler goes on although it was cancelled: its run ends when the handler does."""
         loop, task = asyncio.get_running_loop(), execution.call.task
         assert task is not None
@@ -346,8 +348,8 @@ _ENDING: set[asyncio.Task[None]] = set()
 class _Ending:
     """The second transaction of a run outside: begun by the handler once its awaits are over, or after it."""
 
-    def __init__(self, performing: Performing, asked: Asked, execution: Execution) -> None:
-        self._performing, self._asked, self._execution = performing, asked, execution
+    def __init__(self, performing: Performing, procedure: Procedure, execution: Execution) -> None:
+        self._performing, self._asked, self._execution = performing, procedure, execution
         self._stack = AsyncExitStack()
         self._inbox: Inbox | None = None
         self._row: Row | None = None

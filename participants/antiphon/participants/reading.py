@@ -13,20 +13,20 @@ from antiphon.contracts.retry import parse_retry
 from antiphon.contracts.subjects import CommandAddress, Direction, parse_command, parse_fact
 
 from . import inbox
-from .asked import (
-    Asked,
-    AskedClose,
-    AskedDo,
-    AskedReact,
-    AskedReactUndo,
-    AskedSettle,
-    AskedUndo,
-    AskedUnhandled,
-)
 from .execution import Execution
 from .inbox import Answer
 from .job import Job
 from .participant import CommandHandler, CompensationHandler, Participant, Settlement
+from .procedures import (
+    CloseProcedure,
+    DoProcedure,
+    Procedure,
+    ReactProcedure,
+    ReactUndoProcedure,
+    SettleProcedure,
+    UndoProcedure,
+    UnhandledProcedure,
+)
 from .reaction import REACTION_RETRY
 from .routing import Route, Routing, Unheard
 
@@ -56,28 +56,30 @@ class Reader:
         delivery = job.delivery
         address = job.address = parse_command(delivery.subject)
         envelope = _open(job)
-        asked = self._asked(address, envelope)
-        execution = job.execution = Execution(address, asked, _retry(envelope.retry), job.message, delivery.deliveries)
+        procedure = self._procedure(address, envelope)
+        execution = job.execution = Execution(
+            address, procedure, _retry(envelope.retry), job.message, delivery.deliveries
+        )
         return execution
 
-    def _asked(self, address: CommandAddress, envelope: Envelope) -> Asked:
+    def _procedure(self, address: CommandAddress, envelope: Envelope) -> Procedure:
         if address.direction == "close":
             return self._close(address, envelope)
         handler = self._participant.handler(address.direction, envelope.type)
         if handler is None:
             reason = f"{self._participant.name} has no handler for {envelope.type}"
-            return AskedUnhandled(_contract(envelope), address, reason, is_event=False)
+            return UnhandledProcedure(_contract(envelope), address, reason, is_event=False)
         payload = unpack_raw(envelope.data, handler.shape, envelope.id)
         match handler:
             case CommandHandler():
                 data = bytes(envelope.data) if handler.is_outside else b""
-                return AskedDo(handler, address, payload, envelope.retriable, data)
+                return DoProcedure(handler, address, payload, envelope.retriable, data)
             case CompensationHandler():
-                return AskedUndo(handler, address, payload)
+                return UndoProcedure(handler, address, payload)
             case Settlement():
-                return AskedSettle(handler, address)
+                return SettleProcedure(handler, address)
 
-    def _close(self, address: CommandAddress, envelope: Envelope) -> Asked:
+    def _close(self, address: CommandAddress, envelope: Envelope) -> Procedure:
         """An operator's close needs no handler: it is about the row alone."""
         contract = _contract(envelope)
         name = contract.name.removesuffix(".close")
@@ -85,8 +87,8 @@ class Reader:
             raise Forged(f"a close is not called {envelope.type[:80]!r}", subject=envelope.id)
         close = unpack_raw(envelope.data, Close, envelope.id)
         answer = Answer(close.type, bytes(close.reply)) if close.form == "done" else None
-        asked = inbox.Close(address.attempt, close.form, answer, close.claim, token(close.user))
-        return AskedClose(Contract(name, contract.version, contract.owner), address, asked)
+        procedure = inbox.Close(address.attempt, close.form, answer, close.claim, token(close.user))
+        return CloseProcedure(Contract(name, contract.version, contract.owner), address, procedure)
 
     def read_event(self, job: Job) -> Execution:
         """Read an event, and find the reaction to it.
@@ -106,7 +108,7 @@ class Reader:
             job.address = CommandAddress(where.saga, self._participant.name, where.step, "do", 1)
             # Perhaps another version of the participant has one.
             reason = f"{self._participant.name} has no handler for {envelope.type}"
-            unhandled = AskedUnhandled(_contract(envelope), job.address, reason, is_event=True)
+            unhandled = UnhandledProcedure(_contract(envelope), job.address, reason, is_event=True)
             job.execution = Execution(job.address, unhandled, REACTION_RETRY, job.message, delivery.deliveries)
             return job.execution
         if route is None:
@@ -115,16 +117,20 @@ class Reader:
         payload = unpack_raw(envelope.data, reaction.event, delivery.subject)
         direction: Direction = "undo" if reaction.undoes else "do"
         job.address = CommandAddress(where.saga, self._participant.name, route.row, direction, 1)
-        asked = asked_of(route, job.address, payload)
-        job.execution = Execution(job.address, asked, reaction.retry, job.message, delivery.deliveries)
+        procedure = procedure_of(route, job.address, payload)
+        job.execution = Execution(job.address, procedure, reaction.retry, job.message, delivery.deliveries)
         job.execution.route, job.execution.has_rested = route, job.message in self._rested
         return job.execution
 
 
-def asked_of(route: Route, address: CommandAddress, payload: Any) -> Asked:
+def procedure_of(route: Route, address: CommandAddress, payload: Any) -> Procedure:
     """What an event asks that a reaction hears."""
     undoes = route.reaction.undoes
-    return AskedReact(route, address, payload) if undoes is None else AskedReactUndo(route, undoes, address, payload)
+    return (
+        ReactProcedure(route, address, payload)
+        if undoes is None
+        else ReactUndoProcedure(route, undoes, address, payload)
+    )
 
 
 def _open(job: Job) -> Envelope:

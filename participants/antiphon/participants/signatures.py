@@ -40,14 +40,13 @@ def check_given(function: Callable[..., Any], parameter: str, is_outside: bool) 
     """Refuse a handler that is declared with `outside=True` and takes a Transaction, or the other way round."""
     found = function.__annotations__.get(parameter)
     name = found if isinstance(found, str) else getattr(found, "__name__", "")
-    given, other = ("Outside", "Transaction") if is_outside else ("Transaction", "Outside")
-    if name.rpartition(".")[2] == other:
-        how = "with outside=True" if is_outside else "without outside=True"
-        raise DefinitionError(
-            f"{named(function)} is declared {how}, so its {parameter!r} is an {given}, not an {other}.".replace(
-                "an Transaction", "a Transaction"
-            )
-        )
+    if is_outside and name.rpartition(".")[2] == "Transaction":
+        how = "with outside=True, so its {0!r} is an Outside, not a Transaction"
+    elif not is_outside and name.rpartition(".")[2] == "Outside":
+        how = "without outside=True, so its {0!r} is a Transaction, not an Outside"
+    else:
+        return
+    raise DefinitionError(f"{named(function)} is declared {how.format(parameter)}.")
 
 
 def named(function: Callable[..., Any]) -> str:

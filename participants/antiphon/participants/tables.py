@@ -116,7 +116,10 @@ KEY_NAMES: Final = tuple(column.name for column in KEY)
 end_runs = (
     update(inbox)
     .where(*(column == bindparam(f"its_{column.name}") for column in KEY))
-    .values(runs=bindparam("left"), due_at=case((inbox.c.due_at.is_(None), None), else_=bindparam("due")))
+    .values(
+        runs=bindparam("left"),
+        due_at=case((inbox.c.due_at.is_(None), None), else_=bindparam("due", type_=inbox.c.due_at.type)),
+    )
 )
 """What is left of a row's runs once a process is gone."""
 

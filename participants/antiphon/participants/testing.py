@@ -34,14 +34,14 @@ from antiphon.contracts.subjects import CommandAddress, Direction, FactAddress
 from antiphon.contracts.topology import Listener
 from antiphon.link import Link
 
-from .asked import Asked, AskedDo, AskedSettle, AskedUndo
 from .databases import Database, Inbox, Manner, open_database
 from .execution import Execution
 from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
 from .participant import Participant
 from .perform import Performing, Terms
-from .reading import asked_of
+from .procedures import DoProcedure, Procedure, SettleProcedure, UndoProcedure
+from .reading import procedure_of
 from .routing import Routing, Unheard
 from .transaction import Transaction
 from .worker import HANDLER_SECONDS_MAX, Worker
@@ -117,7 +117,7 @@ class Service:
         """
         handler = self.participant.handlers[command.__contract__.type]
         address = self._address(type(command), "do", saga, attempt)
-        answer = await self._answer(AskedDo(handler, address, through_the_wire(command)), address)
+        answer = await self._answer(DoProcedure(handler, address, through_the_wire(command)), address)
         if answer.type == handler.reply.__contract__.type:
             return cast(R, unpack_raw(answer.data, handler.reply))
         reason = unpack_raw(answer.data, Refusal).reason
@@ -160,7 +160,7 @@ class Service:
         """
         handler = self.participant.compensations[compensation.__contract__.type]
         address = self._address(compensation.__undoes__, "undo", saga, attempt)
-        answer = await self._answer(AskedUndo(handler, address, through_the_wire(compensation)), address)
+        answer = await self._answer(UndoProcedure(handler, address, through_the_wire(compensation)), address)
         return unpack_raw(answer.data, Undone).found
 
     async def settle(self, command: type[Command[R]], *, saga: str = SAGA) -> R | None:
@@ -175,7 +175,7 @@ class Service:
         """
         handler = self.participant.settlements[settle_type(command.__contract__)]
         address = self._address(command, "undo", saga, 1)
-        answer = await self._answer(AskedSettle(handler, address), address)
+        answer = await self._answer(SettleProcedure(handler, address), address)
         settled = unpack_raw(answer.data, Settled)
         return cast(R, unpack_raw(settled.reply, command.__reply__)) if settled.happened else None
 
@@ -204,7 +204,7 @@ class Service:
         if route is None:
             raise LookupError(f"{self.name} does not react to {contract.type} of saga type {key.type}.")
         address = CommandAddress(key, self.name, route.row, "undo" if route.reaction.undoes else "do", 1)
-        answer = await self._answer(asked_of(route, address, through_the_wire(event)), address)
+        answer = await self._answer(procedure_of(route, address, through_the_wire(event)), address)
         shapes = {each.__contract__.type: each for each in route.reaction.outcomes}
         return unpack_raw(answer.data, shapes[answer.type]) if answer.type else None
 
@@ -213,8 +213,8 @@ class Service:
         key = SagaKey.of(*saga.split("/"))
         return CommandAddress(key, self.name, command.__contract__.token, direction, attempt)
 
-    async def _answer(self, asked: Asked, address: CommandAddress) -> Answer:
-        execution = Execution(address, asked, Retry(), message=f"attempt {address.attempt}", deliveries=1)
+    async def _answer(self, procedure: Procedure, address: CommandAddress) -> Answer:
+        execution = Execution(address, procedure, Retry(), message=f"attempt {address.attempt}", deliveries=1)
         return await self._performing.perform(execution, _sealed)
 
     # --- what became of it --------------------------------------------------------------------------------------------

@@ -16,13 +16,13 @@ from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.messages import Refusal, Settled, Undone, settle_type
 from antiphon.contracts.subjects import CommandAddress, Direction
 from antiphon.participants import Database, Participant, Transaction, open_database
-from antiphon.participants.asked import AskedDo, AskedSettle, AskedUndo
 from antiphon.participants.attempts import Suspect
 from antiphon.participants.databases import Busy
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Spent
 from antiphon.participants.memory import MemoryDatabase, MemoryTransaction
 from antiphon.participants.perform import Performing, Terms, Unsendable
+from antiphon.participants.procedures import DoProcedure, SettleProcedure, UndoProcedure
 from antiphon.participants.reasons import reason_of
 
 
@@ -107,22 +107,22 @@ class Stock:
         """Deliver the command; gives the answer's payload."""
         where, retry = address("do", attempt, saga), Retry(attempts=3)
         handler = self.participant.handlers[Reserve.__contract__.type]
-        asked = AskedDo(handler, where, Reserve(), is_retriable)
-        return await deliver(Execution(where, asked, retry, f"do {attempt}", deliveries), database, is_alone)
+        procedure = DoProcedure(handler, where, Reserve(), is_retriable)
+        return await deliver(Execution(where, procedure, retry, f"do {attempt}", deliveries), database, is_alone)
 
     async def undo(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Deliver the compensation; gives the answer's payload."""
         handler = self.participant.compensations[Release.__contract__.type]
         where = address("undo", attempt, saga)
-        asked = AskedUndo(handler, where, Release())
-        return await deliver(Execution(where, asked, Retry(attempts=3), f"undo {attempt}", deliveries), database)
+        procedure = UndoProcedure(handler, where, Release())
+        return await deliver(Execution(where, procedure, Retry(attempts=3), f"undo {attempt}", deliveries), database)
 
     async def settle(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Ask what became of the command; gives the reply, or None where it never happened."""
         handler = self.participant.settlements[settle_type(Reserve.__contract__)]
         where = address("undo", attempt, saga)
-        asked = AskedSettle(handler, where)
-        return await deliver(Execution(where, asked, Retry(attempts=3), f"settle {attempt}", deliveries), database)
+        procedure = SettleProcedure(handler, where)
+        return await deliver(Execution(where, procedure, Retry(attempts=3), f"settle {attempt}", deliveries), database)
 
 
 async def deliver(execution: Execution, database: Database, is_alone: bool = False) -> object:

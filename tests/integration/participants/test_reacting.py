@@ -17,9 +17,9 @@ from antiphon.contracts.subjects import event_subject, reaction_step, signal_sub
 from antiphon.contracts.topology import PARKED
 from antiphon.coordinator.reading.parked import waiting
 from antiphon.participants import Participant, Transaction
-from antiphon.participants.asked import AlreadyDone
 from antiphon.participants.inbox import Spent
 from antiphon.participants.memory import MemoryDatabase
+from antiphon.participants.procedures import AlreadyDone
 from antiphon.participants.testing import Service
 from tests.support.server import FORMS, Form, until
 

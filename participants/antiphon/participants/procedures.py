@@ -91,7 +91,7 @@ class WrongReply(OwnWords, TypeError):
     """An author's function returned another class than its annotation says."""
 
 
-class Asked(Protocol):
+class Procedure(Protocol):
     """What one message asks."""
 
     @property
@@ -180,7 +180,7 @@ class _Base:
         raise AssertionError(f"a {type(self).__name__} calls nobody")
 
 
-class AskedDo(_Base):
+class DoProcedure(_Base):
     """Carry a command out.
 
     Args:
@@ -241,7 +241,7 @@ class AskedDo(_Base):
         return None if self._is_retriable else self.negative("refused", reason_of(refused))
 
 
-class AskedUndo(_Base):
+class UndoProcedure(_Base):
     """Take a command's effect back, if there is one."""
 
     state: RowState = "undoing"
@@ -286,7 +286,7 @@ class AskedUndo(_Base):
         return Answer(answer_type(self.contract, "done"), _encode(Undone(found=found)))
 
 
-class AskedSettle(_Base):
+class SettleProcedure(_Base):
     """Say what became of a command: it happened, with the answer given then; or it did not, and then never will."""
 
     def __init__(self, handler: Settlement, address: CommandAddress) -> None:
@@ -321,7 +321,7 @@ class AskedSettle(_Base):
         return Answer(answer_type(self.contract, "settled"), _encode(settled))
 
 
-class AskedReact(_Base):
+class ReactProcedure(_Base):
     """React to an event. A reaction is tried for ever, so it has no attempts that run out."""
 
     has_attempts = False
@@ -365,7 +365,7 @@ class AskedReact(_Base):
         return Answer(shape.__contract__.type, _encode(event))
 
 
-class AskedReactUndo(_Base):
+class ReactUndoProcedure(_Base):
     """Take back on an event what another reaction did, if it did; if not, it never will."""
 
     state: RowState = "undoing"
@@ -409,7 +409,7 @@ class AskedReactUndo(_Base):
                 raise AssertionError(f"an event is not told {decision}")
 
 
-class AskedClose(_Base):
+class CloseProcedure(_Base):
     """Close a step, as an operator resolves it."""
 
     def __init__(self, contract: Contract, address: CommandAddress, close: inbox.Close) -> None:
@@ -442,7 +442,7 @@ class AskedClose(_Base):
         return Answer(closed_type(self.contract), _encode(closed))
 
 
-class AskedUnhandled(_Base):
+class UnhandledProcedure(_Base):
     """A message for which there is no handler here. What another version of the participant has done stands."""
 
     def __init__(self, contract: Contract, address: CommandAddress, reason: str, *, is_event: bool) -> None:
