@@ -9,7 +9,7 @@ from antiphon.contracts import SagaKey, identity, subjects
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome, SagaPages, StoredMessage
-from antiphon.contracts.topology import PLATFORM_CONSUMERS, participant_consumers
+from antiphon.contracts.topology import PARKED_PER_SOURCE_MAX, PLATFORM_CONSUMERS, participant_consumers
 from antiphon.coordinator.runtime.ports import ArmGuard
 from tests.conformance.world import World, answer_of, append, appended, fresh_key
 
@@ -242,10 +242,30 @@ async def test_parked_takes_many_messages_of_one_kind(world: World) -> None:
             data=b"\x00",
         )
 
-        def park(then: Callable[[Outcome], None], parked: Parked = parked) -> None:
-            world.store.park(parked, then)
+        assert isinstance(await park(world, parked), int)
 
-        assert isinstance(await answer_of(world, park), int)
+
+async def test_the_first_thousand_parked_messages_of_a_kind_and_source_stay(world: World) -> None:
+    flooded, other = (
+        Parked(
+            kind="orphan",
+            reason="r",
+            noticed_by="coordinator",
+            stream="EVENTS",
+            sequence=1,
+            subject=subjects.event_subject(fresh_key().path, source, "room-booked", "book_room", 1),
+            data=b"",
+        )
+        for source in ("hotel", "airline")
+    )
+    outcomes = [await park(world, flooded) for _ in range(PARKED_PER_SOURCE_MAX + 2)]
+    assert [isinstance(outcome, int) for outcome in outcomes] == [True] * PARKED_PER_SOURCE_MAX + [False] * 2
+    assert isinstance(outcomes[-1], AlreadyStored)
+    assert isinstance(await park(world, other), int)
+
+
+async def park(world: World, parked: Parked) -> Outcome:
+    return await answer_of(world, lambda then: world.store.park(parked.destination, parked.encode(), then))
 
 
 async def test_a_delivery_says_where_the_message_is_stored(world: World) -> None:

@@ -306,7 +306,7 @@ class Worker {
     const { seq: sequence, subject } = message;
     const data = Buffer.from(message.data.subarray(0, PARKED_BYTES_MAX)).toString("base64");
     const parked = { kind, reason, noticed_by: name, stream: "SAGA", sequence, subject, data };
-    await this.#js.publish(`parked.${kind}.${name}`, JSON.stringify(parked));
+    await this.#js.publish(`parked.${kind}.${name}.coordinator`, JSON.stringify(parked));
     if (type) {
       const answer = { type: derived(type, "exhausted"), data: reasoned(reason) };
       await this.#store(encodeAnswer(order, sequence, answer, { traceparent: order.envelope?.traceparent }));

@@ -89,7 +89,7 @@ class Scene:
         """Wait until the command of a sequence is parked."""
         async with asyncio.timeout(15):
             while True:
-                async for stored in self.link.scan(PARKED, f"parked.{kind}.billing"):
+                async for stored in self.link.scan(PARKED, f"parked.{kind}.billing.coordinator"):
                     message: dict[str, Any] = json.loads(stored.data)
                     if message["sequence"] == sequence:
                         return message

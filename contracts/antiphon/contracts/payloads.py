@@ -3,13 +3,14 @@ a person."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from .envelope import unpack_raw
 from .errors import BadIdentity, Forged, Undecodable, Unusable
 from .identity import SagaKey
-from .subjects import parked_saga_subject, parked_subject
+from .subjects import ParkedKind, parked_saga_subject, parked_subject, parse_parked, source_in, withdrawn_subject
 
 CANCEL_TYPE: Final = "saga.cancel.v1"
 RECORD_TYPE: Final = "saga.recorded.v1"
@@ -221,17 +222,17 @@ PARKED_BYTES_MAX: Final = 512 * 1024
 """How much of a message is kept. As base64 it stays below the server's default max_payload of 1 MB; whoever sends more
 loses the connection."""
 
-ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault", "saga"]
-"""Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows it; handling it raises. `saga`
-is an index entry of a saga whose journal says that a person is needed."""
-
-
 WITHDRAWN: Final = ""
 """The reason that takes back what the same participant said of the same message before: it has come to its end."""
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that was set aside, with where it came from and what it was. `data` is base64 in JSON."""
+    """A message that was set aside, with where it came from and what it was. `data` is base64 in JSON.
+
+    What it is, who noticed, who wrote it and which saga an index entry is about is taken from the subject in PARKED
+    (`read_parked`): the body says it too, for readers of earlier releases, and whoever may write a body may write
+    anything there.
+    """
 
     kind: ParkedKind
     reason: str
@@ -241,17 +242,49 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     data: bytes
     saga: SagaKey | None = None
+    source: str = ""
+    """Who wrote the message; empty where an earlier release parked it."""
 
     @property
     def destination(self) -> str:
-        """The subject in PARKED: a saga's own, or by kind and by who noticed."""
+        """The subject in PARKED: a saga's own, one for each message that is taken back, or by kind, by who noticed and
+        by who wrote the message."""
         if self.saga is not None:
             return parked_saga_subject(self.saga)
-        return parked_subject(self.kind, self.noticed_by)
+        if self.reason == WITHDRAWN:
+            return withdrawn_subject(self.noticed_by, self.stream, self.sequence)
+        return parked_subject(self.kind, self.noticed_by, source_in(self.subject))
 
     def encode(self) -> bytes:
         """As JSON, small enough to be stored whatever the message was: of a huge one, the beginning."""
         return msgspec.json.encode(msgspec.structs.replace(self, data=self.data[:PARKED_BYTES_MAX]))
+
+
+class More(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages there was no room for at a subject of PARKED, since the same process said so before."""
+
+    count: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(self)
+
+
+def read_parked(subject: str, data: bytes) -> Parked:
+    """A message of PARKED; what it is comes from its subject.
+
+    Raises:
+        Forged: it is no subject of PARKED.
+        Undecodable: the body is no such message.
+    """
+    address = parse_parked(subject)
+    return msgspec.structs.replace(
+        unpack_raw(data, Parked, subject),
+        kind=address.kind,
+        noticed_by=address.noticed_by,
+        source=address.source,
+        saga=address.saga,
+    )
 
 
 def parked_kind(error: Unusable) -> ParkedKind:

@@ -400,7 +400,7 @@ def parse_fact(subject: str) -> FactAddress:
             raise Forged("no message of the protocol has this subject", subject=subject)
 
 
-def _require_tokens(found: tuple[str, ...], subject: str) -> None:
+def _require_tokens(found: Iterable[str], subject: str) -> None:
     if not all(is_token(token) for token in found):
         raise Forged("a part of it is not a token", subject=subject)
 
@@ -431,9 +431,81 @@ _FIRST_NUMBERS: Final = {str(number): number for number in range(1, 20)}
 # --- PARKED, and requests ---------------------------------------------------------------------------------------------
 
 
-def parked_subject(reason: str, source: str) -> str:
-    """Where a message that waits for a person is indexed: by the kind of reason and the stream it came from."""
-    return f"parked.{reason}.{source}"
+ParkedKind = Literal["forged", "undecodable", "orphan", "unhandled", "fault", "saga"]
+"""Why: it contradicts its subject; its bytes are wrong; no saga began; nobody here knows it; handling it raises. `saga`
+is an index entry of a saga whose journal says that a person is needed."""
+PARKED_KINDS: Final[dict[str, ParkedKind]] = {kind: kind for kind in get_args(ParkedKind)}
+
+UNKNOWN: Final = "unknown"
+"""The source of a message whose subject names none."""
+MORE: Final = "-more"
+"""What a kind ends with where it is said how many messages of that kind there was no room for."""
+WITHDRAWN_KIND: Final = "withdrawn"
+
+
+def parked_subject(kind: str, noticed_by: str, source: str) -> str:
+    """Where a message that waits for a person is indexed: by the kind of reason, who noticed, and who wrote it."""
+    return f"parked.{kind}.{noticed_by}.{source}"
+
+
+def old_parked_subject(kind: str, noticed_by: str) -> str:
+    """Where processes of earlier releases index a message; it does not say who wrote it."""
+    return f"parked.{kind}.{noticed_by}"
+
+
+def withdrawn_subject(noticed_by: str, stream: str, sequence: int) -> str:
+    """Where a message is taken back that the same participant parked: a subject for each, so that there is room for it
+    however many were parked."""
+    return f"parked.{WITHDRAWN_KIND}.{noticed_by}.{stream}-{sequence}"
+
+
+def more_subject(parked: str) -> str:
+    """Where it is said how many messages there was no room for at a subject of `parked_subject`; that is said by whom
+    it names, too."""
+    _, kind, noticed_by, source = parked.split(".")
+    return parked_subject(f"{kind}{MORE}", noticed_by, source)
+
+
+def source_in(subject: str) -> str:
+    """Who wrote a message of SAGA or EVENTS, by its subject."""
+    if subject.startswith("saga."):
+        return COORDINATOR
+    source = saga_source(subject)
+    return source if is_token(source) else UNKNOWN
+
+
+class ParkedAddress(msgspec.Struct, frozen=True, gc=False):
+    """What the subject of a message in PARKED says. Rights cover it, and nothing in the message's body is as certain.
+
+    `saga` is the saga that an index entry is about; `source` is empty where an earlier release wrote it.
+    """
+
+    kind: ParkedKind
+    noticed_by: str
+    source: str = ""
+    saga: SagaKey | None = None
+    form: Literal["message", "more", "withdrawn"] = "message"
+
+
+def parse_parked(subject: str) -> ParkedAddress:
+    """Read a subject of PARKED.
+
+    Raises:
+        Forged: it is none that the protocol knows.
+    """
+    tokens = subject.split(".")
+    match tokens:
+        case ["parked", "saga", _, _, _]:
+            return ParkedAddress("saga", COORDINATOR, COORDINATOR, _saga(tokens[1:], subject))
+        case ["parked", kind, noticed_by, *rest] if len(rest) <= 1:
+            _require_tokens((noticed_by, *rest), subject)
+            source = rest[0] if rest else ""
+            if kind == WITHDRAWN_KIND and source:
+                return ParkedAddress("fault", noticed_by, source, form="withdrawn")
+            found = PARKED_KINDS.get(kind.removesuffix(MORE))
+            if found is not None and found != "saga":
+                return ParkedAddress(found, noticed_by, source, form="more" if kind.endswith(MORE) else "message")
+    raise Forged("no message of PARKED has this subject", subject=subject)
 
 
 def parked_saga_subject(saga: SagaKey) -> str:

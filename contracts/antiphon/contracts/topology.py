@@ -40,8 +40,9 @@ it."""
 ACK_PENDING_MAX: Final = 100_000
 """Commands handed back with a delay stay pending, so the bound must be far above what fails at any moment."""
 
-PARKED_PER_SOURCE_MAX: Final = 10_000
-"""How many parked messages of one kind and source are kept; the oldest go first."""
+PARKED_PER_SOURCE_MAX: Final = 1_000
+"""How many parked messages of one kind, noticed by one process's name and from one source, are kept: the first ones. Of
+the rest there is a count."""
 
 
 REGISTRATION_SECONDS: Final = 90.0
@@ -111,7 +112,7 @@ STREAMS: Final = (
     Stream(
         name=PARKED,
         subjects=(subjects.PARKED_FILTER,),
-        settings={"discard": "old", "max_msgs_per_subject": PARKED_PER_SOURCE_MAX},
+        settings={"max_msgs_per_subject": PARKED_PER_SOURCE_MAX, "discard_new_per_subject": True},
     ),
     Stream(
         name=ADVISORIES,

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Final
 
 from antiphon.contracts.errors import Refused, Unavailable, Undecodable, Unrecoverable, Unusable, WrongShape
-from antiphon.contracts.payloads import ParkedKind, parked_kind
+from antiphon.contracts.payloads import parked_kind
+from antiphon.contracts.subjects import ParkedKind
 
 from .answering import Answering
 from .attempts import Resting, Tally

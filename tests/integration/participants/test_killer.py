@@ -102,7 +102,7 @@ async def test_a_reaction_that_kills_its_worker_waits_for_a_person_and_no_other_
             for other in others:
                 await playing.follows(other, "stock-set-aside", "on-shop-ordered")
         kinds = [message.subject for message in await playing.administrator.read_all(PARKED, ["parked.>"])]
-        assert set(kinds) == {"parked.fault.stock"}
+        assert set(kinds) == {"parked.fault.stock.client"}
     assert await store.effects() == ["set aside"] * len(others)
     await store.close()
 

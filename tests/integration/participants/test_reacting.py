@@ -252,7 +252,7 @@ async def test_what_cannot_be_used_is_parked_and_never_handled(
     sequence = await playing.tell(Paid(), "s1", **changes)
     stored = await playing.parked()
     parked = msgspec.json.decode(stored.data, type=Parked)
-    assert (stored.subject, parked.stream, parked.sequence) == (f"parked.{kind}.stock", "EVENTS", sequence)
+    assert (stored.subject, parked.stream, parked.sequence) == (f"parked.{kind}.stock.billing", "EVENTS", sequence)
     assert sentence in parked.reason
     assert parked.data != b""
     await playing.all_heard()
@@ -266,7 +266,7 @@ async def test_a_subject_with_another_sagas_partition_is_forged(playing: Play) -
     key = SagaKey.of("shop", "s1")
     subject = f"evt.{(key.partition + 1) % 64}.shop.s1.client.start"
     await playing.administrator.store(subject, as_signal(subject))
-    assert (await playing.parked()).subject == "parked.forged.stock"
+    assert (await playing.parked()).subject == "parked.forged.stock.client"
     await playing.all_heard()
     assert reactor.calls == []
 

@@ -15,10 +15,12 @@ from antiphon.contracts import Command, Event, Refused, SagaKey, Unavailable, Un
 from antiphon.contracts.envelope import Envelope, encode, unpack_raw
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.messages import Refusal, Settled, Undone
-from antiphon.contracts.payloads import Parked
+from antiphon.contracts.payloads import More, Parked
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import Direction, event_subject
+from antiphon.contracts.topology import PARKED
 from antiphon.link import Outcome, Rejected
+from antiphon.link.setup import api
 from antiphon.participants import Transaction, Worker, answering
 from antiphon.participants.answering import ANSWER_BYTES_MAX
 from antiphon.participants.inbox import Spent
@@ -334,7 +336,7 @@ async def test_bytes_that_are_no_command_are_parked_and_the_rest_goes_on(form: F
         await playing.answer("s2", "stock-reserved")
         stored = await playing.parked()
         parked = msgspec.json.decode(stored.data, type=Parked)
-        assert stored.subject == "parked.undecodable.stock"
+        assert stored.subject == "parked.undecodable.stock.coordinator"
         assert (parked.stream, parked.sequence, parked.subject) == ("SAGA", sequence, subject)
         assert parked.data == b'{"specversion":"1.0", "type":'
         assert "no JSON" in parked.reason
@@ -347,7 +349,7 @@ async def test_a_command_of_the_wrong_shape_is_parked_and_answered(playing: Play
     await playing.link.store(subject, envelope_of(subject, Reserve(), data=msgspec.Raw(b'{"pieces":"many"}')))
     await playing.worker(Stock())
     assert "Expected `int`" in reason(await playing.answer("s1", "stock-reserve-exhausted"))
-    assert (await playing.parked()).subject == "parked.undecodable.stock"
+    assert (await playing.parked()).subject == "parked.undecodable.stock.coordinator"
     await playing.is_settled()
 
 
@@ -372,7 +374,7 @@ async def test_an_envelope_that_contradicts_its_subject_is_parked_as_forged_and_
     stock = Stock()
     await playing.worker(stock)
     parked = await playing.parked()
-    assert parked.subject == "parked.forged.stock"
+    assert parked.subject == "parked.forged.stock.coordinator"
     await playing.is_settled()
     assert await playing.answers("s1") == await playing.answers("s2") == []
     assert stock.calls == []
@@ -396,7 +398,7 @@ async def test_a_type_that_nobody_knows_is_parked_and_answered_when_its_attempts
     await playing.worker(stock)
     await playing.undo("s1")
     assert "no handler for stock.release.v1" in reason(await playing.answer("s1", "stock-release-exhausted"))
-    assert (await playing.parked()).subject == "parked.unhandled.stock"
+    assert (await playing.parked()).subject == "parked.unhandled.stock.coordinator"
     await playing.is_settled("undo")
 
 
@@ -562,3 +564,18 @@ async def test_the_public_client_carries_it_too(tmp_path: Path, monkeypatch: pyt
         await playing.undo("s1")
         assert unpack_raw((await playing.answer("s1", "stock-release-done")).data, Undone) == Undone(found=True)
         await worker.drain()
+
+
+async def test_what_parked_has_no_room_for_is_counted_and_ended(playing: Play) -> None:
+    config = (await api(playing.administrator, f"STREAM.INFO.{PARKED}"))["config"]
+    await api(playing.administrator, f"STREAM.UPDATE.{PARKED}", {**config, "max_msgs_per_subject": 2})
+    for number in range(1, 9):
+        await playing.link.store(subject_of(f"s{number}"), envelope_of(subject_of("other"), Reserve()))
+    await playing.worker(Stock())
+    await playing.is_settled()
+    found = [stored async for stored in playing.administrator.scan(PARKED, "parked.>")]
+    kept = [stored for stored in found if stored.subject == "parked.forged.stock.coordinator"]
+    counted = [stored for stored in found if stored.subject == "parked.forged-more.stock.coordinator"]
+    assert len(found) == len(kept) + len(counted)
+    # Told at the first, second and fourth that is refused, of six; the third time there is no room for that either.
+    assert [len(kept), *(msgspec.json.decode(stored.data, type=More).count for stored in counted)] == [2, 1, 1]

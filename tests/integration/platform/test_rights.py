@@ -122,7 +122,7 @@ ATTACKS = {
         "inventory", publish(OWN_EVENT, reply=TARGET), one_account
     ),
     "a participant has the receipt of a parked message stored": Attack(
-        "inventory", publish("parked.undecodable.inventory", reply=TARGET), one_account
+        "inventory", publish("parked.undecodable.inventory.coordinator", reply=TARGET), one_account
     ),
     "a participant has the receipt of its registration stored": Attack(
         "inventory", publish(subjects.registration_subject("inventory", "x"), reply=TARGET), one_account
@@ -276,6 +276,10 @@ FOREIGN = {
         subjects.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "$JS.API.CONSUMER.PAUSE.SAGA.billing",
         "parked.undecodable.billing",
+        "parked.undecodable.billing.inventory",
+        "parked.forged.coordinator.inventory",
+        "parked.withdrawn.coordinator.EVENTS-1",
+        subjects.parked_saga_subject(VICTIM),
         subjects.registration_subject("billing", "x"),
         subjects.registration_subject("coordinator", "x"),
         "$JS.API.DIRECT.GET.KV_ANTIPHON_PARTICIPANTS",
@@ -324,6 +328,7 @@ FOREIGN = {
     "coordinator": [
         OWN_EVENT,
         "parked.forged.inventory",
+        "parked.forged.inventory.client",
         subjects.registration_subject("inventory", "x"),
         subjects.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "$JS.API.CONSUMER.DELETE.EVENTS.sweeper",

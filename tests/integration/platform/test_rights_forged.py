@@ -16,9 +16,10 @@ import pytest
 from antiphon.contracts import identity, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.messages import Event
-from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Parked
-from antiphon.contracts.topology import PARKED, SAGA
+from antiphon.contracts.payloads import CANCEL_TYPE, WITHDRAWN, CancelRequest, Parked, read_parked
+from antiphon.contracts.topology import PARKED, PARKED_PER_SOURCE_MAX, SAGA
 from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
@@ -110,7 +111,7 @@ class Scene:
             while True:
                 found = [message async for message in self.links["operator"].scan(PARKED, "parked.>")]
                 if found:
-                    return [msgspec.json.decode(message.data, type=Parked) for message in found]
+                    return [read_parked(message.subject, message.data) for message in found]
                 await asyncio.sleep(0.01)
 
 
@@ -155,3 +156,38 @@ async def test_forged_starts_hide_no_saga_from_an_operator(form: Form, tmp_path:
         await stage.store(Forgery("hotel", f"evt.{VICTIM.path}.hotel.>", ROOM))
         assert [each.id for each in await summaries(stage.links["operator"])] == [VICTIM.id]
         assert (await timeline(stage.links["operator"], VICTIM)).id == VICTIM.id
+
+
+async def test_a_participant_can_neither_take_back_nor_replace_what_accuses_it(tmp_path: Path) -> None:
+    async with scene(tmp_path, "accounts") as stage:
+        hotel = stage.links["hotel"]
+        await stage.store(FORGERIES["an answer for another participant"])
+        (accusation,) = await stage.parked()
+        assert (accusation.noticed_by, accusation.source) == ("coordinator", "hotel")
+        for reason in (WITHDRAWN, "all is well"):
+            claim = msgspec.structs.replace(accusation, reason=reason, saga=VICTIM).encode()
+            for subject in ("parked.forged.hotel.hotel", "parked.forged.hotel", "parked.withdrawn.hotel.EVENTS-1"):
+                await hotel.store(subject, claim)
+        listed = await waiting(stage.links["operator"])
+        assert [(each.noticed_by, each.source, each.reason) for each in listed if each.noticed_by != "hotel"] == [
+            ("coordinator", "hotel", accusation.reason)
+        ]
+        assert {each.kind for each in listed} == {"forged"}, "no saga is in the index because a body says so"
+
+
+async def test_a_flood_of_forgeries_pushes_out_nobody_elses_evidence(tmp_path: Path) -> None:
+    async with scene(tmp_path, "accounts") as stage:
+        await stage.store(Forgery("airline", answer(ELSEWHERE.path, "airline", SEAT, "book_seat"), SEAT))
+        (evidence,) = await stage.parked()
+        flood = [Forgery("hotel", answer(ELSEWHERE.path, "hotel", ROOM, "book_room", n), ROOM) for n in range(1, 1041)]
+        for forgery in flood:
+            await stage.store(forgery)
+        operator = stage.links["operator"]
+        async with asyncio.timeout(60):
+            while not (more := [each for each in await waiting(operator) if each.more >= 20]):
+                await asyncio.sleep(0.1)
+        listed = await waiting(operator)
+        assert [each.subject for each in listed if each.source == "airline"] == [evidence.subject]
+        kept = [each.subject for each in listed if each.source == "hotel" and not each.more]
+        assert kept == [forgery.subject for forgery in flood[:PARKED_PER_SOURCE_MAX]]
+        assert [(each.kind, each.noticed_by, each.source) for each in more] == [("forged", "coordinator", "hotel")]

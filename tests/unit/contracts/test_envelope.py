@@ -121,7 +121,7 @@ def test_what_is_parked_keeps_its_bytes() -> None:
         subject=SUBJECT,
         data=b"\x00\xff",
     )
-    assert parked.destination == "parked.forged.coordinator"
+    assert parked.destination == "parked.forged.coordinator.client"
     assert msgspec.json.decode(parked.encode(), type=Parked) == parked
 
 

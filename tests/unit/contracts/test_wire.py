@@ -52,6 +52,60 @@ def test_events(key: SagaKey, source: str, event: str, step: str, attempt: int) 
     assert subjects.parse_fact(subject) == subjects.FactAddress(key, source, event, step, attempt)
 
 
+@given(
+    st.sampled_from(["forged", "undecodable", "orphan", "unhandled", "fault"]), TOKENS, TOKENS, st.integers(1, 10**18)
+)
+def test_what_is_parked(kind: str, noticed_by: str, source: str, sequence: int) -> None:
+    parked = subjects.parked_subject(kind, noticed_by, source)
+    found = subjects.parse_parked(parked)
+    assert (found.kind, found.noticed_by, found.source, found.form) == (kind, noticed_by, source, "message")
+    more = subjects.parse_parked(subjects.more_subject(parked))
+    assert (more.kind, more.noticed_by, more.source, more.form) == (kind, noticed_by, source, "more")
+    old = subjects.parse_parked(subjects.old_parked_subject(kind, noticed_by))
+    assert (old.kind, old.noticed_by, old.source, old.saga) == (kind, noticed_by, "", None)
+    withdrawn = subjects.parse_parked(subjects.withdrawn_subject(noticed_by, "EVENTS", sequence))
+    assert (withdrawn.noticed_by, withdrawn.form) == (noticed_by, "withdrawn")
+
+
+@given(KEYS)
+def test_the_index_of_sagas_that_wait_for_a_person(key: SagaKey) -> None:
+    found = subjects.parse_parked(subjects.parked_saga_subject(key))
+    assert (found.kind, found.noticed_by, found.saga) == ("saga", "coordinator", key)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "parked.saga.inventory.client",
+        "parked.saga-more.inventory.client",
+        "parked.mad.inventory.client",
+        "parked.forged",
+        "parked.forged.inventory.*",
+        "parked.forged.inventory.client.more",
+        "parked.withdrawn.inventory",
+        f"parked.saga.{OTHER_PARTITION}.trip.t1",
+        "evt.forged.inventory.client",
+    ],
+)
+def test_no_message_of_parked_has_such_a_subject(subject: str) -> None:
+    with pytest.raises(Forged):
+        subjects.parse_parked(subject)
+
+
+@pytest.mark.parametrize(
+    ("subject", "source"),
+    [
+        (subjects.event_subject(KEY.path, "hotel", "room-booked", "book_room", 1), "hotel"),
+        (subjects.start_subject(KEY), "client"),
+        (subjects.command_subject(KEY, "hotel", "book_room", "do", 1), "coordinator"),
+        (f"evt.{KEY.path}.*.x", "unknown"),
+        ("evt", "unknown"),
+    ],
+)
+def test_who_wrote_a_message_is_read_from_its_subject(subject: str, source: str) -> None:
+    assert subjects.source_in(subject) == source
+
+
 @pytest.mark.parametrize("bad", ["", "a.b", "a b", "*", ">", "ä", "x" * 65, "new\nline", "a\n"])
 def test_a_bad_saga_id_is_an_error_with_a_name(bad: str) -> None:
     for saga_type, saga_id in (("trip", bad), (bad, "t1")):

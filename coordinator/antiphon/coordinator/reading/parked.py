@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 import structlog
 
 from antiphon.contracts import clock, subjects
-from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import AntiphonError, Unusable
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.payloads import Parked
+from antiphon.contracts.payloads import Parked, read_parked
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.topology import PARKED, SAGA
 from antiphon.link import Link
@@ -29,7 +27,7 @@ class UnknownMessage(AntiphonError):
 
 
 async def waiting(link: Link) -> list[Waiting]:
-    """All that waits for a person, oldest first.
+    """All that waits for a person, oldest first, and behind it how many messages there are beside those that are kept.
 
     Args:
         link: a connection with an operator's or a coordinator's rights.
@@ -40,12 +38,12 @@ async def waiting(link: Link) -> list[Waiting]:
     index = Index()
     async for stored in link.scan(PARKED, subjects.PARKED_FILTER):
         try:
-            index.take(stored, unpack_raw(stored.data, Parked, stored.subject))
+            index.take(stored)
         except Unusable as error:
             log.warning("parked.unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
     found = [each for key, stored in index.sagas.items() for each in await _of_saga(link, key, stored)]
     found += [waiting_message(*pair) for pair in index.messages if not await _is_settled(link, pair[1])]
-    return sorted(found, key=lambda each: each.since)
+    return [*sorted(found, key=lambda each: each.since), *sorted(index.more, key=lambda each: each.since)]
 
 
 async def parked_message(link: Link, sequence: int) -> Message:
@@ -53,10 +51,11 @@ async def parked_message(link: Link, sequence: int) -> Message:
 
     Raises:
         UnknownMessage: there is none.
+        Unusable: what it holds there is none.
     """
     async for stored in link.scan(PARKED, subjects.PARKED_FILTER, sequence):
         if stored.sequence == sequence:
-            return Message(since=clock.rfc3339(stored.stored_ns), parked=msgspec.json.decode(stored.data, type=Parked))
+            return Message(since=clock.rfc3339(stored.stored_ns), parked=read_parked(stored.subject, stored.data))
         break
     raise UnknownMessage(sequence)
 

@@ -13,9 +13,9 @@ import structlog
 
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.payloads import ParkedKind, parked_kind
+from antiphon.contracts.payloads import parked_kind
 from antiphon.contracts.stored import Delivered
-from antiphon.contracts.subjects import FactAddress, start_subject
+from antiphon.contracts.subjects import FactAddress, ParkedKind, start_subject
 from antiphon.contracts.topology import COORDINATOR, EVENTS
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached

@@ -11,7 +11,6 @@ from typing import Any, Final
 from antiphon.contracts import clock, headers, identity, subjects
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import Outcome, SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link.connection import Link
@@ -169,9 +168,9 @@ class JetStreamStore:
 
         self._link.read(SAGA, list(by_subject), report)
 
-    def park(self, parked: Parked, then: Callable[[Outcome], None]) -> None:
+    def park(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
         """Publish to PARKED."""
-        self._link.publish(parked.destination, parked.encode(), "", then)
+        self._link.publish(subject, data, "", then)
 
     def now(self) -> datetime:
         """The wall clock."""

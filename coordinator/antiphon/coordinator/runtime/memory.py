@@ -17,9 +17,8 @@ from typing import TypeVar
 from antiphon.contracts import identity, subjects
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome, SagaPages, StoredMessage
-from antiphon.contracts.topology import EVENTS, PARKED, SAGA, Consumer
+from antiphon.contracts.topology import EVENTS, PARKED, PARKED_PER_SOURCE_MAX, SAGA, Consumer
 from antiphon.link.faults import say
 from antiphon.link.guard import Guard
 
@@ -76,8 +75,10 @@ class MemoryPlatform:
     # --- streams ------------------------------------------------------------------------------------------------------
 
     def store(self, stream: str, subject: str, data: bytes) -> Outcome:
-        """Store a message; EVENTS takes one a subject."""
+        """Store a message; EVENTS takes one a subject, and PARKED the first ones."""
         if stream == EVENTS and self.last(EVENTS, subject):
+            return AlreadyStored("maximum messages per subject exceeded")
+        if stream == PARKED and sum(m.subject == subject for m in self.streams[PARKED]) >= PARKED_PER_SOURCE_MAX:
             return AlreadyStored("maximum messages per subject exceeded")
         self._sequences[stream] += 1
         message = StoredMessage(subject, self._sequences[stream], self.now_ns, data)
@@ -302,9 +303,9 @@ class MemoryStore:
         """Look for the outcomes."""
         self._answer(then, {key for key in keys if self.platform.last(SAGA, subjects.end_subject(key))})
 
-    def park(self, parked: Parked, then: Callable[[Outcome], None]) -> None:
+    def park(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
         """Store in PARKED."""
-        self._answer(then, self.platform.store(PARKED, parked.destination, parked.encode()))
+        self._answer(then, self.platform.store(PARKED, subject, data))
 
     def now(self) -> datetime:
         """Virtual time."""

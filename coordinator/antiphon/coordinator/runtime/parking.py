@@ -7,9 +7,11 @@ from typing import Final
 import structlog
 
 from antiphon.contracts.identity import COORDINATOR, SagaKey
-from antiphon.contracts.payloads import Parked, ParkedKind
-from antiphon.contracts.stored import Delivered
+from antiphon.contracts.payloads import Parked
+from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome
+from antiphon.contracts.subjects import ParkedKind, source_in
 from antiphon.link.faults import class_of, say
+from antiphon.link.overflow import Overflow
 from antiphon.tracing.telemetry.counts import Counts
 
 from .ports import Store
@@ -24,12 +26,13 @@ FAULTY_DELIVERIES_MAX: Final = 5
 
 
 class Parking:
-    """The way into PARKED. A delivery is acked once PARKED holds it, and handed back where that is not certain."""
+    """The way into PARKED. A delivery is acked once PARKED holds it, or has no room for it and holds the first ones of
+    its kind; it is handed back where that is not certain."""
 
-    __slots__ = ("_counts", "_store")
+    __slots__ = ("_counts", "_overflow", "_store")
 
     def __init__(self, store: Store, counts: Counts) -> None:
-        self._store, self._counts = store, counts
+        self._store, self._counts, self._overflow = store, counts, Overflow()
 
     def park(self, delivery: Delivered, kind: ParkedKind, reason: str) -> None:
         """Set a message aside."""
@@ -66,13 +69,18 @@ class Parking:
             subject=delivery.subject,
             data=data,
             saga=saga,
+            source=source_in(delivery.subject),
         )
-        self._store.park(parked, lambda outcome: _settle(delivery, outcome))
+        self._store.park(parked.destination, parked.encode(), lambda outcome: self._settle(delivery, outcome, parked))
 
-
-def _settle(delivery: Delivered, outcome: object) -> None:
-    """Ack the delivery once PARKED holds its message."""
-    if isinstance(outcome, int):
-        delivery.ack()
-    else:
-        delivery.hand_back(HAND_BACK_SECONDS)
+    def _settle(self, delivery: Delivered, outcome: Outcome, parked: Parked) -> None:
+        """Ack the delivery once PARKED holds its message, or as many like it as it takes."""
+        match outcome:
+            case int():
+                delivery.ack()
+            case AlreadyStored():
+                if parked.saga is None and (told := self._overflow.add(parked.destination)):
+                    self._store.park(*told, lambda outcome: None)  # a count that is lost is told with the next one
+                delivery.ack()
+            case _:
+                delivery.hand_back(HAND_BACK_SECONDS)

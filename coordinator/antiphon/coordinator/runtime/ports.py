@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import Outcome, SagaPages, StoredMessage
 from antiphon.link.guard import Guard
 
@@ -75,8 +74,8 @@ class Store(Protocol):
     def ended(self, keys: list[SagaKey], then: Callable[[set[SagaKey] | Ambiguous], None]) -> None:
         """Which of these sagas have ended."""
 
-    def park(self, parked: Parked, then: Callable[[Outcome], None]) -> None:
-        """Put a message into the index of what waits for a person."""
+    def park(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
+        """Put a message into PARKED, the index of what waits for a person, unless its subject is full."""
 
     def now(self) -> datetime:
         """The time by this process's clock, in UTC."""

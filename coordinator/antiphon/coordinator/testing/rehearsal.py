@@ -18,15 +18,13 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final, Protocol, TypeVar
 
-import msgspec
-
 from antiphon.contracts import subjects
 from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
 from antiphon.contracts.errors import AlreadySignalled, AlreadyStarted
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import Event
-from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Ending, Parked, Status, StatusAnswer
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Ending, Parked, Status, StatusAnswer, read_parked
 from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener
 
 from ..client.store_once import Other, compared
@@ -230,7 +228,7 @@ class Rehearsal:
     @property
     def parked(self) -> list[Parked]:
         """What waits for a person, as the platform's index says."""
-        return [msgspec.json.decode(message.data, type=Parked) for message in self.platform.streams[PARKED]]
+        return [read_parked(message.subject, message.data) for message in self.platform.streams[PARKED]]
 
     def status_of(self, key: SagaKey) -> Status:
         """How a saga stands."""

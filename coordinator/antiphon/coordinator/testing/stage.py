@@ -54,7 +54,8 @@ class Stage:
     async def store(self, subject: str, data: bytes) -> int:
         """Store what is parked."""
         outcome = self._platform.store(PARKED, subject, data)
-        assert isinstance(outcome, int), outcome
+        if isinstance(outcome, Exception):
+            raise outcome
         return outcome
 
     def flush(self) -> None:

@@ -2,31 +2,40 @@
 
 PARKED is only an index, and old entries stay in it. A saga is listed if its journal still says that a person is needed,
 a fact that was set aside if no journal has named it since, and a reaction that fails until its participant says that it
-is done.
+is done. What a message of PARKED is, who noticed it, who wrote it and which saga it indexes is read from its subject,
+which rights cover; so nobody can take back or replace what somebody else has noticed.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from antiphon.contracts import clock, subjects
-from antiphon.contracts.envelope import decode
+from antiphon.contracts.envelope import decode, unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey
-from antiphon.contracts.payloads import WITHDRAWN, Parked, ParkedKind
+from antiphon.contracts.payloads import WITHDRAWN, More, Parked, read_parked
 from antiphon.contracts.stored import SagaPages, StoredMessage
-from antiphon.contracts.topology import EVENTS
+from antiphon.contracts.subjects import ParkedAddress, ParkedKind, parse_parked
+from antiphon.contracts.topology import EVENTS, PARKED_PER_SOURCE_MAX
 
 from .standing import standing
+
+NOTICED_MAX: Final = 10 * PARKED_PER_SOURCE_MAX
+"""So many messages that one participant has noticed are listed. What it notices is bounded by the sources it names, and
+those it may make up."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """A saga, or a message, that waits for a person.
 
     Of a message, `sequence` is where PARKED holds it, and `subject` where it was stored; `saga` is whose it is, if it
-    is a saga's. `since` is RFC 3339, `tried` how often a step was, 0 where nothing was.
+    is a saga's; `source` is who wrote it. `since` is RFC 3339, `tried` how often a step was, 0 where nothing was. With
+    `more` it is no message, but how many others there are of this kind and source that nobody kept.
     """
 
     kind: ParkedKind
@@ -38,6 +47,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int = 0
     subject: str = ""
     noticed_by: str = ""
+    source: str = ""
+    more: int = 0
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,23 +63,58 @@ class Index:
 
     def __init__(self) -> None:
         self.sagas: dict[SagaKey, StoredMessage] = {}
-        self._messages: dict[tuple[str, int, str], tuple[StoredMessage, Parked]] = {}
+        self._messages: dict[str, dict[tuple[str, int], tuple[StoredMessage, Parked]]] = defaultdict(dict)
+        """By who noticed, and where the message is stored."""
+        self._more: dict[ParkedAddress, Waiting] = {}
 
-    def take(self, stored: StoredMessage, parked: Parked) -> None:
-        """Read the next message of PARKED; one that was parked more than once is one."""
-        if parked.saga is not None:
-            self.sagas[parked.saga] = stored
+    def take(self, stored: StoredMessage) -> None:
+        """Read the next message of PARKED; one that the same process's name parked more than once is one.
+
+        Raises:
+            Unusable: it is no message of PARKED.
+        """
+        address = parse_parked(stored.subject)
+        if address.form == "more":
+            self._count(stored, address, unpack_raw(stored.data, More, stored.subject).count)
             return
-        which = parked.stream, parked.sequence, parked.noticed_by
-        if parked.reason == WITHDRAWN:
-            self._messages.pop(which, None)
+        parked = read_parked(stored.subject, stored.data)
+        if address.saga is not None:
+            self.sagas[address.saga] = stored
+        elif address.form == "withdrawn" or parked.reason == WITHDRAWN:
+            self._messages[address.noticed_by].pop((parked.stream, parked.sequence), None)
         else:
-            self._messages.setdefault(which, (stored, parked))
+            self._keep(stored, address, parked)
+
+    def _keep(self, stored: StoredMessage, address: ParkedAddress, parked: Parked) -> None:
+        theirs = self._messages[address.noticed_by]
+        if address.noticed_by == COORDINATOR or len(theirs) < NOTICED_MAX:
+            theirs.setdefault((parked.stream, parked.sequence), (stored, parked))
+        else:
+            self._count(stored, ParkedAddress(address.kind, address.noticed_by, form="more"), 1)
+
+    def _count(self, stored: StoredMessage, address: ParkedAddress, count: int) -> None:
+        before = self._more.get(address)
+        more = count + (before.more if before else 0)
+        self._more[address] = Waiting(
+            kind=address.kind,
+            saga="",
+            reason=f"and at least {more:,} more from {address.source or 'many sources'}; the first ones are kept",
+            since=before.since if before else clock.rfc3339(stored.stored_ns),
+            subject=stored.subject,
+            noticed_by=address.noticed_by,
+            source=address.source,
+            more=more,
+        )
 
     @property
     def messages(self) -> list[tuple[StoredMessage, Parked]]:
         """The messages that were set aside, with where PARKED holds them."""
-        return list(self._messages.values())
+        return [pair for theirs in self._messages.values() for pair in theirs.values()]
+
+    @property
+    def more(self) -> list[Waiting]:
+        """How many messages there are beside those that are kept."""
+        return list(self._more.values())
 
 
 def waits_of(key: SagaKey, pages: SagaPages) -> list[Waiting]:
@@ -106,6 +152,7 @@ def waiting_message(stored: StoredMessage, parked: Parked) -> Waiting:
         sequence=stored.sequence,
         subject=parked.subject,
         noticed_by=parked.noticed_by,
+        source=parked.source,
     )
 
 

@@ -156,7 +156,8 @@ def participant_needs(participant: str) -> tuple[Need, ...]:
     """What a participant uses of the platform."""
     needs = [
         Need(subjects.source_filter(participant), "store its own events"),
-        Need(subjects.parked_subject("*", participant), "park commands that it cannot read"),
+        Need(subjects.parked_subject("*", participant, "*"), "park what it cannot use, under its own name"),
+        Need(subjects.old_parked_subject("*", participant), "the same, for workers of earlier releases"),
     ]
     for consumer in participant_consumers(participant):
         needs += [
@@ -223,7 +224,8 @@ def coordinator_needs() -> tuple[Need, ...]:
         Need(
             subjects.source_filter(COORDINATOR), "start child sagas, tell parents of them, ask for locks and grant them"
         ),
-        Need(subjects.parked_subject("*", COORDINATOR), "park what is forged or cannot be read"),
+        Need(subjects.parked_subject("*", COORDINATOR, "*"), "park what is forged or cannot be read"),
+        Need(subjects.old_parked_subject("*", COORDINATOR), "the same, for coordinators of earlier releases"),
         Need(subjects.PARKED_SAGAS_FILTER, "index the sagas that wait for a person"),
     ]
     for consumer in PLATFORM_CONSUMERS:

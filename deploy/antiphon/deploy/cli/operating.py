@@ -94,6 +94,7 @@ def _described(found: Message) -> str:
     lines = [
         f"{parked.kind}: {parked.reason}",
         f"noticed by {parked.noticed_by}, {found.since[:19].replace('T', ' ')}",
+        *([f"written by {parked.source}"] if parked.source else []),
         f"stored in {parked.stream} at {parked.sequence}, subject {parked.subject}",
         f"{len(parked.data)} bytes:",
     ]
