@@ -28,6 +28,7 @@ export class Registration {
       started: new Date().toISOString(),
       version: process.env.ANTIPHON_PROGRAM_VERSION ?? "",
       library: `participant.mjs, Node ${process.versions.node}`,
+      wire: 2,
       ...duties(participant),
     });
   }

@@ -18,6 +18,10 @@ from .messages import Contract, Message
 from .subjects import parse_registration, registration_subject
 from .topology import REGISTRATION_BYTES_MAX
 
+WIRE: Final = 2
+"""The form of the wire that these processes speak. With 2 PARKED's subjects name sources, and coordinators pull from one
+consumer for each kind of fact and close steps."""
+
 ENTRIES_MAX: Final = 1000
 """The most entries of each list."""
 
@@ -163,6 +167,8 @@ class Registration(Capabilities, frozen=True, kw_only=True):
     """What speaks the protocol for it."""
     cut: Text = ""
     """What was left out, and why."""
+    wire: Number = 1
+    """The form of the wire that it speaks; releases before the second form do not say it."""
 
     @property
     def subject(self) -> str:

@@ -17,7 +17,7 @@ import structlog
 
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.headers import FORGET_HEADER
-from antiphon.contracts.registration import Capabilities, Registration, printable, token
+from antiphon.contracts.registration import WIRE, Capabilities, Registration, printable, token
 from antiphon.contracts.topology import REGISTRATION_SECONDS
 
 from .connection import Link
@@ -69,6 +69,7 @@ def registration_of(capabilities: Capabilities) -> Registration:
         instance=f"{token(socket.gethostname())[:HOST_CHARS]}-{secrets.token_hex(6)}",
         started=datetime.now(UTC),
         version=printable(os.environ.get(VERSION_VARIABLE, "")),
+        wire=WIRE,
         library=f"antiphon {importlib.metadata.version('antiphon')}, Python {platform.python_version()}",
     )
 
