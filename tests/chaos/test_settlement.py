@@ -15,11 +15,11 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from antiphon.contracts import Event, SagaKey
+from antiphon.contracts import Event, SagaKey, topology
 from antiphon.contracts.envelope import decode, unpack_raw
 from antiphon.contracts.messages import Settled
 from antiphon.contracts.subjects import events_filter, journal_filter
-from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA
+from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
@@ -137,8 +137,9 @@ class Shop:
 
 @pytest.fixture
 async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    hasty = tuple(replace(consumer, ack_wait_seconds=ACK_WAIT_SECONDS) for consumer in PLATFORM_CONSUMERS)
-    monkeypatch.setattr(setup, "PLATFORM_CONSUMERS", hasty)
+    for name in ("PLATFORM_CONSUMERS", "FACT_CONSUMERS"):
+        hasty = tuple(replace(consumer, ack_wait_seconds=ACK_WAIT_SECONDS) for consumer in getattr(topology, name))
+        monkeypatch.setattr(setup, name, hasty)
     async with running(tmp_path) as found:
         yield found
 

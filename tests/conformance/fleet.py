@@ -8,7 +8,15 @@ from typing import Any
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.stored import Delivered, Outcome, SagaPages
-from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Consumer, participant_consumers
+from antiphon.contracts.topology import (
+    EVENTS,
+    FACT_CONSUMERS,
+    PARKED,
+    PLATFORM_CONSUMERS,
+    SAGA,
+    answers_consumer,
+    participant_consumers,
+)
 from antiphon.coordinator.decision.entries import read_entry
 from antiphon.coordinator.decision.facts import Send
 from antiphon.coordinator.decision.history import Entry, History
@@ -20,7 +28,7 @@ from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
 from tests.support.raw_worker import Play, answer_message, start_message, willing
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
 
-COORDINATOR, TIMERS, SWEEPER = PLATFORM_CONSUMERS
+*_, TIMERS, SWEEPER = PLATFORM_CONSUMERS
 KEY = SagaKey.of("trip", "t1")
 
 
@@ -97,9 +105,24 @@ class Fleet:
 
     def join(self, coordinator: Coordinator) -> None:
         self.platform.coordinators.append(coordinator.on_announced)
-        self.platform.consume(COORDINATOR, coordinator.on_fact)
+        self.hear(coordinator.on_fact)
         self.platform.consume(TIMERS, coordinator.on_fired)
         self.platform.consume(SWEEPER, coordinator.on_start_to_watch)
+
+    def hear(self, handle: Callable[[Delivered], None]) -> None:
+        """Take part in all consumers that bring facts."""
+        participants = {*PARTICIPANTS, *self.definition.sources}
+        for consumer in (answers_consumer(participants), *FACT_CONSUMERS[1:]):
+            self.platform.consume(consumer, handle)
+
+    def hear_no_more(self, handle: Callable[[Delivered], None]) -> None:
+        """Take part no more, as a process that died."""
+        for consumer in FACT_CONSUMERS:
+            self.platform.leave(consumer, handle)
+
+    def pending_facts(self) -> int:
+        """How many facts are not acked yet."""
+        return sum(self.platform.pending(consumer) for consumer in FACT_CONSUMERS)
 
     def answer(self, delivery: Delivered) -> None:
         """Play the participant."""
@@ -116,7 +139,7 @@ class Fleet:
     def put(self, subject: str, data: bytes) -> Outcome:
         return self.platform.store(EVENTS, subject, data)
 
-    def deliver_again(self, subject: str, consumer: Consumer = COORDINATOR) -> None:
+    def deliver_again(self, subject: str) -> None:
         """Have every coordinator handle a stored event once more, at once."""
         message = next(m for m in self.platform.streams[EVENTS] if m.subject == subject)
         for coordinator in self.coordinators:

@@ -20,7 +20,7 @@ from antiphon.coordinator.decision.pause import REQUESTS_MAX, decided, is_decide
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.pause_handler import STRANGER_DELIVERIES_MAX
 from antiphon.coordinator.runtime.paused_types import LOOK_SECONDS
-from tests.conformance.fleet import COORDINATOR, KEY, Again, Fleet, StormyStore
+from tests.conformance.fleet import KEY, Again, Fleet, StormyStore
 from tests.conformance.test_coordinators import FORWARD
 from tests.support.raw_worker import start_message
 from tests.support.trip import TRIP
@@ -92,7 +92,7 @@ def test_sagas_that_waited_go_on_at_the_moment_of_the_resume() -> None:
     ask(fleet, TYPE, "resume")
     fleet.run(0.5)
     assert {fleet.state(key) for key in keys} == {"completed"}
-    assert fleet.platform.pending(COORDINATOR) == 0
+    assert fleet.pending_facts() == 0
 
 
 def test_a_resume_reaches_sagas_that_no_coordinator_remembers() -> None:
@@ -110,7 +110,7 @@ def test_a_resume_reaches_sagas_that_no_coordinator_remembers() -> None:
 def replace_coordinator(fleet: Fleet) -> Coordinator:
     """The only coordinator dies, and another one begins."""
     old = fleet.coordinators[0]
-    fleet.platform.leave(COORDINATOR, old.on_fact)
+    fleet.hear_no_more(old.on_fact)
     fleet.platform.coordinators.clear()
     new = Coordinator(fleet.stores[0], [TRIP.definition])
     ready: list[bool] = []
@@ -166,10 +166,10 @@ def test_what_is_held_back_while_the_walk_has_passed_is_looked_at_by_whoever_hel
     ask(fleet, TYPE, "pause")
     fleet.run()
     deaf.paused_types.learn("trip", "paused by ada", 1)
-    fleet.platform.leave(COORDINATOR, fleet.coordinators[0].on_fact)
+    fleet.hear_no_more(fleet.coordinators[0].on_fact)
     fleet.start()
     fleet.run()
-    fleet.platform.consume(COORDINATOR, fleet.coordinators[0].on_fact)
+    fleet.hear(fleet.coordinators[0].on_fact)
     fleet.coordinators[0].paused_types.learn("trip", "", 10**6)
     assert fleet.sends() == []
     deaf.paused_types.learn("trip", "", 10**6)

@@ -11,12 +11,12 @@ import pytest
 
 from antiphon.contracts import Event, SagaKey, identity, subjects
 from antiphon.contracts.reader import Journal
-from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.topology import EVENTS, FACT_CONSUMERS, SAGA
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.views.standing import standing
 from antiphon.coordinator.views.summary import Overview, read_cause, read_told, tell, unread
 from antiphon.coordinator.views.wording import of_cause, of_entry, of_fact
-from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Again, Fleet
+from tests.conformance.fleet import SWEEPER, TIMERS, Again, Fleet
 from tests.conformance.test_halts import ask, verdicts
 from tests.support.journeys import (
     DAY,
@@ -57,8 +57,8 @@ class Observers(Fleet):
     def leave(self) -> None:
         """All coordinators are gone."""
         for coordinator in self.coordinators:
+            self.hear_no_more(coordinator.on_fact)
             for consumer, handle in (
-                (COORDINATOR, coordinator.on_fact),
                 (TIMERS, coordinator.on_fired),
                 (SWEEPER, coordinator.on_start_to_watch),
             ):
@@ -143,7 +143,8 @@ def test_a_fact_that_was_acked_and_lost_is_found_by_the_sweeper(fleet: Observers
     fleet.run()
     fleet.leave()
     fleet.put(*happened(KEY, TAKEN))
-    fleet.platform._consumers[COORDINATOR.name].pending.clear()
+    for consumer in FACT_CONSUMERS:
+        fleet.platform._consumers[consumer.name].pending.clear()
     for coordinator in fleet.coordinators:
         fleet.join(coordinator)
     fleet.run(120)

@@ -19,7 +19,7 @@ from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.journals import Journals
 from antiphon.coordinator.runtime.parking import FAULTY_DELIVERIES_MAX
 from antiphon.link.faults import class_of
-from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Fleet
+from tests.conformance.fleet import SWEEPER, TIMERS, Fleet
 from tests.support.poison import POISONED, RAISED, SECRET, explode, poisoned_start
 from tests.support.raw_worker import start_message
 
@@ -102,7 +102,7 @@ def test_what_raises_wherever_it_is_handled_is_parked_and_the_others_go_on(
         line for line in lines if line["event"] == "fact.faulty" and line["subject"] == subjects.start_subject(BAD)
     ]
     assert [line["deliveries"] for line in faults] == [*range(1, FAULTY_DELIVERIES_MAX + 1)]
-    assert fleet.platform.pending(COORDINATOR) == 0
+    assert fleet.pending_facts() == 0
 
 
 @pytest.mark.parametrize("name", RAISED)
@@ -118,7 +118,7 @@ def test_what_raises_after_the_entry_was_stored_costs_another_delivery_and_nothi
     fleet.require_healthy()
     assert fleet.state(BAD) == "completed"
     assert fleet.set_aside() == []
-    assert fleet.platform.pending(COORDINATOR) == 0
+    assert fleet.pending_facts() == 0
 
 
 @pytest.mark.parametrize("name", RAISED)
@@ -164,12 +164,12 @@ def test_others_that_wait_for_the_same_saga_are_not_left_waiting(monkeypatch: py
     fleet.start()
     fleet.run(60)
     assert fleet.state() == "completed"
-    assert fleet.platform.pending(COORDINATOR) == 0
+    assert fleet.pending_facts() == 0
 
 
 def test_a_question_for_a_lock_that_names_no_saga_is_parked_and_the_others_go_on() -> None:
     fleet = Mixed(coordinators=2)
-    subject = f"evt.{SagaKey.of('lock', 'any').path}.inventory.ask.x.1"
+    subject = f"evt.{SagaKey.of('lock', 'any').path}.hotel.ask.x.1"
     fleet.start_all((subject, b"x"))
     fleet.run(20)
     fleet.require_healthy()
@@ -208,7 +208,7 @@ def test_a_saga_type_that_is_resumed_goes_on_though_one_of_its_sagas_raises(
     fleet.put(*request(trips, "resume"))
     fleet.run(20)
     fleet.require_healthy()
-    assert fleet.platform.pending(COORDINATOR) == 0
+    assert fleet.pending_facts() == 0
 
 
 @pytest.mark.parametrize("name", RAISED)

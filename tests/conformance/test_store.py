@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from antiphon.contracts import SagaKey, identity, subjects
+from antiphon.contracts import SagaKey, identity, subjects, topology
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome, SagaPages, StoredMessage
@@ -13,7 +13,7 @@ from antiphon.contracts.topology import PARKED_PER_SOURCE_MAX, PLATFORM_CONSUMER
 from antiphon.coordinator.runtime.ports import ArmGuard
 from tests.conformance.world import World, answer_of, append, appended, fresh_key
 
-COORDINATOR, TIMERS, _ = PLATFORM_CONSUMERS
+STARTS, TIMERS = (each for each in PLATFORM_CONSUMERS if each.name in (topology.STARTS, topology.TIMERS))
 SECOND = 1_000_000_000
 
 
@@ -272,7 +272,7 @@ async def test_a_delivery_says_where_the_message_is_stored(world: World) -> None
     key = fresh_key()
     inbox = Inbox(key)
     sequence = await world.put(subjects.start_subject(key), b"x")
-    await world.consume(COORDINATOR, inbox.take)
+    await world.consume(STARTS, inbox.take)
     await world.until(lambda: inbox.got)
     got = inbox.got[0]
     assert (got.stream, got.subject, got.data, got.deliveries) == ("EVENTS", subjects.start_subject(key), b"x", 1)
@@ -284,7 +284,7 @@ async def test_a_delivery_says_where_the_message_is_stored(world: World) -> None
 async def test_what_is_handed_back_comes_again_after_the_delay(world: World) -> None:
     key = fresh_key()
     inbox = Inbox(key)
-    await world.consume(COORDINATOR, inbox.take)
+    await world.consume(STARTS, inbox.take)
     await world.put(subjects.start_subject(key), b"x")
     await world.until(lambda: inbox.got)
     handed_back_ns = world.now_ns()
@@ -298,14 +298,14 @@ async def test_what_is_handed_back_comes_again_after_the_delay(world: World) -> 
 async def test_what_is_not_acked_comes_again_after_the_ack_wait_and_what_is_does_not(world: World) -> None:
     lost, kept = fresh_key(), fresh_key()
     inbox = Inbox(lost, kept)
-    await world.consume(COORDINATOR, inbox.take)
+    await world.consume(STARTS, inbox.take)
     await world.put(subjects.start_subject(lost), b"x")
     await world.put(subjects.start_subject(kept), b"x")
     await world.until(lambda: len(inbox.got) == 2)
     held_ns = world.now_ns()
     next(d for d in inbox.got if d.subject == subjects.start_subject(kept)).ack()
     await world.until(lambda: len(inbox.got) == 3)
-    assert world.now_ns() - held_ns >= (COORDINATOR.ack_wait_seconds - 1) * SECOND
+    assert world.now_ns() - held_ns >= (STARTS.ack_wait_seconds - 1) * SECOND
     assert (inbox.got[2].subject, inbox.got[2].deliveries) == (subjects.start_subject(lost), 2)
     inbox.got[2].ack()
 

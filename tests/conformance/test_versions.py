@@ -16,7 +16,7 @@ from antiphon.coordinator import State
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
-from tests.conformance.fleet import COORDINATOR, KEY, SWEEPER, TIMERS, Fleet
+from tests.conformance.fleet import KEY, SWEEPER, TIMERS, Fleet
 from tests.support.raw_worker import _envelope, answer_message
 from tests.support.trip import TripAsked, make_trip
 
@@ -37,7 +37,7 @@ NEW = make_new()
 def replaced(fleet: Fleet, *sagas: Saga[Any]) -> Coordinator:
     """Another coordinator takes the place of the one there is, with these definitions."""
     for old in fleet.coordinators:
-        fleet.platform.leave(COORDINATOR, old.on_fact)
+        fleet.hear_no_more(old.on_fact)
         fleet.platform.leave(TIMERS, old.on_fired)
         fleet.platform.leave(SWEEPER, old.on_start_to_watch)
     new = Coordinator(fleet.stores[0], [saga.definition for saga in sagas])
@@ -101,7 +101,7 @@ def test_bringing_the_version_picks_the_saga_up_with_the_facts_that_had_been_par
     answer(fleet)
     fleet.run(60)
     assert len(fleet.parked()) == 1
-    assert fleet.platform.pending(COORDINATOR) == 0
+    assert fleet.pending_facts() == 0
     fleet.play = lambda command: "done"
     replaced(fleet, NEW, OLD)
     fleet.run(60)

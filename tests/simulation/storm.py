@@ -17,7 +17,14 @@ from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
 from antiphon.contracts.payloads import LOCK_STATE_TYPE, End
 from antiphon.contracts.stored import Delivered, Outcome, SagaPages
-from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, participant_consumers
+from antiphon.contracts.topology import (
+    EVENTS,
+    FACT_CONSUMERS,
+    PLATFORM_CONSUMERS,
+    SAGA,
+    answers_consumer,
+    participant_consumers,
+)
 from antiphon.coordinator.decision.locks import Lock
 from antiphon.coordinator.decision.replay import Replayed, replay
 from antiphon.coordinator.runtime.coordinator import Coordinator
@@ -29,7 +36,7 @@ from tests.simulation.sagas import SHOP, Approved, Asked, Made, Shape, Undeliver
 from tests.simulation.sagas import Delivered as DeliveredItself
 from tests.simulation.world import require
 
-FACTS, TIMERS, SWEEPER = PLATFORM_CONSUMERS
+*_, TIMERS, SWEEPER = PLATFORM_CONSUMERS
 CALM_SECONDS: Final = 150.0
 """How long the weather is bad."""
 
@@ -125,7 +132,10 @@ class Held:
 
 
 def _hand_over(handle: Callable[[Delivered], None], store: Weather, delivery: Delivered) -> None:
-    if not store.is_dead:
+    """Deliver, or deliver late: facts of one kind may wait behind a flood while those of another do not."""
+    if store.is_bad and store.chance.random() < 0.1:
+        store.later(store.chance.random() * 10.0, lambda: handle(Held(delivery, store)))
+    elif not store.is_dead:
         handle(Held(delivery, store))
 
 
@@ -151,8 +161,9 @@ class Storm:
     def _join(self) -> Weather:
         store = Weather(self.platform, self.chance)
         coordinator = Coordinator(store, [self.definition])
+        answers = answers_consumer({SHOP, *self.definition.sources})
         for consumer, handle in (
-            (FACTS, coordinator.on_fact),
+            *((facts, coordinator.on_fact) for facts in (answers, *FACT_CONSUMERS[1:])),
             (TIMERS, coordinator.on_fired),
             (SWEEPER, coordinator.on_start_to_watch),
         ):
@@ -276,7 +287,7 @@ class Storm:
         for key in self._all_sagas():
             self._require_ended(key)
         require(len(self.effects) == len(set(self.effects)), f"an effect happened twice: {self.effects}")
-        for consumer in (FACTS, TIMERS):
+        for consumer in (*FACT_CONSUMERS, TIMERS):
             require(not self.platform.pending(consumer), f"{consumer.name} has something left")
         for message in self.platform.read(SAGA, ["saga.*.lock.*.c.state"]):
             lock = unpack(decode(message.data, message.subject), LOCK_STATE_TYPE, Lock)

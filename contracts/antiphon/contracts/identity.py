@@ -26,10 +26,13 @@ SAGA_TYPE: Final = "saga-type"
 PARTICIPANT: Final = "participant"
 """The type under which it is kept whether a participant stands still."""
 
+NOBODY: Final = "platform"
+"""A name no participant may have, and under which nothing is stored."""
+
 PLATFORM_SOURCES: Final = (CLIENT, COORDINATOR, OPERATOR)
 """Who may write to any saga; everybody else is a participant."""
 
-RESERVED: Final = frozenset({CLIENT, OPERATOR, COORDINATOR, LOCK, SAGA_TYPE, PARTICIPANT, "platform", "antiphon"})
+RESERVED: Final = frozenset({CLIENT, OPERATOR, COORDINATOR, LOCK, SAGA_TYPE, PARTICIPANT, NOBODY, "antiphon"})
 """Names no participant may have, because they are sources or families of subjects of their own."""
 
 NOT_SAGAS: Final = frozenset({LOCK, SAGA_TYPE, PARTICIPANT})

@@ -19,8 +19,8 @@ from .subjects import parse_registration, registration_subject
 from .topology import REGISTRATION_BYTES_MAX
 
 WIRE: Final = 2
-"""The form of the wire that these processes speak. With 2 PARKED's subjects name sources, and coordinators pull from one
-consumer for each kind of fact and close steps."""
+"""The form of the wire that these processes speak. With 2 PARKED's subjects name sources, and coordinators close steps
+and pull from one consumer for each kind of fact."""
 
 ENTRIES_MAX: Final = 1000
 """The most entries of each list."""

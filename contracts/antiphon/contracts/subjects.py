@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from .errors import Forged
-from .identity import CLIENT, COORDINATOR, NOT_SAGAS, RESERVED, SagaKey, find_key, is_token
+from .identity import CLIENT, COORDINATOR, NOBODY, NOT_SAGAS, OPERATOR, RESERVED, SagaKey, find_key, is_token
 
 Direction = Literal["do", "undo"]
 """Which way an attempt at a step goes."""
@@ -293,6 +293,29 @@ def starts_filter(saga_type: str = "*", saga_id: str = "*", source: str = "*") -
 def is_start(subject: str) -> bool:
     """Whether a subject of EVENTS may be a start's: what `parse_fact` need not look at otherwise."""
     return subject.endswith(".start")
+
+
+# What coordinators hear, by who wrote it and what for. Together the filters match every fact that `parse_fact` knows,
+# each once, but for events of participants that nobody set up.
+BEGINNINGS_FILTERS: Final = (starts_filter(source=CLIENT), starts_filter(source=COORDINATOR))
+CLIENT_FACTS_FILTERS: Final = ("evt.*.*.*.client.cancel", "evt.*.*.*.client.*.>")
+OPERATOR_FACTS_FILTERS: Final = (source_filter(OPERATOR),)
+PEER_FACTS_FILTERS: Final = (
+    "evt.*.*.*.coordinator.cancel",
+    "evt.*.*.*.coordinator.let-go",
+    "evt.*.*.*.coordinator.*.>",
+)
+
+
+def answers_filters(participants: Iterable[str]) -> tuple[str, ...]:
+    """All that the given participants store. With none, what nobody stores: a consumer without a filter gets all."""
+    return tuple(source_filter(name) for name in sorted(set(participants))) or (source_filter(NOBODY),)
+
+
+def heard_participants(filters: Iterable[str]) -> set[str]:
+    """The participants whose events are delivered by filters of `answers_filters`."""
+    sources = {tokens[4] for each in filters if len(tokens := each.split(".")) == 6 and tokens[5] == ">"}
+    return {source for source in sources if is_token(source) and source not in RESERVED}
 
 
 STARTS_FILTER: Final = starts_filter()

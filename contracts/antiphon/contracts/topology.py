@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,13 @@ EVENTS: Final = "EVENTS"
 PARKED: Final = "PARKED"
 ADVISORIES: Final = "ADVISORIES"
 
-COORDINATOR: Final = "coordinator"
+ANSWERS: Final = "coordinator-answers"
+STARTS: Final = "coordinator-starts"
+CLIENT_FACTS: Final = "coordinator-clients"
+OPERATOR_FACTS: Final = "coordinator-operators"
+PEER_FACTS: Final = "coordinator-peers"
+FORMER_FACTS: Final = "coordinator"
+"""The consumer from which coordinators of earlier releases pull facts of all kinds."""
 TIMERS: Final = "timers"
 SWEEPER: Final = "sweeper"
 EXPORTER: Final = "exporter"
@@ -86,6 +93,8 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     ack_wait_seconds: float
     ack_pending_max: int = ACK_PENDING_MAX
     deliver: str = "all"
+    start_sequence: int = 0
+    """With `by_start_sequence`: the first message of the stream that it may deliver."""
 
     def config(self) -> dict[str, Any]:
         """The consumer's configuration."""
@@ -94,6 +103,7 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
             "filter_subjects": list(self.filters),
             "ack_policy": "explicit",
             "deliver_policy": self.deliver,
+            **({"opt_start_seq": self.start_sequence} if self.start_sequence else {}),
             "max_deliver": -1,
             "ack_wait": int(self.ack_wait_seconds * 1e9),
             "max_ack_pending": self.ack_pending_max,
@@ -136,13 +146,30 @@ REGISTRATIONS: Final = Stream(
 """A key-value bucket (ADR-8) of what runs. Apart from the streams that the platform cannot be without."""
 
 
+def _facts(name: str, filters: tuple[str, ...]) -> Consumer:
+    return Consumer(stream=EVENTS, name=name, filters=filters, ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS)
+
+
+def answers_consumer(participants: Iterable[str]) -> Consumer:
+    """What coordinators hear of the given participants: answers, and what they say by themselves.
+
+    A filter for each participant, since no filter says "neither a client nor an operator nor a coordinator".
+    """
+    return _facts(ANSWERS, subjects.answers_filters(participants))
+
+
+FACT_CONSUMERS: Final = (
+    answers_consumer(()),
+    _facts(STARTS, subjects.BEGINNINGS_FILTERS),
+    _facts(CLIENT_FACTS, subjects.CLIENT_FACTS_FILTERS),
+    _facts(OPERATOR_FACTS, subjects.OPERATOR_FACTS_FILTERS),
+    _facts(PEER_FACTS, subjects.PEER_FACTS_FILTERS),
+)
+"""What brings facts to coordinators. One for each kind of writer and purpose, so that a flood of one kind does not
+stand before the others: each has its own places in every coordinator, and all come to the same handler."""
+
 PLATFORM_CONSUMERS: Final = (
-    Consumer(
-        stream=EVENTS,
-        name=COORDINATOR,
-        filters=(subjects.EVENTS_FILTER,),
-        ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS,
-    ),
+    *FACT_CONSUMERS,
     Consumer(stream=SAGA, name=TIMERS, filters=(subjects.FIRED_FILTER,), ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS),
     # Every start stays pending here until its saga has ended: the pending starts are the list of open sagas.
     Consumer(stream=EVENTS, name=SWEEPER, filters=(subjects.STARTS_FILTER,), ack_wait_seconds=60.0, ack_pending_max=-1),
@@ -157,7 +184,7 @@ EXPORTER_CONSUMER: Final = Consumer(
 
 def is_of_platform(consumer: str) -> bool:
     """Whether a consumer of that name belongs to the platform, and `antiphon setup` alone creates it."""
-    return any(consumer == each.name for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER))
+    return consumer == FORMER_FACTS or any(consumer == each.name for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER))
 
 
 def check_participant(name: str) -> str:

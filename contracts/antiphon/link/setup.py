@@ -9,18 +9,26 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit
+from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit, Unusable
+from antiphon.contracts.identity import COORDINATOR
+from antiphon.contracts.registration import WIRE, read_registration
+from antiphon.contracts.subjects import answers_filters, heard_participants, registration_subject
 from antiphon.contracts.topology import (
+    ANSWERS,
     EVENTS,
     EXPORTER_CONSUMER,
+    FACT_CONSUMERS,
+    FORMER_FACTS,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
     REGISTRATIONS,
+    SAGA,
     STREAMS,
     Consumer,
     Listener,
     Stream,
     check_participant,
+    participant_consumer_name,
     participant_consumers,
     reactions_consumer,
     reactions_consumer_name,
@@ -28,6 +36,7 @@ from antiphon.contracts.topology import (
 
 from .connection import Link, missing
 from .delivery import Pull
+from .outcomes import CONSUMER_NOT_FOUND
 
 TRIES_MAX: Final = 40
 WAIT_SECONDS: Final = 0.25
@@ -46,6 +55,9 @@ async def set_up(
 ) -> None:
     """Create or update all streams and the consumers of the platform and the given participants.
 
+    Coordinators hear the given participants, and those that were set up before. The consumer from which coordinators of
+    earlier releases pull facts stays as long as one of them is there; `former_coordinators` says so.
+
     Args:
         link: a connection with an administrator's rights.
         participants: the names whose commands shall be delivered. For one that reacts to events, `Participant.listener`
@@ -62,8 +74,11 @@ async def set_up(
     theirs = [consumer for each in participants for consumer in _consumers(each, ack_wait_seconds)]
     for stream in (*STREAMS, REGISTRATIONS):
         await _ensure_stream(link, stream, replicas)
-    for consumer in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER, *theirs):
+    for consumer in (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER, *theirs):
         await _ensure_consumer(link, consumer)
+    await _ensure_facts(link)
+    if await former_coordinators(link) == 0:
+        await _delete_consumer(link, EVENTS, FORMER_FACTS)
 
 
 def _consumers(participant: str | Listener, ack_wait_seconds: float) -> list[Consumer]:
@@ -99,10 +114,91 @@ async def forget_reactions(link: Link, participant: str) -> None:
     Raises:
         PlatformError: the server refused.
     """
-    name = reactions_consumer_name(participant)
-    answer = await _insist(link, f"CONSUMER.DELETE.{EVENTS}.{name}", {})
-    if error := answer.get("error"):
-        raise PlatformError(f"the server refused to delete consumer {name}: {error.get('description')}.")
+    await _delete_consumer(link, EVENTS, reactions_consumer_name(participant))
+
+
+async def heard(link: Link) -> set[str]:
+    """The participants whose answers and events are delivered to coordinators.
+
+    Raises:
+        Ambiguous: the server gave no answer.
+    """
+    answer = await api(link, f"CONSUMER.INFO.{EVENTS}.{ANSWERS}")
+    return heard_participants(_filters(answer.get("config", {})))
+
+
+async def former_coordinators(link: Link) -> int | None:
+    """How many coordinators of earlier releases there are, as far as can be seen: those that say so, and those that
+    pull from the consumer that only they use. None where that consumer is not there.
+
+    Args:
+        link: a connection with an administrator's rights.
+    """
+    info = await api(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_FACTS}")
+    if "error" in info:
+        return None
+    said = 0
+    for stored in await link.read_all(REGISTRATIONS.name, [registration_subject(COORDINATOR, "*")]):
+        with contextlib.suppress(Unusable):
+            said += read_registration(stored.subject, stored.data).wire < WIRE
+    pulls: int = info.get("num_waiting", 0)
+    return max(said, pulls)
+
+
+# --- the consumers that bring facts to coordinators -------------------------------------------------------------------
+
+
+async def _ensure_facts(link: Link) -> None:
+    """Create them behind what the consumer of earlier releases has finished, where there is one; else from the
+    beginning. Those that are there stay where they are."""
+    former = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_FACTS}", {})
+    first = 0 if "error" in former else former["ack_floor"]["stream_seq"] + 1
+    for consumer in FACT_CONSUMERS:
+        if consumer.name == ANSWERS:
+            await _ensure_answers(link, consumer, first)
+        else:
+            there = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{consumer.name}", {})
+            await _ensure_consumer(link, _beginning(consumer, there, first))
+
+
+async def _ensure_answers(link: Link, consumer: Consumer, first: int) -> None:
+    """Have coordinators hear all participants that were ever set up: those that the consumer has, and all that have
+    consumers of their own. Another administrator may be at it, so look whether all of them are there in the end."""
+    for _ in range(TRIES_MAX):
+        there = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{ANSWERS}", {})
+        known = heard_participants(_filters(there.get("config", {})))
+        wanted = known | await _participants(link)
+        if "error" not in there and known == wanted:
+            return
+        filters = answers_filters(wanted)
+        await _ensure_consumer(link, _beginning(msgspec.structs.replace(consumer, filters=filters), there, first))
+    raise PlatformError(f"others change consumer {ANSWERS} of stream {EVENTS} all the time; try again.")
+
+
+def _beginning(consumer: Consumer, there: dict[str, Any], first: int) -> Consumer:
+    """The consumer, beginning where the one that is there began, which the server lets nobody change."""
+    config = there.get("config", {})
+    deliver, sequence = config.get("deliver_policy"), config.get("opt_start_seq", 0)
+    if deliver is None and first > 0:
+        deliver, sequence = "by_start_sequence", first
+    return msgspec.structs.replace(consumer, deliver=deliver or consumer.deliver, start_sequence=sequence)
+
+
+def _filters(config: dict[str, Any]) -> list[str]:
+    """A consumer's filters; the server writes a single one in another place when it was given so."""
+    return config.get("filter_subjects") or ([config["filter_subject"]] if config.get("filter_subject") else [])
+
+
+async def _participants(link: Link) -> set[str]:
+    """All participants that have consumers for commands and for compensations."""
+    names = set[str]()
+    while True:
+        answer = await _insist(link, f"CONSUMER.NAMES.{SAGA}", {"offset": len(names)})
+        _require_done(answer, f"consumers of stream {SAGA}")
+        page = answer.get("consumers") or []
+        names.update(page)
+        if not page or len(names) >= answer["total"]:
+            return {name for name in names if participant_consumer_name(name, "undo") in names}
 
 
 async def _ensure_stream(link: Link, stream: Stream, replicas: int) -> None:
@@ -111,6 +207,12 @@ async def _ensure_stream(link: Link, stream: Stream, replicas: int) -> None:
     if answer.get("error", {}).get("err_code") == 10058:  # the name is taken by another configuration
         answer = await _insist(link, f"STREAM.UPDATE.{stream.name}", config)
     _require_done(answer, f"stream {stream.name}")
+
+
+async def _delete_consumer(link: Link, stream: str, name: str) -> None:
+    answer = await _insist(link, f"CONSUMER.DELETE.{stream}.{name}", {})
+    if (error := answer.get("error")) and error.get("err_code") != CONSUMER_NOT_FOUND:
+        raise PlatformError(f"the server refused to delete consumer {name}: {error.get('description')}.")
 
 
 async def _ensure_consumer(link: Link, consumer: Consumer) -> None:

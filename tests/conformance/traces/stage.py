@@ -26,7 +26,7 @@ from antiphon.contracts.payloads import (
     Record,
     verb_type,
 )
-from antiphon.contracts.topology import COORDINATOR, EVENTS, PLATFORM_CONSUMERS, SAGA
+from antiphon.contracts.topology import EVENTS, FACT_CONSUMERS, PLATFORM_CONSUMERS, SAGA, answers_consumer
 from antiphon.coordinator.decision.author import Author
 from antiphon.coordinator.decision.entries import CHILD_DIGITS
 from antiphon.coordinator.definition.definition import Definition, Expected
@@ -79,8 +79,10 @@ class MemoryStage:
         coordinator = Coordinator(
             MemoryStore(self.platform), [saga.definition for saga in everywhere(self.unit)], author=TELLING
         )
-        facts, timers, _ = PLATFORM_CONSUMERS
-        self.platform.consume(facts, coordinator.on_fact)
+        *_, timers, _ = PLATFORM_CONSUMERS
+        participants = {source for saga in everywhere(self.unit) for source in saga.definition.sources}
+        for consumer in (answers_consumer(participants), *FACT_CONSUMERS[1:]):
+            self.platform.consume(consumer, coordinator.on_fact)
         self.platform.consume(timers, coordinator.on_fired)
 
     async def put(self, subject: str, data: bytes) -> None:
@@ -135,8 +137,8 @@ class ServerStage:
         """Wait until every fact was acked, so that nothing more can come."""
         async with asyncio.timeout(SECONDS_MAX):
             while True:
-                found = await api(self._link, f"CONSUMER.INFO.{EVENTS}.{COORDINATOR}")
-                if found["num_pending"] == found["num_ack_pending"] == 0:
+                found = [await api(self._link, f"CONSUMER.INFO.{EVENTS}.{each.name}") for each in FACT_CONSUMERS]
+                if all(each["num_pending"] == each["num_ack_pending"] == 0 for each in found):
                     return
                 await asyncio.sleep(0.01)
 

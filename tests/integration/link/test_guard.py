@@ -13,7 +13,7 @@ from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.stored import Outcome
 from antiphon.contracts.subjects import start_subject
-from antiphon.contracts.topology import COORDINATOR, EVENTS
+from antiphon.contracts.topology import EVENTS, STARTS
 from antiphon.link import Delivery, Link
 from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport
 from antiphon.link.faults import class_of, say
@@ -129,7 +129,7 @@ async def test_a_handler_that_raises_ends_no_connection_and_skips_no_other_messa
         delivery.ack()
 
     with unbroken(link):
-        pull = await link.pull(EVENTS, COORDINATOR, 100, handle)
+        pull = await link.pull(EVENTS, STARTS, 100, handle)
         await until(lambda: len(seen) == len(names) and pull.held == 0, seconds=20)
         await until(
             lambda: all(seen[s] == ([1, 2] if n in RAISED else [1]) for s, n in zip(subjects, names, strict=True))

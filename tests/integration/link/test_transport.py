@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import ServerUnfit
 from antiphon.contracts.subjects import start_subject
-from antiphon.contracts.topology import COORDINATOR, EVENTS
+from antiphon.contracts.topology import EVENTS, STARTS
 from antiphon.deploy.local.server import Server
 from antiphon.link import Credentials, Delivery, Link, connection, fast
 from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport
@@ -67,7 +67,7 @@ async def use(link: Link) -> None:
         taken.append(delivery.subject)
         delivery.ack()
 
-    pull = await link.pull(EVENTS, COORDINATOR, 10, take)
+    pull = await link.pull(EVENTS, STARTS, 10, take)
     assert await pull.is_accepted()
     await until(lambda: subject in taken)
     await pull.drain()

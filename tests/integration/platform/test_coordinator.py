@@ -227,7 +227,10 @@ async def test_what_is_forged_or_undecodable_is_parked_and_disturbs_nobody(there
     async with asyncio.timeout(20):
         while len(parked := await reader.read_all(PARKED, ["parked.>"])) < 2:
             await asyncio.sleep(0.01)
-    assert {message.subject for message in parked} == {"parked.forged.coordinator", "parked.undecodable.coordinator"}
+    assert {message.subject for message in parked} == {
+        "parked.forged.coordinator.airline",
+        "parked.undecodable.coordinator.airline",
+    }
     await handle.cancel("enough")
     assert (await handle.result(timeout=20)).outcome == "compensated"
 

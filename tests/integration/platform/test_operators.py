@@ -13,7 +13,7 @@ import pytest
 from antiphon.contracts import AlreadySignalled, DefinitionError, Event, Retry, Undecided, UnknownSaga, subjects
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.subjects import CommandAddress
-from antiphon.contracts.topology import PLATFORM_CONSUMERS, SAGA, Listener
+from antiphon.contracts.topology import SAGA, STARTS, Listener
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.client.operator import SagaVerbs
 from antiphon.coordinator.definition.saga import Saga
@@ -253,9 +253,8 @@ async def test_a_thousand_sagas_that_waited_for_their_type_go_on_at_the_resume(s
     await stage.pauses_trips("moving house")
     handles = await asyncio.gather(*(stage.client.start(TRIP, ASKED, id=f"t{number}") for number in range(1000)))
     link = await stage.there.link("coordinator")
-    events, _, _ = PLATFORM_CONSUMERS
     async with asyncio.timeout(30):
-        while (info := await api(link, f"CONSUMER.INFO.EVENTS.{events.name}"))["num_pending"] + info["num_ack_pending"]:
+        while (info := await api(link, f"CONSUMER.INFO.EVENTS.{STARTS}"))["num_pending"] + info["num_ack_pending"]:
             await asyncio.sleep(0.05)
     assert stage.there.worker.acted == {}
     assert (await stage.operator.saga_type(TRIP).resume()).is_accepted

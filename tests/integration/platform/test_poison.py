@@ -43,7 +43,7 @@ async def stored_as_poison(there: Company, names: Iterable[str]) -> list[str]:
         subject, data = poisoned_start(SagaKey.of("poisoned", name), name)
         await writer.store(subject, data)
         stored.append(subject)
-    lock = f"evt.{SagaKey.of('lock', 'any').path}.inventory.ask.x.1"
+    lock = f"evt.{SagaKey.of('lock', 'any').path}.hotel.ask.x.1"
     await writer.store(lock, b"x")
     return [*stored, lock]
 

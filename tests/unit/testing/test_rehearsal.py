@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from antiphon.contracts.stored import Delivered
-from antiphon.contracts.topology import COORDINATOR, EVENTS, PLATFORM_CONSUMERS
+from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, STARTS
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.runtime.memory import MemoryPlatform
 from antiphon.coordinator.testing import Rehearsal, rehearse
@@ -161,7 +161,7 @@ async def test_a_saga_that_was_never_started_has_no_status(rehearsal: Rehearsal)
 
 def test_what_is_handed_back_for_longer_than_the_ack_wait_stays_away_as_long() -> None:
     platform, seen = MemoryPlatform(), list[float]()
-    consumer = next(each for each in PLATFORM_CONSUMERS if each.name == COORDINATOR)
+    consumer = next(each for each in PLATFORM_CONSUMERS if each.name == STARTS)
 
     def hand_back(delivery: Delivered) -> None:
         seen.append(platform.now_ns / 1e9)

@@ -12,11 +12,11 @@ from typing import Final
 import structlog
 
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
-from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import parked_kind
 from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import FactAddress, ParkedKind, start_subject
-from antiphon.contracts.topology import COORDINATOR, EVENTS
+from antiphon.contracts.topology import EVENTS
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
@@ -65,6 +65,7 @@ class FactHandler:
         "_definition",
         "_delivery",
         "_fact",
+        "_has_begun_saga",
         "_journals",
         "_key",
         "_parked",
@@ -92,6 +93,8 @@ class FactHandler:
         self._before: History | None = None
         """The history before the fact, once the plan is made."""
         self._parked = ""
+        self._has_begun_saga = False
+        """Whether the start was taken in before this fact: once is enough, whatever a replica that lags says then."""
         self._tries = 0
 
     # --- knowing the history ------------------------------------------------------------------------------------------
@@ -173,7 +176,7 @@ class FactHandler:
                     return
                 if history.entries and history.end is None and history.definition.is_led:
                     self._journals.cache.keep(self._key, history)
-                earlier = [] if history.definition.is_led or history.end else _before(fact, result.unnamed)
+                earlier = [] if history.end else self._earlier(fact, result)
                 if earlier:
                     self._take_first(earlier)
                 elif history.entries or isinstance(fact, Start | Tick):
@@ -187,9 +190,26 @@ class FactHandler:
             case _:
                 self.failed(result)
 
+    def _earlier(self, fact: Fact, result: Replayed) -> list[Fact]:
+        """The unnamed facts that come before this one. Of a saga that is led, the start that opens its journal; of a
+        choreography, the start, those at earlier places in the stream, and before a tick all."""
+        if isinstance(fact, Start):
+            return []
+        if result.history.definition.is_led:
+            is_open = bool(result.history.entries) or isinstance(fact, Tick) or self._has_begun_saga
+            return [] if is_open else [each for each in result.unnamed if isinstance(each, Start)]
+        return [
+            each
+            for each in result.unnamed
+            if isinstance(each, Start)
+            or isinstance(fact, Tick)
+            or (not isinstance(each, Tick) and each.sequence < fact.sequence)
+        ]
+
     def _take_first(self, facts: list[Fact]) -> None:
-        """Record earlier facts first: nobody asks for the entries that a choreography's journal lacks, and the event
-        that ends it closes the journal."""
+        """Record earlier facts first: the start, which another consumer brings, perhaps much later; of a choreography
+        all, since nobody asks for the entries that its journal lacks, and the event that ends it closes the journal."""
+        self._has_begun_saga = True
 
         def go_on(is_durable: bool) -> None:
             if is_durable:
@@ -274,20 +294,6 @@ class FactHandler:
             self._hand_back(reason)
         else:
             self._parking.park(self._delivery, kind, reason)
-
-
-def _before(fact: Fact, unnamed: list[Fact]) -> list[Fact]:
-    """The unnamed facts that come before a fact: the start, those at earlier places in the stream, and before a tick
-    all."""
-    if isinstance(fact, Start):
-        return []
-    return [
-        each
-        for each in unnamed
-        if isinstance(each, Start)
-        or isinstance(fact, Tick)
-        or (not isinstance(each, Tick) and each.sequence < fact.sequence)
-    ]
 
 
 class CatchUp:

@@ -15,17 +15,29 @@ import structlog
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.payloads import StatusAnswer
-from antiphon.contracts.topology import COORDINATOR, EVENTS, SAGA, SWEEPER, TIMERS
+from antiphon.contracts.topology import (
+    ANSWERS,
+    CLIENT_FACTS,
+    EVENTS,
+    OPERATOR_FACTS,
+    PEER_FACTS,
+    SAGA,
+    STARTS,
+    SWEEPER,
+    TIMERS,
+)
 from antiphon.link import Link, Pull, require_platform, settle_collector
 from antiphon.link.faults import class_of, say
 from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
+from antiphon.link.setup import heard
 from antiphon.tracing.projection.sampling import ratio_of
 from antiphon.tracing.telemetry.metrics import Gauges, measuring, wants_metrics
 
 from ..decision.author import Author
 from ..definition.capabilities import capabilities_of
 from ..definition.choreography import AnySaga
+from ..definition.definition import Definition
 from .coordinator import Coordinator
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
@@ -33,8 +45,12 @@ from .sweeper import IDLE_SECONDS
 
 log = structlog.get_logger()
 
-FACTS_HELD_MAX: Final = 200
-"""Facts a coordinator holds at once: few enough to be done well within the ack wait, enough to fill a connection."""
+FACTS_HELD_MAX: Final = {ANSWERS: 200, STARTS: 100, CLIENT_FACTS: 100, OPERATOR_FACTS: 20, PEER_FACTS: 100}
+"""Facts a coordinator holds at once, of each kind: together few enough to be done well within the ack wait, enough to
+fill a connection. What waits behind a flood of another kind waits for those that are held, and for no more."""
+
+TIMERS_HELD_MAX: Final = 200
+"""The same, of timers that are due."""
 
 STARTS_HELD_MAX: Final = 100
 """Starts the sweeper holds until they are old enough to look after."""
@@ -71,6 +87,7 @@ async def serve(
     link = await Link.connect(servers, name=name)
     try:
         await require_platform(link)
+        await _say_who_is_unheard(link, definitions)
         author = partial(Author, error_texts)
         coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds, author, ratio)
         async with _measured(link, coordinator, metrics):
@@ -84,6 +101,14 @@ async def serve(
             log.info("coordinator.drained")
     finally:
         await link.close()
+
+
+async def _say_who_is_unheard(link: Link, definitions: Iterable[Definition]) -> None:
+    """Say which participants of these sagas nobody set up. What they store is found by the sweeper alone, late."""
+    sources = {source for definition in definitions for source in definition.sources}
+    if unheard := sorted(sources - await heard(link)):
+        remedy = " ".join(f"--participant {name}" for name in unheard)
+        log.warning("participants.unheard", participants=unheard, remedy=f"as administrator: antiphon setup {remedy}")
 
 
 @asynccontextmanager
@@ -128,9 +153,9 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     await link.until(known)
     await link.subscribe(subjects.STATUS_FILTER, on_status, queue=subjects.COORDINATORS_QUEUE)
     return [
-        await link.pull(SAGA, TIMERS, FACTS_HELD_MAX, coordinator.on_fired),
+        await link.pull(SAGA, TIMERS, TIMERS_HELD_MAX, coordinator.on_fired),
         await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
-        await link.pull(EVENTS, COORDINATOR, FACTS_HELD_MAX, coordinator.on_fact),
+        *[await link.pull(EVENTS, name, places, coordinator.on_fact) for name, places in FACTS_HELD_MAX.items()],
     ]
 
 

@@ -25,7 +25,7 @@ from antiphon.contracts.errors import AlreadySignalled, AlreadyStarted
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Ending, Parked, Status, StatusAnswer, read_parked
-from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener
+from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener, answers_consumer
 
 from ..client.store_once import Other, compared
 from ..decision.entries import read_entry
@@ -122,6 +122,7 @@ class Rehearsal:
 
     def __init__(self, definitions: Iterable[Definition], parts: Iterable[Part], coordinators: int) -> None:
         self.platform = MemoryPlatform()
+        definitions = list(definitions)
         self._parts = {part.name: part for part in parts}
         self._stages: dict[str, Stage] = {}
         self._processes: dict[str, Process] = {}
@@ -132,9 +133,11 @@ class Rehearsal:
             Coordinator(MemoryStore(self.platform), definitions, author=lambda: TwiceAuthor(self._accused.append))
             for _ in range(coordinators)
         ]
-        facts, timers, sweeper = PLATFORM_CONSUMERS
+        *facts, timers, sweeper = PLATFORM_CONSUMERS
+        facts[0] = answers_consumer({*self._parts, *(source for each in definitions for source in each.sources)})
         for coordinator in self._coordinators:
-            self.platform.consume(facts, coordinator.on_fact)
+            for consumer in facts:
+                self.platform.consume(consumer, coordinator.on_fact)
             self.platform.consume(timers, coordinator.on_fired)
             self.platform.consume(sweeper, coordinator.on_start_to_watch)
             self.platform.coordinators.append(coordinator.on_announced)

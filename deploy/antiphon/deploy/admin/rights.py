@@ -24,13 +24,19 @@ from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.identity import CLIENT, COORDINATOR, OPERATOR
 from antiphon.contracts.topology import (
     ADMINISTRATOR,
+    ANSWERS,
+    CLIENT_FACTS,
     EVENTS,
     EXPORTER,
+    FORMER_FACTS,
+    OPERATOR_FACTS,
     PARKED,
+    PEER_FACTS,
     PLATFORM_CONSUMERS,
     READMODEL,
     REGISTRATIONS,
     SAGA,
+    STARTS,
     SWEEPER,
     TIMERS,
     check_participant,
@@ -228,10 +234,11 @@ def coordinator_needs() -> tuple[Need, ...]:
         Need(subjects.old_parked_subject("*", COORDINATOR), "the same, for coordinators of earlier releases"),
         Need(subjects.PARKED_SAGAS_FILTER, "index the sagas that wait for a person"),
     ]
-    for consumer in PLATFORM_CONSUMERS:
+    pulled = [(consumer.stream, consumer.name) for consumer in PLATFORM_CONSUMERS]
+    for stream, name in (*pulled, (EVENTS, FORMER_FACTS)):
         needs += [
-            Need(f"{API}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}", f"pull {PULLED[consumer.name]}"),
-            Need(f"$JS.ACK.{consumer.stream}.{consumer.name}.>", "ack them, or hand them back"),
+            Need(f"{API}.CONSUMER.MSG.NEXT.{stream}.{name}", f"pull {PULLED[name]}"),
+            Need(f"$JS.ACK.{stream}.{name}.>", "ack them, or hand them back"),
         ]
     return (
         *needs,
@@ -247,7 +254,16 @@ def coordinator_needs() -> tuple[Need, ...]:
     )
 
 
-PULLED: Final = {"coordinator": "facts", TIMERS: "timers that are due", SWEEPER: "starts whose sagas may be neglected"}
+PULLED: Final = {
+    ANSWERS: "participants' answers and events",
+    STARTS: "starts",
+    CLIENT_FACTS: "signals and wishes to cancel",
+    OPERATOR_FACTS: "operators' requests",
+    PEER_FACTS: "what coordinators tell each other",
+    TIMERS: "timers that are due",
+    SWEEPER: "starts whose sagas may be neglected",
+    FORMER_FACTS: "facts, for coordinators of earlier releases",
+}
 
 
 def coordinator_user() -> User:

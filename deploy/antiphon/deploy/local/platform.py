@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from antiphon.contracts.errors import PlatformError
-from antiphon.contracts.topology import COORDINATOR, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
+from antiphon.contracts.topology import ANSWERS, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
 from antiphon.link import Credentials, Link, set_up
 from antiphon.link.setup import api
 from antiphon.participants import Participant
@@ -147,7 +147,7 @@ class LocalPlatform:
 
     async def _wait_serving(self, link: Link) -> None:
         """Wait until every process has a pull standing at the server."""
-        wanted = {f"{EVENTS}.{COORDINATOR}": self._coordinators}
+        wanted = {f"{EVENTS}.{ANSWERS}": self._coordinators}
         wanted |= {f"{SAGA}.{name}": 1 for name in (*self._participants, *([EXPORTER] if self._environment else []))}
         try:
             async with asyncio.timeout(SERVING_SECONDS):
