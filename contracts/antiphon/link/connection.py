@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import time
@@ -48,6 +49,10 @@ CONNECT_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2
 """How long a server may take for the last frames."""
 TICK_SECONDS: Final = 1.0
+PING_SECONDS: Final = 1.5
+PINGS_MAX: Final = 2
+"""A server is asked for a sign of life at this distance, and given up when it owes more than so many: a connection on
+which nothing arrives any more is noticed within four and a half seconds."""
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +178,15 @@ class Link:
         """Hand the frames of this turn to the connection; return when the server has them or the connection is lost."""
         await self._transport.flushed()
 
+    async def answers(self) -> bool:
+        """Ask the server for a sign of life; false where it gives none on this connection."""
+        return await self._transport.flushed()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether frames reach a server, as far as is known: that one is gone is noticed within five seconds."""
+        return self.nc.is_connected
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def read(self, stream: str, filters: list[str], then: Callable[[Pages], None]) -> None:
@@ -279,9 +293,17 @@ class Link:
         """Call `handle` with every message on a subject."""
         return await self._transport.subscribe(subject, handle, queue)
 
-    async def pull(self, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]) -> Pull:
+    async def pull(
+        self,
+        stream: str,
+        consumer: str,
+        capacity: int,
+        handle: Callable[[Delivery], None],
+        ack_wait_seconds: float = 0.0,
+        keep_seconds_max: float = math.inf,
+    ) -> Pull:
         """Keep pulling from a durable consumer; see `Pull`."""
-        pull = Pull(self, stream, consumer, capacity, handle)
+        pull = Pull(self, stream, consumer, capacity, handle, ack_wait_seconds, keep_seconds_max)
         await pull.start()
         return pull
 
@@ -293,6 +315,8 @@ class Link:
         """Flush and close. Publishes and reads under way fail as ambiguous."""
         if self._tick is not None:
             self._tick.cancel()
+        for pull in self._pulls:
+            pull.close()
         if self.nc.is_connected:
             await self._transport.flushed(CLOSE_SECONDS)
         self._fail_all("the connection was closed")
@@ -354,6 +378,8 @@ class Link:
             self.guard.call(read.whose, read.then, Ambiguous("the server did not answer a read in time"))
         for pull in self._pulls:
             pull.check(time.monotonic())
+        if self.nc.is_reconnecting:
+            self._transport.abandon()
 
     def _fail_all(self, why: str) -> None:
         pending, self._pending = self._pending, {}
@@ -368,12 +394,14 @@ class Link:
     async def handle_disconnect(self) -> None:
         """Fail what is under way."""
         self._transport.forget()
+        for pull in self._pulls:
+            pull.disconnected()
         self._fail_all("the connection was lost")
 
     async def handle_reconnect(self) -> None:
         """Pull anew."""
         for pull in self._pulls:
-            pull.renew()
+            pull.reconnected()
         for call in self.on_reconnect:
             self.guard.call(None, call)
 
@@ -488,8 +516,8 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.5,  # type: ignore[arg-type] # documented as seconds, and a float works
                 connect_timeout=2,
-                ping_interval=2,
-                max_outstanding_pings=2,
+                ping_interval=PING_SECONDS,  # type: ignore[arg-type] # as above
+                max_outstanding_pings=PINGS_MAX,
                 inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', credentials.user or name)}",
                 **events.options(),
                 **_authentication(credentials),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
@@ -13,19 +14,21 @@ from antiphon.contracts.stored import parse_stamp
 
 from .faults import say
 from .guard import Guard
+from .leases import Lease
 from .outcomes import status_code, status_line
 from .transport import LOST, Handler
 
 if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
-PULL_EXPIRES_SECONDS: Final = 30
-HEARTBEAT_SECONDS: Final = 5
-"""The server says at this interval that a waiting pull is alive."""
+PULL_EXPIRES_SECONDS: Final = 5
+"""How long the server goes on to deliver to a process that vanished with its machine, and whose connection stands."""
+HEARTBEAT_SECONDS: Final = 2
+"""The server says at this interval that a waiting pull is alive; at most half of the above."""
 QUIET_SECONDS: Final = 0.1
 """A pull that got nothing for this long is taken to have nothing under way."""
 DRAIN_SECONDS_MAX: Final = 2.0
-SILENCE_SECONDS_MAX: Final = 12.0
+SILENCE_SECONDS_MAX: Final = 5.0
 """After two missed heartbeats the pull is asked anew: its consumer's leader may have died with it."""
 FAULT_SECONDS: Final = 1.0
 FAULT_SECONDS_MAX: Final = 60.0
@@ -41,8 +44,17 @@ class Connection(Protocol):
     def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
         """Send a frame."""
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether frames reach a server, as far as is known."""
+        ...
+
     async def flushed(self) -> None:
         """Hand all frames to the server."""
+
+    async def answers(self) -> bool:
+        """Ask the server for a sign of life; false where it gives none on this connection."""
+        ...
 
     async def subscribe(self, subject: str, handle: Handler, queue: str = "") -> Subscription:
         """Call `handle` with every message on a subject."""
@@ -59,7 +71,8 @@ class Connection(Protocol):
 class Delivery:
     """One delivered message, which holds a place in its pull until it is acked, handed back or ended.
 
-    The first verdict counts: one that fails after it was acked stays acked, and its place is freed once.
+    The first verdict counts: one that fails after it was acked stays acked, and its place is freed once. Of a delivery
+    that is lost, because the server may have given the message to somebody else, nothing is said.
     """
 
     __slots__ = (
@@ -68,6 +81,7 @@ class Delivery:
         "consumer",
         "data",
         "deliveries",
+        "is_lost",
         "reply",
         "sequence",
         "stored_ns",
@@ -77,7 +91,7 @@ class Delivery:
 
     def __init__(self, pull: Pull, subject: str, reply: str, data: bytes) -> None:
         stamp = parse_stamp(reply)
-        self._is_settled = False
+        self._is_settled = self.is_lost = False
         self._pull, self.subject, self.reply, self.data = pull, subject, reply, data
         self.stream, self.consumer = stamp.stream, stamp.consumer
         self.sequence, self.deliveries, self.stored_ns = stamp.sequence, stamp.deliveries, stamp.stored_ns
@@ -96,13 +110,14 @@ class Delivery:
 
     def in_progress(self) -> None:
         """Keep the message for another ack wait."""
-        self._pull.link.send(self.reply, b"+WPI")
+        if not self.is_lost:
+            self._pull.link.send(self.reply, b"+WPI")
 
     def drop(self) -> None:
         """Free the place without a word: the message comes again after the ack wait."""
         if not self._is_settled:
             self._is_settled = True
-            self._pull.release()
+            self._pull.release(self)
 
     def failed(self, error: BaseException) -> None:
         """Have the message delivered again, ever later: its handler raised. Whoever can park it does so before."""
@@ -113,8 +128,10 @@ class Delivery:
     def _settle(self, verdict: bytes) -> None:
         if not self._is_settled:
             self._is_settled = True
-            self._pull.link.send(self.reply, verdict)
-            self._pull.release()
+            self._pull.look()
+            if not self.is_lost:
+                self._pull.link.send(self.reply, verdict)
+            self._pull.release(self)
 
 
 class Pull:
@@ -123,13 +140,24 @@ class Pull:
     Args:
         capacity: how many messages may be held or under way at any moment.
         handle: called with each delivery, in the order of arrival, on the event loop.
+        ack_wait_seconds: what the consumer is configured with, where what is held shall be kept (see `Lease`); with 0
+            it is delivered to others after the ack wait.
+        keep_seconds_max: for how long a message is kept at most.
     """
 
     def __init__(
-        self, link: Connection, stream: str, consumer: str, capacity: int, handle: Callable[[Delivery], None]
+        self,
+        link: Connection,
+        stream: str,
+        consumer: str,
+        capacity: int,
+        handle: Callable[[Delivery], None],
+        ack_wait_seconds: float = 0.0,
+        keep_seconds_max: float = math.inf,
     ) -> None:
         self.link, self.stream, self.consumer, self.capacity = link, stream, consumer, capacity
         self._handle = handle
+        self._lease = Lease(link, consumer, ack_wait_seconds, keep_seconds_max) if ack_wait_seconds else None
         self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = link.new_inbox()
         self._requests: dict[str, int] = {}
@@ -147,6 +175,8 @@ class Pull:
         """Subscribe to the answers and ask for the first messages."""
         self._subscription = await self.link.subscribe(f"{self._inbox}.*", self._on_message)
         self.link.add_pull(self)
+        if self._lease is not None:
+            self._lease.start()
         self.ask()
 
     def stop(self) -> None:
@@ -196,10 +226,33 @@ class Pull:
             reply=f"{self._inbox}.{token}",
         )
 
-    def release(self) -> None:
+    def look(self) -> None:
+        """Find out whether what is held may have been lost; before anything is said of it."""
+        if self._lease is not None:
+            self._lease.look()
+
+    def release(self, delivery: Delivery) -> None:
         """Free one place."""
         self._held -= 1
+        if self._lease is not None:
+            self._lease.held.pop(delivery, None)
         self._top_up()
+
+    def close(self) -> None:
+        """Keep nothing any more."""
+        if self._lease is not None:
+            self._lease.stop()
+
+    def disconnected(self) -> None:
+        """The connection was lost."""
+        if self._lease is not None:
+            self._lease.disconnected()
+
+    def reconnected(self) -> None:
+        """The connection is back: ask anew."""
+        if self._lease is not None:
+            self._lease.reconnected()
+        self.renew()
 
     def renew(self) -> None:
         """Forget what was asked for and ask anew, as after a reconnect."""
@@ -228,8 +281,13 @@ class Pull:
         if self._stopped and not self._draining:
             self.link.send(reply, b"-NAK")
             return
+        lease = self._lease
+        if lease is not None and not lease.is_ours():
+            return
         delivery = Delivery(self, subject, reply, data)
         self._held += 1
+        if lease is not None:
+            lease.held[delivery] = lease.looked
         self.link.guard.call(delivery, self._handle, delivery)
         self._top_up()
 

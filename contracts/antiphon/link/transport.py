@@ -37,11 +37,19 @@ class Transport(Protocol):
     def flush(self) -> None:
         """Hand what was sent to the connection, as far as that can be done at once."""
 
-    async def flushed(self, seconds: int = FLUSH_SECONDS) -> None:
-        """Hand what was sent to the connection, and return when the server has taken it or the connection is lost."""
+    async def flushed(self, seconds: int = FLUSH_SECONDS) -> bool:
+        """Hand what was sent to the connection, and return when the server has taken it or the connection is lost.
+
+        Returns:
+            Whether the server has taken it.
+        """
+        ...
 
     def forget(self) -> None:
         """Drop what was not yet handed to the connection: it was lost."""
+
+    def abandon(self) -> None:
+        """The connection is lost: do not wait until it has taken what was handed to it, which may be never."""
 
     async def subscribe(self, subject: str, handle: Handler, queue: str) -> Subscription:
         """Call `handle` with every message on a subject."""
@@ -75,16 +83,21 @@ class PublicTransport:
     def flush(self) -> None:
         """Nothing can be handed over at once here: the task that sends runs with the next turn of the loop."""
 
-    async def flushed(self, seconds: int = FLUSH_SECONDS) -> None:
+    async def flushed(self, seconds: int = FLUSH_SECONDS) -> bool:
         """Wait for the task that sends, then for the server."""
         with contextlib.suppress(*LOST):
             if self._sending is not None:
                 await self._sending
             await self._nc.flush(seconds)
+            return True
+        return False
 
     def forget(self) -> None:
         """Drop what waits."""
         self._waiting.clear()
+
+    def abandon(self) -> None:
+        """nats-py waits until its buffer is empty, or the operating system gives the connection up."""
 
     async def subscribe(self, subject: str, handle: Handler, queue: str) -> Subscription:
         """Call `handle` with every message on a subject."""
