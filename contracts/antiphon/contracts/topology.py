@@ -34,13 +34,13 @@ PLATFORM_USERS: Final = (ADMINISTRATOR, READMODEL, EXPORTER, *identity.PLATFORM_
 SERVER_VERSION_MIN: Final = (2, 12)
 """The first server with message schedules."""
 
-COORDINATOR_ACK_WAIT_SECONDS: Final = 5.0
+COORDINATOR_ACK_WAIT_SECONDS: Final = 3.0
 """How long a fact waits for another coordinator after the one that held it died."""
 
-PARTICIPANT_ACK_WAIT_SECONDS: Final = 30.0
-"""How long a command waits for another worker after the one that held it died. Long handlers extend it."""
+PARTICIPANT_ACK_WAIT_SECONDS: Final = 3.0
+"""How long a command waits for another worker after the one that held it died. A worker extends it for all it holds."""
 
-EXPORTER_ACK_WAIT_SECONDS: Final = 30.0
+EXPORTER_ACK_WAIT_SECONDS: Final = 3.0
 """How long an entry waits for another exporter after the one that held it died. One that waits for its backend extends
 it."""
 

@@ -76,6 +76,7 @@ class Delivery:
     """
 
     __slots__ = (
+        "_has_place",
         "_is_settled",
         "_pull",
         "consumer",
@@ -92,6 +93,7 @@ class Delivery:
     def __init__(self, pull: Pull, subject: str, reply: str, data: bytes) -> None:
         stamp = parse_stamp(reply)
         self._is_settled = self.is_lost = False
+        self._has_place = True
         self._pull, self.subject, self.reply, self.data = pull, subject, reply, data
         self.stream, self.consumer = stamp.stream, stamp.consumer
         self.sequence, self.deliveries, self.stored_ns = stamp.sequence, stamp.deliveries, stamp.stored_ns
@@ -109,6 +111,11 @@ class Delivery:
         self._settle(b"+TERM " + reason.replace("\r", " ").replace("\n", " ").encode()[:500])
 
     def in_progress(self) -> None:
+        """Keep the message for another ack wait; whoever works on it is getting on."""
+        self._pull.keep(self)
+        self.extend()
+
+    def extend(self) -> None:
         """Keep the message for another ack wait."""
         if not self.is_lost:
             self._pull.link.send(self.reply, b"+WPI")
@@ -118,6 +125,19 @@ class Delivery:
         if not self._is_settled:
             self._is_settled = True
             self._pull.release(self)
+            self.leave_place()
+
+    def leave_place(self) -> None:
+        """Leave the place to another message, and stay here."""
+        if self._has_place:
+            self._has_place = False
+            self._pull.vacate()
+
+    def take_place(self) -> None:
+        """Take a place again, even if there is none."""
+        if not self._has_place and not self._is_settled:
+            self._has_place = True
+            self._pull.occupy()
 
     def failed(self, error: BaseException) -> None:
         """Have the message delivered again, ever later: its handler raised. Whoever can park it does so before."""
@@ -132,6 +152,7 @@ class Delivery:
             if not self.is_lost:
                 self._pull.link.send(self.reply, verdict)
             self._pull.release(self)
+            self.leave_place()
 
 
 class Pull:
@@ -142,7 +163,7 @@ class Pull:
         handle: called with each delivery, in the order of arrival, on the event loop.
         ack_wait_seconds: what the consumer is configured with, where what is held shall be kept (see `Lease`); with 0
             it is delivered to others after the ack wait.
-        keep_seconds_max: for how long a message is kept at most.
+        keep_seconds_max: for how long a message is kept at most, from its arrival or its last `in_progress` on.
     """
 
     def __init__(
@@ -206,7 +227,7 @@ class Pull:
 
     @property
     def held(self) -> int:
-        """How many deliveries are neither acked nor handed back."""
+        """How many deliveries have a place: neither acked nor handed back, and not put aside."""
         return self._held
 
     def ask(self) -> None:
@@ -231,12 +252,24 @@ class Pull:
         if self._lease is not None:
             self._lease.look()
 
+    def keep(self, delivery: Delivery) -> None:
+        """Count the time for which a message is kept anew."""
+        if self._lease is not None:
+            self._lease.keep(delivery)
+
     def release(self, delivery: Delivery) -> None:
-        """Free one place."""
-        self._held -= 1
+        """Keep a message no more."""
         if self._lease is not None:
             self._lease.held.pop(delivery, None)
+
+    def vacate(self) -> None:
+        """Free one place."""
+        self._held -= 1
         self._top_up()
+
+    def occupy(self) -> None:
+        """Take one place."""
+        self._held += 1
 
     def close(self) -> None:
         """Keep nothing any more."""

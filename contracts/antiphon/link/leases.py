@@ -58,7 +58,8 @@ class Lease:
         link: the connection.
         consumer: for the log.
         ack_wait_seconds: what the consumer is configured with, as far as this process was told.
-        keep_seconds_max: for how long a message is kept at most; then it is given up.
+        keep_seconds_max: for how long a message is kept at most while nobody says that it is in progress; then it is
+            given up.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Lease:
         self._link, self._consumer = link, consumer
         self._ack_wait_seconds, self._keep_seconds_max = ack_wait_seconds, keep_seconds_max
         self.held: dict[Delivery, float] = {}
-        """What is held, and since when."""
+        """What is held, and since when it is kept."""
         self.looked = self._extended = self._proved = now()
         self._is_sure = True
         self._connections = 0
@@ -102,6 +103,11 @@ class Lease:
         self.look()
         return self._is_sure
 
+    def keep(self, delivery: Delivery) -> None:
+        """Count the time for which a message is kept anew."""
+        if delivery in self.held:
+            self.held[delivery] = now()
+
     def disconnected(self) -> None:
         """Nothing that was asked on this connection will be answered."""
         self._connections += 1
@@ -131,7 +137,7 @@ class Lease:
             if self.looked - taken > self._keep_seconds_max:
                 self._lose(delivery)
             else:
-                delivery.in_progress()
+                delivery.extend()
         self._extended = self.looked
 
     def _resume(self) -> None:

@@ -28,15 +28,12 @@ from .perform import Failure, LostFence, Performing, Unsendable
 from .procedures import AlreadyDone, NobodyKnows, NoHandler, NotYet
 from .reasons import is_said_on_purpose, reason_of
 from .transaction import idempotency_key
+from .turn import NotItsTurn
 
 WAIT_SECONDS_MAX: Final = 366 * 86400.0
 """The longest time that a handler may ask for before its next attempt."""
 TURN_SECONDS: Final = 1.0
-"""How long a command rests on average that has to be performed alone while another one is."""
-
-
-class NotItsTurn(Exception):
-    """The command is to be performed alone, and another one is just now."""
+"""How long a command rests on average that has to be performed alone and cannot wait for that here."""
 
 
 class Failing:

@@ -56,7 +56,7 @@ class Job:
         self.answer: SealedAnswer | None = None
         """What will be published; None before it is sealed, and for a reaction that publishes nothing."""
         self.ticks = 0
-        """How many turns of the lease timer the job has seen."""
+        """How many turns of the worker's timer the job has seen."""
         self.is_overdue = False
         """Whether the worker cancelled the task because the job took too long."""
         self.overdue = ""

@@ -53,7 +53,7 @@ async def serve(
         name: the connection's name, by default the participant's; its right to an inbox hangs on it.
         credentials: who connects; taken from the environment when left out.
         grace_seconds: how long handlers may still run after the signal.
-        ack_wait_seconds: what the participant's consumers are configured with.
+        ack_wait_seconds: what the participant's consumers are configured with, if that is shorter than the default.
         handler_seconds: how long a handler may run; then it is cancelled, which is a failed attempt.
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.telemetry.metrics`.
         error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
@@ -68,7 +68,7 @@ async def serve(
     handler_spans.set_up(participant.name)
     undo_concurrency = undo_concurrency or undo_places(concurrency)
     reaction_concurrency = (reaction_concurrency or concurrency) if participant.reactions else 0
-    database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency)
+    database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency + 1)
     ending = Ending(grace_seconds + DRAIN_SECONDS_MAX + CANCEL_SECONDS + CLOSE_SECONDS)
     with signals(ending):
         link = await Link.connect(servers, name=name or participant.name, credentials=credentials)

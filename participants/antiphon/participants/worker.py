@@ -22,6 +22,7 @@ from antiphon.contracts.topology import (
     reactions_consumer_name,
 )
 from antiphon.link import Delivery, Link, Pull, killpoints
+from antiphon.link.leases import lease_seconds
 from antiphon.tracing.telemetry import context
 from antiphon.tracing.telemetry.counts import Counts
 
@@ -30,7 +31,7 @@ from .attempts import Suspect, Tally
 from .calling import END_SECONDS, tame
 from .databases import Database
 from .execution import Execution
-from .failing import Failing, NotItsTurn
+from .failing import Failing
 from .job import Job
 from .jobs import Jobs
 from .overdue import TimeLimit
@@ -38,6 +39,7 @@ from .parking import Parking
 from .participant import Participant
 from .perform import Performing, Terms
 from .reading import NotForUs, Reader
+from .turn import Turn
 
 CONCURRENCY: Final = 16
 """How many commands a worker performs at once, unless told otherwise."""
@@ -66,7 +68,8 @@ class Worker:
         undo_concurrency: the same for compensations, which have places of their own so that those which keep failing
             leave the commands alone; half as many when left out.
         reaction_concurrency: the same for events, if the participant reacts to any; as many as commands when left out.
-        ack_wait_seconds: what the consumers are configured with; the lease is extended at a third of it.
+        ack_wait_seconds: what the consumers are configured with, if that is shorter than the default. Leases are
+            extended at a quarter of it, and a worker that stood still for longer gives up what it held.
         handler_seconds: how long a command may be held; then its handler is cancelled, which is a failed attempt.
         error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
         chance: draws from [0, 1), for the jitter of delays.
@@ -101,7 +104,8 @@ class Worker:
         ]
         if participant.reactions:
             self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
-        self._lease_seconds, self._time_limit = ack_wait_seconds / 3, TimeLimit(handler_seconds)
+        self._ack_wait_seconds, self._time_limit = ack_wait_seconds, TimeLimit(handler_seconds)
+        self._turn_seconds = lease_seconds(ack_wait_seconds)
         self._loop = asyncio.get_running_loop()
         tame(self._loop)
         self._limits = {
@@ -126,16 +130,15 @@ class Worker:
             error_texts=error_texts,
             chance=chance,
         )
-        self._alone: Job | None = None
-        """The job that is performed alone now."""
-        self._lease: asyncio.TimerHandle | None = None
+        self._alone = Turn(waiting_max=sum(places for _, _, places in self._places))
+        self._turn: asyncio.TimerHandle | None = None
         self.pulls: list[Pull] = []
 
     async def start(self) -> None:
         """Begin to pull. Whether the server accepts that, `antiphon.link.require_accepted(worker.pulls)` finds out."""
-        self._lease = self._loop.call_later(self._lease_seconds, self._extend_leases)
+        self._turn = self._loop.call_later(self._turn_seconds, self._look_after_all)
         for stream, consumer, places in self._places:
-            self.pulls.append(await self._link.pull(stream, consumer, places, self._take))
+            self.pulls.append(await self._link.pull(stream, consumer, places, self._take, self._ack_wait_seconds))
 
     async def drain(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Take nothing more, let what is running end within the grace, and hand the rest back, which is no attempt.
@@ -144,6 +147,7 @@ class Worker:
             grace_seconds: how long handlers may go on before they are cancelled.
         """
         self._jobs.is_draining = True
+        self._alone.close()
         await asyncio.gather(*(pull.drain() for pull in self.pulls))
         if not await self._jobs.is_idle(grace_seconds):
             for job in self._jobs.held:
@@ -151,8 +155,8 @@ class Worker:
                     job.is_leaving = True
                     job.task.cancel()
             await self._jobs.is_idle(CANCEL_SECONDS)
-        if self._lease is not None:
-            self._lease.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
         self._link.flush()
         log.info("participant.drained", participant=self._participant.name, left=self.held + self.deaf)
 
@@ -233,27 +237,19 @@ class Worker:
 
         That it begins is durable first: if the worker dies now, it is known of which command, and of no other.
         """
-        if self._alone is not None:
-            raise NotItsTurn
-        self._alone = job
-        try:
+        async with self._alone.of(job):
             await self._tally.begin_alone(execution.message)
             execution.is_alone = True
             job.log("command.alone", lost=execution.lost)
             await self._perform(job, execution)
-        finally:
-            self._alone = None
 
-    # --- the lease ----------------------------------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _extend_leases(self) -> None:
-        """Keep what has been held since the turn before: for at least one third of the ack wait, at most two."""
-        self._lease = self._loop.call_later(self._lease_seconds, self._extend_leases)
+    def _look_after_all(self) -> None:
+        self._turn = self._loop.call_later(self._turn_seconds, self._look_after_all)
         for job in self._jobs.held:
             job.ticks += 1
-            if job.ticks > 1:
-                job.delivery.in_progress()
-            self._time_limit.cancel_if_overdue(job, job.ticks * self._lease_seconds)
+            self._time_limit.cancel_if_overdue(job, job.ticks * self._turn_seconds)
 
 
 def undo_places(concurrency: int) -> int:

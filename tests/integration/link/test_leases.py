@@ -12,7 +12,7 @@ import pytest
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.subjects import start_subject
-from antiphon.contracts.topology import COORDINATOR, EVENTS, Consumer
+from antiphon.contracts.topology import ANSWERS, EVENTS, Consumer
 from antiphon.link import Delivery, Link, Pull, leases
 from antiphon.link.setup import api
 from tests.support.proxy import proxy
@@ -51,7 +51,7 @@ class Holder:
 
     async def start(self, **settings: Any) -> Holder:
         """Begin to pull."""
-        self.pull = await self.link.pull(EVENTS, COORDINATOR, 10, self.taken.append, **settings)
+        self.pull = await self.link.pull(EVENTS, ANSWERS, 10, self.taken.append, **settings)
         return self
 
     async def has_taken(self, count: int) -> None:
@@ -78,7 +78,7 @@ class Room:
 
     async def pending(self) -> int:
         """How many messages are delivered and not acked."""
-        return int((await api(self.link, f"CONSUMER.INFO.{EVENTS}.{COORDINATOR}"))["num_ack_pending"])
+        return int((await api(self.link, f"CONSUMER.INFO.{EVENTS}.{ANSWERS}"))["num_ack_pending"])
 
     async def is_settled(self) -> None:
         """Wait until nothing is delivered and not acked."""
@@ -93,9 +93,9 @@ async def room(folder: Path, ack_wait_seconds: float = ACK_WAIT_SECONDS) -> Asyn
         await up.set_up()
         link = await up.connect("administrator")
         consumer = Consumer(
-            stream=EVENTS, name=COORDINATOR, filters=("evt.>",), ack_wait_seconds=ack_wait_seconds
+            stream=EVENTS, name=ANSWERS, filters=("evt.>",), ack_wait_seconds=ack_wait_seconds
         ).config()
-        await api(link, f"CONSUMER.CREATE.{EVENTS}.{COORDINATOR}", {"stream_name": EVENTS, "config": consumer})
+        await api(link, f"CONSUMER.CREATE.{EVENTS}.{ANSWERS}", {"stream_name": EVENTS, "config": consumer})
         found = Room(up, link)
         try:
             yield found
@@ -193,7 +193,7 @@ async def test_what_arrives_after_a_standstill_is_taken_once_the_server_has_give
         holder = await found.holder()
         assert holder.pull is not None
         clock.stood_seconds += 1.5 * ACK_WAIT_SECONDS
-        reply = f"$JS.ACK.{EVENTS}.{COORDINATOR}.1.1.1.1700000000000000000.0"
+        reply = f"$JS.ACK.{EVENTS}.{ANSWERS}.1.1.1.1700000000000000000.0"
         holder.pull._on_message("evt.1.t.old", reply, b"{}", None)
         assert holder.taken == []
         assert holder.pull.held == 0

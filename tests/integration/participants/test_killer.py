@@ -133,6 +133,63 @@ async def test_what_was_lost_is_performed_one_at_a_time_and_holds_up_nobody(tmp_
         assert len(stock.calls) == len(lost) + 3 * CONCURRENCY
 
 
+async def test_lost_commands_wait_for_their_turn_in_the_worker_and_are_not_handed_back(tmp_path: Path) -> None:
+    async with play(tmp_path, ack_wait_seconds=0.3) as playing:
+        lost = [f"lost-{number}" for number in range(CONCURRENCY)]
+        for saga in lost:
+            await playing.do(saga, retry=ONCE)
+        await lose(playing, len(lost))
+        stock = Stock()
+        worker = await playing.worker(stock, MemoryDatabase(), concurrency=CONCURRENCY, ack_wait_seconds=0.3)
+        for saga in lost:
+            await playing.answer(saga, "stock-reserved")
+        await playing.is_settled()
+        assert len(stock.calls) == len(lost)
+        assert worker.counts.totals["redeliveries", ("stock",)] == len(lost), "each was delivered here once"
+
+
+async def test_no_more_lost_commands_wait_in_a_worker_than_it_has_places(tmp_path: Path) -> None:
+    async with play(tmp_path, ack_wait_seconds=0.3) as playing:
+        lost = [f"lost-{number}" for number in range(4 * CONCURRENCY)]
+        for saga in lost:
+            await playing.do(saga, retry=ONCE)
+        await lose(playing, len(lost))
+        gate = Gate()
+        stock = Stock(on_reserve=gate)
+        database = MemoryDatabase()
+        settings = {"concurrency": CONCURRENCY, "undo_concurrency": 1, "ack_wait_seconds": 0.3}
+        worker = await playing.worker(stock, database, **settings)
+        await gate.reached.wait()
+        places = CONCURRENCY + 1
+        await until(lambda: sum(spent.returned for spent in database.spent.values()) > places, what="some handed back")
+        assert worker.held <= 1 + places + CONCURRENCY
+        gate.opened.set()
+        for saga in lost:
+            await playing.answer(saga, "stock-reserved")
+        assert len(stock.calls) == len(lost)
+
+
+async def test_a_worker_that_drains_hands_back_what_waits_for_its_turn(tmp_path: Path) -> None:
+    async with play(tmp_path, ack_wait_seconds=0.3) as playing:
+        lost = [f"lost-{number}" for number in range(3)]
+        for saga in lost:
+            await playing.do(saga, retry=ONCE)
+        await lose(playing, len(lost))
+        gate = Gate()
+        worker = await playing.worker(Stock(on_reserve=gate), ack_wait_seconds=0.3)
+        await gate.reached.wait()
+        await until(lambda: worker.held == len(lost))
+        draining = asyncio.create_task(worker.drain())
+        await until(lambda: worker.held == 1, what="only the one that is performed")
+        await playing.worker(Stock(), MemoryDatabase(), ack_wait_seconds=0.3)
+        done = [saga for saga in lost if await playing.answers(saga)]
+        while len(done) < len(lost) - 1:
+            await asyncio.sleep(0.02)
+            done = [saga for saga in lost if await playing.answers(saga)]
+        gate.opened.set()
+        await draining
+
+
 async def lose(playing: Play, commands: int) -> None:
     """Take commands as a worker does that dies with all it holds."""
     link = await playing.up.connect("stock", name="lost")

@@ -18,6 +18,7 @@ from antiphon.contracts.payloads import StatusAnswer
 from antiphon.contracts.topology import (
     ANSWERS,
     CLIENT_FACTS,
+    COORDINATOR_ACK_WAIT_SECONDS,
     EVENTS,
     OPERATOR_FACTS,
     PEER_FACTS,
@@ -51,6 +52,12 @@ fill a connection. What waits behind a flood of another kind waits for those tha
 
 TIMERS_HELD_MAX: Final = 200
 """The same, of timers that are due."""
+
+FACT_SECONDS_MAX: Final = 15.0
+"""How long a coordinator keeps a fact that does not get on; then another one shall have it. Above the time after which
+a write or a read without an answer is given up."""
+
+KEPT: Final = {"ack_wait_seconds": COORDINATOR_ACK_WAIT_SECONDS, "keep_seconds_max": FACT_SECONDS_MAX}
 
 STARTS_HELD_MAX: Final = 100
 """Starts the sweeper holds until they are old enough to look after."""
@@ -153,9 +160,12 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     await link.until(known)
     await link.subscribe(subjects.STATUS_FILTER, on_status, queue=subjects.COORDINATORS_QUEUE)
     return [
-        await link.pull(SAGA, TIMERS, TIMERS_HELD_MAX, coordinator.on_fired),
+        await link.pull(SAGA, TIMERS, TIMERS_HELD_MAX, coordinator.on_fired, **KEPT),
         await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
-        *[await link.pull(EVENTS, name, places, coordinator.on_fact) for name, places in FACTS_HELD_MAX.items()],
+        *[
+            await link.pull(EVENTS, name, places, coordinator.on_fact, **KEPT)
+            for name, places in FACTS_HELD_MAX.items()
+        ],
     ]
 
 

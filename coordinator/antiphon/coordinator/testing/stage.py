@@ -35,7 +35,9 @@ class Stage:
         self._postponed: Counter[int] = Counter()
         self._handlers: list[tuple[str, Callable[[Delivered], None]]] = []
 
-    async def pull(self, stream: str, consumer: str, capacity: int, handle: Callable[[Held], None]) -> Stage:
+    async def pull(
+        self, stream: str, consumer: str, capacity: int, handle: Callable[[Held], None], ack_wait_seconds: float = 0.0
+    ) -> Stage:
         """Take part in a consumer. All there is may be held at once."""
 
         def deliver(delivery: Delivered) -> None:
@@ -100,6 +102,8 @@ class Stage:
 class Held:
     """One delivered command; what a worker expects of a `Delivery`."""
 
+    is_lost = False
+
     def __init__(self, stage: Stage, delivery: Delivered, deliveries: int) -> None:
         self._stage, self._delivery = stage, delivery
         self.stream, self.subject, self.data = delivery.stream, delivery.subject, delivery.data
@@ -123,6 +127,12 @@ class Held:
 
     def in_progress(self) -> None:
         """Virtual time stands still while it is worked on."""
+
+    def leave_place(self) -> None:
+        """There are as many places as commands."""
+
+    def take_place(self) -> None:
+        """There are as many places as commands."""
 
     def drop(self) -> None:
         """Let it come again after the ack wait."""

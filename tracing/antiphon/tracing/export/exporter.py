@@ -123,18 +123,16 @@ class Exporter:
         self._told: tuple[str, float] | None = None
         """What was said last of a backend that takes nothing, and when; None while it takes what it is sent."""
         self._held: list[Delivered] = []
-        self._batch: list[Delivered] = []
         self._came = asyncio.Event()
         self._stopped = asyncio.Event()
         self._reads = asyncio.Semaphore(READS_MAX)
 
     async def start(self) -> Pull:
         """Begin to pull, and to hold what comes."""
-        return await self._link.pull(SAGA, EXPORTER, ENTRIES_HELD_MAX, self._take)
+        return await self._link.pull(SAGA, EXPORTER, ENTRIES_HELD_MAX, self._take, EXPORTER_ACK_WAIT_SECONDS)
 
     async def run(self, pull: Pull) -> None:
         """Export until `stop`; what is in hand then comes again, to whoever exports next."""
-        keep = asyncio.create_task(self._keep())
         try:
             while not self._stopped.is_set():
                 await self._came.wait()
@@ -142,11 +140,9 @@ class Exporter:
                 self._came.clear()
                 if self._stopped.is_set():
                     break
-                self._batch, self._held = self._held, []
-                await self._export_or_say(self._batch)
-                self._batch = []
+                batch, self._held = self._held, []
+                await self._export_or_say(batch)
         finally:
-            keep.cancel()
             await pull.drain()
             for held in self._held:
                 held.hand_back()
@@ -303,13 +299,6 @@ class Exporter:
                 await self._stopped.wait()
         except TimeoutError:
             pass
-
-    async def _keep(self) -> None:
-        """Keep what is in hand for longer than the ack wait: the backend may make us wait."""
-        while True:
-            await asyncio.sleep(EXPORTER_ACK_WAIT_SECONDS / 3)
-            for held in (*self._batch, *self._held):
-                held.in_progress()
 
 
 def is_chosen(projection: Projection, ratio: float) -> bool:
