@@ -12,12 +12,9 @@ import asyncio
 import math
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
-
-if TYPE_CHECKING:
-    from .delivery import Delivery
 
 log = structlog.get_logger()
 
@@ -36,6 +33,15 @@ def now() -> float:
 def lease_seconds(ack_wait_seconds: float) -> float:
     """How often leases are extended under an ack wait."""
     return min(LEASE_SECONDS, ack_wait_seconds / 4)
+
+
+class Leased(Protocol):
+    """A delivery, as its lease sees it."""
+
+    is_lost: bool
+
+    def extend(self) -> None:
+        """Keep the message for another ack wait."""
 
 
 class Connected(Protocol):
@@ -71,7 +77,7 @@ class Lease:
     ) -> None:
         self._link, self._consumer = link, consumer
         self._ack_wait_seconds, self._keep_seconds_max = ack_wait_seconds, keep_seconds_max
-        self.held: dict[Delivery, float] = {}
+        self.held: dict[Leased, float] = {}
         """What is held, and since when it is kept."""
         self.looked = self._extended = self._proved = now()
         self._is_sure = True
@@ -103,7 +109,7 @@ class Lease:
         self.look()
         return self._is_sure
 
-    def keep(self, delivery: Delivery) -> None:
+    def keep(self, delivery: Leased) -> None:
         """Count the time for which a message is kept anew."""
         if delivery in self.held:
             self.held[delivery] = now()
@@ -176,7 +182,7 @@ class Lease:
         for delivery in list(self.held):
             self._lose(delivery)
 
-    def _lose(self, delivery: Delivery) -> None:
+    def _lose(self, delivery: Leased) -> None:
         """Nothing is said about the message any more. Its place is free when whoever works on it comes to an end."""
         del self.held[delivery]
         delivery.is_lost = True

@@ -40,7 +40,7 @@ REMEDY: Final = (
 
 @asynccontextmanager
 async def registered(
-    link: Link, capabilities: Capabilities, renew_seconds: float = RENEW_SECONDS
+    link: Link, capabilities: Capabilities, renew_seconds: float = RENEW_SECONDS, instance: str = ""
 ) -> AsyncGenerator[None]:
     """Keep this process registered for as long as the block lasts. A registration that fails is a line in the log.
 
@@ -48,8 +48,9 @@ async def registered(
         link: a connection that may write below the name's key.
         capabilities: what the process does.
         renew_seconds: how often the registration is stored.
+        instance: the name of this process; made up when left out.
     """
-    saying = _Saying(link, registration_of(capabilities))
+    saying = _Saying(link, registration_of(capabilities, instance))
     renewing = asyncio.ensure_future(saying.again_and_again(renew_seconds))
     try:
         yield
@@ -58,7 +59,12 @@ async def registered(
         saying.take_back()
 
 
-def registration_of(capabilities: Capabilities) -> Registration:
+def new_instance() -> str:
+    """A name for this process that no other process has."""
+    return f"{token(socket.gethostname())[:HOST_CHARS]}-{secrets.token_hex(6)}"
+
+
+def registration_of(capabilities: Capabilities, instance: str = "") -> Registration:
     """The registration of this process, under an instance name that no other process has."""
     return Registration(
         name=capabilities.name,
@@ -66,7 +72,7 @@ def registration_of(capabilities: Capabilities) -> Registration:
         compensations=capabilities.compensations,
         reactions=capabilities.reactions,
         sagas=capabilities.sagas,
-        instance=f"{token(socket.gethostname())[:HOST_CHARS]}-{secrets.token_hex(6)}",
+        instance=instance or new_instance(),
         started=datetime.now(UTC),
         version=printable(os.environ.get(VERSION_VARIABLE, "")),
         wire=WIRE,

@@ -23,8 +23,16 @@ class Jobs:
         self.held: set[Job] = set()
         self.is_draining = False
         """Whether the worker takes no more jobs."""
+        self.on_change: Callable[[], None] | None = None
+        """Called when a job has come or gone."""
         self._chance = chance
         self._idle = asyncio.Event()
+
+    def take(self, job: Job) -> None:
+        """Hold one more."""
+        self.held.add(job)
+        if self.on_change is not None:
+            self.on_change()
 
     def settle(self, job: Job) -> None:
         """Ack the delivery, or end it where it must not come again."""
@@ -66,5 +74,7 @@ class Jobs:
 
     def _forget(self, job: Job) -> None:
         self.held.discard(job)
+        if self.on_change is not None:
+            self.on_change()
         if self.is_draining and not self.held:
             self._idle.set()

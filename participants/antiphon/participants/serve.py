@@ -10,12 +10,13 @@ from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
 from antiphon.link.process import CLOSE_SECONDS, Ending, signals
-from antiphon.link.registration import registered
+from antiphon.link.registration import new_instance, registered
 from antiphon.tracing.telemetry import handler_spans
 from antiphon.tracing.telemetry.metrics import measuring
 
 from .capabilities import capabilities_of
 from .databases import open_database
+from .notes import open_notes
 from .participant import Participant
 from .worker import CANCEL_SECONDS, CONCURRENCY, GRACE_SECONDS, HANDLER_SECONDS_MAX, Worker, undo_places
 
@@ -68,6 +69,8 @@ async def serve(
     handler_spans.set_up(participant.name)
     undo_concurrency = undo_concurrency or undo_places(concurrency)
     reaction_concurrency = (reaction_concurrency or concurrency) if participant.reactions else 0
+    instance = new_instance()
+    notes = open_notes(database_url, participant.name, instance)
     database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency + 1)
     ending = Ending(grace_seconds + DRAIN_SECONDS_MAX + CANCEL_SECONDS + CLOSE_SECONDS)
     with signals(ending):
@@ -84,6 +87,8 @@ async def serve(
                 ack_wait_seconds=ack_wait_seconds,
                 handler_seconds=handler_seconds,
                 error_texts=error_texts,
+                notes=notes,
+                instance=instance,
             )
             with measuring(worker.counts, {}, metrics, participant.name):
                 await worker.start()
@@ -92,7 +97,7 @@ async def serve(
                     settle_collector()
                     if not link.failure.done():
                         log.info("participant.ready", participant=participant.name)
-                    async with registered(link, capabilities_of(participant)):
+                    async with registered(link, capabilities_of(participant), instance=instance):
                         await asyncio.wait((link.failure, ending.told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await worker.drain(grace_seconds)

@@ -34,11 +34,13 @@ from .execution import Execution
 from .failing import Failing
 from .job import Job
 from .jobs import Jobs
+from .notes import Notes
 from .overdue import TimeLimit
 from .parking import Parking
 from .participant import Participant
 from .perform import Performing, Terms
 from .reading import NotForUs, Reader
+from .takeover import Takeover
 from .turn import Turn
 
 CONCURRENCY: Final = 16
@@ -74,6 +76,7 @@ class Worker:
         error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
         chance: draws from [0, 1), for the jitter of delays.
         instance: names this process; made up when left out.
+        notes: where this process notes what it holds, for the one after it; see `open_notes`.
 
     Raises:
         RuntimeError: no event loop is running.
@@ -93,6 +96,7 @@ class Worker:
         error_texts: bool = False,
         chance: Callable[[], float] = random.random,
         instance: str = "",
+        notes: Notes | None = None,
     ) -> None:
         self._participant, self._link, self._database = participant, link, database
         self.counts = Counts()
@@ -130,12 +134,18 @@ class Worker:
             error_texts=error_texts,
             chance=chance,
         )
+        consumers = {(stream, consumer) for stream, consumer, _ in self._places}
+        self._takeover = Takeover(notes, link, database, self._jobs, consumers, ack_wait_seconds)
         self._alone = Turn(waiting_max=sum(places for _, _, places in self._places))
         self._turn: asyncio.TimerHandle | None = None
         self.pulls: list[Pull] = []
 
     async def start(self) -> None:
-        """Begin to pull. Whether the server accepts that, `antiphon.link.require_accepted(worker.pulls)` finds out."""
+        """Take over from the dead, and begin to pull.
+
+        Whether the server accepts that, `antiphon.link.require_accepted(worker.pulls)` finds out.
+        """
+        await self._takeover.begin()
         self._turn = self._loop.call_later(self._turn_seconds, self._look_after_all)
         for stream, consumer, places in self._places:
             self.pulls.append(await self._link.pull(stream, consumer, places, self._take, self._ack_wait_seconds))
@@ -158,6 +168,7 @@ class Worker:
         if self._turn is not None:
             self._turn.cancel()
         self._link.flush()
+        await self._takeover.end()
         log.info("participant.drained", participant=self._participant.name, left=self.held + self.deaf)
 
     @property
@@ -177,7 +188,7 @@ class Worker:
         if delivery.deliveries > 1:
             self.counts.add("redeliveries", self._participant.name)
         job = Job(delivery)
-        self._jobs.held.add(job)
+        self._jobs.take(job)
         is_late = self._jobs.is_draining
         work = self._failing.hand_back(job, ELSEWHERE_SECONDS) if is_late else self._work(job)
         job.task = self._loop.create_task(work)
@@ -247,6 +258,7 @@ class Worker:
 
     def _look_after_all(self) -> None:
         self._turn = self._loop.call_later(self._turn_seconds, self._look_after_all)
+        self._takeover.changed()  # so that the note says when this process lived last
         for job in self._jobs.held:
             job.ticks += 1
             self._time_limit.cancel_if_overdue(job, job.ticks * self._turn_seconds)

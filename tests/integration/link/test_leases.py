@@ -92,9 +92,7 @@ async def room(folder: Path, ack_wait_seconds: float = ACK_WAIT_SECONDS) -> Asyn
     with platform(folder, participants=()) as up:
         await up.set_up()
         link = await up.connect("administrator")
-        consumer = Consumer(
-            stream=EVENTS, name=ANSWERS, filters=("evt.>",), ack_wait_seconds=ack_wait_seconds
-        ).config()
+        consumer = Consumer(stream=EVENTS, name=ANSWERS, filters=("evt.>",), ack_wait_seconds=ack_wait_seconds).config()
         await api(link, f"CONSUMER.CREATE.{EVENTS}.{ANSWERS}", {"stream_name": EVENTS, "config": consumer})
         found = Room(up, link)
         try:
