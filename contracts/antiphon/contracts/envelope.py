@@ -45,6 +45,8 @@ class Envelope(
     that was handled next."""
     definition: str = ""
     """On a journal's first entry: `<name>.v<version>.<shape hash>` of the definition the saga began with."""
+    schemas: str = ""
+    """On a journal's first entry: the digest of the schemas of the definition's messages, which SAGA keeps by it."""
     keys: dict[str, str] | None = None
     """On the entries before any step has begun: what the saga is to be found by, where its definition says so."""
     retry: str = ""

@@ -23,6 +23,11 @@ class DefinitionError(AntiphonError):
     """A contract, a saga definition or a participant is unsound. Raised on import, with the remedy."""
 
 
+class ContractsChanged(DefinitionError):
+    """Messages of a definition have changed so that sagas in flight, which began with the ones before, may break.
+    Raised before a coordinator begins to work; the sentence names the fields, and one such saga."""
+
+
 # --- what a handler says on purpose -----------------------------------------------------------------------------------
 
 
@@ -214,6 +219,21 @@ class Undecided(AntiphonError):
             "s. It counts once one does: see that coordinators with its definition run, and look again."
         )
         self.what, self.verb, self.timeout_seconds = what, verb, timeout_seconds
+
+
+class StartUnread(AntiphonError):
+    """The coordinators cannot read a saga's start, as where its caller's contracts are older or newer than theirs.
+    Nothing of the saga has happened. It begins once a coordinator runs that can read its start.
+
+    `reason` names the field.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, reason: str) -> None:
+        super().__init__(
+            f"saga {saga_type}/{saga_id} has not begun: {reason}. Nothing was done. Start it under another id with the "
+            "contracts that the coordinators have, or run a coordinator that can read it."
+        )
+        self.saga_type, self.saga_id, self.reason = saga_type, saga_id, reason
 
 
 class StillRunning(AntiphonError):

@@ -26,6 +26,11 @@ def first_timer_guard(saga: SagaKey) -> str:
     return _guard(timer_subject(saga), 0)
 
 
+def first_write_guard(subject: str) -> str:
+    """Store only what is the first at its subject."""
+    return _guard(subject, 0)
+
+
 def _guard(subject_filter: str, last_sequence: int) -> str:
     return (
         f"Nats-Expected-Last-Subject-Sequence: {last_sequence}\r\n"

@@ -24,6 +24,8 @@ LOCK_FREE_TYPE: Final = "lock.freed.v1"
 LOCK_GRANTED_TYPE: Final = "lock.granted.v1"
 LOCK_STATE_TYPE: Final = "lock.state.v1"
 PAUSE_STATE_TYPE: Final = "halt.state.v1"
+SCHEMAS_TYPE: Final = "saga.schemas.v1"
+"""Kept schemas; the payload is `antiphon.contracts.compat.schema.Contracts`."""
 
 
 def verb_type(verb: str) -> str:
@@ -49,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
 
     fault: str = ""
     """Why the saga cannot go on by itself."""
+    unread: bool = False
+    """The fault is that the coordinator which wrote this cannot read a message. One that can reads over it."""
 
     step: str = ""
     """The step that the next six are about."""
@@ -204,6 +208,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused: str = ""
     noted: str = ""
     """A deadline or a wish to cancel that came after the point of no return."""
+    unread: str = ""
+    """Why no coordinator begins it: its start cannot be read. Nothing of it has happened."""
     steps: tuple[StepStatus, ...] = ()
     entries: int = 0
     """How many entries its journal has, of at most 900."""

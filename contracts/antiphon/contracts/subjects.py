@@ -13,7 +13,18 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from .errors import Forged
-from .identity import CLIENT, COORDINATOR, NOBODY, NOT_SAGAS, OPERATOR, RESERVED, SagaKey, find_key, is_token
+from .identity import (
+    CLIENT,
+    COORDINATOR,
+    NOBODY,
+    NOT_SAGAS,
+    OPERATOR,
+    RESERVED,
+    SagaKey,
+    dashed,
+    find_key,
+    is_token,
+)
 
 Direction = Literal["do", "undo"]
 """Which way an attempt at a step goes."""
@@ -85,6 +96,29 @@ JOURNALS_FILTER: Final = "saga.*.*.*.c.>"
 def commands_filter(participant: str, direction: Sending) -> str:
     """The commands of one participant in one direction: what its consumer delivers."""
     return f"saga.*.*.*.c.cmd.{participant}.*.{direction}.*"
+
+
+# What the messages of a definition looked like. Three dots, so that no filter of sagas matches it.
+
+
+def schemas_subject(definition: str, digest: str) -> str:
+    """Where the schemas of a definition's messages are kept.
+
+    Args:
+        definition: its label, `<name>.v<version>.<shape hash>`.
+        digest: the schemas' own, as journals name it.
+    """
+    return f"saga.schemas.{dashed(definition)}.{digest}"
+
+
+def schemas_filter(definition: str) -> str:
+    """All schemas that the messages of one definition ever had."""
+    return schemas_subject(definition, "*")
+
+
+def parse_schemas(subject: str) -> str:
+    """The digest in the subject of kept schemas."""
+    return subject.rpartition(".")[2]
 
 
 class CommandAddress(msgspec.Struct, frozen=True, gc=False):
@@ -550,7 +584,23 @@ ANNOUNCE_FILTER: Final = announce_subject("*")
 STATUS_FILTER: Final = "antiphon.status.*.*"
 PARKED_FILTER: Final = "parked.>"
 PARKED_SAGAS_FILTER: Final = "parked.saga.>"
-COORDINATORS_QUEUE: Final = "coordinators"
+
+
+def status_filter(saga_type: str) -> str:
+    """The status requests about sagas of one type."""
+    return f"antiphon.status.{saga_type}.*"
+
+
+def status_queue(definitions: Iterable[str]) -> str:
+    """The queue in which coordinators share status requests: one for all that have the same definitions of a saga type.
+
+    Of coordinators that differ, each kind gets every request, so that whoever can tell does.
+
+    Args:
+        definitions: what tells the kinds apart.
+    """
+    kind = hashlib.sha256("\n".join(sorted(definitions)).encode()).hexdigest()[:12]
+    return f"coordinators-{kind}"
 
 
 def parse_announcement(subject: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 from msgspec import inspect
@@ -85,6 +86,40 @@ def schemas_of(
     for message, schema in zip(messages, schemas, strict=True):
         times.say(inspect.type_info(message), schema)
     return schemas, definitions
+
+
+def contracts_of(described: Mapping[type[Message], Described]) -> Contracts:
+    """Messages by their descriptions, with their schemas, without what is written there for people to read."""
+    schemas, definitions = schemas_of(list(described))
+    return Contracts(
+        {each.type: each for each in described.values()},
+        dict(zip((each.type for each in described.values()), map(_bare, schemas), strict=True)),
+        {name: _bare(schema) for name, schema in definitions.items()},
+    )
+
+
+def _bare(schema: Any) -> Any:
+    """A schema without descriptions, which change nothing. A field may be called `description`, too."""
+    if isinstance(schema, list):
+        return [_bare(each) for each in schema]  # pyright: ignore[reportUnknownVariableType] # of JSON
+    if not isinstance(schema, dict):
+        return schema
+    found = cast("JsonSchema", schema)
+    return {
+        name: {field: _bare(each) for field, each in part.items()} if name == "properties" else _bare(part)
+        for name, part in found.items()
+        if name != "description"
+    }
+
+
+DIGEST_DIGITS: Final = 16
+"""How much of a hash tells the schemas of one definition apart."""
+
+
+def digest_of(contracts: Contracts) -> str:
+    """What contracts are known by: the same for the same messages, whoever computes it."""
+    data = msgspec.json.encode(contracts, order="deterministic")
+    return hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
 
 
 class _Times:

@@ -15,6 +15,7 @@ from antiphon.contracts.errors import (
     Ambiguous,
     DefinitionError,
     PlatformError,
+    StartUnread,
     StillRunning,
     Undecodable,
     UnknownSaga,
@@ -67,6 +68,7 @@ class Handle:
 
         Raises:
             StillRunning: it has not ended by then. It goes on.
+            StartUnread: no coordinator can read its start, so that nothing of it has begun.
             Undecodable: the end that its journal holds cannot be read.
         """
         try:
@@ -222,7 +224,7 @@ class Antiphon:
     async def end_of(self, key: SagaKey) -> Outcome:
         """Wait for a saga's end."""
         subject = subjects.end_subject(key)
-        told, pause = asyncio.Event(), LOOK_SECONDS
+        told, pause, has_begun = asyncio.Event(), LOOK_SECONDS, False
         self._ends.setdefault(subject, []).append(told)
         try:
             while True:
@@ -231,12 +233,28 @@ class Antiphon:
                 if end is not None:
                     return end
                 await self._link.until(told, pause)
+                has_begun = has_begun or told.is_set() or await self._has_begun(key)
                 # A subscriber may hear of an end before the stream holds it.
                 pause = LOOK_SOON_SECONDS if told.is_set() else min(LOOK_SECONDS, 2 * pause)
         finally:
             self._ends[subject].remove(told)
             if not self._ends[subject]:
                 del self._ends[subject]
+
+    async def _has_begun(self, key: SagaKey) -> bool:
+        """Whether coordinators say that a saga is under way.
+
+        Raises:
+            StartUnread: they cannot read its start.
+        """
+        try:
+            status = await self.status_of(key)
+        except (PlatformError, UnknownSaga):
+            raise_if_failed(self._link)
+            return False
+        if status.unread:
+            raise StartUnread(key.type, key.id, status.unread)
+        return True
 
     async def status_of(self, key: SagaKey) -> Status:
         """Ask the coordinators how a saga stands."""
@@ -245,8 +263,8 @@ class Antiphon:
         except Ambiguous:
             raise_if_failed(self._link)
             raise PlatformError(
-                "no coordinator answers. Start one: antiphon coordinator --app module:saga, or the local platform: "
-                "antiphon up."
+                f"no coordinator answers that has sagas of type {key.type!r}. Start one: antiphon coordinator --app "
+                "module:saga, or the local platform: antiphon up."
             ) from None
         try:
             answer = unpack_raw(data, StatusAnswer)

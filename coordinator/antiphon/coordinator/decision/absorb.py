@@ -6,11 +6,12 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from antiphon.contracts.errors import Unusable
 from antiphon.contracts.messages import Event
 
 from .awaited import came
 from .choreography import happened
-from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick
+from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick, Unread
 from .history import History, cancelled, with_step
 from .requests import apply_request
 from .timeouts import ticked
@@ -24,6 +25,7 @@ from .transitions import (
     request_cancel,
     start_compensating,
 )
+from .unread import cannot_be_read, unread
 
 
 def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> History:
@@ -60,7 +62,9 @@ def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> His
         case Granted():
             return replace(history, granted=history.granted | {fact.lock})
         case Operated():
-            return apply_request(history, fact, is_rejected)
+            return _asked_for(history, fact, is_rejected)
+        case Unread():
+            return unread(history, fact)
         case _:
             assert_never(fact)
 
@@ -100,6 +104,14 @@ def _undo_answered(history: History, fact: Answer) -> History:
     if fact.kind == "done" and step.phase == "undoing":
         return release(with_step(history, fact.step, phase="undone", again_ns=0), fact.step)
     return fail(history, fact.step, step.undo_attempts, fact)
+
+
+def _asked_for(history: History, fact: Operated, is_rejected: bool | None) -> History:
+    try:
+        return apply_request(history, fact, is_rejected)
+    except Unusable as error:  # it fitted the class that took it in
+        what = f"the payload of {fact.user}'s {fact.verb} of {fact.operation.step}"
+        return replace(history, unread=cannot_be_read(what, error))
 
 
 def _child_ended(history: History, fact: ChildEnded) -> History:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import cast
 
 from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
-from antiphon.contracts.errors import Forged, UnknownType
-from antiphon.contracts.identity import CLIENT, COORDINATOR, LOCK, OPERATOR
+from antiphon.contracts.errors import Forged, Undecodable, UnknownType
+from antiphon.contracts.identity import CLIENT, COORDINATOR, LOCK, OPERATOR, RESERVED
 from antiphon.contracts.messages import Event, Refusal, Settled
 from antiphon.contracts.payloads import (
     CANCEL_TYPE,
@@ -19,18 +20,20 @@ from antiphon.contracts.payloads import (
     Empty,
     End,
     Operation,
+    Parent,
     verb_type,
 )
 from antiphon.contracts.subjects import FactAddress, Verb, is_by_itself
 
 from ..definition.definition import Definition, Expected
-from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start
+from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Unread
+from .unread import cannot_be_read
 
 
 def accept(
     definition: Definition, address: FactAddress, message: bytes, subject: str, sequence: int, at_ns: int
 ) -> Fact:
-    """The fact in a message of EVENTS.
+    """The fact in a message of EVENTS; `Unread` where its saga may wait for it, and it does not fit the class at hand.
 
     Args:
         definition: the saga's.
@@ -42,9 +45,20 @@ def accept(
 
     Raises:
         Forged: the envelope contradicts its subject, or its source does not own what it claims.
-        Undecodable: the bytes are not what their type promises.
+        Undecodable: the bytes are not what their type promises, and no saga of this definition waits for them.
     """
-    envelope = _envelope(address, message, subject)
+    envelope = None
+    try:
+        envelope = _envelope(address, message, subject)
+        return _fact(definition, address, envelope, sequence, at_ns)
+    except Undecodable as error:
+        unread = _unread(definition, address, envelope, error, sequence, at_ns)
+        if unread is None:
+            raise
+        return unread
+
+
+def _fact(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Fact:
     match address.source:
         case "client":
             return _of_client(definition, address, envelope, sequence, at_ns)
@@ -56,7 +70,41 @@ def accept(
             return _of_participant(definition, address, envelope, sequence, at_ns)
 
 
-assert (CLIENT, COORDINATOR, OPERATOR) == ("client", "coordinator", "operator"), "what `accept` matches"
+assert (CLIENT, COORDINATOR, OPERATOR) == ("client", "coordinator", "operator"), "what `_fact` matches"
+
+
+def _unread(
+    definition: Definition,
+    address: FactAddress,
+    envelope: Envelope | None,
+    error: Undecodable,
+    sequence: int,
+    at_ns: int,
+) -> Unread | None:
+    """What cannot be read, as its subject tells it; None where no saga of this definition waits for it."""
+    if address.is_start:
+        return Unread(sequence, at_ns, "start", cannot_be_read("its start", error), parent=_parent(envelope))
+    if address.is_signal and (step := definition.steps.get(address.step)) and step.kind == "signal":
+        return Unread(sequence, at_ns, "signal", cannot_be_read(f"the signal {step.name}", error), step.name)
+    if address.source in RESERVED:
+        return None
+    reason = cannot_be_read(f"{address.event} of {address.source}", error)
+    expected = _expected(definition, address)
+    if expected is not None and expected.source == address.source:
+        command = int(envelope.command) if envelope and _is_sequence(envelope.command) else 0
+        return Unread(sequence, at_ns, "answer", reason, address.step, expected.direction, command)
+    for heard in definition.events.values():
+        contract = heard.shape.__contract__
+        if (contract.owner, contract.token) == (address.source, address.event) and is_by_itself(address.step):
+            return Unread(sequence, at_ns, "event", reason, heard.step)
+    return None
+
+
+def _parent(envelope: Envelope | None) -> Parent | None:
+    """Who started a child of which the rest cannot be read."""
+    with suppress(Undecodable):
+        return unpack_raw(envelope.data, ChildStart).parent if envelope and envelope.type == CHILD_START_TYPE else None
+    return None
 
 
 def accept_request(address: FactAddress, message: bytes, subject: str, sequence: int, at_ns: int) -> Operated:
@@ -203,8 +251,12 @@ def _event(definition: Definition, expected: Expected, payload: object, subject:
     return unpack_raw(payload.reply, reply, subject)
 
 
+def _is_sequence(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 20
+
+
 def _sequence(envelope: Envelope) -> int:
     text = envelope.command
-    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+    if not _is_sequence(text):
         raise Forged("an answer names the sequence of its command", subject=envelope.id)
     return int(text)

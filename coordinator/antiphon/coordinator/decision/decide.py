@@ -32,7 +32,11 @@ def decide(history: History, author: Author | None = None) -> tuple[Action, ...]
         history: the saga as its journal says.
         author: whom to ask for what the journal does not hold.
     """
-    if history.start is None or history.end is not None or history.fault or history.paused:
+    if history.end is not None or history.fault or history.paused:
+        return ()
+    if history.unread:
+        return (_stand_still(history),)
+    if history.start is None:
         return ()
     if not history.definition.is_led:
         return tuple(observe(history))
@@ -121,6 +125,13 @@ def _complete(history: History) -> Iterator[Action]:
         yield Finish(End(outcome="completed"))
     elif not history.held:
         yield Record(held=True)
+
+
+def _stand_still(history: History) -> Action:
+    """Have a person look at a saga of which a message cannot be read; end one that turned before anything was done."""
+    if history.turned and all(step.phase == "waiting" for step in history.steps.values()):
+        return Finish(End(outcome="compensated", reason=history.turned))
+    return Record(fault=history.unread, unread=True)
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------

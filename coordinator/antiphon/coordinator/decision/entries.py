@@ -10,7 +10,7 @@ import msgspec
 
 from antiphon.contracts.clock import nanoseconds, rfc3339
 from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack, unpack_raw
-from antiphon.contracts.errors import Forged
+from antiphon.contracts.errors import Forged, Undecodable
 from antiphon.contracts.identity import COORDINATOR, TOKEN_CHARS_MAX, SagaKey, digest
 from antiphon.contracts.messages import Settle, settle_type
 from antiphon.contracts.payloads import (
@@ -101,6 +101,7 @@ def _command(history: History, send: Send, cause: str, time: datetime, author: A
         data=payload,
         cause=cause,
         definition=_label(history),
+        schemas=_schemas(history),
         keys=keys,
         retry=retry,
         retriable=step.is_retriable,
@@ -145,7 +146,12 @@ def _payload(history: History, step: StepDefinition, send: Send, author: Author)
 def _commanded(history: History, step: StepDefinition, name: str, author: Author) -> Any:
     """The command that a step or an element was sent."""
     sent = history.steps[name].command
-    return unpack_raw(sent, step.template("do").shape) if sent else _element(history, step, name, author)
+    if not sent:
+        return _element(history, step, name, author)
+    try:
+        return unpack_raw(sent, step.template("do").shape)
+    except Undecodable as error:
+        raise AuthorFault(f"the command that {name} was sent cannot be read: {error.reason}") from error
 
 
 def _element(history: History, step: StepDefinition, name: str, author: Author) -> Any:
@@ -197,6 +203,7 @@ def _draft(
         data=pack(payload),
         cause=cause,
         definition=_label(history),
+        schemas=_schemas(history),
         keys=keys,
         within=within,
         awaits=awaits,
@@ -221,6 +228,10 @@ def _within(step: StepDefinition) -> str:
 
 def _label(history: History) -> str:
     return "" if history.entries else history.definition.label
+
+
+def _schemas(history: History) -> str:
+    return "" if history.entries else history.definition.schemas
 
 
 def timer_body(history: History, time: datetime) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from antiphon.contracts.messages import AnswerKind, Event
@@ -95,13 +97,35 @@ class Operated(msgspec.Struct, frozen=True, gc=False):
     operation: Operation
 
 
+class Unread(msgspec.Struct, frozen=True, gc=False):
+    """A message that the saga waits for, or that its journal names, and that does not fit the class it has here.
+
+    `of` is what it is by its subject; `named` where only the journal knows what it was. `step` is the one that it is
+    about, `command` where SAGA holds the command that it answers, as far as can be read. `reason` names the field.
+    """
+
+    sequence: int
+    at_ns: int
+    of: Literal["start", "answer", "signal", "event", "named"]
+    reason: str
+    step: str = ""
+    direction: Direction = "do"
+    command: int = 0
+    parent: Parent | None = None
+
+
 class Tick(msgspec.Struct, frozen=True, gc=False):
     """Time has come to `at_ns`: the saga's timer fired, or the sweeper looked."""
 
     at_ns: int
 
 
-Fact = Start | Answer | Signalled | Happened | ChildEnded | Cancel | LetGo | Granted | Operated | Tick
+Fact = Start | Answer | Signalled | Happened | ChildEnded | Cancel | LetGo | Granted | Operated | Unread | Tick
+
+
+def is_start(fact: Fact) -> bool:
+    """Whether a saga begins with a fact, whether or not that can be read here."""
+    return isinstance(fact, Start) or (isinstance(fact, Unread) and fact.of == "start")
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):

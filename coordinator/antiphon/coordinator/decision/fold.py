@@ -92,7 +92,8 @@ def _sent(history: History, sent: Send, at_ns: int, payload: bytes) -> History:
 
 def _recorded(history: History, record: Record, at_ns: int) -> History:
     if record.fault:
-        return replace(history, fault=record.fault)
+        is_read_over = record.unread and not history.unread
+        return history if is_read_over else replace(history, fault=record.fault)
     if record.asks:
         return replace(history, asks=record.asks)
     if record.held:

@@ -87,6 +87,8 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """Whether its deadline has passed."""
     fault: str = ""
     """Why the saga cannot go on by itself."""
+    unread: str = ""
+    """Which message cannot be read here, and why: what follows from it is for a coordinator to say that can."""
     paused: str = ""
     """Who paused it, and why."""
     marked: frozenset[str] = frozenset()

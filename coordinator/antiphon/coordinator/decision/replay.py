@@ -15,9 +15,10 @@ from ..definition.definition import Definition
 from ..definition.versions import Versions
 from .accept import accept
 from .entries import read_entry
-from .facts import Fact, Start
+from .facts import Fact, Unread, is_start
 from .fold import fold
 from .history import Entry, History, begin
+from .unread import cannot_be_read, counts
 
 
 class OtherDefinition(AntiphonError):
@@ -54,11 +55,11 @@ def replay(key: SagaKey, versions: Versions, pages: SagaPages) -> Replayed:
     """
     entries = [read_entry(message.subject, message.sequence, message.data) for message in pages.entries]
     definition = definition_of(key, versions, entries)
-    facts = _facts(definition, pages.events)
-    history = fold(begin(key, definition), entries, facts)
-    unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named]
+    facts, unusable = _facts(definition, pages.events)
+    history = fold(begin(key, definition), entries, unusable | facts)
+    unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named and counts(history, fact)]
     # The start first, even if a cancel was stored before it: nothing else opens a journal.
-    unnamed.sort(key=lambda fact: not isinstance(fact, Start))
+    unnamed.sort(key=lambda fact: not is_start(fact))
     touched = max((message.stored_ns for message in (*pages.entries, *pages.events)), default=0)
     return Replayed(history, unnamed, touched)
 
@@ -74,17 +75,23 @@ def definition_of(key: SagaKey, versions: Versions, entries: list[Entry]) -> Def
     return definition
 
 
-def _facts(definition: Definition, events: list[StoredMessage]) -> dict[int, Fact]:
+def _facts(definition: Definition, events: list[StoredMessage]) -> tuple[dict[int, Fact], dict[int, Fact]]:
+    """The facts in messages of EVENTS by their sequences, and what is none.
+
+    That was parked when it was delivered; but if the journal names it, it was a fact to whoever wrote the entry.
+    """
     facts: dict[int, Fact] = {}
+    unusable: dict[int, Fact] = {}
     for message in events:
+        sequence, at_ns = message.sequence, message.stored_ns
         try:
             address = parse_fact(message.subject)
-            facts[message.sequence] = accept(
-                definition, address, message.data, message.subject, message.sequence, message.stored_ns
+            facts[sequence] = accept(definition, address, message.data, message.subject, sequence, at_ns)
+        except Unusable as error:
+            unusable[sequence] = Unread(
+                sequence, at_ns, "named", cannot_be_read(f"{message.subject}, which the journal names,", error)
             )
-        except Unusable:
-            continue  # parked when it was delivered
-    return facts
+    return facts, unusable
 
 
 def status_answer(result: Replayed | Exception, hold: str = "") -> StatusAnswer:
@@ -105,6 +112,7 @@ def status_answer(result: Replayed | Exception, hold: str = "") -> StatusAnswer:
             parked=history.parked,
             paused=history.paused or (hold and f"all sagas of its type are {hold}"),
             noted=history.noted,
+            unread=history.unread if history.start is None else "",
             steps=tuple(
                 StepStatus(name=name, phase=step.phase, attempts=step.attempts + step.undo_attempts)
                 for name, step in history.steps.items()

@@ -80,10 +80,12 @@ def _full(history: History) -> str:
 
 
 def _senseless(history: History, fact: Operated) -> str:
-    if history.start is None:
+    if history.start is None and not history.unread:
         return "the saga was never started"
     if history.end is not None:
         return f"the saga has ended: it is {history.end.outcome}"
+    if history.unread and fact.verb in ("retry", "edit", "resolve"):
+        return history.unread
     if not history.definition.is_led and fact.verb != "retry":
         return f"nobody leads it: its participants react to each other, so there is nobody to {fact.verb} it"
     operation = fact.operation

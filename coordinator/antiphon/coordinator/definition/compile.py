@@ -6,6 +6,9 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
+from antiphon.contracts.compat.schema import digest_of
 from antiphon.contracts.identity import COORDINATOR, dashed
 from antiphon.contracts.messages import (
     AnswerKind,
@@ -24,6 +27,7 @@ from antiphon.contracts.subjects import Direction
 from .check import ancestors, check_complete, is_past_pivot
 from .declared import DeclaredChoreography, DeclaredSaga, DeclaredStep
 from .definition import CommandTemplate, Definition, EmittedEvent, Expected, Meaning, StepDefinition
+from .messages import schemas_of_messages
 
 
 def compile_saga(saga: DeclaredSaga[Any]) -> Definition:
@@ -36,7 +40,7 @@ def compile_saga(saga: DeclaredSaga[Any]) -> Definition:
     steps = {step.name: _step(saga, step) for step in saga.steps}
     events = _events(saga)
     answers = {(e.step, token): e for step in saga.steps for token, e in _answers(step)}
-    return Definition(
+    definition = Definition(
         name=saga.name,
         version=saga.version,
         shape=_shape(saga),
@@ -55,13 +59,14 @@ def compile_saga(saga: DeclaredSaga[Any]) -> Definition:
         children=tuple(compile_saga(step.child) for step in saga.steps if step.child is not None),
         events=events,
     )
+    return _with_schemas(definition)
 
 
 def compile_choreography(saga: DeclaredChoreography[Any]) -> Definition:
     """Compile a choreography: the same, with nothing to do."""
     events = {event.__contract__.type: _heard_in(saga, event) for event in (*saga.flow, *saga.ends)}
     del events[saga.start.__contract__.type]
-    return Definition(
+    definition = Definition(
         name=saga.name,
         version=saga.version,
         shape=_hashed(observed(saga)),
@@ -82,6 +87,11 @@ def compile_choreography(saga: DeclaredChoreography[Any]) -> Definition:
         is_led=False,
         begins=saga.flow[saga.start],
     )
+    return _with_schemas(definition)
+
+
+def _with_schemas(definition: Definition) -> Definition:
+    return replace(definition, schemas=digest_of(schemas_of_messages(definition)))
 
 
 def _heard_in(saga: DeclaredChoreography[Any], event: type[Event]) -> EmittedEvent:

@@ -120,6 +120,8 @@ class Definition(msgspec.Struct, frozen=True):
     """Whether anybody commands. Nobody does in a choreography, which has no steps."""
     begins: tuple[str, ...] = ()
     """Of a choreography: the participants that react to its start."""
+    schemas: str = ""
+    """The digest of the schemas of its messages, which are no part of the shape."""
 
     @property
     def label(self) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import LOCK, NOT_SAGAS, SagaKey
 from antiphon.contracts.payloads import StatusAnswer, parked_kind
 from antiphon.contracts.stored import Delivered
-from antiphon.contracts.subjects import FactAddress, parse_announcement, parse_fact, parse_fired
+from antiphon.contracts.subjects import FactAddress, parse_announcement, parse_fact, parse_fired, status_queue
 from antiphon.link.killpoints import reached
 from antiphon.tracing.telemetry.counts import Counts
 
 from ..decision.accept import accept_request
 from ..decision.author import Author
 from ..decision.facts import Fact, Tick
-from ..decision.replay import status_answer
+from ..decision.replay import Replayed, status_answer
 from ..definition.definition import Definition
 from ..definition.versions import Versions
 from .fact_handler import DELIVERIES_MAX, CatchUp, FactHandler
@@ -26,6 +27,9 @@ from .pause_handler import PauseHandler
 from .paused_types import PausedTypes
 from .ports import Store
 from .sweeper import IDLE_SECONDS, Sweeper
+
+LATE_SECONDS: Final = 1.0
+"""How long a coordinator that cannot tell how a saga stands leaves the word to others. An answer takes milliseconds."""
 
 
 class Coordinator:
@@ -128,16 +132,40 @@ class Coordinator:
         """A start was delivered to the sweeper: look after its saga once that can have been idle for long enough."""
         self._sweeper.watch(delivery)
 
+    @property
+    def status_queues(self) -> dict[str, str]:
+        """For each saga type the queue in which status requests are shared with coordinators of the same definitions
+        and contracts."""
+        return {
+            saga_type: status_queue(f"{each.label} {each.schemas}" for each in versions.definitions)
+            for saga_type, versions in self.journals.definitions.items()
+        }
+
     # --- without a delivery -------------------------------------------------------------------------------------------
 
     def status(self, key: SagaKey, then: Callable[[StatusAnswer], None]) -> None:
-        """Read the state of a saga."""
+        """Read the state of a saga.
+
+        `then` is called late where this coordinator cannot tell, for want of a definition or because a message does not
+        fit its contracts: the first answer counts, and another coordinator may know better.
+        """
+
+        def answer(found: StatusAnswer, is_certain: bool) -> None:
+            if is_certain:
+                then(found)
+            else:
+                self.store.later(LATE_SECONDS, lambda: then(found))
+
         versions = self.journals.definitions.get(key.type)
         if versions is None:
-            then(StatusAnswer(error=f"no coordinator here has a saga {key.type!r}"))
+            answer(StatusAnswer(error=f"no coordinator here has a saga {key.type!r}"), False)
             return
-        paused = self.paused_types.paused
-        self.journals.read(key, versions, lambda result: then(status_answer(result, paused.get(key.type, ""))))
+
+        def on_read(result: Replayed | Exception) -> None:
+            is_certain = isinstance(result, Replayed) and not result.history.unread
+            answer(status_answer(result, self.paused_types.paused.get(key.type, "")), is_certain)
+
+        self.journals.read(key, versions, on_read)
 
     def review(self, key: SagaKey, then: Callable[[bool], None]) -> None:
         """Look at a saga for which nothing was delivered: take in what its journal does not name, and decide.

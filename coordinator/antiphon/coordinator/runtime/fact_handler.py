@@ -21,11 +21,12 @@ from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
 from ..decision.accept import accept
-from ..decision.facts import Answer, Fact, Start, Tick
+from ..decision.facts import Answer, Fact, Tick, Unread, is_start
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
 from ..decision.plan import plan
 from ..decision.replay import OtherDefinition, Replayed
+from ..decision.unread import counts
 from ..definition.definition import Definition
 from ..definition.versions import Versions
 from .journals import Journals
@@ -118,7 +119,9 @@ class FactHandler:
         fact = self._accepted(case.history.definition)
         if fact is None:
             return
-        if case.is_settled:
+        if isinstance(fact, Unread):
+            self._read()  # whether it counts is not to be told by what may be old
+        elif case.is_settled:
             self._use(case.history, fact)
         else:
             case.waiting.append(self.begin)
@@ -179,7 +182,7 @@ class FactHandler:
                 earlier = [] if history.end else self._earlier(fact, result)
                 if earlier:
                     self._take_first(earlier)
-                elif history.entries or isinstance(fact, Start | Tick):
+                elif history.entries or isinstance(fact, Tick) or is_start(fact):
                     self._go_on_from(history, fact)
                 else:
                     self._give_up_after(DELIVERIES_MAX, "orphan", f"saga {self._key} was never started")
@@ -193,15 +196,15 @@ class FactHandler:
     def _earlier(self, fact: Fact, result: Replayed) -> list[Fact]:
         """The unnamed facts that come before this one. Of a saga that is led, the start that opens its journal; of a
         choreography, the start, those at earlier places in the stream, and before a tick all."""
-        if isinstance(fact, Start):
+        if is_start(fact):
             return []
         if result.history.definition.is_led:
             is_open = bool(result.history.entries) or isinstance(fact, Tick) or self._has_begun_saga
-            return [] if is_open else [each for each in result.unnamed if isinstance(each, Start)]
+            return [] if is_open else [each for each in result.unnamed if is_start(each)]
         return [
             each
             for each in result.unnamed
-            if isinstance(each, Start)
+            if is_start(each)
             or isinstance(fact, Tick)
             or (not isinstance(each, Tick) and each.sequence < fact.sequence)
         ]
@@ -222,6 +225,9 @@ class FactHandler:
     # --- performing the plan ------------------------------------------------------------------------------------------
 
     def _go_on_from(self, history: History, fact: Fact) -> None:
+        if isinstance(fact, Unread) and fact.sequence not in history.named and not counts(history, fact):
+            self._set_aside(history, fact)
+            return
         is_repeated = self._tries > 0 or self._delivery.deliveries > 1
         hold = self._paused_types.paused.get(self._key.type, "")
         if hold:
@@ -235,6 +241,13 @@ class FactHandler:
             log.error("saga.faulted", saga=str(self._key), fault=what.fault)
         self._parked, self._before = what.parked, history
         Writes(self, journals, self._key, what, history.sequence).begin()
+
+    def _set_aside(self, history: History, fact: Unread) -> None:
+        """Park a message that cannot be read and does not count, unless its command may not have been seen yet."""
+        if fact.command > history.sequence:
+            self._hand_back(fact.reason)
+        else:
+            self._parking.park(self._delivery, "undecodable", fact.reason)
 
     def all_stored(self) -> None:
         """Every part of the plan is durable, and so is the fact."""

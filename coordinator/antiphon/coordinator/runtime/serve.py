@@ -42,6 +42,7 @@ from ..definition.definition import Definition
 from .coordinator import Coordinator
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
+from .schemas import agree
 from .sweeper import IDLE_SECONDS
 
 log = structlog.get_logger()
@@ -72,6 +73,7 @@ async def serve(
     metrics: str = "",
     error_texts: bool = False,
     sampling_ratio: float | None = None,
+    incompatible_contracts: bool = False,
 ) -> None:
     """Run a coordinator until SIGTERM or SIGINT, then finish what it holds.
 
@@ -84,10 +86,13 @@ async def serve(
         error_texts: whether the texts of what sagas' own functions raise go into journals; else only their classes.
         sampling_ratio: the share of sagas, from 0 to 1, whose traces are sampled; by default what OTEL_TRACES_SAMPLER
             and OTEL_TRACES_SAMPLER_ARG say. It holds for sagas that are sent their first command.
+        incompatible_contracts: whether to run although sagas in flight began with messages that do not fit those of the
+            definitions; such a saga is parked once one of its messages cannot be read.
 
     Raises:
         PlatformError: the environment or the platform is not as it must be; the sentence has the remedy.
         DefinitionError: a definition is not complete.
+        ContractsChanged: messages of a definition have changed, and sagas in flight began with the ones before.
     """
     ratio = ratio_of(os.environ) if sampling_ratio is None else sampling_ratio
     definitions = [saga.definition for saga in sagas]
@@ -97,6 +102,9 @@ async def serve(
         await _say_who_is_unheard(link, definitions)
         author = partial(Author, error_texts)
         coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds, author, ratio)
+        versions = coordinator.journals.definitions.values()
+        every = [definition for each in versions for definition in each.definitions]
+        await agree(link, every, incompatible=incompatible_contracts)
         async with _measured(link, coordinator, metrics):
             pulls = await attach(link, coordinator)
             settle_collector()
@@ -158,7 +166,8 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     known = asyncio.Event()
     coordinator.begin(known.set)
     await link.until(known)
-    await link.subscribe(subjects.STATUS_FILTER, on_status, queue=subjects.COORDINATORS_QUEUE)
+    for saga_type, queue in coordinator.status_queues.items():
+        await link.subscribe(subjects.status_filter(saga_type), on_status, queue=queue)
     return [
         await link.pull(SAGA, TIMERS, TIMERS_HELD_MAX, coordinator.on_fired, **KEPT),
         await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
@@ -170,7 +179,7 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
 
 
 class StatusRequest:
-    """A status request, which is answered in any case: silence would mean that no coordinator runs."""
+    """A status request, which is answered in any case: silence would mean that no coordinator of its type runs."""
 
     def __init__(self, link: Link, reply: str, subject: str) -> None:
         self._link, self._reply, self._subject = link, reply, subject

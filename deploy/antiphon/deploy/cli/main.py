@@ -152,14 +152,33 @@ def coordinator(
     error_texts: ErrorTexts = False,
     name: Name = "coordinator",
     metrics: Metrics = "",
+    incompatible_contracts: Annotated[
+        bool,
+        typer.Option(
+            "--incompatible-contracts",
+            help="Run although sagas in flight began with messages that do not fit; park what cannot be read.",
+        ),
+    ] = False,
 ) -> None:
-    """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other."""
+    """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other.
+
+    It refuses to where messages have changed, under the same version of a saga, so that sagas in flight may break.
+    """
     from antiphon.coordinator.runtime.serve import serve
 
     from ..modules import load_saga
 
     sagas = [load_saga(path) for path in app]
-    _run_service(serve(server, sagas, name=name, metrics=metrics, error_texts=error_texts))
+    _run_service(
+        serve(
+            server,
+            sagas,
+            name=name,
+            metrics=metrics,
+            error_texts=error_texts,
+            incompatible_contracts=incompatible_contracts,
+        )
+    )
 
 
 @app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")
