@@ -378,7 +378,7 @@ def test_a_saga_goes_on_only_under_the_definition_it_began_with() -> None:
 @pytest.mark.parametrize(
     ("subject", "kind"),
     [
-        (subjects.start_subject(KEY), "undecodable"),
+        (subjects.cancel_subject(KEY), "undecodable"),
         (f"evt.{(KEY.partition + 1) % 64}.trip.t1.client.start", "forged"),
         (f"evt.{KEY.path}.client.nonsense.x", "forged"),
         (f"evt.{KEY.path}.coordinator.hotel-booked.book_room.1", "forged"),

@@ -122,15 +122,15 @@ def test_what_raises_after_the_entry_was_stored_costs_another_delivery_and_nothi
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_a_start_whose_own_code_raises_is_undecodable(name: str) -> None:
+def test_a_start_whose_own_code_raises_cannot_be_read(name: str) -> None:
     fleet = Mixed(coordinators=2)
     bad = SagaKey.of("poisoned", "p1")
     fleet.start_all(poisoned_start(bad, name))
     fleet.run(20)
     fleet.require_healthy()
     (parked,) = fleet.set_aside()
-    assert (parked.kind, parked.subject) == ("undecodable", subjects.start_subject(bad))
-    assert parked.reason.startswith(f"Fed: reading it raised {name}")
+    assert (parked.kind, parked.subject) == ("saga", subjects.start_subject(bad))
+    assert parked.reason.startswith(f"its start cannot be read: Fed: reading it raised {name}")
     assert SECRET not in parked.reason
 
 

@@ -14,7 +14,7 @@ from antiphon.contracts.messages import Refusal, Undone
 from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest
 from antiphon.contracts.subjects import cancel_subject, event_subject, parse_fact, start_subject
 from antiphon.coordinator.decision.accept import accept
-from antiphon.coordinator.decision.facts import Answer, Cancel, Fact, Start
+from antiphon.coordinator.decision.facts import Answer, Cancel, Fact, Start, Unread
 from tests.support.trip import ASKED, REPLIES, TRIP
 from tests.unit.decide.life import KEY
 
@@ -82,15 +82,31 @@ def test_an_answer_that_no_step_awaits_is_unknown(event: str, step: str) -> None
         take(event_subject(KEY.path, "hotel", event, step, 1))
 
 
-def test_a_reply_of_another_version_is_unknown() -> None:
-    with pytest.raises(UnknownType):
-        take(type="hotel.booked.v2")
+def unread(fact: Fact) -> tuple[str, str, int, str]:
+    assert isinstance(fact, Unread)
+    return fact.of, fact.step, fact.command, fact.reason.partition(": ")[2]
+
+
+def test_a_reply_of_another_version_cannot_be_read() -> None:
+    said = "type 'hotel.booked.v2', where 'hotel.booked.v1' belongs"
+    of, step, command, reason = unread(take(type="hotel.booked.v2"))
+    assert (of, step, command) == ("answer", "book_room", 12)
+    assert reason.startswith(said)
 
 
 @pytest.mark.parametrize("payload", [{}, {"room": 12}, {"room": None}, []])
-def test_a_reply_of_another_shape_is_undecodable(payload: object) -> None:
+def test_a_reply_of_another_shape_cannot_be_read_and_names_the_field(payload: Any) -> None:
+    of, step, command, reason = unread(take(data=msgspec.Raw(msgspec.json.encode(payload))))
+    assert (of, step, command) == ("answer", "book_room", 12)
+    assert reason.startswith("RoomBooked: ")
+    assert "room" in reason or payload == []
+
+
+def test_what_no_saga_waits_for_is_undecodable_as_before() -> None:
     with pytest.raises(WrongShape):
-        take(data=msgspec.Raw(msgspec.json.encode(payload)))
+        take(cancel_subject(KEY), type=CANCEL_TYPE, data=msgspec.Raw(b"{}"))
+    with pytest.raises(Forged, match="names the sequence of its command"):
+        take(command="x")
 
 
 @pytest.mark.parametrize("command", ["", "x", "-1", "1" * 21, "²"])
@@ -100,5 +116,10 @@ def test_an_answer_names_the_sequence_of_its_command(command: str) -> None:
 
 
 def test_a_message_that_is_too_large_is_not_even_read() -> None:
+    large = b" " * (MESSAGE_BYTES_MAX + 1)
+    of, step, command, reason = unread(accept(TRIP.definition, parse_fact(BOOKED), large, BOOKED, 5, 1_000))
+    assert (of, step, command) == ("answer", "book_room", 0)
+    assert reason.startswith(f"{MESSAGE_BYTES_MAX + 1} bytes")
+    other = cancel_subject(KEY)
     with pytest.raises(TooLarge):
-        accept(TRIP.definition, parse_fact(BOOKED), b" " * (MESSAGE_BYTES_MAX + 1), BOOKED, 5, 1_000)
+        accept(TRIP.definition, parse_fact(other), large, other, 5, 1_000)

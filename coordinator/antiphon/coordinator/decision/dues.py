@@ -10,7 +10,7 @@ from .way_back import way_back
 
 def dues(history: History) -> list[tuple[int, str]]:
     """All that time will bring, earliest first, as (nanoseconds, what)."""
-    if history.end is not None or history.start is None:
+    if history.end is not None or not history.has_started:
         return []
     found = [(step.timeout_ns, f"{name} timeout") for name, step in history.steps.items() if step.timeout_ns]
     if _tries_again(history):
@@ -26,7 +26,7 @@ def dues(history: History) -> list[tuple[int, str]]:
 
 def earliest_ns(history: History) -> int:
     """When the first of `dues` comes; 0 if nothing does."""
-    if history.end is not None or history.start is None:
+    if history.end is not None or not history.has_started:
         return 0
     first = deadline_ns(history) if is_deadline_due(history) else 0
     if not (history.definition.is_timed or history.turned):

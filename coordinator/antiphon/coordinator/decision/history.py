@@ -128,6 +128,11 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """Whether its trace is sampled, as the first command in the journal says; None before it."""
 
     @property
+    def has_started(self) -> bool:
+        """Whether its start is known, even if that cannot be read here."""
+        return self.start is not None or self.started_ns > 0
+
+    @property
     def state(self) -> SagaState:
         """The saga's state in one word."""
         if self.end is not None:
@@ -208,7 +213,7 @@ def is_deadline_due(history: History) -> bool:
 def has_missed_its_start(history: History, now_ns: int) -> bool:
     """Whether its deadline came, by the clock of whoever asks, before its first step: nothing is done then that would
     have to be undone. Nobody leads a choreography, so its participants begin at any time."""
-    if history.start is None or history.turned or not history.definition.is_led:
+    if not history.has_started or history.turned or not history.definition.is_led:
         return False
     return now_ns >= deadline_ns(history) and all(step.phase == "waiting" for step in history.steps.values())
 

@@ -80,7 +80,7 @@ def _full(history: History) -> str:
 
 
 def _senseless(history: History, fact: Operated) -> str:
-    if history.start is None and not history.unread:
+    if not history.has_started:
         return "the saga was never started"
     if history.end is not None:
         return f"the saga has ended: it is {history.end.outcome}"

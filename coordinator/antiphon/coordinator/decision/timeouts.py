@@ -12,7 +12,7 @@ from .transitions import done, mark_unknown, refuse, request_cancel, try_again
 def ticked(history: History, fact: Tick) -> History:
     """The history at a later time: every timeout and deadline that lies before it has passed."""
     history = replace(history, now_ns=max(history.now_ns, fact.at_ns))
-    if history.start is None:
+    if not history.has_started:
         return history
     for name, step in history.steps.items():
         if 0 < step.timeout_ns <= history.now_ns:

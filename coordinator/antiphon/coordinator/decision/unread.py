@@ -25,7 +25,7 @@ def counts(history: History, fact: Fact) -> bool:
         return True
     match fact.of:
         case "start":
-            return history.start is None
+            return not history.has_started
         case "answer":
             awaited = ("sent", "settling") if fact.direction == "do" else ("undoing", "settling")
             step = history.steps.get(fact.step)
