@@ -14,7 +14,7 @@ from antiphon.coordinator import Saga
 from antiphon.coordinator.decision.facts import Finish
 from antiphon.coordinator.runtime.coordinator import LATE_SECONDS, Coordinator
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Fleet
-from tests.support.parcels import before, optional, renamed
+from tests.support.parcels import before, optional, renamed, strict
 from tests.support.raw_worker import _envelope
 
 KEY = SagaKey.of("parcel", "p1")
@@ -244,20 +244,13 @@ def test_an_edit_and_a_resolve_that_do_not_fit_any_more_park_the_saga() -> None:
     depot.run(0.1)
     depot.ask("edit", step="pack", payload=msgspec.Raw(b'{"reason":"by hand"}'))
     assert [what.rejected for what in records(depot) if what.by == "ada"][-1] == ""
-    depot.only(changed_unpack())
+    depot.only(strict.PARCEL)
     depot.run(7200)
     assert depot.faults()[-1].startswith("the payload of ada's edit of pack cannot be read: Unpack: Object missing")
 
 
 class Reason(msgspec.Struct):
     reason: str
-
-
-def changed_unpack() -> Saga[Any]:
-    """The same saga with a compensation that needs one more field."""
-    from tests.support.parcels import strict
-
-    return strict.PARCEL
 
 
 # --- how it stands, asked of coordinators that differ -----------------------------------------------------------------

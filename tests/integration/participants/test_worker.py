@@ -348,8 +348,12 @@ async def test_a_command_of_the_wrong_shape_is_parked_and_answered(playing: Play
     subject = subject_of("s1")
     await playing.link.store(subject, envelope_of(subject, Reserve(), data=msgspec.Raw(b'{"pieces":"many"}')))
     await playing.worker(Stock())
-    assert "Expected `int`" in reason(await playing.answer("s1", "stock-reserve-exhausted"))
-    assert (await playing.parked()).subject == "parked.undecodable.stock.coordinator"
+    assert "Reserve: Expected `int`, got `str` - at `$.pieces`" in reason(
+        await playing.answer("s1", "stock-reserve-exhausted")
+    )
+    stored = await playing.parked()
+    assert stored.subject == "parked.undecodable.stock.coordinator"
+    assert "$.pieces" in msgspec.json.decode(stored.data, type=Parked).reason
     await playing.is_settled()
 
 

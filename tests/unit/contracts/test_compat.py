@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import datetime, time
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,9 +15,18 @@ from msgspec import Meta
 
 from antiphon.contracts import Command, Compensation, Event
 from antiphon.contracts.compat.compatibility import Change, compare_contracts
-from antiphon.contracts.compat.schema import Contracts, describe, kind_of, schema_of, schemas_of
+from antiphon.contracts.compat.schema import (
+    Contracts,
+    contracts_of,
+    describe,
+    digest_of,
+    kind_of,
+    schema_of,
+    schemas_of,
+)
 from antiphon.contracts.messages import Message
 
+ROOT = Path(__file__).parents[3]
 NEW_READERS = "New code of billing cannot read what old code of coordinators wrote or is still writing."
 OLD_READERS = "Old code of billing cannot read what new code of coordinators writes."
 OLD_DEFAULT = "Old code of billing takes its default, because new code of coordinators leaves it out."
@@ -360,3 +373,63 @@ def test_the_schema_of_one_message_is_complete_in_itself() -> None:
     schema = schema_of(pay(to=Address))
     assert (schema["$id"], schema["$ref"]) == ("billing.pay.v1", "#/$defs/Pay")
     assert set(schema["$defs"]) == {"Pay", "Address"}
+
+
+# --- the digest of schemas --------------------------------------------------------------------------------------------
+
+
+def digest(*messages: type[Message]) -> str:
+    return digest_of(contracts_of({each: describe(each, ["coordinators"], ["billing"]) for each in messages}))
+
+
+def test_a_digest_tells_schemas_apart_and_not_what_is_written_there_for_people() -> None:
+    class Pay(Command[Paid], name="billing.pay"):
+        """Pay by card."""
+
+        description: str
+        amount: int
+
+    first = digest(Pay, Paid)
+
+    class Pay(Command[Paid], name="billing.pay"):  # type: ignore[no-redef]
+        """Pay by card, or in cash."""
+
+        description: str
+        amount: int
+
+    assert digest(Pay, Paid) == first
+
+    class Pay(Command[Paid], name="billing.pay"):  # type: ignore[no-redef]
+        """Pay by card."""
+
+        amount: int
+
+    assert digest(Pay, Paid) != first  # a field may be called like what is left out
+
+
+def test_whatever_travels_has_a_digest_and_it_depends_on_no_hash_seed() -> None:
+    program = (
+        "from antiphon.contracts import Event\n"
+        "from antiphon.contracts.compat.schema import contracts_of, describe, digest_of\n"
+        "from tests.support.cargo import TRAVELS, message\n"
+        "found = [message(Event, f'cargo.n{number}', type_) for number, (type_, _) in enumerate(TRAVELS.values())]\n"
+        "print(digest_of(contracts_of({each: describe(each) for each in found})))\n"
+    )
+    digests = set[bytes]()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        digests.add(subprocess.check_output([sys.executable, "-c", program], env=environment, cwd=ROOT))
+    assert len(digests) == 1
+
+
+def test_what_was_kept_is_compared_as_the_classes_are() -> None:
+    """Schemas that were stored, read and compared give the sentences that the classes do."""
+
+    def kept(message: type[Message]) -> Contracts:
+        made = contracts_of({message: describe(message, ["coordinators"], ["billing"])})
+        return msgspec.json.decode(msgspec.json.encode(made), type=Contracts)
+
+    before, after = pay(amount=int, to=Address), pay(total=int, to=ShortAddress)
+    sentences = [each.sentence for each in compare_contracts(kept(before), kept(after))]
+    assert sentences == [each.sentence for each in changes(before, after)]
+    assert len(sentences) == 3

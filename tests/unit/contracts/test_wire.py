@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from antiphon.contracts import BadIdentity, Forged, SagaKey, clock, headers, identity, stored, subjects
 from antiphon.contracts.subjects import Sending
+from antiphon.contracts.topology import EXPORTER_CONSUMER, PLATFORM_CONSUMERS, participant_consumers
 
 TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 KEYS = st.builds(SagaKey.of, TOKENS, TOKENS)
@@ -220,3 +221,25 @@ def test_a_consumer_gets_no_filter_that_another_one_covers() -> None:
     everywhere, here = subjects.heard_filters("", "bank", "paid"), subjects.heard_filters("shop", "bank", "paid")
     other = subjects.heard_filters("shop", "bank", "unpaid")
     assert subjects.disjoint([*here, *everywhere, *other, *other]) == (*everywhere, *other)
+
+
+def test_kept_schemas_stand_where_no_consumer_and_no_reader_of_journals_finds_a_saga() -> None:
+    subject = subjects.schemas_subject("order.v1.7f0c7b067eec", "a07aadea398fd82a")
+    assert subject == "saga.schemas.order-v1-7f0c7b067eec.a07aadea398fd82a"
+    assert subjects.parse_schemas(subject) == "a07aadea398fd82a"
+    consumers = [*PLATFORM_CONSUMERS, EXPORTER_CONSUMER, *participant_consumers("inventory")]
+    filters = [each for consumer in consumers for each in consumer.filters]
+    filters += [subjects.JOURNALS_FILTER, subjects.ENDS_FILTER, *map(subjects.states_filter, identity.NOT_SAGAS)]
+    assert not any(subjects.matches(each, subject) for each in filters)
+    assert subjects.matches(subjects.SAGA_FILTER, subject)
+    assert not subjects.is_of_a_saga(subject)
+    assert subjects.saga_in(subject) is None
+    with pytest.raises(Forged):
+        subjects.parse_entry(subject)
+
+
+@given(KEYS, TOKENS)
+def test_no_saga_has_the_subject_of_kept_schemas(key: SagaKey, digest: str) -> None:
+    subject = subjects.schemas_subject(f"{key.type}.v1.0123456789ab", digest)
+    assert not subjects.matches(subjects.journal_filter(key), subject)
+    assert len(subject.split(".")) == 4
