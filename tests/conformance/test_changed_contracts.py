@@ -10,9 +10,11 @@ import pytest
 
 from antiphon.contracts import Event, SagaKey, subjects
 from antiphon.contracts.payloads import Operation, Parked, Record, StatusAnswer, verb_type
+from antiphon.contracts.topology import SAGA
 from antiphon.coordinator import Saga
 from antiphon.coordinator.decision.facts import Finish
 from antiphon.coordinator.runtime.coordinator import LATE_SECONDS, Coordinator
+from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
 from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Fleet
 from tests.support.parcels import before, optional, renamed, strict
 from tests.support.raw_worker import _envelope
@@ -95,7 +97,7 @@ def test_the_first_entry_and_no_other_names_the_digest_of_the_schemas() -> None:
     depot.begin()
     depot.packed(before.Packed(parcel="p"))
     depot.addressed()
-    stored = depot.platform.read("SAGA", [subjects.journal_filter(KEY)])
+    stored = depot.platform.read(SAGA, [subjects.journal_filter(KEY)])
     digests = [msgspec.json.decode(message.data).get("schemas") for message in stored]
     assert digests[0] == before.PARCEL.definition.schemas
     assert set(digests[1:]) == {None}
@@ -194,7 +196,7 @@ def test_a_journal_that_names_what_cannot_be_read_any_more_is_parked_and_goes_on
     depot.run(120)
     assert sent(depot) == ["pack", "ship"]
     depot.shipped()
-    assert depot.platform.last("SAGA", subjects.end_subject(KEY))
+    assert depot.platform.last(SAGA, subjects.end_subject(KEY))
     assert len(depot.faults()) == 1
 
 
@@ -218,7 +220,7 @@ def test_a_saga_whose_start_cannot_be_read_ends_at_its_deadline() -> None:
     depot = Depot(renamed.PARCEL)
     depot.begin()
     depot.run(2 * 3600)
-    assert depot.platform.last("SAGA", subjects.end_subject(KEY))
+    assert depot.platform.last(SAGA, subjects.end_subject(KEY))
     assert sent(depot) == []
 
 
@@ -247,6 +249,25 @@ def test_an_edit_and_a_resolve_that_do_not_fit_any_more_park_the_saga() -> None:
     depot.only(strict.PARCEL)
     depot.run(7200)
     assert depot.faults()[-1].startswith("the payload of ada's edit of pack cannot be read: Unpack: Object missing")
+
+
+def test_an_entry_that_no_coordinator_here_can_read_is_said_with_its_field() -> None:
+    depot = Depot()
+    depot.begin()
+    subject = subjects.record_subject(KEY, "n2")
+    payload = Reason(reason="")
+    depot.platform.store(SAGA, subject, _envelope(subject, "coordinator", "saga.recorded.v1", payload))
+    bad = depot.platform.streams[SAGA][-1]
+    wrong = bad.data.replace(b'{"reason":""}', b'{"fault":7}')
+    depot.platform.streams[SAGA][-1] = msgspec.structs.replace(bad, data=wrong)
+    depot.addressed()
+    depot.run(DELIVERIES_MAX + 5)
+    (parked,) = depot.index()
+    assert parked[0] == "undecodable"
+    assert parked[1].startswith(
+        "an entry of its journal cannot be read: Record: Expected `str`, got `int` - at `$.fault`"
+    )
+    assert depot.platform.pending(COORDINATOR) == 0
 
 
 class Reason(msgspec.Struct):

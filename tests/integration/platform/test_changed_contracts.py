@@ -30,7 +30,10 @@ from tests.support.parcels import before, optional, reboxed, renamed
 from tests.support.processes import Child
 from tests.support.server import FORMS, Platform, platform, until
 
+pytestmark = pytest.mark.timeout(180)  # processes of their own begin and end, on a machine that may be busy
+
 IN_FLIGHT: Final = 100
+SECONDS: Final = 60.0
 DEFINITION: Final = before.PARCEL.definition
 
 
@@ -136,7 +139,7 @@ async def there(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def ready(child: Child) -> None:
-    await until(lambda: said(child, "coordinator.ready"), seconds=30, what=f"{child.role} at work")
+    await until(lambda: said(child, "coordinator.ready"), seconds=SECONDS, what=f"{child.role} at work")
 
 
 def said(child: Child, event: str) -> bool:
@@ -147,7 +150,7 @@ async def ended(child: Child) -> str:
     """What a process said that ends by itself with an error."""
     process = child.process
     assert process is not None
-    await until(lambda: process.poll() is not None, seconds=30, what=f"the end of {child.role}")
+    await until(lambda: process.poll() is not None, seconds=SECONDS, what=f"the end of {child.role}")
     text = child.log.read_text()
     assert process.returncode == 1, text
     return text
@@ -174,7 +177,7 @@ async def started_anew(client: Antiphon, number: int) -> list[Handle]:
 
 
 async def outcomes(handles: list[Handle]) -> set[str]:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(SECONDS):
         return {each.outcome for each in await asyncio.gather(*(handle.result() for handle in handles))}
 
 

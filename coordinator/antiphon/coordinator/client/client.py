@@ -13,6 +13,7 @@ from antiphon.contracts.errors import (
     AlreadySignalled,
     AlreadyStarted,
     Ambiguous,
+    AntiphonError,
     DefinitionError,
     PlatformError,
     StartUnread,
@@ -222,9 +223,14 @@ class Antiphon:
         return changes(self._link, saga_type, state, after)
 
     async def end_of(self, key: SagaKey) -> Outcome:
-        """Wait for a saga's end."""
+        """Wait for a saga's end.
+
+        Raises:
+            StartUnread: no coordinator can read its start.
+        """
         subject = subjects.end_subject(key)
-        told, pause, has_begun = asyncio.Event(), LOOK_SECONDS, False
+        told, pause = asyncio.Event(), LOOK_SECONDS
+        asking: asyncio.Future[str] | None = None
         self._ends.setdefault(subject, []).append(told)
         try:
             while True:
@@ -232,29 +238,28 @@ class Antiphon:
                 end = await self._read_end(key, subject)
                 if end is not None:
                     return end
+                if asking is not None and asking.done() and (unread := asking.result()):
+                    raise StartUnread(key.type, key.id, unread)
                 await self._link.until(told, pause)
-                has_begun = has_begun or told.is_set() or await self._has_begun(key)
+                if asking is None and not told.is_set():
+                    asking = asyncio.ensure_future(self._unread(key))
+                    asking.add_done_callback(lambda _: told.set())
                 # A subscriber may hear of an end before the stream holds it.
                 pause = LOOK_SOON_SECONDS if told.is_set() else min(LOOK_SECONDS, 2 * pause)
         finally:
+            if asking is not None:
+                asking.cancel()
             self._ends[subject].remove(told)
             if not self._ends[subject]:
                 del self._ends[subject]
 
-    async def _has_begun(self, key: SagaKey) -> bool:
-        """Whether coordinators say that a saga is under way.
-
-        Raises:
-            StartUnread: they cannot read its start.
-        """
-        try:
-            status = await self.status_of(key)
-        except (PlatformError, UnknownSaga):
-            raise_if_failed(self._link)
-            return False
-        if status.unread:
-            raise StartUnread(key.type, key.id, status.unread)
-        return True
+    async def _unread(self, key: SagaKey) -> str:
+        """Why coordinators cannot read a saga's start; empty as soon as one says that the saga is under way."""
+        while True:
+            try:
+                return (await self.status_of(key)).unread
+            except AntiphonError:  # that the link has failed is told by whatever waits for the end
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def status_of(self, key: SagaKey) -> Status:
         """Ask the coordinators how a saga stands."""

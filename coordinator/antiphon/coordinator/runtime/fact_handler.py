@@ -190,6 +190,8 @@ class FactHandler:
                 self._hand_back(str(result))
             case OtherDefinition():
                 self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
+            case Unusable():
+                self._give_up_after(DELIVERIES_MAX, "undecodable", f"an entry of its journal cannot be read: {result}")
             case _:
                 self.failed(result)
 
