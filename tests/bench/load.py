@@ -24,12 +24,15 @@ class Load(msgspec.Struct, frozen=True):
     Args:
         name: what it is called in the tables.
         round: keeps the ids of its sagas apart from those of other rounds.
+        sagas: how many it has.
+        seconds: for how long sagas start, where none are counted: as long for a slow system as for a quick one.
         shape: how its sagas go; their ids begin with it.
     """
 
     name: str
     round: int
-    sagas: int
+    sagas: int = 0
+    seconds: float = 0.0
     in_flight: int = 0
     per_second: int = 0
     shape: Shape = "plain"
@@ -38,6 +41,7 @@ class Load(msgspec.Struct, frozen=True):
 class Seen(msgspec.Struct, frozen=True):
     """What the client saw of one load."""
 
+    sagas: int
     sagas_per_second: float
     p50_ms: float
     p99_ms: float
@@ -57,6 +61,7 @@ class Driver:
         self._began: dict[str, float] = {}
         self._took: list[float] = []
         self._count = 0
+        self._opened = 0.0
         # Loads follow each other on one server, and their names are for people.
         self._prefix = f"{load.shape}-{load.name.replace(' ', '-')}-{load.round}"
         self._done = asyncio.get_running_loop().create_future()
@@ -67,10 +72,10 @@ class Driver:
         if began is None:
             return
         self._took.append(time.perf_counter() - began)
-        if len(self._took) == self._load.sagas:
-            self._done.set_result(None)
-        elif self._load.in_flight and self._count < self._load.sagas:
+        if self._load.in_flight and self._has_more():
             self._start()
+        elif not self._began and not self._has_more():
+            self._done.set_result(None)
 
     async def run(self) -> Seen:
         """Run the load until its last saga has ended.
@@ -78,28 +83,38 @@ class Driver:
         Raises:
             TimeoutError: sagas are missing.
         """
-        began, cpu = time.perf_counter(), time.process_time()
+        self._opened, cpu = time.perf_counter(), time.process_time()
         if self._load.per_second:
-            await self._at_a_rate(began)
-        else:
-            for _ in range(min(self._load.in_flight, self._load.sagas)):
+            await self._at_a_rate()
+        for _ in range(self._load.in_flight):
+            if self._has_more():
                 self._start()
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self._done
         took = sorted(self._took)
         return Seen(
-            sagas_per_second=len(took) / (time.perf_counter() - began),
+            sagas=len(took),
+            sagas_per_second=len(took) / self._elapsed(),
             p50_ms=statistics.median(took) * 1e3,
             p99_ms=took[int(len(took) * 0.99)] * 1e3,
             cpu_seconds=time.process_time() - cpu,
         )
 
-    async def _at_a_rate(self, began: float) -> None:
+    async def _at_a_rate(self) -> None:
         while self._count < self._load.sagas:
-            due = int((time.perf_counter() - began) * self._load.per_second) + 1
+            due = int(self._elapsed() * self._load.per_second) + 1
             while self._count < min(due, self._load.sagas):
                 self._start()
             await asyncio.sleep(OPEN_LOOP_TICK_SECONDS)
+
+    def _has_more(self) -> bool:
+        if self._load.sagas:
+            return self._count < self._load.sagas
+        return self._elapsed() < self._load.seconds
+
+    def _elapsed(self) -> float:
+        """Seconds since the load began."""
+        return time.perf_counter() - self._opened
 
     def _start(self) -> None:
         saga_id = f"{self._prefix}-{self._count}"

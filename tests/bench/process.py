@@ -17,13 +17,13 @@ import uvloop
 
 from .load import Load
 from .profiling import Sampler
-from .systems import SYSTEMS, System
+from .systems import SYSTEMS, Coroutines
 
 PROFILE_VARIABLE: Final = "ANTIPHON_BENCH_PROFILE"
 """A file to write this process's profile to."""
 
 
-async def serve(system: System, role: str, url: str) -> None:
+async def serve(system: Coroutines, role: str, url: str) -> None:
     """Run a role until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -36,7 +36,7 @@ async def serve(system: System, role: str, url: str) -> None:
     serving.cancel()
 
 
-async def drive(system: System, url: str, load: Load) -> None:
+async def drive(system: Coroutines, url: str, load: Load) -> None:
     """Run a load and print what was seen."""
     seen = await system.client(url, load)
     sys.stdout.buffer.write(msgspec.json.encode(seen))
