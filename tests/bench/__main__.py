@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: Antiphon and the floor by turns, on this machine, now."""
+"""`python -m tests.bench`: Antiphon by turns with the floor and with a peer, on this machine, now."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from . import profiling
+from .databases.compare import Effort
+from .databases.rows import print_postgres, print_sqlite
 from .load import Load
 from .measure import Measured, Profiled, running
 from .moments import moments, moments_table
@@ -29,6 +31,10 @@ from .systems import ANTIPHON, FLOOR
 
 SYNCS = {"default": "2m", "always": "always"}
 """The server's own default, and what survives a power cut."""
+PARTS = ("memory", "sqlite", "postgres")
+"""Where the effects are."""
+DATABASE_SECONDS = 2.0
+"""For how long sagas start that have a database: a slow one is not measured for longer than a quick one."""
 
 
 def loads(sync: str, number: int, share: float) -> list[Load]:
@@ -76,11 +82,23 @@ def profile(role: str, lines: int, console: Console) -> None:
             console.print(table, "")
 
 
+def print_memory(console: Console, rounds: int, share: float) -> list[Measured]:
+    """What the engine costs by itself; that by the server's default is returned."""
+    found = {sync: compare(sync, rounds if sync == "default" else (rounds + 1) // 2, share) for sync in SYNCS}
+    for sync, measured in found.items():
+        for table in tables(sync, measured):
+            console.print(table)
+    console.print(export_table(with_exporter(rounds, share)))
+    console.print(moments_table(moments(times=rounds)))
+    return found["default"]
+
+
 def main() -> None:
     """Measure, and print tables or a profile."""
     options = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="two short rounds, in half a minute")
+    options.add_argument("--quick", action="store_true", help="two short rounds, in two minutes")
     options.add_argument("--rounds", type=int, default=9, help="turns of each system (default %(default)s)")
+    options.add_argument("--only", choices=PARTS, help="where the effects are")
     options.add_argument("--profile", choices=["coordinator", "worker", "client"], help="where its time goes")
     options.add_argument("--lines", type=int, default=30, help="how much of the profile (default %(default)s lines)")
     arguments = options.parse_args()
@@ -90,13 +108,14 @@ def main() -> None:
         profile(role, arguments.lines, console)
         return
     rounds, share = (2, 0.4) if arguments.quick else (arguments.rounds, 1.0)
-    found = {sync: compare(sync, rounds if sync == "default" else (rounds + 1) // 2, share) for sync in SYNCS}
-    for sync, measured in found.items():
-        for table in tables(sync, measured):
-            console.print(table)
-    console.print(export_table(with_exporter(rounds, share)))
-    console.print(moments_table(moments(times=rounds)))
-    print(last_line(found["default"]))
+    parts = [arguments.only] if arguments.only else PARTS
+    # With databases as often as where the server syncs always: five times, if nobody says otherwise.
+    effort = Effort(rounds if arguments.quick else (rounds + 1) // 2, DATABASE_SECONDS * share)
+    in_memory = print_memory(console, rounds, share) if "memory" in parts else []
+    on_sqlite = print_sqlite(console, effort) if "sqlite" in parts else []
+    if "postgres" in parts:
+        print_postgres(console, effort)
+    print(last_line(in_memory, on_sqlite))
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ def running(
     *,
     exporting: bool = False,
     database: psutil.Process | None = None,
+    warm_up: Load = WARM_UP,
 ) -> Iterator[Running]:
     """Start a system on a fresh server, warm it up, and end both after the block.
 
@@ -93,6 +94,7 @@ def running(
         profiled: which process writes a profile of itself, if any.
         exporting: whether every saga's trace is exported meanwhile, to a backend that takes what it gets.
         database: the server of the system's databases, whose CPU is the system's.
+        warm_up: what is put on it before anything is measured.
     """
     with TemporaryDirectory(prefix="antiphon-bench-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -107,7 +109,7 @@ def running(
         watched = {"server": _process_of(server), **stack.enter_context(serving(programs, folder))}
         if database is not None:
             watched["database"] = database
-        _drive(client, WARM_UP)
+        _drive(client, warm_up)
         yield Running(system, client, watched)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from rich.table import Table
 
+from .databases.report import last_words
 from .measure import Measured
 from .systems import ANTIPHON, FLOOR, System
 
@@ -34,12 +35,16 @@ def export_table(found: Sequence[Measured]) -> Table:
     return table
 
 
-def last_line(found: Sequence[Measured]) -> str:
-    """The result in one line, for machines."""
+def last_line(in_memory: Sequence[Measured], on_sqlite: Sequence[Measured]) -> str:
+    """The result in one line, for machines. What was not measured is not in it."""
+    return f"bench:{_words(in_memory) if in_memory else ''}{last_words(on_sqlite)}"
+
+
+def _words(found: Sequence[Measured]) -> str:
     ours, floor = (_median(found, system, IN_FLIGHT, _rate) for system in (ANTIPHON, FLOOR))
     ours_p50, floor_p50 = (_median(found, system, ONE_AT_A_TIME, _p50) for system in (ANTIPHON, FLOOR))
     return (
-        f"bench: sagas_per_second={ours:.0f} floor={floor:.0f} ratio={ours / floor:.2f} "
+        f" sagas_per_second={ours:.0f} floor={floor:.0f} ratio={ours / floor:.2f} "
         f"p50_ms={ours_p50:.2f} floor_p50_ms={floor_p50:.2f}"
     )
 

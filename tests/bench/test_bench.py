@@ -66,7 +66,7 @@ def test_a_coordinator_and_a_worker_stay_below_sixty_megabytes(found: list[Measu
 def test_the_last_line_is_for_machines(found: list[Measured]) -> None:
     assert re.fullmatch(
         r"bench: sagas_per_second=\d+ floor=\d+ ratio=\d+\.\d\d p50_ms=\d+\.\d\d floor_p50_ms=\d+\.\d\d",
-        last_line(found),
+        last_line(found, []),
     )
 
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -26,26 +26,47 @@ SETTINGS: Final = {
 }
 
 
-class Postgres:
-    """A running server."""
+NO_SETTINGS: Final[Mapping[str, str]] = {}
+DURABLE: Final = {"fsync": "on", "full_page_writes": "on", "max_connections": "400", "deadlock_timeout": "1s"}
+"""What a benchmark sets otherwise: PostgreSQL as it is in production, with room for every worker's connections."""
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+
+class Postgres:
+    """A running server.
+
+    Args:
+        programs: where they are.
+        folder: where its files go.
+        settings: of the server.
+        environment: variables beside those of this process.
+    """
+
+    def __init__(
+        self, programs: Path, folder: Path, settings: Mapping[str, str], environment: Mapping[str, str]
+    ) -> None:
         self._programs, self._folder, self.port = programs, folder, _free_port()
+        self._settings, self._environment = settings, {**os.environ, **environment}
         self._count = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        settings = [text for pair in SETTINGS.items() for text in ("-c", "=".join(pair))]
+        settings = [text for pair in self._settings.items() for text in ("-c", "=".join(pair))]
         place = ["-D", str(self._folder / "data"), "-k", str(self._folder), "-p", str(self.port)]
         with (self._folder / "log").open("ab") as log:
             command = [*_as_nobody(), str(self._programs / "postgres"), *place, *settings]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", env=self._environment)
         deadline = time.monotonic() + START_SECONDS
         while self._run("pg_isready", "-q").returncode != 0:
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise RuntimeError(f"PostgreSQL does not start: {(self._folder / 'log').read_text()}")
             time.sleep(0.05)
+
+    @property
+    def pid(self) -> int:
+        """The process that was started, which all of the server's hang below."""
+        assert self._process is not None
+        return self._process.pid
 
     def stop(self) -> None:
         """End it at once. By pg_ctl, because runuser answers a SIGTERM with two seconds of patience."""
@@ -72,8 +93,14 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(
+    settings: Mapping[str, str] = NO_SETTINGS, environment: Mapping[str, str] = NO_SETTINGS
+) -> Iterator[Postgres]:
     """A server for the duration of the block.
+
+    Args:
+        settings: what is set otherwise than for tests.
+        environment: variables of the server's beside those of this process.
 
     Raises:
         LookupError: PostgreSQL is not installed, or cannot be started by this user; says which.
@@ -87,7 +114,7 @@ def postgres() -> Iterator[Postgres]:
         made = subprocess.run([*_as_nobody(), str(programs / "initdb"), *options], capture_output=True, cwd="/")
         if made.returncode != 0:
             raise LookupError(f"initdb failed: {made.stderr.decode().strip()}")
-        server = Postgres(programs, folder)
+        server = Postgres(programs, folder, {**SETTINGS, **settings}, environment)
         server.start()
         try:
             yield server
