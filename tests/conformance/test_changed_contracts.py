@@ -15,7 +15,7 @@ from antiphon.coordinator import Saga
 from antiphon.coordinator.decision.facts import Finish
 from antiphon.coordinator.runtime.coordinator import LATE_SECONDS, Coordinator
 from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
-from tests.conformance.fleet import COORDINATOR, SWEEPER, TIMERS, Fleet
+from tests.conformance.fleet import SWEEPER, TIMERS, Fleet
 from tests.support.parcels import before, optional, renamed, strict
 from tests.support.raw_worker import _envelope
 
@@ -60,7 +60,7 @@ class Depot(Fleet):
     def only(self, saga: Saga[Any]) -> Coordinator:
         """Have a coordinator with these messages take the place of the one there is."""
         for old in self.coordinators:
-            self.platform.leave(COORDINATOR, old.on_fact)
+            self.hear_no_more(old.on_fact)
             self.platform.leave(TIMERS, old.on_fired)
             self.platform.leave(SWEEPER, old.on_start_to_watch)
         new = Coordinator(self.stores[0], [saga.definition])
@@ -107,7 +107,7 @@ def test_a_start_that_lacks_a_field_parks_its_saga_at_once_and_status_says_which
     depot = Depot(renamed.PARCEL)
     depot.begin()
     assert depot.index() == [("saga", LACKS_CURRENCY)]
-    assert depot.platform.pending(COORDINATOR) == 0
+    assert depot.pending_facts() == 0
     answer = depot.status(seconds=LATE_SECONDS + 0.5)
     assert answer is not None
     assert answer.status is not None
@@ -267,7 +267,7 @@ def test_an_entry_that_no_coordinator_here_can_read_is_said_with_its_field() -> 
     assert parked[1].startswith(
         "an entry of its journal cannot be read: Record: Expected `str`, got `int` - at `$.fault`"
     )
-    assert depot.platform.pending(COORDINATOR) == 0
+    assert depot.pending_facts() == 0
 
 
 class Reason(msgspec.Struct):
