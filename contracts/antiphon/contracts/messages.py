@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, ClassVar, Generic, Literal, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, TypeVar, assert_never, dataclass_transform, get_args, get_origin
 
 import msgspec
 
@@ -102,7 +102,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The payload of a refused, exhausted or superseded answer."""
 
     reason: str
-    code: Literal["", "open"] = ""
+    code: str = ""
     """`open` on an exhausted one: the effect may have happened outside the participant's database."""
 
 
@@ -164,6 +164,29 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: str = ""
     reply: msgspec.Raw = msgspec.Raw(b"null")
     """The stored answer to the command and its type, of done."""
+
+
+def ends_step(form: CloseForm, verdict: Verdict, goes_back: bool) -> bool:
+    """Whether the answer to a close ends what the step waits for.
+
+    Args:
+        form: as what the step was to be closed.
+        verdict: what the close met.
+        goes_back: whether the step's compensation is what it waits for, and not its command or a settlement.
+    """
+    match verdict:
+        case "closed" if goes_back:
+            return form != "done"  # the participant was told what its command did, and compensates that
+        case "undone":
+            return goes_back and form == "undone"
+        case "done" | "refused":
+            return not goes_back
+        case "closed" | "void":
+            return True
+        case "doubt":
+            return False
+        case _:
+            assert_never(verdict)
 
 
 @lru_cache(maxsize=1024)

@@ -82,6 +82,10 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """The operator whose request this is about; the request is the fact that the entry names."""
     rejected: str = ""
     """Why that request came too late or made no sense; nothing was changed."""
+    request: int = 0
+    """Where EVENTS holds that request, if the fact that the entry names is a participant's word on it."""
+    unasked: bool = False
+    """The request counts although the step's participant was not asked: an attempt may still run there."""
     full: bool = False
     """The request was rejected for want of room. One entry, the last, says so of all such requests."""
 
@@ -133,6 +137,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     payload: msgspec.Raw = NO_PAYLOAD
     happened: bool | None = None
+    claim: int = 0
+    """Of a `resolve`: the claim after which the operator has looked outside; 0 where none is named."""
+    without_participant: bool = False
+    """Of a `resolve`: whether it counts at once, although an attempt may still run at the participant."""
 
     @property
     def has_payload(self) -> bool:
@@ -250,6 +258,8 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     saga: SagaKey | None = None
     source: str = ""
     """Who wrote the message; empty where an earlier release parked it."""
+    stays: bool = False
+    """Whether it waits for a person whatever becomes of its saga."""
 
     @property
     def destination(self) -> str:

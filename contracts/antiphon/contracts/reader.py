@@ -19,7 +19,7 @@ from .clock import nanoseconds
 from .envelope import Envelope, decode, unpack, unpack_raw
 from .errors import Unusable
 from .identity import PLATFORM_SOURCES, dashed
-from .messages import AnswerKind, Refusal, Settled, Undone, name_of, settle_name
+from .messages import AnswerKind, Close, Closed, Refusal, Settled, Undone, name_of, settle_name
 from .payloads import END_TYPE, RECORD_TYPE, End, Operation, Record
 from .stored import StoredMessage
 from .subjects import (
@@ -154,6 +154,15 @@ class Entry(msgspec.Struct, frozen=True):
     end: End | None = None
 
     @property
+    def close(self) -> Close:
+        """What a close says.
+
+        Raises:
+            Unusable: it is not what a close must be.
+        """
+        return unpack_raw(self.envelope.data, Close)
+
+    @property
     def time_ns(self) -> int:
         """When its writer made it, by the writer's clock."""
         return nanoseconds(self.envelope.time)
@@ -198,6 +207,15 @@ class Fact(msgspec.Struct, frozen=True):
             return unpack_raw(self.envelope.data, Undone).found
         except Unusable:
             return True
+
+    @property
+    def closed(self) -> Closed:
+        """What a close met.
+
+        Raises:
+            Unusable: it is not what the answer to a close must be.
+        """
+        return unpack_raw(self.envelope.data, Closed)
 
     @property
     def operation(self) -> Operation:

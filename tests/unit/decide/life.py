@@ -9,14 +9,13 @@ from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.clock import nanoseconds
-from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.payloads import Record
+from antiphon.contracts.messages import AnswerKind, Closed, Event, Verdict
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import Direction
 from antiphon.coordinator.decision.author import Author
 from antiphon.coordinator.decision.dues import again_ns
 from antiphon.coordinator.decision.entries import read_entry
-from antiphon.coordinator.decision.facts import Answer, Cancel, Fact, Finish, Send, Start, Tick
+from antiphon.coordinator.decision.facts import Action, Answer, Cancel, Fact, Send, Start, Tick
 from antiphon.coordinator.decision.fold import fold
 from antiphon.coordinator.decision.history import Entry, History, begin, deadline_ns
 from antiphon.coordinator.decision.plan import Plan, plan
@@ -44,7 +43,7 @@ class Life:
         self.ratio = 1.0
         """The share of sagas that the coordinator which takes the next fact would have sampled."""
 
-    def take(self, fact: Fact, stored_max: int | None = None) -> list[Send | Record | Finish]:
+    def take(self, fact: Fact, stored_max: int | None = None) -> list[Action]:
         """Have a coordinator handle a fact, and die after `stored_max` entries; what it appended."""
         if not isinstance(fact, Tick):
             self.facts[fact.sequence] = fact
@@ -58,34 +57,42 @@ class Life:
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
-    def start(self) -> list[Send | Record | Finish]:
+    def start(self) -> list[Action]:
         return self.take(Start(self._next(), self.now_ns, ASKED))
 
     def answer(
         self, step: str, kind: AnswerKind = "done", direction: Direction = "do", attempt: int = 1
-    ) -> list[Send | Record | Finish]:
+    ) -> list[Action]:
         reply = REPLIES[step] if (kind, direction) == ("done", "do") else None
         reason = "" if kind == "done" else f"{kind} it was"
         command = self.history.sequence
         return self.take(Answer(self._next(), self.now_ns, step, direction, attempt, kind, command, reply, reason))
 
-    def undone(self, step: str, attempt: int = 1) -> list[Send | Record | Finish]:
+    def undone(self, step: str, attempt: int = 1) -> list[Action]:
         return self.answer(step, "done", "undo", attempt)
 
-    def undo_fails(self, step: str, attempt: int) -> list[Send | Record | Finish]:
+    def undo_fails(self, step: str, attempt: int) -> list[Action]:
         return self.answer(step, "exhausted", "undo", attempt)
 
-    def cancel(self) -> list[Send | Record | Finish]:
+    def closed(self, step: str, verdict: Verdict = "closed", reply: Event | None = None, **said: Any) -> list[Action]:
+        """The participant answers the close that is under way."""
+        closing = self.history.steps[step].closing
+        number = closing.number if closing is not None else self.history.steps[step].closes
+        met = Closed(verdict=verdict, **said)
+        command = self.history.sequence
+        return self.take(Answer(self._next(), self.now_ns, step, "close", number, "closed", command, reply, closed=met))
+
+    def cancel(self) -> list[Action]:
         return self.take(Cancel(self._next(), self.now_ns, "changed my mind"))
 
-    def tick(self, at_ns: int) -> list[Send | Record | Finish]:
+    def tick(self, at_ns: int) -> list[Action]:
         self.now_ns = max(self.now_ns, at_ns)
         return self.take(Tick(self.now_ns))
 
-    def deadline(self) -> list[Send | Record | Finish]:
+    def deadline(self) -> list[Action]:
         return self.tick(deadline_ns(self.history))
 
-    def due(self, step: str) -> list[Send | Record | Finish]:
+    def due(self, step: str) -> list[Action]:
         """Let the time come at which a failed compensation is sent again."""
         return self.tick(again_ns(self.history, self.history.steps[step], has_plenty=False))
 

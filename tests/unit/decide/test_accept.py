@@ -57,7 +57,7 @@ def test_the_answers_every_command_may_get(kind: str, direction: str, command: s
 def test_an_answered_compensation() -> None:
     subject = event_subject(KEY.path, "hotel", "hotel-free-done", "book_room", 1)
     assert take(subject, type="hotel.free.done.v1", data=pack(Undone(found=False))) == Answer(
-        5, 1_000, "book_room", "undo", 1, "done", 12
+        5, 1_000, "book_room", "undo", 1, "done", 12, found=False
     )
 
 

@@ -14,9 +14,9 @@ from antiphon.contracts.payloads import Operation, Record
 from antiphon.contracts.subjects import Verb
 from antiphon.coordinator import Saga, State
 from antiphon.coordinator.decision.dues import earliest_ns
-from antiphon.coordinator.decision.facts import Answer, Finish, Operated, Send, Start
+from antiphon.coordinator.decision.facts import Answer, Finish, Operated, Send, SendClose, Start
 from antiphon.coordinator.decision.history import ENTRIES_MAX
-from antiphon.coordinator.decision.room import KEPT_FOR_VERBS, attempts_left, owed, room
+from antiphon.coordinator.decision.room import KEPT_FOR_CLOSES, KEPT_FOR_VERBS, PAUSE_ENTRIES, attempts_left, owed, room
 from antiphon.coordinator.testing import rehearse
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.testing import Service
@@ -99,15 +99,27 @@ class Bulk(Life):
 
     def fill(self, left: int) -> None:
         """Have a person use up a journal, until there is room for fewer entries than that."""
-        while room(self.history) >= left:
+        while room(self.history) >= max(left, KEPT_FOR_CLOSES + PAUSE_ENTRIES):
             self.ask("resume" if self.history.paused else "pause")
         if self.history.paused:
             self.ask("resume")
 
-    def ask(self, verb: Verb, step: str = "", reason: str = "by hand") -> list[Any]:
-        found = self.take(Operated(self._next(), self.now_ns, "ada", verb, Operation(step=step, reason=reason)))
+    def ask(self, verb: Verb, step: str = "", **said: Any) -> list[Any]:
+        operation = Operation(step=step, reason="by hand", **said)
+        found = self.take(Operated(self._next(), self.now_ns, "ada", verb, operation))
         self.note(found)
         return found
+
+    def resolve(self, step: str) -> list[Any]:
+        """A person has dealt with a step, and its participant takes that for what became of it. Where the journal has
+        no room to ask, the participant is not asked."""
+        (close,) = self.ask("resolve", step)
+        if isinstance(close, SendClose):
+            found = self.closed(step)
+            self.note(found)
+            return found
+        assert "a resolve without the participant is still taken" in close.rejected
+        return self.ask("resolve", step, without_participant=True)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +153,7 @@ def test_one_element_that_never_works_does_not_keep_the_others_from_being_undone
     del phases["keep"]
     assert set(phases.values()) == {"undone"}
     assert "keep-7" in life.history.parked
-    assert isinstance(life.ask("resolve", "keep-7")[-1], Finish)
+    assert isinstance(life.resolve("keep-7")[-1], Finish)
 
 
 @pytest.mark.parametrize("size", [100, 150, 190])
@@ -171,7 +183,7 @@ def test_where_all_fail_a_person_can_resolve_each_of_them(size: int) -> None:
             life.note(life.tick(max(due_ns, life.now_ns)))
     for name in life.elements:
         if life.history.end is None:
-            assert isinstance(life.ask("resolve", name)[0], Record)
+            assert isinstance(life.resolve(name)[0], Record)
             assert life.history.steps[name].phase != "done"
     assert life.state == "compensated"
     assert life.history.entries <= ENTRIES_MAX
@@ -230,7 +242,7 @@ def test_any_mixture_of_verbs_leaves_room_for_the_way_out(seed: int, size: int) 
         life.ask("resume")
     for name in life.elements:
         if life.history.end is None and life.history.steps[name].phase == "undoing":
-            life.ask("resolve", name)
+            life.resolve(name)
     assert life.state == "compensated"
     subjects = {message.subject for message in life.journal}
     assert len(subjects) == life.history.entries <= ENTRIES_MAX
@@ -378,7 +390,7 @@ def test_a_person_is_told_although_one_was_told_of_another_step_before() -> None
         life.ask("retry", first)
         life.answer_all(is_there=False)
     assert life.history.marked
-    life.ask("resolve", first)
+    life.resolve(first)
     life.out_of_order_for(30 * DAY)
     assert attempts_left(life.history) or life.history.parked
 

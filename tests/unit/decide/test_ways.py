@@ -12,7 +12,17 @@ from antiphon.contracts.payloads import End, Operation, Parent, Record
 from antiphon.contracts.subjects import Direction, Verb
 from antiphon.coordinator.decision.dues import earliest_ns
 from antiphon.coordinator.decision.entries import child_key
-from antiphon.coordinator.decision.facts import Answer, ChildEnded, Finish, Operated, Send, Signalled, Start
+from antiphon.coordinator.decision.facts import (
+    Action,
+    Answer,
+    ChildEnded,
+    Finish,
+    Operated,
+    Send,
+    SendClose,
+    Signalled,
+    Start,
+)
 from antiphon.coordinator.decision.history import ENTRIES_MAX, wait_ns
 from antiphon.coordinator.decision.plan import plan
 from antiphon.coordinator.definition.check import COMMANDS_MAX
@@ -43,30 +53,30 @@ class Way(Life):
         super().__init__(saga_of(shape or Shape(parts)))
         self.now_ns = nanoseconds(TIME)
 
-    def start(self, *keys: str, parent: Parent | None = None) -> list[Send | Record | Finish]:
+    def start(self, *keys: str, parent: Parent | None = None) -> list[Action]:
         return self.take(Start(self._next(), self.now_ns, Asked(keys=keys), parent))
 
     def answer(
         self, step: str, kind: AnswerKind = "done", direction: Direction = "do", attempt: int = 1
-    ) -> list[Send | Record | Finish]:
+    ) -> list[Action]:
         reply = Made(what=step) if (kind, direction) == ("done", "do") else None
         return self.take(Answer(self._next(), self.now_ns, step, direction, attempt, kind, 0, reply, f"{kind} it was"))
 
-    def settled(self, step: str, happened: bool) -> list[Send | Record | Finish]:
+    def settled(self, step: str, happened: bool) -> list[Action]:
         reply = Made(what=step) if happened else None
         return self.take(Answer(self._next(), self.now_ns, step, "undo", 1, "settled", 0, reply))
 
-    def child_ended(self, step: str, end: End, attempt: int = 1) -> list[Send | Record | Finish]:
+    def child_ended(self, step: str, end: End, attempt: int = 1) -> list[Action]:
         return self.take(ChildEnded(self._next(), self.now_ns, step, attempt, end))
 
-    def signal(self) -> list[Send | Record | Finish]:
+    def signal(self) -> list[Action]:
         return self.take(Signalled(self._next(), self.now_ns, "work-approved", Approved()))
 
-    def operate(self, verb: Verb, **operation: object) -> list[Send | Record | Finish]:
+    def operate(self, verb: Verb, **operation: object) -> list[Action]:
         asked = msgspec.json.decode(msgspec.json.encode(operation), type=Operation)
         return self.take(Operated(self._next(), self.now_ns, "ann", verb, asked))
 
-    def timeout(self, step: str) -> list[Send | Record | Finish]:
+    def timeout(self, step: str) -> list[Action]:
         """Let the time come at which a step has been waited for long enough."""
         return self.tick(self.history.steps[step].timeout_ns)
 
@@ -151,8 +161,9 @@ def test_a_list_is_resolved_element_by_element() -> None:
     life.answer("a")
     life.operate("resolve", step="b", reason="seen", payload={"what": "b"})
     assert "b-0" in life.rejected()
-    life.operate("resolve", step="b-0", reason="seen", payload={"what": "b-0"})
-    assert life.rejected() == ""
+    (close,) = life.operate("resolve", step="b-0", reason="seen", payload={"what": "b-0"})
+    assert isinstance(close, SendClose)
+    assert life.closed("b-0")[0] == Record(by="ann", step="b-0", request=close.request)
     assert life.answer("b-1") == [do("c")]
     assert life.history.steps["b"].reply == (Made(what="b-0"), Made(what="b-1"))
 

@@ -13,8 +13,8 @@ import msgspec
 from antiphon.contracts import Event, clock, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
-from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Operation, verb_type
+from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone, Verdict
+from antiphon.contracts.payloads import CANCEL_TYPE, NO_PAYLOAD, CancelRequest, Operation, verb_type
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import Verb
 from antiphon.coordinator.decision.dues import dues
@@ -134,6 +134,8 @@ def _answer(definition: Definition, fact: Answer) -> tuple[str, str, msgspec.Str
         payload = fact.event or Undone(found=True)
     elif fact.kind == "settled":
         payload = Settled(happened=fact.event is not None)
+    elif fact.closed is not None:
+        payload = fact.closed
     subject = subjects.event_subject(KEY.path, expected.source, token, fact.step, fact.attempt)
     return subject, expected.type, payload
 
@@ -179,7 +181,7 @@ class Walk:
 
     def move(self) -> None:
         history = self.life.history
-        moves = [self.answer] * 6 + [self.signal, self.operate]
+        moves = [self.answer] * 6 + [self.signal, self.operate, self.close]
         if history.is_past_pivot or self.random.random() > self.luck:
             moves.append(self.land)
         is_waiting = any(step.phase == "awaiting" for step in history.steps.values())
@@ -219,6 +221,21 @@ class Walk:
         fact = Answer(life._next(), life.now_ns, name, direction, attempt, kind, life.history.sequence, event, reason)
         life.take(fact)
 
+    def close(self, history: History) -> None:
+        """A participant answers a close, as its inbox may have it: nothing is refused or void that was done."""
+        asked = [step.closing for step in history.steps.values() if step.closing is not None]
+        if not asked:
+            return
+        closing = self.random.choice(asked)
+        phase = history.steps[closing.step].phase
+        undoing: list[Verdict] = ["undone", "void"]
+        settling: list[Verdict] = ["done", "refused", "void"]
+        verdicts: list[Verdict] = ["closed", "doubt"]
+        verdicts += undoing if phase == "undoing" else settling if phase == "settling" else []
+        verdict = self.random.choice(verdicts)
+        event = REPLIES.get(closing.step, RoomBooked(room="1")) if verdict == "done" else None
+        self.life.closed(closing.step, verdict, event, reason="so it was")
+
     def pass_time(self, history: History) -> None:
         if due := dues(history):
             self.life.tick(due[0][0])
@@ -241,7 +258,7 @@ class Walk:
         verb = self.random.choice(verbs)
         if verb == "cancel" and self.random.random() < 0.8:
             return
-        stuck = [name for name in under_way(history) if history.steps[name].phase == "undoing"]
+        stuck = [name for name in under_way(history) if history.steps[name].phase in ("undoing", "settling")]
         stuck += [name for name in (Landed.__contract__.token,) if is_tired(history, history.steps[name])]
         if verb == "resolve" and not stuck:
             return
@@ -249,6 +266,11 @@ class Walk:
         operation = Operation(step=step, reason="because")
         if step == Landed.__contract__.token:
             operation = msgspec.structs.replace(operation, payload=pack(Landed(at="noon")))
+        elif step and history.steps[step].phase == "settling":
+            given = msgspec.Raw(pack(REPLIES[step])) if self.random.random() < 0.5 else NO_PAYLOAD
+            operation = msgspec.structs.replace(operation, payload=given, happened=None if given else False)
+        elif step:
+            operation = msgspec.structs.replace(operation, without_participant=self.random.random() < 0.3)
         self.life.take(Operated(self.life._next(), self.life.now_ns, "ada", verb, operation))
 
 

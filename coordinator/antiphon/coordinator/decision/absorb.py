@@ -14,6 +14,7 @@ from .choreography import happened
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick, Unread
 from .history import History, cancelled, with_step
 from .requests import apply_request
+from .resolving import closed
 from .timeouts import ticked
 from .transitions import (
     done,
@@ -28,13 +29,13 @@ from .transitions import (
 from .unread import cannot_be_read, unread
 
 
-def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> History:
+def absorb(history: History, fact: Fact, counts: bool | None = None) -> History:
     """The history once a fact is known. Late and repeated facts are only marked as recorded.
 
     Args:
         history: what was known before.
         fact: what has become known.
-        is_rejected: of an operator's request, whether the journal says that it was rejected; None if it says nothing.
+        counts: of an operator's request, whether the journal says that it was fulfilled; None if it says nothing.
     """
     if not isinstance(fact, Tick):
         history = replace(history, named=history.named | {fact.sequence}, now_ns=max(history.now_ns, fact.at_ns))
@@ -43,6 +44,8 @@ def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> His
     match fact:
         case Answer(direction="do"):
             return _answered(history, fact)
+        case Answer(direction="close"):
+            return closed(history, fact)
         case Answer():
             return _undo_answered(history, fact)
         case Start():
@@ -62,7 +65,7 @@ def absorb(history: History, fact: Fact, is_rejected: bool | None = None) -> His
         case Granted():
             return replace(history, granted=history.granted | {fact.lock})
         case Operated():
-            return _asked_for(history, fact, is_rejected)
+            return _asked_for(history, fact, counts)
         case Unread():
             return unread(history, fact)
         case _:
@@ -89,6 +92,7 @@ def _answered(history: History, fact: Answer) -> History:
         case "refused" | "exhausted" if definition.is_retriable:
             return fail(history, fact.step, step.attempts, fact)
         case "exhausted" if step.phase == "sent":
+            history = with_step(history, fact.step, is_open=fact.code == "open")
             return mark_unknown(history, fact.step, f"{fact.step} has no known outcome: {fact.reason}", fact.reason)
         case _:
             return history

@@ -8,7 +8,7 @@ from typing import cast
 from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
 from antiphon.contracts.errors import Forged, Undecodable, UnknownType
 from antiphon.contracts.identity import CLIENT, COORDINATOR, LOCK, OPERATOR, RESERVED
-from antiphon.contracts.messages import Event, Refusal, Settled
+from antiphon.contracts.messages import Closed, Event, Refusal, Settled, Undone
 from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     CHILD_ENDED_TYPE,
@@ -90,7 +90,7 @@ def _unread(
         return None
     reason = cannot_be_read(f"{address.event} of {address.source}", error)
     expected = _expected(definition, address)
-    if expected is not None and expected.source == address.source:
+    if expected is not None and expected.source == address.source and expected.direction != "close":
         command = int(envelope.command) if envelope and _is_sequence(envelope.command) else 0
         return Unread(sequence, at_ns, "answer", reason, address.step, expected.direction, command)
     for heard in definition.events.values():
@@ -223,6 +223,9 @@ def _answer(
         _sequence(envelope),
         _event(definition, expected, payload, envelope.id),
         payload.reason if isinstance(payload, Refusal) else "",
+        payload.code if isinstance(payload, Refusal) else "",
+        payload.found if isinstance(payload, Undone) else True,
+        payload if isinstance(payload, Closed) else None,
     )
 
 
@@ -239,13 +242,16 @@ def _expected(definition: Definition, address: FactAddress) -> Expected | None:
 
 
 def _event(definition: Definition, expected: Expected, payload: object, subject: str) -> Event | None:
-    """The reply in an answer: the answer itself, or what a settlement found to have been answered."""
-    if isinstance(payload, Event):
-        return payload
-    if not isinstance(payload, Settled) or not payload.happened:
-        return None
+    """The reply in an answer: the answer itself, or what a settlement or a close found to have been answered."""
+    match payload:
+        case Event():
+            return payload
+        case Settled(happened=True) | Closed(verdict="done"):
+            pass
+        case _:
+            return None
     reply = definition.steps[expected.step].reply
-    assert reply is not None, "only commands are settled"
+    assert reply is not None, "only commands are settled or closed"
     if payload.type != reply.__contract__.type:
         raise UnknownType(f"it was answered with {payload.type!r}, not {reply.__contract__.type!r}", subject=subject)
     return unpack_raw(payload.reply, reply, subject)

@@ -12,7 +12,7 @@ from antiphon.contracts.clock import nanoseconds, rfc3339
 from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack, unpack_raw
 from antiphon.contracts.errors import Forged, Undecodable
 from antiphon.contracts.identity import COORDINATOR, TOKEN_CHARS_MAX, SagaKey, digest
-from antiphon.contracts.messages import Settle, settle_type
+from antiphon.contracts.messages import Close, Settle, close_type, settle_type
 from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     CHILD_START_TYPE,
@@ -27,6 +27,7 @@ from antiphon.contracts.payloads import (
     Record,
     Timer,
 )
+from antiphon.contracts.reader import cause_sequence
 from antiphon.contracts.subjects import command_subject, end_subject, parse_entry, record_subject, timer_subject
 from antiphon.tracing.projection.ids import traceparent
 from antiphon.tracing.projection.sampling import decision_in, is_sampled
@@ -34,7 +35,7 @@ from antiphon.tracing.projection.sampling import decision_in, is_sampled
 from ..definition.definition import StepDefinition
 from .author import Author, AuthorFault
 from .dues import dues
-from .facts import Action, Finish, Send
+from .facts import Action, Finish, Send, SendClose
 from .history import Entry, History
 from .search_keys import keys_to_write
 
@@ -74,6 +75,8 @@ def draft(history: History, what: Action, cause: str, time: datetime, author: Au
     match what:
         case Send():
             return _command(history, what, cause, time, author, ratio)
+        case SendClose():
+            return _close(history, what, cause, time, ratio)
         case Record():
             # By its place and not by its cause, which may have a second record: a read gives one message a subject.
             subject = record_subject(history.key, "full" if what.full else f"n{history.entries + 1}")
@@ -90,9 +93,7 @@ def _command(history: History, send: Send, cause: str, time: datetime, author: A
     step = history.definition.step(send.step)
     type_, payload, retry = _content(history, step, send, author)
     keys = keys_to_write(history, author)
-    sampled = history.sampled
-    if sampled is None:
-        sampled = is_sampled(digest(history.key.type, history.key.id), ratio)
+    sampled = _sampled(history, ratio)
     envelope = Envelope(
         id=command_subject(history.key, step.participant, send.step, send.direction, send.attempt),
         source=COORDINATOR,
@@ -109,6 +110,31 @@ def _command(history: History, send: Send, cause: str, time: datetime, author: A
         traceparent=traceparent(history.key, send.step, send.direction, send.attempt, sampled),
     )
     return Draft(envelope.id, encode(envelope), cause, send, nanoseconds(time), bytes(payload), keys, sampled)
+
+
+def _close(history: History, what: SendClose, cause: str, time: datetime, ratio: float) -> Draft:
+    """A close carries what the operator says, and asks for no attempt."""
+    step = history.definition.step(what.step)
+    assert step.do is not None, "only what was commanded is closed"
+    sampled = _sampled(history, ratio)
+    envelope = Envelope(
+        id=command_subject(history.key, step.participant, what.step, "close", what.number),
+        source=COORDINATOR,
+        type=close_type(step.do.contract),
+        time=time,
+        data=pack(what.close),
+        cause=cause,
+        definition=_label(history),
+        traceparent=traceparent(history.key, what.step, "close", what.number, sampled),
+    )
+    return Draft(envelope.id, encode(envelope), cause, what, nanoseconds(time), sampled=sampled)
+
+
+def _sampled(history: History, ratio: float) -> bool:
+    """Whether the saga's trace is sampled: as its journal says, or by its share, of one that says nothing yet."""
+    if history.sampled is not None:
+        return history.sampled
+    return is_sampled(digest(history.key.type, history.key.id), ratio)
 
 
 def _content(history: History, step: StepDefinition, send: Send, author: Author) -> tuple[str, msgspec.Raw, str]:
@@ -256,8 +282,12 @@ def read_entry(subject: str, sequence: int, data: bytes) -> Entry:
     payload, sampled = b"", None
     if address.command is not None:
         command = address.command
-        what = Send(command.step, command.way, command.attempt)
-        payload, sampled = bytes(envelope.data), decision_in(envelope.traceparent)
+        sampled = decision_in(envelope.traceparent)
+        if command.is_close:
+            close = unpack_raw(envelope.data, Close)
+            what = SendClose(command.step, command.attempt, cause_sequence(envelope.cause), close)
+        else:
+            what, payload = Send(command.step, command.way, command.attempt), bytes(envelope.data)
     elif address.kind == "rec":
         what = unpack(envelope, RECORD_TYPE, Record)
     else:

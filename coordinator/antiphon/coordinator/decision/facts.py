@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from antiphon.contracts.messages import AnswerKind, Event
+from antiphon.contracts.messages import AnswerKind, Close, Closed, Event
 from antiphon.contracts.payloads import End, Operation, Parent, Record
-from antiphon.contracts.subjects import Direction, Verb
+from antiphon.contracts.subjects import Direction, Sending, Verb
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):
@@ -23,17 +23,23 @@ class Start(msgspec.Struct, frozen=True, gc=False):
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """A participant answered a command, which SAGA holds at `command`. `event` is the reply of a command that is done,
-    or of a pivot that turned out to be; `reason` says why it is not."""
+    or of one that turned out to be; `reason` says why it is not."""
 
     sequence: int
     at_ns: int
     step: str
-    direction: Direction
+    direction: Sending
     attempt: int
     kind: AnswerKind
     command: int
     event: Event | None = None
     reason: str = ""
+    code: str = ""
+    """`open` where the effect may have happened outside the participant's database."""
+    found: bool = True
+    """Of a compensation: whether there was something to undo."""
+    closed: Closed | None = None
+    """What a close met."""
 
 
 class Signalled(msgspec.Struct, frozen=True, gc=False):
@@ -136,13 +142,23 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     attempt: int
 
 
+class SendClose(msgspec.Struct, frozen=True, gc=False):
+    """Ask a step's participant to close it as an operator says. `number` counts the closes of the step from 1, and
+    EVENTS holds the operator's request at `request`."""
+
+    step: str
+    number: int
+    request: int
+    close: Close
+
+
 class Finish(msgspec.Struct, frozen=True, gc=False):
     """End the saga."""
 
     end: End
 
 
-Action = Send | Record | Finish
+Action = Send | SendClose | Record | Finish
 
 
 def cause_of(fact: Fact) -> str:

@@ -15,7 +15,7 @@ from antiphon.contracts.payloads import Record
 from ..definition.definition import element
 from .absorb import absorb
 from .awaited import fulfil
-from .facts import Fact, Finish, Send, Tick
+from .facts import Action, Fact, Finish, Send, SendClose, Tick
 from .history import Entry, History, StepRecord, with_step
 from .pacing import pace_ns
 
@@ -44,9 +44,18 @@ def _absorb_cause(history: History, entry: Entry, facts: dict[int, Fact]) -> His
     fact = facts.get(int(cause[1:]))
     if fact is None:
         raise Unfoldable(f"saga {history.key}: the journal names {cause}, which was not read")
-    # Whether a request was fulfilled is for the journal to say, and not for the rules of whoever reads it later.
-    what = entry.what
-    return absorb(history, fact, bool(what.rejected) if isinstance(what, Record) and what.by else None)
+    return absorb(history, fact, _counts(entry.what))
+
+
+def _counts(what: Action) -> bool | None:
+    """Whether a request was fulfilled: for the journal to say, and not for the rules of whoever reads it later."""
+    match what:
+        case Record(by=by, rejected=rejected) if by:
+            return not rejected
+        case SendClose():
+            return False  # its participant is asked first
+        case _:
+            return None
 
 
 def apply(history: History, entry: Entry) -> History:
@@ -59,6 +68,8 @@ def apply(history: History, entry: Entry) -> History:
     match entry.what:
         case Send() as sent:
             return _sent(history, sent, entry.at_ns, entry.payload)
+        case SendClose(step=name, number=number) as sent:
+            return with_step(history, name, closes=number, closing=sent, closing_ns=entry.at_ns)
         case Record(full=True):
             return replace(history, is_full=True, refused=max(history.refused, int(entry.cause[1:])))
         case Record() as record:
@@ -82,9 +93,10 @@ def _sent(history: History, sent: Send, at_ns: int, payload: bytes) -> History:
             sent_ns=at_ns,
             timeout_ns=_time_up_ns(history, sent.step, at_ns),
             again_ns=0,
+            unasked=None,
             command=payload,
         )
-    undone: dict[str, object] = {"undo_attempts": sent.attempt, "sent_ns": at_ns, "again_ns": 0}
+    undone: dict[str, object] = {"undo_attempts": sent.attempt, "sent_ns": at_ns, "again_ns": 0, "unasked": None}
     if step.phase == "settling":  # a question, which carries nothing
         return with_step(history, sent.step, **undone)
     return with_step(history, sent.step, phase="undoing", undo=payload, **undone)

@@ -17,7 +17,7 @@ from antiphon.contracts.payloads import End, Ending, Parent, SagaState, StepPhas
 from antiphon.contracts.retry import Retry
 
 from ..definition.definition import Definition, StepDefinition, element
-from .facts import Action
+from .facts import Action, Operated, SendClose
 
 ENTRIES_MAX: Final = 900
 """The longest journal: one direct read returns at most 1000 messages, and must always return all of it."""
@@ -64,6 +64,16 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     """The payload that was sent last, or that is to be sent, if it stands in the journal."""
     undo: bytes = b""
     """The same of the compensation."""
+    closes: int = 0
+    """How often its participant was asked to close it."""
+    closing: SendClose | None = None
+    """The close that is not answered yet."""
+    closing_ns: int = 0
+    """When that was written, by its writer's clock."""
+    is_open: bool = False
+    """Whether its participant has said that it may have happened outside."""
+    unasked: Operated | None = None
+    """The request by which it was resolved without its participant having been asked."""
     spread: tuple[bytes, ...] = ()
     """Of a step over a list: its commands, as far as the journal has them, until it has all."""
 
@@ -230,6 +240,8 @@ def is_tired(history: History, step: StepRecord) -> bool:
             attempts = step.attempts
         case _:
             return False
+    if step.is_open:
+        return True
     patience = history.definition.backoff.attempts
     return attempts > patience or (attempts == patience and step.again_ns > 0)
 
@@ -243,6 +255,8 @@ def tired_reason(history: History, name: str, step: StepRecord) -> str:
         contract = event.__contract__
         unsaid = "nobody has signalled" if contract.owner == CLIENT else f"{contract.owner} has not said"
         return f"{since}, and {unsaid} {contract.type}"
+    if step.is_open:
+        return f"{name} may have happened outside: {step.reason}"
     attempts, what = {
         "undoing": (step.undo_attempts, "compensation"),
         "settling": (step.undo_attempts, "settlement"),

@@ -20,12 +20,27 @@ from .author import Author
 from .decide import decide
 from .dues import earliest_ns
 from .entries import Draft, draft, timer_body
-from .facts import Action, Answer, Cancel, Fact, Finish, Happened, Operated, Send, Signalled, Start, Tick, cause_of
+from .facts import (
+    Action,
+    Answer,
+    Cancel,
+    Fact,
+    Finish,
+    Happened,
+    Operated,
+    Send,
+    SendClose,
+    Signalled,
+    Start,
+    Tick,
+    cause_of,
+)
 from .fold import apply
 from .history import ENTRIES_MAX, History, has_missed_its_start
 from .lists import is_unfinished
 from .notices import Notice, notices
-from .requests import rejection
+from .requests import is_to_close, rejection
+from .resolving import acted_after_all, is_unasked, to_close, verdict
 from .room import KEPT_FOR_VERBS, owed, room
 
 KNOWN: Final = Record()
@@ -69,6 +84,8 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     """What it raised, for the log."""
     parked: str = ""
     """Why the saga is to be indexed as one that waits for a person."""
+    accused: str = ""
+    """Why the fact itself is to be set aside for a person: what was resolved by hand was done all the same."""
 
 
 def plan(
@@ -93,7 +110,7 @@ def plan(
         ratio: the share of sagas whose traces are sampled, for a saga of which the journal does not say it yet.
     """
     if history.end is not None:
-        return Plan(notices=tuple(notices(history).values()))
+        return Plan(notices=tuple(notices(history).values()), accused=acted_after_all(history, fact))
     is_tick = isinstance(fact, Tick)
     is_new = is_tick or not _is_known(history, fact)
     told = absorb(history, fact) if is_new else history
@@ -105,7 +122,9 @@ def plan(
     entries = tuple(_entries(told, first, cause_of(fact), time, holds, author, ratio))
     if _comes_again(history, fact, entries):
         told, author = history, Author()
-        again = Record(by=first.by if first else "", rejected=f"{history.fault}, again", full=True)
+        again = Record(
+            by=fact.user if isinstance(fact, Operated) else "", rejected=f"{history.fault}, again", full=True
+        )
         entries = tuple(_entries(history, again, cause_of(fact), time, True, author, ratio))
     after = entries[-1].after if entries else told
     may_be_gone = is_tick or is_repeated or is_late or not is_new
@@ -116,6 +135,7 @@ def plan(
         after.fault if after.fault != told.fault else "",
         author.error,
         _parked(told, after, is_repeated or not is_new),
+        acted_after_all(history, fact),
     )
 
 
@@ -128,16 +148,18 @@ def _is_known(history: History, fact: Fact) -> bool:
     return fact.sequence <= history.refused and fact.at_ns < history.now_ns - STALE_NS
 
 
-def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record | None:
-    """What is recorded of the fact itself: always for an operator's request, else only where nothing follows from it.
+def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record | SendClose | None:
+    """What is recorded of the fact itself: always for an operator's request and for a participant's word on one, else
+    only where nothing follows from it.
 
     Of a tick only if it has changed something, because most do not.
     """
     if not is_new:
         return None
     if isinstance(fact, Operated):
-        rejected = rejection(before, fact)
-        return Record(by=fact.user, rejected=rejected, full=bool(rejected) and _shares_an_entry(before))
+        return _of_request(before, fact)
+    if isinstance(fact, Answer) and fact.closed is not None and (decided := verdict(before, fact)):
+        return decided
     if isinstance(fact, Tick) and _is_same(before, told):
         return None
     if told.turned and not (before.turned or before.definition.is_led):
@@ -145,6 +167,17 @@ def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record |
     if _is_same(before, told) and _has_no_room(before, fact):
         return None
     return KNOWN
+
+
+def _of_request(history: History, fact: Operated) -> Record | SendClose:
+    """What is recorded of a request: that it counts, that it is rejected, or the close by which its participant is
+    asked."""
+    rejected = rejection(history, fact)
+    if rejected:
+        return Record(by=fact.user, rejected=rejected, full=_shares_an_entry(history))
+    if is_to_close(history, fact):
+        return to_close(history, fact)
+    return Record(by=fact.user, unasked=fact.verb == "resolve" and is_unasked(history, fact.operation))
 
 
 def _comes_again(before: History, fact: Fact, entries: tuple[Planned, ...]) -> bool:
@@ -178,7 +211,7 @@ def _is_same(before: History, told: History) -> bool:
 
 def _entries(
     history: History,
-    first: Record | None,
+    first: Record | SendClose | None,
     cause: str,
     time: datetime,
     holds: bool,
@@ -187,7 +220,7 @@ def _entries(
 ) -> Iterator[Planned]:
     """Encode what is to be appended, one after the other, up to the first that cannot be."""
     queue: list[Action] = list(decide(history, author)) if not holds else []
-    if first is not None and (first.by or first.turned or not queue):
+    if first is not None and (_is_owed(first) or not queue):
         queue.insert(0, first)
     if history.entries >= ENTRIES_MAX - 1:  # the last place, or the one after it, is for the end where there is one
         queue = [what for what in queue if isinstance(what, Finish)] or queue
@@ -204,6 +237,11 @@ def _entries(
         # that a coordinator that finds a part of this plan in the journal goes on in the same order.
         if isinstance(what, Record) and what is not first and not is_unfinished(what):
             queue = list(decide(history, author))
+
+
+def _is_owed(first: Record | SendClose) -> bool:
+    """Whether a fact has an entry of its own, whatever follows from it."""
+    return isinstance(first, SendClose) or bool(first.by or first.turned)
 
 
 def _draft(history: History, what: Action, cause: str, time: datetime, author: Author, ratio: float) -> Draft:

@@ -11,19 +11,26 @@ from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.payloads import Operation
 
-from ..definition.definition import StepDefinition, element
+from ..definition.definition import element
 from .decide import OVER
 from .facts import Operated
 from .history import ENTRIES_MAX, NOW_NS, History, with_step
 from .pacing import asking_pace_ns, to_hurry
-from .room import ATTEMPT_ENTRIES, PAUSE_ENTRIES, room
-from .transitions import done, never_happened, request_cancel
-from .way_back import NOTHING_TO_UNDO, way_back
+from .resolving import against_resolve, is_asked, resolve
+from .room import ATTEMPT_ENTRIES, KEPT_FOR_CLOSES, PAUSE_ENTRIES, room
+from .transitions import request_cancel
+from .way_back import NOTHING_TO_UNDO
 
 
-def apply_request(history: History, fact: Operated, is_rejected: bool | None = None) -> History:
-    """The history once the request is fulfilled; unchanged if it is rejected."""
-    if bool(rejection(history, fact)) if is_rejected is None else is_rejected:
+def apply_request(history: History, fact: Operated, counts: bool | None = None) -> History:
+    """The history once the request is fulfilled; unchanged if it is rejected, or if a participant is asked first.
+
+    Args:
+        history: what was known before.
+        fact: the request.
+        counts: whether it is fulfilled, as the journal says; None if that says nothing.
+    """
+    if not (counts if counts is not None else not rejection(history, fact) and not is_to_close(history, fact)):
         return history
     operation = fact.operation
     match fact.verb:
@@ -39,9 +46,14 @@ def apply_request(history: History, fact: Operated, is_rejected: bool | None = N
             history = with_step(history, operation.step, edited=_edited(history, operation))
             return _retry_now(history, operation.step, fact.at_ns)
         case "resolve":
-            return _resolve(history, fact)
+            return resolve(history, fact)
         case _:
             assert_never(fact.verb)
+
+
+def is_to_close(history: History, fact: Operated) -> bool:
+    """Whether a request that is not rejected is one that a participant must be asked about first."""
+    return fact.verb == "resolve" and is_asked(history, fact.operation)
 
 
 def rejection(history: History, fact: Operated) -> str:
@@ -57,7 +69,7 @@ def _against_room(history: History, fact: Operated) -> str:
     """
     if fact.verb not in ("pause", "retry", "edit") or history.fault:
         return ""
-    left = room(history)
+    left = room(history) - KEPT_FOR_CLOSES
     if fact.verb == "pause":
         return "" if left >= PAUSE_ENTRIES else _full(history)
     if left < 1 + ATTEMPT_ENTRIES:
@@ -105,7 +117,7 @@ def _senseless(history: History, fact: Operated) -> str:
         case "edit":
             return _against_edit(history, operation)
         case "resolve":
-            return _against_resolve(history, operation)
+            return against_resolve(history, fact)
         case _:
             assert_never(fact.verb)
 
@@ -163,57 +175,6 @@ def _against_edit(history: History, operation: Operation) -> str:
     except Unusable as error:
         return f"the payload does not fit its contract: {error.reason}"
     return ""
-
-
-def _against_resolve(history: History, operation: Operation) -> str:
-    name = operation.step
-    step, definition = history.steps[name], history.definition.step(name)
-    if not operation.reason:
-        return "say why: a reason is missing"
-    if step.elements:
-        return f"it consists of {step.elements} elements, {element(name, 0)} and on; resolve the one that is stuck"
-    if step.phase == "undoing" or name in way_back(history).first:
-        return "a compensation has no reply" if operation.has_payload else ""
-    if step.phase == "settling" and operation.happened is False:
-        return ""
-    is_event_awaited = step.phase == "awaiting" and definition.kind == "event"
-    if is_event_awaited and operation.happened is False and (definition.unless or not definition.is_retriable):
-        return ""
-    if definition.is_retriable and operation.happened is False:
-        return f"{name} is past the point of no return and must happen; do it by hand, and say so with its reply"
-    is_answer_awaited = step.phase == "sent" and definition.is_retriable and definition.reply
-    if step.phase == "settling" or is_event_awaited or is_answer_awaited:
-        try:
-            _reply(definition, operation)
-        except Unusable as error:
-            return f"it needs the reply of {name}, since later steps may look at it: {error.reason}"
-        return ""
-    if step.phase == "sent":
-        return f"{name} is in flight, and its own answer decides; cancel the saga to have it compensated"
-    return f"{name} does not wait for anybody: it is {step.phase}"
-
-
-def _resolve(history: History, fact: Operated) -> History:
-    operation = fact.operation
-    name, reason = operation.step, f"resolved by {fact.user}: {operation.reason}"
-    history = with_step(replace(history, fault=""), name, reason=reason, again_ns=0)
-    if history.steps[name].phase in ("undoing", "done", "unknown"):
-        return with_step(history, name, phase="undone")
-    if operation.happened is False:
-        return never_happened(history, name)
-    return done(history, name, _reply(history.definition.step(name), operation))
-
-
-def _reply(definition: StepDefinition, operation: Operation) -> Any:
-    """The reply an operator stands in for.
-
-    Raises:
-        Unusable: there is none, or it does not fit its contract.
-    """
-    assert definition.reply is not None
-    if not operation.has_payload:
-        raise Unusable(f"give a {definition.reply.__name__}")
-    return unpack_raw(operation.payload, definition.reply)
 
 
 def _edited(history: History, operation: Operation) -> Any:

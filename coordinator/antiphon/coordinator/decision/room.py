@@ -20,6 +20,13 @@ ATTEMPT_ENTRIES: Final = 2
 UNKNOWN_LOCKS: Final = 51
 """Entries for the locks of a saga that has not asked for any yet."""
 
+CLOSE_ENTRIES: Final = 2
+"""What a close takes: itself, and what becomes of the request."""
+
+KEPT_FOR_CLOSES: Final = 4 * CLOSE_ENTRIES
+"""Entries that no other request takes, so that a step can be resolved however often something else was asked for. A
+close that succeeds gives back what it took."""
+
 PAUSE_ENTRIES: Final = 2
 """What a pause takes, with the resume that must follow."""
 
@@ -37,6 +44,10 @@ def owed(history: History) -> int:
 
 def _owed_by(history: History, definition: StepDefinition, step: StepRecord) -> int:
     """What a step, or an element of one, may still take: each command, compensation and answer is an entry."""
+    return bool(step.closing) + _owed_by_phase(history, definition, step)
+
+
+def _owed_by_phase(history: History, definition: StepDefinition, step: StepRecord) -> int:
     undoing = 0 if definition.is_kept else 2
     again = 2 if definition.is_retriable else 0
     match step.phase:

@@ -44,6 +44,8 @@ def fail(history: History, name: str, attempts: int, answer: Answer) -> History:
     """An attempt at what must succeed has failed: it is tried again later. Only the latest attempt counts."""
     if answer.attempt != attempts or history.steps[name].again_ns:
         return history
+    if answer.code == "open":
+        history = with_step(history, name, is_open=True)
     return try_again(history, name, attempts, answer.at_ns, answer.reason)
 
 

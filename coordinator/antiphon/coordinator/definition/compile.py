@@ -12,6 +12,7 @@ from antiphon.contracts.compat.schema import digest_of
 from antiphon.contracts.identity import COORDINATOR, dashed
 from antiphon.contracts.messages import (
     AnswerKind,
+    Closed,
     Contract,
     Event,
     Refusal,
@@ -22,7 +23,7 @@ from antiphon.contracts.messages import (
     settle_name,
 )
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.subjects import Direction
+from antiphon.contracts.subjects import Sending
 
 from .check import ancestors, check_complete, is_past_pivot
 from .declared import DeclaredChoreography, DeclaredSaga, DeclaredStep
@@ -170,6 +171,7 @@ def _answers(step: DeclaredStep) -> list[tuple[str, Expected]]:
     owner = command.owner
     found = [(reply.__contract__.token, Expected(step.name, "do", "done", owner, reply.__contract__.type, reply))]
     found += [_plain(step.name, "do", command, kind, Refusal) for kind in kinds]
+    found.append(_plain(step.name, "close", command, "closed", Closed))
     if step.undo_command is not None:
         undo = step.undo_command.__contract__
         found.append(_plain(step.name, "undo", undo, "done", Undone))
@@ -186,7 +188,7 @@ def settle_contract(command: Contract) -> Contract:
     return Contract(settle_name(command.name), command.version, command.owner)
 
 
-def _plain(step: str, direction: Direction, contract: Contract, kind: AnswerKind, shape: Any) -> tuple[str, Expected]:
+def _plain(step: str, direction: Sending, contract: Contract, kind: AnswerKind, shape: Any) -> tuple[str, Expected]:
     expected = Expected(step, direction, kind, contract.owner, answer_type(contract, kind), shape)
     return dashed(answer_name(contract, kind)), expected
 

@@ -9,7 +9,7 @@ import msgspec
 
 from antiphon.contracts.messages import AnswerKind, Contract, Event
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.subjects import Direction
+from antiphon.contracts.subjects import Direction, Sending
 
 StepKind = Literal["command", "list", "signal", "event", "wait", "child"]
 """What a step does: it sends a command, or a list of them, waits for a signal, an event or some time, or starts a child
@@ -68,7 +68,7 @@ class Expected(msgspec.Struct, frozen=True):
     """An answer that a step may get: what it means, who must have sent it, and its shape."""
 
     step: str
-    direction: Direction
+    direction: Sending
     kind: AnswerKind
     source: str
     type: str

@@ -61,6 +61,7 @@ class FactHandler:
     """
 
     __slots__ = (
+        "_accused",
         "_address",
         "_before",
         "_definition",
@@ -93,7 +94,7 @@ class FactHandler:
         self._definition: Definition | None = None
         self._before: History | None = None
         """The history before the fact, once the plan is made."""
-        self._parked = ""
+        self._parked = self._accused = ""
         self._has_begun_saga = False
         """Whether the start was taken in before this fact: once is enough, whatever a replica that lags says then."""
         self._tries = 0
@@ -241,7 +242,7 @@ class FactHandler:
             say("saga.faulted", what.error, saga=str(self._key), fault=what.fault)
         elif what.fault:
             log.error("saga.faulted", saga=str(self._key), fault=what.fault)
-        self._parked, self._before = what.parked, history
+        self._parked, self._accused, self._before = what.parked, what.accused, history
         Writes(self, journals, self._key, what, history.sequence).begin()
 
     def _set_aside(self, history: History, fact: Unread) -> None:
@@ -255,7 +256,9 @@ class FactHandler:
         """Every part of the plan is durable, and so is the fact."""
         reached("coordinator.appended")
         self._count()
-        if self._parked:
+        if self._accused and self._delivery.deliveries:  # a look at the saga parks nothing: that is for the delivery
+            self._parking.park(self._delivery, "fault", self._accused, stays=True)
+        elif self._parked:
             self._parking.park_saga(self._key, self._delivery, self._parked)
         else:
             self._delivery.ack()

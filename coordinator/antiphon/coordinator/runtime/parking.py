@@ -34,11 +34,11 @@ class Parking:
     def __init__(self, store: Store, counts: Counts) -> None:
         self._store, self._counts, self._overflow = store, counts, Overflow()
 
-    def park(self, delivery: Delivered, kind: ParkedKind, reason: str) -> None:
-        """Set a message aside."""
+    def park(self, delivery: Delivered, kind: ParkedKind, reason: str, stays: bool = False) -> None:
+        """Set a message aside, where `stays` says so whatever becomes of its saga."""
         log.warning("fact.parked", kind=kind, reason=reason, subject=delivery.subject)
         self._counts.add("messages_parked", kind)
-        self._put(delivery, kind, reason, delivery.data, None)
+        self._put(delivery, kind, reason, delivery.data, None, stays)
 
     def park_saga(self, key: SagaKey, delivery: Delivered, reason: str) -> None:
         """Put a saga into the index of what waits for a person; the delivery is of the fact that led there."""
@@ -59,7 +59,15 @@ class Parking:
             )
         say("fact.faulty", error, delivery.subject, deliveries=delivery.deliveries)
 
-    def _put(self, delivery: Delivered, kind: ParkedKind, reason: str, data: bytes, saga: SagaKey | None) -> None:
+    def _put(
+        self,
+        delivery: Delivered,
+        kind: ParkedKind,
+        reason: str,
+        data: bytes,
+        saga: SagaKey | None,
+        stays: bool = False,
+    ) -> None:
         parked = Parked(
             kind=kind,
             reason=reason,
@@ -70,6 +78,7 @@ class Parking:
             data=data,
             saga=saga,
             source=source_in(delivery.subject),
+            stays=stays,
         )
         self._store.park(parked.destination, parked.encode(), lambda outcome: self._settle(delivery, outcome, parked))
 

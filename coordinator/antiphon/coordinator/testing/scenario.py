@@ -26,13 +26,26 @@ from msgspec.structs import replace
 from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import decode, pack, through_the_wire, unpack_raw
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.messages import AnswerKind, Command, Compensation, Event
+from antiphon.contracts.messages import AnswerKind, Closed, Command, Compensation, Event
 from antiphon.contracts.payloads import ChildStart, End, Operation, Record
 from antiphon.contracts.subjects import Direction, Verb
 
 from ..decision.dues import earliest_ns
 from ..decision.entries import Draft
-from ..decision.facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, Operated, Send, Signalled, Start, Tick
+from ..decision.facts import (
+    Answer,
+    Cancel,
+    ChildEnded,
+    Fact,
+    Granted,
+    Happened,
+    Operated,
+    Send,
+    SendClose,
+    Signalled,
+    Start,
+    Tick,
+)
 from ..decision.history import History, begin, deadline_ns
 from ..decision.plan import plan
 from ..definition.check import require_start
@@ -140,9 +153,13 @@ class Scenario:
         """A participant has compensated a step. The step of a child is undone by `when_child_compensated`."""
         return self._answered(step, element, "undo", attempt, "done", None, "is undone")
 
-    def when_undo_failed(self, step: DeclaredStep, reason: str, *, element: int = -1, attempt: int = 0) -> Scenario:
-        """A participant could not compensate a step, however often it tried."""
-        return self._answered(step, element, "undo", attempt, "exhausted", None, f"is not undone: {reason}", reason)
+    def when_undo_failed(
+        self, step: DeclaredStep, reason: str, *, element: int = -1, attempt: int = 0, outside: bool = False
+    ) -> Scenario:
+        """A participant could not compensate a step, however often it tried; with `outside` since nobody knows whether
+        its command has happened outside the database."""
+        said, code = f"is not undone: {reason}", "open" if outside else ""
+        return self._answered(step, element, "undo", attempt, "exhausted", None, said, reason, code)
 
     def when_all_undone(self) -> Scenario:
         """Every compensation is answered until none is left, in the order they were sent."""
@@ -240,8 +257,12 @@ class Scenario:
         reply: R | None = None,
         happened: bool | None = None,
         element: int = -1,
+        claim: int = 0,
+        met: Closed | None = None,
+        found: R | None = None,
+        without_participant: bool = False,
     ) -> Scenario:
-        """An operator has seen to a step by hand.
+        """An operator has seen to a step by hand, and its participant, where there is one, was asked and has answered.
 
         Args:
             user: who.
@@ -250,11 +271,32 @@ class Scenario:
             reply: what the step has earned, where its reply is looked at.
             happened: of a pivot, whether its effect is there; False of an event that will never come.
             element: of a step over a list, which of its commands, counted from 0.
+            claim: the claim after which the operator has looked outside.
+            met: what the participant says; that it takes the operator's word when left out.
+            found: with the verdict done, what the participant had answered.
+            without_participant: that the participant is not asked.
         """
-        operation = Operation(step=_name(step, element), reason=reason, happened=happened)
+        operation = Operation(
+            step=_name(step, element),
+            reason=reason,
+            happened=happened,
+            claim=claim,
+            without_participant=without_participant,
+        )
         if reply is not None:
             operation = replace(operation, payload=pack(reply))
-        return self._operated(user, "resolve", operation)
+        return self._operated(user, "resolve", operation)._met(operation.step, met or Closed(verdict="closed"), found)
+
+    def _met(self, name: str, met: Closed, found: Event | None) -> Scenario:
+        """A participant answers the close that was just sent, if one was."""
+        asked = next((each.action for each in self._fresh if isinstance(each.action, SendClose)), None)
+        if asked is None:
+            return self
+        event = None if found is None else through_the_wire(found)
+        sequence = self._history.sequence
+        fact = Answer(self._count + 1, self._now_ns, name, "close", asked.number, "closed", sequence, event, closed=met)
+        story = (*self._story, f"  {name} is asked about, and its participant says: {met.verdict}")
+        return self._taken(fact, story, self._fresh)
 
     def when_paused(self, user: str, reason: str) -> Scenario:
         """An operator has the saga stand still."""
@@ -416,8 +458,9 @@ class Scenario:
         reply: Event | None,
         said: str,
         reason: str = "",
+        code: str = "",
     ) -> Scenario:
-        return self._answered_by_name(_name(step, element), direction, attempt, kind, reply, said, reason)
+        return self._answered_by_name(_name(step, element), direction, attempt, kind, reply, said, reason, code)
 
     def _answered_by_name(
         self,
@@ -428,6 +471,7 @@ class Scenario:
         reply: Event | None,
         said: str,
         reason: str = "",
+        code: str = "",
     ) -> Scenario:
         attempt = attempt or self._last_attempt(name, direction)
         command = self._commands.get((name, direction, attempt))
@@ -435,7 +479,7 @@ class Scenario:
             what = "command" if direction == "do" else "compensation"
             self._fail(f"the {what} of {name} was never sent, so nobody can answer it")
         event = None if reply is None else through_the_wire(reply)
-        fact = Answer(self._count + 1, self._now_ns, name, direction, attempt, kind, command, event, reason)
+        fact = Answer(self._count + 1, self._now_ns, name, direction, attempt, kind, command, event, reason, code)
         return self.take(fact, f"{name} {said}")
 
     def _child_ended(self, name: str, end: End) -> Scenario:

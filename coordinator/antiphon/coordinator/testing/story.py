@@ -8,7 +8,7 @@ import msgspec
 
 from antiphon.contracts.payloads import Record
 
-from ..decision.facts import Action, Finish, Send
+from ..decision.facts import Action, Finish, Send, SendClose
 from ..decision.history import History
 
 
@@ -23,6 +23,9 @@ class Said(msgspec.Struct, frozen=True):
             case Send(step, direction, attempt):
                 again = f", attempt {attempt}" if attempt > 1 else ""
                 return f"{'sends' if direction == 'do' else 'compensates'} {step}{again}: {self.message!r}"
+            case SendClose(step, number, _, close):
+                again = f", for the {number}. time" if number > 1 else ""
+                return f"asks the participant of {step} to close it as {close.form}{again}"
             case Record() as record:
                 return recorded(record)
             case Finish(end):

@@ -168,7 +168,9 @@ def saga_of(parked: Parked) -> SagaKey | None:
 
 def stays(parked: Parked) -> bool:
     """Whether a message waits for a person whatever becomes of its saga: no journal will ever name it, or it is a
-    reaction that fails."""
+    reaction that fails, or an action on what was resolved by hand."""
+    if parked.stays and parked.noticed_by == COORDINATOR:
+        return True
     is_reaction = parked.kind == "fault" and parked.noticed_by != COORDINATOR
     return parked.stream == EVENTS and (parked.kind in ("forged", "undecodable") or is_reaction)
 

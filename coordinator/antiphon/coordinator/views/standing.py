@@ -7,9 +7,12 @@ from contextlib import suppress
 import msgspec
 
 from antiphon.contracts.errors import Unusable
+from antiphon.contracts.messages import CloseForm, ends_step
 from antiphon.contracts.payloads import End, Record, SagaState
 from antiphon.contracts.reader import FAILURES, Entry, Fact, Journal
 from antiphon.contracts.stored import StoredMessage
+
+from ..decision.resolving import said_after_all
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,13 +68,16 @@ class _Fold:
         self._fault: Need | None = None
         self._marks: dict[str, Need] = {}
         self._sent: dict[str, int] = {}
+        self._closes: dict[tuple[str, int], CloseForm] = {}
         self._paused = ""
 
     def take(self, entry: Entry, fact: Fact | None) -> None:
         """Read an entry, and the fact that it names."""
         if fact is not None:
             self._take_fact(fact)
-        if entry.command is not None:
+        if entry.command is not None and entry.kind == "close":
+            self._closes[entry.command.step, entry.command.attempt] = entry.close.form
+        elif entry.command is not None:
             self._fault = None
             if entry.kind == "undo":
                 self._turn()
@@ -95,7 +101,7 @@ class _Fold:
             self._marks[record.step] = Need(step=record.step, reason=record.parked, since_ns=at_ns, tried=tried)
         elif record.turned:
             self._turned = True
-        elif record.by and not record.rejected and fact is not None:
+        elif record.by and not record.rejected and fact is not None and fact.kind == "request":
             self._take_request(fact, record.by)
 
     def _take_request(self, fact: Fact, by: str) -> None:
@@ -116,8 +122,17 @@ class _Fold:
         is called after it."""
         if fact.kind == "event":
             self._is_over(fact.address.event)
+        elif fact.kind == "closed":
+            self._take_closed(fact)
         elif fact.address.step and fact.kind not in FAILURES:
             self._is_over(fact.address.step)
+
+    def _take_closed(self, fact: Fact) -> None:
+        """What was said to a close ends the wait for a person, unless it left everything as it was."""
+        step, number = fact.address.step, fact.address.attempt
+        form, verdict = self._closes.get((step, number)), fact.closed.verdict
+        if form is not None and (verdict == "closed" or ends_step(form, verdict, self._turned or form == "undone")):
+            self._is_over(step)
 
     def _is_over(self, step: str) -> None:
         """Nobody is needed any more for a step, nor for all that waited for one to end."""
@@ -133,3 +148,42 @@ class _Fold:
         ]
         state: SagaState = "compensating" if self._turned else "running"
         return Standing(state=state, needs=(*faults, *marks), paused=self._paused)
+
+
+def acted_after_all(entries: list[StoredMessage], events: list[StoredMessage]) -> tuple[Need, ...]:
+    """The steps that were resolved without their participant, and on which it has acted all the same.
+
+    An ended saga takes no fact in, so this is looked for among all that is stored of it.
+    """
+    journal = Journal()
+    resolved: dict[str, tuple[str, int]] = {}
+    found = {message.sequence: message for message in events}
+    named = set[int]()
+    for message in entries:
+        entry = journal.entry(message)
+        named.add(entry.cause_sequence)
+        request = _fact(journal, found.get(entry.cause_sequence)) if entry.record and entry.record.unasked else None
+        if request is not None and entry.record is not None:
+            resolved[request.operation.step] = entry.record.by, request.sequence
+        elif entry.command is not None:
+            resolved.pop(entry.command.step, None)
+    facts = [fact for message in events if (fact := _fact(journal, message)) is not None] if resolved else []
+    return tuple(
+        Need(
+            step=step,
+            reason=said_after_all(step, resolved[step][0], fact.address.attempt, fact.kind == "undone"),
+            since_ns=fact.at_ns,
+            tried=fact.address.attempt,
+        )
+        for fact in facts
+        if _has_acted(fact)
+        and (step := fact.address.step) in resolved
+        and (fact.sequence > resolved[step][1] or fact.sequence not in named)
+    )
+
+
+def _has_acted(fact: Fact) -> bool:
+    """Whether an answer says that something was done."""
+    if fact.kind in ("done", "undone"):
+        return fact.has_found
+    return fact.kind == "settled" and fact.has_happened

@@ -15,7 +15,16 @@ from msgspec.structs import replace
 from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, OPERATOR, SagaKey
-from antiphon.contracts.messages import AnswerKind, Refusal, name_of, settle_name
+from antiphon.contracts.messages import (
+    AnswerKind,
+    Close,
+    Closed,
+    CloseForm,
+    Refusal,
+    ends_step,
+    name_of,
+    settle_name,
+)
 from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, CancelRequest, End, Operation, Record, SagaState
 from antiphon.contracts.reader import FAILURES, answer_kind, cause_sequence
 from antiphon.contracts.stored import StoredMessage
@@ -40,6 +49,10 @@ class UnderWay(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the command is called, without its version, or the type of what is awaited; empty of a time."""
     is_asked: bool = False
     """Whether its participant was asked what became of the command."""
+    close: str = ""
+    """What the close is called by which its participant was asked to take an operator's word; empty where none was."""
+    form: CloseForm | None = None
+    """As what it was to be closed."""
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -190,7 +203,23 @@ def _answered(before: Overview, cause: Cause) -> Overview:
         before = replace(before, signalled=tuple(dict.fromkeys((*before.signalled, address.event))))
         return _over(before, address.event)
     found = _find(before, address.step)
+    if found is not None and found.form is not None and _is_closed(found, address):
+        return _closed(before, found.form, found.how == "undo", cause)
     return _over(before, address.step) if found is not None and _is_success(found, address) else before
+
+
+def _is_closed(found: UnderWay, answer: FactAddress) -> bool:
+    return answer_kind("close", found.close, answer.event) == "closed"
+
+
+def _closed(before: Overview, form: CloseForm, goes_back: bool, cause: Cause) -> Overview:
+    """What the answer to a close makes of a step. A refusal turns the saga, which the next command shows."""
+    step, verdict = cause.address.step, unpack_raw(decode(cause.data, "").data, Closed).verdict
+    if verdict != "refused" and ends_step(form, verdict, goes_back):
+        return _over(before, step)
+    if verdict == "closed":  # its command happened, and is compensated now
+        return replace(before, stuck={name: why for name, why in before.stuck.items() if name != step})
+    return before
 
 
 def _find(before: Overview, step: str) -> UnderWay | None:
@@ -237,6 +266,8 @@ def _sent(before: Overview, told: Told, cause: Cause | None) -> Overview:
     command, name = told.address.command, name_of(told.envelope.type)
     assert command is not None
     found = _find(before, command.step)
+    if command.direction == "close":
+        return _asked_to_close(before, told, found)
     if command.direction == "do":
         return _begun(before, UnderWay(command.step, "do", name))
     if found is not None and found.how == "do" and name == settle_name(found.message):
@@ -247,6 +278,14 @@ def _sent(before: Overview, told: Told, cause: Cause | None) -> Overview:
         turned = _why(before, cause)
         before = replace(before, state="compensating", reason=turned, under_way=(), stuck={}, fault="")
     return _begun(before, UnderWay(command.step, "undo", name))
+
+
+def _asked_to_close(before: Overview, told: Told, found: UnderWay | None) -> Overview:
+    close, form = name_of(told.envelope.type), unpack_raw(told.envelope.data, Close).form
+    return replace(
+        before,
+        under_way=tuple(replace(each, close=close, form=form) if each is found else each for each in before.under_way),
+    )
 
 
 def _begun(before: Overview, begun: UnderWay) -> Overview:
@@ -264,7 +303,7 @@ def _recorded(before: Overview, told: Told, cause: Cause | None) -> Overview:
         return replace(before, state="compensating", reason=record.turned)
     if record.awaits and record.step not in before.signalled:
         return _begun(before, UnderWay(record.step, "await", told.envelope.awaits))
-    if record.by and not record.rejected and cause is not None:
+    if record.by and not (record.rejected or record.request) and cause is not None:
         return _operated(before, cause)
     return before
 
@@ -311,6 +350,8 @@ def _why(before: Overview, cause: Cause | None) -> str:
 
 
 def _why_not(found: UnderWay | None, address: FactAddress, answer: Envelope) -> str:
+    if found is not None and found.form is not None and _is_closed(found, address):
+        return f"{address.step} was refused: {unpack_raw(answer.data, Closed).reason}"
     kind = _kind(found, address) if found is not None else None
     with suppress(Unusable):
         if kind == "refused":

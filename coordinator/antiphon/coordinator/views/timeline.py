@@ -18,7 +18,7 @@ from antiphon.contracts.topology import EVENTS, SAGA
 
 from ..decision.entries import child_id
 from ..decision.history import ENTRIES_MAX
-from .standing import standing
+from .standing import acted_after_all, standing
 from .wording import LineKind, Wording, of_cause, of_entry, of_fact, parent_of
 
 
@@ -105,7 +105,7 @@ def timeline_of(key: SagaKey, pages: SagaPages, type_paused: str = "", children:
         reason=stands.reason,
         definition=read[0].envelope.definition if read else "",
         lines=tuple(lines),
-        parked=stands.parked,
+        parked="; ".join(need.reason for need in (*stands.needs, *acted_after_all(entries, events))),
         paused=stands.paused or (type_paused if is_open else ""),
         parent=_parent(key, events),
         children=children,

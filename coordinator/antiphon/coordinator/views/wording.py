@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Final, Literal, assert_never
 
 import msgspec
 
 from antiphon.contracts import identity, subjects
 from antiphon.contracts.envelope import Envelope, unpack_raw
 from antiphon.contracts.errors import AntiphonError
-from antiphon.contracts.messages import Refusal, Settled, name_of
+from antiphon.contracts.messages import Closed, Refusal, Settled, name_of
 from antiphon.contracts.payloads import (
     CHILD_START_TYPE,
     CancelRequest,
@@ -64,7 +64,9 @@ def of_entry(entry: Entry, facts: dict[str, str]) -> Wording:
     record, envelope = entry.record or Record(), entry.envelope
     if record.by:
         verdict = f"rejected: {record.rejected}" if record.rejected else "accepted"
-        text = f"{facts.get(envelope.cause, 'a request')} by {record.by}: {verdict}"
+        may_run = "; an attempt may still run there" if record.unasked else ""
+        request = f"e{record.request}" if record.request else envelope.cause
+        text = f"{facts.get(request, 'a request')} by {record.by}: {verdict}{may_run}"
         return Wording(kind="operator", who="coordinator", text=text)
     if record.fault:
         return Wording(kind="parked", who="coordinator", text=f"stands still: {record.fault}")
@@ -76,7 +78,16 @@ def of_entry(entry: Entry, facts: dict[str, str]) -> Wording:
     return Wording(kind="record", who="coordinator", text=_of_record(record, envelope.cause, facts), step=record.step)
 
 
+CLOSED_AS: Final = {"done": "done", "never": "what never was and never will be", "undone": "undone"}
+
+
 def _of_command(entry: Entry, command: subjects.CommandAddress) -> Wording:
+    if entry.kind == "close":
+        close = entry.close
+        claim = f", after claim {close.claim}" if close.claim else ""
+        text = f"asks {command.participant} to close it as {CLOSED_AS[close.form]}{claim}, for {close.user}"
+        text = _with_reason(text, close.reason)
+        return Wording(kind="operator", who="coordinator", text=text, step=command.step, attempt=command.attempt)
     text = f"{entry.envelope.type} to {command.participant}"
     kind: LineKind = "compensation" if entry.kind == "undo" else "command"
     if command.participant == identity.COORDINATOR:
@@ -142,7 +153,9 @@ def of_cause(fact: Fact) -> str:
 def _asked(fact: Fact) -> str:
     """What an operator asks for."""
     operation = fact.operation
-    return _with_reason(f"{fact.address.event} {operation.step}".rstrip(), operation.reason)
+    claim = f" after claim {operation.claim}" if operation.claim else ""
+    alone = " without its participant" if operation.without_participant else ""
+    return _with_reason(f"{fact.address.event} {operation.step}".rstrip() + claim + alone, operation.reason)
 
 
 def parent_of(envelope: Envelope) -> str:
@@ -198,11 +211,34 @@ def _of_answer(fact: Fact) -> tuple[LineKind, str]:
         case "settled":
             settled = unpack_raw(fact.envelope.data, Settled)
             return "answer", f"had happened: {settled.type}" if settled.happened else "never happened, and never will"
+        case "closed":
+            return _of_closed(fact.closed)
         case "undone":
             found = "" if fact.has_found else ": there was nothing to undo"
             return "answer", f"{name_of(fact.envelope.type)}{found}"
         case _:
             return "answer", fact.envelope.type
+
+
+def _of_closed(closed: Closed) -> tuple[LineKind, str]:
+    """What the answer to a close says."""
+    which = f"attempt {closed.attempt}" if closed.attempt else "an attempt"
+    match closed.verdict:
+        case "closed":
+            return "answer", "is closed as the operator says"
+        case "done":
+            return "answer", f"is not closed: {which} has done it"
+        case "refused":
+            return "refusal", f"is not closed: {which} was refused: {closed.reason or NO_REASON}"
+        case "undone":
+            return "answer", f"is not closed: {which} has undone it"
+        case "void":
+            return "answer", "is not closed: nothing is there, and nothing will be"
+        case "doubt":
+            key = f", under the key {closed.key}" if closed.key else ""
+            return "unknown", f"is not closed: claim {closed.claim} may have done it outside{key}"
+        case _:
+            assert_never(closed.verdict)
 
 
 NO_REASON: Final = "(no reason)"

@@ -53,7 +53,7 @@ def _called(span: Span) -> str:
         return label(span)
     if "saga.direction" not in attributes:
         return span.name  # at which entry another saga came there says nothing
-    direction = "undo " if attributes["saga.direction"] == "undo" else ""
+    direction = "" if attributes["saga.direction"] == "do" else f"{attributes['saga.direction']} "
     return f"{direction}{attributes['saga.step']}: {label(span)}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from antiphon.contracts.identity import SagaKey, digest
-from antiphon.contracts.subjects import Direction
+from antiphon.contracts.subjects import Sending
 
 
 def trace_id(key: SagaKey) -> str:
@@ -23,14 +23,14 @@ def span_id(key: SagaKey, step: str, direction: str, attempt: int, kind: str) ->
     Args:
         key: the saga.
         step: the step, or `<step>-<n>` for an element of one; empty for what belongs to no step.
-        direction: `do` or `undo`; empty without a step.
+        direction: `do`, `undo` or `close`; empty without a step.
         attempt: counted from 1; 0 for what spans several.
         kind: which of the spans; `tracing/README.md` lists them.
     """
     return sha256(f"{key.type}/{key.id}/{step}/{direction}/{attempt}/{kind}".encode()).digest()[:8].hex()
 
 
-def traceparent(key: SagaKey, step: str, direction: Direction, attempt: int, is_sampled: bool = True) -> str:
+def traceparent(key: SagaKey, step: str, direction: Sending, attempt: int, is_sampled: bool = True) -> str:
     """What a command carries (W3C Trace Context): the span of the attempt at it, which others may hang theirs under,
     and whether the saga is sampled."""
     saga = digest(key.type, key.id)

@@ -16,6 +16,7 @@ import msgspec
 from antiphon.contracts.envelope import unpack, unpack_raw
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.identity import LOCK, SagaKey
+from antiphon.contracts.messages import Verdict, ends_step
 from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     CHILD_START_TYPE,
@@ -144,7 +145,7 @@ class _Saga:
         self.entries += 1
         if fact is not None:
             self.named.add(fact.sequence)
-            self._learn(fact, entry.record, cause_ns)
+            self._learn(fact, entry, cause_ns)
         elif entry.envelope.cause.startswith("t"):
             self._tick(int(entry.envelope.cause[1:]), cause_ns)
         if entry.command is not None:
@@ -178,7 +179,7 @@ class _Saga:
 
     # --- what became known --------------------------------------------------------------------------------------------
 
-    def _learn(self, fact: Fact, record: Record | None, at_ns: int) -> None:
+    def _learn(self, fact: Fact, entry: Entry, at_ns: int) -> None:
         address = fact.address
         match address.source, address.event:
             case (("client" | "coordinator"), "start"):
@@ -194,8 +195,12 @@ class _Saga:
                 self._child_ended(fact, event.removeprefix("child-"), at_ns)
             case "coordinator", event:
                 self.root.event(event, at_ns)
+            case "operator", _ if entry.kind == "close":
+                pass  # the close itself begins what the operator waits for
             case "operator", verb if verb in VERBS:
-                self._operated(fact, record or Record(), at_ns)
+                self._operated(fact, entry.record or Record(), at_ns)
+            case _ if fact.kind == "closed":
+                self._closed(fact, entry.record or Record(), at_ns)
             case _:
                 self._answered(fact, at_ns)
 
@@ -332,6 +337,54 @@ class _Saga:
             case _:
                 pass
 
+    def _ask_to_close(self, entry: Entry, command: CommandAddress, step: Step, cause_ns: int) -> None:
+        """An operator's request was sent on to the step's participant, and lasts until that has answered."""
+        close = entry.close
+        ident = (step.name, "close", command.attempt, "operator-resolve")
+        span = self.spans.open(self.root, ident, "operator resolve", cause_ns)
+        span.attributes |= {"saga.operator": close.user, "saga.reason": close.reason}
+        if close.claim:
+            span.attributes["saga.claim"] = close.claim
+        self.spans.send(step, span, entry, command, cause_ns, self.now_ns)
+        step.closes[command.attempt] = close.form, span
+
+    def _closed(self, fact: Fact, record: Record, at_ns: int) -> None:
+        """A participant has answered a close: the operator's word counts, or what the participant did."""
+        step, number = self.steps.get(fact.address.step), fact.address.attempt
+        if step is None or number not in step.closes or not record.by:
+            self.spans.stray(self.root, fact, None, "close", at_ns)
+            return
+        (form, span), closed, attempt = step.closes.pop(number), fact.closed, step.attempts["close", number]
+        at_ns = self.spans.answered(attempt, fact, closed.verdict, closed.reason, at_ns)
+        if record.rejected:
+            span.fail(f"rejected: {record.rejected}")
+        self.spans.close(span, max(at_ns, self.now_ns))
+        goes_back = step.undo is not None or self.turned
+        if not ends_step(form, closed.verdict, goes_back):
+            return
+        if closed.verdict == "closed":
+            self._resolve(step, form != "never", at_ns)
+        elif goes_back:
+            if step.undo is not None and not step.undo.is_closed:
+                self._undid(step.undo, "done", "", at_ns)
+        else:
+            self._found(step, closed.verdict, closed.reason, at_ns)
+
+    def _found(self, step: Step, verdict: Verdict, reason: str, at_ns: int) -> None:
+        """What had become of a command, by the participant's word on a close."""
+        if step.is_over:
+            return
+        if step.settlement is not None:
+            at_ns = self.spans.close(step.settlement, at_ns)
+            step.settlement = None
+        match verdict:
+            case "done":
+                self._over(step, "done", "", at_ns)
+            case "refused":
+                self._over(step, "refused", reason, at_ns)
+            case _:
+                self._over(step, "refused", "it never happened", at_ns)
+
     def _resolve(self, step: Step, happened: bool, at_ns: int) -> None:
         """A person said what became of a step that could not be brought to an end otherwise."""
         if step.undo is not None and not step.undo.is_closed:
@@ -366,6 +419,9 @@ class _Saga:
         if self.sampled is None:
             self.sampled, self.sampled_by = decision_in(entry.envelope.traceparent), entry.sequence
         step = self.steps.get(command.step) or self._step(command.step, cause_ns)
+        if entry.kind == "close":
+            self._ask_to_close(entry, command, step, cause_ns)
+            return
         if command.attempt > 1:
             self.retries += 1
         if command.direction == "do":

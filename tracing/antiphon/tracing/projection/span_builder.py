@@ -9,7 +9,7 @@ import msgspec
 
 from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.identity import COORDINATOR, SagaKey
-from antiphon.contracts.messages import name_of
+from antiphon.contracts.messages import CloseForm, name_of
 from antiphon.contracts.reader import Entry, Fact
 from antiphon.contracts.subjects import CommandAddress, Sending, commands_filter
 
@@ -39,6 +39,8 @@ class Step:
         self.span, self.name, self.parent = span, name, parent
         self.is_over = False
         self.attempts: dict[tuple[Sending, int], Attempt] = {}
+        self.closes: dict[int, tuple[CloseForm, Open]] = {}
+        """The closes that are not answered, by their number: as what, and the operator's request."""
         self.is_retriable = False
         self.undo: Open | None = None
         self.settlement: Open | None = None
@@ -139,7 +141,7 @@ class Spans:
             self._place(attempt, nanoseconds(envelope.started), envelope.tries, at_ns, kind)
         span.attributes["saga.answer"] = kind
         span.attributes["saga.answer.sequence"] = fact.sequence
-        if kind in ("exhausted", "superseded"):
+        if kind in ("exhausted", "superseded", "doubt"):
             span.fail(f"{kind}: {reason}")
         elif reason:
             span.attributes["saga.reason"] = reason
