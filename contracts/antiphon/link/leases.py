@@ -141,7 +141,7 @@ class Lease:
     def _extend(self) -> None:
         for delivery, taken in list(self.held.items()):
             if self.looked - taken > self._keep_seconds_max:
-                self._lose(delivery)
+                self._let_go(delivery)
             else:
                 delivery.extend()
         self._extended = self.looked
@@ -180,9 +180,9 @@ class Lease:
             count, rounded = len(self.held), round(seconds, 3)
             log.warning("leases.lost", consumer=self._consumer, count=count, why=why, seconds=rounded)
         for delivery in list(self.held):
-            self._lose(delivery)
+            self._let_go(delivery)
 
-    def _lose(self, delivery: Leased) -> None:
+    def _let_go(self, delivery: Leased) -> None:
         """Nothing is said about the message any more. Its place is free when whoever works on it comes to an end."""
         del self.held[delivery]
         delivery.is_lost = True
