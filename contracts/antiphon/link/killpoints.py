@@ -18,6 +18,7 @@ POINTS: Final = frozenset(
         "worker.claimed",  # the claim of a run outside is durable, its handler was not called
         "worker.outside_done",  # such a handler has run, nothing of its second transaction is committed
         "worker.in_transaction",  # the handler has run, nothing is committed
+        "worker.released",  # the command has ended in its group, which is not committed
         "worker.committed",  # effect and inbox row are durable, the event was not sent
         "worker.event_stored",  # the event is durable, the command is not acked
         "coordinator.pulled",  # a fact is held, nothing was decided

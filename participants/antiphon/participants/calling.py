@@ -22,6 +22,12 @@ container platforms kill."""
 PLACES_MAX: Final = 3
 """How many lines of a stack are named in a reason: where it stands, and how it got there."""
 
+LOOK_SECONDS: Final = 0.005
+"""How far apart a watch looks whether a handler is suspended. A loop that lags looks less often, so that it makes no
+handler seem to wait."""
+LOOKS: Final = 5
+"""How many looks make a handler one that waits: 20 ms, and what is left of the time until the first look."""
+
 T = TypeVar("T")
 
 
@@ -40,10 +46,14 @@ class Deaf(OwnWords):
 class Call:
     """At most one call of an author's code, and the task that runs it."""
 
-    __slots__ = ("task",)
+    __slots__ = ("on_wait", "task", "watch")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
+        self.watch: Watch | None = None
+        """Looks whether the author's code waits, where others wait for its transaction's end."""
+        self.on_wait: Callable[[], None] = _nothing
+        """Called once if it does."""
 
     @property
     def goes_on(self) -> bool:
@@ -61,6 +71,8 @@ class Call:
         """
         task = self.task = asyncio.create_task(_tamed(code))
         is_ours = False
+        if self.watch is not None:
+            self.watch.begin(self)
         try:
             await _ended(task)
         except asyncio.CancelledError:
@@ -71,6 +83,9 @@ class Call:
                 raise
             if (current := asyncio.current_task()) is not None:
                 current.uncancel()  # it was heard, and answered with an outcome
+        finally:
+            if self.watch is not None:
+                self.watch.end()
         if task.cancelled() and not is_ours:
             raise Raised(asyncio.CancelledError("the handler cancelled itself"))
         result: T = task.result()
@@ -87,6 +102,46 @@ class Call:
         frames = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in _frames(self.task)]
         theirs = [each for each in frames if each[0] != __file__][-PLACES_MAX:]
         return ", ".join(f"{_file_name(path)}:{line} in {name}" for path, line, name in theirs)
+
+
+class Watch:
+    """Notices a call that is suspended for long, one call at a time: others wait for its end.
+
+    The awaits of its transaction complete at once, so whenever the loop comes to look, it waits for something else.
+    """
+
+    __slots__ = ("_call", "_looks", "_timer")
+
+    def __init__(self) -> None:
+        self._call: Call | None = None
+        self._looks = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, call: Call) -> None:
+        """Watch a call."""
+        self._call, self._looks = call, 0
+        if self._timer is None:
+            self._look_later()
+
+    def end(self) -> None:
+        """The call has ended. The timer goes on to its next turn: one for each call would cost more."""
+        self._call = None
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._call is None:
+            return
+        self._look_later()
+        self._looks += 1
+        if self._looks == LOOKS:
+            self._call.on_wait()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 _IS_AUTHORS: Final[ContextVar[bool]] = ContextVar("antiphon_authors_code", default=False)

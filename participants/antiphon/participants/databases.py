@@ -70,6 +70,12 @@ class Inbox(Protocol):
 class Database(Protocol):
     """A participant's database. Implementations pass one conformance suite."""
 
+    @property
+    def shares(self) -> bool:
+        """Whether transactions are committed together, one after the other, so that a handler that waits for something
+        else has others wait."""
+        ...
+
     async def open(self, tables: MetaData | None = None) -> None:
         """Connect, and create the inbox and the given tables where they are missing."""
         ...

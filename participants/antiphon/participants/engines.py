@@ -213,10 +213,11 @@ def unusable(engine: AsyncEngine, error: BaseException, what: str, remedy: str) 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
-Trouble = Literal["deadlock", "ended", "gone", "locked"]
+Trouble = Literal["deadlock", "ended", "full", "gone", "locked"]
 """deadlock: or a serialization failure; the transaction was chosen to make way for others, and may succeed next time.
 ended: an administrator ended the connection, or the server goes down or comes up. gone: the connection failed.
-locked: a lock could not be had in time; the transaction could go on without the statement."""
+locked: a lock could not be had in time; the transaction could go on without the statement. full: the disk or the memory
+was, or failed; so too, unless SQLite has rolled the transaction back by itself."""
 
 DEADLOCK: Final = ("40001", "40P01")
 ENDED: Final = "57P"
@@ -224,6 +225,8 @@ GONE: Final = "08"
 LOCKED: Final = "55P03"
 SQLITE_LOCKED: Final = (5, 6)
 """SQLITE_BUSY: another process has the lock. SQLITE_LOCKED: another connection of this process has it."""
+SQLITE_FULL: Final = (7, 10, 13)
+"""SQLITE_NOMEM, SQLITE_IOERR, SQLITE_FULL."""
 
 
 def trouble_of(error: BaseException | None) -> Trouble | None:
@@ -237,7 +240,10 @@ def trouble_of(error: BaseException | None) -> Trouble | None:
         return "ended"
     if state.startswith(GONE):
         return "gone"
-    return "locked" if state == LOCKED or sqlite_code_of(error) in SQLITE_LOCKED else None
+    code = sqlite_code_of(error)
+    if code in SQLITE_FULL:
+        return "full"
+    return "locked" if state == LOCKED or code in SQLITE_LOCKED else None
 
 
 def sqlstate_of(error: BaseException) -> str:

@@ -101,6 +101,8 @@ class MemoryInbox:
 class MemoryDatabase:
     """Rows and effects of one process, with the locks of a real database."""
 
+    shares = False
+
     def __init__(self) -> None:
         self.rows: dict[Key, Row] = {}
         self.claims: dict[Key, asyncio.Event | None] = {}

@@ -8,19 +8,19 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, get_args
-from weakref import WeakKeyDictionary
 
 import structlog
 from msgspec.structs import asdict
-from sqlalchemy import Connection, ExceptionContext, MetaData, event
+from sqlalchemy import MetaData
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from antiphon.contracts.errors import PlatformError, Refused, Unavailable, Unrecoverable
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.subjects import CommandAddress
 
 from .databases import Busy, Manner
 from .engines import CREATE_TABLES, first_line, probe, trouble_of, unusable
+from .faults import Faults
 from .inbox import Answer, Row, RowState, Spent
 from .reasons import OwnWords
 from .tables import KEY_NAMES, end_runs, migrate, read_runs, read_spent
@@ -138,42 +138,14 @@ def counts_of(message: str, more: Spent) -> dict[str, Any]:
     return {"message": message, **asdict(more), "written_at": datetime.now(UTC)}
 
 
-class Fault:
-    """An error of a statement or a commit, and what it means for the transaction."""
-
-    __slots__ = ("error", "is_final", "is_passing")
-
-    def __init__(self, error: BaseException, is_disconnect: bool) -> None:
-        trouble = trouble_of(error)
-        self.error = error
-        # SQLAlchemy drops the connection, too, where a statement is cancelled, and that was the handler's own time-out.
-        is_gone = is_disconnect and isinstance(error, Exception)
-        self.is_final = is_gone or trouble in ("deadlock", "ended", "gone")
-        """Whether nothing of the transaction can be committed any more, through no fault of its own."""
-        self.is_passing = trouble == "locked"
-        """Whether the statement would go well at another time, and the transaction could go on without it."""
-
-
-def _is_closed(connection: Connection) -> bool:
-    """Whether the driver's connection has broken."""
-    if connection.closed or connection.invalidated:
-        return False  # the author closed it, or SQLAlchemy did when a statement was cancelled
-    driver: Any = connection.connection.driver_connection
-    is_closed = getattr(driver, "is_closed", None)
-    return bool(is_closed and is_closed())
-
-
 class SqlDatabase:
     """What both databases have in common: an engine, and one transaction for each command."""
 
+    shares = False
     _inbox: type[SqlInbox]
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._faults: WeakKeyDictionary[Connection, Fault] = WeakKeyDictionary()
-        """The first error of each open transaction, by its connection."""
-        event.listen(engine.sync_engine, "handle_error", self._notice)
-        event.listen(engine.sync_engine, "rollback_savepoint", self._forgive)
+        self._engine, self._faults = engine, Faults(engine.sync_engine)
 
     async def open(self, tables: MetaData | None = None) -> None:
         """Connect, and create the inbox and the given tables where they are missing.
@@ -216,46 +188,13 @@ class SqlDatabase:
                     yield self._inbox(address, connection)
                     await connection.commit()  # here, where it is known what an error means
                 except Exception as error:
-                    left_by = self._meaning(connection, error)
+                    left_by = self._faults.meaning(connection.sync_connection, error)
                     raise left_by from left_by.__cause__
         except Exception as error:
             if left_by is None or error is left_by:
                 raise
             # Nothing could be rolled back. That is as good: the connection is gone.
             raise left_by if isinstance(left_by, Busy) else Busy(f"no rollback: {first_line(error)}") from error
-
-    def _meaning(self, connection: AsyncConnection, error: Exception) -> Exception:
-        """The error that leaves the transaction: `error`, or `Busy` where the database gave the transaction up."""
-        # An author's word stands, whatever the database did.
-        if isinstance(error, Busy | Refused | Unavailable | Unrecoverable) or not self._is_given_up(connection, error):
-            return error
-        busy = Busy(f"the transaction was given up: {first_line(error)}")
-        busy.__cause__ = error
-        return busy
-
-    def _is_given_up(self, connection: AsyncConnection, error: Exception) -> bool:
-        """Whether the database ended a transaction for a reason that is no fault of the transaction.
-
-        The database's first error decides, not what the author made of that error: after it nothing could be
-        committed, so an error that was caught, or raised again as another one, has the same cause.
-        """
-        assert connection.sync_connection is not None
-        fault = self._faults.get(connection.sync_connection)
-        if fault is None:
-            # Past SQLAlchemy: the author asked the driver, or another database, or the socket broke below it.
-            return trouble_of(error) in ("deadlock", "ended") or _is_closed(connection.sync_connection)
-        return fault.is_final or (fault.is_passing and getattr(error, "orig", None) is fault.error)
-
-    def _notice(self, context: ExceptionContext) -> None:
-        if context.connection is not None:
-            fault = Fault(context.original_exception, context.is_disconnect)
-            known = self._faults.get(context.connection)
-            if (fault.is_final or fault.is_passing or context.is_disconnect) and (known is None or known.is_passing):
-                self._faults[context.connection] = fault
-
-    def _forgive(self, connection: Connection, name: str, context: object) -> None:
-        """The savepoint was rolled back, so the transaction goes on: forget its error."""
-        self._faults.pop(connection, None)
 
     async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries."""

@@ -1,53 +1,350 @@
-"""A participant's database in SQLite: one file, one writer at a time."""
+"""A participant's database in SQLite: one file, one connection, whose transactions are committed in groups."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+import sqlite3
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import Connection, event
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
 
-from .databases import Busy
-from .engines import BUSY_TIMEOUT_SECONDS, open_engine, trouble_of
-from .inbox import Row
-from .sql import SqlDatabase, SqlInbox, row_of
-from .tables import add, read, upsert
+from antiphon.contracts.subjects import CommandAddress
+
+from .databases import Busy, Manner
+from .engines import BUSY_TIMEOUT_SECONDS, first_line, require_driver
+from .inbox import Row, Spent
+from .prepared import Prepared
+from .reasons import OwnWords
+from .sql import SqlDatabase, columns_of, counts_of, row_of
+from .sqlite_connection import LentConnection, Loan
+from .tables import KEY, ROW, SPENT, add, read, read_spent, upsert
+from .thread import Thread
+from .transaction import Transaction
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from sqlalchemy import CursorResult, Executable
 
 LOCKED_TRIES_MAX: Final = 3
-"""How often a locked database is asked before the command is handed back."""
+"""How many times the busy timeout a locked database is waited for before the command is handed back."""
+
+_KEY: Final = [column.name for column in KEY]
+_READ: Final = Prepared(read)
+_READ_SPENT: Final = Prepared(read_spent)
+_SETTLE: Final = Prepared(upsert(sqlite.insert), [*_KEY, *ROW, "written_at"])
+_ADD: Final = Prepared(add(sqlite.insert), ["message", *SPENT, "written_at"])
 
 
-class SqliteInbox(SqlInbox):
-    """The transaction began with the database's only write lock, so that reading the row is claiming it."""
+class StatementCancelled(OwnWords):
+    """A handler's own time-out ended a statement, and SQLite its transaction with it."""
 
-    settle_statement = upsert(sqlite.insert)
-    add_statement = add(sqlite.insert)
 
-    async def _claim(self) -> Row | None:
-        return row_of((await self._connection.execute(read, self._key)).one_or_none())
+class SqliteTransaction(Transaction):
+    """What a handler is given. SQLAlchemy's connection is made where the handler first asks for it."""
+
+    __slots__ = ("_turn",)
+
+    def __init__(self, address: CommandAddress, turn: Turn) -> None:
+        super().__init__(address)
+        self._turn = turn
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The SQLAlchemy connection inside the transaction."""
+        return self._turn.connection
+
+    async def execute(
+        self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[Any]:
+        """Execute one SQLAlchemy statement inside the transaction."""
+        connection = self._turn.connection
+        if self._turn.is_slow:
+            return await connection.execute(statement, parameters)
+        assert connection.sync_connection is not None
+        return connection.sync_connection.execute(statement, parameters)  # at once, without SQLAlchemy's greenlet
+
+
+class Turn:
+    """One transaction of a group: its place in the group, and the connection as it is lent to it.
+
+    Args:
+        database: whose connection it is; opened.
+        writer: of that connection.
+        manner: how the transaction is kept apart from others.
+    """
+
+    __slots__ = ("_connection", "_database", "_loan", "_manner", "_member", "_writer")
+
+    def __init__(self, database: SqliteDatabase, writer: Writer, manner: Manner) -> None:
+        self._database, self._writer, self._manner = database, writer, manner
+        self._loan = Loan(writer.connection, database.thread if self.is_slow else None, writer.take_back)
+        self._connection: AsyncConnection | None = None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether statements run on the database's thread."""
+        return self._manner == "slow"
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """SQLAlchemy's connection over the driver's."""
+        if self._connection is None:
+            self._loan.check()
+            self._connection = self._database.lend(self._loan)
+        return self._connection
+
+    async def begin(self) -> None:
+        """Wait for the turn.
+
+        Raises:
+            Busy: the database could not be had.
+        """
+        self._member = await self._writer.enter(self._manner)
+
+    def one(self, statement: Prepared, values: dict[str, Any]) -> Any:
+        """Run one of the library's statements, which are quick, on the event loop; gives its first row."""
+        self._loan.check()
+        return statement.one(self._loan.connection, values)
+
+    async def commit(self) -> None:
+        """End well, and wait until that is durable.
+
+        Raises:
+            Exception: nothing is committed; see `Writer.leave` and `Database.begin`.
+        """
+        try:
+            await self._end_connection()
+        except BaseException as error:
+            raise await self.roll_back(error) from None
+        await self._writer.leave(self._member)
+
+    async def roll_back(self, error: BaseException) -> BaseException:
+        """End badly.
+
+        Returns:
+            What leaves the transaction: the error, or what it means for the command.
+        """
+        await self._loan.end()
+        connection = self._close_connection()
+        lost = self._writer.give_up(self._member)
+        if not isinstance(error, Exception) or (lost is not None and not isinstance(lost, Busy)):
+            return error
+        # Where the handler's own time-out ended a statement, SQLite did what it was told.
+        is_gone = lost is not None and not self._loan.interrupted
+        return self._database.meaning(connection, error, is_gone)
+
+    async def _end_connection(self) -> None:
+        """Do what SQLAlchemy does at a commit, and take the connection back."""
+        if self._loan.running is not None:  # the handler did not wait for it
+            await asyncio.wait((self._loan.running,))
+        if self._loan.interrupted and not self._loan.connection.in_transaction:
+            raise StatementCancelled("a statement was cancelled, and its transaction with it")
+        self._loan.is_over = True
+        if self._connection is not None:
+            assert self._connection.sync_connection is not None
+            self._connection.sync_connection.commit()
+            self._close_connection()
+
+    def _close_connection(self) -> Connection | None:
+        connection = None if self._connection is None else self._connection.sync_connection
+        if connection is not None:
+            connection.close()
+        return connection
+
+
+class SqliteInbox:
+    """The inbox within one transaction, which began with the database's only write lock, so that reading the row is
+    claiming it. Also its context manager."""
+
+    __slots__ = ("_address", "_database", "_key", "_manner", "_turn", "transaction")
+
+    transaction: Transaction
+
+    def __init__(self, database: SqliteDatabase, address: CommandAddress, manner: Manner) -> None:
+        self._database, self._manner = database, manner
+        self._key = {"saga_type": address.saga.type, "saga_id": address.saga.id, "step": address.step, "element": 0}
+        self._address = address
+
+    async def claim(self) -> Row | None:
+        """Lock the row until the transaction ends, and read it."""
+        try:
+            found = self._turn.one(_READ, {**self._key})
+        except sqlite3.Error as error:
+            raise Busy(f"the inbox cannot be read: {first_line(error)}") from error
+        return row_of(found)
+
+    async def settle(self, row: Row) -> None:
+        """Write the row."""
+        self._turn.one(_SETTLE, {**self._key, **columns_of(row)})
+
+    async def spent(self, message: str) -> Spent:
+        """The counts of a message's deliveries."""
+        found = self._turn.one(_READ_SPENT, {"message": message})
+        return Spent(*found) if found else Spent()
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries, in this transaction."""
+        return Spent(*self._turn.one(_ADD, counts_of(message, more)))
+
+    async def __aenter__(self) -> SqliteInbox:
+        self._turn = await self._database.begin_turn(self._manner)
+        self.transaction = SqliteTransaction(self._address, self._turn)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self._turn.commit()
+        elif (meaning := await self._turn.roll_back(error)) is not error:
+            raise meaning
 
 
 class SqliteDatabase(SqlDatabase):
-    """One file, one writer at a time: within the process by a lock, between processes by SQLite's own."""
+    """One file, one writer at a time: within the process by turns, between processes by SQLite's own lock.
 
-    _inbox = SqliteInbox
+    Args:
+        url: `sqlite:///path`.
+        busy_timeout_seconds: a third of how long another process's transaction is waited for.
+    """
+
+    shares = True
 
     def __init__(self, url: str, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
-        super().__init__(open_engine(url, busy_timeout_seconds=busy_timeout_seconds))
-        self._writer = asyncio.Lock()
+        super().__init__(_open_engine(url, self._lend_first))
+        self.thread = Thread("antiphon-sqlite")
+        self._busy_timeout_seconds = busy_timeout_seconds
+        self._opening = asyncio.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._writer: Writer | None = None
+        self._lending: Any = None
+        """What SQLAlchemy's pool keeps of its only connection."""
+        event.listen(self._engine.sync_engine, "connect", self._keep_record)
+
+    def begin(self, address: CommandAddress, manner: Manner = "shared") -> SqliteInbox:  # type: ignore[override]
+        """A transaction for one command."""
+        return SqliteInbox(self, address, manner)
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries."""
+        turn = await self.begin_turn("shared")
+        try:
+            found = Spent(*turn.one(_ADD, counts_of(message, more)))
+        except BaseException as error:
+            raise await turn.roll_back(error) from error
+        await turn.commit()
+        return found
+
+    async def close(self) -> None:
+        """Let go of the connection, once the COMMIT that has begun has ended."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+        await self._engine.dispose()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await asyncio.shield(self.thread.run(connection.close))  # which may write all that was committed
+        self.thread.stop()
+
+    async def begin_turn(self, manner: Manner) -> Turn:
+        """Wait for a turn in a transaction.
+
+        Raises:
+            Busy: the database could not be had.
+        """
+        writer = self._writer or await self._connect()
+        turn = Turn(self, writer, manner)
+        await turn.begin()
+        return turn
+
+    def lend(self, loan: Loan) -> AsyncConnection:
+        """SQLAlchemy's connection for one command."""
+        self._lending.dbapi_connection = LentConnection(loan)
+        connection = self._engine.sync_engine.connect()
+        connection.begin()
+        return AsyncConnection(self._engine, connection)
+
+    def meaning(self, connection: Connection | None, error: Exception, is_gone: bool) -> Exception:
+        """The error that leaves a transaction: `error`, or `Busy` where SQLite gave the transaction up."""
+        return self._faults.meaning(connection, error, is_gone)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
-        async with self._writer, AsyncExitStack() as stack:
-            yield await self._insist(stack)
-
-    async def _insist(self, stack: AsyncExitStack, tries: int = 1) -> AsyncConnection:
+        turn = await self.begin_turn("own")
         try:
-            return await stack.enter_async_context(super()._transaction())
-        except Busy as error:
-            if tries == LOCKED_TRIES_MAX or trouble_of(error.__cause__) != "locked":
+            yield turn.connection
+        except BaseException as error:
+            meaning = await turn.roll_back(error)
+            if meaning is error:
                 raise
-        return await self._insist(stack, tries + 1)
+            raise meaning from error
+        await turn.commit()
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> Writer:
+        async with self._opening:
+            if self._writer is None:
+                try:
+                    await asyncio.shield(self.thread.run(self._open_file))
+                    async with self._engine.connect():
+                        pass
+                except sqlite3.Error as error:
+                    raise Busy(f"no transaction can be begun: {first_line(error)}") from error
+                self._lending.dbapi_connection.loan.is_over = True
+                assert self._connection is not None
+                seconds = self._busy_timeout_seconds * LOCKED_TRIES_MAX
+                self._writer = Writer(self._connection, self.thread, seconds)
+            return self._writer
+
+    def _open_file(self) -> None:
+        """On the thread. What it opened is kept, whoever was cancelled meanwhile."""
+        if self._connection is not None:
+            return
+        dialect, url = self._engine.dialect, self._engine.url
+        arguments, options = dialect.create_connect_args(url)
+        mine = {"isolation_level": None, "check_same_thread": False, "timeout": self._busy_timeout_seconds}
+        connect: Any = sqlite3.connect  # whose options SQLAlchemy has read from the URL
+        connection: sqlite3.Connection = connect(*arguments, **{**options, **mine})
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA busy_timeout = 0")  # from here on the event loop waits, not SQLite
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _lend_first(self) -> LentConnection:
+        """What SQLAlchemy's pool asks for when it connects, and what listeners for that are given."""
+        assert self._connection is not None, "the database is not open"
+        return LentConnection(_FirstLoan(self._connection, None, _nothing))
+
+    def _keep_record(self, connection: object, record: Any) -> None:
+        self._lending = record
+
+
+class _FirstLoan(Loan):
+    """The connection before the first transaction, as settings want it."""
+
+    __slots__ = ()
+
+    def check(self) -> None:
+        """Statements are committed by themselves here."""
+        if self.is_over:
+            super().check()
+
+
+def _nothing() -> None:
+    """There is nothing to take back."""
+
+
+def _open_engine(url: str, lend: Any) -> AsyncEngine:
+    _, complete = require_driver(url)
+    return create_async_engine(complete, poolclass=StaticPool, creator=lend, pool_reset_on_return=None)

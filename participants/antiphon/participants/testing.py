@@ -272,7 +272,7 @@ class Mortal:
     """A database whose process may die right before or after a commit."""
 
     def __init__(self, database: Database, stage: Stage) -> None:
-        self._database, self._stage = database, stage
+        self._database, self._stage, self.shares = database, stage, database.shares
 
     async def open(self, tables: MetaData | None = None) -> None:
         """It is open."""

@@ -6,14 +6,11 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-import time
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from antiphon.contracts import Event, PlatformError, Refused, Unavailable, WrongShape
 from antiphon.participants import Transaction, open_database
@@ -398,19 +395,19 @@ async def test_a_cancelled_handler_leaves_nothing(store: Store) -> None:
     assert await store.effects() == ["reserved"]
 
 
-async def test_a_connection_that_is_cancelled_while_it_opens_leaves_no_thread_behind(
+async def test_a_connection_that_is_cancelled_while_it_opens_is_the_next_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store("sqlite", sqlite_url(tmp_path))
     database = await store.open()
-    await database.close()  # which empties the pool
-    begun, opened, real = threading.Event(), threading.Event(), sqlite3.connect
+    await database.close()
+    begun, go_on, real, opened = threading.Event(), threading.Event(), sqlite3.connect, list[sqlite3.Connection]()
 
     def connect(*arguments: Any, **options: Any) -> Any:
         begun.set()
-        time.sleep(BLOCKED_SECONDS)
-        opened.set()
-        return real(*arguments, **options)
+        go_on.wait(20)
+        opened.append(real(*arguments, **options))
+        return opened[-1]
 
     monkeypatch.setattr(sqlite3, "connect", connect)
     doing = asyncio.create_task(Stock().do(database))
@@ -418,8 +415,9 @@ async def test_a_connection_that_is_cancelled_while_it_opens_leaves_no_thread_be
     doing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await doing
-    assert opened.is_set(), "nobody waited for its thread"
+    go_on.set()
     assert await Stock().do(database) == RESERVED
+    assert len(opened) == 1
     await store.close()
 
 
@@ -525,8 +523,7 @@ async def test_a_compensation_whose_answer_changed_its_shape_is_unavailable(stor
 
 
 async def test_a_locked_database_is_busy_and_no_handler_is_called(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path)
-    database = SqliteDatabase(url.replace("sqlite:", "sqlite+aiosqlite:"), busy_timeout_seconds=0.02)
+    database = SqliteDatabase(sqlite_url(tmp_path), busy_timeout_seconds=0.02)
     await database.open(tables)
     stock = Stock()
     other = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
@@ -542,21 +539,16 @@ async def test_a_locked_database_is_busy_and_no_handler_is_called(tmp_path: Path
     await database.close()
 
 
-async def test_a_transaction_begins_again_where_the_lock_was_gone_a_little_later(tmp_path: Path) -> None:
-    """Once SQLite has waited in vain, and before the command is handed back."""
-
-    class Insisting(SqliteDatabase):
-        async def _insist(self, stack: AsyncExitStack, tries: int = 1) -> AsyncConnection:
-            if tries == LOCKED_TRIES_MAX:
-                other.execute("ROLLBACK")
-            return await super()._insist(stack, tries)
-
-    url = sqlite_url(tmp_path).replace("sqlite:", "sqlite+aiosqlite:")
-    database, stock = Insisting(url, busy_timeout_seconds=0.02), Stock()
+async def test_a_transaction_begins_where_the_lock_was_gone_after_more_than_one_busy_timeout(tmp_path: Path) -> None:
+    database, stock = SqliteDatabase(sqlite_url(tmp_path), busy_timeout_seconds=0.05), Stock()
     await database.open(tables)
     other = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    assert await stock.do(database) == RESERVED
+    doing = asyncio.create_task(stock.do(database))
+    await asyncio.wait({doing}, timeout=0.05 * (LOCKED_TRIES_MAX - 1))
+    assert not doing.done()
+    other.execute("ROLLBACK")
+    assert await doing == RESERVED
     other.close()
     await database.close()
 

@@ -1,0 +1,446 @@
+"""A SQLite connection on the event loop's thread, lent to one command after the other.
+
+SQLAlchemy's connection over it is what it is over aiosqlite, but each await completes at once, so that a statement
+costs no hop between threads; a slow handler's statements run on the database's thread, one hop each. What is lent is
+taken back when the command ends: a handler that was left behind cannot touch the next one's transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+from sqlalchemy.util.concurrency import await_only, in_greenlet
+
+from .sql import CommittedByItself
+from .thread import Thread
+
+SLOW_SECONDS: Final = 0.1
+"""A statement that keeps the event loop for longer than this is logged."""
+STATEMENT_CHARS_MAX: Final = 200
+"""How much of a statement is logged."""
+INTERRUPT_SECONDS: Final = 0.05
+"""How far apart a statement is interrupted until it ends: one that had not begun would not hear of the first time."""
+
+log = structlog.get_logger()
+
+_ENDS_TRANSACTIONS: Final = re.compile(
+    r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*(begin|commit|end|rollback(?!\s+(?:transaction\s+)?to\b))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAY_END: Final = frozenset("BbCcEeRr-/; \t\r\n\f")
+"""What such a statement may begin with: others are not looked at."""
+
+
+class Loan:
+    """The connection as one command has it, inside its savepoint.
+
+    Args:
+        connection: inside a transaction.
+        thread: where statements run; None for the event loop's own.
+        take_back: undoes what was done in this loan so far.
+    """
+
+    __slots__ = ("_take_back", "_thread", "connection", "interrupted", "is_over", "running")
+
+    def __init__(self, connection: sqlite3.Connection, thread: Thread | None, take_back: Callable[[], None]) -> None:
+        self.connection, self._thread, self._take_back = connection, thread, take_back
+        self.is_over = False
+        """Whether the command has ended."""
+        self.interrupted = False
+        """Whether a statement was cancelled by the handler: SQLite may have rolled its transaction back."""
+        self.running: asyncio.Future[Any] | None = None
+        """The statement that runs on the thread."""
+
+    def check(self) -> None:
+        """Refuse a statement that would touch another command's transaction, or be committed by itself.
+
+        Raises:
+            sqlite3.Error: it must not run.
+        """
+        if self.is_over:
+            raise sqlite3.ProgrammingError(
+                "the transaction of this handler has ended, since the handler returned, raised or was cancelled"
+            )
+        if not self.connection.in_transaction:
+            raise sqlite3.OperationalError("SQLite has rolled the transaction back after an earlier error")
+
+    def execute(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool = False) -> Sequence[Any]:
+        """Run a statement for SQLAlchemy, and fetch its rows."""
+        run = self._work(cursor, sql, parameters, many)
+        if self._thread is not None and in_greenlet():
+            return await_only(self._beside_the_loop(self._thread, run))
+        await_nothing()
+        return _timed(sql, run)
+
+    async def execute_async(
+        self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool = False
+    ) -> Sequence[Any]:
+        """Run a statement for a handler that asks the driver, and fetch its rows."""
+        run = self._work(cursor, sql, parameters, many)
+        return _timed(sql, run) if self._thread is None else await self._beside_the_loop(self._thread, run)
+
+    def take_back(self) -> None:
+        """Undo what was done in this loan so far: the handler rolls back, or its session does."""
+        if not self.is_over:
+            self.check()
+            self._take_back()
+
+    async def end(self) -> None:
+        """Take the connection back; what runs on the thread ends first."""
+        self.is_over = True
+        if self.running is not None:
+            await self._interrupt(self.running)
+
+    def _work(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool) -> Callable[[], Sequence[Any]]:
+        refuse_to_end(sql)
+        execute = cursor.executemany if many else cursor.execute
+
+        def run() -> Sequence[Any]:
+            self.check()
+            execute(sql, parameters)
+            return cursor.fetchall() if cursor.description else ()
+
+        return run
+
+    async def _beside_the_loop(self, thread: Thread, run: Callable[[], Sequence[Any]]) -> Sequence[Any]:
+        self.running = running = thread.run(run)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.interrupted = True
+            await self._interrupt(running)
+            raise
+        finally:
+            self.running = None
+
+    async def _interrupt(self, running: asyncio.Future[Any]) -> None:
+        """End a statement and wait for that, whoever cancels us meanwhile."""
+        while not running.done():
+            self.connection.interrupt()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((running,), timeout=INTERRUPT_SECONDS)
+        running.exception()  # looked at, lest asyncio complain that nobody did
+
+
+def await_nothing() -> None:
+    """SQLAlchemy demands of a driver that each of its asynchronous calls awaits something."""
+    if in_greenlet():
+        await_only(_AT_ONCE)
+
+
+class _AtOnce:
+    """An awaitable that completes at once."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield
+
+
+_AT_ONCE: Final = _AtOnce()
+
+
+def refuse_to_end(sql: str) -> None:
+    """Refuse a statement that begins or ends a transaction.
+
+    Raises:
+        CommittedByItself: it is one.
+    """
+    if sql[:1] in _MAY_END and (found := _ENDS_TRANSACTIONS.match(sql)):
+        raise refused(found.group(1).upper())
+
+
+def refused(what: str) -> CommittedByItself:
+    """The error for a handler that would end its transaction."""
+    return CommittedByItself(f"a handler must leave {what} to the worker; it was not executed")
+
+
+def _timed(sql: str, run: Callable[[], Sequence[Any]]) -> Sequence[Any]:
+    began = time.perf_counter()
+    try:
+        return run()
+    finally:
+        took = time.perf_counter() - began
+        if took > SLOW_SECONDS:
+            log.warning(
+                "statement.slow",
+                seconds=round(took, 3),
+                statement=sql[:STATEMENT_CHARS_MAX],
+                advice="it kept the event loop; declare its handler slow=True, and it runs on a thread",
+            )
+
+
+# --- what SQLAlchemy asks of a driver ---------------------------------------------------------------------------------
+
+
+class LentConnection:
+    """A driver's connection, as SQLAlchemy's dialect for aiosqlite adapts one."""
+
+    isolation_level: Any = None
+
+    def __init__(self, loan: Loan) -> None:
+        self.loan = loan
+        self._connection = DriverConnection(loan)
+        """What SQLAlchemy calls the driver's connection."""
+
+    def cursor(self, server_side: bool = False) -> LentCursor:
+        """A cursor, which is lent with the connection. That of a stream has all rows at once, too."""
+        return LentCursor(self.loan)
+
+    def commit(self) -> None:
+        """Refused while a handler is at work.
+
+        Raises:
+            CommittedByItself: it is.
+        """
+        if not self.loan.is_over:
+            raise refused("COMMIT")
+        await_nothing()
+
+    def rollback(self) -> None:
+        """Undo what the handler did so far."""
+        await_nothing()
+        self.loan.take_back()
+
+    def close(self) -> None:
+        """Nothing: the connection is the database's."""
+
+    def terminate(self) -> None:
+        """Nothing: the connection is the database's."""
+
+    def create_function(self, *arguments: Any, **options: Any) -> None:
+        """Add a function to SQL."""
+        self.loan.connection.create_function(*arguments, **options)
+
+
+class LentCursor:
+    """A cursor that fetches all rows at once."""
+
+    server_side = False
+    arraysize = 1
+
+    def __init__(self, loan: Loan) -> None:
+        self._loan, self._cursor = loan, loan.connection.cursor()
+        self._rows: deque[Any] = deque()
+
+    @property
+    def description(self) -> Any:
+        """The columns."""
+        return self._cursor.description
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were written."""
+        return self._cursor.rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        """The number of the last row that was inserted."""
+        return self._cursor.lastrowid
+
+    def execute(self, sql: str, parameters: Any = ()) -> None:
+        """Run a statement."""
+        self._rows = deque(self._loan.execute(self._cursor, sql, () if parameters is None else parameters))
+
+    def executemany(self, sql: str, rows: Any) -> None:
+        """Run a statement for each row of parameters."""
+        self._rows = deque(self._loan.execute(self._cursor, sql, rows, many=True))
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        return self._rows.popleft() if self._rows else None
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """The next rows."""
+        return [self._rows.popleft() for _ in range(min(size or self.arraysize, len(self._rows)))]
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._rows:
+            yield self._rows.popleft()
+
+    def setinputsizes(self, *sizes: Any) -> None:
+        """Nothing: SQLite needs no sizes."""
+
+    def close(self) -> None:
+        """Forget the rows."""
+        self._rows.clear()
+
+    async def _async_soft_close(self) -> None:
+        """Nothing: the rows are here, and SQLAlchemy's result reads them without an await."""
+
+
+# --- what a handler finds that asks SQLAlchemy for the driver ---------------------------------------------------------
+
+
+class DriverConnection:
+    """The connection with the names of aiosqlite's."""
+
+    isolation_level: Any = None
+    row_factory: Any = None
+
+    def __init__(self, loan: Loan) -> None:
+        self._loan = loan
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._loan.connection.in_transaction
+
+    @property
+    def total_changes(self) -> int:
+        """How many rows were written over this connection."""
+        return self._loan.connection.total_changes
+
+    def cursor(self) -> Returned:
+        """A cursor."""
+        return Returned(self._cursor())
+
+    def execute(self, sql: str, parameters: Any = ()) -> Returned:
+        """A cursor that has run a statement."""
+        return Returned(self._execute(sql, parameters))
+
+    def executemany(self, sql: str, rows: Any) -> Returned:
+        """A cursor that has run a statement for each row of parameters."""
+        return Returned(self._execute(sql, rows, many=True))
+
+    def execute_fetchall(self, sql: str, parameters: Any = ()) -> Returned:
+        """The rows of a statement."""
+        return Returned(self._fetchall(sql, parameters))
+
+    def executescript(self, script: str) -> Returned:
+        """Refused: SQLite's driver commits before a script.
+
+        Raises:
+            CommittedByItself: always.
+        """
+        raise refused("COMMIT")
+
+    async def commit(self) -> None:
+        """Refused.
+
+        Raises:
+            CommittedByItself: always.
+        """
+        raise refused("COMMIT")
+
+    async def rollback(self) -> None:
+        """Undo what the handler did so far."""
+        self._loan.take_back()
+
+    async def close(self) -> None:
+        """Nothing: the connection is the database's."""
+
+    async def create_function(self, *arguments: Any, **options: Any) -> None:
+        """Add a function to SQL."""
+        self._loan.check()
+        self._loan.connection.create_function(*arguments, **options)
+
+    async def _cursor(self) -> DriverCursor:
+        cursor = self._loan.connection.cursor()
+        cursor.row_factory = self.row_factory
+        return DriverCursor(self._loan, cursor)
+
+    async def _execute(self, sql: str, parameters: Any, many: bool = False) -> DriverCursor:
+        cursor = await self._cursor()
+        await (cursor.executemany if many else cursor.execute)(sql, parameters)
+        return cursor
+
+    async def _fetchall(self, sql: str, parameters: Any) -> list[Any]:
+        return await (await self._execute(sql, parameters)).fetchall()
+
+
+class DriverCursor:
+    """A cursor with the names of aiosqlite's, which fetches all rows at once."""
+
+    arraysize = 1
+
+    def __init__(self, loan: Loan, cursor: sqlite3.Cursor) -> None:
+        self._loan, self._cursor = loan, cursor
+        self._rows: deque[Any] = deque()
+
+    @property
+    def description(self) -> Any:
+        """The columns."""
+        return self._cursor.description
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were written."""
+        return self._cursor.rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        """The number of the last row that was inserted."""
+        return self._cursor.lastrowid
+
+    async def execute(self, sql: str, parameters: Any = ()) -> DriverCursor:
+        """Run a statement."""
+        self._rows = deque(await self._loan.execute_async(self._cursor, sql, parameters))
+        return self
+
+    async def executemany(self, sql: str, rows: Any) -> DriverCursor:
+        """Run a statement for each row of parameters."""
+        self._rows = deque(await self._loan.execute_async(self._cursor, sql, rows, many=True))
+        return self
+
+    async def fetchone(self) -> Any:
+        """The next row, or None."""
+        return self._rows.popleft() if self._rows else None
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """The next rows."""
+        return [self._rows.popleft() for _ in range(min(size or self.arraysize, len(self._rows)))]
+
+    async def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows
+
+    async def close(self) -> None:
+        """Forget the rows."""
+        self._rows.clear()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while self._rows:
+            yield self._rows.popleft()
+
+    async def __aenter__(self) -> DriverCursor:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class Returned:
+    """What aiosqlite's methods return: it is awaited, or a context manager that closes the cursor."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+        self._value: Any = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._coroutine.__await__()
+
+    async def __aenter__(self) -> Any:
+        self._value = await self._coroutine
+        return self._value
+
+    async def __aexit__(self, *_: object) -> None:
+        if isinstance(self._value, DriverCursor):
+            await self._value.close()
