@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event
 from antiphon.contracts.errors import Refused, Unavailable, Unrecoverable
 
 from .databases import Busy
-from .engines import first_line, trouble_of
+from .engines import driver_error, first_line, trouble_of
 
 
 class Fault:
@@ -28,6 +28,29 @@ class Fault:
         self.is_passing = trouble in ("locked", "full")
         """Whether the statement would go well at another time, and the transaction could go on without it."""
 
+    def is_meant_by(self, error: BaseException) -> bool:
+        """Whether the database ended a transaction for a reason that is no fault of the transaction.
+
+        The database's first error decides, not what the author made of that error: after it nothing could be
+        committed, so an error that was caught, or raised again as another one, has the same cause.
+        """
+        return self.is_final or (self.is_passing and driver_error(error) is self.error)
+
+
+def meaning_of(error: Exception, is_given_up: bool) -> Exception:
+    """The error that leaves a transaction: `error`, or `Busy`.
+
+    Args:
+        error: what was raised in it.
+        is_given_up: whether the database ended it, through no fault of its own.
+    """
+    # An author's word stands, whatever the database did.
+    if isinstance(error, Busy | Refused | Unavailable | Unrecoverable) or not is_given_up:
+        return error
+    busy = Busy(f"the transaction was given up: {first_line(error)}")
+    busy.__cause__ = error
+    return busy
+
 
 class Faults:
     """The first error of each open transaction of an engine.
@@ -41,34 +64,18 @@ class Faults:
         event.listen(engine, "handle_error", self._notice)
         event.listen(engine, "rollback_savepoint", self._forgive)
 
-    def meaning(self, connection: Connection | None, error: Exception, is_gone: bool = False) -> Exception:
+    def meaning(self, connection: Connection, error: Exception) -> Exception:
         """The error that leaves a transaction: `error`, or `Busy` where the database gave the transaction up.
 
         Args:
-            connection: on which the transaction was; None where its handler never asked for one.
+            connection: on which the transaction was.
             error: what was raised in it.
-            is_gone: whether it is known that the database ended it.
         """
-        # An author's word stands, whatever the database did.
-        if isinstance(error, Busy | Refused | Unavailable | Unrecoverable):
-            return error
-        if not is_gone and not self._is_given_up(connection, error):
-            return error
-        busy = Busy(f"the transaction was given up: {first_line(error)}")
-        busy.__cause__ = error
-        return busy
-
-    def _is_given_up(self, connection: Connection | None, error: Exception) -> bool:
-        """Whether the database ended a transaction for a reason that is no fault of the transaction.
-
-        The database's first error decides, not what the author made of that error: after it nothing could be
-        committed, so an error that was caught, or raised again as another one, has the same cause.
-        """
-        fault = None if connection is None else self._first.get(connection)
+        fault = self._first.get(connection)
         if fault is None:
             # Past SQLAlchemy: the author asked the driver, or another database, or the socket broke below it.
-            return trouble_of(error) in ("deadlock", "ended") or (connection is not None and _is_closed(connection))
-        return fault.is_final or (fault.is_passing and getattr(error, "orig", None) is fault.error)
+            return meaning_of(error, trouble_of(error) in ("deadlock", "ended") or _is_closed(connection))
+        return meaning_of(error, fault.is_meant_by(error))
 
     def _notice(self, context: ExceptionContext) -> None:
         if context.connection is not None:

@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, delete, func
 from sqlalchemy.dialects import postgresql
 
 from .engines import open_engine
+from .faults import Faults
 from .inbox import Row
 from .sql import SqlDatabase, SqlInbox, row_of
 from .tables import KEY, add, inbox, read, upsert
@@ -59,3 +60,4 @@ class PostgresDatabase(SqlDatabase):
 
     def __init__(self, url: str, connections: int) -> None:
         super().__init__(open_engine(url, connections=connections))
+        self._faults = Faults(self._engine.sync_engine)

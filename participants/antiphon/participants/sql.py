@@ -143,9 +143,10 @@ class SqlDatabase:
 
     shares = False
     _inbox: type[SqlInbox]
+    _faults: Faults
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine, self._faults = engine, Faults(engine.sync_engine)
+        self._engine = engine
 
     async def open(self, tables: MetaData | None = None) -> None:
         """Connect, and create the inbox and the given tables where they are missing.
@@ -188,6 +189,7 @@ class SqlDatabase:
                     yield self._inbox(address, connection)
                     await connection.commit()  # here, where it is known what an error means
                 except Exception as error:
+                    assert connection.sync_connection is not None
                     left_by = self._faults.meaning(connection.sync_connection, error)
                     raise left_by from left_by.__cause__
         except Exception as error:

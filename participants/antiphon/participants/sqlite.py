@@ -17,7 +17,8 @@ from sqlalchemy.pool import StaticPool
 from antiphon.contracts.subjects import CommandAddress
 
 from .databases import Busy, Manner
-from .engines import BUSY_TIMEOUT_SECONDS, first_line, require_driver
+from .engines import BUSY_TIMEOUT_SECONDS, first_line, require_driver, trouble_of
+from .faults import meaning_of
 from .inbox import Row, Spent
 from .prepared import Prepared
 from .reasons import OwnWords
@@ -63,11 +64,12 @@ class SqliteTransaction(Transaction):
         self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[Any]:
         """Execute one SQLAlchemy statement inside the transaction."""
-        connection = self._turn.connection
-        if self._turn.is_slow:
-            return await connection.execute(statement, parameters)
-        assert connection.sync_connection is not None
-        return connection.sync_connection.execute(statement, parameters)  # at once, without SQLAlchemy's greenlet
+        turn = self._turn
+        return (
+            turn.execute(statement, parameters)
+            if turn.is_quick
+            else await turn.connection.execute(statement, parameters)
+        )
 
 
 class Turn:
@@ -79,25 +81,33 @@ class Turn:
         manner: how the transaction is kept apart from others.
     """
 
-    __slots__ = ("_connection", "_database", "_loan", "_manner", "_member", "_writer")
+    __slots__ = ("_connection", "_database", "_lent", "_loan", "_manner", "_member", "_writer")
 
     def __init__(self, database: SqliteDatabase, writer: Writer, manner: Manner) -> None:
         self._database, self._writer, self._manner = database, writer, manner
-        self._loan = Loan(writer.connection, database.thread if self.is_slow else None, writer.take_back)
+        self._loan = Loan(writer.connection, database.thread if manner == "slow" else None, writer.take_back)
+        self._lent: LentConnection | None = None
         self._connection: AsyncConnection | None = None
 
     @property
-    def is_slow(self) -> bool:
-        """Whether statements run on the database's thread."""
-        return self._manner == "slow"
+    def is_quick(self) -> bool:
+        """Whether statements run on the event loop, over no connection of the handler's own."""
+        return self._connection is None and self._manner != "slow"
 
     @property
     def connection(self) -> AsyncConnection:
         """SQLAlchemy's connection over the driver's."""
         if self._connection is None:
             self._loan.check()
-            self._connection = self._database.lend(self._loan)
+            self._connection = self._database.lend(LentConnection(self._loan))
         return self._connection
+
+    def execute(self, statement: Any, parameters: Any) -> Any:
+        """Execute one SQLAlchemy statement at once."""
+        self._loan.check()
+        if self._lent is None:
+            self._lent = LentConnection(self._loan)
+        return self._database.common.execute(self._lent, statement, parameters)
 
     async def begin(self) -> None:
         """Wait for the turn.
@@ -130,14 +140,20 @@ class Turn:
         Returns:
             What leaves the transaction: the error, or what it means for the command.
         """
-        await self._loan.end()
-        connection = self._close_connection()
+        loan = self._loan
+        await loan.end()
+        if self._connection is not None:
+            self._close(self._connection)
         lost = self._writer.give_up(self._member)
         if not isinstance(error, Exception) or (lost is not None and not isinstance(lost, Busy)):
             return error
         # Where the handler's own time-out ended a statement, SQLite did what it was told.
-        is_gone = lost is not None and not self._loan.interrupted
-        return self._database.meaning(connection, error, is_gone)
+        is_given_up = lost is not None and not loan.interrupted
+        if loan.fault is not None:
+            is_given_up = is_given_up or loan.fault.is_meant_by(error)
+        else:  # another database may have said it
+            is_given_up = is_given_up or trouble_of(error) in ("deadlock", "ended")
+        return meaning_of(error, is_given_up)
 
     async def _end_connection(self) -> None:
         """Do what SQLAlchemy does at a commit, and take the connection back."""
@@ -147,15 +163,43 @@ class Turn:
             raise StatementCancelled("a statement was cancelled, and its transaction with it")
         self._loan.is_over = True
         if self._connection is not None:
-            assert self._connection.sync_connection is not None
-            self._connection.sync_connection.commit()
-            self._close_connection()
+            _sync(self._connection).commit()
+            self._close(self._connection)
 
-    def _close_connection(self) -> Connection | None:
-        connection = None if self._connection is None else self._connection.sync_connection
-        if connection is not None:
-            connection.close()
-        return connection
+    def _close(self, connection: AsyncConnection) -> None:
+        _sync(connection).close()
+
+
+def _sync(connection: AsyncConnection) -> Connection:
+    assert connection.sync_connection is not None
+    return connection.sync_connection
+
+
+class Common:
+    """SQLAlchemy's connection for all statements of handlers that ask for none of their own: to make one for each
+    command costs as much as a statement.
+
+    Args:
+        connection: over what is lent to nobody.
+    """
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = _sync(connection)
+        self._pooled: Any = self._connection.connection
+        self._nobodys = self._pooled.dbapi_connection
+
+    def execute(self, lent: LentConnection, statement: Any, parameters: Any) -> Any:
+        """Execute a statement over a connection that is lent for this statement only: results know where they are from,
+        and must not be a way to another command's transaction."""
+        self._pooled.dbapi_connection = lent
+        try:
+            return self._connection.execute(statement, parameters)
+        finally:
+            self._pooled.dbapi_connection = self._nobodys
+
+    def close(self) -> None:
+        """Give it back to the pool."""
+        self._connection.close()
 
 
 class SqliteInbox:
@@ -246,6 +290,7 @@ class SqliteDatabase(SqlDatabase):
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.close()
+            self.common.close()
         await self._engine.dispose()
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -263,16 +308,12 @@ class SqliteDatabase(SqlDatabase):
         await turn.begin()
         return turn
 
-    def lend(self, loan: Loan) -> AsyncConnection:
+    def lend(self, lent: LentConnection) -> AsyncConnection:
         """SQLAlchemy's connection for one command."""
-        self._lending.dbapi_connection = LentConnection(loan)
+        self._lending.dbapi_connection = lent
         connection = self._engine.sync_engine.connect()
         connection.begin()
         return AsyncConnection(self._engine, connection)
-
-    def meaning(self, connection: Connection | None, error: Exception, is_gone: bool) -> Exception:
-        """The error that leaves a transaction: `error`, or `Busy` where SQLite gave the transaction up."""
-        return self._faults.meaning(connection, error, is_gone)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
@@ -297,8 +338,9 @@ class SqliteDatabase(SqlDatabase):
                         pass
                 except sqlite3.Error as error:
                     raise Busy(f"no transaction can be begun: {first_line(error)}") from error
-                self._lending.dbapi_connection.loan.is_over = True
                 assert self._connection is not None
+                self.common = Common(self.lend(self._lending.dbapi_connection))
+                self._lending.dbapi_connection.loan.is_over = True
                 seconds = self._busy_timeout_seconds * LOCKED_TRIES_MAX
                 self._writer = Writer(self._connection, self.thread, seconds)
             return self._writer

@@ -14,11 +14,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
+from .faults import Fault
 from .sql import CommittedByItself
 from .thread import Thread
 
@@ -28,6 +30,9 @@ STATEMENT_CHARS_MAX: Final = 200
 """How much of a statement is logged."""
 INTERRUPT_SECONDS: Final = 0.05
 """How far apart a statement is interrupted until it ends: one that had not begun would not hear of the first time."""
+
+_TO_SAVEPOINT: Final = "ROLLBACK TO"
+"""How SQLAlchemy begins to roll a savepoint back."""
 
 log = structlog.get_logger()
 
@@ -48,7 +53,7 @@ class Loan:
         take_back: undoes what was done in this loan so far.
     """
 
-    __slots__ = ("_take_back", "_thread", "connection", "interrupted", "is_over", "running")
+    __slots__ = ("_take_back", "_thread", "connection", "fault", "interrupted", "is_over", "running")
 
     def __init__(self, connection: sqlite3.Connection, thread: Thread | None, take_back: Callable[[], None]) -> None:
         self.connection, self._thread, self._take_back = connection, thread, take_back
@@ -56,6 +61,8 @@ class Loan:
         """Whether the command has ended."""
         self.interrupted = False
         """Whether a statement was cancelled by the handler: SQLite may have rolled its transaction back."""
+        self.fault: Fault | None = None
+        """The first error that may mean that SQLite gave the transaction up."""
         self.running: asyncio.Future[Any] | None = None
         """The statement that runs on the thread."""
 
@@ -74,18 +81,20 @@ class Loan:
 
     def execute(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool = False) -> Sequence[Any]:
         """Run a statement for SQLAlchemy, and fetch its rows."""
-        run = self._work(cursor, sql, parameters, many)
+        refuse_to_end(sql)
         if self._thread is not None and in_greenlet():
-            return await_only(self._beside_the_loop(self._thread, run))
+            return await_only(self._beside_the_loop(self._thread, partial(self._run, cursor, sql, parameters, many)))
         await_nothing()
-        return _timed(sql, run)
+        return self._run_timed(cursor, sql, parameters, many)
 
     async def execute_async(
         self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool = False
     ) -> Sequence[Any]:
         """Run a statement for a handler that asks the driver, and fetch its rows."""
-        run = self._work(cursor, sql, parameters, many)
-        return _timed(sql, run) if self._thread is None else await self._beside_the_loop(self._thread, run)
+        refuse_to_end(sql)
+        if self._thread is not None:
+            return await self._beside_the_loop(self._thread, partial(self._run, cursor, sql, parameters, many))
+        return self._run_timed(cursor, sql, parameters, many)
 
     def take_back(self) -> None:
         """Undo what was done in this loan so far: the handler rolls back, or its session does."""
@@ -99,16 +108,34 @@ class Loan:
         if self.running is not None:
             await self._interrupt(self.running)
 
-    def _work(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool) -> Callable[[], Sequence[Any]]:
-        refuse_to_end(sql)
-        execute = cursor.executemany if many else cursor.execute
+    def _run_timed(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool) -> Sequence[Any]:
+        began = time.perf_counter()
+        try:
+            return self._run(cursor, sql, parameters, many)
+        finally:
+            took = time.perf_counter() - began
+            if took > SLOW_SECONDS:
+                _say_slow(sql, took)
 
-        def run() -> Sequence[Any]:
-            self.check()
-            execute(sql, parameters)
-            return cursor.fetchall() if cursor.description else ()
+    def _run(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool) -> Sequence[Any]:
+        self.check()
+        try:
+            if many:
+                cursor.executemany(sql, parameters)
+            else:
+                cursor.execute(sql, parameters)
+            rows = () if cursor.description is None else cursor.fetchall()
+        except sqlite3.Error as error:
+            self._notice(error)
+            raise
+        if self.fault is not None and sql.startswith(_TO_SAVEPOINT):
+            self.fault = None  # the savepoint was rolled back, so the transaction goes on
+        return rows
 
-        return run
+    def _notice(self, error: sqlite3.Error) -> None:
+        fault = Fault(error, is_disconnect=False)
+        if fault.is_passing and self.fault is None:
+            self.fault = fault
 
     async def _beside_the_loop(self, thread: Thread, run: Callable[[], Sequence[Any]]) -> Sequence[Any]:
         self.running = running = thread.run(run)
@@ -164,19 +191,13 @@ def refused(what: str) -> CommittedByItself:
     return CommittedByItself(f"a handler must leave {what} to the worker; it was not executed")
 
 
-def _timed(sql: str, run: Callable[[], Sequence[Any]]) -> Sequence[Any]:
-    began = time.perf_counter()
-    try:
-        return run()
-    finally:
-        took = time.perf_counter() - began
-        if took > SLOW_SECONDS:
-            log.warning(
-                "statement.slow",
-                seconds=round(took, 3),
-                statement=sql[:STATEMENT_CHARS_MAX],
-                advice="it kept the event loop; declare its handler slow=True, and it runs on a thread",
-            )
+def _say_slow(sql: str, seconds: float) -> None:
+    log.warning(
+        "statement.slow",
+        seconds=round(seconds, 3),
+        statement=sql[:STATEMENT_CHARS_MAX],
+        advice="it kept the event loop; declare its handler slow=True, and it runs on a thread",
+    )
 
 
 # --- what SQLAlchemy asks of a driver ---------------------------------------------------------------------------------
