@@ -27,7 +27,7 @@ from .sqlite_connection import LentConnection, Loan
 from .tables import KEY, ROW, SPENT, add, read, read_spent, upsert
 from .thread import Thread
 from .transaction import Transaction
-from .writer import Writer
+from .writer import Member, Writer
 
 if TYPE_CHECKING:
     from sqlalchemy import CursorResult, Executable
@@ -85,7 +85,6 @@ class Turn:
 
     def __init__(self, database: SqliteDatabase, writer: Writer, manner: Manner) -> None:
         self._database, self._writer, self._manner = database, writer, manner
-        self._loan = Loan(writer.connection, database.thread if manner == "slow" else None, writer.take_back)
         self._lent: LentConnection | None = None
         self._connection: AsyncConnection | None = None
 
@@ -116,6 +115,7 @@ class Turn:
             Busy: the database could not be had.
         """
         self._member = await self._writer.enter(self._manner)
+        self._loan = Loan(self._writer, self._member, self._database.thread if self._manner == "slow" else None)
 
     def one(self, statement: Prepared, values: dict[str, Any]) -> Any:
         """Run one of the library's statements, which are quick, on the event loop; gives its first row."""
@@ -267,6 +267,7 @@ class SqliteDatabase(SqlDatabase):
         self._opening = asyncio.Lock()
         self._connection: sqlite3.Connection | None = None
         self._writer: Writer | None = None
+        self._first: _FirstLoan | None = None
         self._lending: Any = None
         """What SQLAlchemy's pool keeps of its only connection."""
         event.listen(self._engine.sync_engine, "connect", self._keep_record)
@@ -334,15 +335,17 @@ class SqliteDatabase(SqlDatabase):
             if self._writer is None:
                 try:
                     await asyncio.shield(self.thread.run(self._open_file))
+                    assert self._connection is not None
+                    seconds = self._busy_timeout_seconds * LOCKED_TRIES_MAX
+                    writer = Writer(self._connection, self.thread, seconds)
+                    self._first = _FirstLoan(writer)
                     async with self._engine.connect():
                         pass
                 except sqlite3.Error as error:
                     raise Busy(f"no transaction can be begun: {first_line(error)}") from error
-                assert self._connection is not None
                 self.common = Common(self.lend(self._lending.dbapi_connection))
-                self._lending.dbapi_connection.loan.is_over = True
-                seconds = self._busy_timeout_seconds * LOCKED_TRIES_MAX
-                self._writer = Writer(self._connection, self.thread, seconds)
+                self._first.is_over = True
+                self._writer = writer
             return self._writer
 
     def _open_file(self) -> None:
@@ -365,26 +368,28 @@ class SqliteDatabase(SqlDatabase):
 
     def _lend_first(self) -> LentConnection:
         """What SQLAlchemy's pool asks for when it connects, and what listeners for that are given."""
-        assert self._connection is not None, "the database is not open"
-        return LentConnection(_FirstLoan(self._connection, None, _nothing))
+        assert self._first is not None, "the database is not open"
+        return LentConnection(self._first)
 
     def _keep_record(self, connection: object, record: Any) -> None:
         self._lending = record
 
 
 class _FirstLoan(Loan):
-    """The connection before the first transaction, as settings want it."""
+    """The connection before the first transaction, as settings want it: statements are committed by themselves."""
 
     __slots__ = ()
 
+    def __init__(self, writer: Writer) -> None:
+        super().__init__(writer, Member("own", 0.0), None)
+
     def check(self) -> None:
-        """Statements are committed by themselves here."""
+        """Afterwards it is nobody's."""
         if self.is_over:
             super().check()
 
-
-def _nothing() -> None:
-    """There is nothing to take back."""
+    def take_back(self) -> None:
+        """There is nothing to take back."""
 
 
 def _open_engine(url: str, lend: Any) -> AsyncEngine:

@@ -23,6 +23,7 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 from .faults import Fault
 from .sql import CommittedByItself
 from .thread import Thread
+from .writer import Member, Writer
 
 SLOW_SECONDS: Final = 0.1
 """A statement that keeps the event loop for longer than this is logged."""
@@ -48,15 +49,16 @@ class Loan:
     """The connection as one command has it, inside its savepoint.
 
     Args:
-        connection: inside a transaction.
+        writer: of the connection.
+        member: the command's part in a group; it has its turn.
         thread: where statements run; None for the event loop's own.
-        take_back: undoes what was done in this loan so far.
     """
 
-    __slots__ = ("_take_back", "_thread", "connection", "fault", "interrupted", "is_over", "running")
+    __slots__ = ("_member", "_thread", "_writer", "connection", "fault", "interrupted", "is_over", "running")
 
-    def __init__(self, connection: sqlite3.Connection, thread: Thread | None, take_back: Callable[[], None]) -> None:
-        self.connection, self._thread, self._take_back = connection, thread, take_back
+    def __init__(self, writer: Writer, member: Member, thread: Thread | None) -> None:
+        self._writer, self._member, self._thread = writer, member, thread
+        self.connection = writer.connection
         self.is_over = False
         """Whether the command has ended."""
         self.interrupted = False
@@ -72,7 +74,7 @@ class Loan:
         Raises:
             sqlite3.Error: it must not run.
         """
-        if self.is_over:
+        if self.is_over or not self._writer.has_turn(self._member):
             raise sqlite3.ProgrammingError(
                 "the transaction of this handler has ended, since the handler returned, raised or was cancelled"
             )
@@ -100,7 +102,7 @@ class Loan:
         """Undo what was done in this loan so far: the handler rolls back, or its session does."""
         if not self.is_over:
             self.check()
-            self._take_back()
+            self._writer.take_back()
 
     async def end(self) -> None:
         """Take the connection back; what runs on the thread ends first."""

@@ -97,6 +97,7 @@ class Writer:
         self._group: Group | None = None
         """Whose transaction is open, if its COMMIT has not begun."""
         self._committing: asyncio.Future[None] | None = None
+        self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         """Until the database is tried again, or another process was left time enough."""
         self._refused_since = -1.0
@@ -110,17 +111,21 @@ class Writer:
         Raises:
             Busy: the database could not be had.
         """
+        if self._is_closed:
+            raise Busy(_CLOSED)
         member = Member(manner, asyncio.get_running_loop().time())
         self._waiting.append(member)
         self._advance()
         try:
             await member.turn
         except asyncio.CancelledError:
-            if self._holder is member:
+            if self.has_turn(member):
                 self._pass_on()
             elif member in self._waiting:
                 self._waiting.remove(member)
             raise
+        if not self.has_turn(member):
+            raise Busy(_CLOSED)
         try:
             self.connection.execute(SAVEPOINT)
         except sqlite3.Error as error:
@@ -132,20 +137,19 @@ class Writer:
         """End well: give the turn to the next member, and wait until all is durable.
 
         Raises:
-            Busy: SQLite rolled the transaction back, or the database failed at the COMMIT.
+            Busy: SQLite rolled the transaction back, or the database failed at the COMMIT, or was closed.
             ShareFailed: the COMMIT failed, perhaps through another member's fault.
             SavepointLost: the member had ended its savepoint by itself.
             sqlite3.Error: the COMMIT failed, and through nobody else's fault.
         """
-        assert self._holder is member
-        assert self._group is not None
         if not self.is_open(member):
-            raise self._abandoned()
+            raise self._abandoned(member)
         try:
             self.connection.execute(RELEASE)
         except sqlite3.Error:
-            raise self._abandoned() from None
+            raise self._abandoned(member) from None
         killpoints.reached("worker.released")
+        assert self._group is not None
         self._group.released.append(member)
         self._pass_on()
         await member.commit
@@ -154,9 +158,8 @@ class Writer:
         """End badly: take back what the member did, and give the turn to the next one.
 
         Returns:
-            None, or what became of the transaction where SQLite had rolled all of it back before.
+            None, or what became of the transaction where all of it was rolled back before.
         """
-        assert self._holder is member
         try:
             if self.is_open(member):
                 self.connection.execute(TAKE_BACK)
@@ -165,11 +168,15 @@ class Writer:
                 return None
         except sqlite3.Error:
             pass
-        return self._abandoned()
+        return self._abandoned(member)
 
     def take_back(self) -> None:
         """Undo what whoever has the turn did so far."""
         self.connection.execute(TAKE_BACK)
+
+    def has_turn(self, member: Member) -> bool:
+        """Whether the connection is a member's now."""
+        return self._holder is member
 
     def is_open(self, member: Member) -> bool:
         """Whether a member has the turn, and its transaction is still there: SQLite ends one by itself where a disk is
@@ -177,13 +184,18 @@ class Writer:
         return self._holder is member and self.connection.in_transaction
 
     async def close(self) -> None:
-        """Let the COMMIT end that has begun, and begin nothing more."""
+        """Let the COMMIT end that has begun, roll back what is open, and begin nothing more."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._fail_waiting("the database is closed", None)
+        self._fail_waiting(_CLOSED, None)
         if self._committing is not None:
             await asyncio.wait((self._committing,))
+        group, self._holder, self._group = self._group, None, None
+        for member in group.released if group is not None else ():
+            _fail(member.commit, Busy, _CLOSED, None)
+        await self._thread.run(self._roll_back)
 
     # --- the next thing to do -----------------------------------------------------------------------------------------
 
@@ -285,12 +297,14 @@ class Writer:
         else:
             self._advance()
 
-    def _abandoned(self) -> Exception:
+    def _abandoned(self, member: Member) -> Exception:
         """The transaction of the one who has the turn is gone, or cannot be gone on with: end it for all.
 
         Returns:
             What that means for the one who has the turn.
         """
+        if not self.has_turn(member):
+            return Busy(_CLOSED)
         group = self._group
         assert group is not None
         own: Exception | None = None
@@ -312,6 +326,7 @@ class Writer:
             _fail(self._waiting.popleft().turn, Busy, why, error)
 
 
+_CLOSED: Final = "the database is closed"
 _NO_BEGIN: Final = "no transaction can be begun"
 
 
