@@ -44,16 +44,18 @@ class Deaf(OwnWords):
 
 
 class Call:
-    """At most one call of an author's code, and the task that runs it."""
+    """At most one call of an author's code, and the task that runs it.
 
-    __slots__ = ("on_wait", "task", "watch")
+    Args:
+        watch: looks whether the code waits, where others wait for the end of its transaction.
+        on_wait: called once if it does.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_on_wait", "_watch", "task")
+
+    def __init__(self, watch: Watch | None = None, on_wait: Callable[[], None] | None = None) -> None:
         self.task: asyncio.Task[Any] | None = None
-        self.watch: Watch | None = None
-        """Looks whether the author's code waits, where others wait for its transaction's end."""
-        self.on_wait: Callable[[], None] = _nothing
-        """Called once if it does."""
+        self._watch, self._on_wait = watch, on_wait
 
     @property
     def goes_on(self) -> bool:
@@ -71,8 +73,8 @@ class Call:
         """
         task = self.task = asyncio.create_task(_tamed(code))
         is_ours = False
-        if self.watch is not None:
-            self.watch.begin(self)
+        if self._watch is not None:
+            self._watch.begin(self._on_wait)
         try:
             await _ended(task)
         except asyncio.CancelledError:
@@ -84,8 +86,8 @@ class Call:
             if (current := asyncio.current_task()) is not None:
                 current.uncancel()  # it was heard, and answered with an outcome
         finally:
-            if self.watch is not None:
-                self.watch.end()
+            if self._watch is not None:
+                self._watch.end()
         if task.cancelled() and not is_ours:
             raise Raised(asyncio.CancelledError("the handler cancelled itself"))
         result: T = task.result()
@@ -110,38 +112,34 @@ class Watch:
     The awaits of its transaction complete at once, so whenever the loop comes to look, it waits for something else.
     """
 
-    __slots__ = ("_call", "_looks", "_timer")
+    __slots__ = ("_looks", "_on_wait", "_timer")
 
     def __init__(self) -> None:
-        self._call: Call | None = None
+        self._on_wait: Callable[[], None] | None = None
         self._looks = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, call: Call) -> None:
-        """Watch a call."""
-        self._call, self._looks = call, 0
+    def begin(self, on_wait: Callable[[], None] | None) -> None:
+        """Watch a call, which begins now."""
+        self._on_wait, self._looks = on_wait, 0
         if self._timer is None:
             self._look_later()
 
     def end(self) -> None:
         """The call has ended. The timer goes on to its next turn: one for each call would cost more."""
-        self._call = None
+        self._on_wait = None
 
     def _look_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        if self._call is None:
+        if self._on_wait is None:
             return
         self._look_later()
         self._looks += 1
         if self._looks == LOOKS:
-            self._call.on_wait()
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""
+            self._on_wait()
 
 
 _IS_AUTHORS: Final[ContextVar[bool]] = ContextVar("antiphon_authors_code", default=False)

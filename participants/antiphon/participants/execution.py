@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import CommandAddress
 
-from .calling import Call
+from .calling import Call, Watch
 from .databases import Manner
 from .procedures import Procedure
 from .routing import Route
@@ -34,12 +35,14 @@ class Execution:
         "lost",
         "manner",
         "message",
+        "on_wait",
         "procedure",
         "retry",
         "route",
         "run",
         "started",
         "tries",
+        "watch",
     )
 
     def __init__(
@@ -54,6 +57,10 @@ class Execution:
         self.message, self.deliveries = message, deliveries
         self.manner: Manner = "shared"
         """How the transaction of a plain handler is kept apart from those of others."""
+        self.watch: Watch | None = None
+        """Looks whether a handler waits, where others wait for its transaction's end."""
+        self.on_wait: Callable[[], None] | None = None
+        """Called once if it does."""
         self.claim = 0
         """The number of the claim, once a run outside a transaction has begun."""
         self.route: Route | None = None

@@ -6,16 +6,12 @@ from functools import partial
 
 import structlog
 
-from antiphon.contracts.subjects import Direction
-
-from .calling import Call, Watch
+from .calling import Watch
 from .execution import Execution
-from .participant import AnyHandler, Settlement
-from .routing import Route
 
 log = structlog.get_logger()
 
-Kind = tuple[str, Direction]
+Kind = tuple[str, str]
 """The type of a message, and whether it is done or undone."""
 
 
@@ -33,26 +29,22 @@ class Manners:
         """What has kept others waiting once."""
         self._watch = Watch()
 
-    def set(self, execution: Execution, handler: AnyHandler | Route, message_type: str) -> None:
+    def set(self, execution: Execution, message_type: str) -> None:
         """Say how a command is to be performed, and have its handler watched where others wait for it.
 
         Args:
             execution: of the command.
-            handler: what performs it.
             message_type: its type.
         """
-        if isinstance(handler, Settlement):
-            return  # no handler is called
         kind = (message_type, execution.address.direction)
-        if (handler.reaction if isinstance(handler, Route) else handler).slow:
+        if execution.procedure.is_slow:
             execution.manner = "slow"
         elif kind in self._own:
             execution.manner = "own"
         elif self._shares:
-            call = execution.call
-            call.watch, call.on_wait = self._watch, partial(self._keep_apart, kind, call)
+            execution.watch, execution.on_wait = self._watch, partial(self._keep_apart, kind, execution)
 
-    def _keep_apart(self, kind: Kind, call: Call) -> None:
+    def _keep_apart(self, kind: Kind, execution: Execution) -> None:
         """The handler waits for something else than its transaction, and others wait for that. Once is enough."""
         if kind in self._own:
             return
@@ -62,7 +54,7 @@ class Manners:
             participant=self._participant,
             type=kind[0],
             direction=kind[1],
-            stands_at=call.whereabouts(),
+            stands_at=execution.call.whereabouts(),
             advice="it holds the only write lock of its database meanwhile, and is committed by itself from now on; "
             "declare it outside=True if it calls another service, or slow=True if its statements take long",
         )

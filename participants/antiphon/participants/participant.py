@@ -41,6 +41,8 @@ class CommandHandler:
     """How many of these may run at once in one worker; None leaves it to the worker's own bound."""
     is_outside: bool = False
     """Whether it has effects outside the database, and so runs outside a transaction."""
+    is_slow: bool = False
+    """Whether its statements take long."""
 
     @property
     def shape(self) -> type[Message]:
@@ -58,6 +60,8 @@ class CompensationHandler:
     call: Callable[[Any, Any, Any], Awaitable[None]]
     is_outside: bool = False
     """Whether it has effects outside the database, and so runs outside a transaction."""
+    is_slow: bool = False
+    """Whether its statements take long."""
 
     @property
     def shape(self) -> type[Message]:
@@ -108,15 +112,22 @@ class Participant:
 
     @overload
     def handles(
-        self, command: type[C], *, concurrency: int | None = None, outside: Literal[False] = False
+        self,
+        command: type[C],
+        *,
+        concurrency: int | None = None,
+        outside: Literal[False] = False,
+        slow: bool = False,
     ) -> Handles[C, Transaction]: ...
 
     @overload
     def handles(
-        self, command: type[C], *, concurrency: int | None = None, outside: Literal[True]
+        self, command: type[C], *, concurrency: int | None = None, outside: Literal[True], slow: bool = False
     ) -> Handles[C, Outside]: ...
 
-    def handles(self, command: type[C], *, concurrency: int | None = None, outside: bool = False) -> Handles[C, Any]:
+    def handles(
+        self, command: type[C], *, concurrency: int | None = None, outside: bool = False, slow: bool = False
+    ) -> Handles[C, Any]:
         """Decorate the function that carries out a command of this participant.
 
         Args:
@@ -125,6 +136,8 @@ class Participant:
                 many; counts from 1.
             outside: say so where the function has effects outside the participant's database, such as a call of a web
                 service. It then holds no transaction while it waits, and takes an `Outside` for its second parameter.
+            slow: its statements take long (above some 100 ms each): in SQLite they run on a thread, so that they do not
+                keep the worker from all else. Elsewhere it changes nothing.
 
         Returns:
             A decorator for `async def function(command, tx)`, which gives the function back unchanged.
@@ -135,7 +148,7 @@ class Participant:
         _require_owned(self.name, command)
         if concurrency is not None and concurrency < 1:
             raise DefinitionError(f"{command.__name__}: concurrency={concurrency}, and it counts from 1.")
-        return Handles(self, command, concurrency, outside)
+        return Handles(self, command, concurrency, outside, slow)
 
     def handler(self, direction: Direction, message_type: str) -> AnyHandler | None:
         """What answers a command of this type, if anything does."""
@@ -149,12 +162,16 @@ class Participant:
         return Listener(self.name, tuple(each for reaction in self.reactions for each in reaction.filters))
 
     @overload
-    def compensates(self, command: type[C], *, outside: Literal[False] = False) -> Compensates[C, Transaction]: ...
+    def compensates(
+        self, command: type[C], *, outside: Literal[False] = False, slow: bool = False
+    ) -> Compensates[C, Transaction]: ...
 
     @overload
-    def compensates(self, command: type[C], *, outside: Literal[True]) -> Compensates[C, Outside]: ...
+    def compensates(
+        self, command: type[C], *, outside: Literal[True], slow: bool = False
+    ) -> Compensates[C, Outside]: ...
 
-    def compensates(self, command: type[C], *, outside: bool = False) -> Compensates[C, Any]:
+    def compensates(self, command: type[C], *, outside: bool = False, slow: bool = False) -> Compensates[C, Any]:
         """Decorate the function that takes back the effect of a command of this participant.
 
         The function is called only where the effect is there, with the compensation, the event that was answered
@@ -163,6 +180,7 @@ class Participant:
         Args:
             command: the class of the command whose effect is taken back.
             outside: say so where it has effects outside the participant's database; see `handles`.
+            slow: as with `handles`.
 
         Returns:
             A decorator for `async def function(compensation, answer, tx)`, which gives the function back unchanged.
@@ -171,7 +189,7 @@ class Participant:
             DefinitionError: the command is another participant's or compensated already, or the function does not fit.
         """
         _require_owned(self.name, command)
-        return Compensates(self, command, outside)
+        return Compensates(self, command, outside, slow)
 
     @overload
     def reacts_to(
@@ -183,6 +201,7 @@ class Participant:
         needs_no_compensation: bool = False,
         retry: Retry = ...,
         outside: Literal[False] = False,
+        slow: bool = ...,
     ) -> ReactsTo[E, Transaction]: ...
 
     @overload
@@ -195,6 +214,7 @@ class Participant:
         needs_no_compensation: bool = False,
         retry: Retry = ...,
         outside: Literal[True],
+        slow: bool = ...,
     ) -> ReactsTo[E, Outside]: ...
 
     @overload
@@ -206,6 +226,7 @@ class Participant:
         undoes: Callable[[Any, Any], Awaitable[A]],
         retry: Retry = ...,
         outside: Literal[False] = False,
+        slow: bool = ...,
     ) -> UndoesOn[E, A, Transaction]: ...
 
     @overload
@@ -217,6 +238,7 @@ class Participant:
         undoes: Callable[[Any, Any], Awaitable[A]],
         retry: Retry = ...,
         outside: Literal[True],
+        slow: bool = ...,
     ) -> UndoesOn[E, A, Outside]: ...
 
     def reacts_to(
@@ -229,6 +251,7 @@ class Participant:
         undoes: Callable[[Any, Any], Awaitable[Any]] | None = None,
         retry: Retry = REACTION_RETRY,
         outside: bool = False,
+        slow: bool = False,
     ) -> Any:
         """Decorate the function that is called when an event is heard, although no coordinator asks for it.
 
@@ -248,23 +271,25 @@ class Participant:
                 transaction. Where the effect is not there yet, it never will be.
             retry: how far apart it is tried again when it raises, for ever; after `attempts` it waits for a person too.
             outside: say so where it has effects outside the participant's database; see `handles`.
+            slow: as with `handles`.
 
         Raises:
             DefinitionError: the event is heard already, or the function does not fit.
         """
         if undoes is None:
-            return ReactsTo(self.name, self.reactions, event, saga_type, refused, needs_no_compensation, retry, outside)
-        return UndoesOn(self.name, self.reactions, event, saga_type, undoes, retry, outside)
+            needs_none = needs_no_compensation
+            return ReactsTo(self.name, self.reactions, event, saga_type, refused, needs_none, retry, outside, slow)
+        return UndoesOn(self.name, self.reactions, event, saga_type, undoes, retry, outside, slow)
 
 
 class Handles(Generic[C_co, G]):
     """The decorator that `Participant.handles` returns; covariant, so that the command tells the reply."""
 
     def __init__(
-        self, participant: Participant, command: type[C_co], concurrency: int | None, is_outside: bool
+        self, participant: Participant, command: type[C_co], concurrency: int | None, is_outside: bool, is_slow: bool
     ) -> None:
         self._participant, self._command, self._concurrency = participant, command, concurrency
-        self._is_outside = is_outside
+        self._is_outside, self._is_slow = is_outside, is_slow
 
     def __call__(
         self: Handles[Command[R], G], function: Callable[[C_co, G], Awaitable[R]]
@@ -287,7 +312,7 @@ class Handles(Generic[C_co, G]):
         if (undoing := self._participant.compensations.get(question)) is not None:
             raise _same_as_question(undoing.compensation, command)
         handlers[command.__contract__.type] = CommandHandler(
-            command, command.__reply__, function, self._concurrency, self._is_outside
+            command, command.__reply__, function, self._concurrency, self._is_outside, self._is_slow
         )
         self._participant.settlements[question] = Settlement(command)
         return function
@@ -296,8 +321,9 @@ class Handles(Generic[C_co, G]):
 class Compensates(Generic[C_co, G]):
     """The decorator that `Participant.compensates` returns."""
 
-    def __init__(self, participant: Participant, command: type[C_co], is_outside: bool) -> None:
-        self._participant, self._command, self._is_outside = participant, command, is_outside
+    def __init__(self, participant: Participant, command: type[C_co], is_outside: bool, is_slow: bool) -> None:
+        self._participant, self._command = participant, command
+        self._is_outside, self._is_slow = is_outside, is_slow
 
     def __call__(
         self: Compensates[Command[R], G], function: Callable[[K, R, G], Awaitable[None]]
@@ -320,7 +346,7 @@ class Compensates(Generic[C_co, G]):
                 f"{compensation.__name__} is handled by {named(other)} and by {named(function)}. Keep one of them."
             )
         compensations[compensation.__contract__.type] = CompensationHandler(
-            compensation, command, command.__reply__, function, self._is_outside
+            compensation, command, command.__reply__, function, self._is_outside, self._is_slow
         )
         return function
 

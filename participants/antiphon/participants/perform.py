@@ -163,7 +163,7 @@ class Performing:
             return await self._tell(procedure, row, decision, seal, inbox)
         if out := await count_attempt(execution, inbox):
             return await self._give_up(procedure, row, seal, inbox, out)
-        execution.call = Call()
+        execution.call = Call(execution.watch, execution.on_wait)
         answer = await execution.call.make(partial(procedure.call, decision, inbox.transaction))
         _seal_or_give_up(seal, answer)
         killpoints.reached("worker.in_transaction")
@@ -383,7 +383,8 @@ class _Ending:
                 "the transaction of a handler with effects outside is begun once, after all that it waits for outside"
             )
         database = self._performing._database
-        inbox = await self._stack.enter_async_context(database.begin(self._execution.address, "own"))
+        manner: Manner = "slow" if self._asked.is_slow else "own"
+        inbox = await self._stack.enter_async_context(database.begin(self._execution.address, manner))
         row = await inbox.claim()
         self._row = await self._performing._end_run(self._asked, self._execution, inbox, row, has_acted=True)
         self._inbox = inbox

@@ -110,6 +110,11 @@ class Procedure(Protocol):
         ...
 
     @property
+    def is_slow(self) -> bool:
+        """Whether the statements of the author's code take long."""
+        ...
+
+    @property
     def has_attempts(self) -> bool:
         """Whether its attempts may run out: a coordinator then takes the matter over."""
         ...
@@ -156,7 +161,7 @@ class Procedure(Protocol):
 
 class _Base:
     state: RowState = "claimed"
-    is_outside = False
+    is_outside = is_slow = False
     has_attempts = True
 
     def __init__(self, contract: Contract, address: CommandAddress, payload: Any) -> None:
@@ -199,7 +204,7 @@ class DoProcedure(_Base):
     ) -> None:
         super().__init__(handler.command.__contract__, address, payload)
         self._handler, self._is_retriable, self._data = handler, is_retriable, data
-        self.is_outside = handler.is_outside
+        self.is_outside, self.is_slow = handler.is_outside, handler.is_slow
 
     @property
     def digest(self) -> str:
@@ -248,7 +253,7 @@ class UndoProcedure(_Base):
 
     def __init__(self, handler: CompensationHandler, address: CommandAddress, payload: Any) -> None:
         super().__init__(handler.compensation.__contract__, address, payload)
-        self._handler, self.is_outside = handler, handler.is_outside
+        self._handler, self.is_outside, self.is_slow = handler, handler.is_outside, handler.is_slow
 
     def decide(self, row: Row | None) -> Decision:
         """As the table says."""
@@ -328,7 +333,8 @@ class ReactProcedure(_Base):
 
     def __init__(self, route: Route, address: CommandAddress, payload: Any) -> None:
         super().__init__(route.reaction.event.__contract__, address, payload)
-        self._reaction, self.mark, self.is_outside = route.reaction, route.mark, route.reaction.is_outside
+        self._reaction, self.mark = route.reaction, route.mark
+        self.is_outside, self.is_slow = route.reaction.is_outside, route.reaction.is_slow
 
     def decide(self, row: Row | None) -> Decision:
         """As the table says."""
@@ -374,7 +380,7 @@ class ReactUndoProcedure(_Base):
     def __init__(self, route: Route, undoes: Reaction, address: CommandAddress, payload: Any) -> None:
         super().__init__(route.reaction.event.__contract__, address, payload)
         self._reaction, self._undoes, self.mark = route.reaction, undoes, route.mark
-        self.is_outside = route.reaction.is_outside
+        self.is_outside, self.is_slow = route.reaction.is_outside, route.reaction.is_slow
 
     def decide(self, row: Row | None) -> Decision:
         """As the table says."""

@@ -51,6 +51,8 @@ class Reaction:
     call: Callable[..., Awaitable[Event | None]]
     is_outside: bool = False
     """Whether it has effects outside the database, and so runs outside a transaction."""
+    is_slow: bool = False
+    """Whether its statements take long."""
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -82,6 +84,7 @@ class ReactsTo(Generic[E, G]):
         needs_no_compensation: bool,
         retry: Retry,
         is_outside: bool,
+        is_slow: bool,
     ) -> None:
         _check_event(participant, event, saga_type)
         if refused is not None:
@@ -89,7 +92,7 @@ class ReactsTo(Generic[E, G]):
         self._participant, self._reactions = participant, reactions
         self._event, self._saga_type = event, saga_type
         self._refused, self._needs_none, self._retry = refused, needs_no_compensation, retry
-        self._is_outside = is_outside
+        self._is_outside, self._is_slow = is_outside, is_slow
 
     def __call__(self, function: Callable[[E, G], Awaitable[F]]) -> Callable[[E, G], Awaitable[F]]:
         """Register the function and give it back unchanged."""
@@ -113,6 +116,7 @@ class ReactsTo(Generic[E, G]):
             retry=self._retry,
             call=function,
             is_outside=self._is_outside,
+            is_slow=self._is_slow,
         )
         _register(self._participant, self._reactions, reaction)
         return function
@@ -130,11 +134,12 @@ class UndoesOn(Generic[E, A, G]):
         undoes: Callable[[Any, Any], Awaitable[A]],
         retry: Retry,
         is_outside: bool,
+        is_slow: bool,
     ) -> None:
         _check_event(participant, event, saga_type)
         self._participant, self._reactions = participant, reactions
         self._event, self._saga_type, self._retry = event, saga_type, retry
-        self._is_outside = is_outside
+        self._is_outside, self._is_slow = is_outside, is_slow
         self._undoes = _undone(participant, reactions, event, saga_type, undoes)
 
     def __call__(self, function: Callable[[E, A, G], Awaitable[F]]) -> Callable[[E, A, G], Awaitable[F]]:
@@ -161,6 +166,7 @@ class UndoesOn(Generic[E, A, G]):
             retry=self._retry,
             call=function,
             is_outside=self._is_outside,
+            is_slow=self._is_slow,
         )
         _register(self._participant, self._reactions, reaction)
         return function

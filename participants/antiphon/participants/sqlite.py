@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from antiphon.contracts.subjects import CommandAddress
 
-from .databases import Busy, Manner
+from .databases import Busy, Manner, ShareFailed
 from .engines import BUSY_TIMEOUT_SECONDS, first_line, require_driver, trouble_of
 from .faults import meaning_of
 from .inbox import Row, Spent
@@ -49,30 +49,30 @@ class StatementCancelled(OwnWords):
 class SqliteTransaction(Transaction):
     """What a handler is given. SQLAlchemy's connection is made where the handler first asks for it."""
 
-    __slots__ = ("_turn",)
+    __slots__ = ("_share",)
 
-    def __init__(self, address: CommandAddress, turn: Turn) -> None:
+    def __init__(self, address: CommandAddress, share: Share) -> None:
         super().__init__(address)
-        self._turn = turn
+        self._share = share
 
     @property
     def connection(self) -> AsyncConnection:
         """The SQLAlchemy connection inside the transaction."""
-        return self._turn.connection
+        return self._share.connection
 
     async def execute(
         self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[Any]:
         """Execute one SQLAlchemy statement inside the transaction."""
-        turn = self._turn
+        share = self._share
         return (
-            turn.execute(statement, parameters)
-            if turn.is_quick
-            else await turn.connection.execute(statement, parameters)
+            share.execute(statement, parameters)
+            if share.is_quick
+            else await share.connection.execute(statement, parameters)
         )
 
 
-class Turn:
+class Share:
     """One transaction of a group: its place in the group, and the connection as it is lent to it.
 
     Args:
@@ -109,7 +109,7 @@ class Turn:
         return self._database.common.execute(self._lent, statement, parameters)
 
     async def begin(self) -> None:
-        """Wait for the turn.
+        """Wait for the share.
 
         Raises:
             Busy: the database could not be had.
@@ -119,8 +119,13 @@ class Turn:
 
     def one(self, statement: Prepared, values: dict[str, Any]) -> Any:
         """Run one of the library's statements, which are quick, on the event loop; gives its first row."""
-        self._loan.check()
-        return statement.one(self._loan.connection, values)
+        loan = self._loan
+        loan.check()
+        try:
+            return statement.one(loan.connection, values)
+        except sqlite3.Error as error:
+            loan.notice(error)
+            raise
 
     async def commit(self) -> None:
         """End well, and wait until that is durable.
@@ -206,7 +211,7 @@ class SqliteInbox:
     """The inbox within one transaction, which began with the database's only write lock, so that reading the row is
     claiming it. Also its context manager."""
 
-    __slots__ = ("_address", "_database", "_key", "_manner", "_turn", "transaction")
+    __slots__ = ("_address", "_database", "_key", "_manner", "_share", "transaction")
 
     transaction: Transaction
 
@@ -218,35 +223,38 @@ class SqliteInbox:
     async def claim(self) -> Row | None:
         """Lock the row until the transaction ends, and read it."""
         try:
-            found = self._turn.one(_READ, {**self._key})
+            found = self._share.one(_READ, {**self._key})
         except sqlite3.Error as error:
             raise Busy(f"the inbox cannot be read: {first_line(error)}") from error
         return row_of(found)
 
     async def settle(self, row: Row) -> None:
         """Write the row."""
-        self._turn.one(_SETTLE, {**self._key, **columns_of(row)})
+        self._share.one(_SETTLE, {**self._key, **columns_of(row)})
+
+    async def leave(self) -> None:
+        """Leave no row where `claim` found none: nothing was written."""
 
     async def spent(self, message: str) -> Spent:
         """The counts of a message's deliveries."""
-        found = self._turn.one(_READ_SPENT, {"message": message})
+        found = self._share.one(_READ_SPENT, {"message": message})
         return Spent(*found) if found else Spent()
 
     async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries, in this transaction."""
-        return Spent(*self._turn.one(_ADD, counts_of(message, more)))
+        return Spent(*self._share.one(_ADD, counts_of(message, more)))
 
     async def __aenter__(self) -> SqliteInbox:
-        self._turn = await self._database.begin_turn(self._manner)
-        self.transaction = SqliteTransaction(self._address, self._turn)
+        self._share = await self._database.begin_share(self._manner)
+        self.transaction = SqliteTransaction(self._address, self._share)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            await self._turn.commit()
-        elif (meaning := await self._turn.roll_back(error)) is not error:
+            await self._share.commit()
+        elif (meaning := await self._share.roll_back(error)) is not error:
             raise meaning
 
 
@@ -278,12 +286,21 @@ class SqliteDatabase(SqlDatabase):
 
     async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries."""
-        turn = await self.begin_turn("shared")
         try:
-            found = Spent(*turn.one(_ADD, counts_of(message, more)))
+            try:
+                return await self._note(message, more, "shared")
+            except ShareFailed:
+                return await self._note(message, more, "own")
+        except sqlite3.Error as error:
+            raise Busy(f"it cannot be noted what became of a command: {first_line(error)}") from error
+
+    async def _note(self, message: str, more: Spent, manner: Manner) -> Spent:
+        share = await self.begin_share(manner)
+        try:
+            found = Spent(*share.one(_ADD, counts_of(message, more)))
         except BaseException as error:
-            raise await turn.roll_back(error) from error
-        await turn.commit()
+            raise await share.roll_back(error) from None
+        await share.commit()
         return found
 
     async def close(self) -> None:
@@ -298,16 +315,16 @@ class SqliteDatabase(SqlDatabase):
             await asyncio.shield(self.thread.run(connection.close))  # which may write all that was committed
         self.thread.stop()
 
-    async def begin_turn(self, manner: Manner) -> Turn:
+    async def begin_share(self, manner: Manner) -> Share:
         """Wait for a turn in a transaction.
 
         Raises:
             Busy: the database could not be had.
         """
         writer = self._writer or await self._connect()
-        turn = Turn(self, writer, manner)
-        await turn.begin()
-        return turn
+        share = Share(self, writer, manner)
+        await share.begin()
+        return share
 
     def lend(self, lent: LentConnection) -> AsyncConnection:
         """SQLAlchemy's connection for one command."""
@@ -318,15 +335,15 @@ class SqliteDatabase(SqlDatabase):
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
-        turn = await self.begin_turn("own")
+        share = await self.begin_share("own")
         try:
-            yield turn.connection
+            yield share.connection
         except BaseException as error:
-            meaning = await turn.roll_back(error)
+            meaning = await share.roll_back(error)
             if meaning is error:
                 raise
             raise meaning from error
-        await turn.commit()
+        await share.commit()
 
     # --- opening ------------------------------------------------------------------------------------------------------
 

@@ -128,13 +128,14 @@ class Loan:
                 cursor.execute(sql, parameters)
             rows = () if cursor.description is None else cursor.fetchall()
         except sqlite3.Error as error:
-            self._notice(error)
+            self.notice(error)
             raise
         if self.fault is not None and sql.startswith(_TO_SAVEPOINT):
             self.fault = None  # the savepoint was rolled back, so the transaction goes on
         return rows
 
-    def _notice(self, error: sqlite3.Error) -> None:
+    def notice(self, error: sqlite3.Error) -> None:
+        """Keep the first error that may mean that SQLite gave the transaction up."""
         fault = Fault(error, is_disconnect=False)
         if fault.is_passing and self.fault is None:
             self.fault = fault

@@ -34,6 +34,7 @@ from .execution import Execution
 from .failing import Failing
 from .job import Job
 from .jobs import Jobs
+from .manners import Manners
 from .notes import Notes
 from .overdue import TimeLimit
 from .parking import Parking
@@ -119,7 +120,7 @@ class Worker:
         }
         rested = set[str]()
         self._jobs = Jobs(chance)
-        self._tally = Tally(database)
+        self._tally, self._manners = Tally(database), Manners(name, database.shares)
         self._reader = Reader(participant, rested)
         self._performing = Performing(database, Terms(instance, handler_seconds, 3 * ack_wait_seconds))
         self._answering = Answering(participant, link, self._jobs, self.counts)
@@ -236,6 +237,7 @@ class Worker:
 
     async def _perform(self, job: Job, execution: Execution) -> None:
         context.enter(execution.address, job.traceparent)
+        self._manners.set(execution, job.type)
         seal = partial(self._answering.seal, job)
         if (limit := self._limits.get(job.type)) is not None:
             async with limit:
