@@ -75,15 +75,16 @@ async def test_what_a_killed_worker_held_is_answered_by_another_one_before_the_a
     ):
         for saga in sagas:
             await playing.do(saga, retry=ONCE)
+        database = await store.open()  # before the holder has SQLite's only write lock
         async with holder(playing, store, tmp_path) as child:
             notes = open_notes(store.url, "stock", "survivor")
-            stock = Stock()
+            settings = {"notes": notes, "ack_wait_seconds": ACK_WAIT_SECONDS}
             if survivor == "alive":
-                await playing.worker(stock, await store.open(), notes=notes)
+                await playing.worker(Stock(), database, **settings)
             child.kill()
             child.wait()
             if survivor == "started":
-                await playing.worker(stock, await store.open(), notes=notes)
+                await playing.worker(Stock(), database, **settings)
             for saga in sagas:
                 await playing.answer(saga, "stock-reserved")
         assert await store.effects() == ["reserved"] * HELD
