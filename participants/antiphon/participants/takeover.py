@@ -106,8 +106,7 @@ class Takeover:
         try:
             for left in await notes.dead(is_starting):
                 await self._hand_back(left)
-                if (end_runs := getattr(self._database, "end_runs", None)) is not None:
-                    await end_runs(left.instance)
+                await self._database.end_runs(left.instance)
                 await notes.forget(left)
             self._is_failing = False
         except Exception as error:
