@@ -6,6 +6,7 @@ The consumers have an ack wait that is longer than any of these tests may take.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from antiphon.participants.notes import Left, open_notes
 from tests.support.processes import Child
 from tests.support.server import until
 
+from .holder import GATE
 from .play import Play, come, play
 from .stock import Stock, Store, sqlite_url
 from .test_worker import ONCE
@@ -46,10 +48,13 @@ async def store_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> A
 
 
 @asynccontextmanager
-async def holder(playing: Play, store: Store, folder: Path) -> AsyncIterator[Child]:
+async def holder(
+    playing: Play, store: Store, folder: Path, *, ack_wait_seconds: float = ACK_WAIT_SECONDS
+) -> AsyncIterator[Child]:
     """A process that holds all commands there are, one of them inside its transaction."""
-    arguments = ["tests.integration.participants.holder", playing.up.servers, store.url]
-    child = Child("stock", arguments, playing.up.environment("stock"), folder / "stock.log")
+    gate = folder / GATE
+    arguments = ["tests.integration.participants.holder", playing.up.servers, store.url, gate, ack_wait_seconds]
+    child = Child("stock", [str(each) for each in arguments], playing.up.environment("stock"), folder / "stock.log")
     child.launch()
     try:
 
@@ -60,6 +65,7 @@ async def holder(playing: Play, store: Store, folder: Path) -> AsyncIterator[Chi
         await come(holds_all, f"{HELD} commands held")
         yield child
     finally:
+        child.signal(signal.SIGCONT)
         child.kill()
         child.wait()
 
