@@ -40,6 +40,10 @@ COORDINATOR_ACK_WAIT_SECONDS: Final = 3.0
 PARTICIPANT_ACK_WAIT_SECONDS: Final = 3.0
 """How long a command waits for another worker after the one that held it died. A worker extends it for all it holds."""
 
+RECOVERY_SECONDS: Final = PARTICIPANT_ACK_WAIT_SECONDS + 1.0
+"""Within how long a command whose worker dies is answered by another one that has a place for it. Mostly it is a third
+of that."""
+
 EXPORTER_ACK_WAIT_SECONDS: Final = 3.0
 """How long an entry waits for another exporter after the one that held it died. One that waits for its backend extends
 it."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from antiphon.contracts import Command, Compensation, Event
+from antiphon.contracts.topology import RECOVERY_SECONDS
 from antiphon.coordinator import Saga, State
 from antiphon.flow.check import check
 from antiphon.flow.graph import build
+from antiphon.flow.haste import hasty
 from antiphon.order.choreographed import billing, inventory, shipping
 from antiphon.order.choreographed.saga import choreographed_order
 from antiphon.order.hybrid import billing as hybrid_billing
@@ -80,6 +84,19 @@ def test_nothing_is_amiss_in_the_order_system_in_any_style() -> None:
 def test_nothing_is_amiss_in_the_shops_that_the_tests_below_spoil() -> None:
     assert check(choreographed().flow) == []
     assert found(orchestrated(), stock_with_handlers()) == []
+
+
+@pytest.mark.parametrize(("seconds", "is_hasty"), [(RECOVERY_SECONDS - 1, True), (RECOVERY_SECONDS, False), (0, False)])
+def test_a_step_that_gives_up_before_a_dead_worker_is_replaced_is_found(seconds: float, is_hasty: bool) -> None:
+    saga = Saga(Ordered, name="hurried", version=1, deadline=timedelta(hours=1))
+
+    @saga.step(pivot=True, timeout=timedelta(seconds=seconds) if seconds else None)
+    def reserve(s: State[Ordered]) -> Reserve:
+        return Reserve(pieces=s.start.pieces)
+
+    saga.awaits(Paid, after=reserve, within=timedelta(seconds=1))
+    findings = list(hasty([saga.definition, choreographed().saga.definition]))
+    assert [each.about for each in findings] == (["hurried.reserve"] if is_hasty else [])
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

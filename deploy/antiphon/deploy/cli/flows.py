@@ -17,6 +17,7 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.flow.check import WHERE_IT_RUNS, Finding, check
 from antiphon.flow.draw import as_dot, as_json, as_mermaid
 from antiphon.flow.graph import Flow, Part, assemble, build, capabilities_of
+from antiphon.flow.haste import hasty
 from antiphon.flow.lookup import About, who
 from antiphon.flow.running import Running, check_running, compare_running, read_running, together
 from antiphon.flow.svg import as_svg
@@ -147,11 +148,16 @@ def _checked(apps: Sequence[str], server: str) -> tuple[Flow, list[Finding]]:
     """What was looked at, and what is wrong: with the source, with what runs, or with both and between them."""
     if not server:
         flow = build(load_parts(apps))
-        return flow, check(flow)
+        return flow, [*check(flow), *_hasty(apps)]
     running = asyncio.run(look(server))
     own = check_running(running)
     if not apps:
         return running.flow, own + (check(running.flow, WHERE_IT_RUNS) if running.registrations else [])
     source = capabilities_in(apps)
     flow = assemble(source)
-    return flow, list(dict.fromkeys(check(flow) + own + compare_running(source, running)))
+    return flow, list(dict.fromkeys([*check(flow), *_hasty(apps), *own, *compare_running(source, running)]))
+
+
+def _hasty(apps: Sequence[str]) -> list[Finding]:
+    """The steps that give up too early; how long they wait is known from their source alone."""
+    return list(hasty(part.definition for part in load_parts(apps) if not isinstance(part, Participant)))
