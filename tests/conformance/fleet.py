@@ -25,7 +25,7 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
-from tests.support.raw_worker import Play, answer_message, start_message, willing
+from tests.support.raw_worker import Close, Play, answer_message, closed_message, start_message, willing, yielding
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
 
 *_, TIMERS, SWEEPER = PLATFORM_CONSUMERS
@@ -91,9 +91,11 @@ class StormyStore(MemoryStore):
 class Fleet:
     """Any number of coordinators that share the platform's consumers."""
 
-    def __init__(self, coordinators: int = 1, saga: Saga[Any] = TRIP, play: Play = willing) -> None:
+    def __init__(
+        self, coordinators: int = 1, saga: Saga[Any] = TRIP, play: Play = willing, close: Close = yielding
+    ) -> None:
         self.platform = MemoryPlatform()
-        self.definition, self.play = saga.definition, play
+        self.definition, self.play, self.close = saga.definition, play, close
         self.versions = by_type([self.definition])[saga.name]
         self.stores = [StormyStore(self.platform) for _ in range(coordinators)]
         self.coordinators = [Coordinator(store, [self.definition]) for store in self.stores]
@@ -127,6 +129,12 @@ class Fleet:
     def answer(self, delivery: Delivered) -> None:
         """Play the participant."""
         command = subjects.parse_command(delivery.subject)
+        if command.is_close:
+            met = self.close(command)
+            if met is not None:
+                self.put(*closed_message(command, delivery.sequence, met, self.definition))
+                delivery.ack()
+            return
         kind = self.play(command)
         if kind is not None:
             self.put(*answer_message(command, delivery.sequence, kind, self.definition))

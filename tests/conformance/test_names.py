@@ -97,6 +97,9 @@ def make_library(kind: str, is_pivot: bool) -> Saga[Asked]:
 class Library(Fleet):
     def answer(self, delivery: Delivered) -> None:
         command = subjects.parse_command(delivery.subject)
+        if command.is_close:
+            super().answer(delivery)
+            return
         kind = self.play(command)
         if kind is None:
             return

@@ -10,7 +10,8 @@ import msgspec
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.messages import AnswerKind, Event, Refusal, Undone
+from antiphon.contracts.identity import dashed
+from antiphon.contracts.messages import AnswerKind, Closed, Event, Refusal, Undone, closed_name, closed_type
 from antiphon.contracts.stored import AlreadyStored, Outcome
 from antiphon.contracts.topology import participant_consumers
 from antiphon.coordinator.definition.definition import Definition
@@ -19,6 +20,15 @@ from tests.support.trip import ASKED, REPLIES, TRIP
 
 Play = Callable[[subjects.CommandAddress], AnswerKind | None]
 """How a command is answered; None leaves it without an answer."""
+
+
+Close = Callable[[subjects.CommandAddress], Closed | None]
+"""How a close is answered; None leaves it without an answer."""
+
+
+def yielding(command: subjects.CommandAddress) -> Closed | None:
+    """Every operator's word is taken."""
+    return Closed(verdict="closed")
 
 
 def willing(command: subjects.CommandAddress) -> AnswerKind | None:
@@ -48,6 +58,17 @@ def answer_message(
     return subject, _envelope(subject, command.participant, expected.type, payload, str(sequence))
 
 
+def closed_message(
+    command: subjects.CommandAddress, sequence: int, met: Closed, definition: Definition = TRIP.definition
+) -> tuple[str, bytes]:
+    """What a participant stores to answer a close that SAGA holds at `sequence`."""
+    do = definition.step(command.step).do
+    assert do is not None
+    token = dashed(closed_name(do.contract.name))
+    subject = subjects.event_subject(command.saga.path, command.participant, token, command.step, command.attempt)
+    return subject, _envelope(subject, command.participant, closed_type(do.contract), met, str(sequence))
+
+
 def _envelope(subject: str, source: str, type_: str, payload: msgspec.Struct, command: str = "") -> bytes:
     time = datetime.now(UTC)
     return encode(Envelope(id=subject, source=source, type=type_, time=time, data=pack(payload), command=command))
@@ -56,12 +77,12 @@ def _envelope(subject: str, source: str, type_: str, payload: msgspec.Struct, co
 class RawWorker:
     """All participants of the trip, each over its own link; counts how often each command was acted on."""
 
-    def __init__(self, links: dict[str, Link], play: Play = willing) -> None:
-        self.links, self.play = links, play
+    def __init__(self, links: dict[str, Link], play: Play = willing, close: Close = yielding) -> None:
+        self.links, self.play, self.close = links, play, close
         self.acted: Counter[subjects.CommandAddress] = Counter()
 
     async def begin(self) -> None:
-        """Pull the commands of every participant, in both directions."""
+        """Pull the commands of every participant, in both directions, and closes."""
         for name, link in self.links.items():
             for consumer in participant_consumers(name):
                 await link.pull(consumer.stream, consumer.name, 20, self._on_command)
@@ -72,8 +93,8 @@ class RawWorker:
 
     def _on_command(self, delivery: Delivery) -> None:
         command = subjects.parse_command(delivery.subject)
-        kind = self.play(command)
-        if kind is None:
+        answer = self._answer(command, delivery.sequence)
+        if answer is None:
             delivery.drop()
             return
         self.acted[command] += 1
@@ -84,5 +105,12 @@ class RawWorker:
             else:
                 delivery.hand_back(0.2)
 
-        subject, data = answer_message(command, delivery.sequence, kind)
+        subject, data = answer
         self.links[command.participant].publish(subject, data, "", settle)
+
+    def _answer(self, command: subjects.CommandAddress, sequence: int) -> tuple[str, bytes] | None:
+        if command.is_close:
+            met = self.close(command)
+            return closed_message(command, sequence, met) if met is not None else None
+        kind = self.play(command)
+        return answer_message(command, sequence, kind) if kind is not None else None

@@ -236,6 +236,34 @@ class StartUnread(AntiphonError):
         self.saga_type, self.saga_id, self.reason = saga_type, saga_id, reason
 
 
+class Unclosed(Undecided):
+    """An operator's request was sent on to the step's participant, which has not answered yet. It counts, or is
+    rejected, by that answer, whenever it comes."""
+
+    def __init__(self, what: str, id: str, participant: str, timeout_seconds: float) -> None:
+        AntiphonError.__init__(
+            self,
+            f"{what} has journalled the request, and {participant} has not said within {timeout_seconds:g} s what "
+            f"became of the step. Its answer decides whenever it comes: look later, with `antiphon show {id}`. Where "
+            "none will come, since no worker of it runs or its library knows no close, ask again without the "
+            "participant.",
+        )
+        self.what, self.verb, self.timeout_seconds = what, "resolve", timeout_seconds
+        self.participant = participant
+
+
+class OlderCoordinators(AntiphonError):
+    """A coordinator of an earlier release runs, and could not read what closing a step writes into its journal."""
+
+    def __init__(self, instances: list[str]) -> None:
+        super().__init__(
+            f"coordinators of an earlier release are registered ({', '.join(instances)}), and cannot read in a journal "
+            "that a step is closed. Stop them (one that was killed is forgotten after 90 s), or resolve the step "
+            "without its participant."
+        )
+        self.instances = instances
+
+
 class StillRunning(AntiphonError):
     """A saga did not end within the time its caller was willing to wait. It goes on; ask again."""
 

@@ -77,6 +77,11 @@ def records_filter(saga: SagaKey) -> str:
     return f"saga.{saga.path}.c.rec.*"
 
 
+def closes_filter(saga: SagaKey) -> str:
+    """The closes of one saga's steps."""
+    return f"saga.{saga.path}.c.cmd.*.*.close.*"
+
+
 def timer_subject(saga: SagaKey) -> str:
     """The saga's one schedule."""
     return f"saga.{saga.path}.t.next"

@@ -9,14 +9,26 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from antiphon.contracts import clock, identity, subjects
-from antiphon.contracts.envelope import Envelope, decode, pack, unpack
-from antiphon.contracts.errors import Ambiguous, PlatformError, Undecided, Undecodable, UnknownSaga
-from antiphon.contracts.identity import OPERATOR, PARTICIPANT, SAGA_TYPE, SagaKey
+from antiphon.contracts.envelope import Envelope, decode, pack, unpack, unpack_raw
+from antiphon.contracts.errors import (
+    Ambiguous,
+    OlderCoordinators,
+    PlatformError,
+    Unclosed,
+    Undecided,
+    Undecodable,
+    UnknownSaga,
+    Unusable,
+)
+from antiphon.contracts.identity import COORDINATOR, OPERATOR, PARTICIPANT, SAGA_TYPE, SagaKey, dashed
+from antiphon.contracts.messages import Closed, close_name, closed_name, name_of
 from antiphon.contracts.payloads import (
     END_TYPE,
     NO_PAYLOAD,
@@ -29,9 +41,11 @@ from antiphon.contracts.payloads import (
     Request,
     verb_type,
 )
+from antiphon.contracts.reader import cause_sequence
+from antiphon.contracts.registration import read_registration
 from antiphon.contracts.stored import NobodyReads, StoredMessage
-from antiphon.contracts.subjects import Verb
-from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.subjects import Verb, registration_subject
+from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA
 from antiphon.link import Link
 from antiphon.link.connection import missing
 
@@ -69,9 +83,21 @@ class Operator:
         return PauseVerbs(self, SagaKey.of(PARTICIPANT, name))
 
     async def ask(
-        self, key: SagaKey, verb: Verb, operation: Operation, look: Callable[[Request], Awaitable[Request | None]]
+        self,
+        key: SagaKey,
+        verb: Verb,
+        operation: Operation,
+        look: Callable[[Request], Awaitable[Request | None]],
+        late: Callable[[int], Awaitable[Undecided | None]] | None = None,
     ) -> Request:
         """Store a request and look until somebody has decided on it.
+
+        Args:
+            key: the saga, saga type or participant that it is about.
+            verb: what is asked.
+            operation: the particulars.
+            look: looks whether it is decided.
+            late: tells, of a request by its sequence, what is known of it where nobody has decided in time.
 
         Raises:
             Undecided: nobody has in time.
@@ -84,12 +110,31 @@ class Operator:
             found = await self.read(EVENTS, [subject])
             return _request(found[0], self.name, verb, operation.reason) if found else None
 
+        request: Request | None = None
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 request = await _insist(stored)
-                return await _insist(lambda: look(request))
+                return await _insist(partial(look, request))
         except TimeoutError:
-            raise Undecided(_spoken(key), verb, self.timeout_seconds) from None
+            known = await late(request.sequence) if late is not None and request is not None else None
+            raise known or Undecided(_spoken(key), verb, self.timeout_seconds) from None
+
+    async def require_no_older_coordinator(self) -> None:
+        """Check that no coordinator runs that could not read a journal in which a step is closed, as far as they say
+        that they run.
+
+        Raises:
+            OlderCoordinators: one does.
+        """
+        older: list[str] = []
+        with suppress(Ambiguous):  # where nobody can tell, nobody is refused
+            async for stored in self.link.scan(REGISTRATIONS.name, registration_subject(COORDINATOR, "*")):
+                with suppress(Unusable):
+                    found = read_registration(stored.subject, stored.data) if stored.data else None
+                    older += [found.instance] if found is not None and not found.closes else []
+        raise_if_failed(self.link)
+        if older:
+            raise OlderCoordinators(older)
 
     async def require_started(self, key: SagaKey) -> None:
         """Check that there is such a saga.
@@ -146,9 +191,21 @@ class SagaVerbs:
         return await self._ask("edit", Operation(step=_name(step), payload=_raw(payload)))
 
     async def resolve(
-        self, step: DeclaredStep | str, reason: str, reply: Payload | None = None, happened: bool | None = None
+        self,
+        step: DeclaredStep | str,
+        reason: str,
+        reply: Payload | None = None,
+        happened: bool | None = None,
+        *,
+        claim: int = 0,
+        without_participant: bool = False,
     ) -> Request:
         """Say what has become of a step, having dealt with it by hand.
+
+        Where a participant holds the step, it is asked first, and what it has committed decides: an attempt that has
+        done it counts, and the request is rejected with that. Where an attempt may have acted outside its database, the
+        request is rejected with the number of the claim and the key under which it acted: look there, then ask again
+        and name that claim.
 
         Args:
             step: whose command, compensation or settlement is not answered.
@@ -156,10 +213,27 @@ class SagaVerbs:
             reply: what the step has earned, where later steps may look at it.
             happened: of a pivot that is being settled, or an event that is waited for and that may turn the saga: False
                 says that it did not happen and never will. Make sure of that first, with whoever would do it.
+            claim: the claim after which you have looked outside, as a rejected request named it.
+            without_participant: count at once, although an attempt may still run. Should it do what you did, its answer
+                is parked as a fault.
+
+        Raises:
+            OlderCoordinators: one is registered that could not go on with the saga; not without its participant.
+            Unclosed: the participant has not answered in time; its answer decides whenever it comes.
         """
         payload = NO_PAYLOAD if reply is None else _raw(reply)
+        if not without_participant:
+            await self._operator.require_no_older_coordinator()
         return await self._ask(
-            "resolve", Operation(step=_name(step), reason=reason, payload=payload, happened=happened)
+            "resolve",
+            Operation(
+                step=_name(step),
+                reason=reason,
+                payload=payload,
+                happened=happened,
+                claim=claim,
+                without_participant=without_participant,
+            ),
         )
 
     async def cancel(self, reason: str) -> Request:
@@ -176,7 +250,7 @@ class SagaVerbs:
 
     async def _ask(self, verb: Verb, operation: Operation) -> Request:
         await self._operator.require_started(self.key)
-        return await self._operator.ask(self.key, verb, operation, self._look)
+        return await self._operator.ask(self.key, verb, operation, self._look, self._late)
 
     async def _look(self, request: Request) -> Request | None:
         """The request as the journal names it, or the end that came before it."""
@@ -186,13 +260,38 @@ class SagaVerbs:
             envelope = _opened(entry)
             if envelope is None or envelope.type != RECORD_TYPE or not envelope.cause.startswith("e"):
                 continue
-            record, named = unpack(envelope, RECORD_TYPE, Record), int(envelope.cause[1:])
-            if named == request.sequence:
+            record = unpack(envelope, RECORD_TYPE, Record)
+            if request.sequence == (record.request or cause_sequence(envelope.cause)):
                 return msgspec.structs.replace(request, rejected=record.rejected)
         if entries and entries[-1].subject == end:
-            outcome = unpack(decode(entries[-1].data, end), END_TYPE, End).outcome
-            return msgspec.structs.replace(request, rejected=f"the saga has ended: it is {outcome}")
+            return await self._ended(request, unpack(decode(entries[-1].data, end), END_TYPE, End).outcome)
         return None
+
+    async def _ended(self, request: Request, outcome: str) -> Request | None:
+        """The request by the end of its saga. If a participant was asked about it before, its answer counts: an ended
+        journal names it no more, and a compensation that it was told of may have been answered first."""
+        close = await self._close(request.sequence)
+        if close is None:
+            return msgspec.structs.replace(request, rejected=f"the saga has ended: it is {outcome}")
+        answers = await self._operator.read(EVENTS, [_answer_subject(close)])
+        if not answers:
+            return None
+        closed = unpack_raw(decode(answers[0].data, answers[0].subject).data, Closed)
+        is_taken = closed.verdict == "closed"
+        return msgspec.structs.replace(request, rejected="" if is_taken else f"the saga has ended: it is {outcome}")
+
+    async def _late(self, sequence: int) -> Undecided | None:
+        close = await self._close(sequence)
+        if close is None:
+            return None
+        participant = subjects.parse_command(close.id).participant
+        return Unclosed(_spoken(self.key), str(self.key), participant, self._operator.timeout_seconds)
+
+    async def _close(self, sequence: int) -> Envelope | None:
+        """The close that was sent on a request, given by where EVENTS holds it; none where none was."""
+        entries = await self._operator.read(SAGA, [subjects.closes_filter(self.key)])
+        found = (_opened(entry) for entry in entries)
+        return next((each for each in found if each is not None and cause_sequence(each.cause) == sequence), None)
 
 
 class PauseVerbs:
@@ -233,6 +332,13 @@ async def _insist(look: Callable[[], Awaitable[Request | None]]) -> Request:
         await asyncio.sleep(pause)
         pause = min(LOOK_SECONDS_MAX, pause * 1.5)
     return found
+
+
+def _answer_subject(close: Envelope) -> str:
+    """Where EVENTS holds the answer to a close."""
+    asked = subjects.parse_command(close.id)
+    name = closed_name(name_of(close.type).removesuffix(close_name("")))
+    return subjects.event_subject(asked.saga.path, asked.participant, dashed(name), asked.step, asked.attempt)
 
 
 def _request(stored: StoredMessage, user: str, verb: Verb, reason: str) -> Request:

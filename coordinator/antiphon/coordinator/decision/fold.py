@@ -69,7 +69,7 @@ def apply(history: History, entry: Entry) -> History:
         case Send() as sent:
             return _sent(history, sent, entry.at_ns, entry.payload)
         case SendClose(step=name, number=number) as sent:
-            return with_step(history, name, closes=number, closing=sent, closing_ns=entry.at_ns)
+            return with_step(history, name, closes=number, closing=sent, closing_ns=history.now_ns)
         case Record(full=True):
             return replace(history, is_full=True, refused=max(history.refused, int(entry.cause[1:])))
         case Record() as record:

@@ -69,7 +69,7 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     closing: SendClose | None = None
     """The close that is not answered yet."""
     closing_ns: int = 0
-    """When that was written, by its writer's clock."""
+    """When that was asked for, by the server's clock."""
     is_open: bool = False
     """Whether its participant has said that it may have happened outside."""
     unasked: Operated | None = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 import typer
 import typer.core
 
-from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.errors import AntiphonError, Undecided
 
 from ..local.styles import Style
 from .flow_commands import contracts, flow
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from antiphon.coordinator.client.operator import PauseVerbs, SagaVerbs
 
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
+UNDECIDED_CODE: Final = 3
+"""The exit code of a request that is stored, and may still be fulfilled or rejected."""
+
 TIMEOUT_SECONDS: Final = 15.0
 SLOW_SECONDS: Final = 10.0
 SECONDS_MAX: Final = 1e9
@@ -118,7 +121,8 @@ class Format(enum.Enum):
 
 
 def main() -> None:
-    """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback."""
+    """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback. What an
+    operator asked for and nobody has decided yet is exit code 3."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
@@ -127,6 +131,8 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()  # here, where a full disk can still be told
+    except Undecided as error:
+        fail(str(error), UNDECIDED_CODE)
     except AntiphonError as error:
         fail(str(error))
     except OSError as error:
@@ -136,10 +142,10 @@ def main() -> None:
         fail(f"the output could not be written: {error.strerror}.")
 
 
-def fail(sentence: str) -> NoReturn:
+def fail(sentence: str, code: int = 1) -> NoReturn:
     """End with a sentence on stderr."""
     sys.stderr.write(f"antiphon: {sentence}\n")
-    raise SystemExit(1)
+    raise SystemExit(code)
 
 
 # --- processes that stay ----------------------------------------------------------------------------------------------
@@ -563,16 +569,27 @@ def resolve(
     happened: Annotated[
         bool | None, typer.Option("--happened/--never-happened", help="Of a pivot, or an awaited event.")
     ] = None,
+    claim: Annotated[
+        int, typer.Option(min=0, metavar="NUMBER", help="The claim after which you looked outside, as you were told.")
+    ] = 0,
+    without_participant: Annotated[
+        bool, typer.Option("--without-participant", help="Count at once, although an attempt may still run there.")
+    ] = False,
     server: Server = DEFAULT_SERVER,
     user: As = "",
     timeout: Decided = TIMEOUT_SECONDS,
     json: Json = False,
 ) -> None:
-    """Say what has become of a step that was dealt with by hand."""
+    """Say what has become of a step that was dealt with by hand. Its participant is asked first, and what it has done
+    decides. Exit code 3 if it has not answered yet."""
     from .sagas import read_payload
 
     reply = None if payload is None else read_payload(payload)
-    _operate(server, user, timeout, json, id, lambda saga: saga.resolve(step, reason, reply, happened))
+
+    def asks(saga: SagaVerbs) -> Awaitable[Request]:
+        return saga.resolve(step, reason, reply, happened, claim=claim, without_participant=without_participant)
+
+    _operate(server, user, timeout, json, id, asks)
 
 
 # --- traces -----------------------------------------------------------------------------------------------------------
