@@ -194,7 +194,8 @@ class Performing:
     async def _give_up(self, procedure: Procedure, row: Row | None, seal: Seal, inbox: Inbox, reason: str) -> Answer:
         answer = procedure.negative("exhausted", reason)
         seal(answer)
-        await self._leave(inbox, row, rules.given_up(row))
+        # Of a run that ended here the row must say so, or an operator's close would wait for it for ever.
+        await self._leave(inbox, row, rules.given_up(row) or (row if row is not None and row.claim else None))
         return answer
 
     async def _leave(self, inbox: Inbox, row: Row | None, written: Row | None) -> None:

@@ -509,7 +509,7 @@ def _machine_was(verdict: str, attempt: int, stored: Answer | None) -> Closed:
             )
         case "refused" if stored is not None:
             refused = unpack_raw(stored.data, Refusal).reason
-            return Closed(verdict="refused", reason=f"attempt {attempt} was refused: {refused}", attempt=attempt)
+            return Closed(verdict="refused", reason=refused, attempt=attempt)
         case "undone":
             return Closed(verdict="undone", reason="it has been undone", attempt=attempt)
         case _:

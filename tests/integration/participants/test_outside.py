@@ -395,6 +395,19 @@ async def test_a_close_waits_for_a_run_then_asks_for_a_look_then_counts(store: S
     assert await worker.undo() == "undone"
 
 
+async def test_a_compensation_that_failed_for_the_last_time_leaves_no_run_for_which_a_close_would_wait(
+    store: Store,
+) -> None:
+    shop = Shop()
+    worker = Worker(shop, await store.open())
+    await worker.do()
+    shop.on_undo = raise_error
+    assert await worker.undo(attempts=1) == "exhausted"
+    told = await worker.close("undone")
+    assert (told.verdict, told.claim) == ("doubt", 2)
+    assert (await worker.close("undone", told.claim, number=2)).verdict == "closed"
+
+
 async def test_what_the_machine_has_committed_rejects_a_close(store: Store) -> None:
     shop = Shop()
     worker = Worker(shop, await store.open())

@@ -159,7 +159,6 @@ async def test_of_sixty_stuck_refunds_none_that_is_resolved_is_paid_by_the_machi
         for handle in handles:
             assert (await handle.result(timeout=60)).outcome == "compensated"
     by_hand = {number for number, request in enumerate(requests) if request.is_accepted}
-    print("BYHAND", len(by_hand), Counter(r.rejected[:120] for r in requests).most_common(6))
     assert 0 < len(by_hand) < SAGAS
     assert {number: gateway.paid[number] for number in range(SAGAS)} == {
         number: 0 if number in by_hand else 1 for number in range(SAGAS)
