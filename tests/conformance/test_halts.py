@@ -14,13 +14,13 @@ from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import PARTICIPANT, SAGA_TYPE
 from antiphon.contracts.payloads import Operation, Parked, PauseState, StatusAnswer, verb_type
 from antiphon.contracts.subjects import Verb
-from antiphon.contracts.topology import SAGA
+from antiphon.contracts.topology import EVENTS, SAGA, STARTS
 from antiphon.coordinator.decision.facts import Operated
 from antiphon.coordinator.decision.pause import REQUESTS_MAX, decided, is_decided, read_pause_state
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.pause_handler import STRANGER_DELIVERIES_MAX
 from antiphon.coordinator.runtime.paused_types import LOOK_SECONDS
-from tests.conformance.fleet import KEY, Again, Fleet, StormyStore
+from tests.conformance.fleet import KEY, SWEEPER, Again, Fleet, StormyStore
 from tests.conformance.test_coordinators import FORWARD
 from tests.support.raw_worker import start_message
 from tests.support.trip import TRIP
@@ -355,3 +355,37 @@ def test_status_tells_that_the_type_stands_still() -> None:
     fleet.run()
     assert answers[0].status is not None
     assert answers[0].status.paused == "all sagas of its type are paused by ada: a look at it"
+
+
+# --- facts that overtake the start ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("minutes_late", [0, 3])
+def test_a_request_that_overtakes_the_start_finds_the_saga_begun(minutes_late: int) -> None:
+    """Starts have a consumer of their own, and may wait there behind thousands."""
+    fleet = Fleet()
+    fleet.platform.pause(STARTS, True)
+    fleet.platform.pause(SWEEPER.name, True)
+    fleet.start()
+    fleet.run(60 * minutes_late)
+    fleet.put(*request(KEY, "cancel", reason="enough"))
+    fleet.run(30)
+    assert fleet.state() == "compensated"
+    before = fleet.entries()
+    fleet.platform.pause(STARTS, False)
+    fleet.run(30)
+    assert (fleet.entries(), fleet.parked(), fleet.pending_facts()) == (before, [], 0)
+
+
+def test_a_request_that_overtakes_the_start_of_a_paused_type_is_recorded_behind_it() -> None:
+    fleet = Fleet()
+    ask(fleet, TYPE, "pause")
+    fleet.run()
+    fleet.platform.pause(STARTS, True)
+    fleet.start()
+    fleet.put(*request(KEY, "cancel", reason="enough"))
+    fleet.run(30)
+    assert [entry.cause for entry in fleet.entries()][:1] == [
+        f"e{fleet.platform.last(EVENTS, subjects.start_subject(KEY))}"
+    ]
+    assert fleet.pending_facts() == 1, "the start, which is paused"

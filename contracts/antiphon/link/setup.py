@@ -56,7 +56,7 @@ async def set_up(
     """Create or update all streams and the consumers of the platform and the given participants.
 
     Coordinators hear the given participants, and those that were set up before. The consumer from which coordinators of
-    earlier releases pull facts stays as long as one of them is there; `former_coordinators` says so.
+    earlier releases pull facts stays where it is, until `forget_former_facts`.
 
     Args:
         link: a connection with an administrator's rights.
@@ -77,8 +77,6 @@ async def set_up(
     for consumer in (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER, *theirs):
         await _ensure_consumer(link, consumer)
     await _ensure_facts(link)
-    if await former_coordinators(link) == 0:
-        await _delete_consumer(link, EVENTS, FORMER_FACTS)
 
 
 def _consumers(participant: str | Listener, ack_wait_seconds: float) -> list[Consumer]:
@@ -143,6 +141,20 @@ async def former_coordinators(link: Link) -> int | None:
             said += read_registration(stored.subject, stored.data).wire < WIRE
     pulls: int = info.get("num_waiting", 0)
     return max(said, pulls)
+
+
+async def forget_former_facts(link: Link) -> None:
+    """Delete the consumer from which only coordinators of earlier releases pull; none of them can start any more then.
+
+    Raises:
+        PlatformError: some are there, or the server refused.
+    """
+    if there := await former_coordinators(link):
+        raise PlatformError(
+            f"coordinators of an earlier release run, {there} as far as can be seen, and need consumer {FORMER_FACTS}. "
+            "Stop them first; one that died is counted for a minute and a half."
+        )
+    await _delete_consumer(link, EVENTS, FORMER_FACTS)
 
 
 # --- the consumers that bring facts to coordinators -------------------------------------------------------------------

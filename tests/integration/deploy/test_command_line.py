@@ -17,6 +17,7 @@ import pytest
 
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.topology import EVENTS, FORMER_FACTS, Consumer
 from antiphon.deploy.local.server import Server, free_port
 from antiphon.deploy.local.styles import Style
 from antiphon.link import set_up
@@ -211,6 +212,28 @@ def test_the_consumer_of_reactions_that_are_gone_is_reported_and_deleted_only_on
         done = set_up("--app", after, "--forget-reactions", "loyalty")
         assert (done.returncode, done.stderr) == (0, "")
         assert (set_up("--app", after).stderr, set_up("--participant", "loyalty").stderr) == ("", "")
+
+
+def test_the_consumer_of_earlier_coordinators_is_reported_and_deleted_only_on_demand(tmp_path: Path) -> None:
+    with platform(tmp_path / "nats", participants=()) as empty:
+        assert antiphon("setup", server=empty.servers).stderr == ""
+        asyncio.run(as_an_earlier_release(empty))
+        done = antiphon("setup", server=empty.servers)
+        assert "consumer coordinator of stream EVENTS is still there" in done.stderr
+        assert "none of them can be seen" in done.stderr
+        done = antiphon("setup", "--forget-former-coordinators", server=empty.servers)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert antiphon("setup", server=empty.servers).stderr == ""
+
+
+async def as_an_earlier_release(up: Platform) -> None:
+    """Create the consumer for all facts."""
+    link = await up.connect("administrator")
+    try:
+        config = Consumer(stream=EVENTS, name=FORMER_FACTS, filters=("evt.>",), ack_wait_seconds=5.0).config()
+        await api(link, f"CONSUMER.CREATE.{EVENTS}.{FORMER_FACTS}", {"stream_name": EVENTS, "config": config})
+    finally:
+        await link.close()
 
 
 async def filters_of(up: Platform, consumer: str) -> list[str]:

@@ -99,7 +99,7 @@ async def serve(
     link = await Link.connect(servers, name=name)
     try:
         await require_platform(link)
-        await _say_who_is_unheard(link, definitions)
+        await say_who_is_unheard(link, definitions)
         author = partial(Author, error_texts)
         coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds, author, ratio)
         versions = coordinator.journals.definitions.values()
@@ -118,8 +118,12 @@ async def serve(
         await link.close()
 
 
-async def _say_who_is_unheard(link: Link, definitions: Iterable[Definition]) -> None:
-    """Say which participants of these sagas nobody set up. What they store is found by the sweeper alone, late."""
+async def say_who_is_unheard(link: Link, definitions: Iterable[Definition]) -> None:
+    """Log the participants of these sagas that nobody set up: what they store is found by the sweeper alone, late.
+
+    Raises:
+        Ambiguous: the server gave no answer.
+    """
     sources = {source for definition in definitions for source in definition.sources}
     if unheard := sorted(sources - await heard(link)):
         remedy = " ".join(f"--participant {name}" for name in unheard)

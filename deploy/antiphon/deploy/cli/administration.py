@@ -9,9 +9,17 @@ from pathlib import Path
 import msgspec
 import typer
 
-from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Listener, check_participant, reactions_consumer_name
+from antiphon.contracts.topology import (
+    EVENTS,
+    FORMER_FACTS,
+    REGISTRATIONS,
+    STREAMS,
+    Listener,
+    check_participant,
+    reactions_consumer_name,
+)
 from antiphon.link import Link, set_up
-from antiphon.link.setup import forget_reactions, left_behind
+from antiphon.link.setup import forget_former_facts, forget_reactions, former_coordinators, left_behind
 from antiphon.participants.participant import Participant
 
 from ..admin.rights import Rights, write_secrets
@@ -24,6 +32,7 @@ async def set_up_platform(
     apps: Sequence[str],
     participants: Sequence[str],
     forget: Sequence[str],
+    forgets_former: bool,
     replicas: int,
     as_json: bool,
 ) -> None:
@@ -48,6 +57,9 @@ async def set_up_platform(
         for name in forget:
             if left.pop(name, None) is not None:
                 await forget_reactions(link, name)
+        if forgets_former:
+            await forget_former_facts(link)
+        former = await former_coordinators(link)
     finally:
         await link.close()
     names = [each if isinstance(each, str) else each.name for each in wanted]
@@ -63,6 +75,12 @@ async def set_up_platform(
             f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
             f"{waiting} events for reactions of an older program. Let that finish them; then have the consumer "
             f"deleted, and whatever is left in it with it: the same command with --forget-reactions {name}.\n"
+        )
+    if former is not None:
+        sys.stderr.write(
+            f"consumer {FORMER_FACTS} of stream {EVENTS} is still there, which only coordinators of earlier releases "
+            f"use; {former or 'none'} of them can be seen. Once none will be started again, have it deleted: the same "
+            "command with --forget-former-coordinators.\n"
         )
 
 

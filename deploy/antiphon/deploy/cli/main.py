@@ -332,6 +332,9 @@ def setup(
         list[str],
         typer.Option(metavar="NAME", help="Delete the consumer of a participant that reacts to nothing any more."),
     ] = [],  # noqa: B006
+    forget_former_coordinators: Annotated[
+        bool, typer.Option("--forget-former-coordinators", help="Delete the consumer that only earlier releases use.")
+    ] = False,
     server: Server = DEFAULT_SERVER,
     replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream; 3 on a cluster of three.")] = 1,
     json: Json = False,
@@ -341,7 +344,8 @@ def setup(
 
     from .administration import set_up_platform
 
-    asyncio.run(set_up_platform(server, app, participant, forget_reactions, replicas, json))
+    forgets_former = forget_former_coordinators
+    asyncio.run(set_up_platform(server, app, participant, forget_reactions, forgets_former, replicas, json))
 
 
 @app.command(
