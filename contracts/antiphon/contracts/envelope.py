@@ -12,7 +12,7 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
-from .errors import TooLarge, Undecodable, UnknownType, WrongShape
+from .errors import TooLarge, Undecodable, UnknownCodec, UnknownType, WrongShape
 from .values import decoder, said_of, travelled
 
 MESSAGE_BYTES_MAX: Final = 256 * 1024
@@ -65,6 +65,8 @@ class Envelope(
     """On an answer: when the handler was called, by the participant's clock."""
     tries: int = 0
     """On an answer: how often the handler was called for its command, where that was more than once."""
+    codec: str = ""
+    """What must be undone before `data` can be read, compression or encryption; none is known yet. Never written."""
     traceparent: str = ""
     """W3C Trace Context: on a command, the span of the attempt at it; its answer carries the same."""
 
@@ -98,6 +100,7 @@ def decode(data: bytes, subject: str) -> Envelope:
         TooLarge: more bytes than the protocol allows.
         Undecodable: no JSON, or no envelope.
         WrongShape: an attribute is missing or of the wrong type.
+        UnknownCodec: its data is no plain JSON.
     """
     if len(data) > MESSAGE_BYTES_MAX:
         raise TooLarge(f"{len(data)} bytes, and the limit is {MESSAGE_BYTES_MAX}", subject=subject)
@@ -109,6 +112,12 @@ def decode(data: bytes, subject: str) -> Envelope:
         raise Undecodable(f"no JSON: {error}", subject=subject) from None
     if isinstance(envelope, _Other):
         raise WrongShape("the envelope is wrong: its specversion is not 1.0", subject=subject)
+    if envelope.codec:
+        raise UnknownCodec(
+            f"its data is written with the codec {envelope.codec[:80]!r}, which nothing here can read: this process "
+            "needs a newer release",
+            subject=subject,
+        )
     return envelope
 
 

@@ -156,6 +156,10 @@ class UnknownType(Undecodable):
     """The message's type is none that the receiver knows at this place."""
 
 
+class UnknownCodec(Undecodable):
+    """The message's data is compressed or encrypted in a way that the receiver does not know."""
+
+
 class WrongShape(Undecodable):
     """A field is missing, or holds a value of another type than the contract says."""
 

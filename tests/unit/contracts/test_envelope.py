@@ -10,7 +10,7 @@ import pytest
 
 from antiphon.contracts import BadIdentity, Event, Forged, TooLarge, Undecodable, UnknownType, WrongShape
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, decode, encode, pack, unpack
-from antiphon.contracts.errors import Unusable
+from antiphon.contracts.errors import UnknownCodec, Unusable
 from antiphon.contracts.messages import Refusal
 from antiphon.contracts.payloads import Parked, parked_kind
 from tests.support.trip import ASKED, TripAsked
@@ -78,6 +78,24 @@ def test_another_type_than_the_one_that_belongs_there_is_unknown() -> None:
 def test_a_missing_field_or_a_wrong_one_is_a_wrong_shape(payload: object) -> None:
     with pytest.raises(WrongShape, match="TripAsked"):
         unpack(envelope(data=msgspec.Raw(msgspec.json.encode(payload))), TYPE, TripAsked)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "aes-256-gcm/key-7", "x" * 5000])
+@pytest.mark.parametrize("data", [{"traveller": "Ada", "nights": 2}, "KLUv/SQ", 7])
+def test_data_with_a_codec_is_refused_in_a_sentence_and_not_read_as_it_stands(codec: str, data: object) -> None:
+    """What a later release may write; `data` may even look like the payload."""
+    with pytest.raises(UnknownCodec, match=r"written with the codec '.*', which nothing here can read") as caught:
+        decode(raw(codec=codec, data=data), SUBJECT)
+    assert (caught.value.subject, parked_kind(caught.value), len(str(caught.value)) < 400) == (
+        SUBJECT,
+        "undecodable",
+        True,
+    )
+
+
+def test_no_codec_is_plain_json_and_nothing_writes_one() -> None:
+    assert decode(raw(codec=""), SUBJECT) == decode(raw(), SUBJECT)
+    assert b"codec" not in encode(envelope())
 
 
 def padded(size: int) -> Envelope:
