@@ -40,6 +40,7 @@ from antiphon.order.reconciliation import Ended, Report, reconcile
 from ..modules import load_saga
 from ..render.tables import console, print_timeline
 from .children import Say
+from .pace import Pace, pace
 from .platform import LocalPlatform
 from .styles import Style
 
@@ -95,13 +96,14 @@ async def run_demo(orders: int, folder: Path | None, style: Style) -> int:
     try:
         await platform.start()
         out.print(f"Streams, databases and logs stay in {platform.folder}", soft_wrap=True)
-        seconds = await _run(out, platform, saga, placed)
+        run = await _run(out, platform, saga, placed)
         audit = await _audit(platform)
-        await _report(out, platform, audit, len(placed) / seconds, seconds)
+        await _report(out, platform, audit, run)
     finally:
         await platform.stop()
     if missing := {f"{saga.name}/{order_id}" for order_id in placed} - audit.started.keys():
         out.print(f"[red]orders that became no saga: {', '.join(sorted(missing))}[/]", soft_wrap=True)
+    out.print(str(run.pace), soft_wrap=True)
     good = audit.is_good and not missing
     out.print(audit.last_line(), soft_wrap=True, style="bold green" if good else "bold red")
     return 0 if good else 1
@@ -129,29 +131,47 @@ def _noter(out: Console) -> Say:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-async def _run(out: Console, platform: LocalPlatform, saga: AnySaga, placed: Mapping[str, OrderPlaced]) -> float:
-    """Run all orders, kill on the way, and return how many seconds it took."""
-    kills = {max(1, round(part * len(placed))): name for part, name in KILLS}
+@dataclass(frozen=True)
+class Run:
+    """When the orders were run, in seconds of the monotonic clock: from its beginning over the ends and the kills."""
+
+    began: float
+    ends: list[float]
+    kills: list[float]
+
+    @property
+    def pace(self) -> Pace:
+        """How fast it was."""
+        return pace(self.began, self.ends, self.kills[0])
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ends[-1] - self.began
+
+
+async def _run(out: Console, platform: LocalPlatform, saga: AnySaga, placed: Mapping[str, OrderPlaced]) -> Run:
+    """Run all orders, and kill on the way."""
+    victims = {max(1, round(part * len(placed))): name for part, name in KILLS}
     places = asyncio.Semaphore(IN_FLIGHT_MAX)
-    began = time.monotonic()
-    ended = 0
+    ran = Run(time.monotonic(), [], [])
     with _progress(out, len(placed)) as advance:
         async with Antiphon.connect(platform.url) as antiphon:
 
             async def run(order_id: str, event: OrderPlaced) -> None:
-                nonlocal ended
                 async with places:
                     start = msgspec.convert(msgspec.to_builtins(event), saga.start)
                     handle = await antiphon.start(saga, start, id=order_id)
                     with suppress(StillRunning):  # the audit finds it open, and says so
                         await handle.result(timeout=PATIENCE_SECONDS)
-                ended += 1
+                ran.ends.append(time.monotonic())
                 advance()
-                if name := kills.get(ended):
+                if name := victims.get(len(ran.ends)):
                     platform.children[name].kill()
+                    ran.kills.append(time.monotonic())
 
             await asyncio.gather(*(run(order_id, event) for order_id, event in placed.items()))
-    return time.monotonic() - began
+    return ran
 
 
 @contextmanager
@@ -199,8 +219,8 @@ async def _audit(platform: LocalPlatform) -> Audit:
     return Audit(started, ends, await reconcile(platform.databases, Ended(outcomes, started)))
 
 
-async def _report(out: Console, platform: LocalPlatform, audit: Audit, per_second: float, seconds: float) -> None:
-    out.print(_outcomes(audit, per_second, seconds))
+async def _report(out: Console, platform: LocalPlatform, audit: Audit, run: Run) -> None:
+    out.print(_outcomes(audit, run.seconds))
     for saga in _examples(audit):
         saga_type, _, saga_id = saga.partition("/")
         link = await Link.connect(platform.url, name="operator")
@@ -214,10 +234,10 @@ async def _report(out: Console, platform: LocalPlatform, audit: Audit, per_secon
         out.print(f"[red]{escape(sentence)}[/]", soft_wrap=True)
 
 
-def _outcomes(audit: Audit, per_second: float, seconds: float) -> Table:
+def _outcomes(audit: Audit, seconds: float) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="orders by outcome", title_justify="left", show_footer=True)
     table.add_column("outcome", "all")
-    table.add_column("because", f"{seconds:.1f} s, {per_second:.1f} sagas/s")
+    table.add_column("because", f"{seconds:.1f} s, {len(audit.ends) / seconds:.1f} sagas/s")
     table.add_column("orders", str(len(audit.started)), justify="right")
     counts = Counter((end.outcome, _cause(end.reason)) for end in audit.ends.values())
     for (outcome, cause), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1])):
