@@ -16,7 +16,7 @@ from antiphon.coordinator.decision.facts import Finish
 from antiphon.coordinator.runtime.coordinator import LATE_SECONDS, Coordinator
 from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
 from tests.conformance.fleet import SWEEPER, TIMERS, Fleet
-from tests.support.parcels import before, optional, renamed, strict
+from tests.support.parcels import before, moved, optional, renamed, strict
 from tests.support.raw_worker import _envelope
 
 KEY = SagaKey.of("parcel", "p1")
@@ -198,6 +198,22 @@ def test_a_journal_that_names_what_cannot_be_read_any_more_is_parked_and_goes_on
     depot.shipped()
     assert depot.platform.last(SAGA, subjects.end_subject(KEY))
     assert len(depot.faults()) == 1
+
+
+def test_a_journal_that_names_what_somebody_said_whom_nobody_here_knows_does_not_stand_still_in_silence() -> None:
+    depot = Depot()
+    depot.begin()
+    depot.packed(before.Packed(parcel="p"))
+    depot.only(moved.PARCEL)
+    depot.addressed()
+    depot.run(DELIVERIES_MAX + 5)
+    (parked,) = depot.index()
+    assert parked[0] == "unhandled"
+    assert "the journal names e2" in parked[1]
+    assert parked[1].endswith(f"takes no part in {moved.PARCEL.definition.label} here")
+    depot.only(before.PARCEL)
+    depot.run(60)
+    assert sent(depot) == ["pack", "ship"]
 
 
 def test_a_saga_that_was_parked_so_and_whose_deadline_passes_stays_parked_and_is_compensated_by_whoever_can() -> None:

@@ -230,6 +230,17 @@ def test_what_nobody_may_say_here_is_parked_and_the_rest_goes_on(
     assert fleet.state(KEY) == "completed"
 
 
+@pytest.mark.parametrize("data", [b"", b'{"specversion":"1.0"}'])
+def test_an_event_of_the_flow_that_cannot_be_read_parks_its_saga(data: bytes) -> None:
+    fleet = Observers()
+    fleet.put(*start_message(KEY))
+    fleet.put(happened(KEY, TAKEN)[0], data)
+    fleet.run()
+    assert b'"saga"' in fleet.parked()[0]
+    assert b"room-taken of hotel cannot be read: " in fleet.parked()[0]
+    assert fleet.pending_facts() == 0
+
+
 def test_what_happens_by_itself_is_told_in_words() -> None:
     fleet = Observers()
     fleet.put(*start_message(KEY))

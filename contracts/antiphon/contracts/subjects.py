@@ -13,18 +13,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from .errors import Forged
-from .identity import (
-    CLIENT,
-    COORDINATOR,
-    NOBODY,
-    NOT_SAGAS,
-    OPERATOR,
-    RESERVED,
-    SagaKey,
-    dashed,
-    find_key,
-    is_token,
-)
+from .identity import CLIENT, COORDINATOR, NOBODY, NOT_SAGAS, OPERATOR, RESERVED, SagaKey, dashed, find_key, is_token
 
 Direction = Literal["do", "undo"]
 """Which way an attempt at a step goes."""

@@ -93,9 +93,9 @@ def _unread(
     if expected is not None and expected.source == address.source and expected.direction != "close":
         command = int(envelope.command) if envelope and _is_sequence(envelope.command) else 0
         return Unread(sequence, at_ns, "answer", reason, address.step, expected.direction, command)
-    for heard in definition.events.values():
+    for heard in definition.events.values() if is_by_itself(address.step) and address.attempt == 1 else ():
         contract = heard.shape.__contract__
-        if (contract.owner, contract.token) == (address.source, address.event) and is_by_itself(address.step):
+        if (contract.owner, contract.token) == (address.source, address.event):
             return Unread(sequence, at_ns, "event", reason, heard.step)
     return None
 

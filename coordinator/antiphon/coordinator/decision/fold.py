@@ -43,7 +43,10 @@ def _absorb_cause(history: History, entry: Entry, facts: dict[int, Fact]) -> His
         return history
     fact = facts.get(int(cause[1:]))
     if fact is None:
-        raise Unfoldable(f"saga {history.key}: the journal names {cause}, which was not read")
+        raise Unfoldable(
+            f"saga {history.key}: the journal names {cause}, which was not read; unless a replica lags, whoever said "
+            f"it takes no part in {history.definition.label} here"
+        )
     return absorb(history, fact, _counts(entry.what))
 
 

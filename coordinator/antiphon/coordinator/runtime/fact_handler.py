@@ -187,8 +187,10 @@ class FactHandler:
                     self._go_on_from(history, fact)
                 else:
                     self._give_up_after(DELIVERIES_MAX, "orphan", f"saga {self._key} was never started")
-            case Unfoldable() | Ambiguous():
+            case Ambiguous():
                 self._hand_back(str(result))
+            case Unfoldable():  # a replica lags, or the fact is of nobody whom this definition knows
+                self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
             case OtherDefinition():
                 self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
             case Unusable():
