@@ -21,7 +21,6 @@ from .engines import BUSY_TIMEOUT_SECONDS, first_line, require_driver, trouble_o
 from .faults import meaning_of
 from .inbox import Row, Spent
 from .prepared import Prepared
-from .reasons import OwnWords
 from .sql import SqlDatabase, columns_of, counts_of, row_of
 from .sqlite_connection import LentConnection, Loan
 from .tables import KEY, ROW, SPENT, add, read, read_spent, upsert
@@ -40,10 +39,6 @@ _READ: Final = Prepared(read)
 _READ_SPENT: Final = Prepared(read_spent)
 _SETTLE: Final = Prepared(upsert(sqlite.insert), [*_KEY, *ROW, "written_at"])
 _ADD: Final = Prepared(add(sqlite.insert), ["message", *SPENT, "written_at"])
-
-
-class StatementCancelled(OwnWords):
-    """A handler's own time-out ended a statement, and SQLite its transaction with it."""
 
 
 class SqliteTransaction(Transaction):
@@ -164,8 +159,7 @@ class Share:
         """Do what SQLAlchemy does at a commit, and take the connection back."""
         if self._loan.running is not None:  # the handler did not wait for it
             await asyncio.wait((self._loan.running,))
-        if self._loan.interrupted and not self._loan.connection.in_transaction:
-            raise StatementCancelled("a statement was cancelled, and its transaction with it")
+        self._loan.check_complete()
         self._loan.is_over = True
         if self._connection is not None:
             _sync(self._connection).commit()

@@ -21,6 +21,7 @@ import structlog
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from .faults import Fault
+from .reasons import OwnWords
 from .sql import CommittedByItself
 from .thread import Thread
 from .writer import Member, Writer
@@ -43,6 +44,10 @@ _ENDS_TRANSACTIONS: Final = re.compile(
 )
 _MAY_END: Final = frozenset("BbCcEeRr-/; \t\r\n\f")
 """What such a statement may begin with: others are not looked at."""
+
+
+class StatementCancelled(OwnWords):
+    """A handler's own time-out ended a statement and its transaction with it, and the handler goes on all the same."""
 
 
 class Loan:
@@ -78,8 +83,18 @@ class Loan:
             raise sqlite3.ProgrammingError(
                 "the transaction of this handler has ended, since the handler returned, raised or was cancelled"
             )
+        self.check_complete()
         if not self.connection.in_transaction:
             raise sqlite3.OperationalError("SQLite has rolled the transaction back after an earlier error")
+
+    def check_complete(self) -> None:
+        """Refuse to go on after a statement was cancelled: SQLite may have rolled back what was before.
+
+        Raises:
+            StatementCancelled: one was.
+        """
+        if self.interrupted:
+            raise StatementCancelled("a statement was cancelled, and its transaction with it")
 
     def execute(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool = False) -> Sequence[Any]:
         """Run a statement for SQLAlchemy, and fetch its rows."""

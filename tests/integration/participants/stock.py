@@ -17,7 +17,7 @@ from antiphon.contracts.messages import Refusal, Settled, Undone, settle_type
 from antiphon.contracts.subjects import CommandAddress, Direction
 from antiphon.participants import Database, Participant, Transaction, open_database
 from antiphon.participants.attempts import Suspect
-from antiphon.participants.databases import Busy
+from antiphon.participants.databases import Busy, Manner
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Spent
 from antiphon.participants.memory import MemoryDatabase, MemoryTransaction
@@ -103,12 +103,15 @@ class Stock:
         deliveries: int = 1,
         is_retriable: bool = False,
         is_alone: bool = False,
+        manner: Manner = "shared",
     ) -> object:
         """Deliver the command; gives the answer's payload."""
         where, retry = address("do", attempt, saga), Retry(attempts=3)
         handler = self.participant.handlers[Reserve.__contract__.type]
         procedure = DoProcedure(handler, where, Reserve(), is_retriable)
-        return await deliver(Execution(where, procedure, retry, f"do {attempt}", deliveries), database, is_alone)
+        execution = Execution(where, procedure, retry, f"do {attempt}", deliveries)
+        execution.manner = manner
+        return await deliver(execution, database, is_alone)
 
     async def undo(self, database: Database, attempt: int = 1, *, saga: str = "s1", deliveries: int = 1) -> object:
         """Deliver the compensation; gives the answer's payload."""
