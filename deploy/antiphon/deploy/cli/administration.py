@@ -34,6 +34,7 @@ async def set_up_platform(
     forget: Sequence[str],
     forgets_former: bool,
     replicas: int,
+    ack_wait_seconds: float,
     as_json: bool,
 ) -> None:
     """Create or update streams and consumers, and say which; and which consumers nobody needs any more."""
@@ -52,7 +53,7 @@ async def set_up_platform(
         )
     link = await Link.connect(server, name="administrator")
     try:
-        await set_up(link, wanted, replicas)
+        await set_up(link, wanted, replicas, ack_wait_seconds)
         left = {name: waiting for name in silent if (waiting := await left_behind(link, name)) is not None}
         for name in forget:
             if left.pop(name, None) is not None:

@@ -16,6 +16,7 @@ import typer
 import typer.core
 
 from antiphon.contracts.errors import AntiphonError, Undecided
+from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
 from ..local.styles import Style
 from .flow_commands import contracts, flow
@@ -337,6 +338,14 @@ def setup(
     ] = False,
     server: Server = DEFAULT_SERVER,
     replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream; 3 on a cluster of three.")] = 1,
+    ack_wait: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=PARTICIPANT_ACK_WAIT_SECONDS,
+            help="How long a command waits after its worker died; 30 while workers of an earlier release run.",
+        ),
+    ] = PARTICIPANT_ACK_WAIT_SECONDS,
     json: Json = False,
 ) -> None:
     """Create or update streams and consumers, once, as administrator. Needed again when a participant comes."""
@@ -345,7 +354,7 @@ def setup(
     from .administration import set_up_platform
 
     forgets_former = forget_former_coordinators
-    asyncio.run(set_up_platform(server, app, participant, forget_reactions, forgets_former, replicas, json))
+    asyncio.run(set_up_platform(server, app, participant, forget_reactions, forgets_former, replicas, ack_wait, json))
 
 
 @app.command(

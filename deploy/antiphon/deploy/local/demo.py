@@ -46,8 +46,6 @@ from .styles import Style
 
 IN_FLIGHT_MAX: Final = 60
 """Sagas under way at once: enough to keep everybody busy, few enough that the kills come in the middle."""
-ACK_WAIT_SECONDS: Final = 10.0
-"""How long the commands of the killed participant wait for its next life; thirty seconds in production."""
 PATIENCE_SECONDS: Final = 90.0
 KILLS: Final = ((1 / 3, "billing"), (2 / 3, "coordinator-1"))
 """Who is killed after which part of the orders."""
@@ -89,9 +87,7 @@ async def run_demo(orders: int, folder: Path | None, style: Style) -> int:
     out = console()
     folder = folder or Path(".antiphon") / f"demo-{_now():%Y%m%d-%H%M%S}"
     saga = load_saga(style.saga)
-    platform = LocalPlatform(
-        folder, [style.saga], style.participants, _nobody, _noter(out), ack_wait_seconds=ACK_WAIT_SECONDS
-    )
+    platform = LocalPlatform(folder, [style.saga], style.participants, _nobody, _noter(out))
     placed = _orders(orders, run_before=platform.server.store.exists())
     try:
         await platform.start()
