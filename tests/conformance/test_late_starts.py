@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.clock import moment
-from antiphon.contracts.payloads import End, Record
+from antiphon.contracts.envelope import pack
+from antiphon.contracts.payloads import End, Parked, Record, StatusAnswer, start_digest
 from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.decision.facts import Finish, Granted, Start
@@ -15,13 +17,17 @@ from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import NANO
-from tests.conformance.fleet import KEY, Fleet
+from tests.conformance.fleet import KEY, TIMERS, Fleet
+from tests.support.raw_worker import start_message
 from tests.support.trip import ASKED, DEADLINE, BookRoom, RoomBooked, TripAsked, make_trip
 from tests.unit.decide.life import Life
 
 LATE_NS = round(DEADLINE.total_seconds() * NANO) + 1
 OVER = Finish(End(outcome="compensated", reason=DEADLINE_REASON))
+DIGEST = start_digest(ASKED.__contract__.type, pack(ASKED))
+RECORDED = Finish(msgspec.structs.replace(OVER.end, start=DIGEST))
 
 
 def keyed(asked: TripAsked) -> list[str]:
@@ -45,7 +51,7 @@ def test_a_saga_whose_deadline_passed_while_no_coordinator_ran_ends_at_once(coor
     fleet.start()
     fleet.platform.now_ns += LATE_NS
     fleet.run()
-    assert [entry.what for entry in fleet.entries()] == [Record(), OVER]
+    assert [entry.what for entry in fleet.entries()] == [Record(), RECORDED]
     assert (fleet.state(), fleet.sends(), fleet.parked(), fleet.platform.schedules) == ("compensated", [], [], {})
 
 
@@ -68,7 +74,7 @@ def test_its_journal_folds_to_the_same_wherever_the_writer_died() -> None:
         replay(KEY, fleet.versions, SagaPages(stored[:length], fleet.platform.streams[EVENTS])) for length in (1, 2)
     ]
     assert [each.history.turned for each in folded] == ["", DEADLINE_REASON]
-    assert folded[1].history.end == OVER.end
+    assert folded[1].history.end == RECORDED.end
 
 
 def test_a_first_entry_whose_writer_died_before_the_end_is_gone_on_from() -> None:
@@ -77,7 +83,7 @@ def test_a_first_entry_whose_writer_died_before_the_end_is_gone_on_from() -> Non
     fleet.platform.now_ns += LATE_NS
     fleet.stores[0].lost_answers = 1
     fleet.run(60)
-    assert ([entry.what for entry in fleet.entries()], fleet.sends()) == ([Record(), OVER], [])
+    assert ([entry.what for entry in fleet.entries()], fleet.sends()) == ([Record(), RECORDED], [])
 
 
 def test_a_lock_that_is_granted_after_the_deadline_begins_nothing() -> None:
@@ -119,6 +125,7 @@ def test_a_child_that_is_too_late_is_refused_and_its_parent_compensated() -> Non
     assert fleet.history(key).end == End(
         outcome="compensated",
         reason=f"{begin.name} was refused: the saga it started was compensated: {DEADLINE_REASON}",
+        start=DIGEST,
     )
     assert fleet.platform.read(SAGA, ["saga.*.child.*.c.cmd.>"]) == []
 
@@ -132,3 +139,42 @@ def test_a_choreography_begins_whenever_its_participants_hear_of_it_and_is_late(
     fleet.platform.now_ns += LATE_NS
     fleet.run()
     assert fleet.history(SagaKey.of("asked", "1")).parked.startswith(DEADLINE_REASON)
+
+
+# --- starts that come after their saga was purged ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_fresh", [False, True], ids=["the same coordinator", "another coordinator"])
+@pytest.mark.parametrize("is_other", [False, True], ids=["the same start", "another start"])
+def test_an_end_that_outlived_its_journal_lets_no_second_life_begin(is_fresh: bool, is_other: bool) -> None:
+    fleet = Fleet()
+    fleet.start()
+    fleet.run(100)
+    (end,) = fleet.platform.read(SAGA, [subjects.end_subject(KEY)])
+    for stream, kept in ((EVENTS, ()), (SAGA, (end,))):
+        fleet.platform.streams[stream] = list(kept)
+    if is_fresh:
+        (gone,) = fleet.coordinators
+        fleet.hear_no_more(gone.on_fact)
+        fleet.join(Coordinator(fleet.stores[0], [fleet.definition]))
+    fleet.put(*start_message(KEY, TripAsked(traveller="Bob", nights=9) if is_other else ASKED))
+    fleet.run(2 * DEADLINE.total_seconds())  # a timer may have been set, which finds nothing
+    assert fleet.platform.read(SAGA, [subjects.journal_filter(KEY)]) == [end]
+    assert (fleet.platform.schedules, fleet.pending_facts(), fleet.platform.pending(TIMERS)) == ({}, 0, 0)
+    reasons = [msgspec.json.decode(data, type=Parked).reason for data in fleet.parked()]
+    assert reasons == (
+        [f"saga {KEY} was started with another payload before, and has ended; use another id"] if is_other else []
+    )
+
+
+def test_the_status_of_a_saga_that_was_purged_says_how_it_ended() -> None:
+    fleet = Fleet()
+    fleet.start()
+    fleet.run(100)
+    fleet.platform.streams[SAGA] = fleet.platform.read(SAGA, [subjects.end_subject(KEY)])
+    told: list[StatusAnswer] = []
+    fleet.coordinators[0].status(KEY, told.append)
+    fleet.run()
+    assert [answer.error for answer in told] == [
+        f"saga {KEY} has ended, completed, and the rest of its journal was purged."
+    ]

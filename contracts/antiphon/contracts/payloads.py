@@ -3,6 +3,7 @@ a person."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -95,6 +96,21 @@ class End(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
 
     outcome: Ending
     reason: str = ""
+    start: str = ""
+    """The digest of the client's start, which stays as long as this does: of a saga that was purged but for its end, it
+    tells the same start from another one. Empty for a child, and in journals of earlier releases."""
+
+
+def start_digest(type_: str, data: bytes | msgspec.Raw) -> str:
+    """The digest of a start: the beginning of SHA-256 over its type, a line feed and its payload as it was stored.
+
+    Args:
+        type_: the versioned type.
+        data: the JSON of the payload, byte for byte.
+    """
+    found = hashlib.sha256(type_.encode() + b"\n")
+    found.update(bytes(data))
+    return found.hexdigest()[:32]
 
 
 class Parent(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,10 +23,12 @@ from antiphon.contracts.topology import EVENTS, PARKED, SAGA
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.decision.entries import read_entry
 from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.serve import attach
 from antiphon.link import Link
+from antiphon.link.setup import api
 from tests.support.raw_worker import Play, RawWorker, answer_message, willing
 from tests.support.server import FORMS, Form, Platform, platform
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP, TripAsked, make_trip
@@ -254,3 +256,29 @@ async def test_a_server_that_is_killed_in_mid_run_loses_no_saga_and_doubles_no_e
         reader = await there.link("coordinator")
         starts = await reader.read_all(EVENTS, [subjects.STARTS_FILTER])
         assert len(starts) == len(handles)
+
+
+async def test_an_id_that_was_purged_but_for_its_end_is_told_from_another_start_of_it(there: Company) -> None:
+    await there.coordinate()
+    await there.work()
+    client, admin = await there.client(), await there.link("administrator")
+    handle = await client.start(TRIP, ASKED, id="t1")
+    first = await handle.result(timeout=20)
+    path, other = handle.key.path, TripAsked(traveller="Bob", nights=9)
+    for again, is_same in ((ASKED, True), (other, False)):
+        for stream, purged in (("EVENTS", f"evt.{path}.>"), ("SAGA", f"saga.{path}.c.cmd.>")):
+            await api(admin, f"STREAM.PURGE.{stream}", {"filter": purged})
+        second = await client.start(TRIP, again, id="t1")
+        if is_same:
+            assert await second.result(timeout=20) == first
+        else:
+            with pytest.raises(AlreadyStarted, match="trip/t1 was already started with another payload"):
+                await second.result(timeout=20)
+    assert await client.handle(TRIP, "t1").result(timeout=20) == first
+    async with asyncio.timeout(20):
+        while not (listed := await waiting(admin)):
+            await asyncio.sleep(0.01)
+    assert [(each.kind, each.saga, each.source) for each in listed] == [("orphan", "trip/t1", "client")]
+    assert [each.subject for each in await admin.read_all("SAGA", [subjects.journal_filter(handle.key)])] == [
+        subjects.end_subject(handle.key)
+    ]

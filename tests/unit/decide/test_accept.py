@@ -11,7 +11,7 @@ import pytest
 from antiphon.contracts import Forged, TooLarge, UnknownType, WrongShape
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, encode, pack
 from antiphon.contracts.messages import Refusal, Undone
-from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, start_digest
 from antiphon.contracts.subjects import cancel_subject, event_subject, parse_fact, start_subject
 from antiphon.coordinator.decision.accept import accept
 from antiphon.coordinator.decision.facts import Answer, Cancel, Fact, Start, Unread
@@ -41,7 +41,7 @@ def test_a_reply_becomes_a_fact_with_what_it_answers() -> None:
 
 def test_a_start_and_a_cancel() -> None:
     start = take(start_subject(KEY), type="trip.asked.v1", data=pack(ASKED))
-    assert start == Start(5, 1_000, ASKED)
+    assert start == Start(5, 1_000, ASKED, digest=start_digest("trip.asked.v1", pack(ASKED)))
     cancel = take(cancel_subject(KEY), type=CANCEL_TYPE, data=pack(CancelRequest(reason="no")))
     assert cancel == Cancel(5, 1_000, "no")
 

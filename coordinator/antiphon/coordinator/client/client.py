@@ -34,7 +34,7 @@ from ..definition.saga import Saga
 from ..definition.steps import Signal
 from .changes import Change, changes
 from .operator import TIMEOUT_SECONDS, Operator
-from .store_once import Other, compared, message, raise_if_failed, store_once
+from .store_once import Other, compared, is_started_with, message, raise_if_failed, store_once
 
 S = TypeVar("S", bound=Event)
 E = TypeVar("E", bound=Event)
@@ -53,8 +53,8 @@ Outcome = End
 class Handle:
     """One saga, as its caller sees it."""
 
-    def __init__(self, client: Antiphon, key: SagaKey, saga: AnySaga) -> None:
-        self._client, self.key, self._saga = client, key, saga
+    def __init__(self, client: Antiphon, key: SagaKey, saga: AnySaga, start: Event | None = None) -> None:
+        self._client, self.key, self._saga, self._start = client, key, saga, start
 
     @property
     def id(self) -> str:
@@ -71,12 +71,17 @@ class Handle:
             StillRunning: it has not ended by then. It goes on.
             StartUnread: no coordinator can read its start, so that nothing of it has begun.
             Undecodable: the end that its journal holds cannot be read.
+            AlreadyStarted: a saga with this id had been started with another payload, has ended, and was purged but for
+                its end, so that `start` did not see it. The start that was stored now begins nothing.
         """
         try:
             async with asyncio.timeout(timeout):
-                return await self._client.end_of(self.key)
+                end = await self._client.end_of(self.key)
         except TimeoutError:
             raise StillRunning(self.key.type, self.key.id, timeout or 0) from None
+        if self._start is not None and not is_started_with(end, self._start):
+            raise AlreadyStarted(self.key.type, self.key.id)
+        return end
 
     async def status(self) -> Status:
         """How the saga stands now, from its journal.
@@ -181,7 +186,7 @@ class Antiphon:
         require_names(saga.definition, start)
         if not await store_once(self._link, subject, data) and (other := await self._other(subject, start)):
             raise AlreadyStarted(key.type, key.id, other.unread)
-        return Handle(self, key, saga)
+        return Handle(self, key, saga, start)
 
     def handle(self, saga: AnySaga, id: str) -> Handle:
         """A saga that was started elsewhere or earlier."""

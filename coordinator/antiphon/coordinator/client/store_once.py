@@ -11,6 +11,7 @@ import msgspec
 from antiphon.contracts.envelope import Envelope, encode, pack, unpack_raw
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, Undecodable
 from antiphon.contracts.messages import Event
+from antiphon.contracts.payloads import End, start_digest
 from antiphon.contracts.values import is_same
 from antiphon.link import AlreadyStored, Link, NobodyStores, Rejected
 
@@ -48,6 +49,30 @@ def compared(stored: Envelope, payload: Event) -> Other | None:
         return None if is_same(unpack_raw(stored.data, type(payload)), payload) else Other()
     except Undecodable as error:
         return Other(unread=error.reason)
+
+
+def is_started_with(end: End, payload: Event) -> bool:
+    """Whether an end may be that of the saga which this payload starts, as far as the digest in it tells.
+
+    Only the digest is left where the start was purged. What was started before a field with a default was added is the
+    same, so such fields are left out one after the other, the last first.
+    """
+    contract, rest = payload.__contract__, msgspec.json.decode(pack(payload), type=dict[str, msgspec.Raw])
+    if end.start in ("", start_digest(contract.type, pack(payload))):
+        return True
+    for field in reversed(msgspec.structs.fields(payload)):
+        if field.encode_name in rest and _has_default(payload, field):
+            del rest[field.encode_name]
+            if start_digest(contract.type, msgspec.json.encode(rest)) == end.start:
+                return True
+    return False
+
+
+def _has_default(payload: Event, field: msgspec.structs.FieldInfo) -> bool:
+    default = field.default
+    if field.default_factory is not msgspec.NODEFAULT:
+        default = field.default_factory()
+    return default is not msgspec.NODEFAULT and is_same(getattr(payload, field.name), default)
 
 
 async def store_once(link: Link, subject: str, data: bytes) -> bool:

@@ -75,7 +75,7 @@ def absorb(history: History, fact: Fact, counts: bool | None = None) -> History:
 def _started(history: History, fact: Start) -> History:
     if history.start is not None:
         return history
-    return replace(history, start=fact.event, started_ns=fact.at_ns, parent=fact.parent)
+    return replace(history, start=fact.event, start_digest=fact.digest, started_ns=fact.at_ns, parent=fact.parent)
 
 
 def _answered(history: History, fact: Answer) -> History:

@@ -21,6 +21,7 @@ from antiphon.contracts.payloads import (
     End,
     Operation,
     Parent,
+    start_digest,
     verb_type,
 )
 from antiphon.contracts.subjects import FactAddress, Verb, is_by_itself
@@ -131,7 +132,8 @@ def _envelope(address: FactAddress, message: bytes, subject: str) -> Envelope:
 def _of_client(definition: Definition, address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Fact:
     match address.event:
         case "start":
-            return Start(sequence, at_ns, unpack(envelope, definition.start_type, definition.start_shape))
+            event = unpack(envelope, definition.start_type, definition.start_shape)
+            return Start(sequence, at_ns, event, digest=start_digest(envelope.type, envelope.data))
         case "cancel":
             return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason)
         case _:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from antiphon.contracts.clock import nanoseconds, rfc3339
 from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack, unpack_raw
@@ -84,7 +85,8 @@ def draft(history: History, what: Action, cause: str, time: datetime, author: Au
             return _draft(history, subject, RECORD_TYPE, what, what, cause, time, keys, *_wait(history, what))
         case Finish():
             keys = keys_to_write(history, author)
-            return _draft(history, end_subject(history.key), END_TYPE, what.end, what, cause, time, keys)
+            finish = Finish(replace(what.end, start=history.start_digest))
+            return _draft(history, end_subject(history.key), END_TYPE, finish.end, finish, cause, time, keys)
         case _:
             assert_never(what)
 

@@ -19,6 +19,8 @@ class Start(msgspec.Struct, frozen=True, gc=False):
     at_ns: int
     event: Event
     parent: Parent | None = None
+    digest: str = ""
+    """Of what the client stored."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

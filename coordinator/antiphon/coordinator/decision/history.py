@@ -85,6 +85,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
     definition: Definition
     steps: dict[str, StepRecord]
     start: Event | None = None
+    start_digest: str = ""
     started_ns: int = 0
     parent: Parent | None = None
     now_ns: int = 0

@@ -7,7 +7,7 @@ import msgspec
 from antiphon.contracts.clock import rfc3339
 from antiphon.contracts.errors import AntiphonError, Unusable
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.payloads import Status, StatusAnswer, StepStatus
+from antiphon.contracts.payloads import End, Status, StatusAnswer, StepStatus
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.subjects import parse_fact
 
@@ -15,7 +15,7 @@ from ..definition.definition import Definition
 from ..definition.versions import Versions
 from .accept import accept
 from .entries import read_entry
-from .facts import Fact, Unread, is_start
+from .facts import Fact, Finish, Unread, is_start
 from .fold import fold
 from .history import Entry, History, begin
 from .unread import cannot_be_read, counts
@@ -36,6 +36,14 @@ class OtherDefinition(AntiphonError):
         self.label = label
 
 
+class Purged(AntiphonError):
+    """The saga has ended, and its journal was purged but for its end."""
+
+    def __init__(self, key: SagaKey, end: End) -> None:
+        super().__init__(f"saga {key} has ended, {end.outcome}, and the rest of its journal was purged.")
+        self.end = end
+
+
 class Replayed(msgspec.Struct, frozen=True):
     """A saga as it was read: its history, and the facts its journal does not name yet, in stream order
     but for the start, which comes first."""
@@ -51,6 +59,7 @@ def replay(key: SagaKey, versions: Versions, pages: SagaPages) -> Replayed:
 
     Raises:
         OtherDefinition: that definition is not here.
+        Purged: only its end is left.
         Unfoldable: the events are older than the journal; read again.
     """
     entries = [read_entry(message.subject, message.sequence, message.data) for message in pages.entries]
@@ -68,7 +77,9 @@ def definition_of(key: SagaKey, versions: Versions, entries: list[Entry]) -> Def
     """The definition that a journal began with, or would begin with."""
     if not entries:
         return versions.newest
-    label = entries[0].definition
+    label, what = entries[0].definition, entries[0].what
+    if not label and isinstance(what, Finish):
+        raise Purged(key, what.end)
     definition = versions.labelled(label)
     if definition is None:
         raise OtherDefinition(key, label, [each.label for each in versions.definitions])

@@ -11,9 +11,10 @@ from typing import Final
 
 import structlog
 
+from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey
-from antiphon.contracts.payloads import parked_kind
+from antiphon.contracts.payloads import End, parked_kind, start_digest
 from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import FactAddress, ParkedKind, start_subject
 from antiphon.contracts.topology import EVENTS
@@ -25,7 +26,7 @@ from ..decision.facts import Answer, Fact, Tick, Unread, is_start
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
 from ..decision.plan import plan
-from ..decision.replay import OtherDefinition, Replayed
+from ..decision.replay import OtherDefinition, Purged, Replayed
 from ..decision.unread import counts
 from ..definition.definition import Definition
 from ..definition.versions import Versions
@@ -191,6 +192,8 @@ class FactHandler:
                 self._hand_back(str(result))
             case Unfoldable():  # a replica lags, or the fact is of nobody whom this definition knows
                 self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
+            case Purged(end=end):
+                self._meet(end)
             case OtherDefinition():
                 self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
             case Unusable():
@@ -213,6 +216,24 @@ class FactHandler:
             or isinstance(fact, Tick)
             or (not isinstance(each, Tick) and each.sequence < fact.sequence)
         ]
+
+    def _meet(self, end: End) -> None:
+        """The saga was purged but for its end, after which nothing follows. A start with another payload is for a
+        person: whoever stored it takes it for the start of a saga."""
+        delivery = self._delivery
+        if self._address is None or not self._address.is_start or not end.start:
+            delivery.ack()
+            return
+        try:
+            start = decode(delivery.data, delivery.subject)
+        except Unusable as error:
+            self._parking.park(delivery, parked_kind(error), str(error))
+            return
+        if start_digest(start.type, start.data) == end.start:
+            delivery.ack()
+        else:
+            reason = f"saga {self._key} was started with another payload before, and has ended; use another id"
+            self._parking.park(delivery, "orphan", reason)
 
     def _take_first(self, facts: list[Fact]) -> None:
         """Record earlier facts first: the start, which another consumer brings, perhaps much later; of a choreography

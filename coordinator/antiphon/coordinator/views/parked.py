@@ -167,12 +167,13 @@ def saga_of(parked: Parked) -> SagaKey | None:
 
 
 def stays(parked: Parked) -> bool:
-    """Whether a message waits for a person whatever becomes of its saga: no journal will ever name it, or it is a
-    reaction that fails, or an action on what was resolved by hand."""
+    """Whether a message waits for a person whatever becomes of its saga: no journal will ever name it, it is a reaction
+    that fails, an action on what was resolved by hand, or a start with the id of a saga that ended long ago."""
     if parked.stays and parked.noticed_by == COORDINATOR:
         return True
     is_reaction = parked.kind == "fault" and parked.noticed_by != COORDINATOR
-    return parked.stream == EVENTS and (parked.kind in ("forged", "undecodable") or is_reaction)
+    is_second_start = parked.kind == "orphan" and subjects.is_start(parked.subject)
+    return parked.stream == EVENTS and (parked.kind in ("forged", "undecodable") or is_reaction or is_second_start)
 
 
 def is_settled(key: SagaKey, parked: Parked, entries: list[StoredMessage]) -> bool:
