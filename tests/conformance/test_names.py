@@ -31,7 +31,18 @@ from tests.support.trip import BACKOFF
 
 BARE = ("start", "cancel", "signal", "resolve", "child.compensated")
 """What clients, operators and coordinators call their messages, in subjects of their own."""
-KINDS = ("refused", "exhausted", "superseded", "done", "settled", "settle", "settle.exhausted", *BARE)
+KINDS = (
+    "refused",
+    "exhausted",
+    "superseded",
+    "done",
+    "settled",
+    "settle",
+    "settle.exhausted",
+    "close",
+    "closed",
+    *BARE,
+)
 KEY = SagaKey.of("library", "l1")
 
 
@@ -229,6 +240,9 @@ def declare(command: str, reply: str, compensation: str = "", is_pivot: bool = F
         ("loan", "loan-superseded", "", False),
         ("loan", "loan.made", "loan", False),
         ("loan", "loan.made", "loan.settle", False),
+        ("loan", "loan.closed", "", False),
+        ("loan", "loan-closed", "loan.back", True),
+        ("loan", "loan.made", "loan.close", False),
         ("loan", "loan.back.done", "loan.back", False),
         ("loan", "loan.back.exhausted", "loan.back", False),
         ("loan", "loan.settled", "", True),
@@ -250,6 +264,8 @@ def test_a_name_that_is_the_platforms_in_its_step_is_refused(
         ("loan", "loan.settled", "loan.back", False),
         ("loan", "loan.settle.exhausted", "loan.refused", False),
         ("loan.settle", "loan.refused", "", True),
+        ("loan", "loan.close", "loan.back.close", False),
+        ("loan", "loan.made", "loan.closed", False),
     ],
 )
 def test_a_name_that_only_looks_like_it_is_taken(command: str, reply: str, compensation: str, is_pivot: bool) -> None:

@@ -465,10 +465,20 @@ async def _ask(verbs: SagaVerbs, deed: Deed) -> Any:
         case "edit to what fails":
             return await verbs.edit("take_item", PutBack(item="edited", how="fail"))
         case "resolve the undoing":
-            return await verbs.resolve("take_item", "put back by hand")
+            return await _resolve(verbs, "take_item", "put back by hand")
         case "resolve the undoing of one":
-            return await verbs.resolve("take_items-0", "put back by hand")
+            return await _resolve(verbs, "take_items-0", "put back by hand")
         case "resolve the stamp":
-            return await verbs.resolve("stamp_slip", "stamped by hand", Stamped(item="slip"))
+            return await _resolve(verbs, "stamp_slip", "stamped by hand", Stamped(item="slip"))
         case _:
             raise AssertionError(deed)
+
+
+async def _resolve(verbs: SagaVerbs, *given: Any) -> Any:
+    """Resolve a step, without its participant where a coordinator of the last release could not read that."""
+    try:
+        return await verbs.resolve(*given)
+    except AntiphonError as error:
+        if type(error).__name__ != "OlderCoordinators":  # the last release has no such error, and runs this, too
+            raise
+        return await verbs.resolve(*given, without_participant=True)

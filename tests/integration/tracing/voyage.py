@@ -10,11 +10,21 @@ import msgspec
 
 from antiphon.contracts import Command, Compensation, Event, Retry, SagaKey, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
+from antiphon.contracts.identity import dashed
+from antiphon.contracts.messages import (
+    AnswerKind,
+    Closed,
+    Refusal,
+    Settled,
+    Undone,
+    Verdict,
+    closed_name,
+    closed_type,
+)
 from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Operation, verb_type
 from antiphon.contracts.stored import Delivered, SagaPages, StoredMessage
 from antiphon.contracts.subjects import CommandAddress, Verb
-from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, participant_consumers
+from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, answers_consumer, participant_consumers
 from antiphon.coordinator.decision.history import History
 from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.saga import Saga
@@ -185,6 +195,8 @@ REPLIES: dict[str, Event] = {
 }
 DEFINITIONS = {saga.name: saga.definition for saga in (voyage, meal, caravan)}
 KEY = SagaKey.of("voyage", "v1")
+PARTICIPANTS = ("hotel", "airline", "bank", "porter", "kitchen")
+VERDICTS: tuple[Verdict, ...] = ("closed", "closed", "doubt", "done", "refused", "undone", "void")
 VERBS: tuple[Verb, ...] = ("retry", "resolve", "pause", "resume", "cancel")
 
 
@@ -202,11 +214,12 @@ class Voyage:
         self.platform = MemoryPlatform()
         store = MemoryStore(self.platform)
         coordinator = Coordinator(store, list(DEFINITIONS.values()), idle_seconds=1800.0, sampling_ratio=ratio)
-        facts, timers, sweeper = PLATFORM_CONSUMERS[:3]
-        self.platform.consume(facts, coordinator.on_fact)
+        _, *facts, timers, sweeper = PLATFORM_CONSUMERS
+        for consumer in (answers_consumer(PARTICIPANTS), *facts):
+            self.platform.consume(consumer, coordinator.on_fact)
         self.platform.consume(timers, coordinator.on_fired)
         self.platform.consume(sweeper, coordinator.on_start_to_watch)
-        for name in ("hotel", "airline", "bank", "porter", "kitchen"):
+        for name in PARTICIPANTS:
             for consumer in participant_consumers(name):
                 self.platform.consume(consumer, self._on_command)
         self.requests = 0
@@ -256,10 +269,25 @@ class Voyage:
     def _on_command(self, delivery: Delivered) -> None:
         command = subjects.parse_command(delivery.subject)
         delivery.ack()
+        if command.is_close:
+            verdict = self.chance.choice(VERDICTS)
+            self.platform.later_ns(self._delay_ns("closed"), partial(self._close, command, delivery.sequence, verdict))
+            return
         kinds = self._kinds(command)
         for kind in kinds:
             delay = self._delay_ns(kind)
             self.platform.later_ns(delay, lambda k=kind: self._answer(command, delivery.sequence, k))  # type: ignore[misc]
+
+    def _close(self, command: CommandAddress, sequence: int, verdict: Verdict) -> None:
+        reply = REPLIES[DEFINITIONS[command.saga.type].step(command.step).name]
+        met = Closed(verdict=verdict, reason="so it was", attempt=1)
+        if verdict == "done":
+            met = msgspec.structs.replace(met, type=reply.__contract__.type, reply=pack(reply))
+        do = DEFINITIONS[command.saga.type].step(command.step).do
+        assert do is not None
+        token = dashed(closed_name(do.contract.name))
+        subject = subjects.event_subject(command.saga.path, command.participant, token, command.step, command.attempt)
+        self.put(subject, command.participant, closed_type(do.contract), met, str(sequence))
 
     def _delay_ns(self, kind: AnswerKind) -> int:
         if kind == "done" and (self.only or self.chance.random() > self.trouble):
