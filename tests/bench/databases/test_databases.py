@@ -46,7 +46,7 @@ async def test_a_load_counts_every_saga_that_it_began(load: Load) -> None:
 
     def begin(saga_id: str) -> None:
         began.append(saga_id)
-        asyncio.get_running_loop().call_soon(driver.ended, saga_id)
+        asyncio.get_running_loop().call_later(len(began) % 4 / 1000, driver.ended, saga_id)  # in another order
 
     driver = Driver(load, begin)
     seen = await driver.run()
@@ -60,12 +60,12 @@ async def test_a_load_counts_every_saga_that_it_began(load: Load) -> None:
 @pytest.fixture(scope="module")
 def sqlite() -> list[Measured]:
     """All systems on SQLite, once."""
-    return on_sqlite(Effort(1, SECONDS))
+    return on_sqlite(Effort(1, SECONDS, most=64))
 
 
 def test_sagas_on_sqlite_stand_beside_the_last_release(sqlite: list[Measured]) -> None:
     loads = [(each.system, each.load.name) for each in sqlite]
-    assert [load for system, load in loads if system == OURS] == [in_flight(number) for number in (1, 64, 256)]
+    assert [load for system, load in loads if system == OURS] == [in_flight(number) for number in (1, 64)]
     assert [load for system, load in loads if system == KEPT] == [in_flight(64)]
 
 
