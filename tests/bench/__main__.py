@@ -96,7 +96,7 @@ def print_memory(console: Console, rounds: int, share: float) -> list[Measured]:
 def main() -> None:
     """Measure, and print tables or a profile."""
     options = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="two short rounds, in two minutes")
+    options.add_argument("--quick", action="store_true", help="two short rounds, in three minutes")
     options.add_argument("--rounds", type=int, default=9, help="turns of each system (default %(default)s)")
     options.add_argument("--only", choices=PARTS, help="where the effects are")
     options.add_argument("--profile", choices=["coordinator", "worker", "client"], help="where its time goes")
