@@ -13,6 +13,8 @@ from typing import Final
 
 import psutil
 
+from antiphon.deploy.local.children import end_with_parent
+
 ROOT: Final = Path(__file__).parents[2]
 """Where `python -m tests.…` finds its module, from wherever this was called."""
 READY_SECONDS: Final = 60.0
@@ -75,7 +77,13 @@ def serving(programs: Mapping[str, Program], folder: Path) -> Iterator[dict[str,
 def _start(program: Program, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
         return subprocess.Popen(
-            program.command, cwd=ROOT, env=program.variables, stdout=out, stderr=out, process_group=0
+            program.command,
+            cwd=ROOT,
+            env=program.variables,
+            stdout=out,
+            stderr=out,
+            process_group=0,
+            preexec_fn=end_with_parent,
         )
 
 
