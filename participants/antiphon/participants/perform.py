@@ -167,7 +167,7 @@ class Performing:
         answer = await execution.call.make(partial(procedure.call, decision, inbox.transaction))
         _seal_or_give_up(seal, answer)
         killpoints.reached("worker.in_transaction")
-        await inbox.settle(_raised(procedure.done(row, decision, answer)))
+        await inbox.settle(raised_claim(procedure.done(row, decision, answer)))
         return answer
 
     async def _refuse(self, procedure: Procedure, execution: Execution, seal: Seal, no: Answer, inbox: Inbox) -> Answer:
@@ -401,7 +401,7 @@ class OutsideOver(OwnWords, RuntimeError):
     """A handler with effects outside began its transaction twice, or after its end."""
 
 
-def _raised(row: Row) -> Row:
+def raised_claim(row: Row) -> Row:
     """The row that a plain handler leaves where an outside one had claimed it: that claim may not commit any more."""
     return msgspec.structs.replace(row, claim=row.claim + 1) if row.claim else row
 

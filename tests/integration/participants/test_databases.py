@@ -13,16 +13,20 @@ from typing import Any
 import pytest
 
 from antiphon.contracts import Event, PlatformError, Refused, Unavailable, WrongShape
+from antiphon.contracts.retry import Retry
 from antiphon.participants import Transaction, open_database
 from antiphon.participants.attempts import Suspect
-from antiphon.participants.databases import Busy
+from antiphon.participants.databases import Busy, Database
 from antiphon.participants.engines import open_engine
-from antiphon.participants.inbox import Spent
+from antiphon.participants.execution import Execution
+from antiphon.participants.inbox import Answer, Spent
+from antiphon.participants.perform import Performing, Terms
+from antiphon.participants.procedures import DoProcedure
 from antiphon.participants.sqlite import LOCKED_TRIES_MAX, SqliteDatabase
 from tests.support.postgres import Postgres
 from tests.support.server import until
 
-from .stock import FOUND, NOT_FOUND, RESERVED, Gate, Stock, Store, address, sqlite_url, tables
+from .stock import FOUND, NOT_FOUND, RESERVED, Gate, Reserve, Stock, Store, address, read, seal, sqlite_url, tables
 
 BLOCKED_SECONDS = 0.2
 """How long we watch that something does not happen."""
@@ -494,6 +498,42 @@ async def test_what_fails_alone_is_an_attempt_and_suspected_no_longer(store: Sto
     with pytest.raises(Unavailable):
         await stock.do(database, deliveries=7)
     assert await stock.do(database, deliveries=8) == ("exhausted", "the shelf is stuck")
+
+
+async def test_a_failure_that_finds_its_command_done_by_another_worker_answers_so(store: Store) -> None:
+    """Not even the last failure says that no attempt is left, where the row says what became of it."""
+    stalled, other = Stock(on_reserve=fail), Stock()
+    performing, execution = prepared(stalled, await store.open())
+    with pytest.raises(Unavailable):
+        await performing.perform(execution, seal)
+    assert await other.do(await store.open(), deliveries=2, is_alone=True) == RESERVED
+    failure = await performing.fail(execution, seal, "the shelf is stuck", 3, lambda _: 0.0)
+    assert failure.answer is not None
+    assert (read(failure.answer), failure.is_exhausted) == (RESERVED, False)
+
+
+async def test_a_refusal_that_comes_after_exhausted_is_not_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalled, database = Stock(on_reserve=refuse), await store.open()
+    performing, execution = prepared(stalled, database)
+    store_refusal = performing._refuse
+
+    async def refuse_late(*given: Any) -> Answer:
+        inbox = given[-1]
+        await inbox.note(execution.message, Spent(failed=3))  # by another worker, which has said exhausted
+        return await store_refusal(*given)
+
+    monkeypatch.setattr(performing, "_refuse", refuse_late)
+    assert read(await performing.perform(execution, seal)) == ("exhausted", "no attempt is left")
+    assert await stalled.undo(database) == NOT_FOUND
+
+
+def prepared(stock: Stock, database: Database) -> tuple[Performing, Execution]:
+    """The first delivery of the command, in the hands of a worker."""
+    where = address("do", 1)
+    procedure = DoProcedure(stock.participant.handlers[Reserve.__contract__.type], where, Reserve())
+    return Performing(database, Terms("w", 10.0, 1.0)), Execution(where, procedure, Retry(attempts=3), "do 1", 1)
 
 
 async def test_several_workers_note_into_one_sum(store: Store) -> None:
