@@ -1,221 +1,51 @@
-"""A SQLite connection on the event loop's thread, lent to one command after the other.
-
-SQLAlchemy's connection over it is what it is over aiosqlite, but each await completes at once, so that a statement
-costs no hop between threads; a slow handler's statements run on the database's thread, one hop each. What is lent is
-taken back when the command ends: a handler that was left behind cannot touch the next one's transaction.
-"""
+"""A lent SQLite connection in the shapes that are asked for: as SQLAlchemy's dialect for aiosqlite adapts a driver's,
+and with the names of aiosqlite's own for a handler that asks SQLAlchemy for the driver. Each await completes at once,
+but for a slow handler's."""
 
 from __future__ import annotations
 
-import asyncio
-import re
 import sqlite3
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
-from contextlib import suppress
-from functools import partial
-from typing import Any, Final
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
+from typing import Any
 
-import structlog
-from sqlalchemy.util.concurrency import await_only, in_greenlet
-
-from .faults import Fault
-from .reasons import OwnWords
-from .sql import CommittedByItself
-from .thread import Thread
-from .writer import Member, Writer
-
-SLOW_SECONDS: Final = 0.1
-"""A statement that keeps the event loop for longer than this is logged."""
-STATEMENT_CHARS_MAX: Final = 200
-"""How much of a statement is logged."""
-INTERRUPT_SECONDS: Final = 0.05
-"""How far apart a statement is interrupted until it ends: one that had not begun would not hear of the first time."""
-
-_TO_SAVEPOINT: Final = "ROLLBACK TO"
-"""How SQLAlchemy begins to roll a savepoint back."""
-
-log = structlog.get_logger()
-
-_ENDS_TRANSACTIONS: Final = re.compile(
-    r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*(begin|commit|end|rollback(?!\s+(?:transaction\s+)?to\b))\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_MAY_END: Final = frozenset("BbCcEeRr-/; \t\r\n\f")
-"""What such a statement may begin with: others are not looked at."""
+from .loan import Loan, await_nothing, refused
 
 
-class StatementCancelled(OwnWords):
-    """A handler's own time-out ended a statement and its transaction with it, and the handler goes on all the same."""
+class _Rows:
+    """What two kinds of cursors have in common: all rows of a statement are fetched with it."""
 
+    arraysize = 1
 
-class Loan:
-    """The connection as one command has it, inside its savepoint.
+    def __init__(self, loan: Loan, cursor: sqlite3.Cursor) -> None:
+        self._loan, self._cursor = loan, cursor
+        self._rows: deque[Any] = deque()
 
-    Args:
-        writer: of the connection.
-        member: the command's part in a group; it has its turn.
-        thread: where statements run; None for the event loop's own.
-    """
+    @property
+    def description(self) -> Any:
+        """The columns."""
+        return self._cursor.description
 
-    __slots__ = ("_member", "_thread", "_writer", "connection", "fault", "interrupted", "is_over", "running")
+    @property
+    def rowcount(self) -> int:
+        """How many rows were written."""
+        return self._cursor.rowcount
 
-    def __init__(self, writer: Writer, member: Member, thread: Thread | None) -> None:
-        self._writer, self._member, self._thread = writer, member, thread
-        self.connection = writer.connection
-        self.is_over = False
-        """Whether the command has ended."""
-        self.interrupted = False
-        """Whether a statement was cancelled by the handler: SQLite may have rolled its transaction back."""
-        self.fault: Fault | None = None
-        """The first error that may mean that SQLite gave the transaction up."""
-        self.running: asyncio.Future[Any] | None = None
-        """The statement that runs on the thread."""
+    @property
+    def lastrowid(self) -> int | None:
+        """The number of the last row that was inserted."""
+        return self._cursor.lastrowid
 
-    def check(self) -> None:
-        """Refuse a statement that would touch another command's transaction, or be committed by itself.
+    def _next(self) -> Any:
+        return self._rows.popleft() if self._rows else None
 
-        Raises:
-            sqlite3.Error: it must not run.
-        """
-        if self.is_over or not self._writer.has_turn(self._member):
-            raise sqlite3.ProgrammingError(
-                "the transaction of this handler has ended, since the handler returned, raised or was cancelled"
-            )
-        self.check_complete()
-        if not self.connection.in_transaction:
-            raise sqlite3.OperationalError("SQLite has rolled the transaction back after an earlier error")
+    def _some(self, size: int | None) -> list[Any]:
+        return [self._rows.popleft() for _ in range(min(size or self.arraysize, len(self._rows)))]
 
-    def check_complete(self) -> None:
-        """Refuse to go on after a statement was cancelled: SQLite may have rolled back what was before.
-
-        Raises:
-            StatementCancelled: one was.
-        """
-        if self.interrupted:
-            raise StatementCancelled("a statement was cancelled, and its transaction with it")
-
-    def execute(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool = False) -> Sequence[Any]:
-        """Run a statement for SQLAlchemy, and fetch its rows."""
-        refuse_to_end(sql)
-        if self._thread is not None and in_greenlet():
-            return await_only(self._beside_the_loop(self._thread, partial(self._run, cursor, sql, parameters, many)))
-        await_nothing()
-        return self._run_timed(cursor, sql, parameters, many)
-
-    async def execute_async(
-        self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool = False
-    ) -> Sequence[Any]:
-        """Run a statement for a handler that asks the driver, and fetch its rows."""
-        refuse_to_end(sql)
-        if self._thread is not None:
-            return await self._beside_the_loop(self._thread, partial(self._run, cursor, sql, parameters, many))
-        return self._run_timed(cursor, sql, parameters, many)
-
-    def take_back(self) -> None:
-        """Undo what was done in this loan so far: the handler rolls back, or its session does."""
-        if not self.is_over:
-            self.check()
-            self._writer.take_back()
-
-    async def end(self) -> None:
-        """Take the connection back; what runs on the thread ends first."""
-        self.is_over = True
-        if self.running is not None:
-            await self._interrupt(self.running)
-
-    def _run_timed(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool) -> Sequence[Any]:
-        began = time.perf_counter()
-        try:
-            return self._run(cursor, sql, parameters, many)
-        finally:
-            took = time.perf_counter() - began
-            if took > SLOW_SECONDS:
-                _say_slow(sql, took)
-
-    def _run(self, cursor: sqlite3.Cursor, sql: str, parameters: Any, many: bool) -> Sequence[Any]:
-        self.check()
-        try:
-            if many:
-                cursor.executemany(sql, parameters)
-            else:
-                cursor.execute(sql, parameters)
-            rows = () if cursor.description is None else cursor.fetchall()
-        except sqlite3.Error as error:
-            self.notice(error)
-            raise
-        if self.fault is not None and sql.startswith(_TO_SAVEPOINT):
-            self.fault = None  # the savepoint was rolled back, so the transaction goes on
+    def _rest(self) -> list[Any]:
+        rows = list(self._rows)
+        self._rows.clear()
         return rows
-
-    def notice(self, error: sqlite3.Error) -> None:
-        """Keep the first error that may mean that SQLite gave the transaction up."""
-        fault = Fault(error, is_disconnect=False)
-        if fault.is_passing and self.fault is None:
-            self.fault = fault
-
-    async def _beside_the_loop(self, thread: Thread, run: Callable[[], Sequence[Any]]) -> Sequence[Any]:
-        self.running = running = thread.run(run)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self.interrupted = True
-            await self._interrupt(running)
-            raise
-        finally:
-            self.running = None
-
-    async def _interrupt(self, running: asyncio.Future[Any]) -> None:
-        """End a statement and wait for that, whoever cancels us meanwhile."""
-        while not running.done():
-            self.connection.interrupt()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((running,), timeout=INTERRUPT_SECONDS)
-        running.exception()  # looked at, lest asyncio complain that nobody did
-
-
-def await_nothing() -> None:
-    """SQLAlchemy demands of a driver that each of its asynchronous calls awaits something."""
-    if in_greenlet():
-        await_only(_AT_ONCE)
-
-
-class _AtOnce:
-    """An awaitable that completes at once."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return
-        yield
-
-
-_AT_ONCE: Final = _AtOnce()
-
-
-def refuse_to_end(sql: str) -> None:
-    """Refuse a statement that begins or ends a transaction.
-
-    Raises:
-        CommittedByItself: it is one.
-    """
-    if sql[:1] in _MAY_END and (found := _ENDS_TRANSACTIONS.match(sql)):
-        raise refused(found.group(1).upper())
-
-
-def refused(what: str) -> CommittedByItself:
-    """The error for a handler that would end its transaction."""
-    return CommittedByItself(f"a handler must leave {what} to the worker; it was not executed")
-
-
-def _say_slow(sql: str, seconds: float) -> None:
-    log.warning(
-        "statement.slow",
-        seconds=round(seconds, 3),
-        statement=sql[:STATEMENT_CHARS_MAX],
-        advice="it kept the event loop; declare its handler slow=True, and it runs on a thread",
-    )
 
 
 # --- what SQLAlchemy asks of a driver ---------------------------------------------------------------------------------
@@ -233,7 +63,7 @@ class LentConnection:
 
     def cursor(self, server_side: bool = False) -> LentCursor:
         """A cursor, which is lent with the connection. That of a stream has all rows at once, too."""
-        return LentCursor(self.loan)
+        return LentCursor(self.loan, self.loan.connection.cursor())
 
     def commit(self) -> None:
         """Refused while a handler is at work.
@@ -261,30 +91,10 @@ class LentConnection:
         self.loan.connection.create_function(*arguments, **options)
 
 
-class LentCursor:
-    """A cursor that fetches all rows at once."""
+class LentCursor(_Rows):
+    """A cursor, as SQLAlchemy's dialect for aiosqlite adapts one."""
 
     server_side = False
-    arraysize = 1
-
-    def __init__(self, loan: Loan) -> None:
-        self._loan, self._cursor = loan, loan.connection.cursor()
-        self._rows: deque[Any] = deque()
-
-    @property
-    def description(self) -> Any:
-        """The columns."""
-        return self._cursor.description
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows were written."""
-        return self._cursor.rowcount
-
-    @property
-    def lastrowid(self) -> int | None:
-        """The number of the last row that was inserted."""
-        return self._cursor.lastrowid
 
     def execute(self, sql: str, parameters: Any = ()) -> None:
         """Run a statement."""
@@ -296,17 +106,15 @@ class LentCursor:
 
     def fetchone(self) -> Any:
         """The next row, or None."""
-        return self._rows.popleft() if self._rows else None
+        return self._next()
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """The next rows."""
-        return [self._rows.popleft() for _ in range(min(size or self.arraysize, len(self._rows)))]
+        return self._some(size)
 
     def fetchall(self) -> list[Any]:
         """All rows that are left."""
-        rows = list(self._rows)
-        self._rows.clear()
-        return rows
+        return self._rest()
 
     def __iter__(self) -> Iterator[Any]:
         while self._rows:
@@ -403,29 +211,8 @@ class DriverConnection:
         return await (await self._execute(sql, parameters)).fetchall()
 
 
-class DriverCursor:
-    """A cursor with the names of aiosqlite's, which fetches all rows at once."""
-
-    arraysize = 1
-
-    def __init__(self, loan: Loan, cursor: sqlite3.Cursor) -> None:
-        self._loan, self._cursor = loan, cursor
-        self._rows: deque[Any] = deque()
-
-    @property
-    def description(self) -> Any:
-        """The columns."""
-        return self._cursor.description
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows were written."""
-        return self._cursor.rowcount
-
-    @property
-    def lastrowid(self) -> int | None:
-        """The number of the last row that was inserted."""
-        return self._cursor.lastrowid
+class DriverCursor(_Rows):
+    """A cursor with the names of aiosqlite's."""
 
     async def execute(self, sql: str, parameters: Any = ()) -> DriverCursor:
         """Run a statement."""
@@ -439,17 +226,15 @@ class DriverCursor:
 
     async def fetchone(self) -> Any:
         """The next row, or None."""
-        return self._rows.popleft() if self._rows else None
+        return self._next()
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         """The next rows."""
-        return [self._rows.popleft() for _ in range(min(size or self.arraysize, len(self._rows)))]
+        return self._some(size)
 
     async def fetchall(self) -> list[Any]:
         """All rows that are left."""
-        rows = list(self._rows)
-        self._rows.clear()
-        return rows
+        return self._rest()
 
     async def close(self) -> None:
         """Forget the rows."""

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import func, select, text
 from structlog.testing import capture_logs
 
-from antiphon.participants import Participant, Transaction, calling, sqlite_connection, writer
+from antiphon.participants import Participant, Transaction, calling, loan, writer
+from antiphon.participants.loan import StatementCancelled
 from antiphon.participants.procedures import WrongReply
 from antiphon.participants.sqlite import SqliteDatabase
-from antiphon.participants.sqlite_connection import StatementCancelled
 from tests.support.server import until
 
 from .play import Play, play
@@ -132,7 +132,7 @@ async def test_a_commit_that_takes_long_costs_no_lease(tmp_path: Path, monkeypat
 async def test_a_statement_that_takes_long_is_logged_with_the_advice(
     sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_connection, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(loan, "SLOW_SECONDS", -1.0)
 
     async def ask(tx: Transaction) -> None:
         await tx.execute(text("SELECT 'long'"))
