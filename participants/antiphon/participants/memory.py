@@ -71,15 +71,15 @@ class MemoryInbox:
 
     async def spent(self, message: str) -> Spent:
         """The counts of a message's deliveries."""
-        return self._database.spent.get(message, Spent())
-
-    async def note(self, message: str, more: Spent) -> Spent:
-        """Add to the counts of a message's deliveries, at the commit."""
-        self._noted.append((message, more))
         found = self._database.spent.get(message, Spent())
         for each, added in self._noted:
             found = found.plus(added) if each == message else found
         return found
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries, at the commit."""
+        self._noted.append((message, more))
+        return await self.spent(message)
 
     async def __aenter__(self) -> MemoryInbox:
         return self

@@ -211,6 +211,8 @@ class Voyage:
 
     def __init__(self, seed: int, trouble: float = 0.15, only: str = "", ratio: float = 1.0) -> None:
         self.chance, self.trouble, self.only = random.Random(seed), trouble, only
+        self.clerk = random.Random(seed)
+        """Resolves some of what is to be undone or settled, whatever else happens."""
         self.platform = MemoryPlatform()
         store = MemoryStore(self.platform)
         coordinator = Coordinator(store, list(DEFINITIONS.values()), idle_seconds=1800.0, sampling_ratio=ratio)
@@ -264,15 +266,30 @@ class Voyage:
         subject = subjects.verb_subject(KEY, "ada", verb, str(self.requests))
         self.put(subject, "operator", verb_type(verb), Operation(step=step, reason="why not", happened=False))
 
+    def _resolve(self, step: str) -> None:
+        self.requests += 1
+        happened = None if self.clerk.random() < 0.5 else False
+        operation = Operation(
+            step=step, reason="why not", happened=happened, without_participant=self.clerk.random() < 0.2
+        )
+        self.put(
+            subjects.verb_subject(KEY, "ada", "resolve", str(self.requests)),
+            "operator",
+            verb_type("resolve"),
+            operation,
+        )
+
     # --- participants -------------------------------------------------------------------------------------------------
 
     def _on_command(self, delivery: Delivered) -> None:
         command = subjects.parse_command(delivery.subject)
         delivery.ack()
         if command.is_close:
-            verdict = self.chance.choice(VERDICTS)
-            self.platform.later_ns(self._delay_ns("closed"), partial(self._close, command, delivery.sequence, verdict))
+            verdict, delay = self.clerk.choice(VERDICTS), self.clerk.choice([0, QUICK_NS, 9 * MINUTE_NS])
+            self.platform.later_ns(delay, partial(self._close, command, delivery.sequence, verdict))
             return
+        if command.direction == "undo" and command.saga == KEY and not self.only and self.clerk.random() < 0.2:
+            self.platform.later_ns(self.clerk.choice([0, 1, MINUTE_NS]), partial(self._resolve, command.step))
         kinds = self._kinds(command)
         for kind in kinds:
             delay = self._delay_ns(kind)

@@ -20,7 +20,7 @@ from .shipped import MACHINE, forget
 
 OUT = Config("compensable, outside", "compensable", True, True, attempts=1, closes=False)
 OUT_CLOSES = Config("compensable, outside, closes", "compensable", True, True, faults=1, attempts=1)
-UNDO_OUT = Config("compensable, outside undo", "compensable", False, True, attempts=1, closes=False)
+UNDO_OUT = Config("compensable, outside undo", "compensable", False, True, faults=0, attempts=1, closes=False)
 PLAIN = Config("compensable, plain", "compensable", attempts=1, closes=False)
 PIVOT = Config("pivot, outside", "pivot", True, faults=1, attempts=1, closes=False, turns=False)
 PIVOT_CLOSES = Config("pivot, closes", "pivot", faults=1, attempts=1, turns=False)
