@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey, identity, subjects
 from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
-from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
+from antiphon.contracts.messages import AnswerKind, Closed, Refusal, Settled, Undone
 from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     END_TYPE,
@@ -223,7 +223,8 @@ class Play:
                 return await self._answer(deed, key, definition)
 
     async def _request(self, deed: Deed, key: SagaKey, user: str) -> tuple[str, str, str, object, str]:
-        operation = Operation(step=deed.what, reason=deed.reason, happened=False if deed.never else None)
+        happened = False if deed.never else None
+        operation = Operation(step=deed.what, reason=deed.reason, happened=happened, claim=deed.claim)
         if deed.payload is not None:
             operation = replace(operation, payload=_raw(deed.payload))
         number = len(await self._stage.journal(key))
@@ -231,7 +232,9 @@ class Play:
         return subject, "operator", verb_type(deed.operation), operation, ""
 
     async def _answer(self, deed: Deed, key: SagaKey, definition: Definition) -> tuple[str, str, str, object, str]:
-        direction: subjects.Direction = "undo" if deed.verb in ("undoes", "cannot undo", "settles") else "do"
+        direction: subjects.Sending = "undo" if deed.verb in ("undoes", "cannot undo", "settles") else "do"
+        if deed.verb == "closes":
+            direction = "close"
         sent = await self._sent(key, deed.what, direction)
         attempt = deed.attempt or max(sent, default=0)
         assert attempt in sent, f"{deed.line}: {deed.what} was never sent"
@@ -239,7 +242,7 @@ class Play:
         subject = subjects.event_subject(key.path, deed.who, token, deed.what, attempt)
         return subject, deed.who, expected.type, _payload(deed, definition), str(sent[attempt])
 
-    async def _sent(self, key: SagaKey, step: str, direction: subjects.Direction) -> dict[int, int]:
+    async def _sent(self, key: SagaKey, step: str, direction: subjects.Sending) -> dict[int, int]:
         """Where SAGA holds the attempts of a command."""
         commands = {m.sequence: subjects.parse_entry(m.subject).command for m in await self._stage.journal(key)}
         return {c.attempt: s for s, c in commands.items() if c and (c.step, c.direction) == (step, direction)}
@@ -290,10 +293,11 @@ KINDS: Final[dict[str, AnswerKind]] = {
     "undoes": "done",
     "cannot undo": "exhausted",
     "settles": "settled",
+    "closes": "closed",
 }
 
 
-def _expected(definition: Definition, deed: Deed, direction: subjects.Direction) -> tuple[str, Expected]:
+def _expected(definition: Definition, deed: Deed, direction: subjects.Sending) -> tuple[str, Expected]:
     wanted = (definition.step(deed.what).name, direction, KINDS[deed.verb])
     return next(
         (token, expected)
@@ -305,6 +309,8 @@ def _expected(definition: Definition, deed: Deed, direction: subjects.Direction)
 def _payload(deed: Deed, definition: Definition) -> object:
     if deed.verb == "answers":
         return deed.payload
+    if deed.verb == "closes":
+        return deed.payload or Closed(verdict="closed")
     if deed.verb == "undoes":
         return Undone(found=True)
     if deed.verb != "settles":

@@ -27,10 +27,11 @@ MAIN: Final = "main"
 _LINE = re.compile(
     r"""(?:(?P<saga>[\w-]+):\ )?
     (?P<who>[\w-]+)
-    \ (?P<verb>starts|cancels|signals|answers|refuses|gives\ up|undoes|cannot\ undo|settles|says|passes|asks\ to)
+    \ (?P<verb>starts|cancels|signals|answers|refuses|gives\ up|undoes|cannot\ undo|settles|closes|says|passes|asks\ to)
     (?:\ (?P<operation>retry|edit|resolve|cancel|pause|resume)\b)?
     (?:\ (?P<what>[a-z][\w-]*|[0-9.]+))??
     (?:\ attempt\ (?P<attempt>\d+))?
+    (?:\ after\ claim\ (?P<claim>\d+))?
     (?:\ because\ (?P<reason>"[^"]*"))?
     (?:\ (?P<never>never))?
     (?:\ (?P<payload>\{.*\}))?""",
@@ -49,6 +50,7 @@ class Deed:
     operation: str
     what: str
     attempt: int
+    claim: int
     reason: str
     never: bool
     payload: dict[str, Any] | None
@@ -99,6 +101,7 @@ def _deed(line: str) -> Deed:
         found["operation"],
         found["what"],
         int(found["attempt"] or 0),
+        int(found["claim"] or 0),
         json.loads(found["reason"] or '""'),
         bool(found["never"]),
         json.loads(found["payload"]) if found["payload"] else None,
