@@ -33,7 +33,7 @@ _numbers = itertools.count()
 def request(key: SagaKey, verb: Verb, user: str = "ada", **operation: str) -> tuple[str, bytes]:
     """What an operator stores."""
     subject = subjects.verb_subject(key, user, verb, f"k{next(_numbers)}")
-    payload = pack(Operation(**operation))  # type: ignore[arg-type]
+    payload = pack(Operation(**{"asks": verb == "resolve", **operation}))  # type: ignore[arg-type]
     envelope = Envelope(
         id=subject, source="operator", type=verb_type(verb), time=datetime(2026, 1, 2, tzinfo=UTC), data=payload
     )

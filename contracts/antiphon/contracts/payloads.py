@@ -155,8 +155,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     happened: bool | None = None
     claim: int = 0
     """Of a `resolve`: the claim after which the operator has looked outside; 0 where none is named."""
-    without_participant: bool = False
-    """Of a `resolve`: whether it counts at once, although an attempt may still run at the participant."""
+    asks: bool = False
+    """Of a `resolve`: whether the step's participant is asked before it counts. Otherwise it counts at once, although
+    an attempt may still run there; so do the requests of earlier releases, in whose time nobody was asked."""
 
     @property
     def has_payload(self) -> bool:

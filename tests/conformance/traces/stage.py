@@ -224,7 +224,7 @@ class Play:
 
     async def _request(self, deed: Deed, key: SagaKey, user: str) -> tuple[str, str, str, object, str]:
         happened = False if deed.never else None
-        operation = Operation(step=deed.what, reason=deed.reason, happened=happened, claim=deed.claim)
+        operation = Operation(step=deed.what, reason=deed.reason, happened=happened, claim=deed.claim, asks=True)
         if deed.payload is not None:
             operation = replace(operation, payload=_raw(deed.payload))
         number = len(await self._stage.journal(key))

@@ -264,14 +264,14 @@ class Voyage:
         self.requests += 1
         step = self.chance.choice(["", *REPLIES]) if verb in ("retry", "resolve") else ""
         subject = subjects.verb_subject(KEY, "ada", verb, str(self.requests))
-        self.put(subject, "operator", verb_type(verb), Operation(step=step, reason="why not", happened=False))
+        self.put(
+            subject, "operator", verb_type(verb), Operation(step=step, reason="why not", happened=False, asks=True)
+        )
 
     def _resolve(self, step: str) -> None:
         self.requests += 1
         happened = None if self.clerk.random() < 0.5 else False
-        operation = Operation(
-            step=step, reason="why not", happened=happened, without_participant=self.clerk.random() < 0.2
-        )
+        operation = Operation(step=step, reason="why not", happened=happened, asks=self.clerk.random() < 0.8)
         self.put(
             subjects.verb_subject(KEY, "ada", "resolve", str(self.requests)),
             "operator",

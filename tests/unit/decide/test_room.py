@@ -105,7 +105,7 @@ class Bulk(Life):
             self.ask("resume")
 
     def ask(self, verb: Verb, step: str = "", **said: Any) -> list[Any]:
-        operation = Operation(step=step, reason="by hand", **said)
+        operation = Operation(step=step, reason="by hand", **{"asks": verb == "resolve", **said})
         found = self.take(Operated(self._next(), self.now_ns, "ada", verb, operation))
         self.note(found)
         return found
@@ -119,7 +119,7 @@ class Bulk(Life):
             self.note(found)
             return found
         assert "a resolve without the participant is still taken" in close.rejected
-        return self.ask("resolve", step, without_participant=True)
+        return self.ask("resolve", step, asks=False)
 
 
 @pytest.mark.parametrize(

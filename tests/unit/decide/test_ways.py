@@ -73,7 +73,7 @@ class Way(Life):
         return self.take(Signalled(self._next(), self.now_ns, "work-approved", Approved()))
 
     def operate(self, verb: Verb, **operation: object) -> list[Action]:
-        asked = msgspec.json.decode(msgspec.json.encode(operation), type=Operation)
+        asked = msgspec.json.decode(msgspec.json.encode({"asks": verb == "resolve", **operation}), type=Operation)
         return self.take(Operated(self._next(), self.now_ns, "ann", verb, asked))
 
     def timeout(self, step: str) -> list[Action]:

@@ -263,14 +263,14 @@ class Walk:
         if verb == "resolve" and not stuck:
             return
         step = self.random.choice(stuck) if verb == "resolve" else ""
-        operation = Operation(step=step, reason="because")
+        operation = Operation(step=step, reason="because", asks=verb == "resolve")
         if step == Landed.__contract__.token:
             operation = msgspec.structs.replace(operation, payload=pack(Landed(at="noon")))
         elif step and history.steps[step].phase == "settling":
             given = msgspec.Raw(pack(REPLIES[step])) if self.random.random() < 0.5 else NO_PAYLOAD
             operation = msgspec.structs.replace(operation, payload=given, happened=None if given else False)
         elif step:
-            operation = msgspec.structs.replace(operation, without_participant=self.random.random() < 0.3)
+            operation = msgspec.structs.replace(operation, asks=self.random.random() < 0.7)
         self.life.take(Operated(self.life._next(), self.life.now_ns, "ada", verb, operation))
 
 

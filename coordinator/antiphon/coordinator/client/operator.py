@@ -232,7 +232,7 @@ class SagaVerbs:
                 payload=payload,
                 happened=happened,
                 claim=claim,
-                without_participant=without_participant,
+                asks=not without_participant,
             ),
         )
 

@@ -39,12 +39,12 @@ UNPACED_CLOSES: Final = 2
 
 def is_asked(history: History, operation: Operation) -> bool:
     """Whether the participant has a word in a resolve, and is asked before it counts."""
-    return is_held(history, operation.step) and not operation.without_participant
+    return is_held(history, operation.step) and operation.asks
 
 
 def is_unasked(history: History, operation: Operation) -> bool:
     """Whether a resolve counts although a participant holds the step, and may be at work on it."""
-    return operation.without_participant and is_held(history, operation.step)
+    return is_held(history, operation.step) and not operation.asks
 
 
 def is_held(history: History, name: str) -> bool:
@@ -138,7 +138,7 @@ def _against_reply(definition: StepDefinition, operation: Operation) -> str:
 def _against_claim(history: History, operation: Operation) -> str:
     if not operation.claim or is_asked(history, operation):
         return ""
-    if operation.without_participant:
+    if is_held(history, operation.step):
         return "name a claim, or do not ask the participant; not both"
     return f"no participant holds {operation.step}, so there is no claim of it"
 

@@ -281,7 +281,7 @@ class Scenario:
             reason=reason,
             happened=happened,
             claim=claim,
-            without_participant=without_participant,
+            asks=not without_participant,
         )
         if reply is not None:
             operation = replace(operation, payload=pack(reply))

@@ -64,7 +64,7 @@ def of_entry(entry: Entry, facts: dict[str, str]) -> Wording:
     record, envelope = entry.record or Record(), entry.envelope
     if record.by:
         verdict = f"rejected: {record.rejected}" if record.rejected else "accepted"
-        may_run = "; an attempt may still run there" if record.unasked else ""
+        may_run = ", without its participant: an attempt may still run" if record.unasked else ""
         request = f"e{record.request}" if record.request else envelope.cause
         text = f"{facts.get(request, 'a request')} by {record.by}: {verdict}{may_run}"
         return Wording(kind="operator", who="coordinator", text=text)
@@ -154,8 +154,7 @@ def _asked(fact: Fact) -> str:
     """What an operator asks for."""
     operation = fact.operation
     claim = f" after claim {operation.claim}" if operation.claim else ""
-    alone = " without its participant" if operation.without_participant else ""
-    return _with_reason(f"{fact.address.event} {operation.step}".rstrip() + claim + alone, operation.reason)
+    return _with_reason(f"{fact.address.event} {operation.step}".rstrip() + claim, operation.reason)
 
 
 def parent_of(envelope: Envelope) -> str:
