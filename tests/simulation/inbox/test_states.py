@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from antiphon.participants import inbox
 from antiphon.participants.inbox import Close, CloseCounts, NothingToUndo, Row, RunCompensation
 
+from . import machine, promises
 from .explore import SMALL, SOUND, explore
 from .machine import Config, Order
 from .shipped import MACHINE, forget
@@ -24,6 +25,10 @@ UNDO_OUT = Config("compensable, outside undo", "compensable", False, True, fault
 PLAIN = Config("compensable, plain", "compensable", attempts=1, closes=False)
 PIVOT = Config("pivot, outside", "pivot", True, faults=1, attempts=1, closes=False, turns=False)
 PIVOT_CLOSES = Config("pivot, closes", "pivot", faults=1, attempts=1, turns=False)
+
+
+FIGHT: Final = 6
+"""So many claims of one row are a fight, where so little goes wrong."""
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +189,8 @@ NAIVE: Final[dict[str, Naive]] = {
 @pytest.mark.parametrize("name", NAIVE)
 def test_a_naive_rule_in_the_place_of_the_shipped_one_does_harm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     naive = NAIVE[name]
+    monkeypatch.setattr(machine, "CLAIMS_MAX", FIGHT)
+    monkeypatch.setattr(promises, "CLAIMS_MAX", FIGHT)
     for function, instead in naive.rules.items():
         monkeypatch.setattr(inbox, function, instead)
     forget()
