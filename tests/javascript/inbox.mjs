@@ -47,7 +47,7 @@ const RULES = {
     undone: undone(true),
     void: undone(false),
   },
-  settlement: { none: voiding(never), done: happened, refused: voiding(never), undone: never, void: never },
+  settlement: { none: voiding(never), done: happened, refused: voiding(never), undone: happened, void: never },
 };
 
 /** What a row says about a command, compensation or settlement: to run its handler, or an answer without one. */
