@@ -18,11 +18,21 @@ from .play import Play, play
 from .stock import Store, effects, sqlite_url
 
 POINTS = ("worker.in_transaction", "worker.released", "worker.committed", "worker.event_stored")
+OUTSIDE_POINTS = (
+    "worker.claimed",
+    "worker.outside_done",
+    "worker.in_transaction",
+    "worker.committed",
+    "worker.event_stored",
+)
 COUNT = 30
 
 
-def child(playing: Play, store: Store, folder: Path, name: str = "stock", kill_at: str = "") -> Child:
+def child(
+    playing: Play, store: Store, folder: Path, name: str = "stock", kill_at: str = "", outside: Path | None = None
+) -> Child:
     arguments = ["tests.integration.participants.plain", playing.up.servers, store.url]
+    arguments += [str(outside)] if outside else []
     return Child(name, arguments, playing.up.environment("stock"), folder / f"{name}.log", kill_at)
 
 
@@ -65,6 +75,30 @@ async def test_a_process_that_is_killed_there_does_each_command_once(
         assert stock.exits[:2] == [-9, -9]
         assert await playing.administrator.read_all(PARKED, ["parked.>"]) == []
     assert await keys(store) == sorted(f"order/{saga}/reserve" for saga in sagas if not is_refused(saga))
+    await store.close()
+
+
+@pytest.mark.parametrize("point", OUTSIDE_POINTS)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_process_that_is_killed_beside_the_outside_calls_it_under_one_key(
+    point: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server: Postgres | None = request.getfixturevalue("postgres_server") if kind == "postgres" else None
+    store = Store(kind, server.new_database() if server else sqlite_url(tmp_path))
+    await store.open()
+    sagas, outside = [f"s{number}" for number in range(COUNT)], tmp_path / "outside"
+    async with play(tmp_path, ack_wait_seconds=ACK_WAIT_SECONDS) as playing:
+        for saga in sagas:
+            await playing.do(saga)
+        stock = child(playing, store, tmp_path, kill_at=f"{point}:4 {point}:1", outside=outside)
+        with supervised({"stock": stock}):
+            await all_are_answered(playing, sagas)
+            await playing.is_settled()
+        assert stock.exits[:2] == [-9, -9]
+        assert await playing.administrator.read_all(PARKED, ["parked.>"]) == []
+    expected = sorted(f"order/{saga}/reserve" for saga in sagas)
+    assert await keys(store) == expected
+    assert sorted(set(outside.read_text().split())) == expected
     await store.close()
 
 
