@@ -39,7 +39,8 @@ class Share:
     __slots__ = ("_connection", "_lender", "_lent", "_loan", "_manner", "_member", "_thread", "_writer")
 
     def __init__(self, writer: Writer, lender: Lender, thread: Thread, manner: Manner) -> None:
-        self._writer, self._lender, self._thread, self._manner = writer, lender, thread, manner
+        self._writer, self._lender, self._thread = writer, lender, thread
+        self._manner: Manner = manner
         self._lent: LentConnection | None = None
         self._connection: AsyncConnection | None = None
 

@@ -45,7 +45,8 @@ class SqliteInbox:
     transaction: Transaction
 
     def __init__(self, database: SqliteDatabase, address: CommandAddress, manner: Manner) -> None:
-        self._database, self._manner = database, manner
+        self._database = database
+        self._manner: Manner = manner
         self._key = {"saga_type": address.saga.type, "saga_id": address.saga.id, "step": address.step, "element": 0}
         self._address = address
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from antiphon.contracts import Refused, Retry
 from antiphon.participants import Transaction, jobs, open_database
 from antiphon.participants.databases import Busy
+from antiphon.participants.engines import trouble_of
+from antiphon.participants.faults import Fault
 from antiphon.participants.inbox import Spent
 from antiphon.participants.reasons import reason_of
 from tests.support.postgres import Postgres, postgres
@@ -318,3 +321,11 @@ async def test_what_breaks_a_constraint_in_sqlite_is_named_without_a_value(tmp_p
     said = reason_of(found.value)
     assert said == "IntegrityError (SQLITE_CONSTRAINT_PRIMARYKEY, constraint effects.number)"
     await store.close()
+
+
+@pytest.mark.parametrize(("code", "trouble"), [(5, "locked"), (6, "locked"), (7, "full"), (10, "full"), (13, "full")])
+def test_what_sqlite_says_of_a_passing_trouble_is_known_by_its_code(code: int, trouble: str) -> None:
+    error = sqlite3.OperationalError("in whatever words")
+    error.sqlite_errorcode = code | 1 << 8  # an extended code
+    assert trouble_of(error) == trouble
+    assert Fault(error, is_disconnect=False).is_passing
