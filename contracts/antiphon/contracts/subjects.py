@@ -556,6 +556,8 @@ def parse_parked(subject: str) -> ParkedAddress:
             found = PARKED_KINDS.get(kind.removesuffix(MORE))
             if found is not None and found != "saga":
                 return ParkedAddress(found, noticed_by, source, form="more" if kind.endswith(MORE) else "message")
+        case _:
+            pass
     raise Forged("no message of PARKED has this subject", subject=subject)
 
 

@@ -209,7 +209,7 @@ async def _participants(link: Link) -> set[str]:
     while True:
         answer = await _insist(link, f"CONSUMER.NAMES.{SAGA}", {"offset": len(names)})
         _require_done(answer, f"consumers of stream {SAGA}")
-        page = answer.get("consumers") or []
+        page: list[str] = answer.get("consumers") or []
         names.update(page)
         if not page or len(names) >= answer["total"]:
             return {name for name in names if participant_consumer_name(name, "undo") in names}

@@ -21,8 +21,16 @@ ACCUSED = subjects.event_subject(KEY.path, "hotel", "room-booked", "book_room", 
 
 
 def parked(**given: Any) -> Parked:
-    fields: dict[str, Any] = {"kind": "forged", "reason": "its envelope lies", "noticed_by": "coordinator"}
-    return Parked(**{**fields, "stream": "EVENTS", "sequence": 7, "subject": ACCUSED, "data": b"", **given})
+    fields: dict[str, Any] = {
+        "kind": "forged",
+        "reason": "its envelope lies",
+        "noticed_by": "coordinator",
+        "stream": "EVENTS",
+        "sequence": 7,
+        "subject": ACCUSED,
+        "data": b"",
+    }
+    return Parked(**(fields | given))
 
 
 def index_of(*messages: tuple[str, bytes]) -> Index:
@@ -58,7 +66,7 @@ def test_who_claims_to_be_the_coordinator_is_not_listed_in_its_place() -> None:
 
 def test_no_body_makes_a_message_an_index_entry_or_of_another_kind() -> None:
     index = index_of(("parked.fault.hotel.client", parked(kind="orphan", saga=KEY).encode()))
-    assert (index.sagas, [message.kind for _, message in index.messages]) == ({}, ["fault"])
+    assert (index.sagas, [(message.kind, message.saga) for _, message in index.messages]) == ({}, [("fault", None)])
 
 
 def test_the_saga_of_an_index_entry_is_that_of_its_subject() -> None:
