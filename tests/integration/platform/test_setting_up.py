@@ -231,11 +231,11 @@ async def test_the_former_consumer_goes_on_demand_once_no_coordinator_of_its_rel
         await forget_former_facts(link)
 
 
-def of_release_one(capabilities: Capabilities) -> Registration:
+def of_release_one(capabilities: Capabilities, instance: str) -> Registration:
     return Registration(
         name=capabilities.name,
         sagas=capabilities.sagas,
-        instance="old-1",
+        instance=instance or "old-1",
         started=datetime.fromisoformat("2026-11-25T09:15:00Z"),
     )
 
