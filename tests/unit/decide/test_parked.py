@@ -13,6 +13,7 @@ from antiphon.contracts.payloads import WITHDRAWN, More, Parked
 from antiphon.contracts.stored import StoredMessage
 from antiphon.coordinator.views import parked as view
 from antiphon.coordinator.views.parked import Index
+from antiphon.deploy.render.tables import print_waiting
 from antiphon.link import overflow
 from antiphon.link.overflow import Overflow
 
@@ -99,6 +100,13 @@ def test_what_there_was_no_room_for_is_counted() -> None:
     (more,) = index.more
     assert (more.more, more.kind, more.noticed_by, more.source) == (1203, "forged", "coordinator", "hotel")
     assert "1,203 more from hotel" in more.reason
+
+
+def test_the_table_says_how_many_there_are_beside_those_that_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    print_waiting(index_of((subjects.more_subject(parked().destination), More(count=1203).encode())).more)
+    table = capsys.readouterr().out
+    assert "1,203 messages (forged)" in table
+    assert "and at least 1,203 more from hotel; the first ones are kept" in table
 
 
 def test_a_participant_that_makes_up_sources_fills_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
