@@ -99,7 +99,8 @@ def _two_meanings(flow: Flow) -> Iterator[Finding]:
     """The events that are called like an answer of Antiphon's own to a command: who reacts to one hears both."""
     for node in flow.of_kind("command", "compensation"):
         name, _, version = node.id.partition(":")[2].rpartition(".v")
-        for kind in ("refused" if node.kind == "command" else "done", "exhausted", "superseded"):
+        own = ("refused", "closed") if node.kind == "command" else ("done",)
+        for kind in (*own, "exhausted", "superseded"):
             if (type_ := f"{name}.{kind}.v{version}") in flow.owners:
                 yield Finding(
                     "two meanings",

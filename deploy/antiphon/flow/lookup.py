@@ -11,7 +11,7 @@ import msgspec
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.identity import dashed
-from antiphon.contracts.messages import name_of
+from antiphon.contracts.messages import close_name, name_of
 from antiphon.contracts.reader import answer_kind
 
 from .graph import MESSAGES, RECEIVING, Edge, Flow, Node, reachable, step_id
@@ -22,6 +22,7 @@ WHEN: Final = {
     "refused": "when it refuses",
     "exhausted": "when its attempts have run out",
     "superseded": "when a later command or a compensation has overtaken it",
+    "closed": "when an operator resolves what became of",
 }
 
 
@@ -78,7 +79,8 @@ def _name_in(flow: Flow, asked: str) -> tuple[str, str]:
         case "event":
             return meant.event, saga
         case "command":
-            kind = "emits" if meant.direction == "do" else "compensates"
+            # A close has no name of its own in the flow: it is about the step's command.
+            kind = "compensates" if meant.direction == "undo" else "emits"
             sent = [e.target.partition(":")[2] for e in flow.after(step_id(saga, meant.step)) if e.kind == kind]
             return (sent[0], saga) if sent else (asked, saga)
         case _:
@@ -179,6 +181,8 @@ def _negative_answers(flow: Flow, name: str, saga: str) -> Iterator[About]:
     for node in flow.of_kind("command", "compensation"):
         type_ = node.id.partition(":")[2]
         kind = answer_kind("do" if node.kind == "command" else "undo", name_of(type_), token)
+        if node.kind == "command" and answer_kind("close", close_name(name_of(type_)), token):
+            kind = "closed"
         if kind not in WHEN or version not in ("", _version_in(type_)):
             continue
         about = _negative(flow, node, kind, saga)
@@ -201,6 +205,8 @@ def _negative(flow: Flow, command: Node, answer: str, saga: str) -> About:
     handlers = [flow.nodes[edge.target].label for edge in flow.after(command.id, "handles")]
     undone = [phrase for step in steps for phrase in _turned(flow, step)] if command.kind == "command" else []
     again = [f"{command.label} again later, for ever"] if command.kind == "compensation" else []
+    if answer == "closed":  # no handler is called, and what follows is what the inbox says
+        handlers, undone = [f"the inbox of {command.owner}"], list[str]()
     return About(
         message=f"{_VERSION.sub('', command.id.partition(':')[2])}.{answer}",
         kind=f"an answer to {command.label}",

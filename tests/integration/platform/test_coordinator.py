@@ -29,7 +29,7 @@ from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.serve import attach
 from antiphon.link import Link
 from antiphon.link.setup import api
-from tests.support.raw_worker import Play, RawWorker, answer_message, willing
+from tests.support.raw_worker import Close, Play, RawWorker, answer_message, willing, yielding
 from tests.support.server import FORMS, Form, Platform, platform
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP, TripAsked, make_trip
 
@@ -66,8 +66,8 @@ class Company:
         await attach(link, coordinator)
         return coordinator
 
-    async def work(self, play: Play = willing) -> None:
-        self.worker = RawWorker({name: await self.link(name) for name in PARTICIPANTS}, play)
+    async def work(self, play: Play = willing, close: Close = yielding) -> None:
+        self.worker = RawWorker({name: await self.link(name) for name in PARTICIPANTS}, play, close)
         await self.worker.begin()
 
     async def client(self, user: str = "client") -> Antiphon:

@@ -8,10 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from antiphon.contracts import AlreadySignalled, DefinitionError, Event, Retry, Undecided, UnknownSaga, subjects
-from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.errors import OlderCoordinators, Unclosed
+from antiphon.contracts.messages import AnswerKind, Closed
+from antiphon.contracts.registration import Capabilities
 from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import SAGA, STARTS, Listener
 from antiphon.coordinator.client.client import Antiphon, Handle
@@ -22,6 +25,7 @@ from antiphon.coordinator.reading.parked import parked_message, waiting
 from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.link import set_up
+from antiphon.link.registration import registration_of
 from antiphon.link.setup import api
 from antiphon.tracing.export.reading import read_projection
 from tests.integration.platform.test_coordinator import Company, company
@@ -60,6 +64,8 @@ class Stage:
         self.refuses = "charge_card"
         self.undo_works = False
         self.silent = ""
+        self.met: Closed | None = Closed(verdict="closed")
+        """What a participant says to an operator's close; nothing where it is None."""
         self.user = "operator"
 
     def play(self, command: CommandAddress) -> AnswerKind | None:
@@ -68,6 +74,9 @@ class Stage:
         if command.direction == "undo":
             return "done" if self.undo_works else "exhausted"
         return "refused" if command.step == self.refuses else "done"
+
+    def close(self, command: CommandAddress) -> Closed | None:
+        return self.met
 
     async def parked(self, id: str = "t1") -> Handle:
         """A saga whose compensation of the seat has failed once, and waits for a person."""
@@ -85,6 +94,10 @@ class Stage:
                 if "no journal yet" not in str(error) and "there is no saga" not in str(error):
                     raise
                 await asyncio.sleep(0.02)
+
+    def hasty(self, handle: Handle) -> SagaVerbs:
+        """An operator who waits for a second."""
+        return self._ada.operator(self.user, timeout=1).saga(TRIP, handle.id)
 
     def asks(self, handle: Handle, user: str = "") -> SagaVerbs:
         return self._ada.operator(user or self.user).saga(TRIP, handle.id)
@@ -108,7 +121,7 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     async with company(tmp_path, request.param) as there:
         coordinators = [await there.coordinate(sagas=[TRIP, GUARDED]) for _ in range(2)]
         set_up = Stage(there, await there.client(), await there.client("operator"), coordinators)
-        await there.work(set_up.play)
+        await there.work(set_up.play, set_up.close)
         yield set_up
 
 
@@ -200,6 +213,61 @@ async def test_no_verb_changes_a_saga_that_has_ended(stage: Stage) -> None:
     for request in await asyncio.gather(*requests):
         assert request.rejected == "the saga has ended: it is completed"
     assert await stage.there.causes(handle.key) == before
+
+
+async def test_what_may_have_happened_outside_is_resolved_by_whoever_has_looked(stage: Stage) -> None:
+    handle = await stage.parked()
+    stage.met = Closed(verdict="doubt", claim=3, key="trip/t1/book_seat/undo")
+    first = await stage.asks(handle).resolve("book_seat", "the airline was called")
+    assert first.rejected == (
+        "claim 3 may have done it outside, under the key trip/t1/book_seat/undo; look there, then resolve again naming "
+        "claim 3"
+    )
+    stage.met, stage.undo_works = Closed(verdict="closed"), True
+    assert (await stage.asks(handle).resolve("book_seat", "they have it not", claim=3)).is_accepted
+    assert (await handle.result(timeout=20)).outcome == "compensated"
+
+
+async def test_a_participant_that_says_nothing_leaves_it_undecided_until_it_does(stage: Stage) -> None:
+    handle = await stage.parked()
+    stage.met, asks = None, stage.asks(handle)
+    hasty = stage.hasty(handle)
+    with pytest.raises(Unclosed, match="airline has not said within 1 s what became of the step"):
+        await hasty.resolve("book_seat", "the airline was called")
+    again = await asks.resolve("book_seat", "called again")
+    assert again.rejected.startswith("a close is under way since")
+    stage.undo_works = True
+    assert (await asks.resolve("book_seat", "nobody is there", without_participant=True)).is_accepted
+    assert (await handle.result(timeout=20)).outcome == "compensated"
+
+
+async def test_an_attempt_that_acts_on_what_was_resolved_without_asking_is_listed_for_good(stage: Stage) -> None:
+    handle = await stage.parked()
+    assert (await stage.asks(handle).resolve("book_seat", "by hand", without_participant=True)).is_accepted
+    stage.undo_works = True
+    await stage.asks(handle).retry("book_room")
+    assert (await handle.result(timeout=20)).outcome == "compensated"
+    command = CommandAddress(handle.key, "airline", "book_seat", "undo", 1)
+    late = await stage.there.link("airline")
+    await late.store(*answer_message(command, 1, "done", TRIP.definition))
+    operator = await stage.there.link("operator")
+    async with asyncio.timeout(20):
+        while not (found := await waiting(operator)):
+            await asyncio.sleep(0.02)
+    sentence = "book_seat was resolved by operator without its participant, and attempt 1 has undone it all the same"
+    assert [(each.kind, each.saga) for each in found] == [("fault", "trip/t1")]
+    assert found[0].reason.startswith(sentence)
+    assert (await timeline(operator, handle.key)).parked.startswith(sentence)
+
+
+async def test_nobody_resolves_beside_a_coordinator_that_could_not_read_it(stage: Stage) -> None:
+    handle = await stage.parked()
+    stage.undo_works = True
+    older = msgspec.structs.replace(registration_of(Capabilities(name="coordinator")), wire=1)
+    await (await stage.there.link("coordinator")).store(older.subject, older.encode())
+    with pytest.raises(OlderCoordinators, match=older.instance):
+        await stage.asks(handle).resolve("book_seat", "by hand")
+    assert (await stage.asks(handle).resolve("book_seat", "by hand", without_participant=True)).is_accepted
 
 
 async def test_a_resolve_and_an_answer_at_the_same_moment_are_one_decision(stage: Stage) -> None:

@@ -515,17 +515,24 @@ class HoldRefused(Event, name="mail.hold.refused", owner="mail"):
     code: int
 
 
-def test_an_event_that_is_called_like_an_answer_to_a_command_has_two_meanings() -> None:
+class HoldClosed(Event, name="mail.hold.closed", owner="mail"):
+    code: int
+
+
+@pytest.mark.parametrize(("event", "kind"), [(HoldRefused, "refused"), (HoldClosed, "closed")])
+def test_an_event_that_is_called_like_an_answer_to_a_command_has_two_meanings(event: Any, kind: str) -> None:
     mail, reader = Participant("mail"), Participant("reader")
 
     @mail.handles(Hold)
     async def hold(command: Hold, tx: Transaction) -> Delivered:
         return Delivered()
 
-    @reader.reacts_to(HoldRefused)
-    async def read(event: HoldRefused, tx: Transaction) -> None:
+    async def read(said: Any, tx: Transaction) -> None:
         return None
 
+    read.__annotations__["said"] = event
+    reader.reacts_to(event)(read)
+
     (finding,) = [each for each in check(build([mail, reader])) if each.mistake == "two meanings"]
-    assert finding.about == "mail.hold.refused.v1"
-    assert "what Antiphon says when command mail.hold is refused" in finding.sentence
+    assert finding.about == f"mail.hold.{kind}.v1"
+    assert f"what Antiphon says when command mail.hold is {kind}" in finding.sentence

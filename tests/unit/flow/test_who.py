@@ -53,6 +53,18 @@ def test_a_reaction_s_event_is_compensated_by_what_undoes_it(flow: Flow) -> None
     )
 
 
+def test_what_a_participant_says_to_a_close_is_known(flow: Flow) -> None:
+    (about,) = who(flow, "shipping.schedule.closed")
+    assert about.kind == "an answer to shipping.schedule"
+    assert about.emitted_by == ("the inbox of shipping, when an operator resolves what became of shipping.schedule",)
+    assert "the coordinator, at step schedule_shipping of order" in about.handled_by
+
+
+def test_a_close_is_about_the_command_of_its_step(flow: Flow) -> None:
+    subject = "saga.1.order.order-0001.c.cmd.shipping.schedule_shipping.close.1"
+    assert who(flow, subject) == who(flow, subject.replace("close", "do"))
+
+
 def test_a_refused_command_turns_the_saga(flow: Flow) -> None:
     (about,) = who(flow, "shipping.schedule.refused")
     assert about.emitted_by == ("shipping.schedule(), when it refuses shipping.schedule",)
