@@ -20,6 +20,8 @@ BUDGETS = (
     Budget(crashes=0, duplicates=3, failures=2, slowness=3, cancels=1, pauses=1),
     Budget(crashes=1, duplicates=1, failures=1, slowness=1, cancels=1),
     Budget(crashes=2, duplicates=2, failures=3, slowness=2, cancels=1, pauses=1),
+    Budget(crashes=0, duplicates=1, failures=3, slowness=2, cancels=1, closes=3),
+    Budget(crashes=2, duplicates=2, failures=3, slowness=2, cancels=1, pauses=1, closes=3),
 )
 
 

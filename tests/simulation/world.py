@@ -15,18 +15,19 @@ import msgspec
 
 from antiphon.contracts import Event, SagaKey
 from antiphon.contracts.clock import moment
-from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.messages import AnswerKind, Close, Closed
 from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     CHILD_START_TYPE,
     LET_GO_TYPE,
     LOCK_ASK_TYPE,
     LOCK_FREE_TYPE,
+    NO_PAYLOAD,
     End,
     Operation,
     Parent,
 )
-from antiphon.contracts.subjects import Direction
+from antiphon.contracts.subjects import Direction, Sending
 from antiphon.coordinator.decision.dues import earliest_ns
 from antiphon.coordinator.decision.entries import Draft, child_key
 from antiphon.coordinator.decision.facts import (
@@ -40,6 +41,7 @@ from antiphon.coordinator.decision.facts import (
     LetGo,
     Operated,
     Send,
+    SendClose,
     Signalled,
     Start,
     Tick,
@@ -62,7 +64,7 @@ Name = tuple[Any, ...]
 """What a fact is called: the same fact, the same name, in whatever order the world goes."""
 
 Move = tuple[Any, ...]
-CommandName = tuple[str, Direction, int]
+CommandName = tuple[str, Sending, int]
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -78,6 +80,8 @@ class Budget(msgspec.Struct, frozen=True):
     """Times at which the timer fires although somebody still has something to do."""
     cancels: int = 1
     pauses: int = 0
+    closes: int = 0
+    """Steps that an operator has dealt with by hand, and whose participants are asked."""
 
 
 class World(msgspec.Struct):
@@ -99,6 +103,8 @@ class World(msgspec.Struct):
     payloads: dict[tuple[str, Direction], bytes] = {}
     """What was sent by each step and element, whatever the attempt."""
     rows: dict[str, Row] = {}
+    closes: dict[tuple[str, int], Close] = {}
+    """What participants were asked to close, by step and number."""
     timer_ns: int = 0
     told: frozenset[str] = frozenset()
     asked: tuple[str, ...] = ()
@@ -119,7 +125,7 @@ class World(msgspec.Struct):
         now, history = self.now_ns, self.history
         steps = history.steps.values()
         return (
-            tuple((s.phase, s.attempts, s.undo_attempts, *_times(now, s)) for s in steps),
+            tuple((s.phase, s.attempts, s.undo_attempts, s.closes, bool(s.closing), *_times(now, s)) for s in steps),
             history.gate_ns > now and history.gate_ns - now,
             (
                 history.started_ns - now,
@@ -133,7 +139,7 @@ class World(msgspec.Struct):
             (history.held, history.let_go, history.end and history.end.outcome),
             frozenset((name, getattr(self.facts[name], "at_ns", now) - now) for name in self.pending),
             (frozenset(self.facts), self.seen, frozenset(self.commands), frozenset(self.sent)),
-            frozenset((step, row.state, row.attempt) for step, row in self.rows.items()),
+            frozenset((step, row.state, row.attempt, row.closed) for step, row in self.rows.items()),
             (*_from(now, self.timer_ns), self.budget, self.told, self.freed, self.cancelled, self.let_go),
             frozenset(self.children.items()),
         )
@@ -209,11 +215,31 @@ class Model:
             found.append(("recall",))
         if budget.pauses and ("pause",) not in world.facts and world.history.entries:
             found.append(("operate", "pause"))
+        if budget.closes:
+            found += self._resolves(world)
         return found
+
+    def _resolves(self, world: World) -> list[Move]:
+        """What an operator may say of each step that waits for its participant: one that is settled was done or never
+        was."""
+        found: list[Move] = []
+        for name, step in world.history.steps.items():
+            definition = self.definition.step(name)
+            if definition.kind not in ("command", "list") or step.elements or step.closing is not None:
+                continue
+            if step.phase == "undoing":
+                found.append(("resolve", name, "undone", step.closes))
+            elif step.phase == "settling":
+                found += [("resolve", name, form, step.closes) for form in ("done", "never")]
+            elif step.phase == "sent" and definition.is_retriable:
+                found.append(("resolve", name, "done", step.closes))
+        return [move for move in found if move not in world.facts]
 
     def _outcomes(self, world: World, command: CommandName) -> list[str]:
         """How a participant may deal with a command: as the inbox says, or by dying after the commit."""
         step, direction, attempt = command
+        if direction == "close":
+            return ["known"]
         decision = _decide(world.rows.get(step), direction, attempt)
         may_fail = world.budget.failures > 0
         is_retriable = self.definition.step(step).is_retriable
@@ -289,6 +315,12 @@ class Model:
                     world.budget = msgspec.structs.replace(world.budget, pauses=world.budget.pauses - 1)
                 asked = Operation(reason="let me look")
                 self._happen(world, (verb,), lambda n: Operated(n, world.now_ns, "ann", verb, asked))
+            case ("resolve", step, form, _):
+                world.budget = msgspec.structs.replace(world.budget, closes=world.budget.closes - 1)
+                given = msgspec.Raw(msgspec.json.encode(Made(what=step))) if form == "done" else NO_PAYLOAD
+                happened = False if form == "never" else None
+                said = Operation(step=step, reason="by hand", payload=given, happened=happened, asks=True)
+                self._happen(world, move, lambda n: Operated(n, world.now_ns, "ann", "resolve", said))
             case ("grant", lock):
                 self._happen(world, ("granted", lock), lambda n: Granted(n, world.now_ns, lock))
             case ("child", child, outcome):
@@ -359,6 +391,10 @@ class Model:
         world.history = msgspec.structs.replace(entry.after, sequence=len(world.entries))
         if isinstance(what, Finish):
             world.timer_ns = 0
+        if isinstance(what, SendClose):
+            world.commands += ((what.step, "close", what.number),)
+            world.sent += ((what.step, "close", what.number),)
+            world.closes = {**world.closes, (what.step, what.number): what.close}
         if isinstance(what, Send):
             definition = self.definition.step(what.step)
             _require_sendable(before, entry.after, definition, what, fact)
@@ -401,6 +437,9 @@ class Model:
     def _handle(self, world: World, command: CommandName, outcome: str) -> None:
         step, direction, attempt = command
         row = world.rows.get(step)
+        if direction == "close":
+            self._close(world, step, attempt, row)
+            return
         decision = _decide(row, direction, attempt)
         kind: AnswerKind = "exhausted" if outcome == "exhausted" else "done"
         is_settlement = _is_settlement(world, command)
@@ -435,6 +474,25 @@ class Model:
             world.commands += (command,)
             return
         self._answer(world, command, kind)
+
+    def _close(self, world: World, step: str, number: int, row: Row | None) -> None:
+        """A participant's inbox says whose word counts."""
+        close = world.closes[step, number]
+        given = ANSWERED if close.form == "done" else None
+        decision = inbox.on_close(row, inbox.Close(number, close.form, given, close.claim, close.user))
+        reply, verdict = None, "closed"
+        if isinstance(decision, inbox.CloseCounts):
+            if decision.row is not None:
+                world.rows = {**world.rows, step: decision.row}
+        else:
+            assert isinstance(decision, inbox.MachineWas), "nothing is outside here"
+            verdict = decision.verdict
+            reply = Made(what=step) if verdict == "done" else None
+        met = Closed(verdict=verdict, reason="no", attempt=1)  # type: ignore[arg-type] # pyright: ignore
+        name = ("answer", step, "close", number, "closed")
+        self._happen(
+            world, name, lambda n: Answer(n, world.now_ns, step, "close", number, "closed", 0, reply, closed=met)
+        )
 
     def _answer(self, world: World, command: CommandName, kind: AnswerKind) -> None:
         step, direction, attempt = command
@@ -532,13 +590,16 @@ def _require_as_before(world: World, sent: Draft, send: Send) -> None:
         require(payload["what"] == done["what"], f"{send.step} did {done}, and is undone as {payload}")
 
 
-def _decide(row: Row | None, direction: Direction, attempt: int) -> inbox.OnDo | inbox.OnUndo:
+def _decide(row: Row | None, direction: Sending, attempt: int) -> inbox.OnDo | inbox.OnUndo:
     return inbox.on_do(row, attempt) if direction == "do" else inbox.on_undo(row)
 
 
 def _is_settlement(world: World, command: CommandName) -> bool:
     """Whether a command is the question what became of a pivot: one may be undone as well, where it was done."""
-    sent = next(entry.draft for entry in world.entries if entry.draft.what == Send(*command))
+    step, direction, attempt = command
+    if direction == "close":
+        return False
+    sent = next(entry.draft for entry in world.entries if entry.draft.what == Send(step, direction, attempt))
     return b".settle.v" in sent.data
 
 
