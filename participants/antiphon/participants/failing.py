@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable
 from datetime import timedelta
@@ -124,6 +123,8 @@ class Failing:
         """
         is_alone = job.execution is not None and job.execution.is_alone
         await self._tally.add(job, Spent(returned=1, alone=-1 if is_alone else 0))
+        if job.execution is not None and job.execution.claim and not job.goes_on:
+            await self._performing.end_run(job.execution)
         if job.goes_on:
             self._jobs.drop(job)  # unacked, so that nobody begins while what is left of it may still be at work
         else:
@@ -207,14 +208,15 @@ class Failing:
             job.log("delivery.unnoted", reason=reason_of(error, with_text=True))
             more = Spent(failed, execution.lost, -1 if execution.is_alone else 0)
             self._tally.keep(job.message, more)
+            if execution.claim:
+                await self._performing.end_run(execution)
             return Failure(None, execution.tries or execution.deliveries)
 
     async def _let_go(self, job: Job, execution: Execution, error: LostFence) -> None:
         """A run has lost its claim. Whatever is said to the message now would touch whoever holds it; that the run
         ended is noted, so that an operator's close need not wait for it."""
         job.log("claim.lost", reason=str(error), acted=error.acted_after_a_no)
-        with contextlib.suppress(Exception):
-            await self._performing.note_end(execution)
+        await self._performing.end_run(execution)
         if error.acted_after_a_no:
             reason = f"it acted outside although the row says no, under the key {_key_of(execution)}"
             if not await self._parking.park(job, "fault", reason):

@@ -94,6 +94,8 @@ class Performing:
 
     def __init__(self, database: Database, terms: Terms) -> None:
         self._database, self._terms = database, terms
+        self._unended: list[Execution] = []
+        """Runs that have ended, of which the database could not be told yet."""
 
     async def perform(self, execution: Execution, seal: Seal) -> Answer:
         """Answer a message.
@@ -110,6 +112,8 @@ class Performing:
             Exception: whatever the author's code raised; nothing of it is in the database.
         """
         procedure = execution.procedure
+        if self._unended:
+            await self.end_run(self._unended.pop())
         if procedure.is_outside:
             return await self._perform_outside(procedure, execution, seal)
         try:
@@ -257,10 +261,9 @@ class Performing:
         except BaseException as error:
             await ending.roll_back(error)
             if isinstance(error, asyncio.CancelledError):
-                with suppress(Exception):  # else its claim is ended by whoever finds it
-                    await self._transact(execution, partial(self._note_end, procedure, execution))
+                await self.end_run(execution)
             if isinstance(error, Deaf):
-                self._end_later(procedure, execution)
+                self._end_later(execution)
             raise
         killpoints.reached("worker.committed")
         return answer
@@ -305,13 +308,13 @@ class Performing:
         is_no = has_acted and row is not None and (row.state in ("void", "refused") or bool(row.closed))
         raise LostFence(f"claim {execution.claim} is not its own any more", acted_after_a_no=is_no)
 
-    async def note_end(self, execution: Execution) -> None:
-        """Note that a run has ended which has lost its fence, and nothing else.
-
-        Raises:
-            Busy: the database cannot be told now.
-        """
-        await self._transact(execution, partial(self._note_end, execution.procedure, execution))
+    async def end_run(self, execution: Execution) -> None:
+        """Note that a run has ended, so that an operator's close need not wait for it; later, with another message,
+        where the database cannot be told now."""
+        try:
+            await self._transact(execution, partial(self._note_end, execution.procedure, execution))
+        except Exception:
+            self._unended.append(execution)
 
     async def _note_end(self, procedure: Procedure, execution: Execution, inbox: Inbox) -> None:
         row = await inbox.claim()
@@ -324,22 +327,18 @@ class Performing:
             row = msgspec.structs.replace(row, due_at=self._terms.due_at(0.0))
         await inbox.settle(row)
 
-    def _end_later(self, procedure: Procedure, execution: Execution) -> None:
+    def _end_later(self, execution: Execution) -> None:
         """A handler goes on although it was cancelled: its run ends when the handler does."""
         loop, task = asyncio.get_running_loop(), execution.call.task
         assert task is not None
 
         def end(_: object) -> None:
             if not loop.is_closed():
-                ending = loop.create_task(self._note_quietly(execution))
+                ending = loop.create_task(self.end_run(execution))
                 _ENDING.add(ending)
                 ending.add_done_callback(_ENDING.discard)
 
         task.add_done_callback(end)
-
-    async def _note_quietly(self, execution: Execution) -> None:
-        with suppress(Exception):
-            await self.note_end(execution)
 
 
 _ENDING: set[asyncio.Task[None]] = set()
@@ -350,7 +349,7 @@ class _Ending:
     """The second transaction of a run outside: begun by the handler once its awaits are over, or after it."""
 
     def __init__(self, performing: Performing, procedure: Procedure, execution: Execution) -> None:
-        self._performing, self._asked, self._execution = performing, procedure, execution
+        self._performing, self._procedure, self._execution = performing, procedure, execution
         self._stack = AsyncExitStack()
         self._inbox: Inbox | None = None
         self._row: Row | None = None
@@ -369,7 +368,7 @@ class _Ending:
             return
         assert self._row is not None
         killpoints.reached("worker.in_transaction")
-        await self._inbox.settle(self._asked.done(self._row, decision, answer))
+        await self._inbox.settle(self._procedure.done(self._row, decision, answer))
         await self._stack.aclose()
 
     async def roll_back(self, error: BaseException) -> None:
@@ -384,17 +383,19 @@ class _Ending:
                 "the transaction of a handler with effects outside is begun once, after all that it waits for outside"
             )
         database = self._performing._database
-        manner: Manner = "slow" if self._asked.is_slow else "own"
+        manner: Manner = "slow" if self._procedure.is_slow else "own"
         inbox = await self._stack.enter_async_context(database.begin(self._execution.address, manner))
         row = await inbox.claim()
-        self._row = await self._performing._end_run(self._asked, self._execution, inbox, row, has_acted=True)
+        self._row = await self._performing._end_run(self._procedure, self._execution, inbox, row, has_acted=True)
         self._inbox = inbox
         return inbox.transaction
 
     async def _settle(self, decision: Run, answer: Answer, inbox: Inbox) -> None:
-        row = await self._performing._end_run(self._asked, self._execution, inbox, await inbox.claim(), has_acted=True)
+        row = await self._performing._end_run(
+            self._procedure, self._execution, inbox, await inbox.claim(), has_acted=True
+        )
         killpoints.reached("worker.in_transaction")
-        await inbox.settle(self._asked.done(row, decision, answer))
+        await inbox.settle(self._procedure.done(row, decision, answer))
 
 
 class OutsideOver(OwnWords, RuntimeError):

@@ -15,7 +15,7 @@ from antiphon.contracts.errors import DefinitionError, Refused, Unrecoverable
 from antiphon.contracts.messages import Closed, Refusal, Settled, Undone, settle_type
 from antiphon.contracts.retry import Retry
 from antiphon.participants import Outside, Participant, Transaction
-from antiphon.participants.databases import Database
+from antiphon.participants.databases import Busy, Database
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Close, Row
 from antiphon.participants.memory import MemoryTransaction
@@ -232,7 +232,7 @@ async def test_the_end_of_a_run_that_lost_its_fence_can_be_noted(store: Store) -
     gate.opened.set()
     with pytest.raises(LostFence):
         await stalled
-    await one.performing.note_end(execution)
+    await one.performing.end_run(execution)
     row = await one.row()
     assert row is not None
     assert row.runs == ()
@@ -372,6 +372,27 @@ async def test_what_a_dead_process_had_begun_is_ended_by_whoever_knows(store: St
     assert (row.state, row.runs) == ("claimed", ())
     run.cancel()
     await asyncio.wait({run})
+
+
+async def test_the_end_of_a_run_that_the_database_was_not_told_of_is_told_with_the_next_message(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, shop = Gate(), Shop()
+    worker = Worker(shop, await store.open())
+    run = await running(shop, worker, gate)
+    begin = worker.database.begin
+
+    def away(*given: Any) -> Any:
+        raise Busy("the database is away")
+
+    monkeypatch.setattr(worker.database, "begin", away)
+    run.cancel()
+    await asyncio.wait({run})
+    monkeypatch.setattr(worker.database, "begin", begin)
+    row = await worker.row()
+    assert row is not None
+    assert row.runs == ("1@w1",)
+    assert (await worker.close("never")).verdict == "doubt"
 
 
 # --- closes -----------------------------------------------------------------------------------------------------------
