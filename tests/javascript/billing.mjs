@@ -94,5 +94,5 @@ function isCents(value) {
 
 const [database, customers] = process.argv.slice(2);
 const { NATS_URL: servers = "nats://127.0.0.1:4222", NATS_USER: user, NATS_PASSWORD: pass } = process.env;
-const ackWaitSeconds = Number(process.env.ACK_WAIT_SECONDS ?? 30); // as the administrator made the consumers
+const ackWaitSeconds = Number(process.env.ACK_WAIT_SECONDS ?? 3); // as the administrator made the consumers
 await billing.serve({ servers, user, pass, ackWaitSeconds, database: new Database(database, tables(customers)) });

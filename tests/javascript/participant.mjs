@@ -56,7 +56,7 @@ export class Participant {
   }
 
   /** Work until SIGTERM or SIGINT. */
-  async serve({ servers, user, pass, database, ackWaitSeconds = 30 }) {
+  async serve({ servers, user, pass, database, ackWaitSeconds = 3 }) {
     const nc = await connect({
       servers: servers.split(","),
       ...(user ? { user, pass } : {}),

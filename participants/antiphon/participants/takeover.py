@@ -52,6 +52,9 @@ class Takeover:
         self._consumers, self._ack_wait_seconds = consumers, ack_wait_seconds
         self._loop = asyncio.get_running_loop()
         self._is_due = self._is_failing = False
+        self._handed_back: set[str] = set()
+        """The dead whose deliveries were handed back, and whose notes are still there: said twice, it would be said of
+        deliveries that somebody else has by now."""
         self._looking: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -105,9 +108,12 @@ class Takeover:
             return
         try:
             for left in await notes.dead(is_starting):
-                await self._hand_back(left)
+                if left.instance not in self._handed_back:
+                    await self._hand_back(left)
+                    self._handed_back.add(left.instance)
                 await self._database.end_runs(left.instance)
                 await notes.forget(left)
+                self._handed_back.discard(left.instance)
             self._is_failing = False
         except Exception as error:
             if not self._is_failing:

@@ -130,6 +130,26 @@ async def test_who_waited_for_what_another_has_taken_over_meanwhile_gets_nothing
         assert await other.dead(is_starting=True) == []
 
 
+async def test_who_gets_a_lock_after_its_file_was_removed_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has taken over between the opening of the file and its lock."""
+    url = sqlite_url(tmp_path)
+    async with notes(url, "heir") as heir, notes(url, "other") as other, Holder(url) as holder:
+        assert isinstance(other, note_files.NoteFiles)
+        await holder.kill()
+        locked = other._locked
+
+        def locked_late(file: int) -> bool:
+            (other._folder / "stock.holder").unlink()
+            return locked(file)
+
+        monkeypatch.setattr(other, "_locked", locked_late)
+        monkeypatch.setattr(other, "_others", lambda: iter(["stock.holder"]))
+        assert await other.dead(is_starting=True) == []
+        assert await heir.dead(is_starting=True) == []
+
+
 async def test_the_processes_of_another_participant_are_left_alone(url: str) -> None:
     async with notes(url, "heir") as heir, Holder(url, "billing") as holder:
         await holder.kill()

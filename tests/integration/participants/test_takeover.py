@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.participants import note_rows
+from antiphon.participants.databases import Busy
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.notes import Left, open_notes
 from tests.support.processes import Child
@@ -21,7 +22,7 @@ from tests.support.server import until
 
 from .holder import GATE
 from .play import Play, come, play
-from .stock import Stock, Store, sqlite_url
+from .stock import Gate, Stock, Store, sqlite_url
 from .test_worker import ONCE
 
 HELD = 16
@@ -129,7 +130,7 @@ ANOTHERS = "$JS.ACK.SAGA.billing.1.1.1.1700000000000000000.0"
 async def test_only_what_may_still_be_held_by_the_dead_is_handed_back(is_old: bool, tmp_path: Path) -> None:
     """What it said last before an ack wait has long been delivered to somebody else. And a right is missing to speak
     of other consumers, without which a process ends."""
-    async with play(tmp_path, ack_wait_seconds=ACK_WAIT_SECONDS) as playing:
+    async with play(tmp_path, "accounts", ack_wait_seconds=ACK_WAIT_SECONDS) as playing:
         await playing.do("held")
         link = await playing.up.connect("stock", name="dead")
         pull = await link.pull("SAGA", "stock", 1, lambda delivery: replies.append(delivery.reply))
@@ -146,7 +147,39 @@ async def test_only_what_may_still_be_held_by_the_dead_is_handed_back(is_old: bo
         if not is_old:
             await playing.answer("held", "stock-reserved")
         assert len(stock.calls) == (1 if is_old else 2)
+        await worker._link.flushed()
         assert not worker._link.failure.done()
+
+
+async def test_a_database_that_is_locked_for_a_moment_has_nothing_handed_back_twice(tmp_path: Path) -> None:
+    class Locked(MemoryDatabase):
+        refusals = 2
+
+        async def end_runs(self, instance: str) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise Busy("the database is locked")
+            await super().end_runs(instance)
+
+    class Kept(Noted):
+        async def dead(self, is_starting: bool) -> list[Left]:
+            return [each for each in self.left if each.instance not in self.forgotten]
+
+    async with play(tmp_path, ack_wait_seconds=ACK_WAIT_SECONDS) as playing:
+        await playing.do("held")
+        link = await playing.up.connect("stock", name="dead")
+        replies: list[str] = []
+        await link.pull("SAGA", "stock", 1, lambda delivery: replies.append(delivery.reply))
+        await until(lambda: replies)
+        await link.close()
+        notes, gate = Kept(Left("dead", tuple(replies), 0.5)), Gate()
+        worker = await playing.worker(Stock(on_reserve=gate), Locked(), notes=notes)
+        await gate.reached.wait()
+        await until(lambda: notes.forgotten)
+        gate.opened.set()
+        await playing.answer("held", "stock-reserved")
+        await playing.is_settled()
+        assert worker.counts.totals["redeliveries", ("stock",)] == 1
 
 
 async def test_what_is_held_is_noted_before_its_handler_runs_and_no_longer_than_it_is_held(tmp_path: Path) -> None:
