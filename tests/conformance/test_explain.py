@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from antiphon.contracts import Event, SagaKey, subjects
-from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.messages import AnswerKind, Closed
 from antiphon.contracts.reader import Journal
 from antiphon.contracts.stored import Delivered, SagaPages
 from antiphon.contracts.subjects import CommandAddress
@@ -15,6 +15,7 @@ from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.views.standing import Standing, standing
+from antiphon.coordinator.views.timeline import timeline_of
 from antiphon.coordinator.views.wording import of_entry, of_fact
 from tests.conformance.fleet import KEY, Fleet
 from tests.conformance.test_halts import request
@@ -174,3 +175,32 @@ def test_a_saga_that_cannot_go_on_is_read_so_until_somebody_has_it_try_again() -
     fleet.run(5)
     assert fleet.state() == "compensated"
     require_likeness(fleet)
+
+
+def test_a_close_and_what_its_participant_says_are_told_in_words() -> None:
+    met = [Closed(verdict="doubt", claim=3, key="trip/t1/book_seat/undo"), Closed(verdict="closed")]
+    fleet = Fleet(
+        play=lambda command: "exhausted" if command.direction == "undo" else stubborn(command),
+        close=lambda command: met.pop(0),
+    )
+    fleet.start()
+    fleet.run(30)
+    ask(fleet, "resolve", step="book_seat", reason="by hand")
+    assert [need.step for need in stands(fleet).needs] == ["book_seat"]
+    ask(fleet, "resolve", step="book_seat", reason="looked", claim=3, happened=False)
+    ask(fleet, "resolve", step="book_room", reason="alone", asks=False)
+    require_likeness(fleet)
+    events = fleet.platform.read(EVENTS, [subjects.saga_events_filter(KEY)])
+    entries = fleet.platform.read(SAGA, [subjects.journal_filter(KEY)])
+    told = timeline_of(KEY, SagaPages(entries, events)).lines
+    words = [line.text for line in told if "clos" in line.text or line.text.startswith("resolve")]
+    assert sorted(words) == [
+        "asks airline to close it as undone, for ada: by hand",
+        "asks airline to close it as what never was and never will be, after claim 3, for ada: looked",
+        "is closed as the operator says",
+        "is not closed: claim 3 may have done it outside, under the key trip/t1/book_seat/undo",
+        "resolve book_room: alone by ada: accepted, without its participant: an attempt may still run",
+        "resolve book_seat after claim 3: looked by ada: accepted",
+        "resolve book_seat: by hand by ada: rejected: claim 3 may have done it outside, under the key "
+        "trip/t1/book_seat/undo; look there, then resolve again naming claim 3",
+    ]

@@ -392,8 +392,9 @@ class Model:
         if isinstance(what, Finish):
             world.timer_ns = 0
         if isinstance(what, SendClose):
-            world.commands += ((what.step, "close", what.number),)
-            world.sent += ((what.step, "close", what.number),)
+            asked: CommandName = (what.step, "close", what.number)
+            world.commands += (asked,)
+            world.sent += (asked,)
             world.closes = {**world.closes, (what.step, what.number): what.close}
         if isinstance(what, Send):
             definition = self.definition.step(what.step)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from antiphon.contracts.envelope import pack
-from antiphon.contracts.messages import Close, Event, Verdict, ends_step
+from antiphon.contracts.messages import Close, Closed, Event, Verdict, ends_step
 from antiphon.contracts.payloads import End, Operation, Record
 from antiphon.coordinator.decision.facts import Action, Answer, Finish, Operated, SendClose
 from antiphon.coordinator.decision.room import CLOSE_ENTRIES, room
@@ -34,8 +34,8 @@ class Stuck(Life):
             if attempt < attempts:
                 self.due("book_seat")
 
-    def resolve(self, step: str = "book_seat", user: str = "ada", **said: Any) -> list[Action]:
-        operation = Operation(step=step, reason="slip 7", **{"asks": True, **said})
+    def resolve(self, step: str = "book_seat", user: str = "ada", asks: bool = True, **said: Any) -> list[Action]:
+        operation = Operation(step=step, reason="slip 7", asks=asks, **said)
         return self.take(Operated(self._next(), self.now_ns, user, "resolve", operation))
 
     def rejection(self) -> str:
@@ -212,6 +212,34 @@ def test_a_claim_is_named_of_what_a_participant_holds_and_asks_it() -> None:
     waiting.start()
     waiting.operate("resolve", step="work-delivered", reason="seen", claim=3, payload={})
     assert waiting.rejected() == "no participant holds work-delivered, so there is no claim of it"
+
+
+def test_the_answer_to_an_earlier_close_is_not_taken_for_one_to_a_later() -> None:
+    life = Stuck()
+    life.resolve()
+    life.closed("book_seat", "doubt", **DOUBT)
+    life.resolve(claim=3)
+    met = Closed(verdict="closed")
+    assert life.take(Answer(life._next(), 1, "book_seat", "close", 1, "closed", 1, closed=met)) == [Record()]
+    assert life.phases()["book_seat"] == "undoing"
+
+
+def test_a_compensation_that_fails_on_after_its_command_was_found_done_calls_a_person_again() -> None:
+    life = Stuck(attempts=0)
+    life.open()
+    life.resolve(claim=3, payload=pack(REPLIES["book_seat"]))
+    life.closed("book_seat")
+    found = life.open(attempt=2)
+    assert found == [Record(step="book_seat", parked="book_seat may have happened outside: claim 3 is open")]
+
+
+def test_a_command_that_may_have_happened_outside_parks_its_saga_once_that_is_to_be_undone() -> None:
+    life = Life()
+    life.start()
+    life.answer("book_room")
+    fact = Answer(life._next(), life.now_ns, "book_seat", "do", 1, "exhausted", 1, None, "claim 1 is open", "open")
+    assert life.take(fact) == [undo("book_seat")]
+    assert life.history.parked == "book_seat may have happened outside: claim 1 is open"
 
 
 def test_a_close_out_when_the_saga_ends_is_answered_to_nobody() -> None:

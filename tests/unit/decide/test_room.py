@@ -104,8 +104,8 @@ class Bulk(Life):
         if self.history.paused:
             self.ask("resume")
 
-    def ask(self, verb: Verb, step: str = "", **said: Any) -> list[Any]:
-        operation = Operation(step=step, reason="by hand", **{"asks": verb == "resolve", **said})
+    def ask(self, verb: Verb, step: str = "", asks: bool = True) -> list[Any]:
+        operation = Operation(step=step, reason="by hand", asks=verb == "resolve" and asks)
         found = self.take(Operated(self._next(), self.now_ns, "ada", verb, operation))
         self.note(found)
         return found
