@@ -91,10 +91,11 @@ class Rehearsed:
         return state if state == "completed" or state == "compensated" else None
 
     def sent(self) -> list[str]:
-        """The steps whose commands were sent, in order, with `undo` before those of compensations."""
+        """The steps whose commands were sent, in order, with `undo` before those of compensations and `close` before
+        those of which a participant was asked to take an operator's word."""
         entries = self._rehearsal.platform.read(SAGA, [subjects.journal_filter(self.key)])
         commands = [subjects.parse_entry(message.subject).command for message in entries]
-        return [f"{'undo ' * (each.direction == 'undo')}{each.step}" for each in commands if each]
+        return [f"{each.direction} {each.step}".removeprefix("do ") for each in commands if each]
 
     def story(self) -> str:
         """Its journal in lines."""
