@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from sqlalchemy import insert
 from antiphon.contracts.errors import DefinitionError, Refused, Unrecoverable
 from antiphon.contracts.messages import Closed, Refusal, Settled, Undone, settle_type
 from antiphon.contracts.retry import Retry
-from antiphon.participants import Outside, Participant, Transaction
+from antiphon.participants import Outside, Participant, Transaction, open_database
 from antiphon.participants.databases import Busy, Database
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Close, Row
@@ -29,7 +30,8 @@ from antiphon.participants.procedures import (
     UndoProcedure,
 )
 
-from .stock import RESERVED, Gate, Noted, Release, Reserve, Reserved, Store, address, effects, seal, tables
+from .play import play
+from .stock import RESERVED, Gate, Noted, Release, Reserve, Reserved, Store, address, effects, seal, sqlite_url, tables
 
 Hook = Callable[[Outside], Awaitable[None]]
 REPLY = Answer("stock.reserved.v1", msgspec.json.encode({"reservation_id": "by hand"}))
@@ -472,3 +474,39 @@ def test_a_handler_takes_what_its_declaration_says() -> None:
         @stock.handles(Reserve)  # type: ignore[arg-type]
         async def reserve_too(command: Reserve, out: Outside) -> Reserved:
             return RESERVED
+
+
+# --- in a worker ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "memory"])
+async def test_a_worker_answers_others_while_one_waits_for_the_outside(kind: str, tmp_path: Path) -> None:
+    gate, shop = Gate(), Shop()
+
+    async def wait_for_first(outside: Outside) -> None:
+        if outside.saga_id == "slow":
+            gate.reached.set()
+            await gate.opened.wait()
+
+    shop.on_do = wait_for_first
+    database = open_database(sqlite_url(tmp_path) if kind == "sqlite" else "memory:")
+    await database.open(tables)
+    async with play(tmp_path) as playing:
+        await playing.worker(shop, database)
+        await playing.do("slow")
+        await gate.reached.wait()
+        for saga in ("one", "other"):
+            await playing.do(saga)
+            await playing.answer(saga, "stock-reserved")
+        await playing.undo("slow")
+        gate.opened.set()
+        await playing.answer("slow", "stock-reserved")
+        await playing.answer("slow", "stock-release-done")
+        await playing.is_settled()
+    await database.close()
+    assert shop.keys == {
+        "order/slow/reserve": 1,
+        "order/one/reserve": 1,
+        "order/other/reserve": 1,
+        "order/slow/reserve/undo": 1,
+    }
