@@ -21,13 +21,15 @@ from .execution import Execution
 from .inbox import Spent
 from .job import Job
 from .jobs import Jobs
+from .outside import LostFence
 from .overdue import Overdue
 from .parking import Parking
-from .perform import Failure, LostFence, Performing, Unsendable
+from .perform import Failure, Performing
 from .procedures import AlreadyDone, NobodyKnows, NoHandler, NotYet
 from .reasons import is_said_on_purpose, reason_of
 from .transaction import idempotency_key
 from .turn import NotItsTurn
+from .under_lock import Unsendable
 
 WAIT_SECONDS_MAX: Final = 366 * 86400.0
 """The longest time that a handler may ask for before its next attempt."""

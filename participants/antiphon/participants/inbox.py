@@ -223,10 +223,9 @@ def on_event(row: Row | None, mark: int) -> OnEvent:
             return AnotherWas()
         case Row(state="claimed" | "open", attempt=seen) if seen != mark:
             return Wait("another event is being reacted to outside the database")
-    match on_do(row, mark):
-        case OtherPayload():
-            raise AssertionError("an event has no digest")
-        case decision:
+        case _:
+            decision = on_do(row, mark)
+            assert not isinstance(decision, OtherPayload), "an event has no digest"
             return decision
 
 

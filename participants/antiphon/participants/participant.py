@@ -278,8 +278,14 @@ class Participant:
         """
         if undoes is None:
             needs_none = needs_no_compensation
-            return ReactsTo(self.name, self.reactions, event, saga_type, refused, needs_none, retry, outside, slow)
-        return UndoesOn(self.name, self.reactions, event, saga_type, undoes, retry, outside, slow)
+            reacts: ReactsTo[Any, Any] = ReactsTo(
+                self.name, self.reactions, event, saga_type, refused, needs_none, retry, outside, slow
+            )
+            return reacts
+        takes_back: UndoesOn[Any, Any, Any] = UndoesOn(
+            self.name, self.reactions, event, saga_type, undoes, retry, outside, slow
+        )
+        return takes_back
 
 
 class Handles(Generic[C_co, G]):

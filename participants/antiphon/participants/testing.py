@@ -38,8 +38,9 @@ from .databases import Database, Inbox, Manner, open_database
 from .execution import Execution
 from .inbox import Answer, Row, Spent
 from .memory import MemoryDatabase
+from .outside import Terms
 from .participant import Participant
-from .perform import Performing, Terms
+from .perform import Performing
 from .procedures import DoProcedure, Procedure, SettleProcedure, UndoProcedure
 from .reading import procedure_of
 from .routing import Routing, Unheard

@@ -36,10 +36,11 @@ from .job import Job
 from .jobs import Jobs
 from .manners import Manners
 from .notes import Notes
+from .outside import Terms
 from .overdue import TimeLimit
 from .parking import Parking
 from .participant import Participant
-from .perform import Performing, Terms
+from .perform import Performing
 from .reading import NotForUs, Reader
 from .takeover import Takeover
 from .turn import Turn

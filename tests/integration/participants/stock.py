@@ -21,9 +21,11 @@ from antiphon.participants.databases import Busy, Manner
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Spent
 from antiphon.participants.memory import MemoryDatabase, MemoryTransaction
-from antiphon.participants.perform import Performing, Terms, Unsendable
+from antiphon.participants.outside import Terms
+from antiphon.participants.perform import Performing
 from antiphon.participants.procedures import DoProcedure, SettleProcedure, UndoProcedure
 from antiphon.participants.reasons import reason_of
+from antiphon.participants.under_lock import Unsendable
 
 
 class Reserved(Event, name="stock.reserved", owner="stock"):

@@ -20,7 +20,8 @@ from antiphon.participants.databases import Busy, Database
 from antiphon.participants.engines import open_engine
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Spent
-from antiphon.participants.perform import Performing, Terms
+from antiphon.participants.outside import Terms
+from antiphon.participants.perform import Performing
 from antiphon.participants.procedures import DoProcedure
 from antiphon.participants.sqlite import LOCKED_TRIES_MAX, SqliteDatabase
 from tests.support.postgres import Postgres

@@ -60,14 +60,15 @@ LATE, AGO = Superseded("it was undone or ruled out before"), Superseded("attempt
 BEGUN = Superseded("attempt 2 has been begun")
 BY_HAND, WAIT = Superseded("an operator has closed it"), Wait("its command is under way outside the database")
 RUN, OPEN = RunHandler(), MayHaveHappened()
-WHEN = ("earlier", "same", "later")
+When = Literal["earlier", "same", "later"]
+WHEN: tuple[When, ...] = get_args(When)
 
 
-def any_attempt(decision: Decision) -> dict[str, Decision]:
+def any_attempt(decision: Decision) -> dict[When, Decision]:
     return dict.fromkeys(WHEN, decision)
 
 
-TABLE: dict[tuple[str, Question], dict[str, Decision]] = {
+TABLE: dict[tuple[str, Question], dict[When, Decision]] = {
     ("none", "do"): any_attempt(RUN),
     ("claimed", "do"): {"earlier": BEGUN, "same": RUN, "later": RUN},
     ("claimed, past its time", "do"): {"earlier": BEGUN, "same": RUN, "later": RUN},
@@ -114,7 +115,7 @@ README = Path(__file__).parents[3] / "participants" / "README.md"
 
 
 @pytest.mark.parametrize(("row", "question", "when"), [*product(ROWS, QUESTIONS, WHEN)])
-def test_every_row_and_every_question_has_its_decision(row: str, question: Question, when: str) -> None:
+def test_every_row_and_every_question_has_its_decision(row: str, question: Question, when: When) -> None:
     assert DECIDE[question](ROWS[row], ATTEMPTS[when]) == TABLE[row, question][when]
 
 

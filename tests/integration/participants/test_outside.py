@@ -20,7 +20,8 @@ from antiphon.participants.databases import Busy, Database
 from antiphon.participants.execution import Execution
 from antiphon.participants.inbox import Answer, Close, Row
 from antiphon.participants.memory import MemoryTransaction
-from antiphon.participants.perform import LostFence, OutsideOver, Performing, Terms
+from antiphon.participants.outside import LostFence, OutsideOver, Terms
+from antiphon.participants.perform import Performing
 from antiphon.participants.procedures import (
     CloseProcedure,
     DoProcedure,

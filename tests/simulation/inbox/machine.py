@@ -383,7 +383,8 @@ class Machine:
                 return ("done", "never")
             case "sent" if self.config.step == "retriable":
                 return ("done",)
-        return ()
+            case _:
+                return ()
 
     def _operator(self, s: State) -> Iterator[Step]:
         if not self.config.closes:
