@@ -296,6 +296,21 @@ async def test_a_locked_sqlite_file_is_no_attempt_where_the_handler_notices_it(t
     await store.close()
 
 
+async def test_a_lock_that_a_savepoint_took_back_hides_no_later_one_in_sqlite(tmp_path: Path) -> None:
+    store = Store("sqlite", sqlite_url(tmp_path))
+    database = await store.open()
+
+    async def find_it_locked_twice(tx: Transaction) -> None:
+        with pytest.raises(DBAPIError):
+            async with tx.connection.begin_nested():
+                await tx.execute(text("PRAGMA wal_checkpoint"))
+        await tx.execute(text("PRAGMA wal_checkpoint"))
+
+    with pytest.raises(Busy, match="given up"):
+        await Stock(on_reserve=find_it_locked_twice).do(database)
+    await store.close()
+
+
 async def test_what_breaks_a_constraint_is_an_attempt_and_named_without_a_value(postgres_server: Postgres) -> None:
     store = Store("postgres", postgres_server.new_database())
 

@@ -633,8 +633,11 @@ async def do_all_in_turn(database: SqliteDatabase, name: str) -> list[object]:
     return found
 
 
-async def test_the_lock_is_left_to_another_process_that_wants_it(sqlite_store: Store) -> None:
-    """It is never free for longer than a moment, and yet the other one is not starved."""
+async def test_the_lock_is_left_to_another_process_that_wants_it(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is always somebody who waits for the next group, and yet the other one is not starved."""
+    monkeypatch.setattr(writer, "MEMBERS_MAX", 2)
     one, other = await open_sqlite(sqlite_store), await open_sqlite(sqlite_store)
     is_over = False
 
@@ -649,6 +652,28 @@ async def test_the_lock_is_left_to_another_process_that_wants_it(sqlite_store: S
         assert await Stock().do(other, saga=f"other-{number}") == RESERVED
     is_over = True
     await asyncio.gather(*hogs)
+
+
+async def test_after_it_has_met_another_process_the_lock_is_left_free_for_a_moment(
+    sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "ROOM_SECONDS", 0.5)
+    gate, database = Gate(), await open_sqlite(sqlite_store)
+    other = sqlite3.connect(tmp_path / "stock.db", isolation_level=None, timeout=0)
+    other.execute("BEGIN IMMEDIATE")
+    first = asyncio.create_task(Stock().do(database, saga="1"))
+    await asyncio.sleep(0)
+    other.execute("ROLLBACK")
+    assert await first == RESERVED
+    second = asyncio.create_task(Stock(on_reserve=gate).do(database, saga="2"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    other.execute("BEGIN IMMEDIATE")
+    assert not gate.reached.is_set()
+    other.execute("ROLLBACK")
+    gate.opened.set()
+    assert await second == RESERVED
+    other.close()
 
 
 async def test_what_waits_when_the_database_is_closed_is_busy(sqlite_store: Store) -> None:

@@ -13,14 +13,17 @@ import pytest
 from sqlalchemy import func, select, text
 from structlog.testing import capture_logs
 
+from antiphon.contracts import Retry
 from antiphon.participants import Participant, Transaction, calling, loan, writer
+from antiphon.participants.execution import Execution
 from antiphon.participants.loan import StatementCancelled
-from antiphon.participants.procedures import WrongReply
+from antiphon.participants.manners import Manners
+from antiphon.participants.procedures import DoProcedure, WrongReply
 from antiphon.participants.sqlite import SqliteDatabase
 from tests.support.server import until
 
 from .play import Play, play
-from .stock import RESERVED, Gate, Release, Reserve, Reserved, Stock, Store, sqlite_url, tables
+from .stock import RESERVED, Gate, Release, Reserve, Reserved, Stock, Store, address, sqlite_url, tables
 from .test_groups import commits, held, sqlite_store
 
 __all__ = ["commits", "sqlite_store"]
@@ -73,6 +76,22 @@ async def test_a_handler_that_waits_has_others_wait_once_and_is_committed_by_its
     assert "in __call__" in line["stands_at"]
     assert "outside=True" in line["advice"]
     await database.close()
+
+
+def test_of_handlers_of_one_kind_that_wait_the_first_alone_is_told_of() -> None:
+    manners, waiting = Manners("stock", shares=True), list[Execution]()
+    for number in range(3):
+        stock = Stock()
+        where = address("do", saga=str(number))
+        procedure = DoProcedure(stock.participant.handlers["stock.reserve.v1"], where, Reserve())
+        execution = Execution(where, procedure, Retry(), "do 1", 1)
+        manners.set(execution, "stock.reserve.v1")
+        waiting.append(execution)
+    with capture_logs() as logs:
+        for execution in waiting:
+            assert execution.on_wait is not None
+            execution.on_wait()
+    assert [line["event"] for line in logs] == ["handler.waits"]
 
 
 async def test_where_nobody_waits_for_it_a_handler_may_wait(playing: Play) -> None:
