@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from antiphon.participants import note_rows
+from antiphon.participants import note_files, note_rows
 from antiphon.participants.databases import Busy
 from antiphon.participants.memory import MemoryDatabase
 from antiphon.participants.notes import Left, open_notes
@@ -60,15 +62,28 @@ async def holder(
     try:
 
         async def holds_all() -> bool | None:
-            found = await playing.consumer()
-            return True if found["num_ack_pending"] == HELD else None
+            return True if await noted(store.url) == HELD else None
 
-        await come(holds_all, f"{HELD} commands held")
+        await come(holds_all, f"{HELD} commands held and noted")
         yield child
     finally:
         child.signal(signal.SIGCONT)
         child.kill()
         child.wait()
+
+
+async def noted(url: str) -> int:
+    """How many deliveries the processes of a database have noted."""
+    path = url.partition("sqlite:///")[2]
+    if path:
+        files = await asyncio.to_thread(lambda: list(Path(f"{path}-held").glob("stock.*")))
+        return sum([len(note_files._read("", await asyncio.to_thread(each.read_bytes)).replies) for each in files])
+    engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"))
+    async with engine.connect() as connection:
+        there = (await connection.execute(text("SELECT to_regclass('antiphon_held') IS NOT NULL"))).scalar()
+        rows = (await connection.execute(text("SELECT replies FROM antiphon_held"))).all() if there else []
+    await engine.dispose()
+    return sum(len(replies.split("\n")) for (replies,) in rows if replies)
 
 
 @pytest.mark.parametrize("survivor", ["alive", "started"])
