@@ -78,6 +78,7 @@ def _new_database(kind: str) -> Iterator[Any]:
 
 def _measured(form: str, number: int, new_database: Any) -> float:
     """The seconds of one run in which the machine did not stand still."""
+    seconds = 0.0
     for attempt in range(REPEATS_MAX):
         with tempfile.TemporaryDirectory() as name, watcher() as stall:
             folder = Path(name)
