@@ -25,6 +25,7 @@ from antiphon.contracts.topology import EVENTS, PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Link
 from antiphon.participants import Transaction, Worker, open_database
 from antiphon.participants.notes import open_notes
+from antiphon.participants.takeover import STARTING_LOOK_SECONDS, STARTING_LOOKS
 from tests.integration.participants.play import Play, play
 from tests.integration.participants.stock import Stock
 from tests.support.logs import plain_logs
@@ -110,6 +111,7 @@ async def run(form: str, folder: Path, database_url: str) -> float:
             await _line(holder)  # it has all of them in hand
             if form == "running":
                 await go(survivor)
+                await asyncio.sleep(STARTING_LOOKS * STARTING_LOOK_SECONDS)  # it is no longer just starting
             killed_ns = time.time_ns()
             holder.kill()
             began_ns = killed_ns

@@ -22,9 +22,10 @@ log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 0.5
 """How often a worker looks whether another one has died."""
-STARTING_LOOKS: Final = 4
-"""How many of its looks count as those of a worker that is just starting: the lock of the one before it, which was
-killed, may be there for a moment."""
+STARTING_LOOKS: Final = 20
+STARTING_LOOK_SECONDS: Final = 0.1
+"""How many looks a worker takes that is just starting, and how often: the lock of the one before it, which was killed,
+may be there for a moment."""
 
 
 class Takeover:
@@ -99,9 +100,10 @@ class Takeover:
             self._notes.write([job.delivery.reply for job in self._jobs.held if not job.delivery.is_lost])
 
     async def _keep_looking(self, notes: Notes) -> None:
-        for look in itertools.count(1):
-            await asyncio.sleep(LOOK_SECONDS)
-            await self._take_over(notes, is_starting=look < STARTING_LOOKS)
+        for look in itertools.count():
+            is_starting = look < STARTING_LOOKS
+            await asyncio.sleep(STARTING_LOOK_SECONDS if is_starting else LOOK_SECONDS)
+            await self._take_over(notes, is_starting)
 
     async def _take_over(self, notes: Notes, is_starting: bool) -> None:
         if not self._link.is_connected:
