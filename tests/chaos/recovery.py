@@ -111,7 +111,7 @@ async def run(form: str, folder: Path, database_url: str) -> float:
             await _line(holder)  # it has all of them in hand
             if form == "running":
                 await go(survivor)
-                await asyncio.sleep(STARTING_LOOKS * STARTING_LOOK_SECONDS)  # it is no longer just starting
+                await asyncio.sleep(2 * STARTING_LOOKS * STARTING_LOOK_SECONDS)  # it is no longer just starting
             killed_ns = time.time_ns()
             holder.kill()
             began_ns = killed_ns
