@@ -128,7 +128,9 @@ class Takeover:
             return
         held = [reply for reply in left.replies if self._is_ours(reply)]
         if held:
-            log.warning("takeover", instance=left.instance, count=len(held), after_seconds=round(left.age_seconds, 3))
+            log.warning(
+                "worker.taken_over", instance=left.instance, count=len(held), after_seconds=round(left.age_seconds, 3)
+            )
         for reply in held:
             self._link.send(reply, b"-NAK")
         await self._link.flushed()

@@ -258,7 +258,7 @@ class Walk:
         verb = self.random.choice(verbs)
         if verb == "cancel" and self.random.random() < 0.8:
             return
-        stuck = [name for name in under_way(history) if history.steps[name].phase in ("undoing", "settling")]
+        stuck = [name for name in sorted(under_way(history)) if history.steps[name].phase in ("undoing", "settling")]
         stuck += [name for name in (Landed.__contract__.token,) if is_tired(history, history.steps[name])]
         if verb == "resolve" and not stuck:
             return

@@ -289,6 +289,9 @@ def _asked_to_close(before: Overview, told: Told, found: UnderWay | None) -> Ove
 
 
 def _begun(before: Overview, begun: UnderWay) -> Overview:
+    found = _find(before, begun.step)
+    if found is not None and found.form is not None:  # the close is out while attempts go on
+        begun = replace(begun, close=found.close, form=found.form)
     others = tuple(each for each in before.under_way if each.step != begun.step)
     return replace(before, under_way=(*others, begun))
 
