@@ -60,6 +60,7 @@ async def test_a_load_counts_every_saga_that_it_began(load: Load) -> None:
 @pytest.fixture(scope="module")
 def sqlite() -> list[Measured]:
     """All systems on SQLite, once."""
+    require_peer()
     return on_sqlite(Effort(1, SECONDS, most=64))
 
 
@@ -92,6 +93,7 @@ def test_without_the_peer_the_last_line_names_ours_alone(sqlite: list[Measured])
 
 
 def test_both_run_on_one_postgres_whose_cpu_counts() -> None:
+    require_peer()
     try:
         found = on_postgres(Effort(1, SECONDS, most=1), {})
     except LookupError as error:
@@ -115,6 +117,7 @@ def test_only_what_lies_below_the_folder_is_synced_slowly(tmp_path: Path) -> Non
 
 def test_sagas_and_the_peer_wait_for_a_slow_disk() -> None:
     """A lower bound, whatever the machine: three steps one after the other, each with an fsync at least."""
+    require_peer()
     with slow_disk() as disk:
         found = on_slow_sqlite(disk, Effort(1, SECONDS, most=1))
     assert {each.system for each in found} == {OURS, PEER} if is_peer_there() else {OURS}
