@@ -24,7 +24,7 @@ from .databases import Database, Inbox, Manner
 from .execution import Execution
 from .inbox import Answer, Row
 from .procedures import RUNS, Procedure, Run
-from .reasons import OwnWords
+from .reasons import Misuse, OwnWords
 from .transaction import Outside, Transaction
 from .under_lock import Seal, give_up, seal_or_give_up, tell, transact
 
@@ -38,7 +38,7 @@ class LostFence(OwnWords):
         """Whether it has succeeded outside, and the row says that there is nothing, and never will be."""
 
 
-class OutsideOver(OwnWords, RuntimeError):
+class OutsideOver(Misuse):
     """A handler with effects outside began its transaction twice, or after its end."""
 
 

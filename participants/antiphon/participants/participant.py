@@ -302,7 +302,7 @@ class Handles(Generic[C_co, G]):
     ) -> Callable[[C_co, G], Awaitable[R]]:
         """Register the function and give it back unchanged."""
         command, handlers = self._command, self._participant.handlers
-        first, given = parameters(function, ("command", "tx"))
+        first, given = parameters(function, ("command", "outside" if self._is_outside else "tx"))
         check_given(function, given, self._is_outside)
         if (found := annotation(function, first)) not in (None, command):
             raise DefinitionError(
@@ -336,7 +336,7 @@ class Compensates(Generic[C_co, G]):
     ) -> Callable[[K, R, G], Awaitable[None]]:
         """Register the function and give it back unchanged."""
         command, compensations = self._command, self._participant.compensations
-        first, second, given = parameters(function, ("command", "answer", "tx"))
+        first, second, given = parameters(function, ("command", "answer", "outside" if self._is_outside else "tx"))
         check_given(function, given, self._is_outside)
         compensation = _compensation(function, first, command)
         if (found := annotation(function, second)) not in (None, command.__reply__):

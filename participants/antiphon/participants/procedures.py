@@ -281,7 +281,7 @@ class UndoProcedure(_Base):
             case Superseded(reason):
                 return self.negative("superseded", reason), None
             case MayHaveHappened():
-                return may_have_happened(self.contract), inbox.given_up(row)
+                return may_have_happened(self.contract, self.address, row), inbox.given_up(row)
             case Wait(reason):
                 raise NotYet(reason)
             case _:
@@ -312,7 +312,7 @@ class SettleProcedure(_Base):
             case AlreadyUndone():
                 return self._settled(Settled(happened=False)), None
             case MayHaveHappened():
-                return may_have_happened(_question(self.contract)), inbox.given_up(row)
+                return may_have_happened(_question(self.contract), self.address, row), inbox.given_up(row)
             case Wait(reason):
                 raise NotYet(reason)
             case _:
@@ -482,9 +482,12 @@ def negative(contract: Contract, kind: AnswerKind, reason: str) -> Answer:
     return Answer(answer_type(contract, kind), _encode(Refusal(reason=clean(reason))))
 
 
-def may_have_happened(contract: Contract) -> Answer:
+def may_have_happened(contract: Contract, address: CommandAddress, row: Row | None) -> Answer:
     """The answer of whoever asks about a row that is open."""
-    reason = "it may have happened outside the participant's database: a run was begun, and nobody knows its end"
+    claim, key = row.claim if row is not None else 0, idempotency_key(address, "do")
+    reason = (
+        f"the end of claim {claim} is not known; look for the key {key} there, then resolve the step naming that claim"
+    )
     return Answer(answer_type(contract, "exhausted"), _encode(Refusal(reason=reason, code="open")))
 
 

@@ -96,7 +96,7 @@ class ReactsTo(Generic[E, G]):
 
     def __call__(self, function: Callable[[E, G], Awaitable[F]]) -> Callable[[E, G], Awaitable[F]]:
         """Register the function and give it back unchanged."""
-        first, given = parameters(function, ("event", "tx"))
+        first, given = parameters(function, ("event", "outside" if self._is_outside else "tx"))
         check_given(function, given, self._is_outside)
         _check_first(function, first, self._event)
         emits, may_be_silent = _outcomes(self._participant, function)
@@ -144,7 +144,7 @@ class UndoesOn(Generic[E, A, G]):
 
     def __call__(self, function: Callable[[E, A, G], Awaitable[F]]) -> Callable[[E, A, G], Awaitable[F]]:
         """Register the function and give it back unchanged."""
-        first, second, given = parameters(function, ("event", "answer", "tx"))
+        first, second, given = parameters(function, ("event", "answer", "outside" if self._is_outside else "tx"))
         check_given(function, given, self._is_outside)
         _check_first(function, first, self._event)
         found = annotation(function, second)

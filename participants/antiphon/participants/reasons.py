@@ -24,6 +24,10 @@ class OwnWords(Exception):
     """An error with a sentence of Antiphon's own. The sentence holds no value of an author's, so it travels."""
 
 
+class Misuse(OwnWords, RuntimeError):
+    """An author's code did what only the worker may. Where it did so stands in the log."""
+
+
 def reason_of(error: BaseException, with_text: bool = False) -> str:
     """What travels of an error.
 
@@ -46,7 +50,7 @@ def reason_of(error: BaseException, with_text: bool = False) -> str:
 
 def is_said_on_purpose(error: BaseException) -> bool:
     """Whether an error says all there is to say, so that nobody needs to know where it was raised."""
-    return isinstance(error, Refused | Unavailable | OwnWords)
+    return isinstance(error, Refused | Unavailable | OwnWords) and not isinstance(error, Misuse)
 
 
 def clean(value: object, otherwise: str | None = None) -> str:

@@ -17,7 +17,8 @@ def parameters(function: Callable[..., Any], wanted: tuple[str, ...]) -> list[st
     found = list(inspect.signature(function).parameters.values())
     needed = [p for p in found if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(needed) != len(wanted):
-        raise DefinitionError(f"{named(function)} must take {', '.join(wanted)}; it takes {len(needed)} parameters.")
+        takes = "1 parameter" if len(needed) == 1 else f"{len(needed)} parameters"
+        raise DefinitionError(f"{named(function)} must take {', '.join(wanted)}; it takes {takes}.")
     return [parameter.name for parameter in needed]
 
 

@@ -22,7 +22,7 @@ from .databases import Busy, Manner
 from .engines import CREATE_TABLES, first_line, probe, trouble_of, unusable
 from .faults import Faults
 from .inbox import Answer, Row, RowState, Spent
-from .reasons import OwnWords
+from .reasons import Misuse, OwnWords
 from .tables import KEY_NAMES, end_runs, migrate, read_runs, read_spent
 from .transaction import Transaction
 
@@ -91,7 +91,7 @@ class SqlInbox:
         raise NotImplementedError
 
 
-class CommittedByItself(OwnWords, RuntimeError):
+class CommittedByItself(Misuse):
     """A handler committed the transaction, which only the worker may."""
 
 

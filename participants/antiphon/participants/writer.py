@@ -18,7 +18,7 @@ from antiphon.link import killpoints
 
 from .databases import Busy, Manner, ShareFailed
 from .engines import first_line, trouble_of
-from .reasons import OwnWords
+from .reasons import Misuse
 from .thread import Thread
 
 MEMBERS_MAX: Final = 64
@@ -41,7 +41,7 @@ RELEASE: Final = "RELEASE antiphon"
 TAKE_BACK: Final = "ROLLBACK TO antiphon"
 
 
-class SavepointLost(OwnWords, RuntimeError):
+class SavepointLost(Misuse):
     """A handler ended the savepoint in which its command is performed, which only the worker may."""
 
 

@@ -140,7 +140,8 @@ def said(answer: Answer) -> object:
         return "undone" if msgspec.json.decode(answer.data, type=Undone).found else "nothing found"
     if kind == "settled":
         return "happened" if msgspec.json.decode(answer.data, type=Settled).happened else "never"
-    if kind == "exhausted" and msgspec.json.decode(answer.data, type=Refusal).code == "open":
+    if kind == "exhausted" and (refusal := msgspec.json.decode(answer.data, type=Refusal)).code == "open":
+        assert "look for the key order/s1/reserve there, then resolve the step naming that claim" in refusal.reason
         return "may have happened"
     return kind
 

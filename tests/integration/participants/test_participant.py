@@ -87,7 +87,7 @@ def test_what_handlers_may_not_be() -> None:
     refused(lambda stock: stock.handles(Reserved), "Reserved is no Command")
     refused(lambda stock: stock.handles(Reserve, concurrency=0), "counts from 1")
     refused(lambda stock: stock.handles(Reserve)(plain), "must be an `async def` function")
-    refused(lambda stock: stock.handles(Reserve)(short), "must take command, tx; it takes 1 parameters")
+    refused(lambda stock: stock.handles(Reserve)(short), "must take command, tx; it takes 1 parameter\\.")
     refused(lambda stock: stock.handles(Reserve)(other), "handles Reserve, but its first parameter is Charge")
 
 

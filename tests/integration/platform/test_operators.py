@@ -179,6 +179,18 @@ async def test_whoever_writes_to_very_many_subjects_of_a_saga_hides_nothing_of_i
     assert (await read_projection(reader, handle.key)).was_parked
 
 
+async def test_a_journal_that_cannot_be_read_hides_no_other_saga(stage: Stage) -> None:
+    stage.refuses = "book_seat"
+    handle = await stage.parked()
+    administrator, reader = await stage.there.link("administrator"), await stage.there.link("operator")
+    before = await summaries(reader)
+    await administrator.store(subjects.record_subject(handle.key, "forged"), b'{"a":1}')
+    other = await stage.client.start(TRIP, ASKED, id="other")
+    found = {each.id: each.parked for each in await summaries(reader)}
+    assert set(found) == {each.id for each in before} | {other.key.id}
+    assert found[handle.key.id].startswith("its journal cannot be read: the envelope is wrong")
+
+
 async def test_a_saga_is_cancelled_by_an_operator_once(stage: Stage) -> None:
     stage.silent = "book_seat"
     handle = await stage.client.start(TRIP, ASKED, id="t1")

@@ -13,7 +13,7 @@ from antiphon.link import Link
 from antiphon.link.sagas import read_events
 
 from ..decision.pause import read_pause_state
-from ..views.timeline import Summary, Timeline, child_ids, summary_of, timeline_of
+from ..views.timeline import Summary, Timeline, child_ids, summary_of, timeline_of, unreadable
 
 
 async def timeline(link: Link, key: SagaKey) -> Timeline:
@@ -55,7 +55,10 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
         wanted = [subjects.end_subject(key) for key, _ in found[first : first + 500]]
         ends |= {message.subject: message for message in await link.read_all(SAGA, wanted)}
     paused = await paused_types(link)
-    return [await _summary(link, key, start, ends.get(subjects.end_subject(key)), paused) for key, start in found]
+    return [
+        await _summary_if_readable(link, key, start, ends.get(subjects.end_subject(key)), paused)
+        for key, start in found
+    ]
 
 
 async def paused_types(link: Link) -> dict[str, str]:
@@ -73,6 +76,16 @@ async def _summary(
     has_records = any(subjects.parse_entry(message.subject).kind == "rec" for message in entries)
     events = await read_events(link, key, entries) if has_records else []
     return summary_of(key, start, SagaPages(entries, events), paused.get(key.type, ""))
+
+
+async def _summary_if_readable(
+    link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, paused: dict[str, str]
+) -> Summary:
+    """One journal that cannot be read hides no other saga."""
+    try:
+        return await _summary(link, key, start, end, paused)
+    except Unusable as error:
+        return unreadable(key, start, error)
 
 
 async def _children(link: Link, key: SagaKey, entries: list[StoredMessage]) -> tuple[str, ...]:

@@ -137,6 +137,17 @@ def summary_of(key: SagaKey, start: StoredMessage, pages: SagaPages, type_paused
     )
 
 
+def unreadable(key: SagaKey, start: StoredMessage, error: Unusable) -> Summary:
+    """A saga whose journal cannot be read, in one line."""
+    return Summary(
+        type=key.type,
+        id=key.id,
+        state="running",
+        started=clock.rfc3339(start.stored_ns),
+        parked=f"its journal cannot be read: {error}",
+    )
+
+
 def child_ids(key: SagaKey, entries: Iterable[StoredMessage]) -> list[str]:
     """The ids of the sagas that the steps of a saga started."""
     commands = [subjects.parse_entry(message.subject).command for message in entries]

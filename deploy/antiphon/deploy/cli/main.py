@@ -583,7 +583,12 @@ def resolve(
         bool | None, typer.Option("--happened/--never-happened", help="Of a pivot, or an awaited event.")
     ] = None,
     claim: Annotated[
-        int, typer.Option(min=0, metavar="NUMBER", help="The claim after which you looked outside, as you were told.")
+        int,
+        typer.Option(
+            min=0,
+            metavar="NUMBER",
+            help="The claim after which you looked outside, as `antiphon show` or a rejection names it.",
+        ),
     ] = 0,
     without_participant: Annotated[
         bool, typer.Option("--without-participant", help="Count at once, although an attempt may still run there.")
@@ -597,6 +602,8 @@ def resolve(
     decides. Exit code 3 if it has not answered yet."""
     from .sagas import read_payload
 
+    if claim and without_participant:
+        raise typer.BadParameter("name a claim, which its participant compares, or do not ask it; not both.")
     reply = None if payload is None else read_payload(payload)
 
     def asks(saga: SagaVerbs) -> Awaitable[Request]:
