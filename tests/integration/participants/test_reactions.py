@@ -91,7 +91,7 @@ def test_what_reactions_may_not_be() -> None:
     refused(lambda stock: stock.reacts_to(Paid, saga_type="a.b"), "saga_type 'a.b' must be 1 to 64 characters")
     refused(lambda stock: stock.reacts_to(LongName), "its name may have 52 characters")
     refused(lambda stock: stock.reacts_to(Paid)(plain), "must be an `async def` function")
-    refused(lambda stock: stock.reacts_to(Paid)(short), "must take event, tx; it takes 1 parameters")
+    refused(lambda stock: stock.reacts_to(Paid)(short), "must take event, tx; it takes 1 parameter")
     refused(lambda stock: stock.reacts_to(Paid)(bare), "must say which events come of it")
     refused(lambda stock: stock.reacts_to(Paid)(other), "reacts to Paid, but its first parameter is Unpaid")
     refused(lambda stock: stock.reacts_to(Paid)(text), r"returns str, and what comes of a reaction is an Event")
