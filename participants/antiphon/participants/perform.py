@@ -72,7 +72,8 @@ class Performing:
         except Refused as refusal:
             if (no := procedure.refusal(refusal)) is None:
                 raise
-            answer = await transact(self._database, execution, partial(self._refuse, procedure, execution, seal, no))
+            body = partial(self._refuse, procedure, execution, seal, no, refusal)
+            answer = await transact(self._database, execution, body)
         killpoints.reached("worker.committed")
         return answer
 
@@ -118,8 +119,14 @@ class Performing:
         await inbox.settle(raised_claim(procedure.done(row, decision, answer)))
         return answer
 
-    async def _refuse(self, procedure: Procedure, execution: Execution, seal: Seal, no: Answer, inbox: Inbox) -> Answer:
-        """Store a refusal. A compensation may have come in between, or a worker that said exhausted."""
+    async def _refuse(
+        self, procedure: Procedure, execution: Execution, seal: Seal, no: Answer, refusal: Refused, inbox: Inbox
+    ) -> Answer:
+        """Store a refusal. A compensation may have come in between, or a worker that said exhausted.
+
+        Raises:
+            Refused: a run outside may have acted before, so the refusal is a failed attempt like any other.
+        """
         row = await inbox.claim()
         decision = procedure.decide(row)
         if not isinstance(decision, RUNS):
@@ -127,7 +134,7 @@ class Performing:
         if procedure.has_attempts and (await inbox.spent(execution.message)).attempts >= execution.retry.attempts:
             return await give_up(procedure, row, seal, inbox, "no attempt is left")
         if row is not None and row.state in ("claimed", "open"):
-            return await give_up(procedure, row, seal, inbox, "an earlier attempt may have happened outside")
+            raise refusal
         seal(no)
         await inbox.settle(Row("refused", procedure.mark, no, row.claim if row else 0))
         return no

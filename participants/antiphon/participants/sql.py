@@ -32,6 +32,8 @@ MIGRATE_AGAIN_SECONDS: Final = 1.0
 GONE_SECONDS: Final = 60.0
 """How long the command is still expected whose run ended with its process. It is handed back, or its lease ends."""
 
+STATES: Final = frozenset(get_args(RowState))
+
 log = structlog.get_logger()
 
 
@@ -104,7 +106,7 @@ def row_of(found: Any) -> Row | None:
     if found is None:
         return None
     state, attempt, answer_type, answer, claim, runs, due_at, digest, closed = found
-    if state not in get_args(RowState) or (state == "claimed" and not claim):
+    if state not in STATES or (state == "claimed" and not claim):
         raise CommittedByItself(
             "an inbox row was committed before it was answered: a handler commits by itself. It must leave that to the "
             "worker; whether this command's effect is there has to be looked up."

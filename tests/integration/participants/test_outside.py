@@ -32,7 +32,21 @@ from antiphon.participants.procedures import (
 )
 
 from .play import play
-from .stock import RESERVED, Gate, Noted, Release, Reserve, Reserved, Store, address, effects, seal, sqlite_url, tables
+from .stock import (
+    RESERVED,
+    Gate,
+    Noted,
+    Release,
+    Reserve,
+    Reserved,
+    Stock,
+    Store,
+    address,
+    effects,
+    seal,
+    sqlite_url,
+    tables,
+)
 
 Hook = Callable[[Outside], Awaitable[None]]
 REPLY = Answer("stock.reserved.v1", msgspec.json.encode({"reservation_id": "by hand"}))
@@ -308,6 +322,27 @@ async def test_a_refusal_counts_only_if_no_earlier_run_may_have_acted(store: Sto
     row = await worker.row()
     assert row is not None
     assert row.state == "claimed"
+
+
+async def test_a_plain_handler_is_not_believed_either_where_a_run_may_have_acted(store: Store) -> None:
+    """Another version of the participant has declared the same handler without outside=True."""
+
+    async def out_of_stock(tx: Transaction) -> None:
+        raise Refused("out of stock")
+
+    shop = Shop()
+    worker, shop.on_do = Worker(shop, await store.open()), raise_error
+    assert await worker.do() == "failed"
+    plain = Stock(on_reserve=out_of_stock)
+    with pytest.raises(Refused):
+        await plain.do(worker.database, 2)
+    row = await worker.row()
+    assert row is not None
+    assert (row.state, row.claim) == ("claimed", 1)
+    assert await Stock().do(worker.database, 3) == RESERVED
+    row = await worker.row()
+    assert row is not None
+    assert (row.state, row.claim) == ("done", 2), "the run that was outside may not commit any more"
 
 
 async def test_another_payload_does_not_run_beside_what_may_have_happened(store: Store) -> None:
