@@ -40,7 +40,7 @@ class Reader:
 
     Args:
         participant: the handlers.
-        rested: numbers of reactions that killed their worker before and may be called once more.
+        rested: messages of reactions that killed their worker before and may be called once more.
     """
 
     def __init__(self, participant: Participant, rested: set[str]) -> None:

@@ -212,7 +212,7 @@ class SqlDatabase:
         """Note that the runs outside a transaction have ended that a process had begun."""
         async with self._transaction() as connection:
             try:
-                found = (await connection.execute(read_runs)).all()
+                found = (await connection.execute(read_runs, {"of_instance": f"%@{instance}%"})).all()
                 for key, runs in ((dict(zip(KEY_NAMES, row[:-1], strict=True)), row[-1].split()) for row in found):
                     left = [each for each in runs if each.partition("@")[2] != instance]
                     if len(left) < len(runs):

@@ -111,7 +111,10 @@ SPENT: Final = Spent.__struct_fields__
 read = select(*(inbox.c[name] for name in ROW)).where(*(column == bindparam(column.name) for column in KEY))
 read_spent = select(*(attempts.c[name] for name in SPENT)).where(attempts.c.message == bindparam("message"))
 
-read_runs = select(*KEY, inbox.c.runs).where(inbox.c.runs != "").with_for_update()
+read_runs = (
+    select(*KEY, inbox.c.runs).where(inbox.c.runs != "", inbox.c.runs.like(bindparam("of_instance"))).with_for_update()
+)
+"""Rows with a run of one process, locked; those of others may be held for as long as a handler takes."""
 KEY_NAMES: Final = tuple(column.name for column in KEY)
 end_runs = (
     update(inbox)

@@ -413,6 +413,19 @@ async def test_what_a_dead_process_had_begun_is_ended_by_whoever_knows(store: St
     await asyncio.wait({run})
 
 
+async def test_whoever_ends_the_runs_of_a_dead_process_waits_for_no_row_of_a_living_one(store: Store) -> None:
+    if store.kind != "postgres":
+        return  # where a transaction is the database's only one
+    gate, shop = Gate(), Shop()
+    worker, other = Worker(shop, await store.open(), "alive"), Worker(shop, await store.open(), "w2")
+    run = await running(shop, worker, gate)
+    async with worker.database.begin(address("do")) as inbox:
+        await inbox.claim()
+        await asyncio.wait_for(other.database.end_runs("dead"), 10)
+    run.cancel()
+    await asyncio.wait({run})
+
+
 async def test_the_end_of_a_run_that_the_database_was_not_told_of_is_told_with_the_next_message(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
