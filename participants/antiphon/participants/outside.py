@@ -162,6 +162,8 @@ class Runs:
         if row is None:
             await inbox.leave()
             return
+        if execution.run not in row.runs:
+            return  # its claim was never committed, and the number may be another run's by now
         is_owner = rules.is_owner(row, execution.claim, execution.procedure.state)
         row = rules.without_run(row, execution.run)
         if is_owner and row.state == "claimed":

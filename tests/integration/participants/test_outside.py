@@ -413,6 +413,20 @@ async def test_what_a_dead_process_had_begun_is_ended_by_whoever_knows(store: St
     await asyncio.wait({run})
 
 
+async def test_the_end_of_a_run_whose_claim_was_rolled_back_says_nothing_of_another_run(store: Store) -> None:
+    gate, shop = Gate(), Shop()
+    worker, other = Worker(shop, await store.open()), Worker(shop, await store.open(), "w2")
+    run = await running(shop, worker, gate)
+    before = await worker.row()
+    handler = shop.participant.handlers[Reserve.__contract__.type]
+    execution = other.execution(DoProcedure(handler, address("do"), Reserve()), "do 1")
+    execution.claim, execution.run = 1, "1@w2"  # as its transaction had it, before the COMMIT failed
+    await other.performing.end_run(execution)
+    assert await worker.row() == before
+    gate.opened.set()
+    assert await run == "reserved"
+
+
 async def test_whoever_ends_the_runs_of_a_dead_process_waits_for_no_row_of_a_living_one(store: Store) -> None:
     if store.kind != "postgres":
         return  # where a transaction is the database's only one
