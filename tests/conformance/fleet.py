@@ -25,6 +25,7 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
+from antiphon.coordinator.runtime.ports import ArmGuard
 from tests.support.raw_worker import Close, Play, answer_message, closed_message, start_message, willing, yielding
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
 
@@ -49,6 +50,8 @@ class StormyStore(MemoryStore):
         """How long appends are on their way."""
         self.reads = 0
         self.appends = 0
+        self.armed = 0
+        self.unscheduled = 0
 
     def append(
         self,
@@ -60,6 +63,7 @@ class StormyStore(MemoryStore):
         then: Callable[[Outcome], None],
     ) -> None:
         self.appends += 1
+        self.unscheduled += unschedule
         if self.rivals:
             self.rivals -= 1
             last_sequence = -1
@@ -75,6 +79,10 @@ class StormyStore(MemoryStore):
             self.later(5.0, lambda: then(Ambiguous("no answer")))
         else:
             super().append(key, subject, data, last_sequence, unschedule, then)
+
+    def arm(self, key: SagaKey, due_ns: int, body: bytes, guard: ArmGuard, then: Callable[[Outcome], None]) -> None:
+        self.armed += 1
+        super().arm(key, due_ns, body, guard, then)
 
     def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]) -> None:
         self.reads += 1

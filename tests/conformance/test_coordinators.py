@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
 from antiphon.contracts import SagaKey, subjects
+from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.identity import OPERATOR
 from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.payloads import Parked
+from antiphon.contracts.payloads import Operation, Parked, verb_type
 from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import CommandAddress, matches
 from antiphon.coordinator.decision.dues import earliest_ns
@@ -187,6 +189,12 @@ def cancel_message(key: SagaKey) -> tuple[str, bytes]:
     return cancel, text.replace('{"traveller":"Ada","nights":2}', '{"reason":"no"}').encode()
 
 
+def retry_message(key: SagaKey, number: int) -> tuple[str, bytes]:
+    subject = subjects.verb_subject(key, "ada", "retry", f"k{number}")
+    data, time = pack(Operation(reason="now")), datetime.now(UTC)
+    return subject, encode(Envelope(id=subject, source=OPERATOR, type=verb_type("retry"), time=time, data=data))
+
+
 def test_a_timer_that_was_lost_is_made_up_for_by_the_sweeper() -> None:
     fleet = Fleet(play=silent)
     fleet.start()
@@ -194,6 +202,42 @@ def test_a_timer_that_was_lost_is_made_up_for_by_the_sweeper() -> None:
     fleet.platform.schedules.clear()
     fleet.run(3600 + 1300)
     assert fleet.state() == "compensating"
+
+
+def test_a_saga_that_ends_long_before_its_deadline_has_no_timer() -> None:
+    fleet = Fleet(saga=make_trip(deadline=timedelta(days=1)))
+    fleet.start()
+    fleet.run(100)
+    assert fleet.state() == "completed"
+    assert fleet.stores[0].armed == fleet.stores[0].unscheduled == 0
+    assert [fleet.pending_facts(), *(fleet.platform.pending(consumer) for consumer in (TIMERS, SWEEPER))] == [0, 0, 0]
+
+
+def test_a_deadline_that_is_far_away_has_a_timer_once_the_sweeper_has_looked() -> None:
+    fleet = Fleet(play=silent, saga=make_trip(deadline=timedelta(days=1)))
+    fleet.start()
+    fleet.run(20)
+    assert fleet.platform.schedules == {}
+    fleet.run(15)
+    assert fleet.platform.schedules[KEY][0] == earliest_ns(fleet.history())
+    fleet.run(24 * 3600)
+    assert fleet.state() == "compensating"
+
+
+def test_a_saga_that_is_never_idle_has_its_timer_too() -> None:
+    fleet = Fleet(play=silent, saga=make_trip(deadline=timedelta(days=1)))
+    fleet.start()
+    for number in range(8):
+        fleet.run(10)
+        fleet.put(*retry_message(KEY, number))
+    assert fleet.platform.schedules[KEY][0] == earliest_ns(fleet.history())
+
+
+def test_a_saga_that_may_have_a_timer_cancels_it_when_it_ends() -> None:
+    fleet = Fleet(saga=make_trip(deadline=timedelta(days=1), seat_timeout=timedelta(seconds=30)))
+    fleet.start()
+    fleet.run(10)
+    assert (fleet.state(), fleet.stores[0].armed, fleet.platform.schedules) == ("completed", 1, {})
 
 
 def by_hand(saga: Saga[TripAsked]) -> Fleet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from time import perf_counter
 
 import msgspec
@@ -67,7 +68,7 @@ def explore(model: Model, budget: Budget) -> Found:
 
 def is_free(move: Move) -> bool:
     """Whether it happens even if nothing more goes wrong."""
-    return move[0] in ("deliver", "handle", "grant", "child", "signal", "happen", "operate", "fire", "release")
+    return move[0] in ("deliver", "handle", "grant", "child", "signal", "happen", "operate", "fire", "sweep", "release")
 
 
 def _end(model: Model, world: World, found: Found, trail: dict[int, tuple[int, Move]], number: int) -> None:
@@ -122,6 +123,10 @@ MODELS: dict[str, Model] = {
     ),
     # One step, two side by side, one that joins them.
     "diamond": Model(Shape((Part(timed=True), Part(after=(0,), timed=True), Part(after=(0,)), Part(after=(1, 2))))),
+    # Its deadline is so far away that it has no timer until the sweeper comes, and a step is timed.
+    "far": Model(
+        Shape((Part(), Part(after=(0,), timed=True), Part(after=(1,), pivot=True)), deadline=timedelta(days=1))
+    ),
     "list": Model(Shape((Part(), Part("list", after=(0,), size=2, timed=True), Part(after=(1,))))),
     "list beside": Model(Shape((Part("list", size=2), Part(timed=True)))),
     "list past pivot": Model(Shape((Part(pivot=True), Part("list", after=(0,), size=2, timed=True)))),

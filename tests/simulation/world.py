@@ -28,7 +28,7 @@ from antiphon.contracts.payloads import (
     Parent,
 )
 from antiphon.contracts.subjects import Direction, Sending
-from antiphon.coordinator.decision.dues import earliest_ns
+from antiphon.coordinator.decision.dues import earliest_ns, is_far
 from antiphon.coordinator.decision.entries import Draft, child_key
 from antiphon.coordinator.decision.facts import (
     Answer,
@@ -56,6 +56,8 @@ from tests.simulation.sagas import SECOND, Approved, Asked, Delivered, Made, Sha
 
 KEY: Final = SagaKey.of("work", "w1")
 BEGUN_NS: Final = 1_750_000_000 * SECOND
+SWEEP_NS: Final = 30 * SECOND
+"""When the sweeper looks."""
 SAID: Final[dict[str, Event]] = {"delivered": Delivered(), "undeliverable": Undeliverable()}
 """What somebody may say by himself; he says one of both."""
 ANSWERED: Final = inbox.Answer("made", b"")
@@ -197,6 +199,8 @@ class Model:
         is_idle = not (world.pending or world.commands)
         if world.timer_ns and is_idle:
             free.append(("fire",))
+        if is_idle and _is_left_to_sweeper(world):
+            free.append(("sweep",))
         return free + self._trouble(world, is_idle)
 
     def _trouble(self, world: World, is_idle: bool) -> list[Move]:
@@ -299,6 +303,9 @@ class Model:
                 self._handle(world, command, self._outcomes(world, command)[0])
             case ("fire",):
                 self._fire(world)
+            case ("sweep",):
+                world.now_ns += SWEEP_NS
+                self._store(world, ("tick", world.now_ns), Tick(world.now_ns))
             case ("cancel",):
                 world.budget = msgspec.structs.replace(world.budget, cancels=world.budget.cancels - 1)
                 self._happen(world, ("cancel",), lambda n: Cancel(n, world.now_ns, "no"))
@@ -620,10 +627,17 @@ def _require_sendable(before: History, after: History, definition: StepDefinitio
 
 
 def _require_woken(world: World, name: Name) -> None:
-    """Unless somebody still has something to do about a fact, the timer is set for the first thing that is due."""
+    """Unless somebody still has something to do about a fact, the timer is set for the first thing that is due, or that
+    is so far away that the sweeper comes before."""
     due_ns = earliest_ns(world.history)
-    if due_ns and not set(world.pending) - {name}:
+    if due_ns and not set(world.pending) - {name} and not _is_left_to_sweeper(world):
         require(0 < world.timer_ns <= due_ns, f"something is due at {due_ns}, and the timer at {world.timer_ns}")
+
+
+def _is_left_to_sweeper(world: World) -> bool:
+    """Whether the first thing that is due is far away, and has no timer yet."""
+    due_ns = earliest_ns(world.history)
+    return is_far(world.history, due_ns) and not 0 < world.timer_ns <= due_ns
 
 
 def _require_replay(world: World, made: Plan, fact: Fact, is_fickle: bool) -> None:

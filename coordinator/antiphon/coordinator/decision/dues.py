@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from .history import RELEASED_NS, History, StepRecord, deadline_ns, is_deadline_due
 from .pacing import has_plenty, is_early, is_failing
 from .room import attempts_left
 from .way_back import way_back
+
+FAR_NS: Final = 3600 * 1_000_000_000
+"""What is due later than this has no timer before the sweeper's first tick, which comes to every open saga within a
+minute, and then every ten minutes at least. A timer costs a saga two of its ten writes, and most have ended by then."""
+
+SWEPT_NS: Final = 20 * 1_000_000_000
+"""From this age on the sweeper may have brought a tick to a saga: well below 30 s, since clocks differ."""
 
 
 def dues(history: History) -> list[tuple[int, str]]:
@@ -66,3 +75,20 @@ def again_ns(history: History, step: StepRecord, has_plenty: bool) -> int:
     if step.again_ns <= RELEASED_NS or (has_plenty and is_early(step)):
         return step.again_ns
     return max(step.again_ns, history.gate_ns)
+
+
+def is_far(history: History, due_ns: int) -> bool:
+    """Whether a time is so far away that the sweeper sets the timer for it."""
+    return due_ns - history.now_ns > FAR_NS
+
+
+def may_have_timer(history: History) -> bool:
+    """Whether the saga's timer may be set when it ends: by the sweeper, or because something was due soon.
+
+    A timer that is left behind does no harm: it fires to a saga that has ended.
+    """
+    definition = history.definition
+    if history.turned or history.now_ns - history.started_ns >= SWEPT_NS or definition.deadline_ns <= FAR_NS:
+        return True
+    is_soon = any(0 < step.timeout_ns <= FAR_NS for step in definition.steps.values())
+    return is_soon or any(step.attempts > 1 for step in history.steps.values())

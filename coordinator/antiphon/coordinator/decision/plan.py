@@ -18,7 +18,7 @@ from antiphon.contracts.payloads import Record
 from .absorb import absorb
 from .author import Author
 from .decide import decide
-from .dues import earliest_ns
+from .dues import earliest_ns, is_far
 from .entries import Draft, draft, timer_body
 from .facts import (
     Action,
@@ -259,12 +259,15 @@ def _draft(history: History, what: Action, cause: str, time: datetime, author: A
 def _timer(
     before: History, after: History, fact: Fact, may_be_gone: bool, time: datetime, is_held: bool
 ) -> Timer | None:
-    """The timer, where it must be set: something is due earlier than before, or the old one may be gone."""
+    """The timer, where it must be set: something is due earlier than before, or the old one may be gone. What is far
+    away a tick alone sets."""
     due, previous = earliest_ns(after), earliest_ns(before)
     if not due or not (may_be_gone or not previous or due < previous):
         return None
     if is_held and due <= after.now_ns:
         return None  # it would fire at once, again and again; the resume looks after what is due
+    if is_far(after, due) and not isinstance(fact, Tick):
+        return None  # most sagas have ended by then; of the others the sweeper brings a tick
     return Timer(due, timer_body(after, time), isinstance(fact, Start) and not before.entries)
 
 

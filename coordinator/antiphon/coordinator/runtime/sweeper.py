@@ -98,21 +98,28 @@ class Sweeper:
             return
 
         def go_on(result: Replayed | Exception) -> None:
-            now_ns = self._journals.now_ns()
-            if isinstance(result, Replayed) and now_ns - result.touched_ns >= self._idle_seconds * 1e9:
-                if result.unnamed:
-                    log.warning("sweeper.found_facts", saga=str(key), count=len(result.unnamed))
-                # The last is for a timer that was lost: what is due by our clock is due.
-                facts = [*result.unnamed, Tick(now_ns)]
-                self._take_in(key, versions, facts, lambda is_durable: self.look_again(delivery, is_durable))
-                for lock in result.history.asks:
-                    LockHandler.look_after(self._store, SagaKey.of(LOCK, lock)).begin()
+            if isinstance(result, Replayed):
+                self._take_in(key, versions, self._facts(key, result), on_taken)
             else:
-                if isinstance(result, Exception):
-                    self._journals.say_if_lacking(key, result)
+                self._journals.say_if_lacking(key, result)
                 delivery.hand_back(self._idle_seconds)
 
+        def on_taken(is_durable: bool) -> None:
+            self.look_again(delivery, is_durable)
+
         self._journals.read(key, versions, go_on)
+
+    def _facts(self, key: SagaKey, found: Replayed) -> list[Fact]:
+        """What a saga is told: the time, which sets its timer where that was lost or lies far ahead; before that, of a
+        saga in which nothing happens, what its journal does not name."""
+        now_ns = self._journals.now_ns()
+        if now_ns - found.touched_ns < self._idle_seconds * 1e9:
+            return [Tick(now_ns)]
+        for lock in found.history.asks:
+            LockHandler.look_after(self._store, SagaKey.of(LOCK, lock)).begin()
+        if found.unnamed:
+            log.warning("sweeper.found_facts", saga=str(key), count=len(found.unnamed))
+        return [*found.unnamed, Tick(now_ns)]
 
     def look_again(self, delivery: Delivered, is_durable: bool) -> None:
         """Look at a saga again later, unless it has ended by then; soon where this look changed nothing durably."""

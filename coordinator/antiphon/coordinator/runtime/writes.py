@@ -10,6 +10,7 @@ from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.stored import AlreadyStored, Outcome
 from antiphon.link.killpoints import reached
 
+from ..decision.dues import may_have_timer
 from ..decision.plan import Plan, Planned, Timer
 from .journals import Journals
 from .ports import ArmGuard
@@ -59,7 +60,7 @@ class Writes:
             entry.draft.subject,
             entry.draft.data,
             self._guard,
-            entry.after.end is not None,
+            entry.after.end is not None and may_have_timer(entry.after),
             lambda outcome: self._on_stored(entry, outcome),
         )
 
