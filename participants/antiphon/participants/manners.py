@@ -39,10 +39,26 @@ class Manners:
         kind = (message_type, execution.address.direction)
         if execution.procedure.is_slow:
             execution.manner = "slow"
+        elif execution.procedure.is_outside:
+            if self._shares and kind not in self._own:
+                execution.watch, execution.on_wait = self._watch, partial(self._say_early, kind, execution)
         elif kind in self._own:
             execution.manner = "own"
         elif self._shares:
             execution.watch, execution.on_wait = self._watch, partial(self._keep_apart, kind, execution)
+
+    def _say_early(self, kind: Kind, execution: Execution) -> None:
+        """A handler with effects outside has begun its transaction before all that it waits for."""
+        self._own.add(kind)
+        log.warning(
+            "handler.began_early",
+            participant=self._participant,
+            type=kind[0],
+            direction=kind[1],
+            stands_at=execution.call.whereabouts(),
+            advice="it waits inside its transaction, and holds the only write lock of its database meanwhile; call "
+            "begin() after everything else that it awaits",
+        )
 
     def _keep_apart(self, kind: Kind, execution: Execution) -> None:
         """The handler waits for something else than its transaction, and others wait for that. Once is enough."""

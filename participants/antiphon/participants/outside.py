@@ -206,7 +206,7 @@ class SecondTransaction:
         Raises:
             LostFence: the claim is not its own any more.
         """
-        self._is_over = True
+        self._end_watch()
         if self._inbox is None:
             await transact(self._runs.database, self._execution, partial(self._settle, decision, answer))
             return
@@ -217,7 +217,7 @@ class SecondTransaction:
 
     async def roll_back(self, error: BaseException) -> None:
         """Undo what the handler did in the transaction, if it began one."""
-        self._is_over = True
+        self._end_watch()
         with suppress(BaseException):
             await self._stack.__aexit__(type(error), error, error.__traceback__)
 
@@ -231,7 +231,15 @@ class SecondTransaction:
         inbox = await self._stack.enter_async_context(begun)
         self._row = self._runs.ended(self._execution, await inbox.claim(), has_acted=True)
         self._inbox = inbox
+        if self._execution.watch is not None:
+            self._execution.watch.begin(self._execution.on_wait)
         return inbox.transaction
+
+    def _end_watch(self) -> None:
+        """The handler has come to its end, and waits for nothing any more."""
+        self._is_over = True
+        if self._inbox is not None and self._execution.watch is not None:
+            self._execution.watch.end()
 
     async def _settle(self, decision: Run, answer: Answer, inbox: Inbox) -> None:
         row = self._runs.ended(self._execution, await inbox.claim(), has_acted=True)

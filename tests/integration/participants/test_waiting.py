@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text
 from structlog.testing import capture_logs
 
 from antiphon.contracts import Retry
-from antiphon.participants import Participant, Transaction, calling, loan, writer
+from antiphon.participants import Outside, Participant, Transaction, calling, loan, writer
 from antiphon.participants.execution import Execution
 from antiphon.participants.loan import StatementCancelled
 from antiphon.participants.manners import Manners
@@ -25,6 +25,7 @@ from tests.support.server import until
 from .play import Play, play
 from .stock import RESERVED, Gate, Release, Reserve, Reserved, Stock, Store, address, sqlite_url, tables
 from .test_groups import commits, held, sqlite_store
+from .test_outside import Shop
 
 __all__ = ["commits", "sqlite_store"]
 
@@ -92,6 +93,39 @@ def test_of_handlers_of_one_kind_that_wait_the_first_alone_is_told_of() -> None:
             assert execution.on_wait is not None
             execution.on_wait()
     assert [line["event"] for line in logs] == ["handler.waits"]
+
+
+async def test_a_handler_with_effects_outside_that_begins_before_it_waits_is_told_of_once(
+    playing: Play, tmp_path: Path
+) -> None:
+    gate, shop, database = Gate(), Shop(), await sqlite(tmp_path)
+    shop.writes = False
+
+    async def begin_and_wait(outside: Outside) -> None:
+        await gate(await outside.begin())
+
+    async def wait_and_begin(outside: Outside) -> None:
+        await asyncio.sleep(10 * calling.LOOK_SECONDS)
+        await outside.begin()
+
+    with capture_logs() as logs:
+        await playing.worker(shop, database)
+        shop.on_do = wait_and_begin
+        await playing.do("s1")
+        await playing.answer("s1", "stock-reserved")
+        assert [line for line in logs if line["log_level"] == "warning"] == []
+        shop.on_do = begin_and_wait
+        await playing.do("s2")
+        await until(lambda: [line for line in logs if line["event"] == "handler.began_early"], what="a line in the log")
+        gate.opened.set()
+        await playing.answer("s2", "stock-reserved")
+        await playing.do("s3")
+        await playing.answer("s3", "stock-reserved")
+        await playing.is_settled()
+    (line,) = [line for line in logs if line["log_level"] == "warning"]
+    assert (line["type"], line["direction"]) == ("stock.reserve.v1", "do")
+    assert "begin()" in line["advice"]
+    await database.close()
 
 
 async def test_where_nobody_waits_for_it_a_handler_may_wait(playing: Play) -> None:
