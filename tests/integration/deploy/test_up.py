@@ -18,8 +18,10 @@ import msgspec
 import psutil
 import pytest
 
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import SagaKey
 from antiphon.deploy.local.children import FIRST_PAUSE_SECONDS
+from antiphon.deploy.local.platform import LocalPlatform
 from antiphon.deploy.local.server import free_port
 from antiphon.order.data import load_orders
 from antiphon.tracing.projection.ids import trace_id
@@ -152,6 +154,38 @@ def any_with_name(up: Running, name: str, also: Callable[[psutil.Process], bool]
         return also(up.child(name))
     except (psutil.Error, StopIteration):
         return False
+
+
+UNSOUND = """
+from datetime import timedelta
+from antiphon.contracts import Event
+from antiphon.coordinator import Saga
+
+class Asked(Event, name="asked"):
+    id: str
+
+SAGA = Saga(Asked, name="empty", version=1, deadline=timedelta(hours=1))
+SAGA.definition
+"""
+
+
+async def test_what_an_author_must_mend_is_said_and_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unsound.py").write_text(UNSOUND)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    notes: list[tuple[str, str]] = []
+    platform = LocalPlatform(
+        tmp_path / "up", ["unsound:SAGA"], {}, lambda *_: None, lambda *note: notes.append(note), coordinators=1
+    )
+    try:
+        with pytest.raises(PlatformError, match=r"^coordinator-1 cannot start: antiphon: .*empty.*"):
+            await platform.start()
+    finally:
+        await platform.stop()
+    assert [line for name, line in notes if name == "coordinator-1"] == [
+        "ended with exit code 4; it is not started again before that is mended"
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children whose parent was killed")

@@ -45,6 +45,9 @@ STARTS_PER_READ: Final = 200
 JOURNALS_PER_READ: Final = 16
 """How many journals are read at once."""
 
+CHANGES_TOLD_MAX: Final = 5
+"""How many changes an error tells."""
+
 PATIENCE_SECONDS: Final = 30.0
 """A cluster that chooses its leader gives no answer for some seconds."""
 
@@ -149,9 +152,16 @@ async def _require_none_open(
                 return
             raise ContractsChanged(
                 f"messages of {definition.label} have changed, and sagas in flight, {key} for one, began with the ones "
-                f"before. {' '.join(_sentences([changes[digest]]))} Where that does no harm, "
-                "start with --incompatible-contracts: a saga whose messages cannot be read is parked then."
+                f"before.\n{_listed(_sentences([changes[digest]]))}\nWhere that does no harm, start with "
+                "--incompatible-contracts: a saga whose messages cannot be read is parked then."
             )
+
+
+def _listed(sentences: list[str]) -> str:
+    """A line each, of the first ones."""
+    lines = [f"  - {sentence}" for sentence in sentences[:CHANGES_TOLD_MAX]]
+    more = len(sentences) - len(lines)
+    return "\n".join([*lines, f"  - and {more} more; `antiphon contracts check` lists all"] if more else lines)
 
 
 def _sentences(changes: Iterable[list[Change]]) -> list[str]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 import typer
 import typer.core
 
-from antiphon.contracts.errors import AntiphonError, Undecided
+from antiphon.contracts.errors import AntiphonError, DefinitionError, Undecided
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
+from .. import exit_codes
 from ..local.styles import Style
 from .flow_commands import contracts, flow
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from antiphon.coordinator.client.operator import PauseVerbs, SagaVerbs
 
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
-UNDECIDED_CODE: Final = 3
-"""The exit code of a request that is stored, and may still be fulfilled or rejected."""
-
 TIMEOUT_SECONDS: Final = 15.0
 SLOW_SECONDS: Final = 10.0
 SECONDS_MAX: Final = 1e9
@@ -103,6 +101,15 @@ Slow = Annotated[
 ]
 
 
+Incompatible = Annotated[
+    bool,
+    typer.Option(
+        "--incompatible-contracts",
+        help="Run although sagas in flight began with messages that do not fit; park what cannot be read.",
+    ),
+]
+
+
 class ShowByDefault(typer.core.TyperGroup):
     """Commands of which `show` need not be named: `antiphon trace order-42`."""
 
@@ -123,7 +130,7 @@ class Format(enum.Enum):
 
 def main() -> None:
     """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback. What an
-    operator asked for and nobody has decided yet is exit code 3."""
+    operator asked for and nobody has decided yet is exit code 3, and what its author must mend is exit code 4."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
@@ -133,7 +140,9 @@ def main() -> None:
         finally:
             sys.stdout.flush()  # here, where a full disk can still be told
     except Undecided as error:
-        fail(str(error), UNDECIDED_CODE)
+        fail(str(error), exit_codes.UNDECIDED)
+    except DefinitionError as error:
+        fail(str(error), exit_codes.UNSOUND)
     except AntiphonError as error:
         fail(str(error))
     except OSError as error:
@@ -159,13 +168,7 @@ def coordinator(
     error_texts: ErrorTexts = False,
     name: Name = "coordinator",
     metrics: Metrics = "",
-    incompatible_contracts: Annotated[
-        bool,
-        typer.Option(
-            "--incompatible-contracts",
-            help="Run although sagas in flight began with messages that do not fit; park what cannot be read.",
-        ),
-    ] = False,
+    incompatible_contracts: Incompatible = False,
 ) -> None:
     """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other.
 
@@ -288,13 +291,24 @@ def up(
             help="Where Prometheus may fetch the first process's metrics; the others get the free ports after it.",
         ),
     ] = "",
+    incompatible_contracts: Incompatible = False,
 ) -> None:
     """Run the local platform: a server, coordinators and participants as processes. Ctrl-C drains them all."""
     import asyncio
 
     from ..local.up import run_platform
 
-    asyncio.run(run_platform(app, participant, coordinators, folder, port, jaeger, metrics))
+    coming = run_platform(
+        app,
+        participant,
+        coordinators,
+        folder,
+        port,
+        jaeger,
+        metrics,
+        incompatible_contracts=incompatible_contracts,
+    )
+    asyncio.run(coming)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from .. import exit_codes
+
 FIRST_PAUSE_SECONDS: Final = 0.25
 PAUSE_SECONDS_MAX: Final = 10.0
 HEALTHY_SECONDS: Final = 10.0
@@ -70,6 +72,10 @@ class Child:
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self.lives = 0
+        self.last_line = ""
+        """What it wrote last."""
+        self.is_unsound = False
+        """Whether it ended because of what its author must mend: started again, it would end again."""
 
     async def start(self) -> None:
         """Start it and keep it running."""
@@ -110,6 +116,10 @@ class Child:
             code = await process.wait()
             if self._stopping.is_set():
                 return
+            if code == exit_codes.UNSOUND:
+                self.is_unsound = True
+                self._note(self.name, f"{how_it_ended(code)}; it is not started again before that is mended")
+                return
             pause = pauses.after(time.monotonic() - born)
             self._note(self.name, f"{how_it_ended(code)}; starting it again in {pause:g} s")
             if await self._is_stopped_within(pause):
@@ -138,7 +148,8 @@ class Child:
         with self.log.open("ab", buffering=0) as log:
             while line := await _line(process.stdout):
                 log.write(line)
-                self._echo(self.name, line.decode("utf-8", "replace").rstrip())
+                self.last_line = line.decode("utf-8", "replace").rstrip()
+                self._echo(self.name, self.last_line)
 
     async def _is_stopped_within(self, seconds: float) -> bool:
         try:

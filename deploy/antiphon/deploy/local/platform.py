@@ -49,6 +49,7 @@ class LocalPlatform:
             the same host unless OTEL_EXPORTER_OTLP_ENDPOINT says otherwise.
         metrics: `host:port` where Prometheus may fetch the metrics of the first process; the others get the free ports
             after it. Nowhere when empty.
+        incompatible_contracts: whether coordinators run although sagas in flight began with messages that do not fit.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LocalPlatform:
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
         jaeger: str = "",
         metrics: str = "",
+        incompatible_contracts: bool = False,
     ) -> None:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
@@ -72,6 +74,7 @@ class LocalPlatform:
         self._sagas, self._participants = sagas, participants
         self._echo, self._note = echo, note
         self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
+        self._incompatible = ["--incompatible-contracts"] if incompatible_contracts else []
         self._environment = _looked_at(jaeger) if jaeger else {}
         self._metrics = _free_addresses(*address_of(metrics)) if metrics else None
         self.children: dict[str, Child] = {}
@@ -124,7 +127,9 @@ class LocalPlatform:
         # On a developer's own machine a reason may say everything.
         for number in range(1, self._coordinators + 1):
             arguments = [part for saga in self._sagas for part in ("--app", saga)]
-            await self._start_measured(f"coordinator-{number}", ["coordinator", *arguments, "--error-texts"])
+            await self._start_measured(
+                f"coordinator-{number}", ["coordinator", *arguments, *self._incompatible, "--error-texts"]
+            )
         for name, path in self._participants.items():
             arguments = ["participant", path, "--database", self.databases[name], "--error-texts"]
             await self._start_measured(name, arguments)
@@ -145,6 +150,13 @@ class LocalPlatform:
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
         await child.start()
 
+    def _require_sound(self) -> None:
+        """Wait no longer where a process cannot come up, whatever time it has."""
+        unsound = [child for child in self.children.values() if child.is_unsound]
+        if unsound:
+            names = " and ".join(child.name for child in unsound)
+            raise PlatformError(f"{names} cannot start: {unsound[0].last_line}")
+
     async def _wait_serving(self, link: Link) -> None:
         """Wait until every process has a pull standing at the server."""
         wanted = {f"{EVENTS}.{ANSWERS}": self._coordinators}
@@ -152,6 +164,7 @@ class LocalPlatform:
         try:
             async with asyncio.timeout(SERVING_SECONDS):
                 while wanted:
+                    self._require_sound()
                     wanted = {name: pulls for name, pulls in wanted.items() if await _pulls(link, name) < pulls}
                     await asyncio.sleep(0.05)
         except TimeoutError:

@@ -30,8 +30,14 @@ async def run_platform(
     port: int,
     jaeger: str = "",
     metrics: str = "",
+    *,
+    incompatible_contracts: bool = False,
 ) -> None:
-    """Run the platform until a signal, then drain it. Without sagas and participants it is the order example's."""
+    """Run the platform until a signal, then drain it. Without sagas and participants it is the order example's.
+
+    Raises:
+        PlatformError: a process does not start, or cannot; the sentence says why.
+    """
     if not sagas and not participants:
         sagas, participants = [Style.ORCHESTRATED.saga], [*Style.ORCHESTRATED.participants.values()]
     # Loaded here only to be refused here, with one sentence, rather than in children that die again and again.
@@ -40,7 +46,16 @@ async def run_platform(
     by_name = {load(path, Participant).name: path for path in participants}
     say = speaker(Console(highlight=False))
     platform = LocalPlatform(
-        folder, sagas, by_name, say, say, coordinators=coordinators, port=port, jaeger=jaeger, metrics=metrics
+        folder,
+        sagas,
+        by_name,
+        say,
+        say,
+        coordinators=coordinators,
+        port=port,
+        jaeger=jaeger,
+        metrics=metrics,
+        incompatible_contracts=incompatible_contracts,
     )
     told = told_to_stop((*STOP_SIGNALS, signal.SIGHUP))  # Ctrl-C, SIGTERM, the end of the terminal
     try:

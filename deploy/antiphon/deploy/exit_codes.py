@@ -1,0 +1,10 @@
+"""Exit codes of the command line beyond 1, which is a failure that a sentence tells, and 2, which is wrong usage."""
+
+from __future__ import annotations
+
+from typing import Final
+
+UNDECIDED: Final = 3
+"""A request is stored, and may still be fulfilled or rejected."""
+UNSOUND: Final = 4
+"""An author must mend something, such as a definition or changed contracts: a process started again would end again."""
