@@ -152,7 +152,7 @@ async def ended(child: Child) -> str:
     assert process is not None
     await until(lambda: process.poll() is not None, seconds=SECONDS, what=f"the end of {child.role}")
     text = child.log.read_text()
-    assert process.returncode == 1, text
+    assert process.returncode == 4, text
     return text
 
 

@@ -7,7 +7,8 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
@@ -130,7 +131,8 @@ class Format(enum.Enum):
 
 def main() -> None:
     """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback. What an
-    operator asked for and nobody has decided yet is exit code 3, and what its author must mend is exit code 4."""
+    operator asked for and nobody has decided yet is exit code 3; that a process cannot run before its author has mended
+    something is exit code 4."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
@@ -141,8 +143,6 @@ def main() -> None:
             sys.stdout.flush()  # here, where a full disk can still be told
     except Undecided as error:
         fail(str(error), exit_codes.UNDECIDED)
-    except DefinitionError as error:
-        fail(str(error), exit_codes.UNSOUND)
     except AntiphonError as error:
         fail(str(error))
     except OSError as error:
@@ -150,6 +150,14 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries once more, and would complain
         fail(f"the output could not be written: {error.strerror}.")
+
+
+@contextmanager
+def _mended_by_its_author() -> Iterator[None]:
+    try:
+        yield
+    except DefinitionError as error:
+        fail(str(error), exit_codes.UNSOUND)
 
 
 def fail(sentence: str, code: int = 1) -> NoReturn:
@@ -178,17 +186,18 @@ def coordinator(
 
     from ..modules import load_saga
 
-    sagas = [load_saga(path) for path in app]
-    _run_service(
-        serve(
-            server,
-            sagas,
-            name=name,
-            metrics=metrics,
-            error_texts=error_texts,
-            incompatible_contracts=incompatible_contracts,
+    with _mended_by_its_author():
+        sagas = [load_saga(path) for path in app]
+        _run_service(
+            serve(
+                server,
+                sagas,
+                name=name,
+                metrics=metrics,
+                error_texts=error_texts,
+                incompatible_contracts=incompatible_contracts,
+            )
         )
-    )
 
 
 @app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")
@@ -219,10 +228,10 @@ def participant(
 
     from ..modules import load
 
-    found = load(path, Participant)
-    chosen = name or found.name
     limited = partial(serve, concurrency=concurrency, handler_seconds=handler_seconds, error_texts=error_texts)
-    _run_service(limited(found, server, database, name=chosen, metrics=metrics))
+    with _mended_by_its_author():
+        found = load(path, Participant)
+        _run_service(limited(found, server, database, name=name or found.name, metrics=metrics))
 
 
 @app.command(epilog="Example: OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 antiphon exporter")
