@@ -97,6 +97,8 @@ effects: Final = Table(
     Column("action", String),
     Column("at", Float),
 )
+INSERT: Final = insert(effects)
+"""Made once, as SQLAlchemy advises where a statement runs often; its values come with each execution."""
 inventory = Participant("inventory", tables=tables)
 payment = Participant("payment", tables=tables)
 shipping = Participant("shipping", tables=tables)
@@ -105,7 +107,7 @@ WORKERS: Final = (inventory.name, payment.name, shipping.name)
 
 async def write(action: str, saga: str, tx: Transaction) -> None:
     """The effect of everything here."""
-    await tx.execute(insert(effects).values(saga=saga, action=action, at=time.time()))
+    await tx.execute(INSERT, {"saga": saga, "action": action, "at": time.time()})
 
 
 @inventory.handles(Reserve)
