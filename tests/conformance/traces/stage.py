@@ -79,11 +79,12 @@ class MemoryStage:
         coordinator = Coordinator(
             MemoryStore(self.platform), [saga.definition for saga in everywhere(self.unit)], author=TELLING
         )
-        *_, timers, _ = PLATFORM_CONSUMERS
+        *_, timers, sweeper = PLATFORM_CONSUMERS
         participants = {source for saga in everywhere(self.unit) for source in saga.definition.sources}
         for consumer in (answers_consumer(participants), *FACT_CONSUMERS[1:]):
             self.platform.consume(consumer, coordinator.on_fact)
         self.platform.consume(timers, coordinator.on_fired)
+        self.platform.consume(sweeper, coordinator.on_start_to_watch)  # days are so far away that it sets the timers
 
     async def put(self, subject: str, data: bytes) -> None:
         self.platform.store(EVENTS, subject, data)
