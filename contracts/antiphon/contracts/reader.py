@@ -178,6 +178,7 @@ class Fact(msgspec.Struct, frozen=True):
 
     sequence: int
     at_ns: int
+    subject: str
     kind: FactKind
     address: FactAddress
     envelope: Envelope
@@ -271,7 +272,7 @@ class Journal:
         address = parse_fact(message.subject)
         envelope = decode(message.data, message.subject)
         kind, answers = self.kind_of(address)
-        return Fact(message.sequence, message.stored_ns, kind, address, envelope, answers)
+        return Fact(message.sequence, message.stored_ns, message.subject, kind, address, envelope, answers)
 
     def kind_of(self, address: FactAddress) -> tuple[FactKind, CommandAddress | None]:
         """What a message of EVENTS is, by its subject, and which command it answers."""

@@ -125,7 +125,7 @@ async def test_two_sagas_are_compared(up: Platform) -> None:
     by_name = {each["name"]: each for each in found}
     assert by_name["cook"]["one"] is None
     assert by_name["saga"]["one"]["outcome"] == "compensated"
-    assert by_name["book_room: process hotel"]["one"]["outcome"] == "done"
+    assert by_name["book_room: process hotel.book"]["one"]["outcome"] == "done"
     drawn = await run(up, "diff", *both, exit_code=1, COLUMNS="60")
     assert "not there" in drawn
     assert drawn.startswith("one    voyage/v1  compensated\nother  meal/v1-dine-1-957e2031c0bf")

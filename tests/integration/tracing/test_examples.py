@@ -92,10 +92,43 @@ def test_an_attempt_is_linked_to_the_message_it_works_on_and_to_nobody_elses() -
     told = trace({})
     attempt = next(s for s in told.spans if s.span_id == span_id(KEY, "book_seat", "do", 1, "attempt"))
     publish = next(s for s in told.spans if s.span_id == span_id(KEY, "book_seat", "do", 1, "publish"))
-    assert (attempt.kind, attempt.service, attempt.name) == ("consumer", "airline", "process airline")
-    assert (publish.kind, publish.service, publish.name) == ("producer", "antiphon", "send airline")
+    assert (attempt.kind, attempt.service, attempt.name) == ("consumer", "airline", "process airline.book")
+    assert (publish.kind, publish.service, publish.name) == ("producer", "antiphon", "send airline.book")
     assert [(link.span_id, link.why) for link in attempt.links] == [(publish.span_id, "sent by")]
     assert publish.end_ns <= attempt.start_ns
+
+
+def test_what_waits_has_a_span_for_that_which_ends_with_its_step() -> None:
+    told = trace({})
+    for step, wait in (("visa-granted", "wait for visa.granted"), ("nap", "wait for time")):
+        assert one(told, wait).parent_id == one(told, step).span_id
+        assert one(told, wait).end_ns == one(told, step).end_ns
+
+
+def test_a_list_with_a_refused_element_says_which_and_why() -> None:
+    told = trace({("load_bags-1", "do", 1): ["refused"]})
+    step = one(told, "load_bags")
+    assert (step.status, step.message) == ("error", "refused: load_bags-1: refused it was")
+
+
+def test_an_attempt_begins_with_the_handlers_last_call() -> None:
+    """The tries before, and the wait for a worker that was killed, are the queue's and not its participant's."""
+
+    told = trace({})
+    for attempt in (span for span in told.spans if span.attributes.get("saga.tries")):
+        (queue,) = (
+            span
+            for span in told.spans
+            if span.parent_id == attempt.parent_id
+            and span.name.startswith("queue ")
+            and span.attributes["saga.attempt"] == attempt.attributes["saga.attempt"]
+        )
+        tries = [span for span in told.spans if span.parent_id == queue.span_id]
+        assert len(tries) == int(attempt.attributes["saga.tries"]) - 1
+        assert {span.service for span in (queue, *tries)} == {"antiphon"}
+        assert queue.end_ns <= attempt.start_ns
+        assert attempt.service == queue.attributes["saga.participant"]
+    assert [span for span in told.spans if span.attributes.get("saga.tries")]
 
 
 def test_parent_and_child_have_a_trace_each_and_point_to_each_other() -> None:
@@ -120,6 +153,6 @@ def test_late_answers_are_seen_beside_what_they_came_too_late_for() -> None:
 
     voyage = Slow({}).live()
     told = project(KEY, voyage.entries(), voyage.events())
-    late = one(told, "late answer hotel")
+    late = one(told, "late answer hotel.booked")
     assert late.start_ns > one(told, "book_room").end_ns
     assert [link.span_id for link in late.links] == [span_id(KEY, "book_room", "do", 1, "attempt")]

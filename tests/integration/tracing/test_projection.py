@@ -119,6 +119,9 @@ def test_steps_end_as_the_coordinator_says_although_no_definition_is_known(seed:
             found = seen(projection, name)
             if name == visa.name and found == ("abandoned", ""):
                 continue  # a signal that comes after the turn is heard, and changes nothing
+            is_list = record.elements or record.spread
+            if is_list and found == ("refused", "") and record.phase == "unknown":
+                continue  # the saga only knows that a list has come to nothing, and the trace by which element
             assert found == expected(record), (projection.key, name)
 
 
@@ -153,10 +156,12 @@ def test_the_runs_have_everything() -> None:
                 found |= {f"{span.kind} {span.attributes.get('saga.outcome', '')}"}
                 found |= {name for name in span.attributes if name.startswith("saga.")}
     wanted = {
-        "wait for lock", "late answer hotel", "settle depart", "parked", "paused", "operator pause", "operator resume",
-        "undo load_bags element", "child saga", "visa-granted", "nap", "timed out", "retry", "turned", "skipped",
-        "cancel asked", "signal", "internal unknown", "internal refused", "internal abandoned", "saga.synthesised",
-        "saga.lost", "saga.tries", "saga.queue_ms", "saga.clock.difference_ms", "saga.child", "saga.parent",
+        "wait for lock", "late answer hotel.booked", "settle depart", "parked", "paused", "operator pause",
+        "operator resume", "undo load_bags element", "child saga", "visa-granted", "nap", "timed out", "retry",
+        "turned", "skipped", "cancel asked", "signal", "internal unknown", "internal refused", "internal abandoned",
+        "saga.synthesised", "saga.lost", "saga.tries", "wait for visa.granted", "wait for time", "queue hotel.book",
+        "try hotel.book", "saga ended", "settle airline.depart", "process hotel.book", "process hotel.free",
+        "send porter.load", "saga.queue_ms", "saga.clock.difference_ms", "saga.child", "saga.parent",
     }  # fmt: skip
     assert wanted - found == set()
 

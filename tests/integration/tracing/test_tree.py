@@ -10,6 +10,8 @@ from rich.console import Console
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.messages import AnswerKind
+from antiphon.contracts.stored import Outcome
 from antiphon.coordinator.views.parked import Waiting
 from antiphon.deploy.cli.sagas import with_link
 from antiphon.deploy.render.waterfall import (
@@ -27,8 +29,9 @@ from antiphon.tracing.projection.links import VARIABLE, checked_link, jaeger_lin
 from antiphon.tracing.projection.project import project
 from antiphon.tracing.projection.spans import MOMENT_NS
 from antiphon.tracing.projection.tree import critical_path, label, rows
+from tests.integration.tracing.jaeger_page import page_path
 from tests.integration.tracing.test_examples import Scripted, trace
-from tests.integration.tracing.voyage import KEY, MINUTE_NS
+from tests.integration.tracing.voyage import KEY, MINUTE_NS, Voyage
 
 
 def test_the_critical_path_goes_through_what_the_saga_waited_for() -> None:
@@ -49,6 +52,38 @@ def test_the_critical_path_is_as_long_as_the_saga() -> None:
     assert abs(sum(span.end_ns - span.start_ns for span in top) - told.duration_ns) <= MOMENT_NS
 
 
+def test_jaegers_page_finds_every_step_that_the_saga_waited_for() -> None:
+    """What is on our critical path is on its, and the root holds next to nothing of it."""
+    scripts: list[dict[tuple[str, str, int], list[AnswerKind]]] = [
+        {},
+        {("charge_card", "do", 1): ["refused"]},
+        {("depart", "do", 1): ["exhausted"]},
+    ]
+    for script in scripts:
+        voyage = OnMachine(script).live()
+        told = project(KEY, voyage.entries(), voyage.events())
+        page = page_path(told.spans)
+        steps = {span.span_id for span in told.spans if span.parent_id == told.spans[-1].span_id}
+        at_ends = {span.end_ns for span in told.spans if span.span_id in page}
+        ours = [span for span in told.spans if span.span_id in critical_path(told.spans) & steps]
+        assert [span.name for span in ours if span.span_id not in page and span.end_ns not in at_ends] == []
+        assert page[told.spans[-1].span_id] * 1000 < 0.01 * told.duration_ns
+
+
+class OnMachine(Scripted):
+    """A voyage in which nothing happens at one instant: each message takes 50 us to be stored."""
+
+    def live(self) -> Voyage:
+        store = self.platform.store
+
+        def slowly(stream: str, subject: str, data: bytes) -> Outcome:
+            self.platform.now_ns += 50_000
+            return store(stream, subject, data)
+
+        self.platform.store = slowly  # type: ignore[method-assign]
+        return super().live()
+
+
 def test_rows_stand_under_their_parents_in_the_order_of_time() -> None:
     drawn = rows(trace({}).spans)
     assert (drawn[0].span.name, drawn[0].depth) == ("saga voyage", 0)
@@ -57,8 +92,8 @@ def test_rows_stand_under_their_parents_in_the_order_of_time() -> None:
         assert row.depth == ids[row.span.parent_id].depth + 1
     tops = [row.span.start_ns for row in drawn if row.depth == 1]
     assert tops == sorted(tops)
-    assert "send hotel" not in {row.span.name for row in drawn}
-    assert "send hotel" in {row.span.name for row in rows(trace({}).spans, with_sends=True)}
+    assert "send hotel.book" not in {row.span.name for row in drawn}
+    assert "send hotel.book" in {row.span.name for row in rows(trace({}).spans, with_sends=True)}
 
 
 def test_a_picture_is_text_with_the_reason_for_every_trouble() -> None:
@@ -131,7 +166,7 @@ def test_a_saga_that_runs_is_drawn_up_to_now() -> None:
 
 def test_what_waits_in_the_queue_is_dotted() -> None:
     lines = waterfall(trace({("charge_card", "do", 1): ["refused"]}), 200).plain.split("\n")
-    assert WAITING * 10 in next(line for line in lines if line.startswith("    process airline"))
+    assert WAITING * 10 in next(line for line in lines if line.startswith("    process airline.book"))
 
 
 def test_two_sagas_are_compared_span_by_span() -> None:

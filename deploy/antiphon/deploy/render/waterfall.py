@@ -95,7 +95,7 @@ def _head(projection: Projection, root: Span) -> Text:
     reason = f": {root.attributes['saga.reason']}" if "saga.reason" in root.attributes else ""
     return Text.assemble(
         (f"{projection.key}  ", "bold"),
-        (outcome or "running", STATES[outcome]),
+        (outcome or ("compensating" if projection.turned else "running"), STATES[outcome]),
         f"{reason}  in {duration(root.end_ns - root.start_ns)}  ",
         (f"{root.attributes.get('saga.definition', '')}  trace {root.trace_id}", "dim"),
     )

@@ -16,7 +16,7 @@ import msgspec
 from antiphon.contracts.envelope import unpack, unpack_raw
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.identity import LOCK, SagaKey
-from antiphon.contracts.messages import Verdict, ends_step
+from antiphon.contracts.messages import Verdict, ends_step, name_of
 from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     CHILD_START_TYPE,
@@ -33,8 +33,8 @@ from antiphon.contracts.subjects import VERBS, CommandAddress, Sending
 
 from .ids import span_id, trace_id
 from .sampling import decision_in
-from .span_builder import CHILD_ROOT, Attempt, Spans, Step
-from .spans import Open, Span
+from .span_builder import CHILD_ROOT, Attempt, Heard, Spans, Step
+from .spans import COORDINATOR_SERVICE, FOLLOWS_NS, Open, Span
 
 
 class Projection(msgspec.Struct, frozen=True):
@@ -51,6 +51,8 @@ class Projection(msgspec.Struct, frozen=True):
     """The fact that the next entry names and that was not among the messages, by its sequence; 0 if none lacks."""
     outcome: str = ""
     """Completed or compensated; empty while it runs."""
+    turned: bool = False
+    """Whether it goes, or went, backward."""
     retries: int = 0
     was_parked: bool = False
     sampled: bool | None = None
@@ -106,6 +108,10 @@ class _Saga:
         self.told_ns = 0
         """The latest time that a fact or a timer told of, which is what the coordinator counts timeouts from."""
         self.turned = False
+        self.heard: dict[int, Heard] = {}
+        """What participants may have reacted to, by its sequence in EVENTS."""
+        self.said: set[str] = set()
+        """The types of what participants said by themselves."""
         self.locks: list[str] = []
         self.lock: Open | None = None
         self.paused: Open | None = None
@@ -125,6 +131,7 @@ class _Saga:
             self.spans.sequence,
             lacks,
             self.outcome,
+            self.turned,
             self.retries,
             self.was_parked,
             self.sampled,
@@ -140,6 +147,9 @@ class _Saga:
         self.spans.sequence = entry.sequence
         self.now_ns = max(self.now_ns, entry.at_ns)
         cause_ns = self._cause_ns(entry, fact)
+        if entry.envelope.keys:
+            self.spans.keys |= {".".join(("saga.key", name)): value for name, value in entry.envelope.keys.items()}
+            self.root.attributes |= self.spans.keys
         if not self.entries:
             self._begin(entry, fact, cause_ns)
         self.entries += 1
@@ -181,6 +191,7 @@ class _Saga:
 
     def _learn(self, fact: Fact, entry: Entry, at_ns: int) -> None:
         address = fact.address
+        self._hear(fact, self.root, at_ns)
         match address.source, address.event:
             case (("client" | "coordinator"), "start"):
                 pass
@@ -201,8 +212,30 @@ class _Saga:
                 self._operated(fact, entry.record or Record(), at_ns)
             case _ if fact.kind == "closed":
                 self._closed(fact, entry.record or Record(), at_ns)
+            case _ if fact.kind == "event":
+                self._said_by_itself(fact, entry.record or Record(), at_ns)
             case _:
                 self._answered(fact, at_ns)
+
+    def _hear(self, fact: Fact, span: Open, at_ns: int) -> None:
+        """Whoever reacts to this is linked to the span in which it came about."""
+        self.heard[fact.sequence] = Heard(fact.subject, fact.envelope.type, at_ns, span.span_id)
+
+    def _said_by_itself(self, fact: Fact, record: Record, at_ns: int) -> None:
+        """A participant said something that nobody had commanded: by itself, or on what it heard."""
+        reacts = fact.envelope.reacts
+        heard = self.heard.get(int(reacts)) if reacts.isdecimal() else None
+        if heard is None:
+            span = self.spans.stray(self.root, fact, None, "", at_ns)
+        else:
+            reason = f"{record.turned}: {fact.reason}" if record.turned and fact.reason else record.turned
+            span = self.spans.reacted(self.root, fact, heard, reason, at_ns)
+        self._hear(fact, span, at_ns)
+        self.said.add(fact.envelope.type)
+        for step in self.steps.values():
+            if step.waits and step.signal == fact.envelope.type and not step.is_over:
+                step.span.event("event", at_ns, type=fact.envelope.type)
+                self._over(step, "done", "", at_ns)
 
     def _answered(self, fact: Fact, at_ns: int) -> None:
         """A participant said something: an answer to an attempt, or something that nobody waits for any more."""
@@ -221,6 +254,7 @@ class _Saga:
             ended_ns = at_ns
         else:
             ended_ns = self.spans.answered(attempt, fact, kind, reason, at_ns)
+            self._hear(fact, attempt.span, at_ns)
         if direction == "do":
             self._did(step, kind, reason, ended_ns)
         elif attempt.is_question:
@@ -274,7 +308,11 @@ class _Saga:
             step.span.fail(f"{outcome}: {reason}" if reason else outcome)
         at_ns = self.spans.close(step.span, at_ns)
         parent = step.parent
-        if parent is not None and outcome == "done":
+        if parent is None:
+            return
+        if outcome == "refused":
+            parent.refused = parent.refused or (at_ns, f"{step.name}: {reason}" if reason else step.name)
+        elif outcome == "done":
             parent.elements_done += 1
             if parent.elements_done == parent.elements:
                 self._over(parent, "done", "", at_ns)
@@ -444,25 +482,30 @@ class _Saga:
         token, _, number = name.rpartition("-")
         whole = self.steps.get(token) if number.isdigit() else None
         parent = whole.span if whole is not None and not whole.is_over else self.root
-        span = self.spans.open(parent, (name, "do", 0, "step"), f"{token} element" if whole else name, start_ns)
+        title = f"{token} element" if whole else name
+        span = self.spans.open(parent, (name, "do", 0, "step"), title, self._after(start_ns))
         if whole is not None:
             span.attributes["saga.element"] = int(number)
         step = self.steps[name] = Step(span, name, whole)
         return step
+
+    def _after(self, at_ns: int) -> int:
+        """When something begins that follows from what was at a time: a little later, as Jaeger's page wants it."""
+        return max(at_ns, min(at_ns + FOLLOWS_NS, self.now_ns))
 
     def _settlement(self, step: Step, cause_ns: int) -> Open:
         if step.settlement is None:
             reason = step.lost[1] if step.lost else ""
             step.lost, step.due_ns = None, 0
             ident = (step.name, "undo", 0, "settle")
-            step.settlement = self.spans.open(step.span, ident, f"settle {step.name}", cause_ns)
+            step.settlement = self.spans.open(step.span, ident, f"settle {step.name}", self._after(cause_ns))
             step.span.event("outcome unknown", cause_ns, reason=reason)
         return step.settlement
 
     def _compensation(self, step: Step, cause_ns: int) -> Open:
         if step.undo is None:
             ident = (step.name, "undo", 0, "undo")
-            step.undo = self.spans.open(self.root, ident, f"undo {step.span.name}", cause_ns)
+            step.undo = self.spans.open(self.root, ident, f"undo {step.span.name}", self._after(cause_ns))
             if "saga.element" in step.span.attributes:
                 step.undo.attributes["saga.element"] = step.span.attributes["saga.element"]
             step.undo.link(self.spans.trace_id, step.span.span_id, "undoes")
@@ -500,14 +543,17 @@ class _Saga:
         step = self._step(name, cause_ns)
         step.waits, step.signal, step.due_ns = True, entry.envelope.awaits, self._due_ns(entry)
         step.span.attributes["saga.awaits"] = entry.envelope.awaits or "time"
-        if step.signal and any(e.name == "signal" and e.attributes["saga.step"] == name for e in self.root.events):
+        what = name_of(step.signal) if step.signal else "time"
+        self.spans.open(step.span, (name, "do", 0, "wait"), f"wait for {what}", step.span.start_ns)
+        is_signalled = any(e.name == "signal" and e.attributes["saga.step"] == name for e in self.root.events)
+        if step.signal and (is_signalled or step.signal in self.said):
             self._over(step, "done", "", self.now_ns)  # it came before it was waited for
 
     def _ask_next(self, at_ns: int) -> None:
         self.lock = None
         if self.locks:
             key = self.locks.pop(0)
-            self.lock = self.spans.open(self.root, ("", "", 0, f"lock-{key}"), "wait for lock", at_ns)
+            self.lock = self.spans.open(self.root, ("", "", 0, f"lock-{key}"), "wait for lock", self._after(at_ns))
             self.lock.attributes["saga.lock"] = key
 
     def _park(self, step: str, reason: str) -> None:
@@ -530,6 +576,9 @@ class _Saga:
         for step in sorted(self.steps.values(), key=lambda step: step.parent is None):
             if step.is_over:
                 continue
+            if step.refused is not None:
+                self._over(step, "refused", step.refused[1], step.refused[0])
+                continue
             ended_ns, reason = step.lost or (at_ns, "" if step.waits else "the saga turned before there was an answer")
             self._over(step, "abandoned" if step.waits else "unknown", reason, ended_ns)
 
@@ -547,7 +596,18 @@ class _Saga:
         else:
             attributes["saga.reason"] = end.reason
             self.root.fail(f"compensated: {end.reason}")
+        self._tell_services(end)
         self.spans.close(self.root, self.now_ns)
+
+    def _tell_services(self, end: End) -> None:
+        """The outcome is found by a search for any service that took part."""
+        for service in sorted({span.service for span in self.spans.closed} - {COORDINATOR_SERVICE}):
+            ident = ("", "", 0, f"ended-{service}")
+            told = self.spans.open(self.root, ident, "saga ended", self.now_ns, "internal", service)
+            told.attributes["saga.outcome"] = end.outcome
+            if end.reason:
+                told.attributes["saga.reason"] = end.reason
+            self.spans.close(told, self.now_ns)
 
 
 def _pictures(span: Open, now_ns: int) -> Iterable[Span]:

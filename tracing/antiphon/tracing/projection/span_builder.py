@@ -9,27 +9,35 @@ import msgspec
 
 from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.identity import COORDINATOR, SagaKey
-from antiphon.contracts.messages import CloseForm, name_of
+from antiphon.contracts.messages import CloseForm, close_name, name_of, settle_name
 from antiphon.contracts.reader import Entry, Fact
 from antiphon.contracts.subjects import CommandAddress, Sending, commands_filter
 
 from .ids import span_id, trace_id
-from .spans import COORDINATOR_SERVICE, Open, Span, SpanKind, Value
+from .spans import COORDINATOR_SERVICE, FOLLOWS_NS, Open, Span, SpanKind, Value
 
 NOTHING: Final[Mapping[str, Value]] = {}
 SYNTHESISED: Final[Mapping[str, Value]] = {"saga.synthesised": True}
+TRIES_SHOWN_MAX: Final = 100
+"""How many tries in vain have a span each; of more the attempt says how many there were."""
+QUEUED_NS: Final = 100_000_000
+"""A message that waited for its handler for so long has a span for that, and so has one that was tried in vain."""
 NO_ANSWER: Final = "no answer"
 CHILD_ROOT: Final = ("", "", 0, "saga")
 """What the span of a whole saga is hashed from, after the saga itself."""
 
 
 class Attempt(msgspec.Struct):
-    """A command that was sent, and its span, which is open while nobody has answered it."""
+    """A command that was sent, and its span: that of the queue while nobody has answered, and then the handler's."""
 
     span: Open
     is_question: bool
     """Whether what is asked is what became of the step's command."""
     sent_ns: int
+    performed: str
+    """What its span is called once a handler is known to have been called."""
+    service: str
+    """The participant's."""
 
 
 class Step:
@@ -51,6 +59,8 @@ class Step:
         self.signal = ""
         self.waits = False
         self.elements = -1
+        self.refused: tuple[int, str] | None = None
+        """Of a list: when the first of its elements was refused, and why."""
         self.elements_done = 0
 
 
@@ -59,6 +69,8 @@ class Spans:
 
     def __init__(self, key: SagaKey) -> None:
         self.key, self.trace_id = key, trace_id(key)
+        self.keys: dict[str, Value] = {}
+        """What the saga is found by, for every span."""
         self.closed: list[Span] = []
         self.sequence = 0
         """The entry that is being read: whatever is closed now is closed by it."""
@@ -76,7 +88,7 @@ class Spans:
         """Begin a span; `ident` is its step, direction, attempt and kind, as for `span_id`."""
         span = Open(self.trace_id, span_id(self.key, *ident), name, kind, service, start_ns, parent)
         step, direction, attempt, _ = ident
-        span.attributes = {"saga.type": self.key.type, "saga.id": self.key.id}
+        span.attributes = {"saga.type": self.key.type, "saga.id": self.key.id, **self.keys}
         mine: dict[str, Value] = {"saga.step": step, "saga.direction": direction, "saga.attempt": attempt}
         span.attributes |= {name: value for name, value in {**mine, **attributes}.items() if value not in ("", 0)}
         return span
@@ -95,9 +107,9 @@ class Spans:
     # --- commands and answers -----------------------------------------------------------------------------------------
 
     def send(self, step: Step, parent: Open, entry: Entry, command: CommandAddress, cause_ns: int, at_ns: int) -> None:
-        """A command was sent: a publish that is over, and an attempt that begins."""
+        """A command was sent: a publish that is over, and an attempt that waits for its handler."""
         direction, number = command.direction, command.attempt
-        ident = (step.name, direction, number)
+        ident, name = (step.name, direction, number), name_of(entry.envelope.type)
         messaging: dict[str, Value] = {
             "messaging.system": "nats",
             "messaging.destination.name": entry.subject,
@@ -108,7 +120,7 @@ class Spans:
         publish = self.open(
             parent,
             (*ident, "publish"),
-            f"send {command.participant}",
+            f"send {name}",
             cause_ns,
             "producer",
             attributes={
@@ -123,22 +135,28 @@ class Spans:
         attempt = self.open(
             parent,
             (*ident, "attempt"),
-            "child saga" if is_child else f"process {command.participant}",
+            "child saga" if is_child else f"queue {name}",
             sent_ns,
             "consumer",
-            COORDINATOR_SERVICE if is_child else command.participant,
-            {"messaging.operation.type": "process", "messaging.operation.name": "process", **messaging},
+            attributes={
+                "messaging.operation.type": "process",
+                "messaging.operation.name": "process",
+                **messaging,
+                "saga.participant": "" if is_child else command.participant,
+            },
         )
         attempt.link(self.trace_id, publish.span_id, "sent by")
-        step.attempts[direction, number] = Attempt(attempt, entry.kind == "settle", sent_ns)
+        performed = "child saga" if is_child else _performed(entry.kind, name)
+        service = COORDINATOR_SERVICE if is_child else command.participant
+        is_question = entry.kind == "settle"
+        step.attempts[direction, number] = Attempt(attempt, is_question, sent_ns, performed, service)
 
     def answered(self, attempt: Attempt, fact: Fact, kind: str, reason: str, at_ns: int) -> int:
-        """An attempt has its answer: it lasts from its handler's first call to then. When it really ended."""
+        """An attempt has its answer: it lasts from its handler's last call to then. When it really ended."""
         span = attempt.span
-        envelope = fact.envelope
         at_ns = max(at_ns, attempt.sent_ns)
-        if envelope.started is not None:
-            self._place(attempt, nanoseconds(envelope.started), envelope.tries, at_ns, kind)
+        span.name, span.service = attempt.performed, attempt.service
+        self._place(span, fact, attempt.sent_ns, at_ns)
         span.attributes["saga.answer"] = kind
         span.attributes["saga.answer.sequence"] = fact.sequence
         if kind in ("exhausted", "superseded", "doubt"):
@@ -147,42 +165,63 @@ class Spans:
             span.attributes["saga.reason"] = reason
         return self.close(span, at_ns)
 
-    def _place(self, attempt: Attempt, started_ns: int, tries: int, answered_ns: int, kind: str) -> None:
-        """Put an attempt where its participant says that it was, as far as the server's clock allows.
+    def _place(self, span: Open, fact: Fact, sent_ns: int, answered_ns: int) -> None:
+        """Put what a handler did where its participant says that it was, as far as the server's clock allows: from the
+        handler's last call to the answer. What was before that is the queue's.
 
-        Of tries that came to nothing the journal knows only how many there were, so they are given equal parts of the
-        time from the command to the last try's start. With any of them the attempt begins with the command.
+        Args:
+            span: the handler's.
+            fact: what it answered, or said.
+            sent_ns: when the message was stored that it worked on.
+            answered_ns: when the answer was.
         """
-        span = attempt.span
-        start_ns = min(max(started_ns, attempt.sent_ns), answered_ns)
+        if fact.envelope.started is None:
+            return
+        started_ns, tries = nanoseconds(fact.envelope.started), fact.envelope.tries
+        start_ns = min(max(started_ns, sent_ns + FOLLOWS_NS), answered_ns)
         if start_ns != started_ns:
             span.attributes["saga.clock.difference_ms"] = (started_ns - start_ns) / 1e6
-        lost = max(0, tries - 1)
-        if lost:
+        if tries > 1:
             span.attributes["saga.tries"] = tries
-            _, direction, number = _ident(span)
-            step = str(span.attributes["saga.step"])
-            width = (start_ns - attempt.sent_ns) // lost
-            for index in range(lost):
-                begun = attempt.sent_ns + index * width
-                ident = (step, direction, number, f"try-{index + 1}")
-                failed = self.open(span, ident, span.name, begun, "internal", span.service, SYNTHESISED)
-                failed.fail("came to nothing")
-                self.close(failed, begun + width)
-        else:
-            span.attributes["saga.queue_ms"] = (start_ns - attempt.sent_ns) / 1e6
-            span.begin_at(start_ns)
+        span.attributes["saga.queue_ms"] = (start_ns - sent_ns) / 1e6
+        if tries > 1 or start_ns - sent_ns >= QUEUED_NS:
+            self._queue(span, sent_ns, start_ns, min(max(0, tries - 1), TRIES_SHOWN_MAX))
+        span.begin_at(start_ns)
 
-    def stray(self, root: Open, fact: Fact, attempt: Attempt | None, direction: str, at_ns: int) -> None:
+    def _queue(self, span: Open, from_ns: int, to_ns: int, lost: int) -> None:
+        """A message waited for the handler's last call.
+
+        Of tries that came to nothing the journal knows only how many there were, so they are given equal parts of that
+        time.
+        """
+        # Between what it follows and what follows it, where there is room for that.
+        gap_ns = FOLLOWS_NS if to_ns - from_ns > 2 * FOLLOWS_NS else 0
+        from_ns, to_ns = from_ns + gap_ns, to_ns - gap_ns
+        step, direction, number = _ident(span)
+        what = str(span.attributes["cloudevents.event_type"])
+        waited = {"saga.participant": span.service, "cloudevents.event_type": what}
+        queue = self.open(
+            span.parent, (step, direction, number, "queue"), f"queue {name_of(what)}", from_ns, attributes=waited
+        )
+        width = max(0, to_ns - queue.start_ns) // max(1, lost)
+        for index in range(lost):
+            begun = queue.start_ns + index * width
+            ident = (step, direction, number, f"try-{index + 1}")
+            failed = self.open(queue, ident, f"try {name_of(what)}", begun, attributes={**SYNTHESISED, **waited})
+            failed.fail("came to nothing")
+            self.close(failed, begun + width)
+        self.close(queue, to_ns)
+
+    def stray(self, root: Open, fact: Fact, attempt: Attempt | None, direction: str, at_ns: int) -> Open:
         """An event that came when nothing waited for it any more, or that no command asked for."""
         address, envelope = fact.address, fact.envelope
         started_ns = nanoseconds(envelope.started) if envelope.started else at_ns
         ident = (address.step, direction, address.attempt, f"late-{address.event}")
-        name = f"late answer {address.source}" if attempt else f"event {name_of(envelope.type)}"
+        kind = "late answer" if attempt else "event"
         span = self.open(
             root,
             ident,
-            name,
+            f"{kind} {name_of(envelope.type)}",
             min(started_ns, at_ns),
             "consumer",
             address.source,
@@ -197,8 +236,70 @@ class Spans:
         if attempt is not None:
             span.link(self.trace_id, attempt.span.span_id, "answers")
         self.close(span, at_ns)
+        return span
+
+    def reacted(self, root: Open, fact: Fact, heard: Heard, reason: str, at_ns: int) -> Open:
+        """A participant has reacted to an event: what it did lasts from its handler's last call to what it said.
+
+        Args:
+            root: of the saga.
+            fact: what the participant said.
+            heard: what it reacted to.
+            reason: why that turned the saga, if it did.
+            at_ns: when it was said.
+        """
+        address, envelope = fact.address, fact.envelope
+        span = self.open(
+            root,
+            (address.step, "", address.attempt, f"late-{address.event}"),
+            f"on {heard.name}",
+            min(heard.at_ns + FOLLOWS_NS, at_ns),
+            "consumer",
+            address.source,
+            {
+                "messaging.system": "nats",
+                "messaging.operation.type": "process",
+                "messaging.operation.name": "process",
+                "messaging.message.conversation_id": str(self.key),
+                "messaging.destination.name": heard.subject,
+                "cloudevents.event_type": heard.type,
+                "saga.event": envelope.type,
+                "saga.answer.sequence": fact.sequence,
+            },
+        )
+        span.link(self.trace_id, heard.span_id, "reacts to")
+        self._place(span, fact, heard.at_ns, at_ns)
+        if reason:
+            span.fail(reason)
+        self.close(span, at_ns)
+        return span
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """A message of EVENTS that a participant may have reacted to, and the span in which it came about."""
+
+    subject: str
+    type: str
+    at_ns: int
+    span_id: str
+
+    @property
+    def name(self) -> str:
+        """Its type without the version."""
+        return name_of(self.type)
+
+
+def _performed(kind: str, name: str) -> str:
+    """What the span of a handler is called, by what was asked of its participant: each verb can be searched alone."""
+    match kind:
+        case "settle":
+            return f"settle {name.removesuffix(settle_name(''))}"
+        case "close":
+            return f"close {name.removesuffix(close_name(''))}"
+        case _:
+            return f"process {name}"
 
 
 def _ident(span: Open) -> tuple[str, str, int]:
     attributes = span.attributes
-    return str(attributes["saga.step"]), str(attributes["saga.direction"]), int(attributes["saga.attempt"])
+    return str(attributes["saga.step"]), str(attributes.get("saga.direction", "")), int(attributes["saga.attempt"])

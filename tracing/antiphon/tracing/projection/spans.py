@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROJECTION: Final = "1"
+PROJECTION: Final = "2"
 """The version of the rules by which spans are made, which is the version of their scope. It changes whenever a stored
 journal would give other bytes than before, so that what was exported by other rules can be told apart."""
 
@@ -18,6 +18,10 @@ COORDINATOR_SERVICE: Final = "antiphon"
 MOMENT_NS: Final = 16
 """What lasts no longer took no time: where the journal gives spans no length they have a nanosecond each, and some lie
 in a row."""
+
+FOLLOWS_NS: Final = 2_000
+"""How much later than what it follows a span begins. Jaeger's page counts in microseconds, and takes one span for the
+cause of another only if it ended strictly before (jaeger-ui, CriticalPath/utils/findLastFinishingChildSpan.ts)."""
 
 SpanKind = Literal["internal", "producer", "consumer"]
 Status = Literal["unset", "ok", "error"]

@@ -9,8 +9,8 @@ import msgspec
 
 from .spans import MOMENT_NS, Span
 
-HIDDEN = ("saga started",)
-"""Spans that say nothing to whoever sees the whole."""
+HIDDEN = ("saga started", "saga ended")
+"""Spans that say nothing to whoever sees the whole; nor does what a step waits for, which is as long as the step."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -34,12 +34,16 @@ def rows(spans: Iterable[Span], with_sends: bool = False) -> list[Row]:
 
     def walk(parent: str, depth: int) -> Iterator[Row]:
         for span in sorted(children[parent], key=lambda span: (span.start_ns, span.end_ns, span.span_id)):
-            if span.name in HIDDEN or (span.kind == "producer" and not with_sends):
+            if _is_hidden(span) or (span.kind == "producer" and not with_sends):
                 continue
             yield Row(span, depth, span.span_id in critical, not span.closed_by)
             yield from walk(span.span_id, depth + 1)
 
     return list(walk("", 0))
+
+
+def _is_hidden(span: Span) -> bool:
+    return span.name in HIDDEN or (span.name.startswith("wait for ") and "saga.lock" not in span.attributes)
 
 
 def critical_path(spans: Iterable[Span]) -> frozenset[str]:
