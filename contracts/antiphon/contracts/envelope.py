@@ -12,8 +12,9 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
+from .bounds import CauseText, RetryText, SecondsText, SequenceText, Tries
 from .errors import TooLarge, Undecodable, UnknownCodec, UnknownType, WrongShape
-from .values import decoder, said_of, travelled
+from .values import decoder, said_of, travelled, without_halves
 
 MESSAGE_BYTES_MAX: Final = 256 * 1024
 """The largest message of the protocol, envelope included. A quarter of the server's default max_payload, so that
@@ -39,7 +40,7 @@ class Envelope(
     time: datetime
     """When the writer made it, by the writer's clock."""
     data: msgspec.Raw
-    cause: str = ""
+    cause: CauseText = ""
     """On a journal entry: the fact it was written on. `e<sequence>` is one in EVENTS, `t<nanoseconds>` the time that
     had come. All entries of a decision name the same fact; where a crash cut a decision short, the rest names the fact
     that was handled next."""
@@ -49,21 +50,21 @@ class Envelope(
     """On a journal's first entry: the digest of the schemas of the definition's messages, which SAGA keeps by it."""
     keys: dict[str, str] | None = None
     """On the entries before any step has begun: what the saga is to be found by, where its definition says so."""
-    retry: str = ""
+    retry: RetryText = ""
     """On a command: how often the participant may try, as `Retry.encode` writes it."""
     retriable: bool = False
     """On a command: whether its step comes after the point of no return, where a refusal counts as unavailable."""
-    within: str = ""
+    within: SecondsText = ""
     """On a command, and on an entry that waits: for how many seconds; absent where only the saga's deadline ends it."""
     awaits: str = ""
     """On an entry that waits for a signal: the signal's type."""
-    command: str = ""
+    command: SequenceText = ""
     """On an answer: the stream sequence in SAGA of the command it answers."""
-    reacts: str = ""
+    reacts: SequenceText = ""
     """On an event that follows from another one without a command: the other's stream sequence in EVENTS."""
     started: datetime | None = None
     """On an answer: when the handler was called, by the participant's clock."""
-    tries: int = 0
+    tries: Tries = 0
     """On an answer: how often the handler was called for its command, where that was more than once."""
     codec: str = ""
     """What must be undone before `data` can be read, compression or encryption; none is known yet. Never written."""
@@ -104,12 +105,7 @@ def decode(data: bytes, subject: str) -> Envelope:
     """
     if len(data) > MESSAGE_BYTES_MAX:
         raise TooLarge(f"{len(data)} bytes, and the limit is {MESSAGE_BYTES_MAX}", subject=subject)
-    try:
-        envelope = _decode_envelope(data)
-    except msgspec.ValidationError as error:
-        raise WrongShape(f"the envelope is wrong: {error}", subject=subject) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecodable(f"no JSON: {error}", subject=subject) from None
+    envelope = _envelope_in(data, subject)
     if isinstance(envelope, _Other):
         raise WrongShape("the envelope is wrong: its specversion is not 1.0", subject=subject)
     if envelope.codec:
@@ -119,6 +115,17 @@ def decode(data: bytes, subject: str) -> Envelope:
             subject=subject,
         )
     return envelope
+
+
+def _envelope_in(data: bytes, subject: str) -> Envelope | _Other:
+    try:
+        return _decode_envelope(data)
+    except msgspec.ValidationError as error:
+        raise WrongShape(f"the envelope is wrong: {error}", subject=subject) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if (whole := without_halves(data)) is not None:
+            return _envelope_in(whole, subject)
+        raise Undecodable(f"no JSON: {error}", subject=subject) from None
 
 
 def pack(payload: msgspec.Struct) -> msgspec.Raw:
@@ -172,6 +179,8 @@ def unpack_raw(data: msgspec.Raw | bytes, shape: type[T], subject: str = "") -> 
     except msgspec.ValidationError as error:
         raise WrongShape(f"{shape.__name__}: {said_of(error)}", subject=subject) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if (whole := without_halves(bytes(data))) is not None:
+            return unpack_raw(whole, shape, subject)
         raise Undecodable(f"{shape.__name__}: {error}", subject=subject) from None
     # A contract's own code, such as __post_init__, may raise whatever it likes; its text is not ours to publish.
     except BaseException as error:

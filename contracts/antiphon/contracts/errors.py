@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from .bounds import REASON_CHARS_MAX
+
 SECONDS_MAX: Final = 36_500 * 86_400
 """The longest time that anything may be waited for: a hundred years. Servers count nanoseconds since 1970 in 64 bits,
 which end in 2262, and fire at once what is due beyond (measured with nats-server 2.15)."""
@@ -136,9 +138,15 @@ class Ambiguous(AntiphonError):
 
 
 class Unusable(AntiphonError):
-    """A message that no retry will mend. It goes to PARKED with the reason and its bytes."""
+    """A message that no retry will mend. It goes to PARKED with the reason and its bytes.
+
+    Args:
+        reason: a sentence; what it quotes of a message may fill that, so the rest of a long one is left out.
+        subject: where the message is stored.
+    """
 
     def __init__(self, reason: str, *, subject: str = "") -> None:
+        reason = reason[:REASON_CHARS_MAX]
         super().__init__(f"{reason} (subject {subject})" if subject else reason)
         self.reason = reason
         self.subject = subject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -39,6 +39,9 @@ NOT_SAGAS: Final = frozenset({LOCK, SAGA_TYPE, PARTICIPANT})
 """Families of subjects that nothing starts."""
 
 _TOKEN = re.compile(rf"[A-Za-z0-9_-]{{1,{TOKEN_CHARS_MAX}}}")
+
+Token = Annotated[str, msgspec.Meta(pattern=rf"\A[A-Za-z0-9_-]{{1,{TOKEN_CHARS_MAX}}}\Z")]
+"""A token in a message."""
 
 
 def is_token(text: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, assert_never, datac
 
 import msgspec
 
+from .bounds import Number
 from .errors import BadIdentity, DefinitionError
 from .fields import require_travels_if_known
 from .identity import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token, dashed, is_token
@@ -138,7 +139,7 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     form: CloseForm
     type: str = ""
     reply: msgspec.Raw = msgspec.Raw(b"null")
-    claim: int = 0
+    claim: Number = 0
     """The claim after which the operator has looked outside; 0 where none is named."""
     user: str = ""
     reason: str = ""
@@ -155,9 +156,9 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     verdict: Verdict
     reason: str = ""
     """A sentence for the operator; of a command that was refused, why."""
-    attempt: int = 0
+    attempt: Number = 0
     """Which attempt it was, of done, refused, undone and void."""
-    claim: int = 0
+    claim: Number = 0
     """Which claim it was, of doubt."""
     key: str = ""
     """The idempotency key under which that claim acted outside."""

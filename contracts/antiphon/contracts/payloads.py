@@ -4,13 +4,14 @@ a person."""
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
+from .bounds import REASON_CHARS_MAX, Element, Elements, Number, Sequence, Tally
 from .envelope import unpack_raw
 from .errors import BadIdentity, Forged, Undecodable, Unusable
-from .identity import SagaKey
+from .identity import SagaKey, Token
 from .subjects import ParkedKind, parked_saga_subject, parked_subject, parse_parked, source_in, withdrawn_subject
 
 CANCEL_TYPE: Final = "saga.cancel.v1"
@@ -59,12 +60,12 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """The step that the next six are about."""
     skipped: bool = False
     """Its `when` said no."""
-    elements: int = -1
+    elements: Elements = -1
     """How many commands it sends, one for each element of its list, now that all of them are in the journal."""
     commands: tuple[msgspec.Raw, ...] = ()
     """Commands of its list: those of the element `first` and of the ones behind it. A list that is too large for one
     entry stands in several; what is sent is what they say. Absent in journals of earlier releases."""
-    first: int = 0
+    first: Element = 0
     """The number of the element that `commands` begins with; with 0 whatever an earlier entry has of it is void."""
     awaits: bool = False
     """From now on it waits, for a signal or for time."""
@@ -83,7 +84,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """The operator whose request this is about; the request is the fact that the entry names."""
     rejected: str = ""
     """Why that request came too late or made no sense; nothing was changed."""
-    request: int = 0
+    request: Sequence = 0
     """Where EVENTS holds that request, if the fact that the entry names is a participant's word on it."""
     unasked: bool = False
     """The request counts although the step's participant was not asked: an attempt may still run there."""
@@ -116,10 +117,10 @@ def start_digest(type_: str, data: bytes | msgspec.Raw) -> str:
 class Parent(msgspec.Struct, frozen=True, kw_only=True):
     """Who started a child saga, and whether the child may end only when its parent lets it go or cancels it."""
 
-    type: str
-    id: str
-    step: str
-    attempt: int
+    type: Token
+    id: Token
+    step: Token
+    attempt: Number
     hold: bool
 
 
@@ -153,7 +154,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     payload: msgspec.Raw = NO_PAYLOAD
     happened: bool | None = None
-    claim: int = 0
+    claim: Number = 0
     """Of a `resolve`: the claim after which the operator has looked outside; 0 where none is named."""
     asks: bool = False
     """Of a `resolve`: whether the step's participant is asked before it counts. Otherwise it counts at once, although
@@ -168,7 +169,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of an operator's request; EVENTS holds it at `sequence`, since `at` (RFC 3339)."""
 
-    sequence: int
+    sequence: Sequence
     at: str
     user: str
     verb: str
@@ -217,7 +218,7 @@ class StepStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     phase: StepPhase
-    attempts: int
+    attempts: Number
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -236,7 +237,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unread: str = ""
     """Why no coordinator begins it: its start cannot be read. Nothing of it has happened."""
     steps: tuple[StepStatus, ...] = ()
-    entries: int = 0
+    entries: Number = 0
     """How many entries its journal has, of at most 900."""
 
 
@@ -269,7 +270,7 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     noticed_by: str
     stream: str
-    sequence: int
+    sequence: Sequence
     subject: str
     data: bytes
     saga: SagaKey | None = None
@@ -289,14 +290,15 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
         return parked_subject(self.kind, self.noticed_by, source_in(self.subject))
 
     def encode(self) -> bytes:
-        """As JSON, small enough to be stored whatever the message was: of a huge one, the beginning."""
-        return msgspec.json.encode(msgspec.structs.replace(self, data=self.data[:PARKED_BYTES_MAX]))
+        """As JSON, small enough to be stored whatever it is about: of the message, and of its reason, the beginning."""
+        data, reason = self.data[:PARKED_BYTES_MAX], self.reason[:REASON_CHARS_MAX]
+        return msgspec.json.encode(msgspec.structs.replace(self, data=data, reason=reason))
 
 
 class More(msgspec.Struct, frozen=True, kw_only=True):
     """How many messages there was no room for at a subject of PARKED, since the same process said so before."""
 
-    count: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    count: Tally
 
     def encode(self) -> bytes:
         """As JSON."""

@@ -15,6 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from . import identity
+from .bounds import digits_of
 from .clock import nanoseconds
 from .envelope import Envelope, decode, unpack, unpack_raw
 from .errors import Unusable
@@ -71,9 +72,6 @@ ANSWERS: Final[Mapping[CommandKind, tuple[tuple[str, AnswerKind], ...]]] = {
 """What the platform's answers add to the name of what they answer; a question is called `<command>.settle`, and a close
 `<command>.close`."""
 
-SEQUENCE_DIGITS: Final = 19
-"""The most that fit the 64 bits of a stream's sequence for sure."""
-
 
 def command_kind(direction: Sending, message_type: str, do_type: str) -> CommandKind:
     """What a command is.
@@ -109,8 +107,12 @@ def answer_kind(kind: CommandKind, name: str, token: str) -> AnswerKind | None:
 
 def cause_sequence(cause: str) -> int:
     """Where EVENTS holds the fact that an entry names; 0 if that was a timer, or nothing that can be a sequence."""
-    is_sequence = cause[:1] == "e" and cause.isascii() and cause[1:].isdigit() and len(cause) <= 1 + SEQUENCE_DIGITS
-    return int(cause[1:]) if is_sequence else 0
+    return (digits_of(cause[1:]) or 0) if cause[:1] == "e" else 0
+
+
+def cause_ns(cause: str) -> int | None:
+    """The time that had come, as an entry names it; None if that was a fact, or no time."""
+    return digits_of(cause[1:]) if cause[:1] == "t" else None
 
 
 def known_sources(entries: Iterable[StoredMessage]) -> set[str]:

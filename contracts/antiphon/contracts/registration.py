@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import Forged, Undecodable
-from .identity import COORDINATOR, TOKEN_CHARS_MAX
+from .identity import COORDINATOR, TOKEN_CHARS_MAX, Token
 from .messages import Contract, Message
 from .subjects import parse_registration, registration_subject
 from .topology import REGISTRATION_BYTES_MAX
@@ -25,7 +25,6 @@ and pull from one consumer for each kind of fact."""
 ENTRIES_MAX: Final = 1000
 """The most entries of each list."""
 
-Token = Annotated[str, Meta(pattern=rf"\A[A-Za-z0-9_-]{{1,{TOKEN_CHARS_MAX}}}\Z")]
 TokenOrNone = Annotated[str, Meta(pattern=rf"\A[A-Za-z0-9_-]{{0,{TOKEN_CHARS_MAX}}}\Z")]
 Type = Annotated[str, Meta(pattern=rf"\A[A-Za-z0-9_.-]{{1,{TOKEN_CHARS_MAX}}}\.v[1-9][0-9]{{0,8}}\Z")]
 Text = Annotated[str, Meta(pattern=r"\A[ -~]{0,200}\Z")]
@@ -242,7 +241,7 @@ def read_registration(subject: str, data: bytes) -> Registration:
         raise Undecodable(f"{len(data)} bytes, and a registration may have {REGISTRATION_BYTES_MAX}", subject=subject)
     try:
         found = _decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(printable(str(error)), subject=subject) from None
     if (found.name, found.instance) != (name, instance):
         raise Forged(f"it says that it is {found.name}.{found.instance}", subject=subject)

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from .bounds import NUMBER_MAX
 from .errors import SECONDS_MAX, DefinitionError, WrongShape
 
 LONGEST: Final = timedelta(seconds=SECONDS_MAX)
@@ -75,6 +76,6 @@ def parse_retry(text: str) -> Retry:
         attempts, first, factor, cap, *jitter = text.split("/")
         # Commands of earlier releases may say more than may be said now.
         bounds = (min(float(first), SECONDS_MAX), float(factor), min(float(cap), SECONDS_MAX))
-        return Retry(int(attempts), *bounds, *(float(share) for share in jitter))
+        return Retry(min(int(attempts), NUMBER_MAX), *bounds, *(float(share) for share in jitter))
     except (ValueError, TypeError, DefinitionError):
         raise WrongShape(f"retry {text[:40]!r} is not attempts/first/factor/cap or …/cap/jitter") from None

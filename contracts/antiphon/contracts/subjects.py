@@ -7,13 +7,29 @@ filter reads the whole of it and one partition holds it.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 import msgspec
 
 from .errors import Forged
-from .identity import CLIENT, COORDINATOR, NOBODY, NOT_SAGAS, OPERATOR, RESERVED, SagaKey, dashed, find_key, is_token
+from .identity import (
+    CLIENT,
+    COORDINATOR,
+    LOCK,
+    NOBODY,
+    NOT_SAGAS,
+    OPERATOR,
+    PARTICIPANT,
+    RESERVED,
+    SAGA_TYPE,
+    SagaKey,
+    dashed,
+    find_key,
+    is_token,
+)
 
 Direction = Literal["do", "undo"]
 """Which way an attempt at a step goes."""
@@ -427,13 +443,18 @@ def parse_fact(subject: str) -> FactAddress:
     """Read a subject of EVENTS.
 
     Raises:
-        Forged: it is none that the protocol knows, or its partition is not the saga's.
+        Forged: it is none that the protocol knows, its partition is not the saga's, or it is about a lock, a saga type
+            or a participant and from somebody who has no say there.
     """
     tokens = subject.split(".")
+    if len(tokens) > 4 and tokens[2] in NOT_SAGAS:
+        return _parse_fact_of_none(tokens, subject)
     if len(tokens) == 8 and tokens[0] == "evt" and tokens[4] not in RESERVED:
+        if not _are_plain(tokens[4], tokens[5], tokens[6]):
+            raise Forged("a part of it is not a token", subject=subject)
         return FactAddress(_saga(tokens, subject), tokens[4], tokens[5], tokens[6], _number(tokens[7], subject))
     match tokens[4:] if tokens[0] == "evt" else ():
-        case [("client" | "coordinator") as source, ("start" | "cancel") as event] if tokens[2] not in NOT_SAGAS:
+        case [("client" | "coordinator") as source, ("start" | "cancel") as event]:
             return FactAddress(_saga(tokens, subject), source, event)
         case ["coordinator", "let-go"]:
             return FactAddress(_saga(tokens, subject), "coordinator", "let-go")
@@ -444,11 +465,40 @@ def parse_fact(subject: str) -> FactAddress:
             return FactAddress(_saga(tokens, subject), "operator", verb, key=(user, key))
         case ["coordinator", ("child-completed" | "child-compensated") as event, step, attempt]:
             return FactAddress(_saga(tokens, subject), "coordinator", event, step, _number(attempt, subject))
-        case ["coordinator", ("ask" | "free" | "granted") as event, first, second]:
+        case ["coordinator", "granted", first, second]:
+            _require_tokens((first, second), subject)
+            return FactAddress(_saga(tokens, subject), "coordinator", "granted", key=(first, second))
+        case _:
+            raise Forged(NO_SUBJECT, subject=subject)
+
+
+NO_SUBJECT: Final = "no message of the protocol has this subject"
+SAY: Final[dict[str, str]] = {LOCK: "a coordinator", SAGA_TYPE: "an operator", PARTICIPANT: "an operator"}
+"""Who alone has a say about what is no saga."""
+
+
+def _parse_fact_of_none(tokens: list[str], subject: str) -> FactAddress:
+    """Read the subject of a message about a lock, a saga type or a participant."""
+    family = tokens[2]
+    match tokens[4:] if tokens[0] == "evt" else ():
+        case ["coordinator", ("ask" | "free") as event, first, second] if family == LOCK:
             _require_tokens((first, second), subject)
             return FactAddress(_saga(tokens, subject), "coordinator", event, key=(first, second))
+        case ["operator", user, verb, key] if verb in VERBS and family != LOCK:
+            _require_tokens((user, key), subject)
+            return FactAddress(_saga(tokens, subject), "operator", verb, key=(user, key))
         case _:
-            raise Forged("no message of the protocol has this subject", subject=subject)
+            raise Forged(f"{NO_SUBJECT}: about a {family} only {SAY[family]} says anything", subject=subject)
+
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@lru_cache(maxsize=4096)
+def _are_plain(source: str, event: str, step: str) -> bool:
+    """Whether parts of a subject have the characters of tokens, remembered: there are few different ones. A name with
+    what is added to it may be longer than a token."""
+    return all(_PLAIN.fullmatch(each) is not None for each in (source, event, step))
 
 
 def _require_tokens(found: Iterable[str], subject: str) -> None:

@@ -69,6 +69,30 @@ def said_of(error: msgspec.ValidationError) -> str:
     return f"{type(error.__cause__).__name__}{at}{path if at else ''}"
 
 
+_ESCAPES: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
+)
+"""The escapes in the texts of JSON: a pair of surrogates, half of one, and all others."""
+_HALF_BYTES: Final = len(rb"\ud800")
+
+
+def without_halves(data: bytes) -> bytes | None:
+    r"""JSON in which each half of a pair of surrogates, such as `\ud800`, is spelled out in six characters; None where
+    there is no half.
+
+    Half a pair is no character, so no reader can take it and no text that holds it can be sent on. Some encoders write
+    it all the same, for instance where a text was cut.
+    """
+    if b"\\ud" not in data and b"\\uD" not in data:
+        return None
+    whole = _ESCAPES.sub(_spelled, data)
+    return whole if whole != data else None
+
+
+def _spelled(found: re.Match[bytes]) -> bytes:
+    return b"\\" + found[0] if len(found[0]) == _HALF_BYTES else found[0]
+
+
 @cache
 def decoder(shape: Any) -> Any:
     """What reads the JSON of a class."""

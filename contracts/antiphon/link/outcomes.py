@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from antiphon.contracts.bounds import Number, Sequence
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.stored import AlreadyStored, NobodyStores, Outcome, Rejected
 
@@ -25,14 +26,14 @@ UNDECIDED: Final = 10201
 
 
 class _ApiError(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
+    code: Number = 0
+    err_code: Number = 0
     description: str = ""
 
 
 class _PubAck(msgspec.Struct):
     stream: str = ""
-    seq: int = 0
+    seq: Sequence = 0
     error: _ApiError | None = None
 
 

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from antiphon.contracts.bounds import Sequence
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.stored import StoredMessage
 
@@ -29,9 +30,9 @@ LOOK_SECONDS: Final = 0.1
 class Mark(msgspec.Struct, frozen=True):
     """A message that was read, by which the stream is known again. Sequence 0 is the beginning."""
 
-    sequence: int = 0
+    sequence: Sequence = 0
     subject: str = ""
-    stored_ns: int = 0
+    stored_ns: Sequence = 0
 
 
 class Reads(Protocol):

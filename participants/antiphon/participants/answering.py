@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from antiphon.contracts.bounds import TRIES_MAX
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, Envelope, encode
 from antiphon.contracts.errors import Ambiguous, Conflict, TooLarge
 from antiphon.contracts.headers import traceparent_header
@@ -72,7 +73,7 @@ class Answering:
                 command="" if is_event else sequence,
                 reacts=sequence if is_event else "",
                 started=execution.started if execution else None,
-                tries=tries if tries > 1 else 0,
+                tries=min(tries, TRIES_MAX) if tries > 1 else 0,
                 traceparent=job.traceparent,
             )
         )

@@ -12,12 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.contracts.bounds import REASON_CHARS_MAX
 from antiphon.contracts.errors import AntiphonError, Refused, Unavailable, Unrecoverable, Unusable
 
 from .engines import driver_error, sqlite_code_of, sqlstate_of
-
-REASON_CHARS_MAX: Final = 1000
-"""How much of a reason travels: enough for a sentence, too little for a stack trace."""
 
 
 class OwnWords(Exception):

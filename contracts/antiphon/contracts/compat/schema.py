@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, cast
 import msgspec
 from msgspec import inspect
 
+from ..bounds import Number
 from ..fields import schema_of_object
 from ..messages import Command, Compensation, Message
 
@@ -24,7 +25,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: MessageKind
     name: str
-    version: int
+    version: Number
     owner: str
     about: str = ""
     """The versioned type of the event a command earns, or of the command a compensation undoes."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from antiphon.contracts import subjects
+from antiphon.contracts.bounds import REASON_CHARS_MAX
 from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import (
     AlreadySignalled,
@@ -39,8 +40,6 @@ from .store_once import Other, compared, is_started_with, message, raise_if_fail
 S = TypeVar("S", bound=Event)
 E = TypeVar("E", bound=Event)
 
-REASON_CHARS_MAX: Final = 1000
-"""How much of a reason to cancel travels: it becomes part of other messages, and must fit there."""
 LOOK_SECONDS: Final = 5.0
 """How often a waiting `result` looks for itself, for the case that the word of the end was lost with a connection."""
 LOOK_SOON_SECONDS: Final = 0.01

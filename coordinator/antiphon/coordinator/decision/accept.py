@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import cast
+from typing import Final, cast
 
+from msgspec.structs import replace
+
+from antiphon.contracts.bounds import REASON_CHARS_MAX, digits_of
 from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
 from antiphon.contracts.errors import Forged, Undecodable, UnknownType
 from antiphon.contracts.identity import CLIENT, COORDINATOR, LOCK, OPERATOR, RESERVED
@@ -14,6 +17,8 @@ from antiphon.contracts.payloads import (
     CHILD_ENDED_TYPE,
     CHILD_START_TYPE,
     LET_GO_TYPE,
+    LOCK_ASK_TYPE,
+    LOCK_FREE_TYPE,
     LOCK_GRANTED_TYPE,
     CancelRequest,
     ChildStart,
@@ -84,7 +89,8 @@ def _unread(
 ) -> Unread | None:
     """What cannot be read, as its subject tells it; None where no saga of this definition waits for it."""
     if address.is_start:
-        return Unread(sequence, at_ns, "start", cannot_be_read("its start", error), parent=_parent(envelope))
+        parent = _parent(envelope) if address.source == COORDINATOR else None
+        return Unread(sequence, at_ns, "start", cannot_be_read("its start", error), parent=parent)
     if address.is_signal and (step := definition.steps.get(address.step)) and step.kind == "signal":
         return Unread(sequence, at_ns, "signal", cannot_be_read(f"the signal {step.name}", error), step.name)
     if address.source in RESERVED:
@@ -92,7 +98,7 @@ def _unread(
     reason = cannot_be_read(f"{address.event} of {address.source}", error)
     expected = _expected(definition, address)
     if expected is not None and expected.source == address.source and expected.direction != "close":
-        command = int(envelope.command) if envelope and _is_sequence(envelope.command) else 0
+        command = (digits_of(envelope.command) or 0) if envelope else 0
         return Unread(sequence, at_ns, "answer", reason, address.step, expected.direction, command)
     for heard in definition.events.values() if is_by_itself(address.step) and address.attempt == 1 else ():
         contract = heard.shape.__contract__
@@ -112,12 +118,23 @@ def accept_request(address: FactAddress, message: bytes, subject: str, sequence:
     """An operator's request about a saga type or a participant, of which nothing else is a fact.
 
     Raises:
-        Forged: it is none, or the envelope contradicts its subject.
+        Forged: the envelope contradicts its subject.
         Undecodable: the bytes are not what their type promises.
     """
-    if address.source != OPERATOR:
-        raise Forged(f"only operators ask for anything of a {address.saga.type}", subject=subject)
     return _of_operator(address, _envelope(address, message, subject), sequence, at_ns)
+
+
+def check_lock_fact(address: FactAddress, message: bytes, subject: str) -> None:
+    """Check a coordinator's message about a lock, whose subject says all there is to say.
+
+    Raises:
+        Forged: the envelope contradicts its subject.
+        Undecodable: the bytes are not what their type promises.
+    """
+    unpack(_envelope(address, message, subject), LOCK_TYPES[address.event], Empty)
+
+
+LOCK_TYPES: Final = {"ask": LOCK_ASK_TYPE, "free": LOCK_FREE_TYPE}
 
 
 def _envelope(address: FactAddress, message: bytes, subject: str) -> Envelope:
@@ -135,7 +152,7 @@ def _of_client(definition: Definition, address: FactAddress, envelope: Envelope,
             event = unpack(envelope, definition.start_type, definition.start_shape)
             return Start(sequence, at_ns, event, digest=start_digest(envelope.type, envelope.data))
         case "cancel":
-            return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason)
+            return Cancel(sequence, at_ns, _short(unpack(envelope, CANCEL_TYPE, CancelRequest).reason))
         case _:
             step = definition.steps.get(address.step)
             if step is None or step.kind != "signal" or step.signal is None:
@@ -154,7 +171,8 @@ def _of_coordinator(
             event: Event = unpack_raw(start.event, definition.start_shape, envelope.id)
             return Start(sequence, at_ns, event, start.parent)
         case "cancel":
-            return Cancel(sequence, at_ns, unpack(envelope, CANCEL_TYPE, CancelRequest).reason, by_parent=True)
+            reason = _short(unpack(envelope, CANCEL_TYPE, CancelRequest).reason)
+            return Cancel(sequence, at_ns, reason, by_parent=True)
         case "let-go":
             unpack(envelope, LET_GO_TYPE, Empty)
             return LetGo(sequence, at_ns)
@@ -173,7 +191,10 @@ def _of_coordinator(
 
 def _of_operator(address: FactAddress, envelope: Envelope, sequence: int, at_ns: int) -> Operated:
     verb = cast(Verb, address.event)  # the subject was parsed, so it is one
-    return Operated(sequence, at_ns, address.key[0], verb, unpack(envelope, verb_type(verb), Operation))
+    operation = unpack(envelope, verb_type(verb), Operation)
+    if len(operation.reason) > REASON_CHARS_MAX:
+        operation = replace(operation, reason=_short(operation.reason))
+    return Operated(sequence, at_ns, address.key[0], verb, operation)
 
 
 def _of_participant(
@@ -224,7 +245,7 @@ def _answer(
         expected.kind,
         _sequence(envelope),
         _event(definition, expected, payload, envelope.id),
-        payload.reason if isinstance(payload, Refusal) else "",
+        _short(payload.reason) if isinstance(payload, Refusal) else "",
         payload.code if isinstance(payload, Refusal) else "",
         payload.found if isinstance(payload, Undone) else True,
         payload if isinstance(payload, Closed) else None,
@@ -238,9 +259,10 @@ def _expected(definition: Definition, address: FactAddress) -> Expected | None:
         return expected
     step, _, number = address.step.rpartition("-")
     expected = definition.answers.get((step, address.event))
-    if expected is None or not (number.isdigit() and number == str(int(number))):
+    place = digits_of(number)
+    if expected is None or place is None or number != str(place):
         return None
-    return expected if int(number) < definition.steps[step].elements_max else None
+    return expected if place < definition.steps[step].elements_max else None
 
 
 def _event(definition: Definition, expected: Expected, payload: object, subject: str) -> Event | None:
@@ -259,12 +281,13 @@ def _event(definition: Definition, expected: Expected, payload: object, subject:
     return unpack_raw(payload.reply, reply, subject)
 
 
-def _is_sequence(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 20
+def _short(reason: str) -> str:
+    """As much of a reason as goes into other messages."""
+    return reason[:REASON_CHARS_MAX]
 
 
 def _sequence(envelope: Envelope) -> int:
-    text = envelope.command
-    if not _is_sequence(text):
+    sequence = digits_of(envelope.command)
+    if sequence is None:
         raise Forged("an answer names the sequence of its command", subject=envelope.id)
-    return int(text)
+    return sequence

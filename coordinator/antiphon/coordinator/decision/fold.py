@@ -11,6 +11,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from antiphon.contracts.payloads import Record
+from antiphon.contracts.reader import cause_ns, cause_sequence
 
 from ..definition.definition import element
 from .absorb import absorb
@@ -36,16 +37,16 @@ def fold(history: History, entries: list[Entry], facts: dict[int, Fact]) -> Hist
 
 
 def _absorb_cause(history: History, entry: Entry, facts: dict[int, Fact]) -> History:
-    cause = entry.cause
-    if cause.startswith("t"):
-        return absorb(history, Tick(int(cause[1:])))
-    if int(cause[1:]) in history.named:
+    if (at_ns := cause_ns(entry.cause)) is not None:
+        return absorb(history, Tick(at_ns))
+    sequence = cause_sequence(entry.cause)
+    if sequence in history.named:
         return history
-    fact = facts.get(int(cause[1:]))
+    fact = facts.get(sequence)
     if fact is None:
         raise Unfoldable(
-            f"saga {history.key}: the journal names {cause}, which was not read; unless a replica lags, whoever said "
-            f"it takes no part in {history.definition.label} here"
+            f"saga {history.key}: the journal names {entry.cause}, which was not read; unless a replica lags, whoever "
+            f"said it takes no part in {history.definition.label} here"
         )
     return absorb(history, fact, _counts(entry.what))
 
@@ -74,7 +75,7 @@ def apply(history: History, entry: Entry) -> History:
         case SendClose(step=name, number=number) as sent:
             return with_step(history, name, closes=number, closing=sent, closing_ns=history.now_ns)
         case Record(full=True):
-            return replace(history, is_full=True, refused=max(history.refused, int(entry.cause[1:])))
+            return replace(history, is_full=True, refused=max(history.refused, cause_sequence(entry.cause)))
         case Record() as record:
             return _recorded(history, record, entry.at_ns)
         case Finish(end=end):

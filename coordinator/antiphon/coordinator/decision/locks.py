@@ -11,6 +11,8 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from antiphon.contracts.bounds import Sequence
+
 QUEUE_MAX: Final = 1000
 """How many may wait for one key: with names of the greatest length the state still fits into one message."""
 
@@ -22,7 +24,7 @@ class Waiter(msgspec.Struct, frozen=True, array_like=True):
     """A saga (`type/id`) that asked, and where EVENTS holds its question."""
 
     saga: str
-    asked: int
+    asked: Sequence
 
 
 class Lock(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
+from antiphon.contracts.bounds import REASON_CHARS_MAX
 from antiphon.contracts.clock import rfc3339
 from antiphon.contracts.envelope import decode, unpack
 from antiphon.contracts.payloads import PAUSE_STATE_TYPE, PauseState, Request
@@ -17,9 +20,10 @@ from antiphon.contracts.stored import StoredMessage
 from .facts import Operated
 
 REQUESTS_MAX: Final = 50
-"""How many requests are kept: with reasons of a thousand characters the state still fits into one message."""
+"""How many requests are kept: with the longest reasons the state still fits into one message."""
 
-REASON_CHARS_MAX: Final = 1000
+REASON_BYTES_MAX: Final = 4096
+"""Of a reason that has more, as one of characters that JSON spells out, only half as many are kept."""
 
 
 def is_decided(state: PauseState, sequence: int) -> bool:
@@ -63,7 +67,8 @@ def rejection(state: PauseState, fact: Operated) -> str:
 
 
 def _reason(fact: Operated) -> str:
-    return fact.operation.reason[:REASON_CHARS_MAX]
+    reason = fact.operation.reason[:REASON_CHARS_MAX]
+    return reason if len(msgspec.json.encode(reason)) <= REASON_BYTES_MAX else reason[: REASON_CHARS_MAX // 2]
 
 
 def read_pause_state(stored: StoredMessage) -> PauseState:

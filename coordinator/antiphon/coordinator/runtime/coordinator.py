@@ -13,7 +13,7 @@ from antiphon.contracts.subjects import FactAddress, parse_announcement, parse_f
 from antiphon.link.killpoints import reached
 from antiphon.tracing.telemetry.counts import Counts
 
-from ..decision.accept import accept_request
+from ..decision.accept import accept_request, check_lock_fact
 from ..decision.author import Author
 from ..decision.facts import Fact, Tick
 from ..decision.replay import Replayed, status_answer
@@ -92,15 +92,20 @@ class Coordinator:
 
     def _on_fact_of_none(self, address: FactAddress, delivery: Delivered) -> None:
         """A message about a lock, or about pausing a saga type or a participant."""
-        if address.saga.type == LOCK:
-            LockHandler.of(self.store, address, delivery, self.parking.faulty).begin()
-            return
         try:
-            fact = accept_request(address, delivery.data, delivery.subject, delivery.sequence, delivery.stored_ns)
+            handler = self._handler_of_none(address, delivery)
         except Unusable as error:
             self.parking.park(delivery, parked_kind(error), str(error))
-            return
-        PauseHandler(self.journals, self.paused_types, self.parking, self.review, address.saga, delivery, fact).begin()
+        else:
+            handler.begin()
+
+    def _handler_of_none(self, address: FactAddress, delivery: Delivered) -> LockHandler | PauseHandler:
+        key, data, subject = address.saga, delivery.data, delivery.subject
+        if key.type == LOCK:
+            check_lock_fact(address, data, subject)
+            return LockHandler.of(self.store, address, delivery, self.parking.faulty)
+        fact = accept_request(address, data, subject, delivery.sequence, delivery.stored_ns)
+        return PauseHandler(self.journals, self.paused_types, self.parking, self.review, key, delivery, fact)
 
     def on_fired(self, delivery: Delivered) -> None:
         """A saga's timer was delivered."""

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from antiphon.contracts.bounds import Number, Sequence
 from antiphon.contracts.errors import Ambiguous, AntiphonError
 from antiphon.contracts.topology import (
     EVENTS,
@@ -38,13 +39,13 @@ log = structlog.get_logger()
 
 
 class _Error(msgspec.Struct):
-    err_code: int = 0
+    err_code: Number = 0
     description: str = ""
 
 
 class _Info(msgspec.Struct):
-    num_pending: int = 0
-    num_ack_pending: int = 0
+    num_pending: Sequence = 0
+    num_ack_pending: Sequence = 0
     error: _Error | None = None
 
 

@@ -15,12 +15,12 @@ from typing import Final
 import structlog
 
 from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.errors import Ambiguous, Conflict
+from antiphon.contracts.errors import Ambiguous, BadIdentity, Conflict
 from antiphon.contracts.identity import COORDINATOR, SAGA_TYPE, SagaKey
 from antiphon.contracts.payloads import PAUSE_STATE_TYPE, PauseState
 from antiphon.contracts.stored import Delivered, Outcome, StoredMessage
 from antiphon.contracts.subjects import state_subject
-from antiphon.contracts.topology import participant_consumers_of
+from antiphon.contracts.topology import check_participant, participant_consumers_of
 from antiphon.link.killpoints import reached
 
 from ..decision.facts import Operated
@@ -109,8 +109,13 @@ class PauseHandler:
         self._append(decided(state, fact, wrong), guard)
 
     def _judge_participant(self, state: PauseState, guard: int) -> None:
-        """Decide about a participant, which exists if its consumer does."""
+        """Decide about a participant, which exists if its consumer does, and may have its name."""
         name = self._key.id
+        try:
+            check_participant(name)
+        except BadIdentity as error:
+            self._append(decided(state, self._fact, str(error)), guard)
+            return
 
         def on_known(paused: bool | Ambiguous | None) -> None:
             if isinstance(paused, Ambiguous):

@@ -12,6 +12,7 @@ from typing import Literal, assert_never
 import msgspec
 from msgspec.structs import replace
 
+from antiphon.contracts.bounds import Sequence
 from antiphon.contracts.envelope import Envelope, decode, unpack, unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, OPERATOR, SagaKey
@@ -63,9 +64,9 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: SagaState = "running"
     definition: str = ""
     """What it began with; empty while no coordinator has taken it in."""
-    started_ns: int = 0
-    changed_ns: int = 0
-    ended_ns: int = 0
+    started_ns: Sequence = 0
+    changed_ns: Sequence = 0
+    ended_ns: Sequence = 0
     under_way: tuple[UnderWay, ...] = ()
     fault: str = ""
     """Why it cannot go on by itself."""
@@ -77,7 +78,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keys: dict[str, str] = {}
     signalled: tuple[str, ...] = ()
     """Signals that came, early or in time."""
-    sequence: int = 0
+    sequence: Sequence = 0
     """Where SAGA holds the last entry that was read."""
 
     @property

@@ -10,11 +10,14 @@ a fact no later than the entry that names it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 
-from antiphon.contracts.envelope import unpack, unpack_raw
-from antiphon.contracts.errors import BadIdentity
+from antiphon.contracts.bounds import digits_of
+from antiphon.contracts.clock import duration_ns
+from antiphon.contracts.envelope import decode, unpack, unpack_raw
+from antiphon.contracts.errors import BadIdentity, Unusable
 from antiphon.contracts.identity import LOCK, SagaKey
 from antiphon.contracts.messages import Verdict, ends_step, name_of
 from antiphon.contracts.payloads import (
@@ -27,7 +30,7 @@ from antiphon.contracts.payloads import (
     Parent,
     Record,
 )
-from antiphon.contracts.reader import Entry, Fact, Journal
+from antiphon.contracts.reader import Entry, Fact, Journal, cause_ns
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import VERBS, CommandAddress, Sending
 
@@ -75,7 +78,7 @@ def project(key: SagaKey, entries: Iterable[StoredMessage], events: Iterable[Sto
         events: its messages in EVENTS, in any order; those that the journal does not name are not looked at.
 
     Raises:
-        Unusable: a journal entry, or a fact that it names, cannot be read.
+        Unusable: a journal entry cannot be read. A fact that it names and that cannot be read is an event of the root.
     """
     found = {message.sequence: message for message in events}
     saga, journal = _Saga(key), Journal()
@@ -84,7 +87,7 @@ def project(key: SagaKey, entries: Iterable[StoredMessage], events: Iterable[Sto
         cause = saga.new_fact(entry)
         if cause and cause not in found:
             return saga.projection(cause)
-        saga.take(entry, journal.fact(found[cause]) if cause else None)
+        saga.take(journal, entry, found[cause] if cause else None)
     return saga.projection(0)
 
 
@@ -142,56 +145,63 @@ class _Saga:
         """The fact that an entry is the first to name; 0 if there is none."""
         return 0 if entry.cause_sequence in self.named else entry.cause_sequence
 
-    def take(self, entry: Entry, fact: Fact | None) -> None:
-        """Read one entry, with the fact that it names first."""
+    def take(self, journal: Journal, entry: Entry, message: StoredMessage | None) -> None:
+        """Read one entry, with the message of the fact that it names first."""
         self.spans.sequence = entry.sequence
         self.now_ns = max(self.now_ns, entry.at_ns)
-        cause_ns = self._cause_ns(entry, fact)
+        due_ns = cause_ns(entry.envelope.cause)
+        at_ns = self._cause_ns(due_ns, message)
         if entry.envelope.keys:
             self.spans.keys |= {".".join(("saga.key", name)): value for name, value in entry.envelope.keys.items()}
             self.root.attributes |= self.spans.keys
         if not self.entries:
-            self._begin(entry, fact, cause_ns)
+            self._begin(entry, message, at_ns)
         self.entries += 1
-        if fact is not None:
-            self.named.add(fact.sequence)
-            self._learn(fact, entry, cause_ns)
-        elif entry.envelope.cause.startswith("t"):
-            self._tick(int(entry.envelope.cause[1:]), cause_ns)
+        if message is not None:
+            self.named.add(message.sequence)
+            self._hear(journal, message, entry, at_ns)
+        elif due_ns is not None:
+            self._tick(due_ns, at_ns)
         if entry.command is not None:
-            self._sent(entry, entry.command, cause_ns)
+            self._sent(entry, entry.command, at_ns)
         elif entry.record is not None:
-            self._recorded(entry, entry.record, cause_ns)
+            self._recorded(entry, entry.record, at_ns)
         elif entry.end is not None:
-            self._end(entry.end, cause_ns)
+            self._end(entry.end, at_ns)
 
-    def _cause_ns(self, entry: Entry, fact: Fact | None) -> int:
-        """When that happened which an entry is about."""
-        cause = entry.envelope.cause
-        if fact is not None:
-            self.told_ns = max(self.told_ns, fact.at_ns)
-            at_ns = fact.at_ns
+    def _cause_ns(self, due_ns: int | None, message: StoredMessage | None) -> int:
+        """When that happened which an entry is about: the fact that it names, or the time that had come."""
+        if message is not None:
+            self.told_ns = max(self.told_ns, message.stored_ns)
+            at_ns = message.stored_ns
         else:
-            at_ns = int(cause[1:]) if cause.startswith("t") else self.now_ns
+            at_ns = self.now_ns if due_ns is None else due_ns
         return max(self.root.start_ns, min(at_ns, self.now_ns))
 
-    def _begin(self, entry: Entry, fact: Fact | None, at_ns: int) -> None:
+    def _begin(self, entry: Entry, message: StoredMessage | None, at_ns: int) -> None:
         self.root = self.spans.open(None, CHILD_ROOT, f"saga {self.key.type}", at_ns)
         self.root.attributes["saga.definition"] = entry.envelope.definition
         self.root.attributes["messaging.message.conversation_id"] = str(self.key)
-        parent = _parent_of(fact)
+        parent = _parent_of(message)
         if parent is not None:
-            key = SagaKey.of(parent.type, parent.id)
+            key, step = parent
             self.root.attributes["saga.parent"] = str(key)
-            self.root.link(trace_id(key), span_id(key, parent.step, "do", parent.attempt, "attempt"), "started by")
+            self.root.link(trace_id(key), span_id(key, step.step, "do", step.attempt, "attempt"), "started by")
         started = self.spans.open(self.root, ("", "", 0, "started"), "saga started", at_ns)
         self.spans.close(started, self.now_ns)
 
     # --- what became known --------------------------------------------------------------------------------------------
 
+    def _hear(self, journal: Journal, message: StoredMessage, entry: Entry, at_ns: int) -> None:
+        """Learn from a fact. One that cannot be read is told of as such, and the rest of the journal goes on."""
+        try:
+            self._learn(journal.fact(message), entry, at_ns)
+        except Unusable:
+            self.root.event("unreadable", at_ns, subject=message.subject)
+
     def _learn(self, fact: Fact, entry: Entry, at_ns: int) -> None:
         address = fact.address
-        self._hear(fact, self.root, at_ns)
+        self._note(fact, self.root, at_ns)
         match address.source, address.event:
             case (("client" | "coordinator"), "start"):
                 pass
@@ -217,20 +227,20 @@ class _Saga:
             case _:
                 self._answered(fact, at_ns)
 
-    def _hear(self, fact: Fact, span: Open, at_ns: int) -> None:
+    def _note(self, fact: Fact, span: Open, at_ns: int) -> None:
         """Whoever reacts to this is linked to the span in which it came about."""
         self.heard[fact.sequence] = Heard(fact.subject, fact.envelope.type, at_ns, span.span_id)
 
     def _said_by_itself(self, fact: Fact, record: Record, at_ns: int) -> None:
         """A participant said something that nobody had commanded: by itself, or on what it heard."""
         reacts = fact.envelope.reacts
-        heard = self.heard.get(int(reacts)) if reacts.isdecimal() else None
+        heard = self.heard.get(digits_of(reacts) or 0)
         if heard is None:
             span = self.spans.stray(self.root, fact, None, "", at_ns)
         else:
             reason = f"{record.turned}: {fact.reason}" if record.turned and fact.reason else record.turned
             span = self.spans.reacted(self.root, fact, heard, reason, at_ns)
-        self._hear(fact, span, at_ns)
+        self._note(fact, span, at_ns)
         self.said.add(fact.envelope.type)
         for step in self.steps.values():
             if step.waits and step.signal == fact.envelope.type and not step.is_over:
@@ -254,7 +264,7 @@ class _Saga:
             ended_ns = at_ns
         else:
             ended_ns = self.spans.answered(attempt, fact, kind, reason, at_ns)
-            self._hear(fact, attempt.span, at_ns)
+            self._note(fact, attempt.span, at_ns)
         if direction == "do":
             self._did(step, kind, reason, ended_ns)
         elif attempt.is_question:
@@ -480,12 +490,13 @@ class _Saga:
     def _step(self, name: str, start_ns: int) -> Step:
         """Begin a step; an element of a list lies in the list's."""
         token, _, number = name.rpartition("-")
-        whole = self.steps.get(token) if number.isdigit() else None
+        place = digits_of(number)
+        whole = self.steps.get(token) if place is not None else None
         parent = whole.span if whole is not None and not whole.is_over else self.root
         title = f"{token} element" if whole else name
         span = self.spans.open(parent, (name, "do", 0, "step"), title, self._after(start_ns))
-        if whole is not None:
-            span.attributes["saga.element"] = int(number)
+        if whole is not None and place is not None:
+            span.attributes["saga.element"] = place
         step = self.steps[name] = Step(span, name, whole)
         return step
 
@@ -515,8 +526,8 @@ class _Saga:
 
     def _due_ns(self, entry: Entry) -> int:
         """As the coordinator counts it: from the entry, and never from before the latest time the server told."""
-        within = entry.envelope.within
-        return max(entry.time_ns, self.told_ns) + round(float(within) * 1e9) if within else 0
+        within_ns = duration_ns(entry.envelope.within)
+        return max(entry.time_ns, self.told_ns) + within_ns if within_ns else 0
 
     def _recorded(self, entry: Entry, record: Record, cause_ns: int) -> None:
         if record.fault:
@@ -616,11 +627,16 @@ def _pictures(span: Open, now_ns: int) -> Iterable[Span]:
         yield from _pictures(child, now_ns)
 
 
-def _parent_of(fact: Fact | None) -> Parent | None:
-    """Who started the saga, if another saga did."""
-    if fact is None or fact.envelope.type != CHILD_START_TYPE:
+def _parent_of(message: StoredMessage | None) -> tuple[SagaKey, Parent] | None:
+    """Who started the saga, if another saga did and says so in what can be read."""
+    if message is None:
         return None
-    return unpack_raw(fact.envelope.data, ChildStart).parent
+    with suppress(Unusable):
+        envelope = decode(message.data, message.subject)
+        if envelope.type == CHILD_START_TYPE:
+            parent = unpack_raw(envelope.data, ChildStart).parent
+            return SagaKey.of(parent.type, parent.id), parent
+    return None
 
 
 def _link_child(attempt: Open, entry: Entry) -> None:

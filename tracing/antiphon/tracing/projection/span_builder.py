@@ -18,11 +18,11 @@ from .spans import COORDINATOR_SERVICE, FOLLOWS_NS, Open, Span, SpanKind, Value
 
 NOTHING: Final[Mapping[str, Value]] = {}
 SYNTHESISED: Final[Mapping[str, Value]] = {"saga.synthesised": True}
-TRIES_SHOWN_MAX: Final = 100
-"""How many tries in vain have a span each; of more the attempt says how many there were."""
 QUEUED_NS: Final = 100_000_000
 """A message that waited for its handler for so long has a span for that, and so has one that was tried in vain."""
 NO_ANSWER: Final = "no answer"
+TRY_SPANS_MAX: Final = 1000
+"""How many lost tries of one saga have spans. A participant says how many tries there were, and may say any number."""
 CHILD_ROOT: Final = ("", "", 0, "saga")
 """What the span of a whole saga is hashed from, after the saga itself."""
 
@@ -74,6 +74,7 @@ class Spans:
         self.closed: list[Span] = []
         self.sequence = 0
         """The entry that is being read: whatever is closed now is closed by it."""
+        self._tries_left = TRY_SPANS_MAX
 
     def open(
         self,
@@ -185,15 +186,17 @@ class Spans:
             span.attributes["saga.tries"] = tries
         span.attributes["saga.queue_ms"] = (start_ns - sent_ns) / 1e6
         if tries > 1 or start_ns - sent_ns >= QUEUED_NS:
-            self._queue(span, sent_ns, start_ns, min(max(0, tries - 1), TRIES_SHOWN_MAX))
+            self._queue(span, sent_ns, start_ns, max(0, tries - 1))
         span.begin_at(start_ns)
 
     def _queue(self, span: Open, from_ns: int, to_ns: int, lost: int) -> None:
         """A message waited for the handler's last call.
 
         Of tries that came to nothing the journal knows only how many there were, so they are given equal parts of that
-        time.
+        time; of very many, as many as a saga has spans for.
         """
+        shown = min(lost, self._tries_left)
+        self._tries_left -= shown
         # Between what it follows and what follows it, where there is room for that.
         gap_ns = FOLLOWS_NS if to_ns - from_ns > 2 * FOLLOWS_NS else 0
         from_ns, to_ns = from_ns + gap_ns, to_ns - gap_ns
@@ -203,8 +206,8 @@ class Spans:
         queue = self.open(
             span.parent, (step, direction, number, "queue"), f"queue {name_of(what)}", from_ns, attributes=waited
         )
-        width = max(0, to_ns - queue.start_ns) // max(1, lost)
-        for index in range(lost):
+        width = max(0, to_ns - queue.start_ns) // max(1, shown)
+        for index in range(shown):
             begun = queue.start_ns + index * width
             ident = (step, direction, number, f"try-{index + 1}")
             failed = self.open(queue, ident, f"try {name_of(what)}", begun, attributes={**SYNTHESISED, **waited})
