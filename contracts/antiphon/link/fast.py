@@ -20,7 +20,7 @@ from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
 from .guard import Guard
-from .transport import FLUSH_SECONDS, LOST, Handler
+from .transport import FLUSH_SECONDS, LOST, Handler, require_subject
 
 PUBLIC_VARIABLE: Final = "ANTIPHON_PUBLIC_CLIENT"
 """The environment variable that, set to anything, has every link use nats-py's public API alone."""
@@ -89,14 +89,16 @@ class FastTransport:
 
     def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
         """Send a frame with the others of this loop turn."""
-        if not self._frames:
-            self._loop.call_soon(self.flush)
+        require_subject(subject, reply)
         if headers:
             size = len(headers) + HEAD_BYTES  # subjects, times and numbers: all of it is ASCII
             head = f"HPUB {subject} {reply} {size} {size + len(data)}\r\nNATS/1.0\r\n{headers}\r\n"
         else:
             head = f"PUB {subject} {reply} {len(data)}\r\n"
-        self._frames += (head.encode("ascii"), data, b"\r\n")
+        frame = (head.encode("ascii"), data, b"\r\n")
+        if not self._frames:
+            self._loop.call_soon(self.flush)
+        self._frames += frame
 
     def send_frame(self, frame: bytes) -> None:
         """Send bytes that are a whole frame, or none at all: for tests of what a server and other clients do."""
@@ -222,7 +224,12 @@ class Frames(Parser):
             raise ProtocolError("nats: a line without an end")
 
     async def _leave(self, sid: bytes, subject: bytes, reply: list[bytes], data: bytes, headers: bytes | None) -> None:
-        await self._nats._process_msg(_number(sid), subject, reply[0] if reply else b"", data, headers)
+        """Hand a message to nats-py. It raises at headers that are no UTF-8, and its read loop would end with that."""
+        number = _number(sid)
+        try:
+            await self._nats._process_msg(number, subject, reply[0] if reply else b"", data, headers)
+        except Exception as error:
+            self._guard.ended(None, error, subject.decode(errors="replace"))
 
 
 def _number(text: bytes) -> int:

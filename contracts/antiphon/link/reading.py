@@ -46,11 +46,11 @@ class Read:
 
     def take(self, data: bytes, headers: bytes | None) -> bool:
         """Take one answer; true when it was the last, and `result` stands."""
-        code = status_code(headers)
-        if code == 0 and headers is not None:
+        # By its place in the stream, which the server names: whoever stores a message may write a status into it.
+        if headers is not None and _field(headers, b"Nats-Sequence"):
             self._found.append(_stored(data, headers))
             return False
-        self.result = self._result(code, headers)
+        self.result = self._result(status_code(headers), headers)
         return True
 
     def _result(self, code: int, headers: bytes | None) -> Pages:

@@ -15,6 +15,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from antiphon.contracts.errors import BadIdentity
+
 from .guard import Guard
 
 Handler = Callable[[str, str, bytes, bytes | None], None]
@@ -28,11 +30,26 @@ JETSTREAM_SECONDS: Final = 0.5
 """How long a server may take to answer whether it has JetStream. A user without the right to ask gets no answer."""
 
 
+def require_subject(subject: str, reply: str) -> None:
+    """Refuse subjects that would end the head of a frame early: the server would take the rest for another frame, or
+    close the connection with all that is in hand.
+
+    Raises:
+        BadIdentity: one has a space, or what cannot be printed, such as a line break; or there is none.
+    """
+    if not subject or " " in subject or " " in reply or not (subject.isprintable() and reply.isprintable()):
+        raise BadIdentity(f"{subject[:200]!r}, with the reply subject {reply[:200]!r}, cannot be published")
+
+
 class Transport(Protocol):
     """The frames and messages of one connection."""
 
     def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
-        """Send a message; dropped while there is no connection."""
+        """Send a message; dropped while there is no connection.
+
+        Raises:
+            BadIdentity: a subject is none.
+        """
 
     def flush(self) -> None:
         """Hand what was sent to the connection, as far as that can be done at once."""
@@ -75,6 +92,7 @@ class PublicTransport:
 
     def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
         """Send a message after those before it."""
+        require_subject(subject, reply)
         pairs = dict(line.split(": ", 1) for line in headers.split("\r\n") if line)
         self._waiting.append((subject, data, reply, pairs or None))
         if self._sending is None or self._sending.done():
@@ -103,8 +121,7 @@ class PublicTransport:
         """Call `handle` with every message on a subject."""
 
         async def adapt(message: Msg) -> None:
-            headers = _raw_headers(message.headers)
-            self._guard.call(None, handle, message.subject, message.reply, message.data, headers)
+            self._guard.call(None, _hand_over, handle, message)
 
         nc: Any = self._nc  # nats-py types only a part of this method
         subscription: Subscription = await nc.subscribe(subject, queue=queue, cb=adapt)
@@ -131,6 +148,10 @@ class PublicTransport:
                 subject, data, reply, headers = message
                 with contextlib.suppress(*LOST):
                     await self._nc.publish(subject, data, reply, headers)
+
+
+def _hand_over(handle: Handler, message: Msg) -> None:
+    handle(message.subject, message.reply, message.data, _raw_headers(message.headers))
 
 
 def _raw_headers(headers: dict[str, str] | None) -> bytes | None:
