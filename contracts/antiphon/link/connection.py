@@ -208,22 +208,13 @@ class Link:
             raise result
         return result
 
-    async def scan(
-        self, stream: str, subject_filter: str, sequence: int = 1, most: int = BATCH_MAX
-    ) -> AsyncIterator[StoredMessage]:
+    async def scan(self, stream: str, subject_filter: str, sequence: int = 1) -> AsyncIterator[StoredMessage]:
         """All messages of a stream that match, in stream order, from a sequence on.
-
-        Args:
-            stream: its name.
-            subject_filter: which messages.
-            sequence: from where on.
-            most: how many are read at once; fewer, where they may be so large that the server would drop the connection
-                to which as many are under way.
 
         Raises:
             Ambiguous: there was no whole answer.
         """
-        while page := await self.next_page(stream, subject_filter, sequence, most):
+        while page := await self.next_page(stream, subject_filter, sequence):
             for message in page:
                 yield message
             sequence = page[-1].sequence + 1

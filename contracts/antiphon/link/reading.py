@@ -17,6 +17,10 @@ from .outcomes import status_code, status_line
 BATCH_MAX: Final = 1000
 """The most messages of one read. The server refuses filters that match more than 1024 subjects."""
 
+PAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""After so many bytes a page ends, and the next one goes on. The server drops a connection to which more than 64 MB are
+on their way."""
+
 REFUSALS: Final[dict[int, type[Ambiguous]]] = {413: TooManySubjects, 503: NobodyReads}
 """The statuses of a refused read that say more than that nobody knows: too large; no responders."""
 """The server's own status where nobody has subscribed to the subject of a request."""
@@ -73,7 +77,8 @@ def request_body(filters: list[str]) -> bytes:
 
 def scan_body(subject_filter: str, from_sequence: int, most: int = BATCH_MAX) -> bytes:
     """The body of a read of the next messages of a stream that match, in stream order."""
-    return msgspec.json.encode({"next_by_subj": subject_filter, "seq": from_sequence, "batch": most})
+    wanted = {"next_by_subj": subject_filter, "seq": from_sequence, "batch": most, "max_bytes": PAGE_BYTES_MAX}
+    return msgspec.json.encode(wanted)
 
 
 def latest_body(subject_filter: str) -> bytes:

@@ -47,13 +47,11 @@ BAD_SUBJECTS = ["", " ", "a b", "a\r\nPUB evil 1\r\nx", "a\nb", "a\tb", "a\x00b"
 
 @pytest.mark.parametrize("bad", BAD_SUBJECTS, ids=ascii)
 async def test_what_is_no_subject_is_published_by_nobody(link: Link, bad: str) -> None:
-    for send in (
-        lambda: link.send(bad, b"x"),
-        lambda: link.publish(bad, b"x", "", lambda outcome: None),
-        lambda: link.publish(bad, b"x", "A: b\r\n", lambda outcome: None),
-    ):
+    with pytest.raises(BadIdentity):
+        link.send(bad, b"x")
+    for headers in ("", "A: b\r\n"):
         with pytest.raises(BadIdentity):
-            send()
+            link.publish(bad, b"x", headers, lambda outcome: None)
     if bad:
         with pytest.raises(BadIdentity):
             link.send("heard", b"x", reply=bad)

@@ -12,7 +12,7 @@ from antiphon.contracts.errors import Unusable
 from antiphon.contracts.payloads import WITHDRAWN, More, Parked
 from antiphon.contracts.stored import StoredMessage
 from antiphon.coordinator.views import parked as view
-from antiphon.coordinator.views.parked import Index
+from antiphon.coordinator.views.parked import Index, unread_parked
 from antiphon.deploy.render.tables import print_waiting
 from antiphon.link import overflow
 from antiphon.link.overflow import Overflow
@@ -120,9 +120,77 @@ def test_a_participant_that_makes_up_sources_fills_no_list(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("count", [0, -1, 2**60, "many"])
-def test_a_count_that_is_none_is_unusable(count: object) -> None:
-    with pytest.raises(Unusable):
-        index_of(("parked.fault-more.hotel.client", msgspec.json.encode({"count": count})))
+def test_a_count_that_is_none_is_listed_as_unreadable(count: object) -> None:
+    index = index_of(("parked.fault-more.hotel.client", msgspec.json.encode({"count": count})))
+    assert index.more == []
+    assert [found.is_unreadable for _, found in index.unreadable] == [True]
+
+
+UNREADABLE = [
+    b"",
+    b"x",
+    b"\xff\xfe",
+    b'{"kind": "\xff"}',
+    b"null",
+    b"{}",
+    b"[" * 100_000,
+    b"x" * 700_000,
+    parked(sequence=-1).encode(),
+    parked(sequence=2**64).encode(),
+    parked().encode().replace(b'"data":""', b'"data":"no base64"'),
+]
+
+
+@pytest.mark.parametrize("data", UNREADABLE, ids=lambda data: ascii(data[:20]))
+@pytest.mark.parametrize(
+    ("place", "kind", "noticed_by"),
+    [
+        ("parked.forged.hotel.client", "forged", "hotel"),
+        ("parked.undecodable.coordinator", "undecodable", "coordinator"),
+        ("parked.withdrawn.hotel.EVENTS-7", "fault", "hotel"),
+        ("parked.fault-more.hotel.client", "fault", "hotel"),
+        ("parked.saga.1.trip.t1", "forged", "unknown"),
+        ("parked.nonsense", "forged", "unknown"),
+    ],
+)
+def test_what_cannot_be_read_is_listed_as_such_beside_all_others(
+    place: str, kind: str, noticed_by: str, data: bytes
+) -> None:
+    index = index_of(at_its_place(parked()), (place, data), at_its_place(parked(sequence=8)))
+    assert len(index.messages) == 2
+    ((stored, found),) = index.unreadable
+    assert (stored.sequence, found.sequence, found.subject) == (2, 2, place)
+    assert (found.kind, found.noticed_by, found.size_bytes) == (kind, noticed_by, len(data))
+    assert found.reason.startswith("what PARKED holds there cannot be read: ")
+    assert [each.sequence for each, _ in index.entries] == [1, 2, 3]
+    shown = unread_parked(StoredMessage(place, 2, 0, data), Unusable("no JSON"))
+    assert (shown.data, shown.subject, shown.noticed_by) == (data, place, noticed_by)
+
+
+def test_the_saga_of_an_index_entry_is_listed_whatever_its_body_is() -> None:
+    assert set(index_of((subjects.parked_saga_subject(KEY), b"\xff")).sagas) == {KEY}
+
+
+def test_the_table_shows_where_what_cannot_be_read_stands_and_how_large_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_waiting([found for _, found in index_of(("parked.fault.hotel.client", b"\xff" * 1234)).unreadable])
+    table = "".join(capsys.readouterr().out.split())  # a narrow terminal breaks its lines anywhere
+    assert "message1(unreadable)" in table
+    assert "(parked.fault.hotel.client,1,234bytes,noticedbyhotel)" in table
+
+
+def test_what_cannot_be_read_and_is_written_without_end_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "NOTICED_MAX", 5)
+    index = index_of(*[("parked.fault.hotel.client", b"x")] * 8, ("parked.fault.bank.client", b"x"))
+    assert [found.noticed_by for _, found in index.unreadable] == ["hotel"] * 5 + ["bank"]
+    assert [(each.more, each.noticed_by) for each in index.more] == [(3, "hotel")]
+
+
+def test_the_index_keeps_no_bytes() -> None:
+    index = index_of(at_its_place(parked(data=b"x" * 1000)), ("parked.fault.hotel.client", b"x" * 1000))
+    assert all(stored.data == b"" for stored, _ in index.entries)
+    assert [message.data for _, message in index.messages] == [b""]
 
 
 def test_a_flood_is_told_in_few_messages() -> None:

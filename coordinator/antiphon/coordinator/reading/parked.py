@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import structlog
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
 
 from antiphon.contracts import clock, subjects
 from antiphon.contracts.errors import AntiphonError, Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import Parked, read_parked
 from antiphon.contracts.stored import SagaPages, StoredMessage
-from antiphon.contracts.topology import PARKED, SAGA
+from antiphon.contracts.topology import PARKED
 from antiphon.link import Link
 from antiphon.link.faults import class_of
+from antiphon.link.journals import Journals, read_journals
 from antiphon.link.sagas import read_events
+from antiphon.link.tail import ALL
 
-from ..views.parked import Index, Message, Waiting, is_settled, saga_of, stays, unreadable, waiting_message, waits_of
+from ..views.parked import (
+    Index,
+    Message,
+    Noticed,
+    Waiting,
+    is_settled,
+    saga_of,
+    stays,
+    unread_parked,
+    unreadable,
+    waiting_message,
+    waits_of,
+)
 
-log = structlog.get_logger()
+PORTION: Final = 200
+"""How many entries are looked after together."""
 
 
 class UnknownMessage(AntiphonError):
@@ -35,43 +53,101 @@ async def waiting(link: Link) -> list[Waiting]:
     Raises:
         Ambiguous: the server gave no answer.
     """
-    index = Index()
-    async for stored in link.scan(PARKED, subjects.PARKED_FILTER):
-        try:
-            index.take(stored)
-        except Unusable as error:
-            log.warning("parked.unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
-    found = [each for key, stored in index.sagas.items() for each in await _of_saga(link, key, stored)]
-    found += [waiting_message(*pair) for pair in index.messages if not await _is_settled(link, pair[1])]
-    return [*sorted(found, key=lambda each: each.since), *sorted(index.more, key=lambda each: each.since)]
+    index = await _read_index(link)
+    found = [each async for each in _listed(link, index)]
+    return [*sorted(found, key=lambda each: each.since), *_more(index)]
+
+
+async def waiting_page(link: Link, page: int, limit: int) -> tuple[list[Waiting], bool]:
+    """A page of all that waits for a person, in the order of PARKED, and whether there is another page.
+
+    No more is looked after than that takes: of each message it is asked whether its saga has gone on since.
+
+    Args:
+        link: as for `waiting`.
+        page: which one, from 1.
+        limit: how many entries a page has. Behind those of the last one it says how many messages there are beside
+            those that are kept.
+
+    Raises:
+        Ambiguous: the server gave no answer.
+    """
+    index, found, end = await _read_index(link), list[Waiting](), page * limit
+    async with aclosing(_listed(link, index)) as listed:
+        async for each in listed:
+            found.append(each)
+            if len(found) > end:
+                return found[end - limit : end], True
+    return [*found[end - limit :], *_more(index)], False
 
 
 async def parked_message(link: Link, sequence: int) -> Message:
-    """The message that PARKED holds at a sequence, with its bytes.
+    """The message that PARKED holds at a sequence, with its bytes; of one that cannot be read, those of PARKED.
 
     Raises:
         UnknownMessage: there is none.
-        Unusable: what it holds there is none.
     """
-    async for stored in link.scan(PARKED, subjects.PARKED_FILTER, sequence):
-        if stored.sequence == sequence:
-            return Message(since=clock.rfc3339(stored.stored_ns), parked=read_parked(stored.subject, stored.data))
-        break
-    raise UnknownMessage(sequence)
+    page = await link.next_page(PARKED, subjects.PARKED_FILTER, sequence, most=1)
+    if not page or page[0].sequence != sequence:
+        raise UnknownMessage(sequence)
+    stored = page[0]
+    try:
+        parked = read_parked(stored.subject, stored.data)
+    except Unusable as error:
+        parked = unread_parked(stored, error)
+    return Message(since=clock.rfc3339(stored.stored_ns), parked=parked)
 
 
-async def _of_saga(link: Link, key: SagaKey, indexed: StoredMessage) -> list[Waiting]:
+async def _read_index(link: Link) -> Index:
+    index = Index()
+    async for stored in link.scan(PARKED, ALL):
+        index.take(stored)
+    return index
+
+
+def _more(index: Index) -> list[Waiting]:
+    return sorted(index.more, key=lambda each: each.since)
+
+
+async def _listed(link: Link, index: Index) -> AsyncGenerator[Waiting]:
+    """What still waits, in the order of PARKED, looked after a portion at a time."""
+    entries = index.entries
+    for first in range(0, len(entries), PORTION):
+        portion = entries[first : first + PORTION]
+        journals = await read_journals(link, sorted({key for _, what in portion if (key := _looked_after(what))}))
+        for found in await asyncio.gather(*(_waits(link, stored, what, journals) for stored, what in portion)):
+            for each in found:
+                yield each
+
+
+def _looked_after(what: Noticed) -> SagaKey | None:
+    """The saga by whose journal it is known whether something still waits."""
+    match what:
+        case SagaKey():
+            return what
+        case Parked():
+            return None if stays(what) else saga_of(what)
+        case Waiting():
+            return None
+
+
+async def _waits(link: Link, stored: StoredMessage, what: Noticed, journals: Journals) -> list[Waiting]:
+    match what:
+        case SagaKey():
+            return await _of_saga(link, what, stored, journals[what])
+        case Parked():
+            key = _looked_after(what)
+            is_over = key is not None and is_settled(key, what, journals[key])
+            return [] if is_over else [waiting_message(stored, what)]
+        case Waiting():
+            return [what]
+
+
+async def _of_saga(link: Link, key: SagaKey, indexed: StoredMessage, entries: list[StoredMessage]) -> list[Waiting]:
     """A saga whose journal cannot be read is listed with the reason, and keeps nobody from the others."""
-    entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
-    events = await read_events(link, key, entries)
+    has_ended = bool(entries) and entries[-1].subject == subjects.end_subject(key)
+    events = [] if has_ended else await read_events(link, key, entries)
     try:
         return waits_of(key, SagaPages(entries, events))
     except Exception as error:
         return [unreadable(key, indexed, str(error) if isinstance(error, Unusable) else class_of(error))]
-
-
-async def _is_settled(link: Link, parked: Parked) -> bool:
-    key = saga_of(parked)
-    if key is None or stays(parked):
-        return False
-    return is_settled(key, parked, await link.read_all(SAGA, [subjects.journal_filter(key)]))

@@ -63,8 +63,10 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
 
 async def paused_types(link: Link) -> dict[str, str]:
     """The saga types that stand still, with who had them and why."""
-    states = await link.read_all(SAGA, [subjects.states_filter(identity.SAGA_TYPE)])
-    found = {subjects.parse_state(message.subject).id: read_pause_state(message).paused for message in states}
+    found: dict[str, str] = {}
+    for message in await link.read_all(SAGA, [subjects.states_filter(identity.SAGA_TYPE)]):
+        with suppress(Unusable):  # coordinators have logged it
+            found[subjects.parse_state(message.subject).id] = read_pause_state(message).paused
     return {saga_type: f"all sagas of its type are {paused}" for saga_type, paused in found.items() if paused}
 
 
@@ -93,4 +95,4 @@ async def _children(link: Link, key: SagaKey, entries: list[StoredMessage]) -> t
     ids = child_ids(key, entries)
     wanted = [subjects.starts_filter(saga_id=each, source=identity.COORDINATOR) for each in ids]
     starts = await link.read_all(EVENTS, wanted) if wanted else []
-    return tuple(str(subjects.parse_fact(message.subject).saga) for message in starts)
+    return tuple(str(child) for message in starts if (child := subjects.saga_in(message.subject)) is not None)

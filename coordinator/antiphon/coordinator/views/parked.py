@@ -20,8 +20,8 @@ from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import WITHDRAWN, More, Parked, read_parked
 from antiphon.contracts.stored import SagaPages, StoredMessage
-from antiphon.contracts.subjects import ParkedAddress, ParkedKind, parse_parked
-from antiphon.contracts.topology import EVENTS, PARKED_PER_SOURCE_MAX
+from antiphon.contracts.subjects import UNKNOWN, ParkedAddress, ParkedKind, parse_parked
+from antiphon.contracts.topology import EVENTS, PARKED, PARKED_PER_SOURCE_MAX
 
 from .standing import standing
 
@@ -35,7 +35,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
     Of a message, `sequence` is where PARKED holds it, and `subject` where it was stored; `saga` is whose it is, if it
     is a saga's; `source` is who wrote it. `since` is RFC 3339, `tried` how often a step was, 0 where nothing was. With
-    `more` it is no message, but how many others there are of this kind and source that nobody kept.
+    `more` it is no message, but how many others there are of this kind and source that nobody kept. With
+    `is_unreadable` it is what PARKED itself holds at `subject`, and nobody can say what it is about.
     """
 
     kind: ParkedKind
@@ -49,6 +50,13 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     noticed_by: str = ""
     source: str = ""
     more: int = 0
+    is_unreadable: bool = False
+    size_bytes: int = 0
+    """Of what cannot be read."""
+
+
+Noticed = SagaKey | Parked | Waiting
+"""An entry of PARKED: the saga that it indexes, a message that was set aside, or what cannot be read."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,38 +67,52 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Index:
-    """What PARKED holds, read message by message: one entry for each saga, and one for each message set aside."""
+    """What PARKED holds, read message by message: one entry for each saga, and one for each message set aside. The
+    bytes of messages are not kept."""
 
     def __init__(self) -> None:
         self.sagas: dict[SagaKey, StoredMessage] = {}
         self._messages: dict[str, dict[tuple[str, int], tuple[StoredMessage, Parked]]] = defaultdict(dict)
         """By who noticed, and where the message is stored."""
+        self._unreadable: dict[str, dict[int, tuple[StoredMessage, Waiting]]] = defaultdict(dict)
+        """By who noticed, as far as the subject says, and where PARKED holds it."""
         self._more: dict[ParkedAddress, Waiting] = {}
 
     def take(self, stored: StoredMessage) -> None:
-        """Read the next message of PARKED; one that the same process's name parked more than once is one.
+        """Read the next message of PARKED; one that the same process's name parked more than once is one, and one that
+        cannot be read is listed as such."""
+        try:
+            self._take(stored, parse_parked(stored.subject))
+        except Unusable as error:
+            self._set_aside(stored, error)
 
-        Raises:
-            Unusable: it is no message of PARKED.
-        """
-        address = parse_parked(stored.subject)
-        if address.form == "more":
+    def _take(self, stored: StoredMessage, address: ParkedAddress) -> None:
+        if address.saga is not None:  # its subject says all there is to say, and its journal the rest
+            self.sagas[address.saga] = msgspec.structs.replace(stored, data=b"")
+        elif address.form == "more":
             self._count(stored, address, unpack_raw(stored.data, More, stored.subject).count)
-            return
-        parked = read_parked(stored.subject, stored.data)
-        if address.saga is not None:
-            self.sagas[address.saga] = stored
-        elif address.form == "withdrawn" or parked.reason == WITHDRAWN:
-            self._messages[address.noticed_by].pop((parked.stream, parked.sequence), None)
         else:
-            self._keep(stored, address, parked)
+            self._take_message(stored, address, read_parked(stored.subject, stored.data))
 
-    def _keep(self, stored: StoredMessage, address: ParkedAddress, parked: Parked) -> None:
+    def _take_message(self, stored: StoredMessage, address: ParkedAddress, parked: Parked) -> None:
+        if address.form == "withdrawn" or parked.reason == WITHDRAWN:
+            self._messages[address.noticed_by].pop((parked.stream, parked.sequence), None)
+            return
         theirs = self._messages[address.noticed_by]
         if address.noticed_by == COORDINATOR or len(theirs) < NOTICED_MAX:
-            theirs.setdefault((parked.stream, parked.sequence), (stored, parked))
+            kept = msgspec.structs.replace(stored, data=b""), msgspec.structs.replace(parked, data=b"")
+            theirs.setdefault((parked.stream, parked.sequence), kept)
         else:
             self._count(stored, ParkedAddress(address.kind, address.noticed_by, form="more"), 1)
+
+    def _set_aside(self, stored: StoredMessage, error: Unusable) -> None:
+        """List what cannot be read: of what one process's name may write, the first ones."""
+        said = unreadable_message(stored, error)
+        theirs = self._unreadable[said.noticed_by]
+        if len(theirs) < NOTICED_MAX:
+            theirs[stored.sequence] = msgspec.structs.replace(stored, data=b""), said
+        else:
+            self._count(stored, ParkedAddress(said.kind, said.noticed_by, form="more"), 1)
 
     def _count(self, stored: StoredMessage, address: ParkedAddress, count: int) -> None:
         before = self._more.get(address)
@@ -110,6 +132,17 @@ class Index:
     def messages(self) -> list[tuple[StoredMessage, Parked]]:
         """The messages that were set aside, with where PARKED holds them."""
         return [pair for theirs in self._messages.values() for pair in theirs.values()]
+
+    @property
+    def unreadable(self) -> list[tuple[StoredMessage, Waiting]]:
+        """What PARKED holds and nobody can read, with where."""
+        return [pair for theirs in self._unreadable.values() for pair in theirs.values()]
+
+    @property
+    def entries(self) -> list[tuple[StoredMessage, Noticed]]:
+        """All of that but the counts, in the order of PARKED."""
+        sagas = [(stored, key) for key, stored in self.sagas.items()]
+        return sorted([*sagas, *self.messages, *self.unreadable], key=lambda entry: entry[0].sequence)
 
     @property
     def more(self) -> list[Waiting]:
@@ -140,6 +173,41 @@ def unreadable(key: SagaKey, indexed: StoredMessage, why: str) -> Waiting:
     """A saga whose journal cannot be read; PARKED holds its index entry."""
     reason = f"its journal cannot be read: {why}"
     return Waiting(kind="saga", saga=str(key), reason=reason, since=clock.rfc3339(indexed.stored_ns))
+
+
+def unreadable_message(stored: StoredMessage, error: Unusable) -> Waiting:
+    """What PARKED holds and nobody can read: all that its subject says of it."""
+    try:
+        address = parse_parked(stored.subject)
+    except Unusable:
+        address = ParkedAddress("forged", UNKNOWN, UNKNOWN)
+    return Waiting(
+        kind=address.kind,
+        saga="",
+        reason=f"what PARKED holds there cannot be read: {error.reason}",
+        since=clock.rfc3339(stored.stored_ns),
+        sequence=stored.sequence,
+        subject=stored.subject,
+        noticed_by=address.noticed_by,
+        source=address.source,
+        is_unreadable=True,
+        size_bytes=len(stored.data),
+    )
+
+
+def unread_parked(stored: StoredMessage, error: Unusable) -> Parked:
+    """What PARKED holds and nobody can read, as if it were a message that was set aside, with its bytes."""
+    said = unreadable_message(stored, error)
+    return Parked(
+        kind=said.kind,
+        reason=said.reason,
+        noticed_by=said.noticed_by,
+        source=said.source,
+        stream=PARKED,
+        sequence=stored.sequence,
+        subject=stored.subject,
+        data=stored.data,
+    )
 
 
 def waiting_message(stored: StoredMessage, parked: Parked) -> Waiting:

@@ -554,14 +554,16 @@ def parked(
     message: Annotated[
         int, typer.Option(min=0, metavar="NUMBER", help="Show one message with its bytes instead of the list.")
     ] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    page: Annotated[int, typer.Option(min=1, max=1_000_000, help="Which page of so many, the first by default.")] = 1,
     json: Json = False,
 ) -> None:
-    """List what waits for a person: sagas that are tried in vain, and messages that nobody could use."""
+    """List what waits for a person, oldest first: sagas that are tried in vain, and messages that nobody could use."""
     import asyncio
 
     from .operating import list_parked, show_parked
 
-    asyncio.run(show_parked(server, message, json) if message else list_parked(server, json))
+    asyncio.run(show_parked(server, message, json) if message else list_parked(server, page, limit, json))
 
 
 @app.command(epilog="Example: antiphon retry order/order-42 --step charge_customer")

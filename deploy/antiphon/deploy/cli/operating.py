@@ -6,6 +6,7 @@ import getpass
 import os
 import re
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 import typer
@@ -15,25 +16,30 @@ from antiphon.contracts.identity import TOKEN_CHARS_MAX
 from antiphon.contracts.payloads import Request
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.client.operator import Operator, PauseVerbs, SagaVerbs
-from antiphon.coordinator.reading.parked import parked_message, waiting
+from antiphon.coordinator.reading.parked import parked_message, waiting_page
 from antiphon.coordinator.views.parked import Message
 
 from ..render.tables import print_waiting
 from .sagas import find, reader, with_link
+
+LIMIT: Final = 50
+"""How many entries are printed unless somebody wants more."""
 
 
 class NotNamed(AntiphonError):
     """Nobody knows who asks. The sentence has the remedy."""
 
 
-async def list_parked(server: str, as_json: bool) -> None:
-    """Print what waits for a person."""
+async def list_parked(server: str, page: int, limit: int, as_json: bool) -> None:
+    """Print a page of what waits for a person."""
     async with reader(server) as link:
-        found = await waiting(link)
+        found, has_more = await waiting_page(link, page, limit)
     if as_json:
         typer.echo(msgspec.json.encode([with_link(each, each.saga) for each in found]))
-    else:
-        print_waiting(found)
+        return
+    print_waiting(found)
+    if has_more:
+        typer.echo(f"more waits: antiphon parked --page {page + 1}{f' --limit {limit}' * (limit != LIMIT)}")
 
 
 async def show_parked(server: str, sequence: int, as_json: bool) -> None:

@@ -315,7 +315,7 @@ class Model:
         )
         await connection.execute(statement, [_saga_row(generation, row) for row in rows])
         pairs = [
-            {"generation": generation, "name": name, "value": value, "saga": name_of(row)}
+            {"generation": generation, "name": name, "value": _stored(value), "saga": name_of(row)}
             for row in rows
             for name, value in row.keys.items()
         ]
@@ -375,7 +375,7 @@ def _select(generation: int, query: Query) -> Any:
     if query.started_before_ns:
         conditions.append(sagas.c.started_ns < query.started_before_ns)
     for name, value in query.keys.items():
-        these = (keys.c.generation == generation, keys.c.name == name, keys.c.value == value)
+        these = (keys.c.generation == generation, keys.c.name == name, keys.c.value == _stored(value))
         conditions.append(sagas.c.saga.in_(select(keys.c.saga).where(*these)))
     by = sagas.c.changed_ns if query.sort == "changed" else sagas.c.started_ns
     # A key names few sagas. The sum keeps SQLite from walking all of them in the order of an index instead.
@@ -386,6 +386,11 @@ def _select(generation: int, query: Query) -> Any:
         .order_by(ordered if query.sort == "age" else ordered.desc())
         .limit(query.limit)
     )
+
+
+def _stored(value: str) -> str:
+    """The value of a key as both databases take it: PostgreSQL has no text with a NUL."""
+    return value.replace("\0", "\ufffd")
 
 
 def _saga_row(generation: int, row: Overview) -> dict[str, Any]:

@@ -97,9 +97,13 @@ def print_waiting(found: Iterable[Waiting]) -> None:
         table.add_column(heading, no_wrap=heading != "why", overflow="fold")
     for each in found:
         what = each.saga if each.kind == "saga" else f"message {each.sequence} ({each.kind})"
+        if each.is_unreadable:
+            what = f"message {each.sequence} (unreadable)"
         if each.more:
             what = f"{each.more:,} messages ({each.kind})"
         why = each.reason if each.kind == "saga" or not each.saga else f"{each.saga}: {each.reason}"
+        if each.is_unreadable:
+            why += f" ({each.subject}, {each.size_bytes:,} bytes, noticed by {each.noticed_by})"
         link = checked_link(SagaKey.of(*each.saga.split("/"))) if each.saga else ""
         why = f"{escape(why)}\n[dim]{escape(link)}[/]" if link else escape(why)
         table.add_row(what, each.step, _clock(each.since), str(each.tried or ""), why)
