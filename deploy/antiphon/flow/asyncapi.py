@@ -12,6 +12,7 @@ from antiphon.contracts import identity, subjects
 from antiphon.contracts.compat.schema import Contracts, Described, describe, kind_of, schemas_of
 from antiphon.contracts.envelope import CONTENT_TYPE, Envelope
 from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.foreign_text import harmless
 from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.messages import AnswerKind, Contract, Message, Refusal, Undone, answer_name, answer_type
 from antiphon.coordinator.definition.choreography import Choreography
@@ -98,7 +99,7 @@ def export(parts: Iterable[Part], title: str, version: str) -> Json:
     references = dict(zip([*messages, "envelope", "refusal", "undone"], schemas, strict=True))
     document: Json = {
         "asyncapi": VERSION,
-        "info": {"title": title, "version": version, "description": _DESCRIPTION},
+        "info": {"title": harmless(title), "version": harmless(version), "description": _DESCRIPTION},
         "defaultContentType": CONTENT_TYPE,
         "channels": {},
         "operations": {},
@@ -141,7 +142,7 @@ def _message(message: type[Message], described: Described) -> Json:
     return {
         "name": contract.type,
         "title": message.__name__,
-        **({"summary": words.partition("\n")[0]} if words else {}),
+        **({"summary": harmless(words.partition("\n")[0])} if words else {}),
         "contentType": CONTENT_TYPE,
         EXTENSION: msgspec.to_builtins(described),
     }

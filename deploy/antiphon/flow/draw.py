@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from antiphon.contracts.foreign_text import harmless, harmless_json
+
 from .graph import EdgeKind, Flow, Node, NodeKind
 
 COLOURS: Final[dict[NodeKind, tuple[str, str]]] = {
@@ -54,7 +56,7 @@ def colours(node: Node) -> tuple[str, str]:
 def as_json(flow: Flow) -> bytes:
     """Nodes and edges."""
     drawn = {"nodes": list(flow.nodes.values()), "edges": flow.edges}
-    return msgspec.json.format(msgspec.json.encode(drawn), indent=2)
+    return harmless_json(msgspec.json.format(msgspec.json.encode(drawn), indent=2))
 
 
 def as_mermaid(flow: Flow) -> str:
@@ -64,10 +66,10 @@ def as_mermaid(flow: Flow) -> str:
     for node in flow.nodes.values():
         left, right = _SHAPES[node.kind]
         style = "failure" if node.is_failure else node.kind
-        lines.append(f'  {names[node.id]}{left}"{node.caption}"{right}:::kind-{style}')
+        lines.append(f'  {names[node.id]}{left}"{_for_mermaid(node.caption)}"{right}:::kind-{style}')
     for edge in flow.edges:
         arrow = "-.->" if edge.kind in DASHED else "-->"
-        label = f'|"{edge.label}"|' if edge.label else ""
+        label = f'|"{_for_mermaid(edge.label)}"|' if edge.label else ""
         lines.append(f"  {names[edge.source]} {arrow}{label} {names[edge.target]}")
     for kind, (fill, line) in [*COLOURS.items(), ("failure", FAILURE)]:
         lines.append(f"  classDef kind-{kind} fill:{fill},stroke:{line},color:#111111")
@@ -81,15 +83,30 @@ def as_dot(flow: Flow) -> str:
     for node in flow.nodes.values():
         fill, line = colours(node)
         lines.append(
-            f'  {names[node.id]} [label="{node.caption}", fillcolor="{fill}", color="{line}", '
+            f'  {names[node.id]} [label="{_for_dot(node.caption)}", fillcolor="{fill}", color="{line}", '
             f"shape={_DOT_SHAPES[node.kind]}];"
         )
     for edge in flow.edges:
-        attributes = [f'label="{edge.label}"'] if edge.label else []
+        attributes = [f'label="{_for_dot(edge.label)}"'] if edge.label else []
         attributes += ["style=dashed", "constraint=false"] if edge.kind in DASHED else []
         ending = f" [{', '.join(attributes)}]" if attributes else ""
         lines.append(f"  {names[edge.source]} -> {names[edge.target]}{ending};")
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _for_mermaid(text: str) -> str:
+    """A text inside quotation marks. Mermaid takes HTML, Markdown, entities and directives out of one, so every sign
+    of ASCII that may mean something to it stands as its number."""
+    return re.sub(r"[!-~]", lambda found: _sign_for_mermaid(found.group()), harmless(text))
+
+
+def _sign_for_mermaid(sign: str) -> str:
+    return sign if sign.isalnum() or sign in "_.,:()/=+-" else f"#{ord(sign)};"
+
+
+def _for_dot(text: str) -> str:
+    """A text inside quotation marks. Graphviz takes escapes and HTML entities out of one."""
+    return harmless(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _names(flow: Flow) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from antiphon.contracts.foreign_text import harmless
 from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.messages import Contract
 from antiphon.contracts.registration import Capabilities, Named, Reacted, ServedSaga, ServedStep
@@ -48,8 +49,8 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def caption(self) -> str:
-        """The label with the note."""
-        return f"{self.label} {self.note}" if self.note else self.label
+        """The label with the note, as it is shown."""
+        return harmless(f"{self.label} {self.note}" if self.note else self.label)
 
 
 class Edge(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
+from antiphon.contracts.foreign_text import harmless
+
 from .draw import COLOURS, DASHED, FAILURE, colours
 from .graph import Edge, Flow, Node
 from .layout import MARGIN, NODE_HEIGHT, Box, Layout, lay_out
@@ -55,7 +57,7 @@ def _tip(name: str, colour: str) -> str:
 
 def _node(node: Node, box: Box) -> str:
     fill, line = colours(node)
-    title = f"<title>{escape(node.kind)} of {escape(node.owner)}</title>"
+    title = f"<title>{_for_svg(node.kind)} of {_for_svg(node.owner)}</title>"
     return f"<g>{title}{_shape(node.kind, box, fill, line)}{_text(box.x, box.y, node.caption)}</g>"
 
 
@@ -93,7 +95,11 @@ def _rectangle(left: float, top: float, width: float, height: float, round_: flo
 
 def _text(x: float, y: float, text: str, style: str = "") -> str:
     attribute = f' class="{style}"' if style else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" dy="0.35em"{attribute}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" dy="0.35em"{attribute}>{_for_svg(text)}</text>'
+
+
+def _for_svg(text: str) -> str:
+    return escape(harmless(text))
 
 
 # --- edges ------------------------------------------------------------------------------------------------------------
@@ -103,9 +109,8 @@ def _edge(edge: Edge, layout: Layout, flow: Flow) -> str:
     way = [layout.boxes[id] for id in layout.ways[edge]]
     style = "edge dashed" if edge.kind in DASHED else "edge"
     path = _back(way[0], way[-1]) if _is_back(layout, edge) else _onwards(way)
-    title = (
-        f"<title>{escape(flow.nodes[edge.source].label)} {edge.kind} {escape(flow.nodes[edge.target].label)}</title>"
-    )
+    source, target = flow.nodes[edge.source].label, flow.nodes[edge.target].label
+    title = f"<title>{_for_svg(source)} {edge.kind} {_for_svg(target)}</title>"
     note = _text(*_beside(way), edge.label, "note") if edge.label else ""
     return f'<g>{title}<path class="{style}" d="{path}"/>{note}</g>'
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import msgspec
-import typer
 
 from antiphon.contracts.topology import (
     EVENTS,
@@ -24,6 +20,7 @@ from antiphon.participants.participant import Participant
 
 from ..admin.rights import Rights, write_secrets
 from ..modules import CannotLoad
+from ..render.terminal import say, say_document, say_json, warn
 from .flows import load_parts
 
 
@@ -67,21 +64,21 @@ async def set_up_platform(
     streams = [stream.name for stream in (*STREAMS, REGISTRATIONS)]
     if as_json:
         done = {"streams": streams, "participants": names, "replicas": replicas}
-        typer.echo(msgspec.json.encode(done))
+        say_json(done)
     else:
         whom = f"the consumers of {', '.join(names)}" if names else "no consumers of participants"
-        typer.echo(f"streams {', '.join(streams)} are there, with {replicas} replica(s), and {whom}.")
+        say(f"streams {', '.join(streams)} are there, with {replicas} replica(s), and {whom}.")
     for name, waiting in left.items():
-        sys.stderr.write(
+        warn(
             f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
             f"{waiting} events for reactions of an older program. Let that finish them; then have the consumer "
-            f"deleted, and whatever is left in it with it: the same command with --forget-reactions {name}.\n"
+            f"deleted, and whatever is left in it with it: the same command with --forget-reactions {name}."
         )
     if former is not None:
-        sys.stderr.write(
+        warn(
             f"consumer {FORMER_FACTS} of stream {EVENTS} is still there, which only coordinators of earlier releases "
             f"use; {former or 'none'} of them can be seen. Once none will be started again, have it deleted: the same "
-            "command with --forget-former-coordinators.\n"
+            "command with --forget-former-coordinators."
         )
 
 
@@ -96,8 +93,8 @@ def print_rights(
     rights = Rights(participants, clients, operators, dict(map(_nkey, nkeys)))
     if folder is not None:
         files = write_secrets(folder, rights.new_passwords())
-        sys.stderr.write(f"wrote {len(files)} files to {folder}/, readable by you only.\n")
-    typer.echo(rights.config(), nl=False)
+        warn(f"wrote {len(files)} files to {folder}/, readable by you only.")
+    say_document(rights.config())
 
 
 def _nkey(text: str) -> tuple[str, str]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import typer
 
 from antiphon.contracts.compat.compatibility import compare_contracts
 from antiphon.contracts.compat.schema import Contracts, schema_of
+from antiphon.contracts.foreign_text import harmless_json
 from antiphon.contracts.messages import Message
 from antiphon.flow.asyncapi import NotExported, contracts_in, export, messages_of
 
+from ..render.terminal import say, say_encoded, say_json
 from .flows import load_parts
 
 DOCUMENT: Final = "asyncapi.json"
@@ -25,14 +26,14 @@ def export_contracts(apps: Sequence[str], folder: Path | None, title: str, versi
     parts = load_parts(apps)
     document = _encoded(export(parts, title, version))
     if folder is None:
-        typer.echo(document, nl=False)
+        say_encoded(document.removesuffix(b"\n"))
         return
     schemas, messages = folder / SCHEMAS, messages_of(parts)
     try:
         _write(folder / DOCUMENT, document, schemas, messages)
     except OSError as error:
         raise NotExported(f"cannot write to {error.filename}: {error.strerror}.") from None
-    typer.echo(f"wrote {folder / DOCUMENT} and {len(messages)} schemas in {schemas}.")
+    say(f"wrote {folder / DOCUMENT} and {len(messages)} schemas in {schemas}.")
 
 
 def _write(path: Path, document: bytes, schemas: Path, messages: Mapping[str, type[Message]]) -> None:
@@ -57,12 +58,12 @@ def check_contracts(apps: Sequence[str], against: Path, as_json: bool) -> int:
     new = contracts_in(export(load_parts(apps), "", ""))
     changes = compare_contracts(old, new)
     if as_json:
-        typer.echo(msgspec.json.encode(changes))
+        say_json(changes)
     elif changes:
-        typer.echo("\n".join(change.sentence for change in changes))
+        say(*(change.sentence for change in changes))
     else:
         added = len({*new.messages} - {*old.messages})
-        typer.echo(f"nothing breaks: {len(old.messages)} messages compared, {added} added.")
+        say(f"nothing breaks: {len(old.messages)} messages compared, {added} added.")
     return 1 if changes else 0
 
 
@@ -90,4 +91,4 @@ def _folder_of(path: Path) -> Path:
 
 
 def _encoded(document: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    return harmless_json(msgspec.json.format(msgspec.json.encode(document), indent=2)) + b"\n"

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
-import typer
-
 from antiphon.coordinator.definition.compare import compare_definitions
 
 from ..modules import load_saga
+from ..render.terminal import say, say_json
 
 
 def print_difference(before: str, after: str, as_json: bool) -> bool:
     """Print what separates two definitions, and return whether anything does."""
     found = compare_definitions(load_saga(before).definition, load_saga(after).definition)
     if as_json:
-        typer.echo(msgspec.json.encode(found))
+        say_json(found)
     else:
-        typer.echo(f"{found.before} and {found.after}")
-        for change in found.changes:
-            typer.echo(f"  - {change}")
-        for sentence in found.meaning:
-            typer.echo(sentence)
+        say(f"{found.before} and {found.after}", *(f"  - {change}" for change in found.changes), *found.meaning)
     return bool(found.changes) or found.before != found.after

@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-import typer
-
 from antiphon.contracts.registration import Capabilities
 from antiphon.contracts.subjects import REGISTRATIONS_FILTER
 from antiphon.contracts.topology import REGISTRATIONS
@@ -25,6 +22,7 @@ from antiphon.participants.participant import Participant
 
 from ..files import told_if_unwritable
 from ..modules import CannotLoad, load, load_module
+from ..render.terminal import say, say_document, say_json
 from .sagas import reader
 
 KINDS = (Saga, Choreography, Participant)
@@ -73,7 +71,7 @@ def draw_flow(apps: Sequence[str], server: str, format: str, saga: str, output: 
         case _:
             drawn = as_mermaid(flow)
     if output is None:
-        typer.echo(drawn, nl=False)
+        say_document(drawn)
     else:
         with told_if_unwritable("the flow", output):
             output.write_text(drawn)
@@ -112,12 +110,12 @@ def tell_who(apps: Sequence[str], server: str, message: str, as_json_: bool) -> 
     """Print all about one message."""
     found = who(_flow(apps, server), message)
     if as_json_:
-        typer.echo(msgspec.json.encode(found))
+        say_json(found)
     else:
-        typer.echo("\n\n".join(_told(about) for about in found))
+        say(*[line for about in found for line in ("", *_told(about))][1:])
 
 
-def _told(about: About) -> str:
+def _told(about: About) -> list[str]:
     owner = f" of {about.owner}" if about.owner != "client" else " from outside"
     lines = [f"{about.message}: {about.kind}{owner}"]
     for heading, phrases in (
@@ -127,20 +125,20 @@ def _told(about: About) -> str:
         ("compensated by", about.compensated_by),
     ):
         lines += [f"  {heading if not place else '':<16}{phrase}" for place, phrase in enumerate(phrases)]
-    return "\n".join(lines)
+    return lines
 
 
 def check_flow(apps: Sequence[str], server: str, as_json_: bool) -> int:
     """Print what is wrong with the flow; the exit code."""
     flow, findings = _checked(apps, server)
     if as_json_:
-        typer.echo(msgspec.json.encode(findings))
+        say_json(findings)
     elif findings:
-        typer.echo("\n".join(f"{finding.mistake}: {finding.sentence}" for finding in findings))
+        say(*(f"{finding.mistake}: {finding.sentence}" for finding in findings))
     else:
         counts = {kind: len(flow.of_kind(kind)) for kind in ("event", "command", "compensation", "handler")}
         found = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())
-        typer.echo(f"nothing is amiss: {found}.")
+        say(f"nothing is amiss: {found}.")
     return 1 if findings else 0
 
 

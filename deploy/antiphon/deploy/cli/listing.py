@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from typing import Final, get_args
 
 import msgspec
-import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from antiphon.contracts.clock import rfc3339
@@ -20,7 +18,8 @@ from antiphon.coordinator.views.summary import Overview
 
 from ..modules import CannotLoad
 from ..readmodel.model import Query, Sort, opened
-from ..render.tables import COLOURS, console
+from ..render.tables import COLOURS
+from ..render.terminal import console, foreign, say_json
 
 STATES: Final[tuple[SagaState, ...]] = get_args(SagaState)
 WHY_CHARS_MAX: Final = 160
@@ -71,7 +70,7 @@ async def list_from_model(
     async with opened(database) as model:
         found = [listed(row, now_ns) for row in await model.find(query)]
     if as_json:
-        typer.echo(msgspec.json.encode(found))
+        say_json(found)
     else:
         print_listed(found)
 
@@ -101,11 +100,11 @@ def print_listed(found: Sequence[Listed]) -> None:
     for heading in ("saga", "state", "age", "started", "steps", "keys", "why"):
         table.add_column(heading, no_wrap=heading not in ("steps", "keys", "why"), overflow="fold")
     for each in found:
-        state = f"[{COLOURS[each.state]}]{each.state}[/]"
         keys = ", ".join(f"{name}={value}" for name, value in each.keys.items())
         why = "; ".join(part for part in (_marked("parked", each.parked), each.paused, each.reason) if part)
-        cells = (_age(each.age_seconds), each.started[:19].replace("T", " "), ", ".join(each.steps))
-        table.add_row(f"{each.type}/{each.id}", state, *cells, escape(keys), escape(_shortened(why)))
+        cells = (_age(each.age_seconds), each.started[:19].replace("T", " "), ", ".join(each.steps), keys)
+        state = foreign(each.state, COLOURS[each.state])
+        table.add_row(foreign(f"{each.type}/{each.id}"), state, *map(foreign, cells), foreign(_shortened(why)))
     console().print(table if table.row_count else "no saga is like that.")
 
 

@@ -137,6 +137,19 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
     try:
+        _run()
+    except Exception as error:  # a fault of ours, whose text may quote what somebody else wrote
+        from ..render.terminal import warn_fault
+
+        warn_fault(error)
+        raise SystemExit(1) from None
+
+
+def _run() -> None:
+    from antiphon.tracing.telemetry.logs import configure
+
+    configure({"text": True, "json": False}.get(os.environ.get("ANTIPHON_LOG", "")))
+    try:
         try:
             app()
         finally:
@@ -162,7 +175,9 @@ def _mended_by_its_author() -> Iterator[None]:
 
 def fail(sentence: str, code: int = 1) -> NoReturn:
     """End with a sentence on stderr."""
-    sys.stderr.write(f"antiphon: {sentence}\n")
+    from ..render.terminal import warn
+
+    warn(f"antiphon: {sentence}")
     raise SystemExit(code)
 
 
@@ -780,8 +795,4 @@ def _operate(
 def _run_service(service: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
-    from antiphon.tracing.telemetry.logs import configure
-
-    wanted = {"text": True, "json": False}
-    configure(wanted.get(os.environ.get("ANTIPHON_LOG", "")))
     uvloop.run(service)

@@ -8,10 +8,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
-import typer
-
 from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.foreign_text import harmless
 from antiphon.contracts.identity import TOKEN_CHARS_MAX
 from antiphon.contracts.payloads import Request
 from antiphon.coordinator.client.client import Antiphon
@@ -20,6 +18,7 @@ from antiphon.coordinator.reading.parked import parked_message, waiting_page
 from antiphon.coordinator.views.parked import Message
 
 from ..render.tables import print_waiting
+from ..render.terminal import say, say_json
 from .sagas import find, reader, with_link
 
 LIMIT: Final = 50
@@ -35,18 +34,21 @@ async def list_parked(server: str, page: int, limit: int, as_json: bool) -> None
     async with reader(server) as link:
         found, has_more = await waiting_page(link, page, limit)
     if as_json:
-        typer.echo(msgspec.json.encode([with_link(each, each.saga) for each in found]))
+        say_json([with_link(each, each.saga) for each in found])
         return
     print_waiting(found)
     if has_more:
-        typer.echo(f"more waits: antiphon parked --page {page + 1}{f' --limit {limit}' * (limit != LIMIT)}")
+        say(f"more waits: antiphon parked --page {page + 1}{f' --limit {limit}' * (limit != LIMIT)}")
 
 
 async def show_parked(server: str, sequence: int, as_json: bool) -> None:
     """Print one message that was set aside."""
     async with reader(server) as link:
         found = await parked_message(link, sequence)
-    typer.echo(msgspec.json.encode(found) if as_json else _described(found))
+    if as_json:
+        say_json(found)
+    else:
+        say(*_described(found))
 
 
 async def operate(
@@ -76,9 +78,9 @@ async def operate(
             assert all is not None
             said, request = " ".join(whom), await all(_pause_verbs(operator, *whom))
     if as_json:
-        typer.echo(msgspec.json.encode(request))
+        say_json(request)
     elif request.is_accepted:
-        typer.echo(f"{said}: {request.verb} is accepted, asked for by {request.user}.")
+        say(f"{said}: {request.verb} is accepted, asked for by {request.user}.")
     return f"{said}: {request.verb} is rejected: {request.rejected}." if request.rejected else ""
 
 
@@ -95,28 +97,30 @@ def _who_asks() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:TOKEN_CHARS_MAX]
 
 
-def _described(found: Message) -> str:
+def _described(found: Message) -> list[str]:
     parked = found.parked
-    lines = [
+    return [
         f"{parked.kind}: {parked.reason}",
         f"noticed by {parked.noticed_by}, {found.since[:19].replace('T', ' ')}",
         *([f"written by {parked.source}"] if parked.source else []),
         f"stored in {parked.stream} at {parked.sequence}, subject {parked.subject}",
         f"{len(parked.data)} bytes:",
+        *_readable(parked.data),
     ]
-    return "\n".join([*lines, _readable(parked.data)])
 
 
-def _readable(data: bytes) -> str:
-    """Bytes as text if they are, else in hexadecimal with what can be printed of them beside it."""
+def _readable(data: bytes) -> list[str]:
+    """Bytes as text if all of it can be seen, in lines that are indented where there are several, so that none of them
+    passes for one of ours; else in hexadecimal with what can be printed of them beside it."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
         text = ""
-    if text and all(character.isprintable() or character in "\n\t" for character in text):
-        return text
+    lines = text.replace("\t", "    ").split("\n")
+    if text and all(line == harmless(line) for line in lines):
+        return lines if len(lines) == 1 else [f"    {line}" for line in lines]
     rows = [data[first : first + 16] for first in range(0, len(data), 16)]
-    return "\n".join(f"{number * 16:08x}  {row.hex(' '):<47}  {_printable(row)}" for number, row in enumerate(rows))
+    return [f"{number * 16:08x}  {row.hex(' '):<47}  {_printable(row)}" for number, row in enumerate(rows)]
 
 
 def _printable(row: bytes) -> str:

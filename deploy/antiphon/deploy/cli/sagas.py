@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
-import typer
 
 from antiphon.contracts import subjects
 from antiphon.contracts.envelope import unpack_raw
@@ -24,6 +23,7 @@ from antiphon.tracing.projection.links import checked_link
 
 from ..modules import CannotLoad, load_saga
 from ..render.tables import print_summaries, print_timeline
+from ..render.terminal import say, say_json
 
 
 async def start_saga(server: str, path: str, id: str, payload: str, timeout: float | None, as_json: bool) -> None:
@@ -35,14 +35,14 @@ async def start_saga(server: str, path: str, id: str, payload: str, timeout: flo
         handle = await antiphon.start(saga, event, id=id)
         outcome = await handle.result(timeout=timeout) if timeout is not None else None
     if as_json:
-        typer.echo(msgspec.json.encode(_started(handle.key, outcome, link)))
+        say_json(_started(handle.key, outcome, link))
         return
     if outcome is None:
-        typer.echo(f"saga {handle.key} is started. Follow it: antiphon show {handle.key}")
+        say(f"saga {handle.key} is started. Follow it: antiphon show {handle.key}")
     else:
-        typer.echo(f"saga {handle.key} {outcome.outcome}{': ' if outcome.reason else ''}{outcome.reason}")
+        say(f"saga {handle.key} {outcome.outcome}{': ' if outcome.reason else ''}{outcome.reason}")
     if link:
-        typer.echo(link)
+        say(link)
 
 
 async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> None:
@@ -52,7 +52,7 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
     async with reader(server) as link:
         found = await summaries(link, saga_type, limit)
     if as_json:
-        typer.echo(msgspec.json.encode(found))
+        say_json(found)
     else:
         print_summaries(found)
 
@@ -76,7 +76,7 @@ async def show_saga(server: str, id: str, as_json: bool) -> None:
     async with reader(server) as link:
         found = await timeline(link, await find(link, id))
     if as_json:
-        typer.echo(msgspec.json.encode(with_link(found, f"{found.type}/{found.id}")))
+        say_json(with_link(found, f"{found.type}/{found.id}"))
     else:
         print_timeline(found)
 
@@ -93,7 +93,7 @@ async def signal_saga(server: str, path: str, id: str, name: str, payload: str) 
     async with Antiphon.connect(server, patient=False) as antiphon:
         handle = antiphon.handle(saga, saga_id)
         await antiphon.send_signal(handle.key, name, unpack_raw(read_payload(payload), event))
-    typer.echo(f"saga {handle.key} is told {name}.")
+    say(f"saga {handle.key} is told {name}.")
 
 
 @asynccontextmanager

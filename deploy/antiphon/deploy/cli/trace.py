@@ -6,7 +6,6 @@ import asyncio
 import io
 import os
 import re
-import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from rich.text import Text
 from antiphon.contracts import subjects
 from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.errors import AntiphonError, PlatformError, UnknownSaga, Unusable
+from antiphon.contracts.foreign_text import harmless_json
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import parse_entry, parse_fact
 from antiphon.contracts.topology import EVENTS, SAGA
@@ -33,7 +33,7 @@ from antiphon.tracing.projection.links import jaeger_link, require_page
 from antiphon.tracing.projection.project import Projection
 
 from ..modules import CannotLoad
-from ..render.tables import console
+from ..render.terminal import console, foreign, say, say_encoded, say_json, warn
 from ..render.waterfall import PLAIN, difference_table, result, waterfall
 from .sagas import find, reader
 
@@ -101,7 +101,7 @@ async def _begun(link: Link, id: str) -> Projection:
             return await _read(link, await find(link, id))
         except (UnknownSaga, NotTakenIn):
             if not is_told:
-                typer.echo(f"antiphon: saga {id} has not begun; waiting for it until Ctrl-C.", err=True)
+                warn(f"antiphon: saga {id} has not begun; waiting for it until Ctrl-C.")
             is_told = True
             await asyncio.sleep(BEGIN_SECONDS)
 
@@ -113,11 +113,11 @@ async def compare_traces(server: str, one: str, other: str, as_json: bool) -> bo
         second = await _read(link, await find(link, other))
     found = differences([*first.spans, *first.open], [*second.spans, *second.open])
     if as_json:
-        typer.echo(msgspec.json.encode([_told(each.name, each.one, each.other, each.is_another_way) for each in found]))
+        say_json([_told(each.name, each.one, each.other, each.is_another_way) for each in found])
     else:
         out = console()
         for name, projection in (("one", first), ("other", second)):
-            out.print(Text(f"{name:<5}  {projection.key}  {projection.outcome or 'running'}"), soft_wrap=True)
+            out.print(foreign(f"{name:<5}  {projection.key}  {projection.outcome or 'running'}"), soft_wrap=True)
         out.print(difference_table(found, out.width))
     return any(each.is_another_way for each in found)
 
@@ -149,7 +149,7 @@ async def export_again(server: str, since: str, slow_seconds: float) -> None:
             ) from None
         finally:
             backend.close()
-    typer.echo(f"exported {count} of {len(keys)} sagas again; the others were not sampled.")
+    say(f"exported {count} of {len(keys)} sagas again; the others were not sampled.")
 
 
 async def sagas_since(link: Link, since_ns: int) -> list[SagaKey]:
@@ -211,7 +211,7 @@ def draw(out: Console, found: Projection, with_sends: bool, jaeger_url: str) -> 
     picture = _fitting(waterfall(found, out.width, with_sends, time.time_ns()), out)
     out.print(picture, no_wrap=True, crop=False, overflow="ignore")
     if url := jaeger_link(found.key, jaeger_url):
-        out.print(url, soft_wrap=True)
+        out.print(foreign(url), soft_wrap=True)
 
 
 def _fitting(picture: Text, out: Console) -> Text:
@@ -238,9 +238,9 @@ def _told(name: str, one: Any, other: Any, is_another_way: bool) -> dict[str, An
 
 def _write(data: bytes, output: Path | None) -> None:
     if output is None:
-        sys.stdout.buffer.write(data + b"\n")
+        say_encoded(data)
     else:
-        _save(data + b"\n", output)
+        _save(harmless_json(data) + b"\n", output)
 
 
 def _save(data: bytes, output: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from antiphon.contracts.foreign_text import harmless
+
 from .. import exit_codes
 
 FIRST_PAUSE_SECONDS: Final = 0.25
@@ -147,8 +149,8 @@ class Child:
         assert process.stdout is not None
         with self.log.open("ab", buffering=0) as log:
             while line := await _line(process.stdout):
-                log.write(line)
-                self.last_line = line.decode("utf-8", "replace").rstrip()
+                self.last_line = harmless(line.decode("utf-8", "backslashreplace").rstrip())
+                log.write(self.last_line.encode() + (b"\n" if line.endswith(b"\n") else b""))
                 self._echo(self.name, self.last_line)
 
     async def _is_stopped_within(self, seconds: float) -> bool:

@@ -19,9 +19,9 @@ import msgspec
 from msgspec.structs import replace
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from antiphon.contracts import subjects
 from antiphon.contracts.envelope import decode, unpack, unpack_raw
@@ -38,7 +38,8 @@ from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Report, reconcile
 
 from ..modules import load_saga
-from ..render.tables import console, print_timeline
+from ..render.tables import print_timeline
+from ..render.terminal import console, foreign, parts
 from .children import Say
 from .pace import Pace, pace
 from .platform import LocalPlatform
@@ -91,17 +92,17 @@ async def run_demo(orders: int, folder: Path | None, style: Style) -> int:
     placed = _orders(orders, run_before=platform.server.store.exists())
     try:
         await platform.start()
-        out.print(f"Streams, databases and logs stay in {platform.folder}", soft_wrap=True)
+        out.print(foreign(f"Streams, databases and logs stay in {platform.folder}"), soft_wrap=True)
         run = await _run(out, platform, saga, placed)
         audit = await _audit(platform)
         await _report(out, platform, audit, run)
     finally:
         await platform.stop()
     if missing := {f"{saga.name}/{order_id}" for order_id in placed} - audit.started.keys():
-        out.print(f"[red]orders that became no saga: {', '.join(sorted(missing))}[/]", soft_wrap=True)
-    out.print(str(run.pace), soft_wrap=True)
+        out.print(foreign(f"orders that became no saga: {', '.join(sorted(missing))}", "red"), soft_wrap=True)
+    out.print(foreign(str(run.pace)), soft_wrap=True)
     good = audit.is_good and not missing
-    out.print(audit.last_line(), soft_wrap=True, style="bold green" if good else "bold red")
+    out.print(foreign(audit.last_line(), "bold green" if good else "bold red"), soft_wrap=True)
     return 0 if good else 1
 
 
@@ -121,7 +122,7 @@ def _nobody(name: str, line: str) -> None:
 
 
 def _noter(out: Console) -> Say:
-    return lambda name, line: out.print(f"[dim]{name:<14}[/] {escape(line)}", soft_wrap=True)
+    return lambda name, line: out.print(parts((f"{name:<14}", "dim"), " ", line), soft_wrap=True)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ async def _report(out: Console, platform: LocalPlatform, audit: Audit, run: Run)
         out.print()
     out.print(_ledgers(audit.books))
     for sentence in audit.books.discrepancies:
-        out.print(f"[red]{escape(sentence)}[/]", soft_wrap=True)
+        out.print(foreign(sentence, "red"), soft_wrap=True)
 
 
 def _outcomes(audit: Audit, seconds: float) -> Table:
@@ -237,7 +238,7 @@ def _outcomes(audit: Audit, seconds: float) -> Table:
     table.add_column("orders", str(len(audit.started)), justify="right")
     counts = Counter((end.outcome, _cause(end.reason)) for end in audit.ends.values())
     for (outcome, cause), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1])):
-        table.add_row(outcome, escape(cause), str(count))
+        table.add_row(foreign(outcome), foreign(cause), str(count))
     if audit.open:
         table.add_row("open", "", str(audit.open))
     return table
@@ -257,7 +258,7 @@ def _ledgers(books: Report) -> Table:
         stays = total.done - total.undone
         colour = "green" if stays == total.expected else "red"
         numbers = (f"{number:,}" for number in (total.done, total.undone, stays))
-        table.add_row(total.service.name, total.service.unit, *numbers, f"[{colour}]{total.expected:,}[/]")
+        table.add_row(total.service.name, total.service.unit, *numbers, Text(f"{total.expected:,}", colour))
     return table
 
 

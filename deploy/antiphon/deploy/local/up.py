@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.text import Text
 
 from antiphon.link.process import STOP_SIGNALS, told_to_stop
 from antiphon.participants import Participant
 
 from ..modules import load, load_saga
+from ..render.terminal import console, parts
 from .children import Say
 from .platform import LocalPlatform
 from .styles import Style
@@ -44,7 +44,7 @@ async def run_platform(
     for path in sagas:
         load_saga(path)
     by_name = {load(path, Participant).name: path for path in participants}
-    say = speaker(Console(highlight=False))
+    say = speaker(console())
     platform = LocalPlatform(
         folder,
         sagas,
@@ -75,12 +75,12 @@ async def run_platform(
     say("up", f"ended; streams and databases stay in {platform.folder}")
 
 
-def speaker(console: Console) -> Say:
+def speaker(out: Console) -> Say:
     """Prints lines with the name of the process in front, in its own colour."""
     colours: dict[str, str] = {}
 
     def say(name: str, line: str) -> None:
         colour = colours.setdefault(name, COLOURS[len(colours) % len(COLOURS)])
-        console.print(Text.assemble((f"{name:<14}", colour), "| ", line), soft_wrap=True)
+        out.print(parts((f"{name:<14}", colour), "| ", line), soft_wrap=True)
 
     return say

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from typing import Final, TextIO
+from typing import Final
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from antiphon.contracts.identity import SagaKey
 from antiphon.coordinator.views.parked import Waiting
 from antiphon.coordinator.views.timeline import Line, Summary, Timeline
 from antiphon.coordinator.views.wording import LineKind
 from antiphon.tracing.projection.links import checked_link
+
+from .terminal import console, foreign, parts
 
 MARKS: Final[dict[LineKind, tuple[str, str]]] = {
     "start": ("●", "bold"),
@@ -38,33 +38,22 @@ MARKS: Final[dict[LineKind, tuple[str, str]]] = {
 
 COLOURS: Final = {"completed": "green", "compensated": "magenta", "running": "cyan", "compensating": "yellow"}
 
-WIDTH_WITHOUT_TERMINAL: Final = 160
-"""Files and pipes have no width of their own; lines shall not be cut there, unless COLUMNS says so."""
-
-
-def console(file: TextIO | None = None) -> Console:
-    """The terminal, or what stands in for it; or a file that is written to."""
-    found = Console(highlight=False, file=file)
-    if found.is_terminal or os.environ.get("COLUMNS", "").isdigit():
-        return found
-    return Console(highlight=False, file=file, width=WIDTH_WITHOUT_TERMINAL)
-
 
 def print_timeline(told: Timeline) -> None:
     """Draw one saga: a heading, and a line for each fact."""
     out = console()
-    reason = f": {escape(told.reason)}" if told.reason else ""
-    definition = f"  [dim]{escape(told.definition)}[/]" if told.definition else ""
-    out.print(f"[bold]{told.type}/{told.id}[/]  [{COLOURS[told.state]}]{told.state}[/]{reason}{definition}")
+    reason, definition = f": {told.reason}" if told.reason else "", f"  {told.definition}" if told.definition else ""
+    state = (told.state, COLOURS[told.state])
+    out.print(parts((f"{told.type}/{told.id}", "bold"), "  ", state, reason, (definition, "dim")))
     if told.entries > told.entries_max // 2:  # for most sagas nobody needs to know
-        out.print(f"[yellow]its journal has {told.entries} of {told.entries_max} entries[/]")
-    for word, text in (("parked", told.parked), ("", told.paused), ("started by", told.parent)):
+        out.print(foreign(f"its journal has {told.entries} of {told.entries_max} entries", "yellow"))
+    for word, text in (("parked ", told.parked), ("", told.paused), ("started by ", told.parent)):
         if text:
-            out.print(f"[yellow]{f'{word} {escape(text)}'.strip()}[/]")
+            out.print(foreign(f"{word}{text}", "yellow"))
     if told.children:
-        out.print(f"[dim]started {escape(', '.join(told.children))}[/]")
+        out.print(foreign(f"started {', '.join(told.children)}", "dim"))
     if link := checked_link(SagaKey.of(told.type, told.id)):
-        out.print(f"[dim]{escape(link)}[/]", soft_wrap=True)
+        out.print(foreign(link, "dim"), soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(no_wrap=True)
@@ -83,10 +72,11 @@ def print_summaries(found: Iterable[Summary]) -> None:
     for heading in ("saga", "state", "started", "ended", "waits", "reason"):
         table.add_column(heading, no_wrap=heading != "reason", overflow="fold")
     for each in found:
-        state = f"[{COLOURS[each.state]}]{each.state}[/]"
-        waits = "[red]parked[/]" if each.parked else "[yellow]paused[/]" if each.paused else ""
-        reason = escape(each.reason or each.parked or each.paused)
-        table.add_row(f"{each.type}/{each.id}", state, _clock(each.started), _clock(each.ended), waits, reason)
+        state = foreign(each.state, COLOURS[each.state])
+        waits = Text("parked", "red") if each.parked else Text("paused", "yellow") if each.paused else Text()
+        times = map(foreign, (_clock(each.started), _clock(each.ended)))
+        reason = foreign(each.reason or each.parked or each.paused)
+        table.add_row(foreign(f"{each.type}/{each.id}"), state, *times, waits, reason)
     console().print(table if table.row_count else "no sagas were started here yet.")
 
 
@@ -105,21 +95,21 @@ def print_waiting(found: Iterable[Waiting]) -> None:
         if each.is_unreadable:
             why += f" ({each.subject}, {each.size_bytes:,} bytes, noticed by {each.noticed_by})"
         link = checked_link(SagaKey.of(*each.saga.split("/"))) if each.saga else ""
-        why = f"{escape(why)}\n[dim]{escape(link)}[/]" if link else escape(why)
-        table.add_row(what, each.step, _clock(each.since), str(each.tried or ""), why)
+        told = Text("\n").join([foreign(why), foreign(link, "dim")]) if link else foreign(why)
+        table.add_row(*map(foreign, (what, each.step, _clock(each.since), str(each.tried or ""))), told)
     console().print(table if table.row_count else "nothing waits for a person.")
 
 
-def _cells(line: Line, late: str) -> list[str]:
+def _cells(line: Line, late: str) -> list[Text]:
     mark, colour = MARKS[line.kind]
     attempt = f" #{line.attempt}" if line.attempt > 1 else ""
-    remark = f" [dim]({late})[/]" if line.late else ""
+    remark = f" ({late})" if line.late else ""
     return [
-        f"+{line.since_start_ms:,.1f} ms",
-        f"[{colour}]{mark}[/]",
-        f"[{colour}]{escape(line.step)}{attempt}[/]",
-        escape(line.who),
-        f"{escape(line.text)}{remark}",
+        Text(f"+{line.since_start_ms:,.1f} ms"),
+        Text(mark, colour),
+        foreign(f"{line.step}{attempt}", colour),
+        foreign(line.who),
+        parts(line.text, (remark, "dim")),
     ]
 
 

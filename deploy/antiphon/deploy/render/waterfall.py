@@ -10,10 +10,13 @@ from msgspec.structs import replace
 from rich.table import Table
 from rich.text import Text
 
+from antiphon.contracts.foreign_text import harmless
 from antiphon.tracing.projection.differences import Difference
 from antiphon.tracing.projection.project import Projection
 from antiphon.tracing.projection.spans import Span
 from antiphon.tracing.projection.tree import Row, label, rows
+
+from .terminal import foreign, parts
 
 NAMES_MIN: Final = 12
 NAMES_MAX: Final = 46
@@ -56,7 +59,7 @@ def waterfall(projection: Projection, width: int, with_sends: bool = False, now_
     spans = [*projection.spans, *(_until(span, now_ns) for span in projection.open)]
     drawn = rows(spans, with_sends)
     if not drawn:
-        return Text(f"{projection.key} has no journal yet")
+        return foreign(f"{projection.key} has no journal yet")
     scale = _Scale(drawn, width)
     head = wrapped(_head(projection, drawn[0].span), width)
     bars = [line for row in drawn for line in scale.lines(row)]
@@ -93,7 +96,7 @@ def _legend(drawn: Iterable[Row]) -> Text:
 def _head(projection: Projection, root: Span) -> Text:
     outcome = projection.outcome
     reason = f": {root.attributes['saga.reason']}" if "saga.reason" in root.attributes else ""
-    return Text.assemble(
+    return parts(
         (f"{projection.key}  ", "bold"),
         (outcome or ("compensating" if projection.turned else "running"), STATES[outcome]),
         f"{reason}  in {duration(root.end_ns - root.start_ns)}  ",
@@ -106,7 +109,7 @@ class _Scale:
 
     def __init__(self, drawn: list[Row], width: int) -> None:
         self.width = width
-        widest = max(2 * row.depth + len(label(row.span)) for row in drawn)
+        widest = max(2 * row.depth + len(_label(row.span)) for row in drawn)
         self.lengths = LENGTHS if width >= NAMES_MIN + LENGTHS + BARS_MIN + OPEN_END else 0
         room = width - self.lengths - BARS_MIN - OPEN_END
         self.names = max(NAMES_MIN, min(widest + 1, NAMES_MAX, room))
@@ -118,7 +121,7 @@ class _Scale:
         """One row: a line, and below it its note where there is no room beside the bar."""
         span, colour = row.span, _colour(row)
         indent = "  " * row.depth
-        name = f"{indent}{shortened(label(span), self.names - 1 - len(indent))}"
+        name = f"{indent}{shortened(_label(span), self.names - 1 - len(indent))}"
         length = duration(span.end_ns - span.start_ns) if self.lengths and span.end_ns > span.start_ns else ""
         line = Text(f"{name:<{self.names}}", "bold" if row.depth == 0 else colour)
         if self.lengths:
@@ -177,7 +180,12 @@ def _colour(row: Row) -> str:
 def _note(span: Span) -> str:
     if not span.parent_id:
         return ""  # the head has it
-    return span.message or str(span.attributes.get("saga.reason") or span.attributes.get("saga.lock") or "")
+    attributes = span.attributes
+    return harmless(span.message or str(attributes.get("saga.reason") or attributes.get("saga.lock") or ""))
+
+
+def _label(span: Span) -> str:
+    return harmless(label(span))
 
 
 def _is_computed(span: Span) -> bool:
@@ -190,7 +198,7 @@ def _until(span: Span, now_ns: int) -> Span:
 
 def difference_table(found: Iterable[Difference], width: int) -> Table:
     """Two traces side by side, marked where they went another way; in a narrow terminal without the change."""
-    drawn = [(each, (*_cells(each.one), *_cells(each.other), _change(each))) for each in found]
+    drawn = [(each, [*map(harmless, (*_cells(each.one), *_cells(each.other), _change(each)))]) for each in found]
     headings = ("one", "", "other", "", "change") if width >= CHANGES_MIN else ("one", "", "other", "")
     taken = sum(
         1 + max(len(heading), *(len(cells[place]) for _, cells in drawn)) for place, heading in enumerate(headings)
@@ -199,7 +207,7 @@ def difference_table(found: Iterable[Difference], width: int) -> Table:
     for heading in ("", *headings):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for each, cells in drawn:
-        name = shortened(each.name, max(NAMES_MIN, width - taken))
+        name = shortened(harmless(each.name), max(NAMES_MIN, width - taken))
         style = "bold yellow" if each.is_another_way else ""
         table.add_row(*(Text(cell) for cell in (name, *cells[: len(headings)])), style=style)
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -12,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from antiphon.contracts.errors import Unusable
+from antiphon.contracts.foreign_text import harmless, harmless_json, harmless_lines
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import CommandAddress, is_command, is_of_sagas, parse_command, saga_in
 
@@ -20,6 +22,7 @@ from ..projection.links import jaeger_link
 from . import context
 
 HIDDEN: Final = "…"
+OF_SEVERAL_LINES: Final = ("exception", "stack")
 
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|nkey|seed", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(\w://[^\s/:@]*:)[^\s/@]+@")
@@ -116,10 +119,27 @@ def _processors() -> list[Processor]:
 
 
 def _renderer(for_people: bool) -> Processor:
-    if for_people:
-        plain = structlog.dev.plain_traceback
-        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-    return structlog.processors.JSONRenderer(default=repr)
+    if not for_people:
+        return structlog.processors.JSONRenderer(serializer=_json, default=repr)
+    plain = structlog.dev.plain_traceback
+    render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    return lambda logger, name, line: render(logger, name, make_harmless(logger, name, line))
+
+
+def make_harmless(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Take from a line for people what a terminal would obey, names included. A traceback keeps its lines."""
+    return {harmless(name): _harmless(name, value) for name, value in line.items()}
+
+
+def _harmless(name: str, value: Any) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    text = value if isinstance(value, str) else str(value) if name == "event" else repr(value)
+    return harmless_lines(text) if name in OF_SEVERAL_LINES else harmless(text)
+
+
+def _json(line: Any, **options: Any) -> str:
+    return harmless_json(json.dumps(line, **options).encode()).decode()
 
 
 def _cleaned(value: Any) -> Any:
