@@ -33,7 +33,7 @@ order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographe
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench explore recovery lock locked clean
+.PHONY: help demo test check format bench explore floods recovery lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -69,6 +69,9 @@ explore: $(ready) ## Explore every way that sagas can go, and many random ones; 
 	@$(VENV)/bin/python -m tests.simulation.inbox.explore
 	@ANTIPHON_WALKS=30000 ANTIPHON_STORMS=1000 $(VENV)/bin/pytest tests/simulation -k "walks or storms" --timeout 900
 	@ANTIPHON_BASKETS=150 $(VENV)/bin/pytest tests/chaos/test_lists.py
+
+floods: $(ready) ## Flood the platform in six ways, and measure what the sagas of others make of it; half an hour.
+	@$(VENV)/bin/python -m tests.chaos.floods $(ARGS)
 
 recovery: $(ready) ## Kill a hundred workers, and measure how long it takes until others have answered; ten minutes.
 	@$(VENV)/bin/python -m tests.chaos.recovery $(ARGS)
