@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -13,7 +12,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from antiphon.contracts.errors import Unusable
-from antiphon.contracts.foreign_text import harmless, harmless_json, harmless_lines
+from antiphon.contracts.foreign_text import harmless, harmless_lines
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import CommandAddress, is_command, is_of_sagas, parse_command, saga_in
 
@@ -120,7 +119,7 @@ def _processors() -> list[Processor]:
 
 def _renderer(for_people: bool) -> Processor:
     if not for_people:
-        return structlog.processors.JSONRenderer(serializer=_json, default=repr)
+        return structlog.processors.JSONRenderer(default=repr)
     plain = structlog.dev.plain_traceback
     render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     return lambda logger, name, line: render(logger, name, make_harmless(logger, name, line))
@@ -136,10 +135,6 @@ def _harmless(name: str, value: Any) -> Any:
         return value
     text = value if isinstance(value, str) else str(value) if name == "event" else repr(value)
     return harmless_lines(text) if name in OF_SEVERAL_LINES else harmless(text)
-
-
-def _json(line: Any, **options: Any) -> str:
-    return harmless_json(json.dumps(line, **options).encode()).decode()
 
 
 def _cleaned(value: Any) -> Any:
