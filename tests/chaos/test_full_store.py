@@ -44,7 +44,7 @@ async def test_sagas_that_stand_still_for_want_of_room_end_when_there_is_some(tm
             )
             assert not run.done(), "there was room for all of it"
             async with Antiphon.connect(up.servers, name="client") as antiphon:
-                with pytest.raises(PlatformError, match=r"refused to store .* so nothing has changed: insufficient"):
+                with pytest.raises(PlatformError, match=r"no room for .* so nothing has changed: insufficient"):
                     await antiphon.start(order, load_orders()[200], id="one-too-many")
             await api(stranger, "STREAM.DELETE.BALLAST")
             report = await run

@@ -67,7 +67,10 @@ class Platform:
         return await Link.connect(self.servers, name=name or user, credentials=self.credentials(user))
 
     async def set_up(
-        self, ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS, listeners: Sequence[Listener] = ()
+        self,
+        ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
+        listeners: Sequence[Listener] = (),
+        events_bytes: int = 0,
     ) -> None:
         """Do the administrator's step: streams, and the consumers of the platform and of all participants.
 
@@ -75,7 +78,7 @@ class Platform:
         """
         link = await self.connect("administrator")
         try:
-            await set_up(link, [*self.participants, *listeners], len(self.nodes), ack_wait_seconds)
+            await set_up(link, [*self.participants, *listeners], len(self.nodes), ack_wait_seconds, events_bytes)
         finally:
             await link.close()
 

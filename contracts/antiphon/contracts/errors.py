@@ -302,6 +302,18 @@ class ServerUnfit(PlatformError):
     """The server answers, but has no JetStream or is too old for message schedules."""
 
 
+class Unanswered(PlatformError):
+    """Nothing that the server said within the time given tells that it stored a message, as while a cluster chooses a
+    leader. Whether it did is not known. Ask again with the same id: it is stored once."""
+
+    def __init__(self, subject: str, timeout_seconds: float, why: str, remedy: str = "") -> None:
+        super().__init__(
+            f"nobody knows whether {subject} is stored: within {timeout_seconds:g} s {why}. Try again with the same "
+            f"id, which does no harm.{remedy}"
+        )
+        self.subject, self.timeout_seconds = subject, timeout_seconds
+
+
 class StreamMissing(PlatformError):
     """A stream or consumer that the administrator's set-up creates is not there."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from .clock import rfc3339
-from .identity import SagaKey
+from .identity import SagaKey, is_token
 from .subjects import fired_subject, journal_filter, timer_subject
 
 FORGET_HEADER: Final = "KV-Operation: DEL\r\n"
@@ -62,3 +65,28 @@ def traceparent_header(message: bytes) -> str:
     if message[start - len(_TRACEPARENT) : start] != _TRACEPARENT:
         return ""
     return f"traceparent: {message[start:end].decode('ascii', 'replace')}\r\n"
+
+
+_REQUEST_INFO: Final = b"\r\nNats-Request-Info:"
+
+
+class _Asker(msgspec.Struct):
+    acc: str = ""
+
+
+_decode_asker: Final = msgspec.json.Decoder(_Asker).decode
+
+
+@lru_cache(maxsize=256)
+def asking_account(headers: bytes) -> str:
+    """The account that a request was imported from, which the server adds; empty for one of the same account, or where
+    it cannot be read."""
+    start = headers.rfind(_REQUEST_INFO)
+    if start < 0:
+        return ""
+    start += len(_REQUEST_INFO)
+    try:
+        account = _decode_asker(headers[start : headers.index(b"\r\n", start)]).acc
+    except (msgspec.MsgspecError, ValueError):
+        return ""
+    return account if is_token(account) else ""

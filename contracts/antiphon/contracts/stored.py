@@ -33,6 +33,10 @@ class Rejected(AntiphonError):
     """The server refused the write for a reason no journal explains (a full disk or stream, a forbidden header)."""
 
 
+class NoRoom(Rejected):
+    """The server has no room for the message, or its stream has none: it may be stored once somebody has made room."""
+
+
 class TooManySubjects(Ambiguous):
     """A read matches more subjects than one read may: asking again changes nothing, asking for less does."""
 

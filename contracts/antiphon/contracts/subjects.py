@@ -649,6 +649,17 @@ def status_queue(definitions: Iterable[str]) -> str:
     return f"coordinators-{kind}"
 
 
+def inbox_owner(inbox: str) -> str:
+    """Whose an inbox is, as far as its subject says: a user's, by whose name ours begin; else one connection's."""
+    first, _, rest = inbox.partition(".")
+    return _named(rest.partition(".")[0] if first == "_INBOX" else first.removeprefix("_INBOX_"))
+
+
+@lru_cache(maxsize=1024)
+def _named(name: str) -> str:
+    return name if is_token(name) else UNKNOWN
+
+
 def parse_announcement(subject: str) -> str:
     """The saga type that an announcement is about."""
     return subject.rpartition(".")[2]

@@ -183,6 +183,11 @@ class Link:
         return await self._transport.flushed()
 
     @property
+    def may_be_clustered(self) -> bool:
+        """Whether the server may be one of several: then a stream without an answer may just be choosing a leader."""
+        return self._transport.may_be_clustered
+
+    @property
     def is_connected(self) -> bool:
         """Whether frames reach a server, as far as is known: that one is gone is noticed within five seconds."""
         return self.nc.is_connected
@@ -443,6 +448,19 @@ def missing(stream: str, consumer: str = "") -> StreamMissing:
     what = f"consumer {consumer} of stream {stream}" if consumer else f"stream {stream}"
     option = _option(stream, consumer)
     return StreamMissing(f"there is no {what} on this server. Create it once, as administrator: antiphon setup{option}")
+
+
+def streams_missing(may_be_clustered: bool) -> StreamMissing:
+    """The sentence for reads that no stream answers.
+
+    Args:
+        may_be_clustered: whether that may be so for some seconds only.
+    """
+    meanwhile = " A cluster that is choosing a leader answers nothing for some seconds, so try again first."
+    return StreamMissing(
+        "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
+        + (f".{meanwhile}" if may_be_clustered else "")
+    )
 
 
 def _option(stream: str, consumer: str) -> str:

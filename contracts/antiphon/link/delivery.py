@@ -49,6 +49,11 @@ class Connection(Protocol):
         """Whether frames reach a server, as far as is known."""
         ...
 
+    @property
+    def may_be_clustered(self) -> bool:
+        """Whether the server may be one of several."""
+        ...
+
     async def flushed(self) -> None:
         """Hand all frames to the server."""
 

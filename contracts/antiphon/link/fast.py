@@ -152,6 +152,11 @@ class FastTransport:
         """What the server said of itself when the connection was made."""
         return bool(self._nc._server_info.get("jetstream"))
 
+    @property
+    def may_be_clustered(self) -> bool:
+        """What the server said of itself when the connection was made: it names its cluster, if it is in one."""
+        return bool(self._nc._server_info.get("cluster"))
+
 
 class Frames(Parser):
     """The parser of one connection: nats-py's, with a straight way for the frames that carry messages.

@@ -12,15 +12,17 @@ import msgspec
 
 from antiphon.contracts.bounds import Number, Sequence
 from antiphon.contracts.errors import Ambiguous, Conflict
-from antiphon.contracts.stored import AlreadyStored, NobodyStores, Outcome, Rejected
+from antiphon.contracts.stored import AlreadyStored, NobodyStores, NoRoom, Outcome, Rejected
 
 CONSUMER_NOT_FOUND: Final = 10014
 CONFLICTS: Final = frozenset({10071, 10164})
 """Another message is the last; another guarded write is in flight, which three replicas say."""
 STORE_FAILED: Final = 10077
 """A family: one message a subject, stream full, disk full. Only its text tells them apart."""
-REFUSALS: Final = frozenset({10023, STORE_FAILED, 10111, 10166, 10168, 10174, 10188})
-"""No room; not stored; a header that the stream does not take: roll-up, TTL, counter, batch, schedule."""
+REFUSALS: Final = frozenset({10111, 10166, 10168, 10174, 10188})
+"""A header that the stream does not take: roll-up, TTL, counter, batch, schedule."""
+NO_ROOM: Final = frozenset({10023, 10047, STORE_FAILED})
+"""The server's disk is full, or what it may use of it; the stream is, where a message a subject is not meant."""
 UNDECIDED: Final = 10201
 """Although it is no 5xx: the write may be stored or not (measured on three replicas)."""
 
@@ -60,6 +62,8 @@ def _failure(error: _ApiError) -> Outcome:
         return Conflict(text)
     if code == STORE_FAILED and "per subject" in error.description:
         return AlreadyStored(text)
+    if code in NO_ROOM:
+        return NoRoom(text)
     if code not in REFUSALS and (error.code >= 500 or code == UNDECIDED):
         return Ambiguous(text)
     return Rejected(text)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
-from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit, Unusable
+from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit, StreamMissing, Unusable
 from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.registration import WIRE, read_registration
 from antiphon.contracts.subjects import answers_filters, heard_participants, registration_subject
@@ -43,8 +44,18 @@ WAIT_SECONDS: Final = 0.25
 """A cluster that has just started refuses streams ("no suitable peers") until it has a leader, about a second."""
 
 CONSUMER_SECONDS: Final = 5.0
-"""How long a consumer may be away at the start, as it is while a cluster chooses its leader."""
+"""How long a consumer may be away at the start, as while another process sets it up."""
+ELECTION_SECONDS: Final = 15.0
+"""The same in a cluster, where its leader may be being chosen: after a kill that took up to eight seconds."""
 LOOK_AGAIN_SECONDS: Final = 0.2
+
+PROBE: Final = "ANTIPHON_PROBE"
+"""A stream that is made for a moment, to find out how much the server sets aside for one."""
+ROOM_EXPONENT_MAX, ROOM_EXPONENT_MIN = 50, 16
+"""Between a petabyte and 128 kB."""
+NO_PEERS: Final = 10005
+NO_STORAGE: Final = frozenset({NO_PEERS, 10023, 10047})
+"""What the server says to a stream that would set aside more than there is: in a cluster, that no peer is suitable."""
 
 
 async def set_up(
@@ -52,7 +63,8 @@ async def set_up(
     participants: Iterable[str | Listener],
     replicas: int = 1,
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
-) -> None:
+    events_bytes: int = 0,
+) -> int:
     """Create or update all streams and the consumers of the platform and the given participants.
 
     Coordinators hear the given participants, and those that were set up before. The consumer from which coordinators of
@@ -67,6 +79,11 @@ async def set_up(
             it for all that they hold, every three quarters of a second; those of release 0.1.0-67d7c3a every ten
             seconds, so that below thirty a long handler of theirs meets itself in the inbox, which costs it nothing
             but the wait.
+        events_bytes: how much EVENTS may take of the server's room, so that SAGA always has some. With 0 what was set
+            before stays; where nothing was, it is half of what can be set aside.
+
+    Returns:
+        How many bytes EVENTS may take.
 
     Raises:
         BadIdentity: no participant may have such a name; nothing was changed.
@@ -75,10 +92,13 @@ async def set_up(
     # All are looked at before anything is changed: a participant called `exporter` would take the exporter's consumer.
     theirs = [consumer for each in participants for consumer in _consumers(each, ack_wait_seconds)]
     for stream in (*STREAMS, REGISTRATIONS):
-        await _ensure_stream(link, stream, replicas)
+        if stream.name != EVENTS:
+            await _ensure_stream(link, stream, replicas)
+    most = await _ensure_events(link, replicas, events_bytes)
     for consumer in (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER, *theirs):
         await _ensure_consumer(link, consumer)
     await _ensure_facts(link)
+    return most
 
 
 def _consumers(participant: str | Listener, ack_wait_seconds: float) -> list[Consumer]:
@@ -89,17 +109,31 @@ def _consumers(participant: str | Listener, ack_wait_seconds: float) -> list[Con
 
 
 async def require_platform(link: Link, consumers: Iterable[Consumer] = PLATFORM_CONSUMERS) -> None:
-    """Check that the streams and the given consumers exist.
+    """Check that the streams and the given consumers exist; asked again while a cluster chooses their leaders.
 
     Raises:
         StreamMissing: one does not; the sentence has the command that creates it.
+        PlatformError: the server cannot tell.
     """
     for stream in STREAMS:
-        if "error" in await api(link, f"STREAM.INFO.{stream.name}"):
-            raise missing(stream.name)
+        await _require(link, f"STREAM.INFO.{stream.name}", missing(stream.name))
     for consumer in consumers:
-        if "error" in await api(link, f"CONSUMER.INFO.{consumer.stream}.{consumer.name}"):
-            raise missing(consumer.stream, consumer.name)
+        where = f"{consumer.stream}.{consumer.name}"
+        await _require(link, f"CONSUMER.INFO.{where}", missing(consumer.stream, consumer.name))
+
+
+async def _require(link: Link, subject: str, otherwise: StreamMissing) -> None:
+    error: dict[str, Any] | None = {"code": 503, "description": "no answer"}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ELECTION_SECONDS):
+            error = (await _insist(link, subject, {})).get("error")
+    if error and error.get("code", 0) >= 500:
+        said = error.get("description")
+        raise PlatformError(
+            f"the server cannot tell whether its streams are there ({said}). Try again in some seconds."
+        )
+    if error:
+        raise otherwise
 
 
 async def left_behind(link: Link, participant: str) -> int | None:
@@ -215,12 +249,76 @@ async def _participants(link: Link) -> set[str]:
             return {name for name in names if participant_consumer_name(name, "undo") in names}
 
 
-async def _ensure_stream(link: Link, stream: Stream, replicas: int) -> None:
-    config = stream.config(replicas)
+async def _ensure_stream(link: Link, stream: Stream, replicas: int, **settings: int) -> None:
+    config = {**stream.config(replicas), **settings}
     answer = await _insist(link, f"STREAM.CREATE.{stream.name}", config)
     if answer.get("error", {}).get("err_code") == 10058:  # the name is taken by another configuration
         answer = await _insist(link, f"STREAM.UPDATE.{stream.name}", config)
     _require_done(answer, f"stream {stream.name}")
+
+
+# --- how much EVENTS may take -----------------------------------------------------------------------------------------
+
+
+class Room(msgspec.Struct, frozen=True):
+    """How many bytes EVENTS has, and how many it may have; 0 where nothing bounds it but the server's disk."""
+
+    used: int
+    most: int
+
+    @property
+    def share(self) -> float:
+        """How much of its room it has taken, from 0 to 1."""
+        return self.used / self.most if self.most else 0.0
+
+
+async def events_room(link: Link) -> Room | None:
+    """How full EVENTS is; None where there is no such stream.
+
+    Raises:
+        Ambiguous: the server gave no answer.
+    """
+    answer = await api(link, f"STREAM.INFO.{EVENTS}")
+    if "error" in answer:
+        return None
+    return Room(answer["state"]["bytes"], max(0, answer["config"].get("max_bytes", 0)))
+
+
+async def _ensure_events(link: Link, replicas: int, wanted: int) -> int:
+    """Create or update EVENTS, with a bound in any case: what clients store must not fill the disk that SAGA needs."""
+    (stream,) = (each for each in STREAMS if each.name == EVENTS)
+    there = await events_room(link)
+    used, before = (there.used, there.most) if there is not None else (0, 0)
+    if wanted and wanted <= used:
+        raise PlatformError(f"EVENTS has {used} bytes already, so it cannot be bound to {wanted}; give more.")
+    most = wanted or before or used + await _half_of_the_room(link, replicas)
+    await _ensure_stream(link, stream, replicas, max_bytes=most)
+    return most
+
+
+async def _half_of_the_room(link: Link, replicas: int) -> int:
+    """Half of what another stream could set aside, rounded down to a power of two.
+
+    The server tells nobody but its own administrator how much it may store, so a stream is made for a moment that wants
+    that much. What is stored without being set aside counts as well.
+    """
+    used = int((await api(link, "INFO")).get("storage", 0))
+    for exponent in range(ROOM_EXPONENT_MAX, ROOM_EXPONENT_MIN, -1):
+        if await _can_set_aside(link, replicas, used + (1 << exponent)):
+            return 1 << (exponent - 1)
+    raise PlatformError("the server has no room for stream EVENTS; give its jetstream block a larger max_file_store.")
+
+
+async def _can_set_aside(link: Link, replicas: int, bytes_: int) -> bool:
+    own = secrets.token_hex(4)
+    stream = Stream(name=f"{PROBE}-{own}", subjects=(f"antiphon.probe.{own}",), settings={"max_bytes": bytes_})
+    answer = await _insist(link, f"STREAM.CREATE.{stream.name}", stream.config(replicas))
+    if error := answer.get("error"):
+        if error.get("err_code") in NO_STORAGE:
+            return False
+        raise PlatformError(f"the server refused to set room aside: {error.get('description')}.")
+    await _insist(link, f"STREAM.DELETE.{stream.name}", {})
+    return True
 
 
 async def _delete_consumer(link: Link, stream: str, name: str) -> None:
@@ -246,10 +344,17 @@ async def _insist(link: Link, subject: str, body: dict[str, Any]) -> dict[str, A
     for _ in range(TRIES_MAX):
         with contextlib.suppress(Ambiguous):
             answer = await api(link, subject, body)
-        if answer.get("error", {}).get("code", 0) < 500:
+        if _is_final(answer.get("error", {})):
             break
         await asyncio.sleep(WAIT_SECONDS)
     return answer
+
+
+def _is_final(error: dict[str, Any]) -> bool:
+    """Whether asking again changes nothing. A young cluster knows no peers yet; a server at its limit stays there."""
+    if error.get("err_code") == NO_PEERS:
+        return "storage" in error.get("description", "")
+    return error.get("code", 0) < 500 or error.get("err_code") in NO_STORAGE
 
 
 async def api(link: Link, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -280,7 +385,7 @@ async def require_accepted(pulls: Iterable[Pull]) -> None:
     """
     for pull in pulls:
         try:
-            async with asyncio.timeout(CONSUMER_SECONDS):
+            async with asyncio.timeout(ELECTION_SECONDS if pull.link.may_be_clustered else CONSUMER_SECONDS):
                 while not await pull.is_accepted():
                     await asyncio.sleep(LOOK_AGAIN_SECONDS)
         except TimeoutError:

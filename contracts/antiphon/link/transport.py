@@ -76,6 +76,11 @@ class Transport(Protocol):
         """Whether the server runs with JetStream; true where that cannot be found out."""
         ...
 
+    @property
+    def may_be_clustered(self) -> bool:
+        """Whether the server is one of several; true where that cannot be found out."""
+        ...
+
 
 class PublicTransport:
     """Frames and messages by nats-py's public API.
@@ -138,6 +143,11 @@ class PublicTransport:
             return False
         except nats.errors.Error:
             return True
+        return True
+
+    @property
+    def may_be_clustered(self) -> bool:
+        """That the server names its cluster is in none of nats-py's public parts."""
         return True
 
     async def _send(self) -> None:

@@ -223,6 +223,8 @@ DEADLOCK: Final = ("40001", "40P01")
 ENDED: Final = "57P"
 GONE: Final = "08"
 LOCKED: Final = "55P03"
+FULL: Final = ("53100", "53200", "58030")
+"""The disk is full, the memory is, or the disk failed."""
 SQLITE_LOCKED: Final = (5, 6)
 """SQLITE_BUSY: another process has the lock. SQLITE_LOCKED: another connection of this process has it."""
 SQLITE_FULL: Final = (7, 10, 13)
@@ -241,7 +243,7 @@ def trouble_of(error: BaseException | None) -> Trouble | None:
     if state.startswith(GONE):
         return "gone"
     code = sqlite_code_of(error)
-    if code in SQLITE_FULL:
+    if state in FULL or code in SQLITE_FULL:
         return "full"
     return "locked" if state == LOCKED or code in SQLITE_LOCKED else None
 

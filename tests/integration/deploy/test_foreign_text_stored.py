@@ -274,7 +274,7 @@ async def _show_all(shown: Shown, server: str, folder: Path) -> None:
     await shown(trace.compare_traces(server, str(told[-1]), str(told[-2]), False))
     for as_json in (False, True):
         assert FORGED in await shown(sagas.list_sagas(server, "*", 10_000, as_json))
-        waiting = await shown(operating.list_parked(server, as_json))
+        waiting = await shown(operating.list_parked(server, 1, 10_000, as_json))
         assert FORGED in waiting
     for each in json.loads(waiting):
         if each.get("sequence"):

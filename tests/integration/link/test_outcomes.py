@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import Ambiguous, Conflict
-from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, Rejected, TooManySubjects
+from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, NoRoom, Rejected, TooManySubjects
 from antiphon.link.outcomes import outcome_of
 from antiphon.link.reading import Pages, Read
 
@@ -15,8 +15,10 @@ from antiphon.link.reading import Pages, Read
         (400, 10071, "wrong last sequence: 7", Conflict),
         (400, 10164, "wrong last sequence", Conflict),
         (503, 10077, "maximum messages per subject exceeded", AlreadyStored),
-        (503, 10077, "no space left on device", Rejected),
-        (503, 10023, "insufficient resources", Rejected),
+        (503, 10077, "no space left on device", NoRoom),
+        (503, 10077, "maximum bytes exceeded", NoRoom),
+        (503, 10023, "insufficient resources", NoRoom),
+        (500, 10047, "insufficient storage resources available", NoRoom),
         (400, 10111, "rollup not permitted", Rejected),
         (503, 10008, "JetStream system temporarily unavailable", Ambiguous),
         (400, 10201, "given up", Ambiguous),

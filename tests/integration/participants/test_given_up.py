@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from antiphon.contracts import Refused, Retry
+from antiphon.link import set_up
+from antiphon.link.setup import events_room
 from antiphon.participants import Transaction, jobs, open_database
 from antiphon.participants.databases import Busy
 from antiphon.participants.engines import trouble_of
@@ -226,6 +229,36 @@ async def test_serialization_failures_are_no_attempts(store: Store, tmp_path: Pa
         assert met == {"s1", "s2"}
 
 
+@pytest.mark.parametrize("place", PLACES)
+async def test_an_answer_for_which_the_stream_has_no_room_costs_no_attempt(place: Place, tmp_path: Path) -> None:
+    async with acting(place, tmp_path, ONCE) as act:
+        administrator, database, gate = (
+            act.playing.administrator,
+            await Store("memory", "memory:").open(),
+            asyncio.Event(),
+        )
+
+        async def wait(tx: Transaction) -> None:
+            await gate.wait()
+
+        await act.worker(database)
+        await act.prepare("s1")
+        act.act(wait)
+        message = await act.ask("s1")
+        await until(lambda: act.calls == 1, what="the call")
+        room = await events_room(administrator)
+        assert room is not None
+        await set_up(administrator, [], events_bytes=room.used + 1)
+        with capture_logs() as lines:
+            gate.set()
+            await until(lambda: sum(line["event"] == "event.rejected" for line in lines) >= 2, what="two refusals")
+        assert "maximum bytes exceeded" in next(line["reason"] for line in lines if line["event"] == "event.rejected")
+        await set_up(administrator, [], events_bytes=room.used + 100_000)
+        await act.is_done("s1")
+        spent = await database.note(message, Spent())
+        assert (act.calls, spent.failed, spent.alone) == (1, 0, 0)
+
+
 # --- and what is an attempt -------------------------------------------------------------------------------------------
 
 
@@ -265,8 +298,11 @@ async def test_a_deadlock_that_a_savepoint_took_back_is_forgotten(store: Store) 
         await once(store, recover)
 
 
-async def test_a_lock_that_cannot_be_had_is_no_attempt_unless_the_author_makes_something_of_it(store: Store) -> None:
-    sql = text("DO $$ BEGIN RAISE SQLSTATE '55P03'; END $$")
+@pytest.mark.parametrize("state", ["55P03", "53100", "53200", "58030"])
+async def test_a_lock_that_cannot_be_had_and_a_full_disk_are_no_attempts_unless_the_author_makes_something_of_it(
+    state: str, store: Store
+) -> None:
+    sql = text(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$")
 
     async def wait_in_vain(tx: Transaction) -> None:
         await tx.execute(sql)

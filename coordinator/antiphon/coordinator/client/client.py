@@ -34,8 +34,9 @@ from ..definition.choreography import AnySaga, Choreography
 from ..definition.saga import Saga
 from ..definition.steps import Signal
 from .changes import Change, changes
-from .operator import TIMEOUT_SECONDS, Operator
-from .store_once import Other, compared, is_started_with, message, raise_if_failed, store_once
+from .operator import TIMEOUT_SECONDS as DECISION_SECONDS
+from .operator import Operator
+from .store_once import TIMEOUT_SECONDS, Other, compared, is_started_with, message, raise_if_failed, store_once
 
 S = TypeVar("S", bound=Event)
 E = TypeVar("E", bound=Event)
@@ -91,11 +92,16 @@ class Handle:
         """
         return await self._client.status_of(self.key)
 
-    async def cancel(self, reason: str) -> None:
+    async def cancel(self, reason: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
         """Ask for the saga to be undone. It is compensated, unless it ends first; asking twice changes nothing.
+
+        Args:
+            reason: why, for whoever looks later.
+            timeout: for how many seconds it is tried to store the wish, as while a cluster chooses a leader.
 
         Raises:
             DefinitionError: it is a choreography, which nobody leads.
+            Unanswered: nobody knows whether the wish is stored; ask again.
             PlatformError: the wish could not be stored.
         """
         if isinstance(self._saga, Choreography):
@@ -103,25 +109,27 @@ class Handle:
                 f"saga {self.key} cannot be cancelled: nobody leads it. Let a client publish an event of its own that "
                 "the participants react to."
             )
-        await self._client.ask_to_cancel(self.key, reason)
+        await self._client.ask_to_cancel(self.key, reason, timeout)
 
-    async def signal(self, step: Signal[E], event: E) -> None:
+    async def signal(self, step: Signal[E], event: E, *, timeout: float = TIMEOUT_SECONDS) -> None:
         """Send what a step waits for, or will: it may come early. The same again changes nothing.
 
         Args:
             step: the step, as `Saga.signal` returned it.
             event: what it is told.
+            timeout: for how many seconds it is tried to store the signal, as while a cluster chooses a leader.
 
         Raises:
             DefinitionError: the saga waits for no such event.
             AlreadySignalled: it was told something else before. The first one counts; nothing was changed.
             TooLarge: the payload is larger than the protocol allows.
             WrongShape: a field holds what would not arrive as it is, or not at all.
+            Unanswered: nobody knows whether the signal is stored; send it again.
             PlatformError: the signal could not be stored.
         """
         if step.saga.name != self._saga.name or type(event) is not step.signal:
             raise DefinitionError(f"saga {self._saga.name!r} waits for no {type(event).__name__} there.")
-        await self._client.send_signal(self.key, step.name, event)
+        await self._client.send_signal(self.key, step.name, event, timeout)
 
 
 class Antiphon:
@@ -160,13 +168,16 @@ class Antiphon:
         finally:
             await link.close()
 
-    async def start(self, saga: Saga[S] | Choreography[S], start: S, *, id: str) -> Handle:
+    async def start(
+        self, saga: Saga[S] | Choreography[S], start: S, *, id: str, timeout: float = TIMEOUT_SECONDS
+    ) -> Handle:
         """Begin a saga, once: with the same id and payload again, the same saga is meant.
 
         Args:
             saga: the definition, or the choreography.
             start: the event it begins with.
             id: names the saga; a token of letters, digits, `_` and `-`.
+            timeout: for how many seconds it is tried to store the start, as while a cluster chooses a leader.
 
         Raises:
             AlreadyStarted: the id was used with another payload; nothing was changed. Payloads with equal values are
@@ -176,6 +187,7 @@ class Antiphon:
             TooLarge: the payload is larger than the protocol allows.
             WrongShape: a field holds what would not arrive as it is, or not at all, or the saga would stand still
                 because its definition can make no keys or locks of it.
+            Unanswered: nobody knows whether the start is stored; start it again with the same id.
             PlatformError: the start could not be stored.
         """
         key = SagaKey.of(saga.name, id)
@@ -183,7 +195,7 @@ class Antiphon:
         require_start(saga, start)
         data = message(subject, CLIENT, start.__contract__.type, start)
         require_names(saga.definition, start)
-        if not await store_once(self._link, subject, data) and (other := await self._other(subject, start)):
+        if not await store_once(self._link, subject, data, timeout) and (other := await self._other(subject, start)):
             raise AlreadyStarted(key.type, key.id, other.unread)
         return Handle(self, key, saga, start)
 
@@ -191,12 +203,12 @@ class Antiphon:
         """A saga that was started elsewhere or earlier."""
         return Handle(self, SagaKey.of(saga.name, id), saga)
 
-    def operator(self, name: str, *, timeout: float = TIMEOUT_SECONDS) -> Operator:
+    def operator(self, name: str, *, timeout: float = DECISION_SECONDS) -> Operator:
         """Whoever deals with what waits for a person. All that is asked for goes into journals under this name.
 
         Args:
             name: a token of letters, digits, `_` and `-`; with accounts, the user's.
-            timeout: how many seconds to wait for a coordinator to decide on a request.
+            timeout: within how many seconds a request shall be stored, and a coordinator decide on it.
 
         Raises:
             BadIdentity: the name is no token.
@@ -285,17 +297,20 @@ class Antiphon:
             raise UnknownSaga(key.type, key.id)
         return answer.status
 
-    async def ask_to_cancel(self, key: SagaKey, reason: str) -> None:
+    async def ask_to_cancel(self, key: SagaKey, reason: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Store the wish to cancel; a second one changes nothing."""
         subject = subjects.cancel_subject(key)
         data = message(subject, CLIENT, CANCEL_TYPE, CancelRequest(reason=reason[:REASON_CHARS_MAX]))
-        await store_once(self._link, subject, data)
+        await store_once(self._link, subject, data, timeout_seconds)
 
-    async def send_signal(self, key: SagaKey, signal: str, event: Event) -> None:
+    async def send_signal(
+        self, key: SagaKey, signal: str, event: Event, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         """Store a signal, which a saga gets once."""
         subject = subjects.signal_subject(key, signal)
         data = message(subject, CLIENT, event.__contract__.type, event)
-        if not await store_once(self._link, subject, data) and (other := await self._other(subject, event)):
+        is_new = await store_once(self._link, subject, data, timeout_seconds)
+        if not is_new and (other := await self._other(subject, event)):
             raise AlreadySignalled(key.type, key.id, signal, other.unread)
 
     # --- helpers ------------------------------------------------------------------------------------------------------

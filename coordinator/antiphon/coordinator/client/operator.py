@@ -51,10 +51,11 @@ from antiphon.link.connection import missing
 
 from ..definition.choreography import AnySaga
 from ..definition.declared import DeclaredStep
-from .store_once import message, raise_if_failed, store_once
+from .store_once import PAUSE_SECONDS, message, raise_if_failed, store_once
 
 TIMEOUT_SECONDS: Final = 15.0
-"""How long a decision is waited for: longer than a fact needs that was in the hands of a coordinator which died."""
+"""How long a request is tried and its decision waited for: longer than a cluster needs to choose a leader, and than a
+fact needs that was in the hands of a coordinator which died."""
 
 LOOK_SECONDS: Final = 0.01
 LOOK_SECONDS_MAX: Final = 0.5
@@ -101,10 +102,13 @@ class Operator:
 
         Raises:
             Undecided: nobody has in time.
+            Unanswered: nobody knows whether it is stored.
             PlatformError: it could not be stored.
         """
+        deadline = asyncio.get_running_loop().time() + self.timeout_seconds
         subject = subjects.verb_subject(key, self.name, verb, secrets.token_hex(8))
-        await store_once(self.link, subject, message(subject, OPERATOR, verb_type(verb), operation))
+        data = message(subject, OPERATOR, verb_type(verb), operation)
+        await store_once(self.link, subject, data, self.timeout_seconds)
 
         async def stored() -> Request | None:
             found = await self.read(EVENTS, [subject])
@@ -112,7 +116,7 @@ class Operator:
 
         request: Request | None = None
         try:
-            async with asyncio.timeout(self.timeout_seconds):
+            async with asyncio.timeout_at(deadline):
                 request = await _insist(stored)
                 return await _insist(partial(look, request))
         except TimeoutError:
@@ -137,21 +141,23 @@ class Operator:
             raise OlderCoordinators(older)
 
     async def require_started(self, key: SagaKey) -> None:
-        """Check that there is such a saga.
+        """Check that there is such a saga; asked again in a cluster, which may be choosing a leader.
 
         Raises:
             UnknownSaga: there is none.
             PlatformError: that cannot be read.
         """
-        try:
-            if await self.link.read_all(EVENTS, subjects.start_subjects(key)):
-                return
-        except Ambiguous as error:
-            raise_if_failed(self.link)
-            if isinstance(error, NobodyReads):
-                raise missing(EVENTS) from None
-            raise PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.") from None
-        raise UnknownSaga(key.type, key.id)
+        deadline = asyncio.get_running_loop().time() + self.timeout_seconds
+        while True:
+            try:
+                if await self.link.read_all(EVENTS, subjects.start_subjects(key)):
+                    return
+                raise UnknownSaga(key.type, key.id)
+            except Ambiguous as error:
+                raise_if_failed(self.link)
+                if not self.link.may_be_clustered or asyncio.get_running_loop().time() > deadline:
+                    raise _unread(error) from None
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def read(self, stream: str, filters: list[str]) -> list[StoredMessage]:
         """Read a stream; nothing where there was no answer."""
@@ -323,6 +329,12 @@ class PauseVerbs:
     async def _look(self, request: Request) -> Request | None:
         decided = (await self.state()).requests
         return next((each for each in decided if each.sequence == request.sequence), None)
+
+
+def _unread(error: Ambiguous) -> PlatformError:
+    if isinstance(error, NobodyReads):
+        return missing(EVENTS)
+    return PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.")
 
 
 async def _insist(look: Callable[[], Awaitable[Request | None]]) -> Request:

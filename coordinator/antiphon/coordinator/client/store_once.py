@@ -9,16 +9,24 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.envelope import Envelope, encode, pack, unpack_raw
-from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, Undecodable
+from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, Unanswered, Undecodable
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import End, start_digest
+from antiphon.contracts.stored import NoRoom
 from antiphon.contracts.values import is_same
 from antiphon.link import AlreadyStored, Link, NobodyStores, Rejected
 
-PATIENCE_SECONDS: Final = 30.0
-"""How long a message is tried again while the server gives no answer. Each may be stored twice safely."""
+TIMEOUT_SECONDS: Final = 20.0
+"""How long a message is tried again while the server does not store it, unless the caller says otherwise. A cluster
+took up to eight seconds to replace a leader that was killed. Each message may be sent twice safely."""
 
 PAUSE_SECONDS: Final = 0.25
+
+ELECTING: Final = (
+    " A cluster takes nothing while it chooses a leader, for some seconds. Where it stays so the streams are missing: "
+    "create them once, as administrator: antiphon setup"
+)
+"""What no stream that answers may mean in a cluster."""
 
 
 def message(subject: str, source: str, type_: str, payload: msgspec.Struct) -> bytes:
@@ -75,36 +83,76 @@ def _has_default(payload: Event, field: msgspec.structs.FieldInfo) -> bool:
     return default is not msgspec.NODEFAULT and is_same(getattr(payload, field.name), default)
 
 
-async def store_once(link: Link, subject: str, data: bytes) -> bool:
+async def store_once(link: Link, subject: str, data: bytes, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
     """Store a message whose subject takes one; false if there was one already.
 
+    Args:
+        link: a connection that may store it.
+        subject: where.
+        data: its bytes.
+        timeout_seconds: for how long it is tried again, as while a cluster chooses a leader.
+
     Raises:
+        Unanswered: it may be stored or not; ask again.
         PlatformError: it could not be stored; the sentence says why.
     """
-    loop = asyncio.get_running_loop()
-    patience_ends = loop.time() + PATIENCE_SECONDS
-    while True:
+    attempts = Attempts(link, subject, data)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            while (is_new := await attempts.store()) is None:
+                await asyncio.sleep(PAUSE_SECONDS)
+        return is_new
+    except TimeoutError:
+        raise_if_failed(link)
+        raise attempts.unanswered(timeout_seconds) from None
+
+
+class Attempts:
+    """One message that is tried until it is certain that it is stored, and what was said last."""
+
+    def __init__(self, link: Link, subject: str, data: bytes) -> None:
+        self._link, self._subject, self._data = link, subject, data
+        self._why, self._remedy = "the server did not answer", ""
+
+    async def store(self) -> bool | None:
+        """Try once: whether it is stored now, or was before; None if nobody knows.
+
+        Raises:
+            StreamMissing: no stream has the subject, and none is about to.
+            PlatformError: the server refused it, or the connection is of no use.
+        """
         try:
-            await link.store(subject, data)
+            await self._link.store(self._subject, self._data)
             return True
         except AlreadyStored:
             return False
+        except NoRoom as error:
+            raise PlatformError(
+                f"the server has no room for {self._subject}, so nothing has changed: {error}. Try again once an "
+                "administrator has made room (deploy/README.md, Room)."
+            ) from None
         except Rejected as error:
             raise PlatformError(
-                f"the server refused to store {subject}, so nothing has changed: {error}. Mend that and try again."
+                f"the server refused to store {self._subject}, so nothing has changed: {error}. Mend that and try "
+                "again."
             ) from None
         except Ambiguous as error:
-            raise_if_failed(link)
-            if isinstance(error, NobodyStores):
-                raise StreamMissing(
-                    f"no stream stores {subject}. Create the streams once, as administrator: antiphon setup"
-                ) from None
-            if loop.time() > patience_ends:
-                raise PlatformError(
-                    f"the server does not answer ({error}); nobody knows whether it stored {subject}. "
-                    "Try again with the same id."
-                ) from None
-            await asyncio.sleep(PAUSE_SECONDS)
+            raise_if_failed(self._link)
+            self._note(error)
+            return None
+
+    def _note(self, error: Ambiguous) -> None:
+        is_nobody = isinstance(error, NobodyStores)
+        if is_nobody and not self._link.may_be_clustered:
+            raise StreamMissing(
+                f"no stream stores {self._subject}. Create the streams once, as administrator: antiphon setup"
+            )
+        self._why = "no stream took it" if is_nobody else f"the server gave no certain answer ({error})"
+        self._remedy = ELECTING if is_nobody else ""
+
+    def unanswered(self, timeout_seconds: float) -> Unanswered:
+        """The error for a time that is over."""
+        return Unanswered(self._subject, timeout_seconds, self._why, self._remedy)
 
 
 def raise_if_failed(link: Link) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ async def set_up_platform(
     forgets_former: bool,
     replicas: int,
     ack_wait_seconds: float,
+    events_bytes: int,
     as_json: bool,
 ) -> None:
     """Create or update streams and consumers, and say which; and which consumers nobody needs any more."""
@@ -50,7 +52,7 @@ async def set_up_platform(
         )
     link = await Link.connect(server, name="administrator")
     try:
-        await set_up(link, wanted, replicas, ack_wait_seconds)
+        most = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes)
         left = {name: waiting for name in silent if (waiting := await left_behind(link, name)) is not None}
         for name in forget:
             if left.pop(name, None) is not None:
@@ -63,11 +65,11 @@ async def set_up_platform(
     names = [each if isinstance(each, str) else each.name for each in wanted]
     streams = [stream.name for stream in (*STREAMS, REGISTRATIONS)]
     if as_json:
-        done = {"streams": streams, "participants": names, "replicas": replicas}
-        say_json(done)
+        say_json({"streams": streams, "participants": names, "replicas": replicas, "events_max_bytes": most})
     else:
         whom = f"the consumers of {', '.join(names)}" if names else "no consumers of participants"
         say(f"streams {', '.join(streams)} are there, with {replicas} replica(s), and {whom}.")
+        say(f"EVENTS may take {most / 1e9:.3g} GB ({most} bytes); --events-max-bytes sets another bound.")
     for name, waiting in left.items():
         warn(
             f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
@@ -80,6 +82,19 @@ async def set_up_platform(
             f"use; {former or 'none'} of them can be seen. Once none will be started again, have it deleted: the same "
             "command with --forget-former-coordinators."
         )
+
+
+def bytes_in(text: str) -> int:
+    """A size such as 500MB, 20GB or 8GiB, in bytes.
+
+    Raises:
+        CannotLoad: it is none.
+    """
+    found = re.fullmatch(r"([0-9]{1,15})(?:([KMGT])(i?)B)?", text)
+    size = int(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " ") if found else 0
+    if not 0 < size < 2**62:
+        raise CannotLoad(f"{text!r} is no size; give one such as 500MB, 20GB or 8GiB.")
+    return size
 
 
 def print_rights(

@@ -384,15 +384,25 @@ def setup(
             help="How long a command waits after its worker died; 30 while workers of an earlier release run.",
         ),
     ] = PARTICIPANT_ACK_WAIT_SECONDS,
+    events_max_bytes: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="How much stream EVENTS may take of the server's disk, such as 20GB, so that SAGA always has room. By "
+            "default what was set before, and at first half of what the server can set aside.",
+        ),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Create or update streams and consumers, once, as administrator. Needed again when a participant comes."""
     import asyncio
 
-    from .administration import set_up_platform
+    from .administration import bytes_in, set_up_platform
 
-    forgets_former = forget_former_coordinators
-    asyncio.run(set_up_platform(server, app, participant, forget_reactions, forgets_former, replicas, ack_wait, json))
+    forgets_former, most = forget_former_coordinators, bytes_in(events_max_bytes) if events_max_bytes else 0
+    asyncio.run(
+        set_up_platform(server, app, participant, forget_reactions, forgets_former, replicas, ack_wait, most, json)
+    )
 
 
 @app.command(
@@ -449,7 +459,9 @@ def start(
     payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event it begins with; @- reads stdin.")],
     server: Server = DEFAULT_SERVER,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.0, help="How many seconds to wait at most.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.0, help="How many seconds to try to start it, and to wait for the outcome, at most.")
+    ] = 60.0,
     json: Json = False,
 ) -> None:
     """Start a saga, once."""
@@ -457,7 +469,7 @@ def start(
 
     from .sagas import start_saga
 
-    asyncio.run(start_saga(server, saga, id, payload, timeout if wait else None, json))
+    asyncio.run(start_saga(server, saga, id, payload, wait, timeout, json))
 
 
 @app.command(

@@ -11,7 +11,7 @@ import msgspec
 
 from antiphon.contracts import subjects
 from antiphon.contracts.envelope import unpack_raw
-from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, UnknownSaga, Unusable
+from antiphon.contracts.errors import Ambiguous, PlatformError, UnknownSaga, Unusable
 from antiphon.contracts.identity import SagaKey, check_token
 from antiphon.contracts.topology import EVENTS
 from antiphon.coordinator.client.client import Antiphon, Outcome
@@ -19,6 +19,7 @@ from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.link import Link, NobodyReads
+from antiphon.link.connection import streams_missing
 from antiphon.tracing.projection.links import checked_link
 
 from ..modules import CannotLoad, load_saga
@@ -26,14 +27,14 @@ from ..render.tables import print_summaries, print_timeline
 from ..render.terminal import say, say_json
 
 
-async def start_saga(server: str, path: str, id: str, payload: str, timeout: float | None, as_json: bool) -> None:
-    """Start a saga; with a timeout, wait for its outcome."""
+async def start_saga(server: str, path: str, id: str, payload: str, waits: bool, timeout: float, as_json: bool) -> None:
+    """Start a saga within a time; wait for its outcome, for as long again, where `waits` says so."""
     saga = _definition(path)
     link = checked_link(SagaKey.of(saga.name, id))
     event = unpack_raw(read_payload(payload), saga.start)
     async with Antiphon.connect(server, patient=False) as antiphon:
-        handle = await antiphon.start(saga, event, id=id)
-        outcome = await handle.result(timeout=timeout) if timeout is not None else None
+        handle = await antiphon.start(saga, event, id=id, timeout=timeout)
+        outcome = await handle.result(timeout=timeout) if waits else None
     if as_json:
         say_json(_started(handle.key, outcome, link))
         return
@@ -106,9 +107,7 @@ async def reader(server: str) -> AsyncGenerator[Link]:
         if link.failure.done():
             raise link.failure.result() from None
         if isinstance(error, NobodyReads):
-            raise StreamMissing(
-                "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
-            ) from None
+            raise streams_missing(link.may_be_clustered) from None
         raise PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.") from None
     finally:
         await link.close()

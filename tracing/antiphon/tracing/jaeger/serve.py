@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
+from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.stored import NobodyReads
 from antiphon.link import Link
+from antiphon.link.connection import streams_missing
 from antiphon.link.process import stand_back, told_to_stop
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ async def _load(link: Link, sagas: Sagas, told: asyncio.Event) -> bool:
     if not is_loaded:
         return False
     if isinstance(failed, NobodyReads):
-        raise StreamMissing(
-            "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
-        )
+        raise streams_missing(link.may_be_clustered)
     if isinstance(failed, Ambiguous):
         raise PlatformError(f"the starts of sagas could not be read ({failed}). Look at the server's log.")
     if failed is not None:
