@@ -42,6 +42,7 @@ from .notices import Notice, notices
 from .requests import is_to_close, rejection
 from .resolving import acted_after_all, is_unasked, to_close, verdict
 from .room import KEPT_FOR_VERBS, owed, room
+from .transitions import start_compensating
 
 KNOWN: Final = Record()
 """That a fact is known, and nothing follows from it."""
@@ -96,6 +97,7 @@ def plan(
     hold: str = "",
     author: Author | None = None,
     ratio: float = 1.0,
+    refusal: str = "",
 ) -> Plan:
     """Take a fact in and decide.
 
@@ -108,12 +110,16 @@ def plan(
         hold: why nothing may be sent for now, although the saga could go on.
         author: whom to ask for what the journal does not hold; made for this plan alone.
         ratio: the share of sagas whose traces are sampled, for a saga of which the journal does not say it yet.
+        refusal: why a saga may not begin, of the start of one that has not: it ends at once, in one entry, with nothing
+            done.
     """
     if history.end is not None:
         return Plan(notices=tuple(notices(history).values()), accused=acted_after_all(history, fact))
     is_tick = isinstance(fact, Tick)
     is_new = is_tick or not _is_known(history, fact)
     told = absorb(history, fact) if is_new else history
+    if refusal:
+        told, hold = start_compensating(told, refusal), ""
     # Then nothing is sent, and a timer that is due at once tells the time by the server's clock.
     is_late = not is_tick and has_missed_its_start(told, nanoseconds(time))
     holds = bool(hold) or is_late

@@ -19,6 +19,7 @@ from ..decision.facts import Fact, Tick
 from ..decision.replay import Replayed, status_answer
 from ..definition.definition import Definition
 from ..definition.versions import Versions
+from .admission import Admission
 from .fact_handler import DELIVERIES_MAX, CatchUp, FactHandler
 from .journals import Journals
 from .lock_handler import LockHandler
@@ -26,6 +27,7 @@ from .parking import HAND_BACK_SECONDS, Parking
 from .pause_handler import PauseHandler
 from .paused_types import PausedTypes
 from .ports import Store
+from .request_queue import RequestQueue
 from .sweeper import IDLE_SECONDS, Sweeper
 
 LATE_SECONDS: Final = 1.0
@@ -41,6 +43,7 @@ class Coordinator:
         idle_seconds: after how long without a fact the sweeper looks after an open saga.
         author: makes an author for each decision.
         sampling_ratio: the share of sagas whose traces are sampled, of those that nobody has sent a command for yet.
+        admission: which sagas may begin; all when left out.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class Coordinator:
         idle_seconds: float = IDLE_SECONDS,
         author: Callable[[], Author] = Author,
         sampling_ratio: float = 1.0,
+        admission: Admission | None = None,
     ) -> None:
         self.store, self.counts = store, Counts()
-        self.journals = Journals(store, definitions, self.counts, author, sampling_ratio)
+        self.journals = Journals(store, definitions, self.counts, author, sampling_ratio, admission)
         self.parking = Parking(store, self.counts)
         self.paused_types = PausedTypes(store, self.review)
+        self.requests = RequestQueue(self.counts, lambda: store.now().timestamp(), store.later)
         self._sweeper = Sweeper(self.journals, idle_seconds, self.take_in)
 
     def begin(self, then: Callable[[], None]) -> None:
@@ -148,14 +153,18 @@ class Coordinator:
 
     # --- without a delivery -------------------------------------------------------------------------------------------
 
-    def status(self, key: SagaKey, then: Callable[[StatusAnswer], None]) -> None:
+    def status(
+        self, key: SagaKey, then: Callable[[StatusAnswer], None], read: Callable[[], None] = lambda: None
+    ) -> None:
         """Read the state of a saga.
 
         `then` is called late where this coordinator cannot tell, for want of a definition or because a message does not
-        fit its contracts: the first answer counts, and another coordinator may know better.
+        fit its contracts: the first answer counts, and another coordinator may know better. `read` is called before, as
+        soon as nothing is read for it any more.
         """
 
         def answer(found: StatusAnswer, is_certain: bool) -> None:
+            read()
             if is_certain:
                 then(found)
             else:

@@ -22,7 +22,7 @@ from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
 from ..decision.accept import accept
-from ..decision.facts import Answer, Fact, Tick, Unread, is_start
+from ..decision.facts import Answer, Fact, Start, Tick, Unread, is_start
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
 from ..decision.plan import plan
@@ -253,14 +253,36 @@ class FactHandler:
     def _go_on_from(self, history: History, fact: Fact) -> None:
         if isinstance(fact, Unread) and fact.sequence not in history.named and not counts(history, fact):
             self._set_aside(history, fact)
-            return
+        elif not history.entries and isinstance(fact, Start) and self._may_be_refused(history, fact):
+            self._judge(history, fact)
+        else:
+            self._plan(history, fact)
+
+    def _may_be_refused(self, history: History, fact: Start) -> bool:
+        """Whether a start is a client's, of a saga that a coordinator leads: nobody can keep participants from reacting
+        to the start of another, and a child belongs to a saga that has begun."""
+        is_led = history.definition.is_led
+        return is_led and fact.parent is None and self._journals.admission.judges(self._key.type)
+
+    def _judge(self, history: History, fact: Start) -> None:
+        """Begin the saga, or refuse to."""
+
+        def go_on(refusal: str | None) -> None:
+            if refusal is None:
+                self._hand_back("which sagas of its type are open could not be found out")
+            else:
+                self._plan(history, fact, refusal)
+
+        self._journals.admission.judge(self._key, fact.sequence, go_on)
+
+    def _plan(self, history: History, fact: Fact, refusal: str = "") -> None:
         is_repeated = self._tries > 0 or self._delivery.deliveries > 1
         hold = self._paused_types.paused.get(self._key.type, "")
         if hold:
             self._paused_types.hold_back(self._key)
         journals = self._journals
         now, author = journals.store.now(), journals.author()
-        what = plan(history, fact, now, is_repeated, hold, author, journals.sampling_ratio)
+        what = plan(history, fact, now, is_repeated, hold, author, journals.sampling_ratio, refusal)
         if what.fault and what.error is not None:
             say("saga.faulted", what.error, saga=str(self._key), fault=what.fault)
         elif what.fault:

@@ -18,6 +18,7 @@ from ..decision.history import History
 from ..decision.replay import OtherDefinition, Replayed, replay
 from ..definition.definition import Definition
 from ..definition.versions import Versions, by_type
+from .admission import Admission
 from .cache import Cache
 from .ports import Store
 
@@ -33,9 +34,10 @@ class Journals:
         counts: where sagas and conflicts are counted.
         author: makes an author for each plan.
         sampling_ratio: the share of sagas whose traces are sampled, of those that nobody has sent a command for yet.
+        admission: which sagas may begin; all when left out.
     """
 
-    __slots__ = ("_lacking", "author", "cache", "counts", "definitions", "sampling_ratio", "store")
+    __slots__ = ("_lacking", "admission", "author", "cache", "counts", "definitions", "sampling_ratio", "store")
 
     def __init__(
         self,
@@ -44,7 +46,9 @@ class Journals:
         counts: Counts,
         author: Callable[[], Author] = Author,
         sampling_ratio: float = 1.0,
+        admission: Admission | None = None,
     ) -> None:
+        self.admission = admission or Admission(store, {})
         self.store, self.counts, self.author, self.sampling_ratio = store, counts, author, sampling_ratio
         self.definitions = by_type(definitions)
         """The versions of each saga type."""

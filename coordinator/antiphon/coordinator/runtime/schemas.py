@@ -174,7 +174,7 @@ async def open_sagas(link: Link, definition: Definition) -> AsyncIterator[tuple[
     Raises:
         Ambiguous: the server gave no answer.
     """
-    sequence = await _oldest_open(link)
+    sequence = await oldest_open(link)
     while page := await link.next_page(EVENTS, subjects.starts_filter(definition.name), sequence, most=STARTS_PER_READ):
         sequence = page[-1].sequence + 1
         keys = [key for message in page if (key := subjects.saga_in(message.subject)) is not None]
@@ -187,7 +187,7 @@ async def open_sagas(link: Link, definition: Definition) -> AsyncIterator[tuple[
                     yield key, digest
 
 
-async def _oldest_open(link: Link) -> int:
+async def oldest_open(link: Link) -> int:
     """Where EVENTS may hold the oldest start of an open saga: the sweeper acks the start of each that has ended."""
     answer = await api(link, f"CONSUMER.INFO.{EVENTS}.{SWEEPER}")
     return int(answer.get("ack_floor", {}).get("stream_seq", 0)) + 1

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-import msgspec
 import structlog
 
 from antiphon.contracts import subjects
-from antiphon.contracts.errors import AntiphonError
-from antiphon.contracts.payloads import StatusAnswer
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.topology import (
     ANSWERS,
     CLIENT_FACTS,
@@ -28,7 +26,6 @@ from antiphon.contracts.topology import (
     TIMERS,
 )
 from antiphon.link import Link, Pull, require_platform, settle_collector
-from antiphon.link.faults import class_of, say
 from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
 from antiphon.link.setup import heard
@@ -39,10 +36,13 @@ from ..decision.author import Author
 from ..definition.capabilities import capabilities_of
 from ..definition.choreography import AnySaga
 from ..definition.definition import Definition
+from .admission import Admission, require_bounds
 from .coordinator import Coordinator
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
-from .schemas import agree
+from .pressure import watched
+from .schemas import agree, oldest_open
+from .status_requests import answer_status_requests
 from .sweeper import IDLE_SECONDS
 
 log = structlog.get_logger()
@@ -74,6 +74,7 @@ async def serve(
     error_texts: bool = False,
     sampling_ratio: float | None = None,
     incompatible_contracts: bool = False,
+    open_max: Mapping[str, int] | None = None,
 ) -> None:
     """Run a coordinator until SIGTERM or SIGINT, then finish what it holds.
 
@@ -88,25 +89,34 @@ async def serve(
             and OTEL_TRACES_SAMPLER_ARG say. It holds for sagas that are sent their first command.
         incompatible_contracts: whether to run although sagas in flight began with messages that do not fit those of the
             definitions; such a saga is parked once one of its messages cannot be read.
+        open_max: how many sagas of a type, by its name, that clients started may be open; a further one is refused. Set
+            it alike for all coordinators.
 
     Raises:
         PlatformError: the environment or the platform is not as it must be; the sentence has the remedy.
-        DefinitionError: a definition is not complete.
+        DefinitionError: a definition is not complete, or a type has a bound and cannot have one.
         ContractsChanged: messages of a definition have changed, and sagas in flight began with the ones before.
     """
     ratio = ratio_of(os.environ) if sampling_ratio is None else sampling_ratio
     definitions = [saga.definition for saga in sagas]
+    require_bounds(open_max or {}, definitions)
     link = await Link.connect(servers, name=name)
     try:
         await require_platform(link)
         await say_who_is_unheard(link, definitions)
         author = partial(Author, error_texts)
-        coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds, author, ratio)
+        store = JetStreamStore(link)
+        admission = Admission(store, open_max, await oldest_open(link) - 1) if open_max else None
+        coordinator = Coordinator(store, definitions, idle_seconds, author, ratio, admission)
         versions = coordinator.journals.definitions.values()
         every = [definition for each in versions for definition in each.definitions]
         await agree(link, every, incompatible=incompatible_contracts)
-        async with _measured(link, coordinator, metrics):
-            pulls = await attach(link, coordinator)
+        async with (
+            _measured(link, coordinator, metrics) as gauges,
+            watched(link, coordinator, gauges),
+            _asked(link, servers, name) as asked,
+        ):
+            pulls = await attach(link, coordinator, asked)
             settle_collector()
             told = told_to_stop()  # before anybody hears that it is ready, and may tell it
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
@@ -116,6 +126,24 @@ async def serve(
             log.info("coordinator.drained")
     finally:
         await link.close()
+
+
+@asynccontextmanager
+async def _asked(link: Link, servers: str | list[str], name: str) -> AsyncGenerator[Link]:
+    """A second connection, for requests of clients: where a flood of them has the server drop it, facts still come. Its
+    failure is the first one's, too."""
+
+    def fail(failed: asyncio.Future[PlatformError]) -> None:
+        if not link.failure.done():
+            link.failure.set_result(failed.result())
+
+    asked = await Link.connect(servers, name=name)
+    asked.failure.add_done_callback(fail)
+    try:
+        yield asked
+    finally:
+        asked.failure.remove_done_callback(fail)
+        await asked.close()
 
 
 async def say_who_is_unheard(link: Link, definitions: Iterable[Definition]) -> None:
@@ -131,7 +159,7 @@ async def say_who_is_unheard(link: Link, definitions: Iterable[Definition]) -> N
 
 
 @asynccontextmanager
-async def _measured(link: Link, coordinator: Coordinator, address: str) -> AsyncGenerator[None]:
+async def _measured(link: Link, coordinator: Coordinator, address: str) -> AsyncGenerator[Gauges]:
     """Show the coordinator's numbers, and what is looked up for them, if anybody wants to see them."""
     gauges: Gauges = {}
     with measuring(coordinator.counts, gauges, address, "antiphon-coordinator"):
@@ -140,26 +168,20 @@ async def _measured(link: Link, coordinator: Coordinator, address: str) -> Async
             sources = {source for versions in coordinator.journals.definitions.values() for source in versions.sources}
             looking = asyncio.ensure_future(keep_looking(link, sorted(sources), gauges))
         try:
-            yield
+            yield gauges
         finally:
             if looking is not None:
                 looking.cancel()
 
 
-async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
-    """Load the paused types, then begin to pull and to answer status requests."""
+async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None) -> list[Pull]:
+    """Load the paused types, then begin to pull and to answer status requests.
 
-    def on_status(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
-        link.guard.call(StatusRequest(link, reply, subject), ask, subject, reply)
-
-    def ask(subject: str, reply: str) -> None:
-        def answer(found: StatusAnswer) -> None:
-            link.send(reply, msgspec.json.encode(found))
-
-        try:
-            coordinator.status(subjects.parse_status(subject), answer)
-        except AntiphonError as error:
-            answer(StatusAnswer(error=str(error)))
+    Args:
+        link: over which facts come.
+        coordinator: handles them.
+        asked: over which status requests come; the same link when left out.
+    """
 
     def on_announced(subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         coordinator.on_announced(subject, data)
@@ -170,8 +192,7 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
     known = asyncio.Event()
     coordinator.begin(known.set)
     await link.until(known)
-    for saga_type, queue in coordinator.status_queues.items():
-        await link.subscribe(subjects.status_filter(saga_type), on_status, queue=queue)
+    await answer_status_requests(asked or link, coordinator)
     return [
         await link.pull(SAGA, TIMERS, TIMERS_HELD_MAX, coordinator.on_fired, **KEPT),
         await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
@@ -180,16 +201,3 @@ async def attach(link: Link, coordinator: Coordinator) -> list[Pull]:
             for name, places in FACTS_HELD_MAX.items()
         ],
     ]
-
-
-class StatusRequest:
-    """A status request, which is answered in any case: silence would mean that no coordinator of its type runs."""
-
-    def __init__(self, link: Link, reply: str, subject: str) -> None:
-        self._link, self._reply, self._subject = link, reply, subject
-
-    def failed(self, error: BaseException) -> None:
-        """Answer that it cannot be told."""
-        sentence = f"looking it up raised {class_of(error)}, and the coordinator's log says where"
-        self._link.send(self._reply, msgspec.json.encode(StatusAnswer(error=sentence)))
-        say("status.faulty", error, self._subject)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 TIMEOUT_SECONDS: Final = 15.0
 SLOW_SECONDS: Final = 10.0
+OPEN_MAX: Final = 100_000
+"""Each coordinator remembers so many sagas of a bounded type, about 0.3 kB each."""
 SECONDS_MAX: Final = 1e9
 """Thirty years."""
 
@@ -192,6 +194,14 @@ def coordinator(
     name: Name = "coordinator",
     metrics: Metrics = "",
     incompatible_contracts: Incompatible = False,
+    open_max: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TYPE=NUMBER",
+            help="How many sagas of a type that clients started may be open; further ones are refused. Give it to all "
+            "coordinators alike.",
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other.
 
@@ -201,6 +211,7 @@ def coordinator(
 
     from ..modules import load_saga
 
+    bounds = dict(map(_bound, open_max))
     with _mended_by_its_author():
         sagas = [load_saga(path) for path in app]
         _run_service(
@@ -211,8 +222,16 @@ def coordinator(
                 metrics=metrics,
                 error_texts=error_texts,
                 incompatible_contracts=incompatible_contracts,
+                open_max=bounds,
             )
         )
+
+
+def _bound(text: str) -> tuple[str, int]:
+    saga_type, equals, number = text.partition("=")
+    if not (equals and number.isascii() and number.isdigit() and 0 < int(number) <= OPEN_MAX):
+        raise typer.BadParameter(f"--open-max {text}: give a type and a number from 1 to {OPEN_MAX}: order=1000.")
+    return saga_type, int(number)
 
 
 @app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")

@@ -30,6 +30,7 @@ What = Literal[
     "redeliveries",
     "duplicates",
     "attempts",
+    "requests_shed",
 ]
 Span = Literal["saga_seconds", "step_seconds", "handler_seconds"]
 
@@ -63,6 +64,12 @@ COUNTERS: Final[dict[What, Instrument]] = {
         "{attempt}",
         "Calls of handlers that came to an end, and how.",
         ("saga.participant", "saga.command", "saga.outcome"),
+    ),
+    "requests_shed": Instrument(
+        "antiphon.requests.shed",
+        "{request}",
+        "Requests that were not looked at, because their source had no place left.",
+        ("saga.source",),
     ),
 }
 
