@@ -20,6 +20,9 @@ from tests.support.server import platform, until
 STORE_BYTES = REGISTRATIONS_BYTES_MAX + 1_000_000
 """As much as set-up insists on, and a little."""
 
+EVENTS_BYTES = 900_000
+"""More than all orders need, so that the server is full before the stream is."""
+
 ROOM_BYTES = 300_000
 """What is left once somebody else has filled the store: enough for some of the orders."""
 
@@ -29,7 +32,7 @@ PIECE_BYTES = 100_000
 @pytest.mark.timeout(120)
 async def test_sagas_that_stand_still_for_want_of_room_end_when_there_is_some(tmp_path: Path) -> None:
     with platform(tmp_path, store_bytes=STORE_BYTES) as up:
-        await up.set_up(ack_wait_seconds=3.0)
+        await up.set_up(ack_wait_seconds=3.0, events_bytes=EVENTS_BYTES)
         stranger = await up.connect("administrator")
         await api(stranger, "STREAM.CREATE.BALLAST", {"name": "BALLAST", "subjects": ["ballast"], "storage": "file"})
         while await room(stranger) > ROOM_BYTES + PIECE_BYTES:

@@ -18,8 +18,10 @@ import pytest
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.topology import EVENTS, FORMER_FACTS, Consumer
+from antiphon.deploy.cli.administration import bytes_in
 from antiphon.deploy.local.server import Server, free_port
 from antiphon.deploy.local.styles import Style
+from antiphon.deploy.modules import CannotLoad
 from antiphon.link import set_up
 from antiphon.link.setup import api
 from antiphon.order.data import load_orders
@@ -212,6 +214,42 @@ def test_the_consumer_of_reactions_that_are_gone_is_reported_and_deleted_only_on
         done = set_up("--app", after, "--forget-reactions", "loyalty")
         assert (done.returncode, done.stderr) == (0, "")
         assert (set_up("--app", after).stderr, set_up("--participant", "loyalty").stderr) == ("", "")
+
+
+def test_setup_bounds_events_as_it_is_told_and_says_so(tmp_path: Path) -> None:
+    with platform(tmp_path, participants=()) as empty:
+        done = antiphon("setup", "--events-max-bytes", "8MiB", "--json", server=empty.servers)
+        assert json.loads(done.stdout)["events_max_bytes"] == 8 * 1024 * 1024
+        done = antiphon("setup", server=empty.servers)
+        assert "EVENTS may take 0.00839 GB (8388608 bytes); --events-max-bytes sets another bound." in done.stdout
+        ran = antiphon("setup", "--events-max-bytes", "1000000TB", server=empty.servers)
+        assert_one_sentence(ran, "the server refused to create stream EVENTS: insufficient storage")
+        assert_one_sentence(antiphon("setup", "--events-max-bytes", "much"), "'much' is no size; give one such as")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("500MB", 500_000_000), ("20GB", 20_000_000_000), ("8GiB", 8 << 30), ("2KB", 2000)]
+)
+def test_a_size_is_read_with_its_unit(text: str, size: int) -> None:
+    assert bytes_in(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "0GB", "-1", "GB", "1 GB", "1gb", "1.5GB", "9" * 16, "999999999999999TiB"])
+def test_what_is_no_size_is_said(text: str) -> None:
+    with pytest.raises(CannotLoad, match="is no size; give one such as 500MB, 20GB or 8GiB"):
+        bytes_in(text)
+
+
+def test_what_cannot_be_bound_is_said_before_anything_runs() -> None:
+    for wrong in ("order", "order=0", "order=100001"):
+        ran = antiphon("coordinator", "--app", "antiphon.order.saga:order", "--open-max", wrong)
+        assert ran.returncode == 2
+        assert "give a type and a number from 1 to 100000" in " ".join(ran.stderr.split())
+    ran = antiphon("coordinator", "--app", "antiphon.order.saga:order", "--open-max", "hotel=5")
+    assert_one_sentence(ran, "a bound is given for sagas of type 'hotel', and this coordinator has none")
+    choreographed = "antiphon.order.choreographed.saga:choreographed_order"
+    ran = antiphon("coordinator", "--app", choreographed, "--open-max", "choreographed-order=5")
+    assert_one_sentence(ran, "'choreographed-order' cannot be bound: nobody leads them")
 
 
 def test_the_consumer_of_earlier_coordinators_is_reported_and_deleted_only_on_demand(tmp_path: Path) -> None:
