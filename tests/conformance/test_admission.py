@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.contracts import DefinitionError, SagaKey, subjects
+from antiphon.contracts import PlatformError, SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.messages import AnswerKind
@@ -218,5 +218,5 @@ def test_a_type_without_a_bound_is_not_looked_at() -> None:
 
 def test_what_cannot_be_bound_is_refused_before_anything_runs() -> None:
     require_bounds({"trip": 1}, [TRIP.definition])
-    with pytest.raises(DefinitionError, match="'hotel', and this coordinator has none; it has those of type trip"):
+    with pytest.raises(PlatformError, match="'hotel', and this coordinator has none; it has those of type trip"):
         require_bounds({"hotel": 1}, [TRIP.definition])

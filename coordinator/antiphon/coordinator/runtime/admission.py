@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from antiphon.contracts.errors import Ambiguous, DefinitionError
+from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import saga_in, saga_source
@@ -36,17 +36,17 @@ def require_bounds(open_max: Mapping[str, int], definitions: Iterable[Definition
     """Check that each type with a bound can have one.
 
     Raises:
-        DefinitionError: it has no definition here, or is a choreography.
+        PlatformError: it has no definition here, or is a choreography.
     """
     is_led = {definition.name: definition.is_led for definition in definitions}
     for saga_type in open_max:
         if saga_type not in is_led:
-            raise DefinitionError(
+            raise PlatformError(
                 f"a bound is given for sagas of type {saga_type!r}, and this coordinator has none; it has those of "
                 f"type {', '.join(sorted(is_led))}."
             )
         if not is_led[saga_type]:
-            raise DefinitionError(
+            raise PlatformError(
                 f"sagas of type {saga_type!r} cannot be bound: nobody leads them, and their participants begin with "
                 "the start itself. Bind sagas that a coordinator leads."
             )

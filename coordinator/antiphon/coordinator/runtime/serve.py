@@ -93,8 +93,9 @@ async def serve(
             it alike for all coordinators.
 
     Raises:
-        PlatformError: the environment or the platform is not as it must be; the sentence has the remedy.
-        DefinitionError: a definition is not complete, or a type has a bound and cannot have one.
+        PlatformError: the environment or the platform is not as it must be, or a type cannot have a bound; the sentence
+            has the remedy.
+        DefinitionError: a definition is not complete.
         ContractsChanged: messages of a definition have changed, and sagas in flight began with the ones before.
     """
     ratio = ratio_of(os.environ) if sampling_ratio is None else sampling_ratio
