@@ -7,7 +7,7 @@ from typing import Any
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.stored import Delivered, Outcome, SagaPages
+from antiphon.contracts.stored import Delivered, NotRead, Outcome, SagaPages
 from antiphon.contracts.topology import (
     EVENTS,
     FACT_CONSUMERS,
@@ -84,16 +84,16 @@ class StormyStore(MemoryStore):
         self.armed += 1
         super().arm(key, due_ns, body, guard, then)
 
-    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]) -> None:
+    def read(self, key: SagaKey, expected: list[str], then: Callable[[SagaPages | NotRead], None]) -> None:
         self.reads += 1
 
-        def age(pages: SagaPages | Ambiguous) -> None:
+        def age(pages: SagaPages | NotRead) -> None:
             if self.lag and isinstance(pages, SagaPages):
                 self.lag -= 1
                 pages = SagaPages(pages.entries[:-1], pages.events)
             then(pages)
 
-        super().read(key, sources, age)
+        super().read(key, expected, age)
 
 
 class Fleet:

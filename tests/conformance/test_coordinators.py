@@ -21,7 +21,7 @@ from antiphon.coordinator.decision.entries import Draft
 from antiphon.coordinator.decision.facts import Send
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.runtime.coordinator import Coordinator
-from antiphon.coordinator.runtime.fact_handler import DELIVERIES_MAX
+from antiphon.coordinator.runtime.parking import HAND_BACK_SECONDS
 from tests.conformance.fleet import KEY, SWEEPER, TIMERS, Again, Fleet
 from tests.support.raw_worker import answer_message, start_message
 from tests.support.trip import TripAsked, make_trip
@@ -357,7 +357,7 @@ def test_a_read_without_an_answer_hands_the_fact_back() -> None:
     fleet.start()
     fleet.run()
     coordinator, store = fleet.coordinators[0], fleet.stores[0]
-    store.read = lambda key, sources, then: then(Ambiguous("no answer"))  # type: ignore[method-assign]
+    store.read = lambda key, expected, then: then(Ambiguous("no answer"))  # type: ignore[method-assign]
     coordinator.journals.cache.forget(KEY)
     delivery = Again(*start_message(KEY), 1, fleet.platform.now_ns)
     coordinator.on_fact(delivery)
@@ -386,14 +386,14 @@ def parked_of(fleet: Fleet) -> Parked:
     return msgspec.json.decode(data, type=Parked)
 
 
-def test_a_fact_of_a_saga_that_nobody_started_is_parked_after_its_deliveries() -> None:
+def test_a_fact_of_a_saga_that_nobody_started_is_parked_at_its_second_delivery() -> None:
     fleet = Fleet()
     command = subjects.parse_command(subjects.command_subject(KEY, "hotel", "book_room", "do", 1))
     subject, data = answer_message(command, 7, "done")
     fleet.put(subject, data)
-    fleet.run(DELIVERIES_MAX - 2)
+    fleet.run(HAND_BACK_SECONDS / 2)
     assert fleet.parked() == []
-    fleet.run(5)
+    fleet.run(HAND_BACK_SECONDS)
     parked = parked_of(fleet)
     assert (parked.kind, parked.subject, parked.data) == ("orphan", subject, data)
     assert "was never started" in parked.reason

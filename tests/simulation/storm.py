@@ -16,7 +16,7 @@ from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.messages import AnswerKind, Refusal, Settled, Undone
 from antiphon.contracts.payloads import LOCK_STATE_TYPE, End
-from antiphon.contracts.stored import Delivered, Outcome, SagaPages
+from antiphon.contracts.stored import Delivered, NotRead, Outcome, SagaPages
 from antiphon.contracts.topology import (
     EVENTS,
     FACT_CONSUMERS,
@@ -101,13 +101,13 @@ class Weather(MemoryStore):
         parent = super().tell
         self._write(lambda told: parent(subject, data, told), then)
 
-    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]) -> None:
-        def age(pages: SagaPages | Ambiguous) -> None:
+    def read(self, key: SagaKey, expected: list[str], then: Callable[[SagaPages | NotRead], None]) -> None:
+        def age(pages: SagaPages | NotRead) -> None:
             if isinstance(pages, SagaPages) and self._strikes(0.2):
                 pages = SagaPages(pages.entries[: -self.chance.randrange(1, 4)], pages.events)
             then(pages)
 
-        super().read(key, sources, age)
+        super().read(key, expected, age)
 
 
 class Held:

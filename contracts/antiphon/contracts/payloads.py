@@ -77,6 +77,9 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     held: bool = False
     """All steps of this child are done; it waits to be let go by its parent, or cancelled."""
 
+    more: str = ""
+    """A participant that has said so much from which nothing followed that no more of it is recorded from here on."""
+
     turned: str = ""
     """Why what was done in a saga that nobody leads is being undone from here on."""
 

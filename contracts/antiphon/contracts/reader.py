@@ -19,7 +19,7 @@ from .bounds import digits_of
 from .clock import nanoseconds
 from .envelope import Envelope, decode, unpack, unpack_raw
 from .errors import Unusable
-from .identity import PLATFORM_SOURCES, dashed
+from .identity import dashed
 from .messages import AnswerKind, Close, Closed, Refusal, Settled, Undone, name_of, settle_name
 from .payloads import END_TYPE, RECORD_TYPE, End, Operation, Record
 from .stored import StoredMessage
@@ -28,8 +28,6 @@ from .subjects import (
     FactAddress,
     Sending,
     is_by_itself,
-    is_command,
-    parse_command,
     parse_entry,
     parse_fact,
 )
@@ -115,22 +113,19 @@ def cause_ns(cause: str) -> int | None:
     return digits_of(cause[1:]) if cause[:1] == "t" else None
 
 
-def known_sources(entries: Iterable[StoredMessage]) -> set[str]:
-    """Who may have written what a journal names, as far as its commands tell: the platform, and who was sent any."""
-    found: set[str] = {*PLATFORM_SOURCES}
-    for message in entries:
-        with suppress(Unusable):
-            if is_command(message.subject):
-                found.add(parse_command(message.subject).participant)
-    return found
+class _Cause(msgspec.Struct):
+    cause: str = ""
+
+
+_decode_cause = msgspec.json.Decoder(_Cause).decode
 
 
 def named_sequences(entries: Iterable[StoredMessage]) -> list[int]:
     """Where EVENTS holds the facts that a journal names, each once; an entry that cannot be read names none."""
     found: dict[int, None] = {}
     for message in entries:
-        with suppress(Unusable):
-            found[cause_sequence(decode(message.data, message.subject).cause)] = None
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            found[cause_sequence(_decode_cause(message.data).cause)] = None
     return [sequence for sequence in found if sequence]
 
 

@@ -37,7 +37,7 @@ class NoRoom(Rejected):
     """The server has no room for the message, or its stream has none: it may be stored once somebody has made room."""
 
 
-class TooManySubjects(Ambiguous):
+class TooManySubjects(AntiphonError):
     """A read matches more subjects than one read may: asking again changes nothing, asking for less does."""
 
 
@@ -48,6 +48,9 @@ class NobodyReads(Ambiguous):
 class NobodyStores(Ambiguous):
     """No stream has the subject; on a cluster perhaps none that has a leader."""
 
+
+NotRead = Ambiguous | TooManySubjects
+"""Why a read gave nothing: nobody knows, or it asked for too much."""
 
 Outcome = int | Conflict | AlreadyStored | Rejected | Ambiguous
 """The stream sequence at which a message was stored, or why it was not, or that nobody knows."""

@@ -313,6 +313,16 @@ def events_filter(saga: SagaKey, source: str) -> str:
     return f"evt.{saga.path}.{source}.>"
 
 
+def event_filter(saga: SagaKey, owner: str, event: str) -> str:
+    """Where an event stands that a participant has emitted by itself in one saga, whatever it was a reaction to."""
+    return f"evt.{saga.path}.{owner}.{event}.*.1"
+
+
+def is_filter(subject: str) -> bool:
+    """Whether a subject has a token that stands for any."""
+    return "*" in subject or ">" in subject
+
+
 def start_subjects(saga: SagaKey) -> list[str]:
     """Where the start of a saga is stored, whoever started it."""
     return [start_subject(saga, source) for source in (CLIENT, COORDINATOR)]

@@ -15,7 +15,7 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +40,18 @@ from .fast import fast_transport
 from .faults import say
 from .guard import Guard, InHand
 from .outcomes import outcome_of
-from .reading import BATCH_MAX, Pages, Read, latest_body, request_body, scan_body
+from .reading import (
+    BATCH_MAX,
+    Joined,
+    LeaderRead,
+    Pages,
+    Read,
+    SingleRead,
+    latest_body,
+    request_body,
+    scan_body,
+    sequence_body,
+)
 from .transport import LOST, Handler, PublicTransport, Transport
 
 ANSWER_SECONDS_MAX: Final = 5.0
@@ -48,6 +59,9 @@ ANSWER_SECONDS_MAX: Final = 5.0
 CONNECT_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2
 """How long a server may take for the last frames."""
+AT_ONCE_MAX: Final = 100
+"""Messages that are read by their sequences at once. The server drops a client to which more than 64 MB are on their
+way, and each of these may have 256 KiB."""
 TICK_SECONDS: Final = 1.0
 PING_SECONDS: Final = 1.5
 PINGS_MAX: Final = 2
@@ -194,24 +208,94 @@ class Link:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def read(self, stream: str, filters: list[str], then: Callable[[Pages], None]) -> None:
-        """Read the last message of every subject that matches, and call `then` once."""
-        token = self._token()
-        self.send(f"$JS.API.DIRECT.GET.{stream}", request_body(filters), reply=f"{self._answers}.{token}")
-        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
+    def read(
+        self,
+        stream: str,
+        filters: list[str],
+        then: Callable[[Pages], None],
+        most: int = BATCH_MAX,
+        whole: bool = True,
+    ) -> None:
+        """Read the last message of every subject that matches, and call `then` once.
+
+        Args:
+            stream: the stream's name.
+            filters: subjects, or filters of them.
+            then: called with the messages in stream order, or with the reason why there are none.
+            most: how many messages are read at most, those with the lowest sequences.
+            whole: whether there must not be more; then too many are none.
+        """
+        read = Read(self._until(), self.guard.current, then, whole)
+        self._ask(f"$JS.API.DIRECT.GET.{stream}", request_body(filters, most), read)
 
     async def read_all(self, stream: str, filters: list[str]) -> list[StoredMessage]:
         """Read the last message of every subject that matches, in stream order.
 
         Raises:
+            Ambiguous: there was no answer.
+            TooManySubjects: more match than one read may give, and will tomorrow.
+        """
+        return await self._result_of(lambda then: self.read(stream, filters, then))
+
+    def read_at(self, stream: str, sequences: Collection[int], then: Callable[[Pages], None]) -> None:
+        """Read messages by their sequences, and call `then` once; what is not there any more is left out.
+
+        However much else the stream holds: each message is a read of its own, and many are under way at once.
+        """
+        wanted = list(sequences)
+        parts = [wanted[first : first + AT_ONCE_MAX] for first in range(0, len(wanted), AT_ONCE_MAX)]
+        joined = Joined(len(parts), then)
+
+        def go_on(found: Pages) -> None:
+            joined.take(found)
+            if parts:
+                self._read_each(stream, parts.pop(0), go_on)
+
+        if parts:
+            self._read_each(stream, parts.pop(0), go_on)
+        else:
+            then([])
+
+    def _read_each(self, stream: str, sequences: list[int], then: Callable[[Pages], None]) -> None:
+        joined = Joined(len(sequences), then)
+        for sequence in sequences:
+            read = SingleRead(self._until(), self.guard.current, joined.take)
+            self._ask(f"$JS.API.DIRECT.GET.{stream}", sequence_body(sequence), read)
+
+    async def get_all_at(self, stream: str, sequences: Collection[int]) -> list[StoredMessage]:
+        """The messages at these sequences, in stream order; what is not there any more is left out.
+
+        Raises:
             Ambiguous: there was no whole answer.
         """
+        return await self._result_of(lambda then: self.read_at(stream, sequences, then))
+
+    def read_from_leader(self, stream: str, subjects: Collection[str], then: Callable[[Pages], None]) -> None:
+        """Read the last message of each subject as the stream's leader has it, and call `then` once.
+
+        A direct read may be answered by a replica that lags. This one costs more, and shows all that was stored.
+        """
+        joined = Joined(len(subjects), then)
+        for subject in subjects:
+            read = LeaderRead(self._until(), self.guard.current, joined.take)
+            self._ask(f"$JS.API.STREAM.MSG.GET.{stream}", latest_body(subject), read)
+
+    def _ask(self, subject: str, body: bytes, read: Read) -> None:
+        token = self._token()
+        self.send(subject, body, reply=f"{self._answers}.{token}")
+        self._reads[token] = read
+
+    def _until(self) -> float:
+        """When a read that begins now is late, by the loop's clock."""
+        return self._loop.time() + ANSWER_SECONDS_MAX
+
+    async def _result_of(self, ask: Callable[[Callable[[Pages], None]], None]) -> list[StoredMessage]:
         pages: asyncio.Future[Pages] = self._loop.create_future()
-        self.read(stream, filters, lambda result: None if pages.done() else pages.set_result(result))
+        ask(lambda result: None if pages.done() else pages.set_result(result))
         result = await pages
-        if isinstance(result, Ambiguous):
-            raise result
-        return result
+        if isinstance(result, list):
+            return result
+        raise result
 
     async def scan(self, stream: str, subject_filter: str, sequence: int = 1) -> AsyncIterator[StoredMessage]:
         """All messages of a stream that match, in stream order, from a sequence on.
@@ -228,10 +312,8 @@ class Link:
         self, stream: str, subject_filter: str, from_sequence: int, most: int, then: Callable[[Pages], None]
     ) -> None:
         """Read the next messages of a stream that match, in stream order, and call `then` once."""
-        token = self._token()
-        body = scan_body(subject_filter, from_sequence, most)
-        self.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=f"{self._answers}.{token}")
-        self._reads[token] = Read(self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then, whole=False)
+        read = Read(self._until(), self.guard.current, then, whole=False)
+        self._ask(f"$JS.API.DIRECT.GET.{stream}", scan_body(subject_filter, from_sequence, most), read)
 
     async def next_page(
         self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
@@ -241,12 +323,23 @@ class Link:
         Raises:
             Ambiguous: there was no whole answer.
         """
-        pages: asyncio.Future[Pages] = self._loop.create_future()
-        self.page(stream, subject_filter, from_sequence, most, lambda r: None if pages.done() else pages.set_result(r))
-        result = await pages
-        if isinstance(result, Ambiguous):
-            raise result
-        return result
+        return await self._result_of(lambda then: self.page(stream, subject_filter, from_sequence, most, then))
+
+    async def page_with_rest(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
+    ) -> tuple[list[StoredMessage], int]:
+        """A page as `next_page` gives it, and how many messages that match are behind it.
+
+        Raises:
+            Ambiguous: there was no whole answer.
+        """
+        reads: list[Read] = []
+
+        def ask(then: Callable[[Pages], None]) -> None:
+            reads.append(Read(self._until(), self.guard.current, then, whole=False))
+            self._ask(f"$JS.API.DIRECT.GET.{stream}", scan_body(subject_filter, from_sequence, most), reads[0])
+
+        return await self._result_of(ask), reads[0].left
 
     async def get_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message stored at one subject, read by subject so that rights can cover it.
@@ -265,16 +358,8 @@ class Link:
         return await self._single(f"$JS.API.DIRECT.GET.{stream}", latest_body(subject_filter))
 
     async def _single(self, subject: str, body: bytes) -> StoredMessage | None:
-        answer: asyncio.Future[Pages] = self._loop.create_future()
-        token = self._token()
-        self.send(subject, body, reply=f"{self._answers}.{token}")
-        self._reads[token] = _Single(
-            self._loop.time() + ANSWER_SECONDS_MAX, None, lambda r: None if answer.done() else answer.set_result(r)
-        )
-        result = await answer
-        if isinstance(result, Ambiguous):
-            raise result
-        return result[0] if result else None
+        found = await self._result_of(lambda then: self._ask(subject, body, SingleRead(self._until(), None, then)))
+        return found[0] if found else None
 
     async def request(self, subject: str, data: bytes = b"", timeout_seconds: float = ANSWER_SECONDS_MAX) -> bytes:
         """Ask whoever answers on a subject.
@@ -425,14 +510,6 @@ class Link:
         if refused and not self.failure.done():
             self.failure.set_result(rights_missing(refused, self._user))
             self._fail_all("a right is missing")  # nobody need wait for an answer that does not come
-
-
-class _Single(Read):
-    """A read by subject: its first answer is its last."""
-
-    def take(self, data: bytes, headers: bytes | None) -> bool:
-        super().take(data, headers)
-        return True
 
 
 def rights_missing(subject: str, user: str) -> RightsMissing:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.stored import NobodyReads, StoredMessage, TooManySubjects
+from antiphon.contracts.stored import NobodyReads, NotRead, StoredMessage, TooManySubjects
 
 from .guard import InHand
 from .outcomes import status_code, status_line
@@ -21,12 +21,12 @@ PAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 """After so many bytes a page ends, and the next one goes on. The server drops a connection to which more than 64 MB are
 on their way."""
 
-REFUSALS: Final[dict[int, type[Ambiguous]]] = {413: TooManySubjects, 503: NobodyReads}
-"""The statuses of a refused read that say more than that nobody knows: too large; no responders."""
-"""The server's own status where nobody has subscribed to the subject of a request."""
+REFUSALS: Final[dict[int, type[NotRead]]] = {413: TooManySubjects, 503: NobodyReads}
+"""The statuses of a refused read that say more than that nobody knows: too large, which stays so; no responders, the
+server's own status where nobody has subscribed to the subject of a request."""
 
-Pages = list[StoredMessage] | Ambiguous
-"""What a read gives: the messages in stream order, or that there was no whole answer."""
+Pages = list[StoredMessage] | NotRead
+"""What a read gives: the messages in stream order, or why there was no whole answer."""
 
 
 class Read:
@@ -39,7 +39,7 @@ class Read:
         whole: whether an answer that was cut short is none.
     """
 
-    __slots__ = ("_found", "_whole", "deadline", "result", "then", "whose")
+    __slots__ = ("_found", "_whole", "deadline", "left", "result", "then", "whose")
 
     def __init__(
         self, deadline: float, whose: InHand | None, then: Callable[[Pages], None], whole: bool = True
@@ -47,6 +47,8 @@ class Read:
         self.deadline, self.whose, self.then, self._whole = deadline, whose, then, whole
         self._found: list[StoredMessage] = []
         self.result: Pages = self._found
+        self.left = 0
+        """Of an answer that was cut short: how many messages more match."""
 
     def take(self, data: bytes, headers: bytes | None) -> bool:
         """Take one answer; true when it was the last, and `result` stands."""
@@ -64,15 +66,68 @@ class Read:
             refusal = REFUSALS.get(code, Ambiguous)
             return refusal(f"a direct read was refused ({status_line(headers)})")
         # The server cuts a read at its batch size and says so only here.
-        if self._whole and headers is not None and _field(headers, b"Nats-Num-Pending") not in (b"", b"0"):
-            return TooManySubjects("a direct read was cut short: the journal has more entries than one read returns")
+        self.left = int(_field(headers or b"", b"Nats-Num-Pending") or b"0")
+        if self._whole and self.left:
+            return TooManySubjects(f"a direct read was cut short: {self.left} messages more match")
         self._found.sort(key=lambda message: message.sequence)
         return self._found
 
 
-def request_body(filters: list[str]) -> bytes:
+class SingleRead(Read):
+    """A read of one message: its first answer is its last."""
+
+    __slots__ = ()
+
+    def take(self, data: bytes, headers: bytes | None) -> bool:
+        """Take the answer."""
+        super().take(data, headers)
+        return True
+
+
+class LeaderRead(Read):
+    """A read of one message through the API, which the stream's leader answers and no other replica."""
+
+    __slots__ = ()
+
+    def take(self, data: bytes, headers: bytes | None) -> bool:
+        """Take the answer."""
+        self.result = _from_leader(data, headers)
+        return True
+
+
+class Joined:
+    """Several reads as one; the first that fails is the answer.
+
+    Args:
+        count: how many there are.
+        then: to be called once, with all that they found in stream order.
+    """
+
+    def __init__(self, count: int, then: Callable[[Pages], None]) -> None:
+        self._left, self._then = count, then
+        self._found: list[StoredMessage] = []
+        self._failure: NotRead | None = None
+
+    def take(self, found: Pages) -> None:
+        """Take one of the answers."""
+        if isinstance(found, list):
+            self._found += found
+        else:
+            self._failure = self._failure or found
+        self._left -= 1
+        if self._left == 0:
+            self._found.sort(key=lambda message: message.sequence)
+            self._then(self._failure or self._found)
+
+
+def request_body(filters: list[str], most: int = BATCH_MAX) -> bytes:
     """The body of a read of all subjects that match the filters."""
-    return msgspec.json.encode({"multi_last": filters, "batch": BATCH_MAX})
+    return msgspec.json.encode({"multi_last": filters, "batch": most})
+
+
+def sequence_body(sequence: int) -> bytes:
+    """The body of a read of the message at a sequence."""
+    return b'{"seq":%d}' % sequence
 
 
 def scan_body(subject_filter: str, from_sequence: int, most: int = BATCH_MAX) -> bytes:
@@ -84,6 +139,42 @@ def scan_body(subject_filter: str, from_sequence: int, most: int = BATCH_MAX) ->
 def latest_body(subject_filter: str) -> bytes:
     """The body of a read of the one message that matches and was stored last."""
     return msgspec.json.encode({"last_by_subj": subject_filter})
+
+
+class _ApiError(msgspec.Struct):
+    code: int = 0
+    description: str = ""
+
+
+class _ApiMessage(msgspec.Struct):
+    subject: str
+    seq: int
+    time: str
+    data: bytes = b""
+
+
+class _ApiAnswer(msgspec.Struct):
+    message: _ApiMessage | None = None
+    error: _ApiError | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_ApiAnswer).decode
+
+
+def _from_leader(data: bytes, headers: bytes | None) -> Pages:
+    """The message in an answer of the API."""
+    if not data:
+        return NobodyReads(f"nobody answers for the stream ({status_line(headers)})")
+    try:
+        answer = _decode_answer(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return Ambiguous(f"the server's answer is unreadable: {error}")
+    found, refusal = answer.message, answer.error or _ApiError()
+    if found is not None:
+        return [StoredMessage(found.subject, found.seq, nanoseconds(found.time), found.data)]
+    if refusal.code == 404:
+        return []
+    return Ambiguous(f"the stream's leader did not tell ({refusal.description or 'no message'})")
 
 
 def _stored(data: bytes, headers: bytes) -> StoredMessage:

@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Final, Protocol
+
+import msgspec
 
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.reader import known_sources, named_sequences
+from antiphon.contracts.reader import named_sequences
 from antiphon.contracts.stored import StoredMessage, TooManySubjects
-from antiphon.contracts.subjects import events_filter, saga_events_filter, saga_source
+from antiphon.contracts.subjects import saga_events_filter, start_subjects
 from antiphon.contracts.topology import EVENTS
 
+from .reading import BATCH_MAX
 from .tail import Reads
 
+PAGE_MAX: Final = 500
+"""So many messages are shown of a saga to which more were written than one read gives; and all that its journal
+names."""
 
-async def read_events(link: Reads, key: SagaKey, entries: Iterable[StoredMessage]) -> list[StoredMessage]:
-    """The messages of EVENTS for one saga, in stream order.
 
-    One read gives them all, unless somebody has written to more subjects of the saga than one read takes. Then the
-    sources that its journal knows are read, as coordinators do, and of all others the first messages.
+class ReadsSagas(Reads, Protocol):
+    """A link, as far as sagas are read over it."""
+
+    async def get_all_at(self, stream: str, sequences: Collection[int]) -> list[StoredMessage]:
+        """The messages at these sequences; see `Link.get_all_at`."""
+        ...
+
+    async def page_with_rest(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
+    ) -> tuple[list[StoredMessage], int]:
+        """A page, and how many messages are behind it; see `Link.page_with_rest`."""
+        ...
+
+
+class SagaEvents(msgspec.Struct, frozen=True):
+    """What was read of one saga, in stream order, and how many messages were left out."""
+
+    messages: list[StoredMessage]
+    left_out: int = 0
+
+
+async def read_events(link: ReadsSagas, key: SagaKey, entries: Iterable[StoredMessage]) -> SagaEvents:
+    """The messages of EVENTS for one saga, for people.
+
+    One read gives them all, unless somebody has written to more subjects of the saga than one read takes. Then it is
+    what the journal names, the start, and a page from the start on.
 
     Args:
         link: a connection that may read EVENTS.
@@ -25,42 +54,28 @@ async def read_events(link: Reads, key: SagaKey, entries: Iterable[StoredMessage
         entries: its journal, read before.
 
     Raises:
-        Ambiguous: there was no whole answer; or a source that the saga needs wrote too much.
+        Ambiguous: there was no whole answer.
     """
     try:
-        return await link.read_all(EVENTS, [saga_events_filter(key)])
+        return SagaEvents(await link.read_all(EVENTS, [saga_events_filter(key)]))
     except TooManySubjects:
-        return await _read_known(link, key, list(entries))
+        return await _read_page(link, key, entries)
 
 
-async def read_known_events(link: Reads, key: SagaKey, entries: Iterable[StoredMessage]) -> list[StoredMessage]:
-    """What the sources have written that a journal knows by its commands.
+async def read_named_events(link: ReadsSagas, entries: Iterable[StoredMessage]) -> list[StoredMessage]:
+    """The facts that a journal names, in stream order; what was purged is left out.
 
     Raises:
         Ambiguous: there was no whole answer.
     """
-    return await _read_sources(link, key, known_sources(entries))
+    return await link.get_all_at(EVENTS, named_sequences(entries))
 
 
-async def _read_known(link: Reads, key: SagaKey, entries: list[StoredMessage]) -> list[StoredMessage]:
-    sources = known_sources(entries)
-    known = {message.sequence: message for message in await _read_sources(link, key, sources)}
-    strangers = set[str]()
-    for sequence in named_sequences(entries):
-        if sequence not in known and (message := await _read_at(link, key, sequence)) is not None:
-            known[sequence] = message
-            strangers.add(saga_source(message.subject))
-    if strangers:
-        known |= {message.sequence: message for message in await _read_sources(link, key, strangers)}
-    known |= {message.sequence: message for message in await link.next_page(EVENTS, saga_events_filter(key), 1)}
-    return [known[sequence] for sequence in sorted(known)]
-
-
-async def _read_sources(link: Reads, key: SagaKey, sources: Iterable[str]) -> list[StoredMessage]:
-    return await link.read_all(EVENTS, [events_filter(key, source) for source in sorted(sources)])
-
-
-async def _read_at(link: Reads, key: SagaKey, sequence: int) -> StoredMessage | None:
-    """A message of the saga by its sequence; none where it was purged."""
-    page = await link.next_page(EVENTS, saga_events_filter(key), sequence, most=1)
-    return page[0] if page and page[0].sequence == sequence else None
+async def _read_page(link: ReadsSagas, key: SagaKey, entries: Iterable[StoredMessage]) -> SagaEvents:
+    known = [*await read_named_events(link, entries), *await link.read_all(EVENTS, start_subjects(key))]
+    first = min((message.sequence for message in known), default=1)
+    page, rest = await link.page_with_rest(EVENTS, saga_events_filter(key), first, PAGE_MAX)
+    last = page[-1].sequence if page else 0
+    found = {message.sequence: message for message in (*known, *page)}
+    left_out = rest - sum(sequence > last for sequence in found)
+    return SagaEvents([found[sequence] for sequence in sorted(found)], max(0, left_out))

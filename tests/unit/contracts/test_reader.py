@@ -9,7 +9,7 @@ import pytest
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.envelope import Envelope, encode
-from antiphon.contracts.reader import Journal, answer_kind, cause_sequence, command_kind, known_sources, named_sequences
+from antiphon.contracts.reader import Journal, answer_kind, cause_sequence, command_kind, named_sequences
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import Sending
 
@@ -85,10 +85,10 @@ def test_what_is_no_sequence_is_none(cause: str) -> None:
     assert cause_sequence(cause) == 0
 
 
-def test_a_journal_tells_whose_events_it_may_name_and_which_it_names() -> None:
+def test_a_journal_tells_which_facts_it_names() -> None:
     entries = [sent("loan.v1", cause="e7"), sent("loan.v1", attempt=2, cause="t5"), sent("x.v1", "undo", cause="e7")]
-    assert known_sources(entries) == {"client", "coordinator", "operator", "desk"}
-    assert named_sequences(entries) == [7]
+    unreadable = [StoredMessage("saga.x", 9, 9, data) for data in (b"", b"[" * 5000, b'{"cause":7}', b"\xff")]
+    assert named_sequences([*entries, *unreadable]) == [7]
 
 
 def test_a_question_is_one_only_where_its_command_is_known() -> None:

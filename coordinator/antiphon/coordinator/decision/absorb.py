@@ -41,6 +41,13 @@ def absorb(history: History, fact: Fact, counts: bool | None = None) -> History:
         history = replace(history, named=history.named | {fact.sequence}, now_ns=max(history.now_ns, fact.at_ns))
     if history.end is not None:
         return history
+    told = _absorbed(history, fact, counts)
+    if isinstance(fact, Answer | Happened) and _is_idle(history, told):
+        return _heard(history, told, fact)
+    return told
+
+
+def _absorbed(history: History, fact: Fact, counts: bool | None) -> History:
     match fact:
         case Answer(direction="do"):
             return _answered(history, fact)
@@ -70,6 +77,37 @@ def absorb(history: History, fact: Fact, counts: bool | None = None) -> History:
             return unread(history, fact)
         case _:
             assert_never(fact)
+
+
+# --- what a participant says that nobody waits for --------------------------------------------------------------------
+
+
+def is_beyond(history: History, fact: Fact) -> bool:
+    """Whether nothing follows from a fact, and the journal says of the likes of it only that there are more."""
+    if not isinstance(fact, Answer | Happened) or source_of(history, fact) not in history.more:
+        return False
+    return _is_idle(history, _absorbed(history, fact, None))
+
+
+def source_of(history: History, fact: Answer | Happened) -> str:
+    """The participant that stored a fact, which was accepted from nobody else."""
+    return (
+        fact.event.__contract__.owner if isinstance(fact, Happened) else history.definition.step(fact.step).participant
+    )
+
+
+def _is_idle(before: History, told: History) -> bool:
+    """Whether nothing follows from what was taken in: of a choreography, that it neither turns nor ends."""
+    if before.definition.is_led:
+        return told is before
+    return (told.turned, told.over) == (before.turned, before.over)
+
+
+def _heard(history: History, told: History, fact: Answer | Happened) -> History:
+    """The history with one fact more from which nothing follows; what was said beyond the bound was not heard."""
+    source = source_of(history, fact)
+    heard = {**history.heard, source: history.heard.get(source, 0) + 1}
+    return replace(history if source in history.more else told, heard=heard)
 
 
 def _started(history: History, fact: Start) -> History:

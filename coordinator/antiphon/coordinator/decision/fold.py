@@ -45,8 +45,8 @@ def _absorb_cause(history: History, entry: Entry, facts: dict[int, Fact]) -> His
     fact = facts.get(sequence)
     if fact is None:
         raise Unfoldable(
-            f"saga {history.key}: the journal names {entry.cause}, which was not read; unless a replica lags, whoever "
-            f"said it takes no part in {history.definition.label} here"
+            f"saga {history.key}: the journal names {entry.cause}, and EVENTS has it not: a replica lags, or it was "
+            "purged"
         )
     return absorb(history, fact, _counts(entry.what))
 
@@ -107,6 +107,8 @@ def _sent(history: History, sent: Send, at_ns: int, payload: bytes) -> History:
 
 
 def _recorded(history: History, record: Record, at_ns: int) -> History:
+    if record.more:
+        return replace(history, more=history.more | {record.more})
     if record.fault:
         is_read_over = record.unread and not history.unread
         return history if is_read_over else replace(history, fault=record.fault)

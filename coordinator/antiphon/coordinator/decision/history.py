@@ -22,6 +22,10 @@ from .facts import Action, Operated, SendClose
 ENTRIES_MAX: Final = 900
 """The longest journal: one direct read returns at most 1000 messages, and must always return all of it."""
 
+HEARD_MAX: Final = 100
+"""So many facts of a participant from which nothing follows have an entry each; one more says that there are more. What
+somebody stores has no bound, and a journal has."""
+
 DEADLINE_REASON: Final = "its deadline passed"
 
 _CANCELLED: Final = "cancelled: "
@@ -120,6 +124,10 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """A child all of whose steps are done, and which waits for its parent."""
     let_go: bool = False
     end: End | None = None
+    heard: dict[str, int] = {}
+    """How many facts from which nothing followed the journal names, by the participant that stored them."""
+    more: frozenset[str] = frozenset()
+    """Participants of which the journal says that there are more, and names no more."""
     named: frozenset[int] = frozenset()
     """The sequences of all facts in EVENTS that the journal names."""
     sequence: int = 0

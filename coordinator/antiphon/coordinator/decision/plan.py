@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from antiphon.contracts.clock import nanoseconds
 from antiphon.contracts.payloads import Record
 
-from .absorb import absorb
+from .absorb import absorb, source_of
 from .author import Author
 from .decide import decide
 from .dues import earliest_ns, is_far
@@ -36,7 +36,7 @@ from .facts import (
     cause_of,
 )
 from .fold import apply
-from .history import ENTRIES_MAX, History, has_missed_its_start
+from .history import ENTRIES_MAX, HEARD_MAX, History, has_missed_its_start
 from .lists import is_unfinished
 from .notices import Notice, notices
 from .requests import is_to_close, rejection
@@ -170,9 +170,19 @@ def _first(before: History, told: History, fact: Fact, is_new: bool) -> Record |
         return None
     if told.turned and not (before.turned or before.definition.is_led):
         return Record(turned=told.turned)
+    if isinstance(fact, Answer | Happened) and told.heard is not before.heard:
+        return _of_idle(before, fact)
     if _is_same(before, told) and _has_no_room(before, fact):
         return None
     return KNOWN
+
+
+def _of_idle(history: History, fact: Answer | Happened) -> Record | None:
+    """What is recorded of a participant's word from which nothing follows: it, or that there are more, or nothing."""
+    source = source_of(history, fact)
+    if source in history.more or _has_no_room(history, fact):
+        return None
+    return KNOWN if history.heard.get(source, 0) < HEARD_MAX else Record(more=source)
 
 
 def _of_request(history: History, fact: Operated) -> Record | SendClose:
@@ -212,7 +222,7 @@ def _has_no_room(history: History, fact: Fact) -> bool:
 
 def _is_same(before: History, told: History) -> bool:
     """Whether nothing follows from what was taken in."""
-    return told == replace(before, now_ns=told.now_ns, named=told.named, last=told.last)
+    return told == replace(before, now_ns=told.now_ns, named=told.named, last=told.last, heard=told.heard)
 
 
 def _entries(
@@ -247,7 +257,7 @@ def _entries(
 
 def _is_owed(first: Record | SendClose) -> bool:
     """Whether a fact has an entry of its own, whatever follows from it."""
-    return isinstance(first, SendClose) or bool(first.by or first.turned)
+    return isinstance(first, SendClose) or bool(first.by or first.turned or first.more)
 
 
 def _draft(history: History, what: Action, cause: str, time: datetime, author: Author, ratio: float) -> Draft:

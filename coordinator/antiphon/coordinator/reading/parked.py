@@ -146,7 +146,7 @@ async def _waits(link: Link, stored: StoredMessage, what: Noticed, journals: Jou
 async def _of_saga(link: Link, key: SagaKey, indexed: StoredMessage, entries: list[StoredMessage]) -> list[Waiting]:
     """A saga whose journal cannot be read is listed with the reason, and keeps nobody from the others."""
     has_ended = bool(entries) and entries[-1].subject == subjects.end_subject(key)
-    events = [] if has_ended else await read_events(link, key, entries)
+    events = [] if has_ended else (await read_events(link, key, entries)).messages
     try:
         return waits_of(key, SagaPages(entries, events))
     except Exception as error:

@@ -10,7 +10,7 @@ from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
-from antiphon.link.sagas import read_events
+from antiphon.link.sagas import read_events, read_named_events
 
 from ..decision.pause import read_pause_state
 from ..views.timeline import Summary, Timeline, child_ids, summary_of, timeline_of, unreadable
@@ -29,10 +29,11 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
     """
     entries = await link.read_all(SAGA, [subjects.journal_filter(key)])
     events = await read_events(link, key, entries)
-    if not events and not entries:
+    if not events.messages and not entries:
         raise UnknownSaga(key.type, key.id)
     type_paused = (await paused_types(link)).get(key.type, "")
-    return timeline_of(key, SagaPages(entries, events), type_paused, await _children(link, key, entries))
+    pages, children = SagaPages(entries, events.messages), await _children(link, key, entries)
+    return timeline_of(key, pages, type_paused, children, events.left_out)
 
 
 async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[Summary]:
@@ -76,7 +77,7 @@ async def _summary(
     entries = [end] if end else await link.read_all(SAGA, [subjects.journal_filter(key)])
     # Only what operators and participants said tells whether a journal that speaks of them is out of date.
     has_records = any(subjects.parse_entry(message.subject).kind == "rec" for message in entries)
-    events = await read_events(link, key, entries) if has_records else []
+    events = await read_named_events(link, entries) if has_records else []
     return summary_of(key, start, SagaPages(entries, events), paused.get(key.type, ""))
 
 

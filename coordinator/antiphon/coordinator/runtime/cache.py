@@ -20,6 +20,10 @@ SAGAS_MAX: Final = 10_000
 """How many histories are kept, about 2 kB each; a saga that fell out costs two direct reads."""
 
 
+CLOSED_MAX: Final = 500
+"""How many histories are kept that further facts of the same kind cannot change."""
+
+
 class Case:
     """A history with the entry that is on its way to the stream, and the handlers that wait for it."""
 
@@ -50,6 +54,19 @@ class Cache:
         self._readers: dict[SagaKey, list[Callable[[], None]]] = {}
         """For each saga that is being read, the handlers that wait for that read."""
         self._highest = 0
+        self._closed: OrderedDict[SagaKey, History] = OrderedDict()
+
+    def closed(self, key: SagaKey) -> History | None:
+        """A history kept by `keep_closed`."""
+        return self._closed.get(key)
+
+    def keep_closed(self, key: SagaKey, history: History) -> None:
+        """Keep a history that may be old without harm: the saga has ended, or is a choreography that records no more of
+        what somebody says. So a flood of facts that come too late costs one read."""
+        self._closed[key] = history
+        self._closed.move_to_end(key)
+        if len(self._closed) > CLOSED_MAX:
+            self._closed.popitem(last=False)
 
     def get(self, key: SagaKey) -> Case | None:
         """The case of a saga, if it is kept."""
@@ -76,6 +93,7 @@ class Cache:
         if sequence <= self._highest:
             log.warning("stream.went_backwards", stored_at=sequence, highest_seen=self._highest)
             self._highest = sequence
+            self._closed.clear()
             for other in list(self._cases):
                 self.forget(other)
             return

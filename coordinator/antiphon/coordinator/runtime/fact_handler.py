@@ -7,6 +7,7 @@ that the streams do not hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -15,17 +16,19 @@ from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import End, parked_kind, start_digest
-from antiphon.contracts.stored import Delivered
-from antiphon.contracts.subjects import FactAddress, ParkedKind, start_subject
+from antiphon.contracts.stored import Delivered, NotRead, StoredMessage, TooManySubjects
+from antiphon.contracts.subjects import FactAddress, ParkedKind, parse_fact, start_subject, start_subjects
 from antiphon.contracts.topology import EVENTS
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
+from ..decision.absorb import is_beyond
 from ..decision.accept import accept
 from ..decision.facts import Answer, Fact, Start, Tick, Unread, is_start
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
 from ..decision.plan import plan
+from ..decision.reads import early_subjects, is_heard_early
 from ..decision.replay import OtherDefinition, Purged, Replayed
 from ..decision.unread import counts
 from ..definition.definition import Definition
@@ -43,8 +46,15 @@ TRIES_MAX: Final = 6
 PAUSE_SECONDS: Final = 0.002
 """After a second conflict so long, and twice as long after each further one, is left to the other coordinator."""
 
+CONFLICT_SECONDS: Final = 0.035
+"""How soon a fact comes again that lost all its appends to a busy saga: about when the others have stored theirs."""
+
 DELIVERIES_MAX: Final = 10
-"""After so many deliveries a fact that no saga, or no coordinator here, knows is parked."""
+"""After so many deliveries a fact that no coordinator here can handle is parked."""
+
+LAG_DELIVERIES: Final = 2
+"""At so many deliveries a fact is parked whose saga has no start, or whose command is not in the journal: a second
+earlier it may have been ahead of these."""
 
 
 class FactHandler:
@@ -113,7 +123,7 @@ class FactHandler:
         """
         case = self._journals.cache.get(self._key)
         if case is None or not self._versions.is_led:
-            self._begin_or_read()
+            self._use_closed()
             return
         if isinstance(self._fact, Tick):
             self._read()
@@ -127,6 +137,20 @@ class FactHandler:
             self._use(case.history, fact)
         else:
             case.waiting.append(self.begin)
+
+    def _use_closed(self) -> None:
+        """Use a history that no fact like this one can change any more, if one is kept; else read."""
+        history = self._journals.cache.closed(self._key)
+        if history is None:
+            self._begin_or_read()
+            return
+        fact = self._accepted(history.definition)
+        if fact is None:
+            return
+        if history.end is not None or is_beyond(history, fact):
+            self._go_on_from(history, fact)
+        else:
+            self._begin_or_read()
 
     def _accepted(self, definition: Definition) -> Fact | None:
         """The fact, read by a definition; None after the delivery was parked, because it is none."""
@@ -179,18 +203,19 @@ class FactHandler:
                 fact = self._accepted(history.definition)
                 if fact is None:
                     return
-                if history.entries and history.end is None and history.definition.is_led:
-                    self._journals.cache.keep(self._key, history)
+                self._keep(history)
                 earlier = [] if history.end else self._earlier(fact, result)
                 if earlier:
                     self._take_first(earlier)
                 elif history.entries or isinstance(fact, Tick) or is_start(fact):
                     self._go_on_from(history, fact)
                 else:
-                    self._give_up_after(DELIVERIES_MAX, "orphan", f"saga {self._key} was never started")
+                    self._look_for_the_start()
             case Ambiguous():
                 self._hand_back(str(result))
-            case Unfoldable():  # a replica lags, or the fact is of nobody whom this definition knows
+            case TooManySubjects():  # asked again it would be the same
+                self._parking.park(self._delivery, "fault", f"saga {self._key} cannot be read: {result}")
+            case Unfoldable():  # a replica lags, or EVENTS was purged
                 self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
             case Purged(end=end):
                 self._meet(end)
@@ -200,6 +225,41 @@ class FactHandler:
                 self._give_up_after(DELIVERIES_MAX, "undecodable", f"an entry of its journal cannot be read: {result}")
             case _:
                 self.failed(result)
+
+    def _keep(self, history: History) -> None:
+        """Keep what was read, for other facts of the same saga."""
+        cache = self._journals.cache
+        if history.end is not None or (history.more and not history.definition.is_led):
+            cache.keep_closed(self._key, history)
+        elif history.entries and history.definition.is_led:
+            cache.keep(self._key, history)
+
+    # --- a saga without a start ---------------------------------------------------------------------------------------
+
+    def _look_for_the_start(self) -> None:
+        """Neither a journal nor a start was read. The second time the leader is asked, which lags behind nobody."""
+        if self._delivery.deliveries < LAG_DELIVERIES:
+            self._hand_back(f"saga {self._key} was not started yet")
+        else:
+            self._journals.store.facts_by_leader(start_subjects(self._key), self._on_start)
+
+    def _on_start(self, found: list[StoredMessage] | NotRead) -> None:
+        if not isinstance(found, list):
+            self._hand_back(str(found))
+        elif starts := self._starts_in(found):
+            self._take_first(starts)
+        else:
+            self._parking.park(self._delivery, "orphan", f"saga {self._key} was never started")
+
+    def _starts_in(self, found: list[StoredMessage]) -> list[Fact]:
+        """The starts in these messages; what is none is parked by whoever it is delivered to."""
+        starts: list[Fact] = []
+        for each in found:
+            with suppress(Unusable):
+                address = parse_fact(each.subject)
+                newest = self._versions.newest
+                starts.append(accept(newest, address, each.data, each.subject, each.sequence, each.stored_ns))
+        return starts
 
     def _earlier(self, fact: Fact, result: Replayed) -> list[Fact]:
         """The unnamed facts that come before this one. Of a saga that is led, the start that opens its journal; of a
@@ -239,20 +299,31 @@ class FactHandler:
         """Record earlier facts first: the start, which another consumer brings, perhaps much later; of a choreography
         all, since nobody asks for the entries that its journal lacks, and the event that ends it closes the journal."""
         self._has_begun_saga = True
+        self._catch_up(facts, self.run)
+
+    def _catch_up(self, facts: list[Fact], then: Callable[[], None]) -> None:
+        """Record other facts of the saga, then go on; have the delivery come again where that fails."""
 
         def go_on(is_durable: bool) -> None:
             if is_durable:
-                self.run()
+                then()
             else:
-                self._hand_back("what was said before could not be recorded")
+                self._hand_back("what was said before could not be recorded", catch_up.delay_seconds)
 
-        CatchUp(self._journals, self._paused_types, self._parking, self._key, self._versions, go_on).take(facts)
+        catch_up = CatchUp(self._journals, self._paused_types, self._parking, self._key, self._versions, go_on)
+        catch_up.take(facts)
 
     # --- performing the plan ------------------------------------------------------------------------------------------
 
     def _go_on_from(self, history: History, fact: Fact) -> None:
         if isinstance(fact, Unread) and fact.sequence not in history.named and not counts(history, fact):
             self._set_aside(history, fact)
+            return
+        if isinstance(fact, Answer) and _answers_nothing(history, fact):
+            reason = (
+                f"it answers a command at {fact.command}, and the journal of {self._key} ends at {history.sequence}"
+            )
+            self._give_up_after(LAG_DELIVERIES, "forged", reason)
         elif not history.entries and isinstance(fact, Start) and self._may_be_refused(history, fact):
             self._judge(history, fact)
         else:
@@ -292,10 +363,8 @@ class FactHandler:
 
     def _set_aside(self, history: History, fact: Unread) -> None:
         """Park a message that cannot be read and does not count, unless its command may not have been seen yet."""
-        if fact.command > history.sequence:
-            self._hand_back(fact.reason)
-        else:
-            self._parking.park(self._delivery, "undecodable", fact.reason)
+        is_ahead = fact.command > history.sequence and history.end is None
+        self._give_up_after(LAG_DELIVERIES if is_ahead else 0, "undecodable", fact.reason)
 
     def all_stored(self) -> None:
         """Every part of the plan is durable, and so is the fact."""
@@ -305,8 +374,39 @@ class FactHandler:
             self._parking.park(self._delivery, "fault", self._accused, stays=True)
         elif self._parked:
             self._parking.park_saga(self._key, self._delivery, self._parked)
+        elif self._has_listeners():
+            self._take_early()
         else:
             self._delivery.ack()
+
+    # --- what was said before the saga began --------------------------------------------------------------------------
+
+    def _has_listeners(self) -> bool:
+        """Whether this is the start of a saga to which others may have said something before."""
+        is_start = self._address is not None and self._address.is_start
+        return is_start and self._definition is not None and is_heard_early(self._definition)
+
+    def _take_early(self) -> None:
+        """Take in what was stored for the saga before it began, however long before: it was delivered in vain."""
+        assert self._definition is not None
+        self._journals.store.facts(early_subjects(self._key, self._definition), self._on_early)
+
+    def _on_early(self, found: list[StoredMessage] | NotRead) -> None:
+        if not isinstance(found, list):
+            self._hand_back(str(found))
+            return
+        facts = [fact for each in found if each.sequence < self._delivery.sequence for fact in self._facts_in(each)]
+        self._catch_up(facts, self._delivery.ack)
+
+    def _facts_in(self, message: StoredMessage) -> list[Fact]:
+        """The fact in a message; nothing, where it is none or its saga stands still by it: it was parked."""
+        assert self._definition is not None
+        with suppress(Unusable):
+            address = parse_fact(message.subject)
+            at, when = message.sequence, message.stored_ns
+            fact = accept(self._definition, address, message.data, message.subject, at, when)
+            return [] if isinstance(fact, Unread) else [fact]
+        return []
 
     def _count(self) -> None:
         """Count the fact: as a repeated one, or as the answer to a step."""
@@ -326,8 +426,11 @@ class FactHandler:
         """Another coordinator appended first, or the answer was lost: read the journal again."""
         if isinstance(outcome, Conflict):
             self._journals.counts.add("conflicts")
-        if not isinstance(outcome, Conflict) or self._tries >= TRIES_MAX:
+        if not isinstance(outcome, Conflict):
             self._hand_back(str(outcome))
+            return
+        if self._tries >= TRIES_MAX:
+            self._hand_back(str(outcome), CONFLICT_SECONDS)
             return
         self._tries += 1
         if self._tries == 1:
@@ -341,9 +444,9 @@ class FactHandler:
 
     # --- other ends ---------------------------------------------------------------------------------------------------
 
-    def _hand_back(self, why: str) -> None:
+    def _hand_back(self, why: str, seconds: float = HAND_BACK_SECONDS) -> None:
         log.info("fact.handed_back", saga=str(self._key), why=why, subject=self._delivery.subject)
-        self._delivery.hand_back(self._by_lot(HAND_BACK_SECONDS))
+        self._delivery.hand_back(self._by_lot(seconds))
 
     def failed(self, error: BaseException) -> None:
         """Have the fact come again, or park it: handling it raised."""
@@ -357,6 +460,13 @@ class FactHandler:
             self._hand_back(reason)
         else:
             self._parking.park(self._delivery, kind, reason)
+
+
+def _answers_nothing(history: History, fact: Answer) -> bool:
+    """Whether somebody of whom no more is recorded answers a command that the journal, as it was read, does not have.
+    Recorded, that would be guarded; acked without an entry it could be lost, where the read is old."""
+    is_ahead = fact.command > history.sequence and history.end is None
+    return is_ahead and fact.sequence not in history.named and is_beyond(history, fact)
 
 
 class CatchUp:
@@ -388,10 +498,12 @@ class CatchUp:
         self._caller = self._guard.current
         self._then: Callable[[bool], None] | None = then
         self.subject = start_subject(key)
+        self.delay_seconds = HAND_BACK_SECONDS
+        """How soon it is worth while to try again what could not be recorded."""
 
     def review(self) -> None:
         """Read the saga, and take in the facts that its journal does not name, and the time by this process's clock."""
-        self._guard.call(self, self._journals.read, self._key, self._versions, self._on_read)
+        self._guard.call(self, self._journals.look, self._key, self._versions, self._on_read)
 
     def _on_read(self, result: Replayed | Exception) -> None:
         if isinstance(result, Replayed):
@@ -417,6 +529,7 @@ class CatchUp:
 
     def hand_back(self, delay_seconds: float = 0.0) -> None:
         """Leave the rest for another look."""
+        self.delay_seconds = delay_seconds
         self._end(False)
 
     def in_progress(self) -> None:

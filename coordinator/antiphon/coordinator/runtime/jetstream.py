@@ -8,18 +8,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from antiphon.contracts import clock, headers, identity, subjects
+from antiphon.contracts import clock, headers, subjects
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.stored import Outcome, SagaPages, StoredMessage
+from antiphon.contracts.reader import named_sequences
+from antiphon.contracts.stored import NotRead, Outcome, SagaPages, StoredMessage, TooManySubjects
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link.connection import Link
 from antiphon.link.guard import InHand
 from antiphon.link.outcomes import CONSUMER_NOT_FOUND
+from antiphon.link.reading import Joined
 from antiphon.link.reading import Pages as Read
 from antiphon.link.setup import api
 
-from .ports import ArmGuard
+from .ports import FACTS_READ_MAX, ArmGuard
 
 STARTS_PER_READ: Final = 200
 """Few enough that all of a page's open sagas can be looked at within an ack wait."""
@@ -73,22 +75,26 @@ class JetStreamStore:
         """Publish to EVENTS."""
         self._link.publish(subject, data, "", then)
 
-    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]) -> None:
-        """Read both streams at once.
+    def read(self, key: SagaKey, expected: list[str], then: Callable[[SagaPages | NotRead], None]) -> None:
+        """Read both streams at once, and then what the journal names and was not expected."""
 
-        EVENTS is read by the sources the saga knows, so that nobody else can make a saga unreadable by writing many
-        subjects under its path.
-        """
-
-        def report(result: SagaPages | Ambiguous) -> None:
+        def report(result: SagaPages | NotRead) -> None:
             self._reading -= 1
             if self._unread:
                 self._read(*self._unread.popleft())
             then(result)
 
-        self._unread.append((self.guard.current, _Both(self._link, key, sources, report)))
+        self._unread.append((self.guard.current, _Both(self._link, key, expected, report)))
         if self._reading < READS_MAX:
             self._read(*self._unread.popleft())
+
+    def facts(self, wanted: list[str], then: Callable[[list[StoredMessage] | NotRead], None]) -> None:
+        """Read them a few hundred at a time."""
+        _read_facts(self._link, wanted, then)
+
+    def facts_by_leader(self, wanted: list[str], then: Callable[[list[StoredMessage] | NotRead], None]) -> None:
+        """Ask through the API, whose answers come from the stream's leader."""
+        self._link.read_from_leader(EVENTS, wanted, then)
 
     def _read(self, whose: InHand | None, both: _Both) -> None:
         self._reading += 1
@@ -98,17 +104,19 @@ class JetStreamStore:
         """Read one subject."""
 
         def report(found: Read) -> None:
-            then(found if isinstance(found, Ambiguous) else next(iter(found), None))
+            known = _whole(found)
+            then(known if isinstance(known, Ambiguous) else next(iter(known), None))
 
         self._link.read(SAGA, [subject], report)
 
     def states(self, family: str, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
         """Read all of them in one go."""
-        self._link.read(SAGA, [subjects.states_filter(family)], then)
+        self._link.read(SAGA, [subjects.states_filter(family)], lambda found: then(_whole(found)))
 
     def starts(self, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
         """Read a page."""
-        self._link.page(EVENTS, subjects.starts_filter(saga_type), after + 1, STARTS_PER_READ, then)
+        wanted = subjects.starts_filter(saga_type)
+        self._link.page(EVENTS, wanted, after + 1, STARTS_PER_READ, lambda found: then(_whole(found)))
 
     def announce(self, saga_type: str, sequence: int) -> None:
         """Publish outside of all streams."""
@@ -164,7 +172,8 @@ class JetStreamStore:
         by_subject = {subjects.end_subject(key): key for key in keys}
 
         def report(found: Read) -> None:
-            then(found if isinstance(found, Ambiguous) else {by_subject[message.subject] for message in found})
+            known = _whole(found)
+            then(known if isinstance(known, Ambiguous) else {by_subject[message.subject] for message in known})
 
         self._link.read(SAGA, list(by_subject), report)
 
@@ -187,30 +196,85 @@ def _no_such_consumer(answer: dict[str, Any]) -> Ambiguous | None:
     return None if error.get("err_code") == CONSUMER_NOT_FOUND else Ambiguous(str(error.get("description")))
 
 
+def _whole(found: Read) -> list[StoredMessage] | Ambiguous:
+    """What was read at subjects of which coordinators alone write the messages, and never too many."""
+    if isinstance(found, TooManySubjects):
+        raise found
+    return found
+
+
+def _read_facts(link: Link, wanted: list[str], then: Callable[[Read], None]) -> None:
+    """Read what EVENTS holds at subjects; of filters that match too much, nothing. The server refuses a read of nothing
+    (408)."""
+    parts = [wanted[first : first + FACTS_READ_MAX] for first in range(0, len(wanted), FACTS_READ_MAX)]
+    if not parts:
+        then([])
+        return
+    joined = Joined(len(parts), then)
+    for part in parts:
+        _read_few(link, part, joined.take)
+
+
+def _read_few(link: Link, wanted: list[str], then: Callable[[Read], None]) -> None:
+    def report(found: Read) -> None:
+        exact = [subject for subject in wanted if not subjects.is_filter(subject)]
+        if isinstance(found, TooManySubjects) and 0 < len(exact) < len(wanted):
+            link.read(EVENTS, exact, then)
+        else:
+            then([] if isinstance(found, TooManySubjects) and not exact else found)
+
+    link.read(EVENTS, wanted, report, most=FACTS_READ_MAX, whole=False)
+
+
 class _Both:
-    """Two reads under way, joined; the first failure is the answer."""
+    """Two reads under way, joined, and a third of what the journal names besides; the first failure is the answer."""
 
     def __init__(
-        self, link: Link, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]
+        self, link: Link, key: SagaKey, expected: list[str], then: Callable[[SagaPages | NotRead], None]
     ) -> None:
-        self._link, self._key, self._sources = link, key, sources
-        self._then: Callable[[SagaPages | Ambiguous], None] | None = then
-        self._found: dict[str, list[StoredMessage]] = {}
+        self._link, self._key, self._expected = link, key, expected
+        self._then: Callable[[SagaPages | NotRead], None] | None = then
+        self._entries: list[StoredMessage] | None = None
+        self._events: list[StoredMessage] | None = None
 
     def read(self) -> None:
-        self._link.read(SAGA, [subjects.journal_filter(self._key)], lambda found: self._take(SAGA, found))
-        events = [subjects.events_filter(self._key, source) for source in (*identity.PLATFORM_SOURCES, *self._sources)]
-        self._link.read(EVENTS, events, lambda found: self._take(EVENTS, found))
+        self._link.read(SAGA, [subjects.journal_filter(self._key)], self._take_entries)
+        _read_facts(self._link, self._expected, self._take_events)
 
-    def _take(self, stream: str, found: Read) -> None:
-        if isinstance(found, Ambiguous):
+    def _take_entries(self, found: Read) -> None:
+        if isinstance(found, list):
+            self._entries = found
+            self._go_on()
+        else:
             self._finish(found)
-            return
-        self._found[stream] = found
-        if len(self._found) == 2:
-            self._finish(SagaPages(self._found[SAGA], self._found[EVENTS]))
 
-    def _finish(self, result: SagaPages | Ambiguous) -> None:
+    def _take_events(self, found: Read) -> None:
+        if isinstance(found, list):
+            self._events = found
+            self._go_on()
+        else:
+            self._finish(found)
+
+    def _go_on(self) -> None:
+        """Once both are there, read what is missing."""
+        entries, events = self._entries, self._events
+        if entries is None or events is None:
+            return
+        known = {message.sequence for message in events}
+        missing = [sequence for sequence in named_sequences(entries) if sequence not in known]
+        if missing:
+            self._link.read_at(EVENTS, missing, self._take_missing)
+        else:
+            self._finish(SagaPages(entries, events))
+
+    def _take_missing(self, found: Read) -> None:
+        if isinstance(found, list):
+            events = sorted([*(self._events or ()), *found], key=lambda message: message.sequence)
+            self._finish(SagaPages(self._entries or [], events))
+        else:
+            self._finish(found)
+
+    def _finish(self, result: SagaPages | NotRead) -> None:
         then, self._then = self._then, None
         if then is not None:
             then(result)

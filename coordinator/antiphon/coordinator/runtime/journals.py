@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import structlog
 
-from antiphon.contracts.errors import Ambiguous, AntiphonError
+from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.stored import SagaPages
+from antiphon.contracts.stored import NotRead, SagaPages, StoredMessage
 from antiphon.tracing.telemetry.counts import Counts
 
 from ..decision.author import Author
 from ..decision.entries import Draft
 from ..decision.fold import Unfoldable
 from ..decision.history import History
+from ..decision.reads import awaited_subjects, expected_subjects
 from ..decision.replay import OtherDefinition, Replayed, replay
 from ..definition.definition import Definition
 from ..definition.versions import Versions, by_type
@@ -64,16 +66,22 @@ class Journals:
 
         Any other error that folding raises goes to what is in hand.
         """
+        self.store.read(key, expected_subjects(key, versions), lambda pages: then(_replayed(key, versions, pages)))
 
-        def take(pages: SagaPages | Ambiguous) -> None:
-            result: Replayed | Exception
-            try:
-                result = pages if isinstance(pages, Ambiguous) else replay(key, versions, pages)
-            except (AntiphonError, Unfoldable) as error:
-                result = error
-            then(result)
+    def look(self, key: SagaKey, versions: Versions, then: Callable[[Replayed | Exception], None]) -> None:
+        """Read and fold a saga as `read` does, and whatever stands where it waits for something."""
 
-        self.store.read(key, versions.sources, take)
+        def take(pages: SagaPages | NotRead) -> None:
+            result = _replayed(key, versions, pages)
+            if isinstance(pages, SagaPages) and isinstance(result, Replayed) and _is_waiting(result.history):
+                self.store.facts(awaited_subjects(result.history), partial(take_awaited, pages))
+            else:
+                then(result)
+
+        def take_awaited(pages: SagaPages, found: list[StoredMessage] | NotRead) -> None:
+            then(_replayed(key, versions, _with(pages, found) if isinstance(found, list) else found))
+
+        self.store.read(key, expected_subjects(key, versions), take)
 
     def say_if_lacking(self, key: SagaKey, error: Exception) -> None:
         """Log once for each definition that sagas here need and this coordinator does not have."""
@@ -90,3 +98,23 @@ class Journals:
             outcome = history.end.outcome
             self.counts.add("sagas_ended", saga_type, outcome)
             self.counts.took("saga_seconds", (entry.at_ns - history.started_ns) / 1e9, saga_type, outcome)
+
+
+def _replayed(key: SagaKey, versions: Versions, pages: SagaPages | NotRead) -> Replayed | Exception:
+    """What was read, folded, or the reason why it cannot be."""
+    if not isinstance(pages, SagaPages):
+        return pages
+    try:
+        return replay(key, versions, pages)
+    except (AntiphonError, Unfoldable) as error:
+        return error
+
+
+def _is_waiting(history: History) -> bool:
+    return history.end is None and history.definition.is_led
+
+
+def _with(pages: SagaPages, found: list[StoredMessage]) -> SagaPages:
+    """The same journal with further events, in stream order."""
+    events = {message.sequence: message for message in (*pages.events, *found)}
+    return SagaPages(pages.entries, [events[sequence] for sequence in sorted(events)])

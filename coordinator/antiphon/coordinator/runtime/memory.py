@@ -14,18 +14,22 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from antiphon.contracts import identity, subjects
+from antiphon.contracts import subjects
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome, SagaPages, StoredMessage
+from antiphon.contracts.reader import named_sequences
+from antiphon.contracts.stored import AlreadyStored, Delivered, NotRead, Outcome, SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, PARKED, PARKED_PER_SOURCE_MAX, SAGA, Consumer
 from antiphon.link.faults import say
 from antiphon.link.guard import Guard
 
-from .ports import ArmGuard
+from .ports import FACTS_READ_MAX, ArmGuard
 
 STARTS_PER_READ = 50
 """So few that small tests turn pages too."""
+
+MATCHES_MAX = 1024
+"""A server counts no more subjects than these for one read."""
 
 BEGINNING_NS = 1_750_000_000_000_000_000
 """When virtual time begins: some day in June 2025."""
@@ -265,11 +269,29 @@ class MemoryStore:
         """Store in EVENTS."""
         self._answer(then, self.platform.store(EVENTS, subject, data))
 
-    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]) -> None:
+    def read(self, key: SagaKey, expected: list[str], then: Callable[[SagaPages | NotRead], None]) -> None:
         """Read both streams as they are now."""
-        events = [subjects.events_filter(key, source) for source in (*identity.PLATFORM_SOURCES, *sources)]
-        pages = SagaPages(self.platform.read(SAGA, [subjects.journal_filter(key)]), self.platform.read(EVENTS, events))
-        self._answer(then, pages)
+        entries = self.platform.read(SAGA, [subjects.journal_filter(key)])
+        named, found = set(named_sequences(entries)), {m.sequence: m for m in self._facts(expected)}
+        if not named <= found.keys():
+            found |= {m.sequence: m for m in self.platform.streams[EVENTS] if m.sequence in named}
+        self._answer(then, SagaPages(entries, [found[sequence] for sequence in sorted(found)]))
+
+    def _facts(self, wanted: list[str]) -> list[StoredMessage]:
+        found = self.platform.read(EVENTS, wanted)
+        if len(found) > MATCHES_MAX:
+            found = self.platform.read(EVENTS, [each for each in wanted if not subjects.is_filter(each)])
+        return found[:FACTS_READ_MAX]
+
+    def facts(self, wanted: list[str], then: Callable[[list[StoredMessage] | NotRead], None]) -> None:
+        """Look for them."""
+        parts = [wanted[first : first + FACTS_READ_MAX] for first in range(0, len(wanted), FACTS_READ_MAX)]
+        found = [message for part in parts for message in self._facts(part)]
+        self._answer(then, sorted(found, key=lambda message: message.sequence))
+
+    def facts_by_leader(self, wanted: list[str], then: Callable[[list[StoredMessage] | NotRead], None]) -> None:
+        """Look for them: nothing lags here."""
+        self._answer(then, self.platform.read(EVENTS, wanted))
 
     def last(self, subject: str, then: Callable[[StoredMessage | Ambiguous | None], None]) -> None:
         """Look for the last one."""

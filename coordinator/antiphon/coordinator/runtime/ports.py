@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.stored import Outcome, SagaPages, StoredMessage
+from antiphon.contracts.stored import NotRead, Outcome, SagaPages, StoredMessage
 from antiphon.link.guard import Guard
+
+FACTS_READ_MAX: Final = 256
+"""So many facts are read at most where a filter matches more. What comes later is delivered like everything else."""
 
 ArmGuard = int | Literal["first"]
 """When a timer may be set: while the journal still ends at a sequence, or only if the saga has no timer."""
@@ -47,8 +50,21 @@ class Store(Protocol):
     def tell(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
         """Store a message in EVENTS, where its subject takes one."""
 
-    def read(self, key: SagaKey, sources: tuple[str, ...], then: Callable[[SagaPages | Ambiguous], None]) -> None:
-        """Read a saga: its journal, and its events of clients, operators, coordinators and the given participants."""
+    def read(self, key: SagaKey, expected: list[str], then: Callable[[SagaPages | NotRead], None]) -> None:
+        """Read a saga: its journal, all facts that this names, and what EVENTS holds where facts are expected.
+
+        Args:
+            key: the saga.
+            expected: subjects, and filters of them; where more messages match than one read may count, the filters are
+                left out, and of what matches the first `FACTS_READ_MAX` are read.
+            then: called with what was found.
+        """
+
+    def facts(self, wanted: list[str], then: Callable[[list[StoredMessage] | NotRead], None]) -> None:
+        """What EVENTS holds at subjects, in stream order; filters are taken as in `read`."""
+
+    def facts_by_leader(self, wanted: list[str], then: Callable[[list[StoredMessage] | NotRead], None]) -> None:
+        """What EVENTS holds at subjects by the word of the stream's leader, which no replica's lag can be behind."""
 
     def last(self, subject: str, then: Callable[[StoredMessage | Ambiguous | None], None]) -> None:
         """The last message that SAGA holds at a subject, None if there is none."""

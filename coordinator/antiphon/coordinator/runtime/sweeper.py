@@ -107,7 +107,7 @@ class Sweeper:
         def on_taken(is_durable: bool) -> None:
             self.look_again(delivery, is_durable)
 
-        self._journals.read(key, versions, go_on)
+        self._journals.look(key, versions, go_on)
 
     def _facts(self, key: SagaKey, found: Replayed) -> list[Fact]:
         """What a saga is told: the time, which sets its timer where that was lost or lies far ahead; before that, of a

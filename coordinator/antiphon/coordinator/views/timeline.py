@@ -62,6 +62,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """How many entries its journal has."""
     entries_max: int = ENTRIES_MAX
     """How many it may have."""
+    left_out: int = 0
+    """How many messages of EVENTS are not among the lines: of a saga to which too many were written to show all."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     paused: str = ""
 
 
-def timeline_of(key: SagaKey, pages: SagaPages, type_paused: str = "", children: tuple[str, ...] = ()) -> Timeline:
+def timeline_of(
+    key: SagaKey,
+    pages: SagaPages,
+    type_paused: str = "",
+    children: tuple[str, ...] = (),
+    left_out: int = 0,
+) -> Timeline:
     """A saga as its messages tell it.
 
     Args:
@@ -85,6 +93,7 @@ def timeline_of(key: SagaKey, pages: SagaPages, type_paused: str = "", children:
         pages: its journal and its events, of which at least one is there.
         type_paused: who paused all sagas of its type, and why.
         children: the sagas that its steps started, as `type/id`.
+        left_out: how many messages of EVENTS there are besides.
     """
     entries, events = pages.entries, pages.events
     journal = Journal()
@@ -110,6 +119,7 @@ def timeline_of(key: SagaKey, pages: SagaPages, type_paused: str = "", children:
         parent=_parent(key, events),
         children=children,
         entries=len(entries),
+        left_out=left_out,
     )
 
 

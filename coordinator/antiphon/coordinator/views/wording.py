@@ -110,6 +110,8 @@ def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
         return f"needs the lock{'s' * (len(record.asks) > 1)} {', '.join(record.asks)}"
     if record.turned:
         return f"what was done is being undone: {record.turned}"
+    if record.more:
+        return f"takes no more note of what {record.more} says that nobody waits for"
     if record.held:
         return "has done all its steps, and waits for the saga that started it"
     if cause.startswith("t"):

@@ -52,6 +52,8 @@ def print_timeline(told: Timeline) -> None:
             out.print(foreign(f"{word}{text}", "yellow"))
     if told.children:
         out.print(foreign(f"started {', '.join(told.children)}", "dim"))
+    if told.left_out:
+        out.print(foreign(f"{told.left_out} messages more that were written to it are not shown", "yellow"))
     if link := checked_link(SagaKey.of(told.type, told.id)):
         out.print(foreign(link, "dim"), soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 1))

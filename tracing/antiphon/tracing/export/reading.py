@@ -11,7 +11,7 @@ from antiphon.contracts.subjects import journal_filter
 from antiphon.contracts.topology import SAGA
 from antiphon.link import Link, StoredMessage
 from antiphon.link.faults import class_of
-from antiphon.link.sagas import read_events, read_known_events
+from antiphon.link.sagas import read_named_events
 
 from ..projection.project import Projection, project
 
@@ -47,11 +47,8 @@ async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Project
     """
     for _ in range(TRIES_MAX):
         entries = await link.read_all(SAGA, [journal_filter(key)])
-        # By the sources that the journal knows, so that nobody makes a saga unreadable by writing many subjects. After
-        # the journal, so that what it names is there.
-        found = _projected(key, entries, await read_known_events(link, key, entries))
-        if found.lacks:
-            found = _projected(key, entries, await read_events(link, key, entries))
+        # What the journal names and nothing else, so that nobody makes a saga unreadable by writing many subjects.
+        found = _projected(key, entries, await read_named_events(link, entries))
         if not found.lacks and found.read_to >= read_to:
             return found
         await asyncio.sleep(PAUSE_SECONDS)
