@@ -323,6 +323,17 @@ def is_filter(subject: str) -> bool:
     return "*" in subject or ">" in subject
 
 
+def in_saga(subject: str) -> str:
+    """What a subject of EVENTS says behind its saga, in sagas of whatever id."""
+    return subject.split(".", 4)[4]
+
+
+def of_saga(saga: SagaKey, rests: Iterable[str]) -> list[str]:
+    """The subjects of EVENTS for one saga, by what `in_saga` says of each."""
+    path = f"evt.{saga.path}."
+    return [path + rest for rest in rests]
+
+
 def start_subjects(saga: SagaKey) -> list[str]:
     """Where the start of a saga is stored, whoever started it."""
     return [start_subject(saga, source) for source in (CLIENT, COORDINATOR)]

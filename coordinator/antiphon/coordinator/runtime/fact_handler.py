@@ -238,8 +238,10 @@ class FactHandler:
 
     def _look_for_the_start(self) -> None:
         """Neither a journal nor a start was read. The second time the leader is asked, which lags behind nobody."""
-        if self._delivery.deliveries < LAG_DELIVERIES:
-            self._hand_back(f"saga {self._key} was not started yet")
+        if (
+            self._delivery.deliveries < LAG_DELIVERIES
+        ):  # not logged: thousands may come, and in a second they are parked
+            self._delivery.hand_back(self._by_lot(HAND_BACK_SECONDS))
         else:
             self._journals.store.facts_by_leader(start_subjects(self._key), self._on_start)
 

@@ -10,6 +10,7 @@ import structlog
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.stored import NotRead, SagaPages, StoredMessage
+from antiphon.contracts.subjects import in_saga, of_saga
 from antiphon.tracing.telemetry.counts import Counts
 
 from ..decision.author import Author
@@ -39,7 +40,17 @@ class Journals:
         admission: which sagas may begin; all when left out.
     """
 
-    __slots__ = ("_lacking", "admission", "author", "cache", "counts", "definitions", "sampling_ratio", "store")
+    __slots__ = (
+        "_expected",
+        "_lacking",
+        "admission",
+        "author",
+        "cache",
+        "counts",
+        "definitions",
+        "sampling_ratio",
+        "store",
+    )
 
     def __init__(
         self,
@@ -56,6 +67,8 @@ class Journals:
         """The versions of each saga type."""
         self.cache = Cache()
         self._lacking: set[str] = set()
+        self._expected = {name: _expected_in(name, versions) for name, versions in self.definitions.items()}
+        """Where the facts of each saga type are expected: the ends of subjects."""
 
     def now_ns(self) -> int:
         """The time by this process's clock."""
@@ -66,7 +79,10 @@ class Journals:
 
         Any other error that folding raises goes to what is in hand.
         """
-        self.store.read(key, expected_subjects(key, versions), lambda pages: then(_replayed(key, versions, pages)))
+        self.store.read(key, self._where(key), lambda pages: then(_replayed(key, versions, pages)))
+
+    def _where(self, key: SagaKey) -> list[str]:
+        return of_saga(key, self._expected[key.type])
 
     def look(self, key: SagaKey, versions: Versions, then: Callable[[Replayed | Exception], None]) -> None:
         """Read and fold a saga as `read` does, and whatever stands where it waits for something."""
@@ -81,7 +97,7 @@ class Journals:
         def take_awaited(pages: SagaPages, found: list[StoredMessage] | NotRead) -> None:
             then(_replayed(key, versions, _with(pages, found) if isinstance(found, list) else found))
 
-        self.store.read(key, expected_subjects(key, versions), take)
+        self.store.read(key, self._where(key), take)
 
     def say_if_lacking(self, key: SagaKey, error: Exception) -> None:
         """Log once for each definition that sagas here need and this coordinator does not have."""
@@ -98,6 +114,10 @@ class Journals:
             outcome = history.end.outcome
             self.counts.add("sagas_ended", saga_type, outcome)
             self.counts.took("saga_seconds", (entry.at_ns - history.started_ns) / 1e9, saga_type, outcome)
+
+
+def _expected_in(saga_type: str, versions: Versions) -> list[str]:
+    return [in_saga(subject) for subject in expected_subjects(SagaKey.of(saga_type, "any"), versions)]
 
 
 def _replayed(key: SagaKey, versions: Versions, pages: SagaPages | NotRead) -> Replayed | Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome
-from antiphon.contracts.subjects import ParkedKind, source_in
+from antiphon.contracts.subjects import ParkedKind, parked_subject, source_in
 from antiphon.link.faults import class_of, say
 from antiphon.link.overflow import Overflow
 from antiphon.tracing.telemetry.counts import Counts
@@ -25,19 +26,28 @@ FAULTY_DELIVERIES_MAX: Final = 5
 """After so many deliveries a fact whose handling raises is parked."""
 
 
+FULL_SECONDS: Final = 1.0
+"""For so long after PARKED had no room at a subject, what belongs there is counted and neither sent nor logged."""
+
+
 class Parking:
     """The way into PARKED. A delivery is acked once PARKED holds it, or has no room for it and holds the first ones of
     its kind; it is handed back where that is not certain."""
 
-    __slots__ = ("_counts", "_overflow", "_store")
+    __slots__ = ("_counts", "_full", "_overflow", "_store")
 
     def __init__(self, store: Store, counts: Counts) -> None:
         self._store, self._counts, self._overflow = store, counts, Overflow()
+        self._full: dict[str, datetime] = {}
+        """Subjects of PARKED that had no room, and until when that is taken to be so."""
 
     def park(self, delivery: Delivered, kind: ParkedKind, reason: str, stays: bool = False) -> None:
         """Set a message aside, where `stays` says so whatever becomes of its saga."""
-        log.warning("fact.parked", kind=kind, reason=reason, subject=delivery.subject)
         self._counts.add("messages_parked", kind)
+        if self._is_full(parked_subject(kind, COORDINATOR, source_in(delivery.subject))):
+            delivery.ack()
+            return
+        log.warning("fact.parked", kind=kind, reason=reason, subject=delivery.subject)
         self._put(delivery, kind, reason, delivery.data, None, stays)
 
     def park_saga(self, key: SagaKey, delivery: Delivered, reason: str) -> None:
@@ -88,8 +98,24 @@ class Parking:
             case int():
                 delivery.ack()
             case AlreadyStored():
-                if parked.saga is None and (told := self._overflow.add(parked.destination)):
-                    self._store.park(*told, lambda outcome: None)  # a count that is lost is told with the next one
+                if parked.saga is None:
+                    self._full[parked.destination] = self._store.now() + timedelta(seconds=FULL_SECONDS)
+                    self._count_more(parked.destination)
                 delivery.ack()
             case _:
                 delivery.hand_back(HAND_BACK_SECONDS)
+
+    def _is_full(self, destination: str) -> bool:
+        """Whether PARKED had no room at a subject a moment ago; then one message more is counted there."""
+        until = self._full.get(destination)
+        if until is None:
+            return False
+        if self._store.now() > until:
+            del self._full[destination]
+            return False
+        self._count_more(destination)
+        return True
+
+    def _count_more(self, destination: str) -> None:
+        if told := self._overflow.add(destination):
+            self._store.park(*told, lambda outcome: None)  # a count that is lost is told with the next one
