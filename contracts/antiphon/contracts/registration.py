@@ -85,6 +85,8 @@ class Reacted(_Said, frozen=True, kw_only=True):
     undoes: TokenOrNone = ""
     """The handler of the reaction whose effect it takes back."""
     needs_no_compensation: bool = False
+    is_signal: bool = False
+    """Whether clients send the event to a saga that is under way; otherwise what is theirs is heard as a start."""
 
 
 class ServedStep(_Said, frozen=True, kw_only=True):

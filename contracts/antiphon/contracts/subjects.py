@@ -405,18 +405,19 @@ def reaction_step(event: str, step: str) -> str:
     return f"{heard}-{hashlib.sha256(step.encode()).hexdigest()[:8]}" if step else heard
 
 
-def heard_filters(saga_type: str, owner: str, event: str) -> tuple[str, ...]:
-    """The subjects at which an event is heard. Clients say in no subject what they store, so all of theirs are there.
+def heard_filter(saga_type: str, owner: str, event: str, is_signal: bool = False) -> str:
+    """The subjects at which an event is heard. The subject of a start does not say which event it holds.
 
     Args:
         saga_type: in which sagas; empty for those of every type.
         owner: the event's.
         event: its token.
+        is_signal: whether a client's event is heard as a signal, and not as the start of its saga.
     """
     sagas = f"evt.*.{saga_type or '*'}.*"
-    if owner == CLIENT:
-        return (f"{sagas}.client.start", f"{sagas}.client.signal.*.1")
-    return (f"{sagas}.{owner}.{event}.>",)
+    if owner != CLIENT:
+        return f"{sagas}.{owner}.{event}.>"
+    return f"{sagas}.client.signal.{event}.1" if is_signal else f"{sagas}.client.start"
 
 
 def disjoint(filters: Iterable[str]) -> tuple[str, ...]:
@@ -426,7 +427,7 @@ def disjoint(filters: Iterable[str]) -> tuple[str, ...]:
 
 
 def _covers(wide: str, narrow: str) -> bool:
-    """Whether every subject that one filter of `heard_filters` matches is matched by another one."""
+    """Whether every subject that one filter of `heard_filter` matches is matched by another one."""
     ours, theirs = wide.split("."), narrow.split(".")
     return len(ours) == len(theirs) and all(one in ("*", other) for one, other in zip(ours, theirs, strict=True))
 
@@ -458,6 +459,14 @@ class FactAddress(msgspec.Struct, frozen=True, gc=False):
     def is_signal(self) -> bool:
         """Whether it is a signal of a client."""
         return self.event == "signal" and self.source == CLIENT
+
+    @property
+    def token(self) -> str:
+        """The token of the event that a participant, or a client with a signal, stores there; empty where the subject
+        says none, as that of a start."""
+        if self.is_signal:
+            return self.step
+        return "" if self.source in RESERVED else self.event
 
 
 def parse_fact(subject: str) -> FactAddress:

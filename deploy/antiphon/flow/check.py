@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from .graph import RECEIVING, Edge, Flow, Node, Turn, reachable
+from antiphon.contracts.identity import CLIENT
+
+from .graph import RECEIVING, SIGNAL, Edge, Flow, Node, Turn, reachable
 
 Mistake = Literal[
     "unheard",
@@ -74,6 +76,7 @@ def check(flow: Flow, otherwise: str = IN_SOURCE) -> list[Finding]:
         *_unknown_sagas(flow, otherwise),
         *_unheard(flow),
         *_unsaid(flow, otherwise),
+        *_said_elsewhere(flow),
         *_cycles(flow),
         *(finding for saga in flow.choreographies for finding in _choreography(flow, saga, otherwise)),
         *(finding for saga in flow.turns for finding in _turned(flow, saga)),
@@ -170,6 +173,24 @@ def _unsaid(flow: Flow, otherwise: str) -> Iterator[Finding]:
                     f"event {node.label} {waits}{_in(edge.saga if edge.kind != 'ends' else ANY)} and is emitted by "
                     f"nobody there. Let {node.owner} publish it, or {otherwise}.",
                 )
+
+
+def _said_elsewhere(flow: Flow) -> Iterator[Finding]:
+    """Reactions to what clients send as a signal that hear it as a start, and the other way round."""
+    for edge in flow.edges:
+        event = flow.nodes[edge.source]
+        is_sent = any(sent.source == CLIENT and sent.saga == edge.saga for sent in flow.before(event.id, "emits"))
+        if edge.kind != "handles" or event.owner != CLIENT or not is_sent:
+            continue
+        is_signal = any(awaited.saga == edge.saga for awaited in flow.after(event.id, "awaits"))
+        if is_signal != (edge.label == SIGNAL):
+            heard, sent_as = ("a start", "a signal") if is_signal else ("a signal", "the start")
+            yield Finding(
+                "unsaid",
+                event.label,
+                f"event {event.label} is awaited by {flow.nodes[edge.target].label}{_in(edge.saga)} as {heard}, and "
+                f"clients send it there as {sent_as}. {'Add' if is_signal else 'Drop'} signal=True.",
+            )
 
 
 def _is_reply(flow: Flow, edge: Edge) -> bool:

@@ -27,6 +27,8 @@ EdgeKind = Literal["emits", "handles", "awaits", "notes", "follows", "starts", "
 what earned this event."""
 
 MESSAGES = ("event", "command", "compensation")
+SIGNAL = "signal"
+"""The label of what is heard where clients send it to a saga that is under way, and not as its start."""
 RECEIVING: tuple[EdgeKind, ...] = ("handles", "awaits", "notes", "follows", "starts", "ends")
 """How an event may go on."""
 
@@ -318,7 +320,7 @@ class _Builder:
         needs_undoing = not reacted.needs_no_compensation
         node = self._handler(capabilities, reacted.handler, needs_undoing=needs_undoing, is_reaction=True)
         saga = reacted.saga_type
-        self._edge(self._message("event", reacted.event), node, "handles", saga)
+        self._edge(self._message("event", reacted.event), node, "handles", saga, SIGNAL if reacted.is_signal else "")
         for event in reacted.emits:
             self._edge(node, self._message("event", event), "emits", saga)
         if reacted.refused is not None:

@@ -39,4 +39,5 @@ def _reacted(reaction: Reaction) -> Reacted:
         refused=named(reaction.refused) if reaction.refused else None,
         undoes=token(reaction.undoes.name) if reaction.undoes else "",
         needs_no_compensation=reaction.needs_no_compensation,
+        is_signal=reaction.is_signal,
     )

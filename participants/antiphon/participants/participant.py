@@ -159,7 +159,7 @@ class Participant:
     @property
     def listener(self) -> Listener:
         """The participant's name, and the subjects of the events that it reacts to: what `antiphon setup` needs."""
-        return Listener(self.name, tuple(each for reaction in self.reactions for each in reaction.filters))
+        return Listener(self.name, tuple(each.filter for each in self.reactions))
 
     @overload
     def compensates(
@@ -202,6 +202,7 @@ class Participant:
         retry: Retry = ...,
         outside: Literal[False] = False,
         slow: bool = ...,
+        signal: bool = ...,
     ) -> ReactsTo[E, Transaction]: ...
 
     @overload
@@ -215,6 +216,7 @@ class Participant:
         retry: Retry = ...,
         outside: Literal[True],
         slow: bool = ...,
+        signal: bool = ...,
     ) -> ReactsTo[E, Outside]: ...
 
     @overload
@@ -227,6 +229,7 @@ class Participant:
         retry: Retry = ...,
         outside: Literal[False] = False,
         slow: bool = ...,
+        signal: bool = ...,
     ) -> UndoesOn[E, A, Transaction]: ...
 
     @overload
@@ -239,6 +242,7 @@ class Participant:
         retry: Retry = ...,
         outside: Literal[True],
         slow: bool = ...,
+        signal: bool = ...,
     ) -> UndoesOn[E, A, Outside]: ...
 
     def reacts_to(
@@ -252,6 +256,7 @@ class Participant:
         retry: Retry = REACTION_RETRY,
         outside: bool = False,
         slow: bool = False,
+        signal: bool = False,
     ) -> Any:
         """Decorate the function that is called when an event is heard, although no coordinator asks for it.
 
@@ -272,6 +277,8 @@ class Participant:
             retry: how far apart it is tried again when it raises, for ever; after `attempts` it waits for a person too.
             outside: say so where it has effects outside the participant's database; see `handles`.
             slow: as with `handles`.
+            signal: say so where clients send the event to a saga that is under way (`saga.signal`). Otherwise what
+                comes from clients is heard only where it is the start of its saga.
 
         Raises:
             DefinitionError: the event is heard already, or the function does not fit.
@@ -279,11 +286,11 @@ class Participant:
         if undoes is None:
             needs_none = needs_no_compensation
             reacts: ReactsTo[Any, Any] = ReactsTo(
-                self.name, self.reactions, event, saga_type, refused, needs_none, retry, outside, slow
+                self.name, self.reactions, event, saga_type, refused, needs_none, retry, outside, slow, signal
             )
             return reacts
         takes_back: UndoesOn[Any, Any, Any] = UndoesOn(
-            self.name, self.reactions, event, saga_type, undoes, retry, outside, slow
+            self.name, self.reactions, event, saga_type, undoes, retry, outside, slow, signal
         )
         return takes_back
 

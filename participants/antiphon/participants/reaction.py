@@ -14,7 +14,7 @@ from antiphon.contracts.fields import require_travels
 from antiphon.contracts.identity import CLIENT, TOKEN_CHARS_MAX, check_token
 from antiphon.contracts.messages import Contract, Event
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.subjects import REACTION_STEP_CHARS, heard_filters
+from antiphon.contracts.subjects import REACTION_STEP_CHARS, heard_filter
 
 from .signatures import annotation, check_given, named, parameters, text
 from .transaction import Outside, Transaction
@@ -53,12 +53,14 @@ class Reaction:
     """Whether it has effects outside the database, and so runs outside a transaction."""
     is_slow: bool = False
     """Whether its statements take long."""
+    is_signal: bool = False
+    """Whether a client's event is heard as a signal, and not as the start of its saga."""
 
     @property
-    def filters(self) -> tuple[str, ...]:
+    def filter(self) -> str:
         """Where the event is stored."""
         contract = self.event.__contract__
-        return heard_filters(self.saga_type, contract.owner, contract.token)
+        return heard_filter(self.saga_type, contract.owner, contract.token, self.is_signal)
 
     @property
     def name(self) -> str:
@@ -85,14 +87,15 @@ class ReactsTo(Generic[E, G]):
         retry: Retry,
         is_outside: bool,
         is_slow: bool,
+        is_signal: bool,
     ) -> None:
-        _check_event(participant, event, saga_type)
+        _check_event(participant, event, saga_type, is_signal)
         if refused is not None:
             _check_refusal(participant, event, refused)
         self._participant, self._reactions = participant, reactions
         self._event, self._saga_type = event, saga_type
         self._refused, self._needs_none, self._retry = refused, needs_no_compensation, retry
-        self._is_outside, self._is_slow = is_outside, is_slow
+        self._is_outside, self._is_slow, self._is_signal = is_outside, is_slow, is_signal
 
     def __call__(self, function: Callable[[E, G], Awaitable[F]]) -> Callable[[E, G], Awaitable[F]]:
         """Register the function and give it back unchanged."""
@@ -117,6 +120,7 @@ class ReactsTo(Generic[E, G]):
             call=function,
             is_outside=self._is_outside,
             is_slow=self._is_slow,
+            is_signal=self._is_signal,
         )
         _register(self._participant, self._reactions, reaction)
         return function
@@ -135,11 +139,12 @@ class UndoesOn(Generic[E, A, G]):
         retry: Retry,
         is_outside: bool,
         is_slow: bool,
+        is_signal: bool,
     ) -> None:
-        _check_event(participant, event, saga_type)
+        _check_event(participant, event, saga_type, is_signal)
         self._participant, self._reactions = participant, reactions
         self._event, self._saga_type, self._retry = event, saga_type, retry
-        self._is_outside, self._is_slow = is_outside, is_slow
+        self._is_outside, self._is_slow, self._is_signal = is_outside, is_slow, is_signal
         self._undoes = _undone(participant, reactions, event, saga_type, undoes)
 
     def __call__(self, function: Callable[[E, A, G], Awaitable[F]]) -> Callable[[E, A, G], Awaitable[F]]:
@@ -167,12 +172,13 @@ class UndoesOn(Generic[E, A, G]):
             call=function,
             is_outside=self._is_outside,
             is_slow=self._is_slow,
+            is_signal=self._is_signal,
         )
         _register(self._participant, self._reactions, reaction)
         return function
 
 
-def _check_event(participant: str, event: object, saga_type: str) -> None:
+def _check_event(participant: str, event: object, saga_type: str, is_signal: bool) -> None:
     """Refuse an event that no participant can react to."""
     if not _is_event(event):
         raise DefinitionError(f"{text(event)} is no Event; a participant reacts to events, and handles commands.")
@@ -191,6 +197,10 @@ def _check_event(participant: str, event: object, saga_type: str) -> None:
         raise DefinitionError(
             f"{event.__name__} comes from clients, which start sagas of every type with what belongs to that type: say "
             f"of which sagas {participant} hears it, with saga_type=."
+        )
+    if is_signal and contract.owner != CLIENT:
+        raise DefinitionError(
+            f"{event.__name__} is owned by {contract.owner!r}, and signals come from clients; leave signal= out."
         )
 
 

@@ -56,12 +56,14 @@ class Routing:
             Unheard: the event was delivered because another version of the participant reacts to it.
         """
         name, _, version = event_type.rpartition(".v")
-        if where.source != CLIENT and dashed(name) != where.event:
-            raise Forged(f"the envelope's type is {event_type[:80]!r}, and the subject says {where.event!r}")
+        if where.token and dashed(name) != where.token:
+            raise Forged(f"the envelope's type is {event_type[:80]!r}, and the subject says {where.token!r}")
         near = [each for each in self._reactions if _is_near(each, where)]
         for reaction in near:
             if reaction.event.__contract__.type == event_type:
                 return self._route(reaction, where)
+        if any(each.event.__contract__.type == event_type and _is_of(each, where) for each in self._reactions):
+            raise Forged(f"{event_type[:80]!r} is no {'signal' if where.is_signal else 'start'} here")
         # A newer event must not be lost to a new version of this participant that is just being rolled out. An older
         # one, or another start, is known and was left out.
         if near and not (version.isdigit() and int(version) > max(_known(near, name), default=int(version))):
@@ -81,14 +83,19 @@ class Routing:
         return reaction_step(event, "" if reaction in self._undone else said_at)
 
 
+def _is_of(reaction: Reaction, where: FactAddress) -> bool:
+    """Whether a reaction hears such a source in such a saga."""
+    return reaction.event.__contract__.owner == where.source and reaction.saga_type in ("", where.saga.type)
+
+
 def _is_near(reaction: Reaction, where: FactAddress) -> bool:
-    """Whether what a reaction hears is stored at such a subject, whatever its type."""
-    contract = reaction.event.__contract__
-    return (
-        contract.owner == where.source
-        and reaction.saga_type in ("", where.saga.type)
-        and (contract.owner == CLIENT or contract.token == where.event)
-    )
+    """Whether what a reaction hears is stored at such a subject, whatever its type. A start is nothing but what a
+    client stores as one: a signal with the same event begins no saga, and nothing may follow from it."""
+    if not _is_of(reaction, where):
+        return False
+    if where.source == CLIENT and reaction.is_signal != where.is_signal:
+        return False
+    return where.is_start or reaction.event.__contract__.token == where.token
 
 
 def _known(reactions: Sequence[Reaction], name: str) -> list[int]:

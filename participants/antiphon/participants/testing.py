@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from antiphon.contracts.envelope import through_the_wire, unpack_raw
 from antiphon.contracts.errors import AntiphonError, Refused
-from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import (
     Command,
     Compensation,
+    Contract,
     Event,
     Refusal,
     Settled,
@@ -196,9 +197,8 @@ class Service:
             Exception: whatever the function raised; nothing of it is in the database.
         """
         contract, key = event.__contract__, SagaKey.of(*saga.split("/"))
-        # A start has no step; an event of a participant has one, whoever asked for it.
-        where = FactAddress(key, contract.owner, contract.token, step or "said")
         try:
+            where = self._heard_at(key, contract, step)
             route = Routing(self.name, self.participant.reactions).find(where, contract.type)
         except Unheard:
             route = None
@@ -208,6 +208,13 @@ class Service:
         answer = await self._answer(procedure_of(route, address, through_the_wire(event)), address)
         shapes = {each.__contract__.type: each for each in route.reaction.outcomes}
         return unpack_raw(answer.data, shapes[answer.type]) if answer.type else None
+
+    def _heard_at(self, key: SagaKey, contract: Contract, step: str) -> FactAddress:
+        """Where the event is stored: of a client, as what the participant hears it; else at a step, whoever asked."""
+        if contract.owner != CLIENT:
+            return FactAddress(key, contract.owner, contract.token, step or "said")
+        is_signal = any(each.is_signal and each.event.__contract__ == contract for each in self.participant.reactions)
+        return FactAddress(key, CLIENT, "signal", contract.token) if is_signal else FactAddress(key, CLIENT, "start")
 
     def _address(self, command: type[Command[Any]], direction: Direction, saga: str, attempt: int) -> CommandAddress:
         # The step is called after the command, so that a command and its compensation meet in one row of the inbox.

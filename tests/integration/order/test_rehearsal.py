@@ -12,6 +12,8 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import select
 
+from antiphon.contracts import SagaKey
+from antiphon.contracts.subjects import signal_subject
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.testing import Rehearsal, rehearse
 from antiphon.order.billing import cards
@@ -75,6 +77,16 @@ async def test_an_order_is_reserved_charged_and_sent(shop: Shop) -> None:
     saga = await shop.rehearsal.start(order, PLACED)
     assert (saga.outcome(), saga.sent()) == ("completed", FORWARD)
     assert (await shop.sold(), await shop.charged()) == (PLACED.quantity, PLACED.amount)
+
+
+async def test_an_order_that_is_sent_as_a_signal_starts_nothing(shop: Shop) -> None:
+    """Nobody has started it, so nobody would see the stock, the money and the parcel again."""
+    key, type_ = SagaKey.of(choreographed_order.name, "never-started"), OrderCreated.__contract__.type
+    for signal in (OrderCreated.__contract__.token, "whatever"):
+        await shop.rehearsal.put(signal_subject(key, signal), type_, CREATED)
+    await shop.rehearsal.run(timedelta(minutes=5))
+    assert (await shop.sold(), await shop.charged()) == (0, 0)
+    assert [each.kind for each in shop.rehearsal.parked] == ["undecodable", "undecodable"]
 
 
 async def test_what_cannot_be_delivered_costs_nothing(shop: Shop) -> None:

@@ -20,6 +20,10 @@ class Browsed(Event, name="shop.browsed"):
     """Starts sagas of the same type, and nobody reacts to it."""
 
 
+class Hurry(Event, name="shop.hurry"):
+    """A client sends it to a saga of the shop that is under way."""
+
+
 class Paid(Event, name="billing.paid", owner="billing"):
     amount: int = 7
 
@@ -95,3 +99,9 @@ class Reactor:
             await write(tx, "thanked")
             await self.on_paid(tx)
             return Thanked(amount=paid.amount) if self.is_grateful else None
+
+        @stock.reacts_to(Hurry, saga_type="shop", signal=True, needs_no_compensation=True)
+        async def hurry(event: Hurry, tx: Transaction) -> Thanked:
+            self.calls.append("hurry")
+            await write(tx, "hurried")
+            return Thanked(amount=0)

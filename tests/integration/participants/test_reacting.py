@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from antiphon.contracts import Refused, Retry, SagaKey, Unavailable, Unrecoverable
-from antiphon.contracts.envelope import unpack_raw
+from antiphon.contracts import Event, Refused, Retry, SagaKey, Unavailable, Unrecoverable
+from antiphon.contracts.envelope import Envelope, encode, pack, unpack_raw
 from antiphon.contracts.payloads import Parked
-from antiphon.contracts.subjects import event_subject, reaction_step, signal_subject
-from antiphon.contracts.topology import PARKED
+from antiphon.contracts.subjects import cancel_subject, event_subject, reaction_step, signal_subject, start_subject
+from antiphon.contracts.topology import PARKED, Listener
 from antiphon.coordinator.reading.parked import waiting
 from antiphon.participants import Participant, Transaction
 from antiphon.participants.inbox import Spent
@@ -24,7 +25,20 @@ from antiphon.participants.testing import Service
 from tests.support.server import FORMS, Form, until
 
 from .play import TRACEPARENT, Play, play, told_subject
-from .reactor import Browsed, Ordered, Paid, PaidInCoins, PutBack, Reactor, Returned, SetAside, Short, Thanked, Unpaid
+from .reactor import (
+    Browsed,
+    Hurry,
+    Ordered,
+    Paid,
+    PaidInCoins,
+    PutBack,
+    Reactor,
+    Returned,
+    SetAside,
+    Short,
+    Thanked,
+    Unpaid,
+)
 from .stock import Gate, Store, effects_in
 
 THREE = Retry(attempts=3, first_seconds=0.01, factor=1.0, cap_seconds=0.01)
@@ -199,25 +213,48 @@ async def test_the_step_of_an_event_tells_it_from_others_like_it(playing: Play) 
     await playing.all_heard()
 
 
-async def test_a_signal_is_heard_as_a_start_is(playing: Play) -> None:
+async def test_a_signal_is_heard_by_a_reaction_that_says_so(playing: Play) -> None:
     await playing.worker(Reactor())
-    subject = signal_subject(SagaKey.of("shop", "s1"), "hurry")
-    await playing.administrator.store(subject, as_signal(subject))
-    await playing.follows("s1", "stock-set-aside", ORDERED)
+    subject = signal_subject(SagaKey.of("shop", "s1"), "shop-hurry")
+    await playing.administrator.store(subject, of_client(subject, Hurry()))
+    await playing.follows("s1", "stock-thanked", "on-shop-hurry")
     await playing.all_heard()
 
 
-def as_signal(subject: str) -> bytes:
-    return msgspec.json.encode(
-        {
-            "specversion": "1.0",
-            "id": subject,
-            "source": "client",
-            "type": "shop.ordered.v1",
-            "time": "2026-11-24T09:00:00Z",
-            "data": {"pieces": 2},
-        }
+NO_STARTS = {
+    "a start that is sent as a signal": (signal_subject(SagaKey.of("shop", "s1"), "shop-ordered"), Ordered()),
+    "a start at the signal of another event": (signal_subject(SagaKey.of("shop", "s1"), "shop-hurry"), Ordered()),
+    "a start at a signal that nobody knows": (signal_subject(SagaKey.of("shop", "s1"), "x"), Ordered()),
+    "a start in the place of a cancel": (cancel_subject(SagaKey.of("shop", "s1")), Ordered()),
+    "a signal that is sent as a start": (start_subject(SagaKey.of("shop", "s1")), Hurry()),
+}
+FORMER_FILTERS = ("evt.*.shop.*.client.start", "evt.*.shop.*.client.signal.*.1")
+"""What earlier releases had delivered to whoever reacts to a client's event."""
+
+
+@pytest.mark.parametrize("filters", ["ours", "former"])
+@pytest.mark.parametrize("name", NO_STARTS)
+async def test_nothing_follows_from(name: str, filters: str, tmp_path: Path) -> None:
+    """A start is what a client stores as one: with a signal instead there would be effects, and no saga."""
+    subject, event = NO_STARTS[name]
+    reactor = Reactor()
+    ours = reactor.participant.listener
+    listener = Listener("stock", (*ours.hears, *FORMER_FILTERS) if filters == "former" else ours.hears)
+    async with play(tmp_path, listeners=[listener]) as playing:
+        await playing.worker(reactor)
+        await playing.administrator.store(subject, of_client(subject, event))
+        await playing.tell(Ordered(), "s2")
+        await playing.follows("s2", "stock-set-aside", ORDERED)
+        await playing.all_heard()
+        assert reactor.calls == ["set aside"]
+        assert await playing.said("s1") == []
+
+
+def of_client(subject: str, event: Event) -> bytes:
+    envelope = Envelope(
+        id=subject, source="client", type=event.__contract__.type, time=datetime.now(UTC), data=pack(event)
     )
+    return encode(envelope)
 
 
 async def test_silence_a_refusal_and_what_is_not_for_us_are_acked(playing: Play) -> None:
@@ -265,7 +302,7 @@ async def test_a_subject_with_another_sagas_partition_is_forged(playing: Play) -
     await playing.worker(reactor)
     key = SagaKey.of("shop", "s1")
     subject = f"evt.{(key.partition + 1) % 64}.shop.s1.client.start"
-    await playing.administrator.store(subject, as_signal(subject))
+    await playing.administrator.store(subject, of_client(subject, Ordered()))
     assert (await playing.parked()).subject == "parked.forged.stock.client"
     await playing.all_heard()
     assert reactor.calls == []

@@ -88,6 +88,10 @@ def test_what_reactions_may_not_be() -> None:
     refused(lambda stock: stock.reacts_to(str), "str is no Event; a participant reacts to events")
     refused(lambda stock: stock.reacts_to(Event), "Event is no Event")
     refused(lambda stock: stock.reacts_to(Ordered), "say of which sagas stock hears it, with saga_type=")
+    refused(
+        lambda stock: stock.reacts_to(Paid, saga_type="shop", signal=True),
+        "Paid is owned by 'billing', and signals come from clients; leave signal= out",
+    )
     refused(lambda stock: stock.reacts_to(Paid, saga_type="a.b"), "saga_type 'a.b' must be 1 to 64 characters")
     refused(lambda stock: stock.reacts_to(LongName), "its name may have 52 characters")
     refused(lambda stock: stock.reacts_to(Paid)(plain), "must be an `async def` function")

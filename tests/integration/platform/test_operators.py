@@ -387,7 +387,7 @@ async def test_a_paused_participant_is_delivered_nothing_until_it_is_resumed(sta
 
 async def test_a_paused_participant_does_not_react_either(stage: Stage) -> None:
     admin = await stage.there.link("administrator")
-    await set_up(admin, [Listener("airline", subjects.heard_filters("trip", "hotel", "room.booked"))])
+    await set_up(admin, [Listener("airline", (subjects.heard_filter("trip", "hotel", "room.booked"),))])
 
     async def is_paused(wanted: bool) -> None:
         async with asyncio.timeout(10):

@@ -209,18 +209,16 @@ def test_a_reaction_is_named_after_what_was_heard_and_where_it_was_said() -> Non
 
 
 def test_an_event_is_heard_where_its_owner_stores_it() -> None:
-    assert subjects.heard_filters("shop", "bank", "paid") == ("evt.*.shop.*.bank.paid.>",)
-    assert subjects.heard_filters("", "bank", "paid") == ("evt.*.*.*.bank.paid.>",)
-    assert subjects.heard_filters("shop", "client", "ordered") == (
-        "evt.*.shop.*.client.start",
-        "evt.*.shop.*.client.signal.*.1",
-    )
+    assert subjects.heard_filter("shop", "bank", "paid") == "evt.*.shop.*.bank.paid.>"
+    assert subjects.heard_filter("", "bank", "paid") == "evt.*.*.*.bank.paid.>"
+    assert subjects.heard_filter("shop", "client", "ordered") == "evt.*.shop.*.client.start"
+    assert subjects.heard_filter("shop", "client", "hurry", is_signal=True) == "evt.*.shop.*.client.signal.hurry.1"
 
 
 def test_a_consumer_gets_no_filter_that_another_one_covers() -> None:
-    everywhere, here = subjects.heard_filters("", "bank", "paid"), subjects.heard_filters("shop", "bank", "paid")
-    other = subjects.heard_filters("shop", "bank", "unpaid")
-    assert subjects.disjoint([*here, *everywhere, *other, *other]) == (*everywhere, *other)
+    everywhere, here = subjects.heard_filter("", "bank", "paid"), subjects.heard_filter("shop", "bank", "paid")
+    other = subjects.heard_filter("shop", "bank", "unpaid")
+    assert subjects.disjoint([here, everywhere, other, other]) == (everywhere, other)
 
 
 def test_kept_schemas_stand_where_no_consumer_and_no_reader_of_journals_finds_a_saga() -> None:

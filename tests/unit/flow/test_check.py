@@ -61,6 +61,10 @@ class Bounced(Event, name="mail.bounced", owner="mail"):
     reason: str
 
 
+class Hurry(Event, name="shop.hurry"):
+    """Said by a client to a saga that is under way."""
+
+
 class Never(Event, name="mail.never", owner="mail"):
     pass
 
@@ -140,6 +144,24 @@ def test_an_event_that_is_awaited_and_that_nobody_emits_is_found() -> None:
     assert (finding.mistake, finding.about) == ("unsaid", "mail.never")
     assert "is awaited by billing.wait_for_ever() in shop and is emitted by nobody there. Let mail publish it" in (
         finding.sentence
+    )
+
+
+@pytest.mark.parametrize("is_signal", [False, True])
+def test_a_reaction_to_a_signal_has_to_say_that_it_is_one(is_signal: bool) -> None:
+    saga = Saga(Ordered, name="hurried", version=1, deadline=timedelta(hours=1))
+    saga.signal(Hurry)
+    mail = Participant("mail")
+
+    @mail.reacts_to(Hurry, saga_type="hurried", signal=is_signal)
+    async def hurry(event: Hurry, tx: Transaction) -> None: ...
+
+    @mail.reacts_to(Ordered, saga_type="hurried", signal=not is_signal)
+    async def order(event: Ordered, tx: Transaction) -> None: ...
+
+    told = [each.sentence for each in check(build([saga, mail])) if each.mistake == "unsaid"]
+    assert [each.rpartition(". ")[2] for each in told] == (
+        [] if is_signal else ["Add signal=True.", "Drop signal=True."]
     )
 
 
