@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, Listener
-from antiphon.deploy.admin.rights import Rights, server_environment
+from antiphon.deploy.admin.rights import EVERYTHING, Rights, server_environment
 from antiphon.deploy.local.server import ClusterSeat, Server, seats
 from antiphon.link import Credentials, Link, set_up
 
@@ -105,7 +106,7 @@ def platform(
         store_bytes: how much each server's streams may take; most of the disk when 0.
         rights: changes the accounts, for tests of tests.
     """
-    given = rights(Rights(participants))
+    given = rights(Rights(participants, {CLIENT: [EVERYTHING]}))
     passwords = given.new_passwords() if form == "accounts" else {}
     accounts = given.config() if form == "accounts" else ""
     places: list[ClusterSeat | None] = [None] if nodes == 1 else list(seats(nodes))

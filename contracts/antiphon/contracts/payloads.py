@@ -251,6 +251,28 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     error: str = ""
 
 
+Verdict = Literal["same", "other", "unread"]
+"""What is stored: the same, something else, or what the coordinator that says so cannot read."""
+
+
+class Resent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a client wanted to store where something had been stored before."""
+
+    type: str
+    data: msgspec.Raw
+    defaults: tuple[str, ...] = ()
+    """The fields of `data` that hold what they hold where nobody says anything: one of them may have been added to the
+    event after the first one was stored."""
+
+
+class ResentAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A coordinator's answer to that. Whoever cannot tell is silent."""
+
+    verdict: Verdict
+    reason: str = ""
+    """Why it cannot be read."""
+
+
 # --- PARKED: one message for each message that could not be used, and for each saga that waits for a person -----------
 
 PARKED_BYTES_MAX: Final = 512 * 1024

@@ -99,7 +99,14 @@ def fired_subject(saga: SagaKey) -> str:
 
 SAGA_FILTER: Final = "saga.>"
 FIRED_FILTER: Final = "saga.*.*.*.f.next"
-ENDS_FILTER: Final = "saga.*.*.*.c.end"
+
+
+def ends_filter(saga_type: str = "*") -> str:
+    """The outcomes of all sagas, or of those of one type."""
+    return f"saga.*.{saga_type}.*.c.end"
+
+
+ENDS_FILTER: Final = ends_filter()
 JOURNALS_FILTER: Final = "saga.*.*.*.c.>"
 
 
@@ -383,10 +390,18 @@ def heard_participants(filters: Iterable[str]) -> set[str]:
     return {source for source in sources if is_token(source) and source not in RESERVED}
 
 
+def cancels_filter(saga_type: str = "*") -> str:
+    """Clients' wishes to cancel sagas of all types, or of one."""
+    return f"evt.*.{saga_type}.*.client.cancel"
+
+
+def signals_filter(saga_type: str = "*", signal: str = "*") -> str:
+    """The signals to sagas of all types or of one, for every step or for one."""
+    return f"evt.*.{saga_type}.*.client.signal.{signal}.1"
+
+
 STARTS_FILTER: Final = starts_filter()
 CLIENT_STARTS_FILTER: Final = starts_filter(source=CLIENT)
-CLIENT_CANCELS_FILTER: Final = "evt.*.*.*.client.cancel"
-CLIENT_SIGNALS_FILTER: Final = "evt.*.*.*.client.signal.*.1"
 EVENTS_FILTER: Final = "evt.>"
 
 
@@ -656,8 +671,19 @@ def announce_subject(saga_type: str) -> str:
     return f"antiphon.changed.{saga_type}"
 
 
+def same_subject(saga: SagaKey, signal: str = "") -> str:
+    """Where clients ask the coordinators whether what is stored is what they wanted to store.
+
+    Args:
+        saga: whose start or signal it is.
+        signal: the step that waits for the signal; empty for the start.
+    """
+    return f"antiphon.same.{saga.type}.{saga.id}.{f'signal.{signal}' if signal else 'start'}"
+
+
 ANNOUNCE_FILTER: Final = announce_subject("*")
 STATUS_FILTER: Final = "antiphon.status.*.*"
+SAME_FILTER: Final = "antiphon.same.>"
 PARKED_FILTER: Final = "parked.>"
 PARKED_SAGAS_FILTER: Final = "parked.saga.>"
 
@@ -665,6 +691,21 @@ PARKED_SAGAS_FILTER: Final = "parked.saga.>"
 def status_filter(saga_type: str) -> str:
     """The status requests about sagas of one type."""
     return f"antiphon.status.{saga_type}.*"
+
+
+def same_filter(saga_type: str) -> str:
+    """The questions whether starts of, and signals to, sagas of one type are the same."""
+    return f"antiphon.same.{saga_type}.>"
+
+
+def same_starts_filter(saga_type: str = "*") -> str:
+    """Those about starts."""
+    return f"antiphon.same.{saga_type}.*.start"
+
+
+def same_signals_filter(saga_type: str = "*", signal: str = "*") -> str:
+    """Those about signals, for every step or for one."""
+    return f"antiphon.same.{saga_type}.*.signal.{signal}"
 
 
 def status_queue(definitions: Iterable[str]) -> str:
@@ -706,6 +747,24 @@ def parse_status(subject: str) -> SagaKey:
     if len(tokens) != 4:
         raise Forged("not a status request", subject=subject)
     return SagaKey.of(tokens[2], tokens[3])
+
+
+def parse_same(subject: str) -> tuple[SagaKey, str]:
+    """The saga, and the signal or nothing, in the subject of a question whether what is stored is the same.
+
+    Raises:
+        BadIdentity: type or id are no tokens.
+        Forged: it is no such question.
+    """
+    tokens = subject.split(".")
+    match tokens:
+        case ["antiphon", "same", saga_type, saga_id, "start"]:
+            return SagaKey.of(saga_type, saga_id), ""
+        case ["antiphon", "same", saga_type, saga_id, "signal", signal]:
+            _require_tokens((signal,), subject)
+            return SagaKey.of(saga_type, saga_id), signal
+        case _:
+            raise Forged("not a question whether something is the same", subject=subject)
 
 
 # --- what runs --------------------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeGuard, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeGuard, TypeVar, overload
 
 from antiphon.contracts.errors import BadIdentity, DefinitionError
 from antiphon.contracts.fields import require_travels
+from antiphon.contracts.identity import check_token
 from antiphon.contracts.messages import Command, Compensation, Event, Message, Settle, settle_type
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import Direction
@@ -84,20 +85,33 @@ class Settlement:
 AnyHandler = CommandHandler | CompensationHandler | Settlement
 
 
+class HasName(Protocol):
+    """A saga or a choreography, of which a participant needs to know no more than the type."""
+
+    @property
+    def name(self) -> str:
+        """Its type."""
+        ...
+
+
 class Participant:
     """One service's part in sagas.
 
     Args:
         name: its name on the wire, the owner of its commands and events.
         tables: SQLAlchemy tables that a worker creates at its start where they are missing.
+        starts: the sagas, or their types, that its program starts as a client. It is a right of its own, and
+            `antiphon rights --app` takes it from here.
 
     Raises:
-        DefinitionError: the name cannot be a participant's.
+        DefinitionError: the name cannot be a participant's, or a saga's type is no token.
     """
 
-    def __init__(self, name: str, *, tables: MetaData | None = None) -> None:
+    def __init__(self, name: str, *, tables: MetaData | None = None, starts: Sequence[str | HasName] = ()) -> None:
+        types = [each if isinstance(each, str) else each.name for each in starts]
         try:
             check_participant(name)
+            self.starts = tuple(check_token(each, "saga type") for each in types)
         except BadIdentity as error:
             raise DefinitionError(f"{error}.") from None
         self.name, self.tables = name, tables

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from antiphon.deploy.local.server import HOST, find_binary, free_port
+from antiphon.deploy.local.styles import Style
+from antiphon.deploy.modules import load_saga
 from tests.integration.deploy.containers import COMPOSE, DEPLOY, SERVICES, instructions
 from tests.support.receiver import Receiver
 
@@ -44,7 +46,9 @@ class Up:
         """What the README has an administrator do first."""
         names = [name for name, service in SERVICES.items() if service.get("command", [""])[0] == "participant"]
         participants = [f"--participant={name}" for name in names]
-        command = [str(self.programs / "antiphon"), "rights", *participants, "--secrets", str(self.folder / "secrets")]
+        clients = [f"--client=client={load_saga(style.saga).name}" for style in Style]
+        rights = ["rights", *participants, *clients, "--secrets", str(self.folder / "secrets")]
+        command = [str(self.programs / "antiphon"), *rights]
         made = subprocess.run(command, capture_output=True, text=True, check=True)
         (self.folder / "accounts.conf").write_text(made.stdout)
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from antiphon.deploy.admin.rights import (
-    CLIENT_NEEDS,
+    ANY,
     EXPORTER_NEEDS,
+    FORMER_CLIENT_NEEDS,
     OPERATOR_NEEDS,
     READMODEL_NEEDS,
+    SIGNAL,
+    VERBS,
+    Grant,
+    Need,
     Rights,
+    client_needs,
     coordinator_needs,
     participant_needs,
     server_environment,
@@ -24,7 +32,7 @@ from antiphon.deploy.local.server import Server, find_binary
 from antiphon.link import Credentials, Link
 from tests.support.server import Platform, platform
 
-RIGHTS = ("rights", "--participant", "inventory", "--participant", "billing")
+RIGHTS = ("rights", "--participant", "inventory", "--participant", "billing", "--client", "client=order")
 PUBLIC_NKEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"  # of the NATS documentation
 BCRYPT = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
 HASHED = "U*U"  # a test vector of bcrypt
@@ -102,7 +110,18 @@ def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:
         (("--participant", "in ventory"), "1 to 64 characters"),
         (("--participant", "a-b", "--participant", "a_b"), "NATS_PASSWORD_A_B"),
         (("--participant", "a-undo"), "no participant's name may end in -undo"),
-        (("--participant", "a", "--client", "administrator"), "NATS_PASSWORD_ADMINISTRATOR"),
+        (("--participant", "a", "--client", "administrator=order"), "NATS_PASSWORD_ADMINISTRATOR"),
+        (("--participant", "a", "--client", "web=order", "--former-client", "web"), "NATS_PASSWORD_WEB"),
+        (("--participant", "a", "--client", "web"), "is not NAME=TYPE"),
+        (("--participant", "a", "--client", "web=order:"), "is not NAME=TYPE"),
+        (("--participant", "a", "--client", "web=*"), "means more than one type or signal"),
+        (("--participant", "a", "--client", "web=order:signal.*"), "means more than one type or signal"),
+        (("--participant", "a", "--client", "web=order:begin"), "'begin' is no verb: start, cancel, read and signal."),
+        (("--participant", "a", "--client", "web=order:signal."), "1 to 64 characters"),
+        (("--participant", "a", "--client", "web=or der"), "1 to 64 characters"),
+        (("--participant", "a", "--client", "web=lock"), "'lock' is no saga type"),
+        (("--participant", "a=lock"), "'lock' is no saga type"),
+        (("--client", "web=order"), "name the participants"),
         (("--participant", "inventory", "--nkey", "inventory"), "user=KEY"),
     ],
 )
@@ -170,12 +189,28 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 def rows() -> list[str]:
     """Every right outside the administrator's, as deploy/README.md shows it."""
     outside = [("coordinator", "PLATFORM", coordinator_needs())]
-    outside += [("a participant", "PARTICIPANT-*name*", participant_needs("<name>"))]
-    outside += [("client", "CLIENTS", CLIENT_NEEDS), ("operator", "OPERATORS", OPERATOR_NEEDS)]
+    own = participant_needs("<name>")
+    outside += [("a participant", "PARTICIPANT-*name*", own)]
+    starts = [need for need in participant_needs("<name>", [ANY]) if need not in own]
+    outside += [("one that starts sagas of a type", "PARTICIPANT-*name*", _of_a_type(starts))]
+    for verb in (*VERBS, f"{SIGNAL}{ANY}"):
+        told = f"a client, `{verb.replace(ANY, 'NAME')}`"
+        outside += [(told, "CLIENT-*name*", _of_a_type(client_needs([Grant(ANY, (verb,))])))]
+    outside += [("a client of an earlier release", "CLIENT-*name*", FORMER_CLIENT_NEEDS)]
+    outside += [("operator", "OPERATORS", OPERATOR_NEEDS)]
     outside += [("readmodel", "READMODELS", READMODEL_NEEDS), ("exporter", "EXPORTERS", EXPORTER_NEEDS)]
     return [
         f"| {user} | {account} | `{need.subject}` | {need.why} |" for user, account, needs in outside for need in needs
     ]
+
+
+def _of_a_type(needs: Iterable[Need]) -> tuple[Need, ...]:
+    """The same as the page writes them: with the type and the signal in angle brackets."""
+    found: list[Need] = []
+    for need in needs:
+        subject = re.sub(r"(evt\.\*|saga\.\*|antiphon\.\w+)\.\*", r"\1.<type>", need.subject)
+        found.append(replace(need, subject=re.sub(r"signal\.\*", "signal.<name>", subject)))
+    return tuple(found)
 
 
 def test_the_readme_shows_every_right_and_no_other() -> None:

@@ -14,11 +14,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from antiphon.deploy.admin.rights import Rights, server_environment
+from antiphon.deploy.admin.rights import Grant, Rights, server_environment
 from antiphon.deploy.cli.flows import load_parts
 from antiphon.deploy.cli.main import app
 from antiphon.deploy.local.server import find_binary
 from antiphon.deploy.local.styles import Style
+from antiphon.deploy.modules import load_saga
 from antiphon.order.saga import order
 from tests.integration.deploy.containers import COMPOSE, DEPLOY, JAEGER, OURS, SERVICES, instructions, is_sent
 from tests.unit.packaging.project import ROOT, settings
@@ -112,22 +113,23 @@ def test_the_coordinators_serve_the_sagas_of_all_styles() -> None:
     assert SERVICES["coordinator"]["command"] == ["coordinator", *(f"--app={style.saga}" for style in Style)]
 
 
+RIGHTS: Final = Rights(PARTICIPANTS, {"client": [Grant(load_saga(style.saga).name) for style in Style]})
+
 COMMANDS: Final = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_service_of_ours_has_a_user_and_a_command_that_exist(name: str) -> None:
-    assert Path(OURS[name]["env_file"]).stem in Rights(PARTICIPANTS).users()
+    assert Path(OURS[name]["env_file"]).stem in RIGHTS.users()
     assert {OURS[name].get("command", ["list"])[0]} <= COMMANDS
 
 
 def test_the_server_takes_its_configuration(tmp_path: Path) -> None:
-    rights = Rights(PARTICIPANTS)
-    (tmp_path / "accounts.conf").write_text(rights.config())
+    (tmp_path / "accounts.conf").write_text(RIGHTS.config())
     (tmp_path / "nats.conf").write_text((DEPLOY / "nats.conf").read_text())
     checked = subprocess.run(
         [find_binary(), "-t", "--config", str(tmp_path / "nats.conf")],
-        env={**os.environ, **server_environment(rights.new_passwords())},
+        env={**os.environ, **server_environment(RIGHTS.new_passwords())},
         capture_output=True,
         text=True,
         check=False,

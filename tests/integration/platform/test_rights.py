@@ -71,7 +71,7 @@ class Attack:
 
 def one_account(rights: Rights) -> Rights:
     """Everybody lives in the platform's account, with the same rights to publish and subscribe as before."""
-    return OneAccount(rights.participants)
+    return OneAccount(rights.participants, rights.clients)
 
 
 class OneAccount(Rights):
@@ -91,7 +91,7 @@ def may_publish(*also: str) -> Callable[[Rights], Rights]:
             users = tuple(replace(user, publish=(*user.publish, *also)) for user in platform_account.users)
             return [Account(PLATFORM, users)]
 
-    return lambda rights: Generous(rights.participants)
+    return lambda rights: Generous(rights.participants, rights.clients)
 
 
 def publish(
@@ -138,13 +138,18 @@ ATTACKS = {
         "inventory", publish(f"{NEXT}-undo", data=b'{"batch":1,"no_wait":true}', reply=TARGET), one_account
     ),
     "a client has its own start copied into a journal": Attack(
-        "client", publish(f"$JS.API.DIRECT.GET.EVENTS.{OWN_START}", data=b"", reply=COMMAND_OF_BILLING), one_account
+        "client",
+        publish(f"$JS.API.DIRECT.GET.EVENTS.{OWN_START}", data=b"", reply=COMMAND_OF_BILLING),
+        may_publish(f"$JS.API.DIRECT.GET.EVENTS.{subjects.CLIENT_STARTS_FILTER}"),
     ),
     "a client has an outcome copied into a journal": Attack(
         "client", publish(f"$JS.API.DIRECT.GET.SAGA.{TARGET}", data=b"", reply=TARGET), one_account
     ),
     "a client has a coordinator answer into a journal": Attack(
         "client", publish(subjects.status_subject(VICTIM), reply=TARGET), one_account, asks_a_coordinator=True
+    ),
+    "a client has a coordinator compare into a journal": Attack(
+        "client", publish(subjects.same_subject(VICTIM), reply=TARGET), one_account, asks_a_coordinator=True
     ),
     "a participant has its message traced into a journal": Attack(
         "inventory", publish(OWN_EVENT, lines=f"Nats-Trace-Dest: {TARGET}\r\n"), may_publish("saga.>")
@@ -168,9 +173,10 @@ async def scene(folder: Path, user: str, rights: Callable[[Rights], Rights] | No
 
 async def attempt(attack: Attack, stage: Scene) -> None:
     if attack.asks_a_coordinator:
-        await stage.coordinator.subscribe(
-            subjects.STATUS_FILTER, lambda subject, reply, data, headers: stage.coordinator.send(reply, b"running")
-        )
+        for asked in (subjects.STATUS_FILTER, subjects.SAME_FILTER):
+            await stage.coordinator.subscribe(
+                asked, lambda subject, reply, data, headers: stage.coordinator.send(reply, b"running")
+            )
         await stage.coordinator.nc.flush()
     if attack.user == "client":
         stage.attacker.send(OWN_START, b"{}")
@@ -310,6 +316,8 @@ FOREIGN = {
         "$JS.API.DIRECT.GET.EVENTS",
         f"$JS.API.DIRECT.GET.SAGA.{OWN_COMMANDS[0]}",
         f"$JS.API.DIRECT.GET.EVENTS.{OWN_EVENT}",
+        f"$JS.API.DIRECT.GET.EVENTS.{OWN_START}",
+        f"$JS.API.DIRECT.GET.EVENTS.{subjects.CLIENT_STARTS_FILTER}",
         "$JS.API.STREAM.DELETE.SAGA",
         "_INBOX_client.x",
     ],

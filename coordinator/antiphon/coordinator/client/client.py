@@ -25,7 +25,7 @@ from antiphon.contracts.errors import (
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import CANCEL_TYPE, END_TYPE, CancelRequest, End, SagaState, Status, StatusAnswer
-from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.topology import SAGA
 from antiphon.link import Credentials, Link, Mark
 
 from ..decision.search_keys import require_names
@@ -33,10 +33,11 @@ from ..definition.check import require_start
 from ..definition.choreography import AnySaga, Choreography
 from ..definition.saga import Saga
 from ..definition.steps import Signal
+from .asking import ask_whether_same
 from .changes import Change, changes
 from .operator import TIMEOUT_SECONDS as DECISION_SECONDS
 from .operator import Operator
-from .store_once import TIMEOUT_SECONDS, Other, compared, is_started_with, message, raise_if_failed, store_once
+from .store_once import TIMEOUT_SECONDS, is_started_with, message, raise_if_failed, store_once
 
 S = TypeVar("S", bound=Event)
 E = TypeVar("E", bound=Event)
@@ -125,7 +126,8 @@ class Handle:
             TooLarge: the payload is larger than the protocol allows.
             WrongShape: a field holds what would not arrive as it is, or not at all.
             Unanswered: nobody knows whether the signal is stored; send it again.
-            PlatformError: the signal could not be stored.
+            PlatformError: the signal could not be stored, or one is stored already and no coordinator can tell now
+                whether it is the same.
         """
         if step.saga.name != self._saga.name or type(event) is not step.signal:
             raise DefinitionError(f"saga {self._saga.name!r} waits for no {type(event).__name__} there.")
@@ -138,6 +140,9 @@ class Antiphon:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._ends: dict[str, list[asyncio.Event]] = {}
+        self._heard = set[str]()
+        """The saga types whose ends are told to this client; only those that it waits for, which it may hear."""
+        self._subscribing = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -162,9 +167,7 @@ class Antiphon:
         """
         link = await Link.connect(servers, name=name, credentials=credentials, patient=patient)
         try:
-            client = cls(link)
-            await link.subscribe(subjects.ENDS_FILTER, client._on_end)
-            yield client
+            yield cls(link)
         finally:
             await link.close()
 
@@ -188,15 +191,18 @@ class Antiphon:
             WrongShape: a field holds what would not arrive as it is, or not at all, or the saga would stand still
                 because its definition can make no keys or locks of it.
             Unanswered: nobody knows whether the start is stored; start it again with the same id.
-            PlatformError: the start could not be stored.
+            PlatformError: the start could not be stored, or one is stored already and no coordinator can tell now
+                whether it is the same.
         """
         key = SagaKey.of(saga.name, id)
         subject = subjects.start_subject(key)
         require_start(saga, start)
         data = message(subject, CLIENT, start.__contract__.type, start)
         require_names(saga.definition, start)
-        if not await store_once(self._link, subject, data, timeout) and (other := await self._other(subject, start)):
-            raise AlreadyStarted(key.type, key.id, other.unread)
+        if not await store_once(self._link, subject, data, timeout):
+            told = await ask_whether_same(self._link, key, start)
+            if told.verdict != "same":
+                raise AlreadyStarted(key.type, key.id, told.reason)
         return Handle(self, key, saga, start)
 
     def handle(self, saga: AnySaga, id: str) -> Handle:
@@ -245,7 +251,7 @@ class Antiphon:
             StartUnread: no coordinator can read its start.
         """
         subject = subjects.end_subject(key)
-        told, pause = asyncio.Event(), LOOK_SECONDS
+        told, pause = asyncio.Event(), LOOK_SECONDS if key.type in self._heard else await self._hear_ends(key.type)
         asking: asyncio.Future[str] | None = None
         self._ends.setdefault(subject, []).append(told)
         try:
@@ -257,7 +263,7 @@ class Antiphon:
                 if asking is not None and asking.done() and (unread := asking.result()):
                     raise StartUnread(key.type, key.id, unread)
                 await self._link.until(told, pause)
-                if asking is None and not told.is_set():
+                if asking is None and not told.is_set() and pause == LOOK_SECONDS:
                     asking = asyncio.ensure_future(self._unread(key))
                     asking.add_done_callback(lambda _: told.set())
                 # A subscriber may hear of an end before the stream holds it.
@@ -309,25 +315,21 @@ class Antiphon:
         """Store a signal, which a saga gets once."""
         subject = subjects.signal_subject(key, signal)
         data = message(subject, CLIENT, event.__contract__.type, event)
-        is_new = await store_once(self._link, subject, data, timeout_seconds)
-        if not is_new and (other := await self._other(subject, event)):
-            raise AlreadySignalled(key.type, key.id, signal, other.unread)
+        if not await store_once(self._link, subject, data, timeout_seconds):
+            told = await ask_whether_same(self._link, key, event, signal)
+            if told.verdict != "same":
+                raise AlreadySignalled(key.type, key.id, signal, told.reason)
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    async def _other(self, subject: str, event: Event) -> Other | None:
-        """What was stored first, unless it is what we wanted to store."""
-        try:
-            stored = await self._link.get_last(EVENTS, subject)
-        except Ambiguous as error:
-            raise_if_failed(self._link)
-            raise PlatformError(f"{subject} was stored before, and cannot be read now ({error}). Try again.") from None
-        if stored is None:
-            raise PlatformError(f"{subject} was stored before, and cannot be read. Try again.")
-        try:
-            return compared(decode(stored.data, subject), event)
-        except Undecodable as error:
-            return Other(unread=error.reason)  # whatever it is, it is not what we wanted to store
+    async def _hear_ends(self, saga_type: str) -> float:
+        """Hear of the ends of sagas of a type from now on; gives how soon to look all the same, since it may take a
+        moment until all servers of a cluster know of it."""
+        async with self._subscribing:
+            if saga_type not in self._heard:
+                await self._link.subscribe(subjects.ends_filter(saga_type), self._on_end)
+                self._heard.add(saga_type)
+        return LOOK_SOON_SECONDS
 
     async def _read_end(self, key: SagaKey, subject: str) -> Outcome | None:
         try:

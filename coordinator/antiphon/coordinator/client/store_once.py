@@ -8,13 +8,14 @@ from typing import Final
 
 import msgspec
 
-from antiphon.contracts.envelope import Envelope, encode, pack, unpack_raw
-from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, Unanswered, Undecodable
+from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, Unanswered
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import End, start_digest
 from antiphon.contracts.stored import NoRoom
-from antiphon.contracts.values import is_same
 from antiphon.link import AlreadyStored, Link, NobodyStores, Rejected
+
+from ..decision.sameness import has_default
 
 TIMEOUT_SECONDS: Final = 20.0
 """How long a message is tried again while the server does not store it, unless the caller says otherwise. A cluster
@@ -39,26 +40,6 @@ def message(subject: str, source: str, type_: str, payload: msgspec.Struct) -> b
     return encode(Envelope(id=subject, source=source, type=type_, time=datetime.now(UTC), data=pack(payload)))
 
 
-class Other(msgspec.Struct, frozen=True):
-    """That another payload was stored before, or one that cannot be read: then why."""
-
-    unread: str = ""
-
-
-def compared(stored: Envelope, payload: Event) -> Other | None:
-    """What was stored, unless it is this payload.
-
-    By their values and not by their bytes: a field with a default may have been added meanwhile, and one moment can be
-    written in many ways.
-    """
-    if stored.type != payload.__contract__.type:
-        return Other()
-    try:
-        return None if is_same(unpack_raw(stored.data, type(payload)), payload) else Other()
-    except Undecodable as error:
-        return Other(unread=error.reason)
-
-
 def is_started_with(end: End, payload: Event) -> bool:
     """Whether an end may be that of the saga which this payload starts, as far as the digest in it tells.
 
@@ -69,18 +50,11 @@ def is_started_with(end: End, payload: Event) -> bool:
     if end.start in ("", start_digest(contract.type, pack(payload))):
         return True
     for field in reversed(msgspec.structs.fields(payload)):
-        if field.encode_name in rest and _has_default(payload, field):
+        if field.encode_name in rest and has_default(payload, field):
             del rest[field.encode_name]
             if start_digest(contract.type, msgspec.json.encode(rest)) == end.start:
                 return True
     return False
-
-
-def _has_default(payload: Event, field: msgspec.structs.FieldInfo) -> bool:
-    default = field.default
-    if field.default_factory is not msgspec.NODEFAULT:
-        default = field.default_factory()
-    return default is not msgspec.NODEFAULT and is_same(getattr(payload, field.name), default)
 
 
 async def store_once(link: Link, subject: str, data: bytes, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:

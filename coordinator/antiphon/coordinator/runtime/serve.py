@@ -37,6 +37,7 @@ from ..definition.capabilities import capabilities_of
 from ..definition.choreography import AnySaga
 from ..definition.definition import Definition
 from .admission import Admission, require_bounds
+from .comparing import Comparing
 from .coordinator import Coordinator
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
@@ -194,6 +195,9 @@ async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None
     coordinator.begin(known.set)
     await link.until(known)
     await answer_status_requests(asked or link, coordinator)
+    comparing = Comparing(asked or link, coordinator.journals.definitions)
+    for saga_type, queue in coordinator.status_queues.items():
+        await (asked or link).subscribe(subjects.same_filter(saga_type), comparing.on_question, queue=queue)
     return [
         await link.pull(SAGA, TIMERS, TIMERS_HELD_MAX, coordinator.on_fired, **KEPT),
         await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),

@@ -24,11 +24,20 @@ from antiphon.contracts.envelope import Envelope, decode, encode, pack
 from antiphon.contracts.errors import AlreadySignalled, AlreadyStarted
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import Event
-from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Ending, Parked, Status, StatusAnswer, read_parked
+from antiphon.contracts.payloads import (
+    CANCEL_TYPE,
+    CancelRequest,
+    Ending,
+    Parked,
+    ResentAnswer,
+    Status,
+    StatusAnswer,
+    read_parked,
+)
 from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener, answers_consumer
 
-from ..client.store_once import Other, compared
 from ..decision.entries import read_entry
+from ..decision.sameness import OTHER, compare, resent
 from ..definition.check import require_start
 from ..definition.choreography import AnySaga, Choreography
 from ..definition.definition import Definition
@@ -110,8 +119,8 @@ class Rehearsed:
             AlreadySignalled, WrongShape: as of `Handle.signal`.
         """
         subject = subjects.signal_subject(self.key, step.name)
-        if other := await self._rehearsal.put(subject, event.__contract__.type, event):
-            raise AlreadySignalled(self.key.type, self.key.id, step.name, other.unread)
+        if (told := await self._rehearsal.put(subject, event.__contract__.type, event)) is not None:
+            raise AlreadySignalled(self.key.type, self.key.id, step.name, told.reason)
 
     async def cancel(self, reason: str) -> None:
         """Ask for it to be undone."""
@@ -158,8 +167,8 @@ class Rehearsal:
         """
         key = SagaKey.of(saga.name, id)
         require_start(saga, start)
-        if other := await self.put(subjects.start_subject(key), start.__contract__.type, start):
-            raise AlreadyStarted(key.type, key.id, other.unread)
+        if (told := await self.put(subjects.start_subject(key), start.__contract__.type, start)) is not None:
+            raise AlreadyStarted(key.type, key.id, told.reason)
         return Rehearsed(self, key)
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -246,16 +255,18 @@ class Rehearsal:
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    async def put(self, subject: str, type_: str, payload: Event | CancelRequest) -> Other | None:
-        """Store what a client stores, and let everything happen that needs no time. What was stored before, where that
-        is another event."""
+    async def put(self, subject: str, type_: str, payload: Event | CancelRequest) -> ResentAnswer | None:
+        """Store what a client stores, and let everything happen that needs no time. What coordinators say of what was
+        stored before, where that is not the same."""
         time = moment(self.platform.now_ns)
         envelope = Envelope(id=subject, source=CLIENT, type=type_, time=time, data=pack(payload))
         outcome = self.platform.store(EVENTS, subject, encode(envelope))
         await self.run()
         if isinstance(outcome, int) or isinstance(payload, CancelRequest):
             return None
-        return compared(decode(self.platform.read(EVENTS, [subject])[0].data, subject), payload)
+        stored = decode(self.platform.read(EVENTS, [subject])[0].data, subject)
+        told = compare(type(payload), stored, resent(payload)) or OTHER
+        return None if told.verdict == "same" else told
 
     async def begin(self) -> None:
         """Start all participants."""

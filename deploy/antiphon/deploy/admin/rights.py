@@ -1,9 +1,13 @@
-"""Who may do what: the accounts of a production server, made from a list of participants.
+"""Who may do what: the accounts of a production server, made from lists of participants, clients and operators.
 
 Rights in NATS cover the subject that is published to, and neither headers nor the reply subject. So whoever shares an
 account with a stream can have an answer of the server stored in it. Therefore the streams live in an account of the
 platform, and everybody who is not the platform lives in an account of their own, which imports just what its role
 needs: an answer then goes back through the import, and a reply subject names something in the asker's own account only.
+A client has an account to itself, so that the server tells clients apart, and rights by saga type and verb.
+
+A token `*` in a published subject passes every right that has a wildcard there. So no client reads EVENTS, and what a
+right leaves open must be harmless where it stands for all.
 
 The text holds no secrets: passwords come from the server's environment, and an nkey stands there by its public half.
 """
@@ -19,9 +23,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from antiphon.contracts import identity, subjects
+from antiphon.contracts import subjects
 from antiphon.contracts.errors import DefinitionError
-from antiphon.contracts.identity import CLIENT, COORDINATOR, OPERATOR
+from antiphon.contracts.identity import CLIENT, COORDINATOR, NOT_SAGAS, OPERATOR, check_token, dashed
 from antiphon.contracts.topology import (
     ADMINISTRATOR,
     ANSWERS,
@@ -47,7 +51,6 @@ from antiphon.contracts.topology import (
 from ..files import write_private
 
 PLATFORM: Final = "PLATFORM"
-CLIENTS: Final = "CLIENTS"
 OPERATORS: Final = "OPERATORS"
 READMODELS: Final = "READMODELS"
 EXPORTERS: Final = "EXPORTERS"
@@ -66,6 +69,79 @@ class Need:
     subject: str
     why: str
     kind: Literal["one", "many", "feed"] = "one"
+
+
+SIGNAL: Final = "signal."
+"""What the verb of one signal begins with; behind it stands the signal's name."""
+
+VERBS: Final = ("start", "cancel", "read")
+"""What a client may do with the sagas of a type where nobody says otherwise. `read` is how they stand and how they end.
+Signals are granted one by one."""
+
+ANY: Final = "*"
+"""All types, or all signals. Nobody but an operator has it."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a client may do with the sagas of one type.
+
+    Args:
+        saga_type: the type.
+        verbs: `start`, `cancel`, `read`, and `signal.<name>` for each signal.
+
+    Raises:
+        BadIdentity: the type or a signal's name cannot be a token.
+        DefinitionError: there is no such verb.
+    """
+
+    saga_type: str
+    verbs: tuple[str, ...] = VERBS
+
+    def __post_init__(self) -> None:
+        if self.saga_type != ANY:
+            check_token(self.saga_type, "saga type")
+        if self.saga_type in NOT_SAGAS:
+            raise DefinitionError(f"{self.saga_type!r} is no saga type; nothing starts a {self.saga_type}.")
+        for verb in self.verbs:
+            name = verb.removeprefix(SIGNAL)
+            if name == verb and verb not in VERBS:
+                raise DefinitionError(f"{verb[:80]!r} is no verb: {', '.join(VERBS)} and {SIGNAL}NAME are.")
+            if name not in (verb, ANY):
+                check_token(dashed(name), "signal")
+
+    def needs(self) -> Iterable[Need]:
+        """The subjects that it is about."""
+        for verb in self.verbs:
+            yield from _verb_needs(self.saga_type, verb)
+
+
+EVERYTHING: Final = Grant(ANY, (*VERBS, f"{SIGNAL}{ANY}"))
+"""What an operator may do in a client's place."""
+
+
+def _verb_needs(saga_type: str, verb: str) -> tuple[Need, ...]:
+    match verb:
+        case "start":
+            return (
+                Need(subjects.starts_filter(saga_type, source=CLIENT), "start sagas"),
+                Need(subjects.same_starts_filter(saga_type), "ask whether the start that is stored is the same"),
+            )
+        case "cancel":
+            return (Need(subjects.cancels_filter(saga_type), "ask for a cancel"),)
+        case "read":
+            ends = subjects.ends_filter(saga_type)
+            return (
+                Need(ends, "hear of outcomes", "feed"),
+                Need(f"{API}.DIRECT.GET.{SAGA}.{ends}", "read an outcome"),
+                Need(subjects.status_filter(saga_type), "ask how a saga stands"),
+            )
+        case _:
+            signal = dashed(verb.removeprefix(SIGNAL))
+            return (
+                Need(subjects.signals_filter(saga_type, signal), "send this signal"),
+                Need(subjects.same_signals_filter(saga_type, signal), "ask whether the one that is stored is the same"),
+            )
 
 
 @dataclass(frozen=True)
@@ -94,9 +170,12 @@ class Rights:
 
     Args:
         participants: their names; each gets an account.
-        clients: the users of programs that start sagas; they share an account, and each has an inbox of its own.
+        clients: what programs may do with sagas, by their names; each gets an account.
         operators: the people who deal with what waits for them, each with a user, under whose name the requests are.
         nkeys: public nkeys by user; whoever has none logs in with a password.
+        starts: the types of the sagas that a participant's program starts, by its name.
+        former_clients: the names of programs with a client of an earlier release. They may start, cancel and signal
+            every saga, and read what others have started.
 
     Raises:
         BadIdentity: a name cannot be a token, or no participant may have it.
@@ -104,22 +183,30 @@ class Rights:
     """
 
     participants: Sequence[str]
-    clients: Sequence[str] = (CLIENT,)
+    clients: Mapping[str, Sequence[Grant]] = field(default_factory=dict[str, Sequence[Grant]])
     operators: Sequence[str] = (OPERATOR,)
     nkeys: Mapping[str, str] = field(default_factory=dict[str, str])
+    starts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    former_clients: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check_names(self.participants, self.clients, self.operators)
+        _check_names(self.participants, (*self.clients, *self.former_clients), self.operators)
+        if strangers := sorted(self.starts.keys() - set(self.participants)):
+            raise DefinitionError(f"{strangers[0]} starts sagas and is no participant. Name it as one, or as a client.")
 
     def accounts(self) -> list[Account]:
-        """The platform's account, and one for each participant, for all clients and for all operators."""
+        """The platform's account, and one for each participant, for each client and for all operators."""
         return [
             Account(PLATFORM, (administrator_user(), coordinator_user())),
-            *(_outside(f"PARTICIPANT-{name}", [name], participant_needs(name)) for name in self.participants),
-            _outside(CLIENTS, self.clients, CLIENT_NEEDS),
+            *(
+                _outside(f"PARTICIPANT-{name}", name, participant_needs(name, self.starts.get(name, ())))
+                for name in self.participants
+            ),
+            *(_outside(f"CLIENT-{name}", name, client_needs(grants)) for name, grants in self.clients.items()),
+            *(_outside(f"CLIENT-{name}", name, FORMER_CLIENT_NEEDS) for name in self.former_clients),
             Account(OPERATORS, tuple(map(operator_user, self.operators)), OPERATOR_NEEDS),
-            _outside(READMODELS, [READMODEL], READMODEL_NEEDS),
-            _outside(EXPORTERS, [EXPORTER], EXPORTER_NEEDS),
+            _outside(READMODELS, READMODEL, READMODEL_NEEDS),
+            _outside(EXPORTERS, EXPORTER, EXPORTER_NEEDS),
         ]
 
     def users(self) -> list[str]:
@@ -158,8 +245,13 @@ _HEAD = (
 # --- what each role needs ---------------------------------------------------------------------------------------------
 
 
-def participant_needs(participant: str) -> tuple[Need, ...]:
-    """What a participant uses of the platform."""
+def participant_needs(participant: str, starts: Sequence[str] = ()) -> tuple[Need, ...]:
+    """What a participant uses of the platform.
+
+    Args:
+        participant: its name.
+        starts: the types of the sagas that its program starts.
+    """
     needs = [
         Need(subjects.source_filter(participant), "store its own events"),
         Need(subjects.parked_subject("*", participant, "*"), "park what it cannot use, under its own name"),
@@ -176,19 +268,23 @@ def participant_needs(participant: str) -> tuple[Need, ...]:
         Need(f"$JS.ACK.{EVENTS}.{heard}.>", "ack them, hand them back, keep them longer"),
     ]
     needs.append(Need(subjects.registration_subject(participant, "*"), "say what it does and that it is there"))
+    needs += client_needs(Grant(saga_type, ("start",)) for saga_type in starts)
     return tuple(needs)
 
 
-CLIENT_NEEDS: Final = (
-    Need(subjects.CLIENT_STARTS_FILTER, "start sagas"),
-    Need(subjects.CLIENT_CANCELS_FILTER, "ask for a cancel"),
-    Need(subjects.CLIENT_SIGNALS_FILTER, "send signals"),
-    Need(f"{API}.DIRECT.GET.{EVENTS}.{subjects.CLIENT_STARTS_FILTER}", "see with which payload an id was started"),
-    Need(f"{API}.DIRECT.GET.{EVENTS}.{subjects.CLIENT_SIGNALS_FILTER}", "see which signal was sent before"),
-    Need(subjects.ENDS_FILTER, "hear of outcomes", "feed"),
-    Need(f"{API}.DIRECT.GET.{SAGA}.{subjects.ENDS_FILTER}", "read an outcome"),
-    Need(subjects.STATUS_FILTER, "ask how a saga stands"),
+def client_needs(grants: Iterable[Grant]) -> tuple[Need, ...]:
+    """What a client uses of the platform, each once."""
+    return tuple(dict.fromkeys(need for grant in grants for need in grant.needs()))
+
+
+FORMER_CLIENT_NEEDS: Final = (
+    *client_needs([EVERYTHING]),
+    *(
+        Need(f"{API}.DIRECT.GET.{EVENTS}.{found}", "see what was stored before, whoever stored it")
+        for found in (subjects.CLIENT_STARTS_FILTER, subjects.signals_filter())
+    ),
 )
+"""What clients of earlier releases need, which ask no coordinator whether what is stored is the same."""
 
 REQUESTS: Final = subjects.source_filter(OPERATOR)
 """The requests of all operators; a user may store only those that name it."""
@@ -199,7 +295,7 @@ OPERATOR_NEEDS: Final = (
     Need(f"{API}.DIRECT.GET.{PARKED}", "read what is parked", "many"),
     Need(f"{API}.DIRECT.GET.{REGISTRATIONS.name}", "see what runs", "many"),
     Need(REQUESTS, "ask for retries, edits, and so on, under the own name only"),
-    *CLIENT_NEEDS,
+    *client_needs([EVERYTHING]),
 )
 """An operator reads everything, and writes what a client does and requests of its own; it cannot forge either.
 
@@ -249,6 +345,7 @@ def coordinator_needs() -> tuple[Need, ...]:
         Need(f"{API}.STREAM.INFO.*", "find out at the start that a stream is missing"),
         Need(f"{API}.CONSUMER.INFO.*.*", "find out at the start that a consumer is missing"),
         Need(subjects.STATUS_FILTER, "answer how a saga stands", "feed"),
+        Need(subjects.SAME_FILTER, "answer whether what is stored is what a client wanted to store", "feed"),
         Need(f"{API}.CONSUMER.PAUSE.*.*", "have a participant stand still, or go on"),
         Need(subjects.ANNOUNCE_FILTER, "tell each other that a saga type stands still, or goes on"),
         Need(subjects.ANNOUNCE_FILTER, "hear that", "feed"),
@@ -294,8 +391,8 @@ def password_variable(user: str) -> str:
     return f"NATS_PASSWORD_{re.sub('[^A-Za-z0-9]', '_', user).upper()}"
 
 
-def _outside(account: str, users: Iterable[str], needs: tuple[Need, ...]) -> Account:
-    return Account(account, tuple(_user(name, needs) for name in users), needs)
+def _outside(account: str, user: str, needs: tuple[Need, ...]) -> Account:
+    return Account(account, (_user(user, needs),), needs)
 
 
 def _user(name: str, needs: tuple[Need, ...]) -> User:
@@ -313,9 +410,9 @@ def _check_names(participants: Sequence[str], clients: Sequence[str], operators:
     for name in participants:
         check_participant(name)
     for name in clients:
-        identity.check_token(name, "client")
+        check_token(name, "client")
     for name in operators:
-        identity.check_token(name, "operator")
+        check_token(name, "operator")
     users = [ADMINISTRATOR, COORDINATOR, READMODEL, EXPORTER, *operators, *participants, *clients]
     variables = Counter(map(password_variable, users))
     for variable, count in variables.items():

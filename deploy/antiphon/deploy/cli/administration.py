@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from antiphon.contracts.topology import (
@@ -19,7 +19,7 @@ from antiphon.link import Link, set_up
 from antiphon.link.setup import forget_former_facts, forget_reactions, former_coordinators, left_behind
 from antiphon.participants.participant import Participant
 
-from ..admin.rights import Rights, write_secrets
+from ..admin.rights import ANY, Grant, Rights, write_secrets
 from ..modules import CannotLoad
 from ..render.terminal import say, say_document, say_json, warn
 from .flows import load_parts
@@ -98,18 +98,57 @@ def bytes_in(text: str) -> int:
 
 
 def print_rights(
+    apps: Sequence[str],
     participants: Sequence[str],
     clients: Sequence[str],
+    former_clients: Sequence[str],
     operators: Sequence[str],
     nkeys: Sequence[str],
     folder: Path | None,
 ) -> None:
     """Print the accounts, and write new passwords where the administrator wants them."""
-    rights = Rights(participants, clients, operators, dict(map(_nkey, nkeys)))
+    starts = {part.name: part.starts for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)}
+    if apps and not starts:
+        raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
+    for text in participants:
+        name, _, types = text.partition("=")
+        starts[name] = tuple(dict.fromkeys((*starts.get(name, ()), *filter(None, types.split(",")))))
+    if not starts:
+        raise CannotLoad("name the participants, with --participant NAME or --app MODULE.")
+    rights = Rights(
+        tuple(starts), granted(clients), operators, dict(map(_nkey, nkeys)), starts, former_clients=former_clients
+    )
     if folder is not None:
         files = write_secrets(folder, rights.new_passwords())
         warn(f"wrote {len(files)} files to {folder}/, readable by you only.")
+    if not clients and not former_clients:
+        warn("no client has an account: whoever starts sagas needs one, --client NAME=TYPE.")
+    for name in former_clients:
+        warn(
+            f"{name} may start, cancel and signal every saga, and read what others have started, as clients of an "
+            "earlier release need it; name it with --client once it runs this one."
+        )
     say_document(rights.config())
+
+
+def granted(clients: Iterable[str]) -> dict[str, list[Grant]]:
+    """What clients may do, of `NAME=TYPE` or `NAME=TYPE:VERB,VERB`, each of which may come several times.
+
+    Raises:
+        BadIdentity: a name or a type cannot be a token.
+        DefinitionError: there is no such verb.
+        CannotLoad: a text is none of both, or it means every type or signal.
+    """
+    found: dict[str, list[Grant]] = {}
+    for text in clients:
+        name, equals, grant = text.partition("=")
+        saga_type, colon, verbs = grant.partition(":")
+        if not (name and equals and saga_type) or (colon and not verbs):
+            raise CannotLoad(f"{text!r} is not NAME=TYPE or NAME=TYPE:VERB,VERB, as in web=order:start,read.")
+        if ANY in grant:
+            raise CannotLoad(f"{text!r} means more than one type or signal: name each that {name} needs.")
+        found.setdefault(name, []).append(Grant(saga_type, tuple(verbs.split(","))) if verbs else Grant(saga_type))
+    return found
 
 
 def _nkey(text: str) -> tuple[str, str]:

@@ -425,16 +425,44 @@ def setup(
 
 
 @app.command(
-    epilog="Example: antiphon rights --participant inventory --participant billing --secrets secrets > accounts.conf"
+    epilog="Example: antiphon rights --participant inventory --participant billing=refund --client shop=order "
+    "--client fraud=order:signal.fraud-cleared --operator ada --secrets secrets > accounts.conf"
 )
 def rights(
     participant: Annotated[
-        list[str], typer.Option("--participant", metavar="NAME", help="A participant's name; give it once for each.")
-    ],
+        list[str],
+        typer.Option(
+            "--participant",
+            metavar="NAME[=TYPE,…]",
+            help="A participant's name, and the types of the sagas that its program starts; give it once for each.",
+        ),
+    ] = [],  # noqa: B006
+    app: Annotated[
+        list[str],
+        typer.Option(
+            "--app",
+            metavar="MODULE[:PARTICIPANT]",
+            help="Where participants are declared, with the sagas that they start.",
+        ),
+    ] = [],  # noqa: B006
     client: Annotated[
-        list[str] | None,
-        typer.Option("--client", metavar="NAME", help="A program that starts sagas; `client` by default."),
-    ] = None,
+        list[str],
+        typer.Option(
+            "--client",
+            metavar="NAME=TYPE[:VERB,…]",
+            help="A program, and what it may do with the sagas of a type; give it once for each type. Verbs are start, "
+            "cancel, read (how sagas stand, and how they end) and signal.NAME; the first three where none is given.",
+        ),
+    ] = [],  # noqa: B006
+    former_client: Annotated[
+        list[str],
+        typer.Option(
+            "--former-client",
+            metavar="NAME",
+            help="A program that still runs the client of an earlier release: it may start, cancel and signal every "
+            "saga, and read what everybody starts.",
+        ),
+    ] = [],  # noqa: B006
     operator: Annotated[
         list[str] | None,
         typer.Option("--operator", metavar="NAME", help="A person who deals with sagas; `operator` by default."),
@@ -446,10 +474,15 @@ def rights(
         Path | None, typer.Option(metavar="FOLDER", help="Make passwords and write them there, one file for each user.")
     ] = None,
 ) -> None:
-    """Print the accounts for nats.conf: everybody may do what their role needs. The text itself holds no secrets."""
+    """Print the accounts for nats.conf: everybody may do what their role needs. The text itself holds no secrets.
+
+    Every participant and every client has an account to itself. A client may do what is named, with the sagas that are
+    named, and nobody but operators reads what others have stored. Without --client nobody starts sagas but operators,
+    and participants that say so.
+    """
     from .administration import print_rights
 
-    print_rights(participant, client or ["client"], operator or ["operator"], nkey, secrets)
+    print_rights(app, participant, client, former_client, operator or ["operator"], nkey, secrets)
 
 
 # --- definitions ------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from rich.text import Text
 from antiphon.contracts import subjects
 from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import StillRunning
-from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.identity import CLIENT, OPERATOR, SagaKey
 from antiphon.contracts.payloads import END_TYPE, End, Ending
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.client.client import Antiphon
@@ -37,6 +37,7 @@ from antiphon.order.data import load_orders
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Report, reconcile
 
+from ..admin.rights import Grant, Rights
 from ..modules import load_saga
 from ..render.tables import print_timeline
 from ..render.terminal import console, foreign, parts
@@ -88,7 +89,10 @@ async def run_demo(orders: int, folder: Path | None, style: Style) -> int:
     out = console()
     folder = folder or Path(".antiphon") / f"demo-{_now():%Y%m%d-%H%M%S}"
     saga = load_saga(style.saga)
-    platform = LocalPlatform(folder, [style.saga], style.participants, _nobody, _noter(out))
+    # With the accounts of production: nobody here has a right that it would lack there.
+    clients = {CLIENT: [Grant(saga.name, ("start", "read"))]}
+    rights = Rights(tuple(style.participants), clients)
+    platform = LocalPlatform(folder, [style.saga], style.participants, _nobody, _noter(out), rights=rights)
     placed = _orders(orders, run_before=platform.server.store.exists())
     try:
         await platform.start()
@@ -153,7 +157,7 @@ async def _run(out: Console, platform: LocalPlatform, saga: AnySaga, placed: Map
     places = asyncio.Semaphore(IN_FLIGHT_MAX)
     ran = Run(time.monotonic(), [], [])
     with _progress(out, len(placed)) as advance:
-        async with Antiphon.connect(platform.url) as antiphon:
+        async with Antiphon.connect(platform.url, credentials=platform.credentials(CLIENT)) as antiphon:
 
             async def run(order_id: str, event: OrderPlaced) -> None:
                 async with places:
@@ -196,7 +200,7 @@ def _progress(out: Console, total: int) -> Generator[Callable[[], None]]:
 
 async def _audit(platform: LocalPlatform) -> Audit:
     """Read both streams from the beginning, and the books of all participants."""
-    link = await Link.connect(platform.url, name="operator")
+    link = await _operator(platform)
     try:
         started = {
             str(subjects.parse_fact(message.subject).saga): unpack_raw(
@@ -220,7 +224,7 @@ async def _report(out: Console, platform: LocalPlatform, audit: Audit, run: Run)
     out.print(_outcomes(audit, run.seconds))
     for saga in _examples(audit):
         saga_type, _, saga_id = saga.partition("/")
-        link = await Link.connect(platform.url, name="operator")
+        link = await _operator(platform)
         try:
             print_timeline(await timeline(link, SagaKey.of(saga_type, saga_id)))
         finally:
@@ -229,6 +233,10 @@ async def _report(out: Console, platform: LocalPlatform, audit: Audit, run: Run)
     out.print(_ledgers(audit.books))
     for sentence in audit.books.discrepancies:
         out.print(foreign(sentence, "red"), soft_wrap=True)
+
+
+async def _operator(platform: LocalPlatform) -> Link:
+    return await Link.connect(platform.url, name=OPERATOR, credentials=platform.credentials(OPERATOR))
 
 
 def _outcomes(audit: Audit, seconds: float) -> Table:

@@ -11,13 +11,15 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from antiphon.contracts.errors import PlatformError
-from antiphon.contracts.topology import ANSWERS, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
+from antiphon.contracts.identity import COORDINATOR
+from antiphon.contracts.topology import ADMINISTRATOR, ANSWERS, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
 from antiphon.link import Credentials, Link, set_up
 from antiphon.link.setup import api
 from antiphon.participants import Participant
 from antiphon.tracing.projection.links import VARIABLE, require_page
 from antiphon.tracing.telemetry.metrics import PORT_MAX, address_of
 
+from ..admin.rights import Rights, server_environment
 from ..modules import load
 from .children import Child, Say
 from .server import Server, free_port, is_free
@@ -50,6 +52,8 @@ class LocalPlatform:
         metrics: `host:port` where Prometheus may fetch the metrics of the first process; the others get the free ports
             after it. Nowhere when empty.
         incompatible_contracts: whether coordinators run although sagas in flight began with messages that do not fit.
+        rights: the accounts of the server, as on a server of production; then every process connects as its own user,
+            and `credentials` has those of everybody else. Whoever comes is let in when it is None.
     """
 
     def __init__(
@@ -66,10 +70,18 @@ class LocalPlatform:
         jaeger: str = "",
         metrics: str = "",
         incompatible_contracts: bool = False,
+        rights: Rights | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
-        self.server = Server(self.folder / "nats", port=port, log_file=self.logs / "nats-server.log")
+        self._passwords = rights.new_passwords() if rights is not None else {}
+        self.server = Server(
+            self.folder / "nats",
+            port=port,
+            log_file=self.logs / "nats-server.log",
+            accounts=rights.config() if rights is not None else "",
+            environment=server_environment(self._passwords),
+        )
         self.databases = {name: f"sqlite:///{self.folder / name}.db" for name in participants}
         self._sagas, self._participants = sagas, participants
         self._echo, self._note = echo, note
@@ -85,6 +97,10 @@ class LocalPlatform:
         """Where clients connect."""
         return self.server.url
 
+    def credentials(self, user: str) -> Credentials:
+        """How a user connects; as nobody in particular where the server has no accounts."""
+        return Credentials(user=user, password=self._passwords[user]) if self._passwords else Credentials()
+
     async def start(self) -> None:
         """Start the server, create what it must hold, start the processes, and wait until all of them serve.
 
@@ -95,7 +111,7 @@ class LocalPlatform:
         self.server.start()
         self._note(SERVER, f"listens on {self.url} and keeps its streams in {self.server.store}")
         self._server_keeper = asyncio.create_task(keep_server(self.server, self._note))
-        link = await Link.connect(self.url, name="administrator", credentials=Credentials())
+        link = await Link.connect(self.url, name=ADMINISTRATOR, credentials=self.credentials(ADMINISTRATOR))
         try:
             listeners = [load(path, Participant).listener for path in self._participants.values()]
             await set_up(link, listeners, ack_wait_seconds=self._ack_wait_seconds)
@@ -127,26 +143,28 @@ class LocalPlatform:
         # On a developer's own machine a reason may say everything.
         for number in range(1, self._coordinators + 1):
             arguments = [part for saga in self._sagas for part in ("--app", saga)]
-            await self._start_measured(
-                f"coordinator-{number}", ["coordinator", *arguments, *self._incompatible, "--error-texts"]
-            )
+            name = f"coordinator-{number}"
+            options = [*arguments, *self._incompatible, "--error-texts"]
+            await self._start_measured(name, COORDINATOR, ["coordinator", *options])
         for name, path in self._participants.items():
             arguments = ["participant", path, "--database", self.databases[name], "--error-texts"]
-            await self._start_measured(name, arguments)
+            await self._start_measured(name, name, arguments)
         if self._environment:
-            await self._start(EXPORTER, ["exporter"])
+            await self._start(EXPORTER, EXPORTER, ["exporter"])
 
-    async def _start_measured(self, name: str, arguments: list[str]) -> None:
+    async def _start_measured(self, name: str, user: str, arguments: list[str]) -> None:
         if self._metrics is not None:
             address = next(self._metrics)
             arguments = [*arguments, "--metrics", address]
             self._note(name, f"shows metrics at http://{address}/metrics")
-        await self._start(name, arguments)
+        await self._start(name, user, arguments)
 
-    async def _start(self, name: str, arguments: list[str]) -> None:
+    async def _start(self, name: str, user: str, arguments: list[str]) -> None:
         command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--name", name]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_CHILDREN)}
         environment |= {"NATS_URL": self.url, "ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1", **self._environment}
+        if self._passwords:
+            environment |= {"NATS_USER": user, "NATS_PASSWORD": self._passwords[user]}
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
         await child.start()
 
