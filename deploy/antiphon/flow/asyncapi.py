@@ -20,7 +20,7 @@ from antiphon.coordinator.definition.definition import Definition
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.participants.participant import Participant
 
-from .graph import RECEIVING, Flow, Part, build, message_id
+from .graph import RECEIVING, SIGNAL, Flow, Part, build, message_id
 
 VERSION: Final = "3.0.0"
 EXTENSION: Final = "x-antiphon"
@@ -171,7 +171,7 @@ def _channel(flow: Flow, message: type[Message]) -> Json:
     else:
         node = message_id(kind, contract)
         sagas = {edge.saga for edge in flow.before(node, "emits")}
-        is_signal = bool(flow.after(node, "awaits"))
+        is_signal = bool(flow.after(node, "awaits")) or any(e.label == SIGNAL for e in flow.after(node, "handles"))
         pattern = (
             subjects.event_subject("*.*.*", CLIENT, "signal", contract.token, 1)
             if is_signal

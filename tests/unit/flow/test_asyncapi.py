@@ -16,7 +16,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from antiphon.contracts import clock, identity, subjects
+from antiphon.contracts import Event, clock, identity, subjects
 from antiphon.contracts.compat.compatibility import compare_contracts
 from antiphon.contracts.compat.schema import Described
 from antiphon.contracts.envelope import Envelope
@@ -177,3 +177,17 @@ def test_an_event_that_is_called_like_an_answer_stays_in_the_export() -> None:
         return None
 
     assert "mail.hold.refused.v1" in contracts_in(document_of(mail, reader)).messages
+
+
+class Urgent(Event, name="shop.urgent"):
+    """Said by a client to a saga that is under way."""
+
+
+def test_a_signal_that_only_a_reaction_hears_is_sent_where_signals_are() -> None:
+    mail = Participant("mail")
+
+    @mail.reacts_to(Urgent, saga_type="order", signal=True)
+    async def hurry(event: Urgent, tx: Transaction) -> None: ...
+
+    address = document_of(mail)["channels"]["shop.urgent.v1"]["address"].split(".")
+    assert address[4:] == ["client", "signal", "shop-urgent", "1"]
