@@ -80,6 +80,34 @@ def test_secrets_are_for_their_owner_only_and_are_printed_nowhere(tmp_path: Path
     assert not [password for password in passwords if password in printed.stdout + printed.stderr]
 
 
+STARTING = """
+from antiphon.participants import Participant
+
+billing = Participant("billing", starts=["refund"])
+stock = Participant("stock")
+"""
+
+
+def test_what_a_participants_program_starts_is_taken_from_its_declaration(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(STARTING)
+    declared = antiphon("rights", "--app", "shop", PYTHONPATH=str(tmp_path))
+    said = antiphon("rights", "--participant", "billing=refund", "--participant", "stock")
+    assert declared.stdout == said.stdout
+    granted = [line for line in declared.stdout.splitlines() if "evt.*.refund.*.client.start" in line]
+    assert [line.split(",")[0].strip() for line in granted if "user:" in line] == ['{ user: "billing"']
+    assert [line for line in granted if line.strip().startswith("{ service: ") and "accounts" in line] == [
+        '      { service: "evt.*.refund.*.client.start", accounts: ["PARTICIPANT-billing"] }'
+    ]
+
+
+def test_without_a_client_nobody_may_start_a_saga_but_operators_and_that_is_said() -> None:
+    ran = antiphon("rights", "--participant", "inventory")
+    assert "no client has an account" in ran.stderr
+    assert "CLIENT-" not in ran.stdout
+    former = antiphon("rights", "--participant", "inventory", "--former-client", "shop")
+    assert "shop may start, cancel and signal every saga, and read what others have started" in former.stderr
+
+
 async def test_a_password_may_be_a_bcrypt_hash_in_the_servers_environment(tmp_path: Path) -> None:
     rights = Rights(["inventory"])
     passwords = {**rights.new_passwords(), "inventory": BCRYPT}
