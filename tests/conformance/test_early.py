@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.messages import Event
-from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Parked, read_parked
-from antiphon.contracts.stored import NotRead, SagaPages, StoredMessage
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, More, Parked, read_parked
+from antiphon.contracts.stored import NotRead, Outcome, SagaPages, StoredMessage
 from antiphon.contracts.topology import PARKED, SAGA
+from antiphon.coordinator.runtime import memory
 from antiphon.coordinator.runtime.fact_handler import CONFLICT_SECONDS, TRIES_MAX
 from antiphon.coordinator.runtime.parking import HAND_BACK_SECONDS
 from antiphon.coordinator.views.parked import is_settled
@@ -122,6 +124,34 @@ def test_what_is_said_to_a_saga_that_never_was_is_parked_at_its_second_delivery(
     fleet.run(HAND_BACK_SECONDS)
     assert [each.kind for each in parked_in(fleet)] == ["orphan"]
     assert (fleet.pending_facts(), asked, store.reads) == (0, [subjects.start_subjects(KEY)], 2)
+
+
+def test_what_parked_has_no_room_for_is_counted_and_not_sent_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PARKED_PER_SOURCE_MAX", 20)
+    fleet = Fleet()
+    sent: list[str] = []
+    store = fleet.stores[0]
+    park = store.park
+
+    def count(subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
+        sent.append(subject)
+        park(subject, data, then)
+
+    store.park = count  # type: ignore[method-assign]
+    for number in range(200):
+        fleet.put(*cancel(SagaKey.of("trip", f"never-{number}")))
+        fleet.run(0.001)
+    fleet.run(5)
+    orphans, more = subjects.parked_subject("orphan", "coordinator", "client"), len(set(sent))
+    assert more == 2, "and how many more there are"
+    assert sent.count(orphans) < 40
+    assert fleet.pending_facts() == 0
+    told = [read_more(each) for each in fleet.platform.streams[PARKED] if each.subject != orphans]
+    assert 100 <= sum(told) <= 180
+
+
+def read_more(message: StoredMessage) -> int:
+    return msgspec.json.decode(message.data, type=More).count
 
 
 def test_bytes_in_the_place_of_a_start_keep_nothing_going_round() -> None:
