@@ -57,7 +57,7 @@ async def test_a_flood_of_status_requests_is_shed_named_and_keeps_nobody_waiting
         assert (await handle.result(timeout=30)).outcome == "completed"
         await flooder.flushed()
         await until(lambda: not coordinator.requests.waiting(), what="an empty queue")
-    source = "CLIENTS" if there.up.form == "accounts" else CLIENT
+    source = "CLIENT-client" if there.up.form == "accounts" else CLIENT
     shed = coordinator.counts.totals["requests_shed", (source,)]
     assert shed > 20_000 - 5 * WAITING_MAX
     assert {line["source"] for line in lines if line["event"] == "requests.shed"} == {source}
