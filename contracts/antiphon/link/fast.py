@@ -89,7 +89,7 @@ class FastTransport:
 
     def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
         """Send a frame with the others of this loop turn."""
-        require_subject(subject, reply)
+        require_subject(subject)
         if headers:
             size = len(headers) + HEAD_BYTES  # subjects, times and numbers: all of it is ASCII
             head = f"HPUB {subject} {reply} {size} {size + len(data)}\r\nNATS/1.0\r\n{headers}\r\n"

@@ -42,7 +42,17 @@ async def link(
     await link.close()
 
 
-BAD_SUBJECTS = ["", " ", "a b", "a\r\nPUB evil 1\r\nx", "a\nb", "a\tb", "a\x00b", "a\x7fb", "a\x85b", "a\u2028b"]
+BAD_SUBJECTS = [
+    "",
+    " ",
+    "a b",
+    "a\r\nPUB evil 1\r\nx",
+    "a\nb",
+    "a\tb",
+    "a\x85b",
+    "a\u2028b",
+    "evt.²",
+]
 
 
 @pytest.mark.parametrize("bad", BAD_SUBJECTS, ids=ascii)
@@ -52,17 +62,18 @@ async def test_what_is_no_subject_is_published_by_nobody(link: Link, bad: str) -
     for headers in ("", "A: b\r\n"):
         with pytest.raises(BadIdentity):
             link.publish(bad, b"x", headers, lambda outcome: None)
-    if bad:
-        with pytest.raises(BadIdentity):
-            link.send("heard", b"x", reply=bad)
     key = SagaKey.of("trip", f"after-{link.nc.client_id}-{abs(hash(bad))}")
     assert await link.store(subjects.start_subject(key), b"{}") > 0  # in the same turn as what was refused
 
 
 def test_ordinary_subjects_are_published() -> None:
-    for subject in ("$JS.API.DIRECT.GET.EVENTS", "evt.1.trip.t1.client.start", "_INBOX_x.Ab1.1"):
-        require_subject(subject, "")
-        require_subject(subject, "$JS.ACK.SAGA.hotel.1.2.3.4.5")
+    for subject in (
+        "$JS.API.DIRECT.GET.EVENTS",
+        "$JS.ACK.SAGA.hotel.1.2.3.4.5",
+        "evt.1.trip.t1.client.start",
+        "_INBOX_x.Ab1.1",
+    ):
+        require_subject(subject)
 
 
 # --- headers ----------------------------------------------------------------------------------------------------------

@@ -88,6 +88,15 @@ async def test_a_key_that_a_database_does_not_take_costs_its_own_row_at_most(val
     assert {"s-0", "s-1", "s-2"} <= set(found)
 
 
+async def test_a_key_with_a_nul_is_found_in_both_databases(database: str) -> None:
+    streams = Streams(random.Random(1))
+    streams.store(SAGA, *record(BAD, keys={"customer": "a\0b"}, definition="trip.v1.x"))
+    assert await model_of(streams, database) == [BAD.id]
+    async with opened(database) as model:
+        (row,) = await model.find(Query(keys={"customer": "a\0b"}))
+    assert (row.id, row.keys) == (BAD.id, {"customer": "a\0b"})
+
+
 async def test_a_model_that_nobody_expected_to_fail_is_tried_again(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
+from typing import Final
 
 from antiphon.contracts import identity, subjects
 from antiphon.contracts.errors import UnknownSaga, Unusable
@@ -14,6 +17,9 @@ from antiphon.link.sagas import read_events, read_named_events
 
 from ..decision.pause import read_pause_state
 from ..views.timeline import Summary, Timeline, child_ids, summary_of, timeline_of, unreadable
+
+PORTION: Final = 32
+"""How many sagas are read at once for a list."""
 
 
 async def timeline(link: Link, key: SagaKey) -> Timeline:
@@ -56,10 +62,12 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
         wanted = [subjects.end_subject(key) for key, _ in found[first : first + 500]]
         ends |= {message.subject: message for message in await link.read_all(SAGA, wanted)}
     paused = await paused_types(link)
-    return [
-        await _summary_if_readable(link, key, start, ends.get(subjects.end_subject(key)), paused)
-        for key, start in found
-    ]
+
+    def summed_up(portion: list[tuple[SagaKey, StoredMessage]]) -> Awaitable[list[Summary]]:
+        ended = ((key, start, ends.get(subjects.end_subject(key))) for key, start in portion)
+        return asyncio.gather(*(_summary_if_readable(link, *each, paused) for each in ended))
+
+    return [each for first in range(0, len(found), PORTION) for each in await summed_up(found[first : first + PORTION])]
 
 
 async def paused_types(link: Link) -> dict[str, str]:

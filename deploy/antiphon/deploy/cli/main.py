@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 import typer
 import typer.core
 
+from antiphon.contracts.bounds import NUMBER_MAX
 from antiphon.contracts.errors import AntiphonError, DefinitionError, Undecided
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
@@ -690,6 +691,7 @@ def resolve(
         int,
         typer.Option(
             min=0,
+            max=NUMBER_MAX,
             metavar="NUMBER",
             help="The claim after which you looked outside, as `antiphon show` or a rejection names it.",
         ),
