@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -19,10 +20,12 @@ from antiphon.coordinator import Saga
 from antiphon.coordinator.client.store_once import message
 from antiphon.coordinator.decision.sameness import resent
 from antiphon.coordinator.definition.versions import by_type
-from antiphon.coordinator.runtime.comparing import OPEN_MAX, Comparing
+from antiphon.coordinator.runtime.comparing import OPEN_OF_ONE_MAX, Comparing
+from antiphon.coordinator.runtime.request_queue import RequestQueue
 from antiphon.deploy.admin.rights import Grant, Rights
 from antiphon.link import Link, StoredMessage
 from antiphon.link.reading import BATCH_MAX, Pages
+from antiphon.tracing.telemetry.counts import Counts
 from tests.support.server import FORMS, Form, platform
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP, TripAsked
 
@@ -146,19 +149,25 @@ async def test_no_flood_of_questions_is_kept() -> None:
     start = subjects.start_subject(key)
     found = [StoredMessage(start, 1, 1, message(start, "client", "trip.asked.v1", ASKED))]
     link = ShelfLink()
-    comparing, question = Comparing(link, by_type([TRIP.definition])), msgspec.json.encode(resent(ASKED))
+    counts, question = Counts(), msgspec.json.encode(resent(ASKED))
+    queue = RequestQueue(counts, time.monotonic, lambda delay_seconds, call: None)
+    comparing = Comparing(link, by_type([TRIP.definition]), queue)
 
     def ask(number: int) -> None:
         comparing.on_question(subjects.same_subject(key), f"inbox.{number}", question, None)
 
-    for number in range(2 * OPEN_MAX):
+    for number in range(2 * OPEN_OF_ONE_MAX):
         ask(number)
-    assert len(link.asked) == OPEN_MAX
+    assert len(link.asked) == OPEN_OF_ONE_MAX
+    assert counts.totals["requests_shed", ("inbox",)] == OPEN_OF_ONE_MAX
+    comparing.on_question(subjects.same_subject(key), "other.1", question, None)
+    link.asked.pop()(found)  # whoever floods keeps no place from others
+    assert link.answered.pop() == "other.1"
     for then in link.asked:
         then(found)
     ask(1000)
     link.asked[-1](found)
-    assert link.answered == [*(f"inbox.{number}" for number in range(OPEN_MAX)), "inbox.1000"]
+    assert link.answered == [*(f"inbox.{number}" for number in range(OPEN_OF_ONE_MAX)), "inbox.1000"]
 
 
 def test_a_question_says_which_fields_hold_their_defaults() -> None:

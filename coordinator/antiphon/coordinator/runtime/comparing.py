@@ -8,6 +8,8 @@ asks again.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from functools import partial
 from typing import Final
 
@@ -26,9 +28,15 @@ from antiphon.link.reading import Pages
 
 from ..decision.sameness import compare
 from ..definition.versions import Versions
+from .request_queue import OTHERS, SOURCES_MAX, Pace, RequestQueue, source_of
 
-OPEN_MAX: Final = 32
-"""Questions under way at once. Those above it get no answer: clients ask rarely, and each may send 256 KiB."""
+OPEN_MAX: Final = 64
+OPEN_OF_ONE_MAX: Final = 32
+"""Questions under way at once, of all and of one source. Those above it get no answer, and none is kept to be answered
+later: clients ask rarely, and each may send 256 KiB."""
+
+PER_SECOND: Final = 200
+"""Questions a second of one source, after a burst of as many: more than that would keep facts waiting."""
 
 QUESTION_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
 """A message, and the names of its fields once more."""
@@ -45,29 +53,46 @@ class Comparing:
     Args:
         link: its connection.
         definitions: its definitions, by saga type.
+        requests: counts and names those that are not looked at.
     """
 
-    def __init__(self, link: Link, definitions: dict[str, Versions]) -> None:
-        self._link, self._definitions = link, definitions
-        self._open = 0
+    def __init__(self, link: Link, definitions: dict[str, Versions], requests: RequestQueue) -> None:
+        self._link, self._definitions, self._requests = link, definitions, requests
+        self._open: Counter[str] = Counter()
+        """Questions under way, by source."""
+        self._paces: dict[str, Pace] = {}
 
     def on_question(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         """A client asks."""
-        if reply and self._open < OPEN_MAX and len(data) <= QUESTION_BYTES_MAX:
-            self._link.guard.call(_Question(subject), self._take, subject, reply, data)
+        if not reply or len(data) > QUESTION_BYTES_MAX:
+            return
+        source = source_of(reply, headers)
+        if self._has_place(source):
+            self._link.guard.call(_Question(subject), self._take, source, subject, reply, data)
+        else:
+            self._requests.shed(source)
 
-    def _take(self, subject: str, reply: str, data: bytes) -> None:
+    def _has_place(self, source: str) -> bool:
+        if self._open.total() >= OPEN_MAX or self._open[source] >= OPEN_OF_ONE_MAX:
+            return False
+        now, name = time.monotonic(), source if source in self._paces or len(self._paces) < SOURCES_MAX else OTHERS
+        if name not in self._paces:
+            self._paces[name] = Pace(PER_SECOND, PER_SECOND, now)
+        return self._paces[name].passes(now)
+
+    def _take(self, source: str, subject: str, reply: str, data: bytes) -> None:
         try:
             key, signal = subjects.parse_same(subject)
             again = _decode_question(data)
         except (AntiphonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # whoever asks so gets no answer
         stored = subjects.signal_subject(key, signal) if signal else subjects.start_subject(key)
-        self._open += 1
-        self._link.read(EVENTS, [stored], partial(self._on_read, self._shape(key, signal, again), again, reply))
+        shape = self._shape(key, signal, again)
+        self._open[source] += 1
+        self._link.read(EVENTS, [stored], partial(self._on_read, source, shape, again, reply))
 
-    def _on_read(self, shape: type[Event] | None, again: Resent, reply: str, found: Pages) -> None:
-        self._open -= 1
+    def _on_read(self, source: str, shape: type[Event] | None, again: Resent, reply: str, found: Pages) -> None:
+        self._open -= Counter({source: 1})  # whoever has none left is forgotten
         if not isinstance(found, list) or not found:
             return  # a replica that lags does not have it yet
         told = _answer(shape, found[0].data, found[0].subject, again)

@@ -160,15 +160,28 @@ class RequestQueue:
         self._is_called = False
         self._go_on()
 
-    def _refuse(self, source: str, request: Request) -> None:
-        name = source if source in self._said or len(self._said) < SOURCES_MAX else OTHERS
+    def shed(self, source: str) -> str:
+        """Count a request that is not looked at, and say so now and then.
+
+        Returns:
+            What its source is called.
+        """
+        name = self.name_of(source)
         self._counts.add("requests_shed", name)
         self._shed[name] += 1
         now = self._now()
         if now - self._said.get(name, -SAY_SECONDS) >= SAY_SECONDS:
             self._said[name] = now
             log.warning("requests.shed", source=name, count=self._shed.pop(name))
-        if self._busy.passes(now):
+        return name
+
+    def name_of(self, source: str) -> str:
+        """What a source is called in logs and metrics: only so many have a name of their own."""
+        return source if source in self._said or len(self._said) < SOURCES_MAX else OTHERS
+
+    def _refuse(self, source: str, request: Request) -> None:
+        name = self.shed(source)
+        if self._busy.passes(self._now()):
             request.refuse(f"too many requests of {name} wait already; ask again in a second")
 
 
