@@ -29,7 +29,7 @@ ROOM_BYTES = 300_000
 PIECE_BYTES = 100_000
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_sagas_that_stand_still_for_want_of_room_end_when_there_is_some(tmp_path: Path) -> None:
     with platform(tmp_path, store_bytes=STORE_BYTES) as up:
         await up.set_up(ack_wait_seconds=3.0, events_bytes=EVENTS_BYTES)
@@ -43,6 +43,7 @@ async def test_sagas_that_stand_still_for_want_of_room_end_when_there_is_some(tm
             coordinators = [running.children[f"coordinator-{number}"].log for number in (1, 2)]
             await until(
                 lambda: run.done() or any("insufficient resources" in log.read_text() for log in coordinators),
+                seconds=60,
                 what="a server without room",
             )
             assert not run.done(), "there was room for all of it"
