@@ -25,7 +25,9 @@ ANSWER_SECONDS: Final = 2.5
 PAUSE_SECONDS: Final = 0.25
 
 
-async def ask_whether_same(link: Link, key: SagaKey, event: Event, signal: str = "") -> ResentAnswer:
+async def ask_whether_same(
+    link: Link, key: SagaKey, event: Event, signal: str = "", *, timeout_seconds: float = ASK_SECONDS
+) -> ResentAnswer:
     """Whether the start that is stored, or the signal, is this event.
 
     Args:
@@ -33,13 +35,14 @@ async def ask_whether_same(link: Link, key: SagaKey, event: Event, signal: str =
         key: the saga's.
         event: what was to be stored.
         signal: the step that waits for it; empty for a start.
+        timeout_seconds: for how long coordinators are asked at most.
 
     Raises:
         PlatformError: no coordinator can tell now; nothing is known of what is stored.
     """
     subject, question = subjects.same_subject(key, signal), msgspec.json.encode(resent(event))
     loop = asyncio.get_running_loop()
-    gives_up = loop.time() + ASK_SECONDS
+    gives_up = loop.time() + min(timeout_seconds, ASK_SECONDS)
     while loop.time() < gives_up:
         try:
             return unpack_raw(await link.request(subject, question, ANSWER_SECONDS), ResentAnswer)

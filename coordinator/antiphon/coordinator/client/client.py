@@ -200,7 +200,7 @@ class Antiphon:
         data = message(subject, CLIENT, start.__contract__.type, start)
         require_names(saga.definition, start)
         if not await store_once(self._link, subject, data, timeout):
-            told = await ask_whether_same(self._link, key, start)
+            told = await ask_whether_same(self._link, key, start, timeout_seconds=timeout)
             if told.verdict != "same":
                 raise AlreadyStarted(key.type, key.id, told.reason)
         return Handle(self, key, saga, start)
@@ -316,7 +316,7 @@ class Antiphon:
         subject = subjects.signal_subject(key, signal)
         data = message(subject, CLIENT, event.__contract__.type, event)
         if not await store_once(self._link, subject, data, timeout_seconds):
-            told = await ask_whether_same(self._link, key, event, signal)
+            told = await ask_whether_same(self._link, key, event, signal, timeout_seconds=timeout_seconds)
             if told.verdict != "same":
                 raise AlreadySignalled(key.type, key.id, signal, told.reason)
 
