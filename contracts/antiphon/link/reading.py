@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from antiphon.contracts.bounds import Number, Sequence
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.stored import NobodyReads, NotRead, StoredMessage, TooManySubjects
 
@@ -142,13 +143,13 @@ def latest_body(subject_filter: str) -> bytes:
 
 
 class _ApiError(msgspec.Struct):
-    code: int = 0
+    code: Number = 0
     description: str = ""
 
 
 class _ApiMessage(msgspec.Struct):
     subject: str
-    seq: int
+    seq: Sequence
     time: str
     data: bytes = b""
 
