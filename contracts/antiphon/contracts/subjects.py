@@ -720,6 +720,12 @@ def status_queue(definitions: Iterable[str]) -> str:
     return f"coordinators-{kind}"
 
 
+def is_inbox(subject: str) -> bool:
+    """Whether an answer may be sent to a subject that whoever asks has chosen: an inbox, in capitals or not, or what
+    stands for one of another account."""
+    return subject.lower().startswith(("_inbox.", "_inbox_", "_r_."))
+
+
 def inbox_owner(inbox: str) -> str:
     """Whose an inbox is, as far as its subject says: a user's, by whose name ours begin; else one connection's."""
     first, _, rest = inbox.partition(".")

@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 import nats
 import nats.errors
+import structlog
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
@@ -33,6 +34,7 @@ from antiphon.contracts.errors import (
     StreamMissing,
 )
 from antiphon.contracts.stored import Outcome, StoredMessage
+from antiphon.contracts.subjects import is_inbox
 from antiphon.contracts.topology import SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .delivery import Delivery, Pull
@@ -53,6 +55,8 @@ from .reading import (
     sequence_body,
 )
 from .transport import LOST, Handler, PublicTransport, Transport
+
+log = structlog.get_logger()
 
 ANSWER_SECONDS_MAX: Final = 5.0
 """How long a publish or a read may go unanswered before it counts as ambiguous."""
@@ -164,6 +168,13 @@ class Link:
     def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
         """Send a frame with the others of this loop turn; dropped while there is no connection."""
         self._transport.send(subject, data, headers, reply)
+
+    def answer(self, reply: str, data: bytes) -> None:
+        """Answer a request, whose reply subject somebody else has chosen: what is no inbox gets none, or it would be
+        published by our rights. That the server refuses an answer is no failure: it refuses a second one to the same
+        request, and one after two minutes."""
+        if is_inbox(reply):
+            self._transport.send(reply, data, "", "")
 
     def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
         """Store a message in the stream that has the subject, and call `then` once with what became of it."""
@@ -500,9 +511,15 @@ class Link:
         if not self.failure.done():
             self.failure.set_result(ServerUnreachable(f"the connection to NATS was closed: {self.nc.last_error}."))
 
+    def _is_own_inbox(self, subject: str) -> bool:
+        return subject.lower().startswith(self._answers.rpartition(".")[0].lower())
+
     async def handle_error(self, error: Exception) -> None:
         """End the link where a right is missing that the process cannot do without."""
         refused = _refused_subject(error)
+        if is_inbox(refused) and not self._is_own_inbox(refused):
+            log.warning("answer.refused", reply=refused)
+            return
         for subject, tell in self.on_refused.items():
             if subject.lower() == refused.lower():  # nats-py hands errors on in lower case
                 self.guard.call(None, tell, rights_missing(subject, self._user))

@@ -13,7 +13,7 @@ from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.stored import Outcome
 from antiphon.contracts.subjects import start_subject
-from antiphon.contracts.topology import EVENTS, STARTS
+from antiphon.contracts.topology import EVENTS, SAGA, STARTS
 from antiphon.link import Delivery, Link
 from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport
 from antiphon.link.faults import class_of, say
@@ -166,6 +166,23 @@ async def test_every_callback_that_raises_leaves_the_connection_and_the_others_a
         await until(lambda: len(calls) == 7, seconds=10)
         assert await link.store(f"{subject}-2", b"{}") > 0
     await subscription.unsubscribe()
+    await link.close()
+
+
+async def test_an_answer_that_the_server_refuses_ends_no_connection(link: Link) -> None:
+    """Whoever asks chooses where the answer goes, and when it is too late for one."""
+    heard: list[bytes] = []
+    inbox = link.new_inbox()
+    await link.subscribe(inbox, lambda subject, reply, data, headers: heard.append(data))
+    await link.handle_error(RuntimeError('Permissions Violation for Publish to "_R_.x7.3"'))
+    await link.handle_error(RuntimeError('Permissions Violation for Publish to "_INBOX_shop.7.3"'))
+    assert not link.failure.done()
+    link.answer("saga.1.order.o1.c.end", b"forged")
+    link.answer(inbox, b"told")
+    await until(lambda: heard == [b"told"], seconds=10)
+    assert await link.get_last(SAGA, "saga.1.order.o1.c.end") is None
+    await link.handle_error(RuntimeError(f'Permissions Violation for Subscription to "{inbox.lower()}"'))
+    assert link.failure.done()
     await link.close()
 
 

@@ -98,7 +98,7 @@ class Comparing:
         told = _answer(shape, found[0].data, found[0].subject, again)
         if told is None:
             return
-        answer = partial(self._link.send, reply, msgspec.json.encode(told))
+        answer = partial(self._link.answer, reply, msgspec.json.encode(told))
         if told.verdict == "unread":
             asyncio.get_running_loop().call_later(LATE_SECONDS, answer)
         else:

@@ -70,7 +70,7 @@ class StatusRequest:
             self._leave()
 
     def _send(self, answer: StatusAnswer) -> None:
-        self._link.send(self._reply, msgspec.json.encode(answer))
+        self._link.answer(self._reply, msgspec.json.encode(answer))
 
     def _leave(self) -> None:
         if not self._is_done:
