@@ -91,11 +91,11 @@ def test_what_is_said_to_a_saga_that_has_ended_costs_one_read() -> None:
         assert fleet.stores[0].reads - before <= 1
 
 
-@pytest.mark.parametrize("coordinators", [1, 3])
+@pytest.mark.parametrize("coordinators", [1, 2])
 def test_a_choreography_ends_whatever_was_said_in_it_before(coordinators: int) -> None:
     fleet = Observers(coordinators)
     fleet.put(*start_message(UNLED))
-    for number in range(3 * HEARD_MAX):
+    for number in range(HEARD_MAX + 50):
         fleet.put(*said(UNLED, TAKEN, number))
     fleet.run(60)
     assert fleet.pending_facts() == 0

@@ -52,6 +52,10 @@ CONFLICT_SECONDS: Final = 0.035
 DELIVERIES_MAX: Final = 10
 """After so many deliveries a fact that no coordinator here can handle is parked."""
 
+EARLIER_MAX: Final = 8
+"""So many earlier facts of a choreography are recorded before a later one. Each is read for by itself, so that of a
+flood all would cost the square of its length; those beyond have deliveries of their own."""
+
 LAG_DELIVERIES: Final = 2
 """At so many deliveries a fact is parked whose saga has no start, or whose command is not in the journal: a second
 earlier it may have been ahead of these."""
@@ -271,13 +275,14 @@ class FactHandler:
         if result.history.definition.is_led:
             is_open = bool(result.history.entries) or isinstance(fact, Tick) or self._has_begun_saga
             return [] if is_open else [each for each in result.unnamed if is_start(each)]
-        return [
+        earlier = [
             each
             for each in result.unnamed
             if is_start(each)
             or isinstance(fact, Tick)
             or (not isinstance(each, Tick) and each.sequence < fact.sequence)
         ]
+        return [] if self._has_begun_saga else earlier[:EARLIER_MAX]
 
     def _meet(self, end: End) -> None:
         """The saga was purged but for its end, after which nothing follows. A start with another payload is for a
