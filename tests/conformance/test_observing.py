@@ -125,7 +125,7 @@ def test_duplicates_and_repeated_deliveries_change_nothing(fleet: Observers) -> 
 
 def test_it_goes_on_without_any_coordinator_and_its_journal_is_complete_once_one_is_back(fleet: Observers) -> None:
     fleet.put(*start_message(KEY))
-    fleet.run()
+    fleet.run(40)  # until the sweeper holds nothing
     fleet.leave()
     for event in COMPLETED:
         fleet.put(*happened(KEY, event))

@@ -18,6 +18,7 @@ from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport, Frames
 from antiphon.link.faults import say
 from antiphon.link.guard import Guard
 from antiphon.link.journals import read_journals
+from antiphon.link.reading import BATCH_MAX
 from antiphon.link.transport import require_subject
 from tests.support.server import Platform, platform, until
 
@@ -184,8 +185,10 @@ class Shelf:
             raise TooManySubjects("too many")
         return found
 
-    async def next_page(self, *given: Any) -> list[StoredMessage]:
-        raise AssertionError(given)
+    async def next_page(
+        self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
+    ) -> list[StoredMessage]:
+        raise AssertionError(subject_filter)
 
 
 async def test_many_journals_are_read_together_and_large_ones_apart() -> None:

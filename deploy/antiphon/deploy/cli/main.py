@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -169,7 +169,7 @@ def _run() -> None:
 
 
 @contextmanager
-def _mended_by_its_author() -> Iterator[None]:
+def _mended_by_its_author() -> Generator[None]:
     try:
         yield
     except DefinitionError as error:
