@@ -109,12 +109,16 @@ class Call:
 class Watch:
     """Notices a call that is suspended for long, one call at a time: others wait for its end.
 
+    Args:
+        looks: how many in a row make it long.
+
     The awaits of its transaction complete at once, so whenever the loop comes to look, it waits for something else.
     """
 
-    __slots__ = ("_looks", "_on_wait", "_timer")
+    __slots__ = ("_looks", "_looks_max", "_on_wait", "_timer")
 
-    def __init__(self) -> None:
+    def __init__(self, looks: int = LOOKS) -> None:
+        self._looks_max = looks
         self._on_wait: Callable[[], None] | None = None
         self._looks = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -138,7 +142,7 @@ class Watch:
             return
         self._look_later()
         self._looks += 1
-        if self._looks == LOOKS:
+        if self._looks == self._looks_max:
             self._on_wait()
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 import structlog
 
-from .calling import Watch
+from .calling import LOOK_SECONDS, Watch
 from .execution import Execution
 
 log = structlog.get_logger()
+
+SLOW_LOOKS: Final = 1000
+"""How many looks a slow handler may take before it is pointed out: five seconds, in which nobody else can write."""
 
 Kind = tuple[str, str]
 """The type of a message, and whether it is done or undone."""
@@ -28,6 +32,7 @@ class Manners:
         self._own = set[Kind]()
         """What has kept others waiting once."""
         self._watch = Watch()
+        self._slow_watch = Watch(SLOW_LOOKS)
 
     def set(self, execution: Execution, message_type: str) -> None:
         """Say how a command is to be performed, and have its handler watched where others wait for it.
@@ -39,6 +44,8 @@ class Manners:
         kind = (message_type, execution.address.direction)
         if execution.procedure.is_slow:
             execution.manner = "slow"
+            if self._shares:
+                execution.watch, execution.on_wait = self._slow_watch, partial(self._say_long, kind, execution)
         elif execution.procedure.is_outside:
             if self._shares and kind not in self._own:
                 execution.watch, execution.on_wait = self._watch, partial(self._say_early, kind, execution)
@@ -46,6 +53,21 @@ class Manners:
             execution.manner = "own"
         elif self._shares:
             execution.watch, execution.on_wait = self._watch, partial(self._keep_apart, kind, execution)
+
+    def _say_long(self, kind: Kind, execution: Execution) -> None:
+        """A slow handler has had the database to itself for long."""
+        log.warning(
+            "handler.holds",
+            participant=self._participant,
+            type=kind[0],
+            direction=kind[1],
+            saga=str(execution.address.saga),
+            step=execution.address.step,
+            seconds=SLOW_LOOKS * LOOK_SECONDS,
+            stands_at=execution.call.whereabouts(),
+            advice="it holds the only write lock of its database, and all other commands of its participant wait; "
+            "declare it outside=True if it calls another service",
+        )
 
     def _say_early(self, kind: Kind, execution: Execution) -> None:
         """A handler with effects outside has begun its transaction before all that it waits for."""

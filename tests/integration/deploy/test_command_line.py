@@ -228,10 +228,23 @@ def test_setup_bounds_events_as_it_is_told_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("1", 1), ("500MB", 500_000_000), ("20GB", 20_000_000_000), ("8GiB", 8 << 30), ("2KB", 2000)]
+    ("text", "size"),
+    [
+        ("5000000", 5_000_000),
+        ("500MB", 500_000_000),
+        ("20GB", 20_000_000_000),
+        ("8GiB", 8 << 30),
+        ("2000KB", 2_000_000),
+    ],
 )
 def test_a_size_is_read_with_its_unit(text: str, size: int) -> None:
     assert bytes_in(text) == size
+
+
+@pytest.mark.parametrize("text", ["20", "999KB"])
+def test_a_bound_whose_unit_was_forgotten_is_refused(text: str) -> None:
+    with pytest.raises(CannotLoad, match="in which no platform can work"):
+        bytes_in(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "0GB", "-1", "GB", "1 GB", "1gb", "1.5GB", "9" * 16, "999999999999999TiB"])

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text
 from structlog.testing import capture_logs
 
 from antiphon.contracts import Retry
-from antiphon.participants import Outside, Participant, Transaction, calling, loan, writer
+from antiphon.participants import Outside, Participant, Transaction, calling, loan, manners, writer
 from antiphon.participants.execution import Execution
 from antiphon.participants.loan import StatementCancelled
 from antiphon.participants.manners import Manners
@@ -80,13 +80,13 @@ async def test_a_handler_that_waits_has_others_wait_once_and_is_committed_by_its
 
 
 def test_of_handlers_of_one_kind_that_wait_the_first_alone_is_told_of() -> None:
-    manners, waiting = Manners("stock", shares=True), list[Execution]()
+    learnt, waiting = Manners("stock", shares=True), list[Execution]()
     for number in range(3):
         stock = Stock()
         where = address("do", saga=str(number))
         procedure = DoProcedure(stock.participant.handlers["stock.reserve.v1"], where, Reserve())
         execution = Execution(where, procedure, Retry(), "do 1", 1)
-        manners.set(execution, "stock.reserve.v1")
+        learnt.set(execution, "stock.reserve.v1")
         waiting.append(execution)
     with capture_logs() as logs:
         for execution in waiting:
@@ -125,6 +125,34 @@ async def test_a_handler_with_effects_outside_that_begins_before_it_waits_is_tol
     (line,) = [line for line in logs if line["log_level"] == "warning"]
     assert (line["type"], line["direction"]) == ("stock.reserve.v1", "do")
     assert "begin()" in line["advice"]
+    await database.close()
+
+
+async def test_a_slow_handler_that_holds_the_database_for_long_is_told_of(
+    playing: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manners, "SLOW_LOOKS", 10)
+    gate, database, participant = Gate(), await sqlite(tmp_path), Participant("stock", tables=tables)
+
+    class Slow:
+        def __init__(self) -> None:
+            self.participant = participant
+
+    @participant.handles(Reserve, slow=True)
+    async def reserve(command: Reserve, tx: Transaction) -> Reserved:
+        await gate(tx)
+        return RESERVED
+
+    with capture_logs() as logs:
+        await playing.worker(Slow(), database)
+        await playing.do("s1")
+        await until(lambda: [line for line in logs if line["event"] == "handler.holds"], what="a line in the log")
+        gate.opened.set()
+        await playing.answer("s1", "stock-reserved")
+        await playing.is_settled()
+    (line,) = [line for line in logs if line["event"] == "handler.holds"]
+    assert (line["saga"].partition("/")[2], line["type"]) == ("s1", "stock.reserve.v1")
+    assert "in __call__" in line["stands_at"]
     await database.close()
 
 

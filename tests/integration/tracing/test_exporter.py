@@ -126,7 +126,7 @@ async def test_an_exporter_killed_anywhere_costs_no_span_and_doubles_none(point:
             await has_all(backend, every, running)
             await until_nothing_is_pending(link)
         assert backend.spans == every
-        roots_come_last(backend, projections(voyage))
+        roots_come_last(backend, await all_projections(link))
 
 
 async def has_all(backend: Receiver, every: Stored, running: Exporter | None = None) -> None:

@@ -59,7 +59,7 @@ async def waiting(link: Link) -> list[Waiting]:
 
 
 async def waiting_page(link: Link, page: int, limit: int) -> tuple[list[Waiting], bool]:
-    """A page of all that waits for a person, in the order of PARKED, and whether there is another page.
+    """A page of all that waits for a person, sagas first, and whether there is another page.
 
     No more is looked after than that takes: of each message it is asked whether its saga has gone on since.
 
@@ -110,8 +110,9 @@ def _more(index: Index) -> list[Waiting]:
 
 
 async def _listed(link: Link, index: Index) -> AsyncGenerator[Waiting]:
-    """What still waits, in the order of PARKED, looked after a portion at a time."""
-    entries = index.entries
+    """What still waits, looked after a portion at a time: sagas first, however many messages somebody has had parked;
+    both in the order of PARKED."""
+    entries = sorted(index.entries, key=lambda entry: not isinstance(entry[1], SagaKey))
     for first in range(0, len(entries), PORTION):
         portion = entries[first : first + PORTION]
         journals = await read_journals(link, sorted({key for _, what in portion if (key := _looked_after(what))}))

@@ -193,6 +193,11 @@ class Rights:
         _check_names(self.participants, (*self.clients, *self.former_clients), self.operators)
         if strangers := sorted(self.starts.keys() - set(self.participants)):
             raise DefinitionError(f"{strangers[0]} starts sagas and is no participant. Name it as one, or as a client.")
+        for name, types in self.starts.items():
+            if ANY in types:
+                raise DefinitionError(f"{name} cannot be let start every saga type: name each that its program starts.")
+        if strangers := sorted(self.nkeys.keys() - set(self.users())):
+            raise DefinitionError(f"there is no user {strangers[0]!r} to give an nkey to: {', '.join(self.users())}.")
 
     def accounts(self) -> list[Account]:
         """The platform's account, and one for each participant, for each client and for all operators."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from antiphon.contracts.topology import (
     EVENTS,
@@ -23,6 +24,12 @@ from ..admin.rights import ANY, Grant, Rights, write_secrets
 from ..modules import CannotLoad
 from ..render.terminal import say, say_document, say_json, warn
 from .flows import load_parts
+
+NKEY: Final = re.compile("U[A-Z2-7]{55}")
+"""A public key of a user as nkeys write it, in base32."""
+
+BYTES_MIN: Final = 1_000_000
+"""Less than this is a unit that was forgotten."""
 
 
 async def set_up_platform(
@@ -94,6 +101,8 @@ def bytes_in(text: str) -> int:
     size = int(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " ") if found else 0
     if not 0 < size < 2**62:
         raise CannotLoad(f"{text!r} is no size; give one such as 500MB, 20GB or 8GiB.")
+    if size < BYTES_MIN:
+        raise CannotLoad(f"{text!r} is {size} bytes, in which no platform can work; give a size such as 500MB or 20GB.")
     return size
 
 
@@ -112,6 +121,8 @@ def print_rights(
         raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
     for text in participants:
         name, _, types = text.partition("=")
+        if ANY in types:
+            raise CannotLoad(f"{text!r} means every saga type: name each that the program of {name} starts.")
         starts[name] = tuple(dict.fromkeys((*starts.get(name, ()), *filter(None, types.split(",")))))
     if not starts:
         raise CannotLoad("name the participants, with --participant NAME or --app MODULE.")
@@ -119,7 +130,10 @@ def print_rights(
         tuple(starts), granted(clients), operators, dict(map(_nkey, nkeys)), starts, former_clients=former_clients
     )
     if folder is not None:
-        files = write_secrets(folder, rights.new_passwords())
+        try:
+            files = write_secrets(folder, rights.new_passwords())
+        except OSError as error:
+            raise CannotLoad(f"cannot write secrets to {folder}: {error.strerror}.") from None
         warn(f"wrote {len(files)} files to {folder}/, readable by you only.")
     if not clients and not former_clients:
         warn("no client has an account: whoever starts sagas needs one, --client NAME=TYPE.")
@@ -153,6 +167,6 @@ def granted(clients: Iterable[str]) -> dict[str, list[Grant]]:
 
 def _nkey(text: str) -> tuple[str, str]:
     user, equals, key = text.partition("=")
-    if not (equals and key.startswith("U") and key.isalnum()):
-        raise CannotLoad(f"{text!r} is not user=KEY with a public user nkey, which begins with U.")
+    if not (equals and NKEY.fullmatch(key)):
+        raise CannotLoad(f"{text!r} is not user=KEY with a public user nkey: U and 55 more letters and digits.")
     return user, key

@@ -16,6 +16,11 @@ from antiphon.coordinator.views.wording import LineKind
 from antiphon.tracing.projection.links import checked_link
 
 from .terminal import console, foreign, parts
+from .waterfall import shortened
+
+STEP_CHARS_MAX: Final = 32
+WHO_CHARS_MAX: Final = 20
+"""A name of somebody's choice leaves room for what happened: names may have 64 characters and more."""
 
 MARKS: Final[dict[LineKind, tuple[str, str]]] = {
     "start": ("●", "bold"),
@@ -62,9 +67,11 @@ def print_timeline(told: Timeline) -> None:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    late = "after the end" if told.state in ("completed", "compensated") else "not taken in yet"
+    has_ended = told.state in ("completed", "compensated")
+    end_ms = max((line.since_start_ms for line in told.lines if not line.late), default=0.0)
     for line in told.lines:
-        table.add_row(*_cells(line, late))
+        when = "after the end" if line.since_start_ms > end_ms else "not taken in"
+        table.add_row(*_cells(line, when if has_ended else "not taken in yet"))
     out.print(table)
 
 
@@ -109,8 +116,8 @@ def _cells(line: Line, late: str) -> list[Text]:
     return [
         Text(f"+{line.since_start_ms:,.1f} ms"),
         Text(mark, colour),
-        foreign(f"{line.step}{attempt}", colour),
-        foreign(line.who),
+        foreign(f"{shortened(line.step, STEP_CHARS_MAX)}{attempt}", colour),
+        foreign(shortened(line.who, WHO_CHARS_MAX)),
         parts(line.text, (remark, "dim")),
     ]
 

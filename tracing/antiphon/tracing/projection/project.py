@@ -238,7 +238,8 @@ class _Saga:
         if heard is None:
             span = self.spans.stray(self.root, fact, None, "", at_ns)
         else:
-            reason = f"{record.turned}: {fact.reason}" if record.turned and fact.reason else record.turned
+            has_more = record.turned and fact.reason and fact.reason not in record.turned
+            reason = f"{record.turned}: {fact.reason}" if has_more else record.turned
             span = self.spans.reacted(self.root, fact, heard, reason, at_ns)
         self._note(fact, span, at_ns)
         self.said.add(fact.envelope.type)

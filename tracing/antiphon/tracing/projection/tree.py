@@ -71,6 +71,8 @@ def label(span: Span) -> str:
     if element is not None:
         return f"{span.name.removesuffix(' element')}[{element}]"
     number = span.attributes.get("saga.attempt", 1)
+    if "saga.event" in span.attributes:
+        return f"{span.service} {span.name}"
     if "saga.direction" not in span.attributes and "saga.attempt" in span.attributes:
         return f"{span.name} (entry {number})"  # what stands in the journal there, which is no attempt
     return span.name if number == 1 else f"{span.name} #{number}"
