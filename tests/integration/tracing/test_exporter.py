@@ -356,6 +356,7 @@ async def test_a_root_goes_out_after_everything_else_of_its_trace(
         await until_nothing_is_pending(link)
         exporting.stop()
         await running
-    for projection in projections(voyage):
+        found = await all_projections(link)
+    for projection in found:
         mine = [span.span_id for span in sent if span.trace_id == projection.spans[-1].trace_id]
         assert mine == [span.span_id for span in projection.spans]
