@@ -21,13 +21,14 @@ from antiphon.order.loyalty import loyalty
 from antiphon.order.saga import order
 from antiphon.tracing.export.reading import read_projection
 from antiphon.tracing.projection.project import Projection
+from antiphon.tracing.projection.spans import Span
 from tests.integration.order.test_rehearsal import PLACED
 from tests.integration.platform.test_registrations import process
 from tests.support.server import platform
 
 NAMES = ("inventory", "billing", "shipping", "loyalty")
 SAGAS: tuple[Saga[Any], ...] = (order, hybrid_order)
-GRANTED = "event loyalty.granted"
+GRANTED = "loyalty.granted.v1"
 
 COORDINATOR = ("coordinator", "--app", "antiphon.order.saga:order", "--app", "antiphon.order.hybrid.saga:hybrid_order")
 
@@ -66,10 +67,15 @@ async def test_points_are_seen_in_the_trace_of_an_order_that_was_told_to_charge(
             await run("shipping")
             assert {(await handle.result(timeout=20)).outcome for handle in handles} == {"completed"}
             for handle in handles:
-                spans = {span.name: span for span in (await granted(reader, handle.key)).spans}
-                root = spans[f"saga {handle.key.type}"]
-                assert root.start_ns <= spans[GRANTED].start_ns <= spans[GRANTED].end_ns <= root.end_ns
+                spans = (await granted(reader, handle.key)).spans
+                root, (reaction,) = spans[-1], [span for span in spans if said(span)]
+                assert root.start_ns <= reaction.start_ns <= reaction.end_ns <= root.end_ns
+                assert (reaction.name, reaction.service) == ("on payment.charged", "loyalty")
                 assert "loyalty" in [line.who for line in (await timeline(reader, handle.key)).lines]
+
+
+def said(span: Span) -> bool:
+    return span.attributes.get("saga.event") == GRANTED
 
 
 async def granted(reader: Link, key: SagaKey) -> Projection:
@@ -77,6 +83,6 @@ async def granted(reader: Link, key: SagaKey) -> Projection:
     async with asyncio.timeout(20):
         while True:
             found = await read_projection(reader, key)
-            if any(span.name == GRANTED for span in (*found.spans, *found.open)):
+            if any(said(span) for span in (*found.spans, *found.open)):
                 return found
             await asyncio.sleep(0.05)
