@@ -517,7 +517,7 @@ class Link:
     async def handle_error(self, error: Exception) -> None:
         """End the link where a right is missing that the process cannot do without."""
         refused = _refused_subject(error)
-        if is_inbox(refused) and not self._is_own_inbox(refused):
+        if "for publish" in str(error).lower() and is_inbox(refused) and not self._is_own_inbox(refused):
             log.warning("answer.refused", reply=refused)
             return
         for subject, tell in self.on_refused.items():

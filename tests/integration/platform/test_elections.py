@@ -163,4 +163,5 @@ async def test_a_stream_without_room_is_told_in_a_sentence(tmp_path: Path) -> No
         async with Antiphon.connect(up.servers) as antiphon:
             with pytest.raises(PlatformError, match=r"no room for evt\.\S+, so nothing has changed: maximum bytes"):
                 await asyncio.gather(*(antiphon.start(TRIP, ASKED, id=f"t{number}") for number in range(20)))
-            await antiphon.start(TRIP, ASKED, id="t0")  # which is there
+            with pytest.raises(PlatformError, match="trip/t0 is stored already"):
+                await antiphon.start(TRIP, ASKED, id="t0", timeout=3)

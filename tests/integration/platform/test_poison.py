@@ -239,9 +239,9 @@ async def test_what_waits_is_listed_beside_what_nobody_can_read(tmp_path: Path) 
             await admin.store(*indexed(key))
             await admin.store(*set_aside(key))
         found = await waiting(admin)
-        assert [(each.kind, each.saga) for each in found if each.kind == "saga"] == [("saga", str(bad))]
-        assert "its journal cannot be read" in found[0].reason
-        assert {each.saga for each in found if each.kind == "fault"} == {str(bad), str(other)}
+        (saga,) = (each for each in found if each.kind == "saga")
+        assert (saga.saga, "its journal cannot be read" in saga.reason) == (str(bad), True)
+        assert {each.saga for each in found if each.kind == "fault"} == {str(bad), str(other), ""}
 
 
 def indexed(key: SagaKey) -> tuple[str, bytes]:

@@ -140,8 +140,8 @@ class ShelfLink(Link):
     ) -> None:
         self.asked.append(then)
 
-    def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
-        self.answered.append(subject)
+    def answer(self, reply: str, data: bytes) -> None:
+        self.answered.append(reply)
 
 
 async def test_no_flood_of_questions_is_kept() -> None:
