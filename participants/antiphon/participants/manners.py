@@ -54,45 +54,48 @@ class Manners:
         elif self._shares:
             execution.watch, execution.on_wait = self._watch, partial(self._keep_apart, kind, execution)
 
-    def _say_long(self, kind: Kind, execution: Execution) -> None:
-        """A slow handler has had the database to itself for long."""
-        log.warning(
-            "handler.holds",
-            participant=self._participant,
-            type=kind[0],
-            direction=kind[1],
-            saga=str(execution.address.saga),
-            step=execution.address.step,
-            seconds=SLOW_LOOKS * LOOK_SECONDS,
-            stands_at=execution.call.whereabouts(),
-            advice="it holds the only write lock of its database, and all other commands of its participant wait; "
-            "declare it outside=True if it calls another service",
-        )
-
-    def _say_early(self, kind: Kind, execution: Execution) -> None:
-        """A handler with effects outside has begun its transaction before all that it waits for."""
-        self._own.add(kind)
-        log.warning(
-            "handler.began_early",
-            participant=self._participant,
-            type=kind[0],
-            direction=kind[1],
-            stands_at=execution.call.whereabouts(),
-            advice="it waits inside its transaction, and holds the only write lock of its database meanwhile; call "
-            "begin() after everything else that it awaits",
-        )
-
     def _keep_apart(self, kind: Kind, execution: Execution) -> None:
         """The handler waits for something else than its transaction, and others wait for that. Once is enough."""
         if kind in self._own:
             return
         self._own.add(kind)
-        log.warning(
+        self._point_out(
             "handler.waits",
+            kind,
+            execution,
+            "it holds the only write lock of its database meanwhile, and is committed by itself from now on; declare "
+            "it outside=True if it calls another service, or slow=True if its statements take long",
+        )
+
+    def _say_early(self, kind: Kind, execution: Execution) -> None:
+        """A handler with effects outside has begun its transaction before all that it waits for. Once is enough."""
+        self._own.add(kind)
+        self._point_out(
+            "handler.began_early",
+            kind,
+            execution,
+            "it waits inside its transaction, and holds the only write lock of its database meanwhile; call begin() "
+            "after everything else that it awaits",
+        )
+
+    def _say_long(self, kind: Kind, execution: Execution) -> None:
+        """A slow handler has had the database to itself for long."""
+        self._point_out(
+            "handler.holds",
+            kind,
+            execution,
+            f"it has held the only write lock of its database for {SLOW_LOOKS * LOOK_SECONDS:g} s, and all other "
+            "commands of its participant wait; declare it outside=True if it calls another service",
+        )
+
+    def _point_out(self, event: str, kind: Kind, execution: Execution, advice: str) -> None:
+        log.warning(
+            event,
             participant=self._participant,
             type=kind[0],
             direction=kind[1],
+            saga=str(execution.address.saga),
+            step=execution.address.step,
             stands_at=execution.call.whereabouts(),
-            advice="it holds the only write lock of its database meanwhile, and is committed by itself from now on; "
-            "declare it outside=True if it calls another service, or slow=True if its statements take long",
+            advice=advice,
         )

@@ -151,6 +151,11 @@ def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:
         (("--participant", "a=lock"), "'lock' is no saga type"),
         (("--client", "web=order"), "name the participants"),
         (("--participant", "inventory", "--nkey", "inventory"), "user=KEY"),
+        (("--participant", "inventory", "--nkey", "inventory=UABC"), "U and 55 more letters"),
+        (("--participant", "inventory", "--nkey", f"inventori={PUBLIC_NKEY}"), "there is no user 'inventori'"),
+        (("--participant", "billing=*"), "means every saga type"),
+        (("--participant", "billing=refund,*"), "means every saga type"),
+        (("--participant", "inventory", "--secrets", __file__), f"cannot write secrets to {__file__}"),
     ],
 )
 def test_names_that_cannot_be_users_are_refused(arguments: tuple[str, ...], said: str) -> None:

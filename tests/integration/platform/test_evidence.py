@@ -19,6 +19,7 @@ from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, End, Parked, Reco
 from antiphon.coordinator.reading.parked import parked_message, waiting, waiting_page
 from antiphon.link import Link
 from tests.integration.deploy.test_command_line import antiphon, assert_one_sentence
+from tests.integration.platform.test_poison import indexed
 from tests.support.raw_worker import start_message
 from tests.support.server import Platform, platform
 
@@ -86,6 +87,19 @@ async def test_every_command_shows_the_rest_beside_what_nobody_can_read(up: Plat
     assert (whole["parked"]["subject"], whole["parked"]["data"]) == (PLACES[0], "")
     running = antiphon(*check)
     assert subjects.registration_subject("hotel", "one") in running.stdout + running.stderr
+    await link.close()
+
+
+async def test_sagas_come_before_messages_however_many_somebody_has_had_parked(up: Platform) -> None:
+    link = await up.connect("administrator")
+    for number in range(12):
+        parked = set_aside(SagaKey.of("trip", f"t{number}"), number + 1)
+        await link.store(parked.destination, parked.encode())
+    stuck = SagaKey.of("trip", "stuck")
+    await link.store(subjects.record_subject(stuck, "n1"), b"no entry")
+    await link.store(*indexed(stuck))
+    (first, *_), _ = await waiting_page(link, 1, 10)
+    assert (first.kind, first.saga) == ("saga", str(stuck))
     await link.close()
 
 

@@ -83,7 +83,8 @@ async def serve(
         servers: URLs of NATS servers.
         sagas: the definitions it decides by, and the choreographies it observes.
         name: the connection's name.
-        idle_seconds: after how long without a word an open saga is looked after.
+        idle_seconds: after how long without a word an open saga is looked after; at most half an hour, because what is
+            due later than in an hour has no timer before that.
         metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.telemetry.metrics`.
         error_texts: whether the texts of what sagas' own functions raise go into journals; else only their classes.
         sampling_ratio: the share of sagas, from 0 to 1, whose traces are sampled; by default what OTEL_TRACES_SAMPLER

@@ -14,6 +14,7 @@ from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import parse_fact
 from antiphon.link.faults import say
 
+from ..decision.dues import FAR_NS
 from ..decision.facts import Fact, Tick
 from ..decision.replay import Replayed
 from ..definition.versions import Versions
@@ -25,6 +26,9 @@ log = structlog.get_logger()
 
 IDLE_SECONDS: Final = 30.0
 """How long nothing may happen to an open saga before the sweeper looks after it."""
+
+IDLE_SECONDS_MAX: Final = FAR_NS / 2e9
+"""The most that may be said instead: a saga's first tick comes well before anything that has no timer without one."""
 
 SWEEP_SECONDS_MAX: Final = 600.0
 """The longest pause between two looks at an open saga."""
@@ -46,6 +50,8 @@ class Sweeper:
     """
 
     def __init__(self, journals: Journals, idle_seconds: float, take_in: TakeIn) -> None:
+        if idle_seconds > IDLE_SECONDS_MAX:
+            raise ValueError(f"idle_seconds is {idle_seconds:g}; above {IDLE_SECONDS_MAX:g} timers would be late")
         self._journals, self._idle_seconds, self._take_in = journals, idle_seconds, take_in
         self._store = journals.store
         self._gathered: list[Watch] = []

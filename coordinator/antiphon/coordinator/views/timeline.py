@@ -26,7 +26,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a saga's timeline.
 
     `at` is when the server stored it (RFC 3339); `since_start_ms` counts from the first line; `late` marks a fact
-    that the journal does not name: the saga had ended, or no coordinator has taken it in yet.
+    that the journal does not name: the saga had ended, or ended before it was taken in, or no coordinator has done that
+    yet.
     """
 
     at: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Final
 
 import msgspec
 
@@ -38,6 +39,9 @@ from .ids import span_id, trace_id
 from .sampling import decision_in
 from .span_builder import CHILD_ROOT, Attempt, Heard, Spans, Step
 from .spans import COORDINATOR_SERVICE, FOLLOWS_NS, Open, Span
+
+KEY_ATTRIBUTE: Final = "saga.key"
+"""Below it stands what a saga is found by, a name for each."""
 
 
 class Projection(msgspec.Struct, frozen=True):
@@ -152,7 +156,7 @@ class _Saga:
         due_ns = cause_ns(entry.envelope.cause)
         at_ns = self._cause_ns(due_ns, message)
         if entry.envelope.keys:
-            self.spans.keys |= {".".join(("saga.key", name)): value for name, value in entry.envelope.keys.items()}
+            self.spans.keys |= {f"{KEY_ATTRIBUTE}.{name}": value for name, value in entry.envelope.keys.items()}
             self.root.attributes |= self.spans.keys
         if not self.entries:
             self._begin(entry, message, at_ns)
