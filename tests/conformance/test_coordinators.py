@@ -21,6 +21,7 @@ from antiphon.coordinator.decision.entries import Draft
 from antiphon.coordinator.decision.facts import Send
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.runtime.parking import HAND_BACK_SECONDS
 from tests.conformance.fleet import KEY, SWEEPER, TIMERS, Again, Fleet
 from tests.support.raw_worker import answer_message, start_message
@@ -238,6 +239,11 @@ def test_a_saga_that_may_have_a_timer_cancels_it_when_it_ends() -> None:
     fleet.start()
     fleet.run(10)
     assert (fleet.state(), fleet.stores[0].armed, fleet.platform.schedules) == ("completed", 1, {})
+
+
+def test_a_sweeper_that_would_come_after_what_has_no_timer_is_refused() -> None:
+    with pytest.raises(ValueError, match="idle_seconds is 3600; above 1800 timers would be late"):
+        Coordinator(MemoryStore(MemoryPlatform()), [make_trip().definition], 3600)
 
 
 def by_hand(saga: Saga[TripAsked]) -> Fleet:

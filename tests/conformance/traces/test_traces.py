@@ -61,7 +61,7 @@ async def play_all(up: Platform) -> dict[str, Played | Exception]:
             link = await up.connect("coordinator")
             stack.push_async_callback(link.close)
             pulls = await attach(
-                link, Coordinator(JetStreamStore(link), [s.definition for s in everywhere(unit)], 3600, TELLING)
+                link, Coordinator(JetStreamStore(link), [s.definition for s in everywhere(unit)], 1800, TELLING)
             )
             stage = ServerStage(link, unit)
             plays = {name: Play(told(name), stage) for name in names}
