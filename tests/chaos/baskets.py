@@ -33,7 +33,7 @@ DEADLINE: Final = timedelta(hours=1)
 SOON: Final = Retry(attempts=1000, first_seconds=3.0, factor=1.0, cap_seconds=3.0, jitter=0)
 AT_A_PERSONS_WORD: Final = Retry(attempts=1, first_seconds=3600.0, factor=1.0, cap_seconds=3600.0, jitter=0)
 ONCE: Final = Retry(attempts=1)
-IDLE_SECONDS: Final = 30.0
+IDLE_SECONDS: Final = 600.0
 DEPLOY: Final = "DEPLOY"
 
 

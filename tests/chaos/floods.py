@@ -429,7 +429,7 @@ async def _ending(victim: Handle) -> str:
 async def _in_time(waiting: Any, found: Any, otherwise: str) -> str:
     """What is waited for, or what stands in its place; otherwise a word of its absence."""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             result = await waiting
     except TimeoutError:
         return otherwise

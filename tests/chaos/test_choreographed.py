@@ -89,7 +89,7 @@ async def test_with_all_coordinators_dead_orders_go_on_and_are_recorded_once_one
 async def all_said(link: Link) -> None:
     """Wait until every order has an event that ends it."""
     ends = {event.__contract__.type for event in choreographed_order.ends}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (
             sum(decode(event.data, event.subject).type in ends for event in await read(link, EVENTS, "evt.>")) < ORDERS
         ):

@@ -12,7 +12,6 @@ from tests.support.processes import Fleet, fleet, run_orders
 from tests.support.server import platform, until
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("node", [0, 1, 2])
 async def test_a_node_killed_in_mid_run_loses_nothing(node: int, tmp_path: Path) -> None:
     with platform(tmp_path, nodes=3) as up:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from .flooded import Rested, rests
 from .floods import KINDS, buying, complain, flooding, parked, running
 
@@ -14,7 +12,6 @@ COUNT = 300
 ORDERS = 40
 
 
-@pytest.mark.timeout(180)
 async def test_a_flood_of_any_kind_keeps_nobody_elses_saga_from_its_end(tmp_path: Path) -> None:
     async with running(tmp_path) as there, buying(there) as orders:
         await complain(there, "billing", 1)

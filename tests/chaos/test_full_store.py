@@ -29,7 +29,6 @@ ROOM_BYTES = 300_000
 PIECE_BYTES = 100_000
 
 
-@pytest.mark.timeout(240)
 async def test_sagas_that_stand_still_for_want_of_room_end_when_there_is_some(tmp_path: Path) -> None:
     with platform(tmp_path, store_bytes=STORE_BYTES) as up:
         await up.set_up(ack_wait_seconds=3.0, events_bytes=EVENTS_BYTES)

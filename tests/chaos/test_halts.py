@@ -30,7 +30,7 @@ PAUSED = "all sagas of its type are paused by ada: a test"
 async def wait_paused(handle: Handle) -> None:
     """A coordinator that was killed before its announcement left the process has told nobody: then the others know
     once the request is delivered again."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             with suppress(PlatformError, UnknownSaga):
                 if (await handle.status()).paused == PAUSED:
@@ -54,11 +54,11 @@ async def test_a_coordinator_killed_while_it_pauses_or_resumes_loses_no_saga(
 async def pause_and_resume(up: Platform) -> None:
     """Start orders while their type stands still, have it go on, and wait until all have ended."""
     async with Antiphon.connect(up.servers, name="client") as antiphon:
-        orders = antiphon.operator("ada", timeout=30).saga_type(order)
+        orders = antiphon.operator("ada", timeout=120).saga_type(order)
         assert (await orders.pause("a test")).is_accepted
         handles = [await antiphon.start(order, placed, id=placed.order_id) for placed in load_orders()[:ORDERS]]
         await wait_paused(handles[-1])
         for _ in range(2):  # the second finds it resumed, or does what the first died of
             await orders.resume()
-        outcomes = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
+        outcomes = await asyncio.gather(*(handle.result(timeout=120) for handle in handles))
     assert {outcome.outcome for outcome in outcomes} <= {"completed", "compensated"}

@@ -23,7 +23,7 @@ async def stuck(up: Platform) -> None:
     """Wait until the hung process has been sent commands."""
     link = await up.connect("administrator")
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while (await api(link, f"CONSUMER.INFO.{SAGA}.shipping"))["num_ack_pending"] == 0:
                 await asyncio.sleep(0.05)
     finally:
@@ -47,7 +47,7 @@ async def test_a_hung_participant_delays_only_sagas_that_need_it(tmp_path: Path)
 
                 async def run(placed: OrderPlaced) -> None:
                     handle = await antiphon.start(order, placed, id=placed.order_id)
-                    ended = await handle.result(timeout=50)
+                    ended = await handle.result(timeout=120)
                     outcomes[placed.order_id] = ended.outcome
                     reasons.add(ended.reason)
 

@@ -67,7 +67,6 @@ async def test_a_coordinator_killed_anywhere_costs_no_decision(point: str, tmp_p
     assert report.completed + report.compensated == count
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_server_killed_in_mid_run_loses_nothing(form: Form, tmp_path: Path) -> None:
     """kill -9 of nats-server while sagas are under way; it comes back on the same port with the same store."""

@@ -32,14 +32,12 @@ from tests.support.server import Platform, platform, until
 
 from .baskets import BY_A_PERSON, BY_ITSELF, DEPLOY, DEPLOYS, BasketFilled, Deploy, Shop, deployed, lined_up
 
-pytestmark = pytest.mark.timeout(150)
-
 SAGAS: Final = int(os.environ.get("ANTIPHON_BASKETS", "60"))
 """Divisible by three, and more in a longer campaign."""
 REFUSED: Final = SAGAS // 3
 ITEMS: Final = 30
 LAST_ELEMENT: Final = f"reserve_items-{ITEMS - 1}"
-ENDED_SECONDS: Final = 80.0
+ENDED_SECONDS: Final = 200.0
 SEED, OTHER_SEED = "1", "2"
 NAMES: Final = ("coordinator-1", "coordinator-2")
 
@@ -63,7 +61,7 @@ class Stage:
     async def ready(self) -> None:
         """Wait until every coordinator is in its present life."""
         for child in self.children.values():
-            await until(lambda child=child: is_ready(child), seconds=30, what=f"{child.role} at work")  # type: ignore[misc]
+            await until(lambda child=child: is_ready(child), what=f"{child.role} at work")  # type: ignore[misc]
 
     async def start(self, saga: str, sagas: int = SAGAS, refused_each: int = 0) -> None:
         """Start sagas with thirty items each; one in `refused_each` will not be able to pay."""
@@ -81,7 +79,7 @@ class Stage:
 
     async def reserved(self, count: int) -> None:
         """Wait until so many items are reserved."""
-        await until(lambda: len(self.shop.reserved) >= count, seconds=30, what=f"{count} items reserved")
+        await until(lambda: len(self.shop.reserved) >= count, what=f"{count} items reserved")
 
     async def dies_and_is_deployed(self, child: Child, deploy: Deploy, seed: str = OTHER_SEED) -> None:
         """Kill a coordinator, and have another deploy of it take its place."""
@@ -293,7 +291,7 @@ async def test_an_element_past_the_pivot_is_tried_again_as_itself(deploy: Deploy
             stage.shop.is_stuck = True
             await stage.start("paid")
             await stage.reserved(SAGAS * ITEMS // 2)
-            await until(lambda: stage.shop.failed >= SAGAS * ITEMS // 2, seconds=30, what="the others failed once")
+            await until(lambda: stage.shop.failed >= SAGAS * ITEMS // 2, what="the others failed once")
             await stage.dies_and_is_deployed(only, deploy)
             stage.shop.is_stuck = False
             await stage.assert_right(completed=SAGAS)
@@ -336,7 +334,7 @@ async def test_a_person_who_has_it_tried_again_has_the_same_tried_again(tmp_path
             await stage.ready()
             stage.shop.is_stuck = True
             await stage.start(BY_A_PERSON.name, sagas=20, refused_each=2)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while len(await waiting(stage.link)) < 30:
                     await asyncio.sleep(0.05)
             stage.shop.is_stuck = False

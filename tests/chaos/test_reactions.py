@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import pytest
 
 from antiphon.contracts import Event, SagaKey
 from antiphon.contracts.envelope import Envelope, encode, pack
@@ -77,7 +76,7 @@ class Run:
 
             async def one(placed: OrderPlaced) -> Outcome:
                 handle = await antiphon.start(order, placed, id=placed.order_id)
-                return (await handle.result(timeout=60)).outcome
+                return (await handle.result(timeout=120)).outcome
 
             outcomes = await asyncio.gather(*map(one, orders))
         return {f"order/{placed.order_id}": outcome for placed, outcome in zip(orders, outcomes, strict=True)}
@@ -100,7 +99,6 @@ def created(placed: OrderPlaced, number: int) -> OrderCreated:
     return msgspec.convert({**msgspec.to_builtins(placed), **address}, OrderCreated)
 
 
-@pytest.mark.timeout(150)
 async def test_services_killed_at_every_point_lose_no_effect_and_double_none_in_either_style(tmp_path: Path) -> None:
     placed = load_orders()
     leaderless = [created(each, number) for number, each in enumerate(placed[:ORDERS])]

@@ -31,7 +31,7 @@ class World(Protocol):
 
     async def put(self, subject: str, data: bytes) -> Outcome: ...
     async def consume(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None: ...
-    async def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None: ...
+    async def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None: ...
     def now_ns(self) -> int: ...
 
 
@@ -46,7 +46,7 @@ class MemoryWorld:
     async def consume(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None:
         self.platform.consume(consumer, handle)
 
-    async def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
         end_ns = self.platform.now_ns + round(seconds * 1e9)
         while not condition():
             assert self.platform.now_ns < end_ns, "it did not come to be"
@@ -70,7 +70,7 @@ class ServerWorld:
     async def consume(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None:
         await self.link.pull(consumer.stream, consumer.name, 50, handle)
 
-    async def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
         await until(condition, seconds=seconds)
 
     def now_ns(self) -> int:

@@ -12,7 +12,6 @@ from tests.simulation.sagas import Part, Shape
 from tests.simulation.world import Broken, Budget, Model
 
 
-@pytest.mark.timeout(300)  # computing alone, and as long as the machine takes for it
 @pytest.mark.parametrize("name", MODELS)
 def test_no_order_of_answers_crashes_duplicates_and_time_breaks_a_saga(name: str) -> None:
     for budget in SUITE.get(name, (SMALL,)):

@@ -15,7 +15,7 @@ from typing import Final
 
 REQUIRED: Final = "ANTIPHON_REQUIRE_POSTGRES"
 """Set to 1 where a missing PostgreSQL is a failure, as in CI."""
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 120.0
 # Nothing here has to survive a power failure, some tests open many connections, and others deadlock on purpose.
 SETTINGS: Final = {
     "fsync": "off",

@@ -201,7 +201,7 @@ def listeners(saga: str) -> list[Listener]:
     return [participant_called(name, saga).listener for name in PARTICIPANTS]
 
 
-async def run_orders(up: Platform, running: Fleet, orders: list[OrderPlaced], seconds: float = 50.0) -> Report:
+async def run_orders(up: Platform, running: Fleet, orders: list[OrderPlaced], seconds: float = 120.0) -> Report:
     """Start a saga for each order, wait until all have ended, and compare the books with the outcomes."""
     saga, outcomes = saga_called(running.saga), dict[str, str]()
     async with Antiphon.connect(up.servers, name="client", credentials=up.credentials("client")) as antiphon:

@@ -132,7 +132,7 @@ def platform(
             server.kill()
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 20.0, what: str = "the condition") -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 120.0, what: str = "the condition") -> None:
     """Wait until a condition holds, asked again every few milliseconds, and fail with words when it does not."""
     try:
         async with asyncio.timeout(seconds):

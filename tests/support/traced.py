@@ -61,7 +61,7 @@ async def hasten(link: Link) -> None:
 
 async def until_nothing_is_pending(link: Link) -> None:
     """Wait until the backend has confirmed whatever any journal made final."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         while True:
             with suppress(Ambiguous):  # this link may not have noticed yet that a killed server is back
                 info = await api(link, "CONSUMER.INFO.SAGA.exporter")

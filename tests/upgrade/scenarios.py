@@ -29,7 +29,7 @@ Deed = Literal[
     "resolve the stamp",
 ]
 Outcome = Literal["completed", "compensated", "either"]
-WAIT_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 120.0
 LOOK_SECONDS: Final = 0.05
 ITEMS: Final = ["item-0", "item-1", "item-2"]
 OPERATOR: Final = "ada"

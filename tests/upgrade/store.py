@@ -98,7 +98,7 @@ class Store:
     async def ready(self) -> None:
         """Wait until each process is at work."""
         for child in self.children.values():
-            await until(lambda child=child: is_ready(child), seconds=40, what=f"{child.role} at work")  # type: ignore[misc]
+            await until(lambda child=child: is_ready(child), what=f"{child.role} at work")  # type: ignore[misc]
 
     async def run(self, release: Release, *arguments: str) -> None:
         """Run a program of a release to its end."""

@@ -24,9 +24,7 @@ from .sagas import PARTICIPANTS, SAGAS
 from .scenarios import ALL, ENDED, OPEN, OPERATOR, PAUSED, PAUSED_PARTICIPANT, PAUSED_TYPE, Scenario, do
 from .store import NEW, Release, Store, old_release, wrongs
 
-pytestmark = pytest.mark.timeout(180)
-
-ENDED_SECONDS: Final = 60.0
+ENDED_SECONDS: Final = 120.0
 KILLS: Final = 6
 
 
@@ -146,7 +144,7 @@ async def assert_right(store: Store, outcomes: dict[str, str]) -> None:
 
 async def something_is_done(store: Store, before: int, ending: asyncio.Future[dict[str, str]]) -> None:
     """Wait until the processes that are left have done something, or nothing is left to do."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while len(await store.effects()) == before and not ending.done():
             await asyncio.sleep(0.02)
 

@@ -42,7 +42,7 @@ from tests.support.journeys import DAY, everywhere
 TELLING: Final = partial(Author, error_texts=True)
 """Traces are read by people, who want to see what a function raised."""
 
-SECONDS_MAX: Final = 20.0
+SECONDS_MAX: Final = 120.0
 """How long a real server may take for one deed."""
 
 

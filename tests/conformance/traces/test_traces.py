@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import cache
@@ -27,8 +27,12 @@ from tests.support.trip import PARTICIPANTS
 TRACES = sorted(FOLDER.glob("*.txt"))
 NAMES = [path.stem for path in TRACES]
 
-SHORT, LONG = timedelta(seconds=2), timedelta(hours=1)
-"""How long a unit is on a real server: where a trace lets time pass, and where none must."""
+LONG = timedelta(hours=1)
+"""How long a unit is on a real server where no time must pass."""
+
+SHORT = (timedelta(seconds=2), timedelta(seconds=20))
+"""The same where a trace lets time pass. A busy machine may need more time for a deed than a deadline
+leaves, so a trace that went another way is played once more with a longer unit."""
 
 
 @cache
@@ -45,32 +49,41 @@ def remembered(name: str) -> tuple[Played, Any]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Played | Exception]]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played | Exception]:
     """What comes of all traces on a real server, where they are played side by side."""
-    with platform(tmp_path_factory.mktemp("traces"), participants=PARTICIPANTS) as up:
-        yield asyncio.run(play_all(up))
-
-
-async def play_all(up: Platform) -> dict[str, Played | Exception]:
-    await up.set_up()
-    # Two coordinators would know one saga by two shapes: those who have no time have their sagas on another server.
     found: dict[str, Played | Exception] = {}
-    for unit in (LONG, SHORT):
-        names = [name for name in NAMES if told(name).needs_time is (unit is SHORT)]
-        async with AsyncExitStack() as stack:
-            link = await up.connect("coordinator")
-            stack.push_async_callback(link.close)
-            pulls = await attach(
-                link, Coordinator(JetStreamStore(link), [s.definition for s in everywhere(unit)], 1800, TELLING)
-            )
-            stage = ServerStage(link, unit)
-            plays = {name: Play(told(name), stage) for name in names}
-            errors = await asyncio.gather(*(perform(name, plays[name], stage) for name in names))
-            await stage.is_idle()
-            for name, error in zip(names, errors, strict=True):
-                found[name] = error or await plays[name].found(remembered(name)[0])
-            for pull in pulls:
-                await pull.drain()
+    # Two coordinators would know one saga by two shapes, so each unit has a server of its own.
+    for unit in (LONG, *SHORT):
+        names = [name for name in NAMES if told(name).needs_time is (unit is not LONG)]
+        names = [name for name in names if name not in found or not goes_as_remembered(name, found[name])]
+        if names:
+            with platform(tmp_path_factory.mktemp("traces"), participants=PARTICIPANTS) as up:
+                found |= asyncio.run(play_all(up, unit, names))
+    return found
+
+
+def goes_as_remembered(name: str, found: Played | Exception) -> bool:
+    model, _ = remembered(name)
+    return isinstance(found, Played) and (found.lines, found.causes) == (model.lines, model.causes)
+
+
+async def play_all(up: Platform, unit: timedelta, names: Sequence[str]) -> dict[str, Played | Exception]:
+    await up.set_up()
+    async with AsyncExitStack() as stack:
+        link = await up.connect("coordinator")
+        stack.push_async_callback(link.close)
+        sagas = [saga.definition for saga in everywhere(unit)]
+        pulls = await attach(link, Coordinator(JetStreamStore(link), sagas, 1800, TELLING))
+        stage = ServerStage(link, unit)
+        plays = {name: Play(told(name), stage) for name in names}
+        errors = await asyncio.gather(*(perform(name, plays[name], stage) for name in names))
+        await stage.is_idle()
+        found = {
+            name: error or await plays[name].found(remembered(name)[0])
+            for name, error in zip(names, errors, strict=True)
+        }
+        for pull in pulls:
+            await pull.drain()
     return found
 
 

@@ -20,8 +20,8 @@ from antiphon.deploy.modules import load_saga
 from tests.integration.deploy.containers import COMPOSE, DEPLOY, SERVICES, instructions
 from tests.support.receiver import Receiver
 
-HEALTHY_SECONDS: Final = 10.0
-ENDED_SECONDS: Final = 15.0
+HEALTHY_SECONDS: Final = 120.0
+ENDED_SECONDS: Final = 120.0
 
 
 @dataclass

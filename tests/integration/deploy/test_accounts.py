@@ -46,7 +46,7 @@ def antiphon(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         env={**kept, **environment},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
     )
 

@@ -33,8 +33,8 @@ INVENTORY = "antiphon.order.inventory:inventory"
 ORDER = load_orders()[1]
 """One that nothing stands in the way of."""
 PAYLOAD = msgspec.json.encode(ORDER).decode()
-SECONDS_MAX = 20.0
-DEMO_SECONDS_MAX = 55.0
+SECONDS_MAX = 120.0
+DEMO_SECONDS_MAX = 240.0
 
 STARTING = ("start", SAGA, "--id", "mine", "--payload", PAYLOAD)
 GUARDED = "tests.integration.platform.test_operators:GUARDED"

@@ -251,7 +251,7 @@ LOGGING: Final = """
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_line_of_a_log_is_obeyed_by_a_terminal(form: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LOGGING), form], cwd=ROOT, capture_output=True, timeout=30, check=True
+        [sys.executable, "-c", textwrap.dedent(LOGGING), form], cwd=ROOT, capture_output=True, timeout=120, check=True
     )
     said = ran.stderr.decode()
     assert FORGED in said
@@ -277,7 +277,7 @@ def __getattr__(name):
 def antiphon(folder: Path, *arguments: str) -> str:
     """Run the command line to its end, and return what it said in vain."""
     ran = subprocess.run(
-        [sys.executable, "-m", "antiphon.deploy", *arguments], cwd=folder, capture_output=True, timeout=30, check=False
+        [sys.executable, "-m", "antiphon.deploy", *arguments], cwd=folder, capture_output=True, timeout=120, check=False
     )
     assert ran.returncode in (1, 2)
     assert harm_in(ran.stdout.decode()) == []

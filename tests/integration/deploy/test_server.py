@@ -48,7 +48,7 @@ async def test_three_servers_hold_three_copies(tmp_path: Path) -> None:
         await client.store("evt.1.order.a.client.start", b"first")
         await client.close()
         link = await up.connect("administrator")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not all([await has_three_copies(link, stream.name) for stream in STREAMS]):
                 await asyncio.sleep(0.05)
         info = await api(link, f"STREAM.INFO.{EVENTS}")
@@ -134,7 +134,7 @@ def test_the_command_line_says_so_too() -> None:
             env={name: value for name, value in os.environ.items() if not name.startswith("NATS_")},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=120,
             check=False,
         )
     assert (ran.returncode, ran.stdout) == (1, "")

@@ -130,7 +130,7 @@ async def test_a_handler_that_raises_ends_no_connection_and_skips_no_other_messa
 
     with unbroken(link):
         pull = await link.pull(EVENTS, STARTS, 100, handle)
-        await until(lambda: len(seen) == len(names) and pull.held == 0, seconds=20)
+        await until(lambda: len(seen) == len(names) and pull.held == 0)
         await until(
             lambda: all(seen[s] == ([1, 2] if n in RAISED else [1]) for s, n in zip(subjects, names, strict=True))
         )
@@ -163,7 +163,7 @@ async def test_every_callback_that_raises_leaves_the_connection_and_the_others_a
         link.on_refused["x"] = bad("refused")
         await link.handle_error(RuntimeError('Permissions Violation for Publish to "x"'))
         loop.call_later(0, link.guard.call, None, lambda: bad("timer")(None))
-        await until(lambda: len(calls) == 7, seconds=10)
+        await until(lambda: len(calls) == 7)
         assert await link.store(f"{subject}-2", b"{}") > 0
     await subscription.unsubscribe()
     await link.close()
@@ -179,7 +179,7 @@ async def test_an_answer_that_the_server_refuses_ends_no_connection(link: Link) 
     assert not link.failure.done()
     link.answer("saga.1.order.o1.c.end", b"forged")
     link.answer(inbox, b"told")
-    await until(lambda: heard == [b"told"], seconds=10)
+    await until(lambda: heard == [b"told"])
     assert await link.get_last(SAGA, "saga.1.order.o1.c.end") is None
     await link.handle_error(RuntimeError(f'Permissions Violation for Subscription to "{inbox.lower()}"'))
     assert link.failure.done()

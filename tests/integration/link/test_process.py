@@ -13,7 +13,7 @@ import pytest
 from antiphon.link.delivery import Pull
 from antiphon.link.process import STOP_SIGNALS, drain, told_to_stop
 
-SECONDS_MAX = 20.0
+SECONDS_MAX = 120.0
 
 
 @pytest.fixture(autouse=True)

@@ -136,7 +136,7 @@ async def test_no_header_of_a_message_keeps_it_or_others_from_being_delivered(
         delivery.ack()
 
     pull = await link.pull(EVENTS, "coordinator-answers", 50, handle)
-    await until(lambda: seen == wanted, seconds=10)
+    await until(lambda: seen == wanted)
     pull.stop()
     await writer.close()
 

@@ -81,7 +81,7 @@ async def crowd(folder: Path, kind: str, failing: int = FAILING) -> AsyncIterato
         stock.calls.clear()
         await playing.worker(stock, database)
         found = Crowd(playing, stock)
-        await until(lambda: found.failed >= failing, seconds=40, what="every compensation failed once")
+        await until(lambda: found.failed >= failing, what="every compensation failed once")
         await playing.link.subscribe(EVENTS_FILTER, lambda subject, *_: found.said.set() if ".h" in subject else None)
         yield found
         await playing.workers[0].drain(grace_seconds=0.0)

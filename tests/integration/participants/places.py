@@ -138,7 +138,7 @@ class Acting:
 
 @asynccontextmanager
 async def acting(
-    place: Place, folder: Path, retry: Retry = SLOWING, *, ack_wait_seconds: float = 30.0
+    place: Place, folder: Path, retry: Retry = SLOWING, *, ack_wait_seconds: float = 600.0
 ) -> AsyncIterator[Acting]:
     """A platform on which one place is reached."""
     async with play(folder, listeners=LISTENERS, ack_wait_seconds=ack_wait_seconds) as playing:

@@ -34,7 +34,7 @@ from .stock import Release, Reserve
 
 QUICK = Retry(attempts=3, first_seconds=0.01, factor=1.0, cap_seconds=0.01)
 TRACEPARENT = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
-SECONDS = 20.0
+SECONDS = 120.0
 T = TypeVar("T")
 
 
@@ -185,7 +185,7 @@ class Play:
 
 @asynccontextmanager
 async def play(
-    folder: Path, form: Form = "plain", *, ack_wait_seconds: float = 30.0, listeners: Sequence[Listener] = ()
+    folder: Path, form: Form = "plain", *, ack_wait_seconds: float = 600.0, listeners: Sequence[Listener] = ()
 ) -> AsyncIterator[Play]:
     """A fresh server for one test."""
     with platform(folder, form, participants=("stock",)) as up:

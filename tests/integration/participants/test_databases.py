@@ -435,7 +435,7 @@ async def test_a_worker_whose_connection_is_lost_commits_nothing(postgres_server
     second = asyncio.create_task(Stock(reservation_id="r-2").do(other, deliveries=2, is_alone=True))
     await assert_waits(second)
     await end_other_transactions(postgres_server, store)
-    await asyncio.wait_for(second, 5)
+    await asyncio.wait_for(second, 120)
     gate.opened.set()
     with pytest.raises(Busy):
         await first

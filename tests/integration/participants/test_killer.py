@@ -52,7 +52,7 @@ async def test_a_command_that_kills_its_workers_is_exhausted_and_no_other(
         async with worker(playing, store, tmp_path, exits=code == EXIT_CODE) as child:
             token = "stock-reserve-exhausted" if direction == "do" else "stock-release-exhausted"
             # Four processes start before it comes, one after the other, beside all other tests.
-            answer = asyncio.create_task(playing.answer(KILLER, token, seconds=60))
+            answer = asyncio.create_task(playing.answer(KILLER, token))
             while not answer.done():  # there are always others: some begun, some waiting, when the process dies
                 for _ in range(3 * CONCURRENCY - await open_commands(playing)):
                     others.append(f"other-{len(others)}")

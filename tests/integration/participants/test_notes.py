@@ -88,7 +88,7 @@ class Holder:
 async def left_to(heir: Notes) -> list[Left]:
     """What the dead have left, once there is something: a database notices the end of a session a moment later."""
     found: list[Left] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not (found := await heir.dead(is_starting=True)):
             await asyncio.sleep(0.02)
     return found

@@ -435,7 +435,7 @@ async def test_whoever_ends_the_runs_of_a_dead_process_waits_for_no_row_of_a_liv
     run = await running(shop, worker, gate)
     async with worker.database.begin(address("do")) as inbox:
         await inbox.claim()
-        await asyncio.wait_for(other.database.end_runs("dead"), 10)
+        await asyncio.wait_for(other.database.end_runs("dead"), 120)
     run.cancel()
     await asyncio.wait({run})
 

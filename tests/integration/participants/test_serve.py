@@ -91,7 +91,7 @@ async def test_a_process_that_is_told_to_end_does_although_something_in_it_never
                 await playing.do(saga, retry=ONCE)
                 await until((folder / f"{saga}.called").exists, what=f"the handler of {what}")
                 child.send_signal(number)
-                code = await asyncio.wait_for(child.wait(), 30.0)
+                code = await asyncio.wait_for(child.wait(), 120)
                 assert code == 1, f"{what}: its exit code says that something was left"
             store = Store("sqlite", sqlite_url(folder))
             await playing.worker(Stock(), await store.open())

@@ -22,7 +22,7 @@ from antiphon.link.setup import api
 from tests.support.server import Platform, platform, until
 from tests.support.trip import ASKED, TRIP, TripAsked
 
-ELECTION_SECONDS = 30.0
+ELECTION_SECONDS = 120.0
 """Longer than any election was seen to take."""
 
 
@@ -45,7 +45,7 @@ async def leader_of(up: Platform, stream: str) -> Server:
     """The server that leads a stream, once there is one."""
     link = await up.connect("administrator")
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not (name := (await _info(link, stream)).get("leader", "")):
                 await asyncio.sleep(0.1)
     finally:
@@ -89,7 +89,6 @@ async def pause(antiphon: Antiphon, id: str, timeout: float) -> None:
 ASKS: dict[str, Ask] = {"start": start, "cancel": cancel, "signal": signal}
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("what", ASKS)
 async def test_what_is_asked_while_a_leader_is_chosen_is_stored_once_there_is_one(cluster: Platform, what: str) -> None:
     away, links = await leader_of(cluster, EVENTS), list[Link]()
@@ -105,7 +104,6 @@ async def test_what_is_asked_while_a_leader_is_chosen_is_stored_once_there_is_on
             await link.close()
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("what", [*ASKS, "pause"])
 async def test_whoever_waits_no_longer_is_told_to_try_again(cluster: Platform, what: str) -> None:
     away, links = await leader_of(cluster, EVENTS), list[Link]()
@@ -125,7 +123,6 @@ async def test_whoever_waits_no_longer_is_told_to_try_again(cluster: Platform, w
             await link.close()
 
 
-@pytest.mark.timeout(180)
 async def test_a_process_that_starts_while_a_leader_is_chosen_waits_for_it(cluster: Platform) -> None:
     away, links = await leader_of(cluster, SAGA), list[Link]()
     await client_beside(cluster, away, links)

@@ -65,7 +65,7 @@ async def test_points_are_seen_in_the_trace_of_an_order_that_was_told_to_charge(
             handles = [await antiphon.start(saga, msgspec.convert(placed, saga.start), id="o-1") for saga in SAGAS]
             await asyncio.gather(*(granted(reader, handle.key) for handle in handles))
             await run("shipping")
-            assert {(await handle.result(timeout=20)).outcome for handle in handles} == {"completed"}
+            assert {(await handle.result(timeout=120)).outcome for handle in handles} == {"completed"}
             for handle in handles:
                 spans = (await granted(reader, handle.key)).spans
                 root, (reaction,) = spans[-1], [span for span in spans if said(span)]
@@ -80,7 +80,7 @@ def said(span: Span) -> bool:
 
 async def granted(reader: Link, key: SagaKey) -> Projection:
     """The trace of an order, once there are points in it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             found = await read_projection(reader, key)
             if any(said(span) for span in (*found.spans, *found.open)):

@@ -55,7 +55,7 @@ async def started(client: Antiphon, first: int, count: int) -> list[Handle]:
 async def parked_at(reader: Link, poisoned: Iterable[str]) -> dict[str, Parked]:
     """What PARKED says about these subjects, once it does."""
     wanted, found = set(poisoned), dict[str, Parked]()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while set(found) != wanted:
             messages = [message async for message in reader.scan(PARKED, "parked.>")]
             all_parked = [msgspec.json.decode(message.data, type=Parked) for message in messages]
@@ -65,7 +65,7 @@ async def parked_at(reader: Link, poisoned: Iterable[str]) -> dict[str, Parked]:
 
 
 async def require_completed(handles: list[Handle]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         outcomes = await asyncio.gather(*(handle.result() for handle in handles))
     assert {outcome.outcome for outcome in outcomes} == {"completed"}
 
@@ -123,7 +123,7 @@ async def test_functions_that_raise_park_their_sagas_and_cost_the_healthy_ones_n
 
 async def parked_reason(handle: Handle) -> str:
     """Why a saga is parked, once it is."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not (parked := (await handle.status()).parked):
             await asyncio.sleep(0.02)
     return parked
@@ -133,7 +133,7 @@ async def answered(there: Company, key: SagaKey) -> None:
     """Have the room reserved, for a saga that the workers do not know."""
     reader, hotel = await there.link("coordinator"), await there.link("hotel")
     command = subjects.CommandAddress(key, "hotel", "reserve_room", "do", 1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while (
             stored := await reader.get_last(SAGA, subjects.command_subject(key, "hotel", "reserve_room", "do", 1))
         ) is None:
@@ -203,7 +203,7 @@ async def test_an_end_that_cannot_be_read_is_an_error_that_names_the_saga(tmp_pa
     async with company(tmp_path, "plain") as there:
         client, writer = await there.client(), await there.link("administrator")
         handle = client.handle(TRIP, "t1")
-        waiting = asyncio.ensure_future(handle.result(timeout=20))
+        waiting = asyncio.ensure_future(handle.result(timeout=120))
         await asyncio.sleep(0)
         await writer.store(subjects.end_subject(handle.key), b"no end")
         with pytest.raises(Undecodable, match=r"trip/t1.*no JSON"):
@@ -214,7 +214,7 @@ async def test_an_end_that_cannot_be_read_is_an_error_that_names_the_saga(tmp_pa
         wrong = Envelope(id=subject, source="coordinator", type=END_TYPE, time=time, data=msgspec.Raw(b'{"outcome":1}'))
         await writer.store(subject, encode(wrong))
         with pytest.raises(Undecodable, match=r"trip/t2.*outcome"):
-            await other.result(timeout=20)
+            await other.result(timeout=120)
 
 
 async def test_an_answer_to_a_status_request_that_cannot_be_read_is_an_error_that_names_the_saga(

@@ -129,7 +129,6 @@ class Clerk:
         return request
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("is_outside", [False, True], ids=["in the transaction", "outside"])
 async def test_of_sixty_stuck_refunds_none_that_is_resolved_is_paid_by_the_machine(
     tmp_path: Path, is_outside: bool
@@ -149,7 +148,7 @@ async def test_of_sixty_stuck_refunds_none_that_is_resolved_is_paid_by_the_machi
         handles = [await client.start(SHOP, Ordered(number=n), id=f"order-{n}") for n in range(SAGAS)]
         await asyncio.gather(*(stuck(handle) for handle in handles))
         gateway.is_there = True
-        operator = ada.operator("ada", timeout=60)
+        operator = ada.operator("ada", timeout=120)
         asks = [operator.saga(SHOP, handle.id) for handle in handles]
         chance = Random(7)
         clerks = [Clerk(each, gateway, number) for number, each in enumerate(asks)]
@@ -157,7 +156,7 @@ async def test_of_sixty_stuck_refunds_none_that_is_resolved_is_paid_by_the_machi
         resolves = [later(chance.random(), each.resolve) for each in clerks]
         _, requests = await asyncio.gather(asyncio.gather(*retries), asyncio.gather(*resolves))
         for handle in handles:
-            assert (await handle.result(timeout=60)).outcome == "compensated"
+            assert (await handle.result(timeout=120)).outcome == "compensated"
     by_hand = {number for number, request in enumerate(requests) if request.is_accepted}
     assert 0 < len(by_hand) < SAGAS
     assert {number: gateway.paid[number] for number in range(SAGAS)} == {
@@ -173,7 +172,7 @@ async def later(seconds: float, ask: Callable[[], Awaitable[Request]]) -> Reques
 
 async def stuck(handle: Handle) -> None:
     """Wait until a saga waits for a person."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             try:
                 if (await handle.status()).parked:

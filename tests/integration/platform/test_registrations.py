@@ -30,7 +30,7 @@ from antiphon.participants.capabilities import capabilities_of
 from tests.support.server import FORMS, Form, Platform, platform, until
 
 ROOT = Path(__file__).parents[3]
-SECONDS = 20.0
+SECONDS = 120.0
 BILLING = Capabilities(name="billing")
 PAGE = (ROOT / "contracts" / "README.md").read_text().partition("## Saying what one does")[2]
 BY_HAND: dict[str, Any] = json.loads(PAGE.partition("```json")[2].partition("```")[0])

@@ -204,7 +204,7 @@ async def test_a_weakened_server_stores_something_when(name: str, tmp_path: Path
     async with scene(tmp_path, attack.user, attack.needs) as stage:
         await attempt(attack, stage)
         # A delivered command is stored where it was before, under its own subject, so the subjects do not show it.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while await stage.sequences(SAGA) <= UNTOUCHED:
                 await asyncio.sleep(0.02)
 

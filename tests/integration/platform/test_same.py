@@ -76,7 +76,7 @@ async def test_the_first_signal_counts_and_the_same_again_changes_nothing(form: 
             await handle.signal(step, Cleared(by="Ada"))  # type: ignore[arg-type] # pyright: ignore
         with pytest.raises(AlreadySignalled, match="with another payload"):
             await handle.signal(step, Cleared(by="Bob"))  # type: ignore[arg-type] # pyright: ignore
-        assert (await handle.result(timeout=20)).outcome == "completed"
+        assert (await handle.result(timeout=120)).outcome == "completed"
 
 
 def of_one(verbs: tuple[str, ...]) -> Callable[[Rights], Rights]:
@@ -95,7 +95,7 @@ async def test_who_may_only_start_learns_whether_it_is_the_same_and_nothing_else
             with pytest.raises(AlreadyStarted):
                 await client.start(TRIP, OTHER, id="t1")
             with pytest.raises(PlatformError, match="does not let client use saga"):
-                await handle.result(timeout=20)
+                await handle.result(timeout=120)
 
 
 async def test_a_question_that_is_none_is_not_answered_and_does_no_harm(tmp_path: Path) -> None:

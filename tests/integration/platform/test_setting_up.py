@@ -184,7 +184,7 @@ async def of_the_former_release(link: Link) -> None:
 
 
 async def until_acked(link: Link, sequence: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while (await info(link, FORMER_FACTS))["ack_floor"]["stream_seq"] < sequence:
             await asyncio.sleep(0.01)
 
@@ -223,7 +223,7 @@ async def test_the_former_consumer_goes_on_demand_once_no_coordinator_of_its_rel
         with pytest.raises(PlatformError, match="need consumer coordinator"):
             await forget_former_facts(link)
         await pull.drain()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while await former_coordinators(link):
                 await asyncio.sleep(0.01)
         await forget_former_facts(link)
@@ -241,7 +241,7 @@ def of_release_one(capabilities: Capabilities, instance: str) -> Registration:
 
 
 async def until_registered(link: Link, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while True:
             found = await link.read_all("KV_ANTIPHON_PARTICIPANTS", [subjects.REGISTRATIONS_FILTER])
             if sum(bool(each.data) for each in found) == count:
@@ -270,6 +270,6 @@ async def test_starts_that_wait_in_their_consumer_hold_up_nobody_elses_facts(tmp
 
 async def commanded(link: Link, key: SagaKey, direction: str) -> None:
     """Wait for a command of a saga."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not any(f".{direction}." in each.subject for each in await link.read_all(SAGA, [journal_filter(key)])):
             await asyncio.sleep(0.01)

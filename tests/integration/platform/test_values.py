@@ -37,10 +37,10 @@ async def test_all_that_travels_arrives_over_a_server(tmp_path: Path) -> None:
         client = await there.client()
         done = await client.start(cargo.saga, cargo.start(field=cargo.value), id="1")
         await done.signal(cargo.cleared, cargo.signal(field=cargo.value))
-        assert (await done.result(timeout=30)).outcome == "completed"
+        assert (await done.result(timeout=120)).outcome == "completed"
         undone = await client.start(cargo.saga, cargo.start(field=cargo.value), id="2")
         await undone.cancel("enough")
-        assert (await undone.result(timeout=30)).outcome == "compensated"
+        assert (await undone.result(timeout=120)).outcome == "compensated"
         assert await (await there.link("coordinator")).read_all(PARKED, [f"{PARKED.lower()}.>"]) == []
         await require_same(client, cargo)
         await worker.drain()
@@ -61,7 +61,7 @@ async def test_a_saga_whose_deadline_passed_before_a_coordinator_came_ends_at_on
     async with company(tmp_path, "plain") as there:
         handle = await (await there.client()).start(saga, ASKED, id="t1")
         await there.coordinate(sagas=[saga])
-        outcome = await handle.result(timeout=20)
+        outcome = await handle.result(timeout=120)
         assert (outcome.outcome, outcome.reason) == ("compensated", DEADLINE_REASON)
         stored = await (await there.link("coordinator")).read_all(SAGA, [journal_filter(handle.key)])
         entries = [read_entry(each.subject, each.sequence, each.data) for each in stored]

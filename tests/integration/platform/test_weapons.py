@@ -52,9 +52,9 @@ async def test_no_fact_of_a_participant_about_locks_and_the_like_costs_others_an
         stored = weapons()
         await asyncio.gather(*(hotel.store(subject, data) for subject, data in stored))
         handles = [await client.start(saga, ASKED, id=f"s{number}") for number in range(20) for saga in (TRIP, guarded)]
-        outcomes = await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
+        outcomes = await asyncio.gather(*(handle.result(timeout=120) for handle in handles))
         assert {outcome.outcome for outcome in outcomes} == {"completed"}
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             while {each.subject for each in await all_parked(reader)} != {subject for subject, _ in stored}:
                 await asyncio.sleep(0.1)
         parked = await all_parked(reader)

@@ -115,7 +115,7 @@ async def test_a_model_that_nobody_expected_to_fail_is_tried_again(
         await link.store(*start_message(SagaKey.of("trip", "t1")))
         await link.close()
         database = f"sqlite:///{tmp_path}/sagas.db"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await serve(up.servers, database, rebuild=False, once=True, name="readmodel")
         async with opened(database) as model:
             assert [row.id for row in await model.find(Query(limit=10))] == ["t1"]

@@ -80,7 +80,7 @@ async def test_a_handlers_own_spans_hang_under_its_attempt_and_the_answer_carrie
         worker = Worker(porter, link, MemoryDatabase())
         await worker.start()
         answer = subjects.event_subject(KEY.path, "porter", "porter-loaded", "load", 1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while (stored := await link.get_last(EVENTS, answer)) is None:
                 await asyncio.sleep(0.01)
         assert (await headers_of(link, SAGA, subject))["traceparent"] == PARENT

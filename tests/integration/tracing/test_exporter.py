@@ -63,7 +63,7 @@ class Exporter:
             self.keep()
             return bool(self.exits)
 
-        await until(is_dead, seconds=40, what="the exporter's death")
+        await until(is_dead, what="the exporter's death")
         assert self.exits == [-signal.SIGKILL]
 
     def end(self) -> int:
@@ -135,7 +135,7 @@ async def has_all(backend: Receiver, every: Stored, running: Exporter | None = N
             running.keep()
         return backend.spans.keys() >= every.keys()
 
-    await until(holds, seconds=40, what="every span in the backend")
+    await until(holds, what="every span in the backend")
 
 
 def roots_come_last(backend: Receiver, found: list[Projection]) -> None:

@@ -93,7 +93,7 @@ async def test_spans_of_handlers_hang_under_their_attempts_and_a_drain_loses_non
         # The batch would go out after an hour, so all that arrives was flushed.
         environment |= {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_METRICS_EXPORTER": "none"}
         async with porter_at_work(tmp_path, environment) as (child, link):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while not await answered(link):
                     await asyncio.sleep(0.01)
             assert child.process is not None
@@ -114,7 +114,7 @@ async def test_a_backend_that_never_answers_does_not_hold_the_end_of_a_process_f
     with silence() as endpoint:
         environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "3600000"}
         async with porter_at_work(tmp_path, environment) as (child, link):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while not await answered(link):
                     await asyncio.sleep(0.01)
             assert child.process is not None

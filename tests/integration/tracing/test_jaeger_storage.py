@@ -48,7 +48,7 @@ from tests.support.server import Platform, platform, until
 ANTIPHON: Final = str(Path(sys.executable).with_name("antiphon"))
 ORDERS: Final = load_orders()[:12]
 WAITING: Final = SagaKey.of("order", "waiting")
-SECONDS_MAX: Final = 10.0
+SECONDS_MAX: Final = 120.0
 
 
 class Client:

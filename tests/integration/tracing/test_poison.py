@@ -55,7 +55,7 @@ async def exported(folder: Path, backend: Backend) -> AsyncIterator[Company]:
         await there.work()
         client = await there.client()
         handles = [await client.start(TRIP, ASKED, id=key.id) for key in (*HEALTHY[:10], BAD, *HEALTHY[10:])]
-        await asyncio.gather(*(handle.result(timeout=20) for handle in handles))
+        await asyncio.gather(*(handle.result(timeout=120) for handle in handles))
         exporter = Exporter(await there.link("coordinator"), backend.send, ratio=1.0)
         pull = await exporter.start()
         running = asyncio.create_task(exporter.run(pull))
@@ -122,4 +122,4 @@ async def test_spans_that_cannot_be_handed_over_keep_no_others_back(name: str, t
     async with exported(tmp_path, backend):
         await until(lambda: {trace_id(key) for key in HEALTHY} <= backend.traces)
         backend.name = ""  # it was mended
-        await until(lambda: trace_id(BAD) in backend.traces, seconds=40)
+        await until(lambda: trace_id(BAD) in backend.traces)

@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[3]
 CASES = Path(__file__).parent / "cases"
 EXPECTED = re.compile(r"# error: ([a-z-]+), (report[A-Za-z]+)$")
@@ -33,14 +31,12 @@ def expected(checker: int) -> Errors:
     return found
 
 
-@pytest.mark.timeout(180)
 def test_mypy_refuses_what_is_wrong_and_nothing_else() -> None:
     done = run("mypy", "--no-error-summary", "--hide-error-context", "--no-pretty", *map(str, CASES.glob("*.py")))
     found = {parse(line) for line in done.stdout.splitlines() if ": error: " in line}
     compare(found, expected(0), done.stdout + done.stderr)
 
 
-@pytest.mark.timeout(180)
 def test_pyright_refuses_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
     # pyright forgets its settings when it is given files, and takes none from another folder than theirs.
     shutil.copytree(CASES, tmp_path, dirs_exist_ok=True)
