@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -23,7 +23,7 @@ from antiphon.coordinator.runtime.paused_types import LOOK_SECONDS
 from tests.conformance.fleet import KEY, SWEEPER, Again, Fleet, StormyStore
 from tests.conformance.test_coordinators import FORWARD
 from tests.support.raw_worker import start_message
-from tests.support.trip import TRIP
+from tests.support.trip import TRIP, make_trip
 
 TYPE = SagaKey.of(SAGA_TYPE, "trip")
 HOTEL = SagaKey.of(PARTICIPANT, "hotel")
@@ -276,6 +276,69 @@ def test_a_paused_participant_is_delivered_no_compensations() -> None:
     ask(fleet, HOTEL, "resume")
     fleet.run()
     assert [fleet.platform.is_paused(name) for name in ("hotel", "hotel-undo")] == [False, False]
+
+
+AIRLINE = SagaKey.of(PARTICIPANT, "airline")
+HURRIED = make_trip(seat_timeout=timedelta(seconds=3))
+
+
+@pytest.mark.parametrize("coordinators", [1, 2])
+@pytest.mark.parametrize("parallel", [False, True], ids=["one after the other", "side by side"])
+def test_time_stands_still_for_a_step_whose_participant_is_paused(coordinators: int, parallel: bool) -> None:
+    saga = make_trip(seat_timeout=timedelta(seconds=3), parallel=parallel)
+    fleet = Fleet(coordinators=coordinators, saga=saga)
+    ask(fleet, AIRLINE, "pause")
+    fleet.run()
+    fleet.start()
+    fleet.run(1800)
+    assert (fleet.state(), [name for name, *_ in fleet.sends()]) == ("running", ["book_room", "book_seat"])
+    assert sum(store.armed for store in fleet.stores) < 200  # it is looked at now and then, and no more
+    ask(fleet, AIRLINE, "resume")
+    fleet.run(1)
+    assert fleet.state() == "completed"
+
+
+def test_a_step_has_all_its_time_after_its_participant_is_resumed() -> None:
+    fleet = Fleet(saga=HURRIED, play=lambda command: None if command.step == "book_seat" else "done")
+    fleet.start()
+    fleet.run(1)
+    ask(fleet, AIRLINE, "pause")
+    fleet.run(600)
+    ask(fleet, AIRLINE, "resume")
+    fleet.run(2.5)
+    assert fleet.state() == "running"
+    fleet.run(20)
+    assert fleet.state() == "compensating", "a participant that does not answer although it may is waited for no longer"
+
+
+def test_time_goes_on_for_a_step_whose_participant_works_while_another_is_paused() -> None:
+    fleet = Fleet(saga=HURRIED, play=lambda command: None if command.step == "book_seat" else "done")
+    ask(fleet, SagaKey.of(PARTICIPANT, "bank"), "pause")
+    fleet.run()
+    fleet.start()
+    fleet.run(5)
+    assert fleet.state() == "compensating"
+
+
+def test_a_pause_of_long_ago_gives_no_step_more_time() -> None:
+    fleet = Fleet(saga=HURRIED, play=lambda command: None if command.step == "book_seat" else "done")
+    ask(fleet, AIRLINE, "pause")
+    fleet.run()
+    ask(fleet, AIRLINE, "resume")
+    fleet.run(60)
+    fleet.start()
+    fleet.run(4)
+    assert fleet.state() == "compensating"
+
+
+def test_the_deadline_of_a_saga_comes_although_its_participant_is_paused() -> None:
+    saga = make_trip(seat_timeout=timedelta(seconds=3), deadline=timedelta(seconds=40))
+    fleet = Fleet(saga=saga)
+    ask(fleet, AIRLINE, "pause")
+    fleet.run()
+    fleet.start()
+    fleet.run(70)
+    assert fleet.state() == "compensating"
 
 
 def test_a_participant_that_is_not_there_is_rejected() -> None:

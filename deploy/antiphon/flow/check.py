@@ -34,6 +34,7 @@ Mistake = Literal[
     "not in the source",
     "other version",
     "other shape",
+    "paused",
 ]
 """unheard: emitted, and handled by nobody. unsaid: awaited, and emitted by nobody. unhandled: a command without a
 handler. two meanings: an event has the name of an answer to a command. cycle: events that follow from each other, and
@@ -44,7 +45,8 @@ hasty: a step gives up before a worker that dies is replaced.
 
 The others are about what runs. nobody: no process says what it does. unreadable: a registration that is none. cut: one
 that leaves something out. claimed: one that says what is not for it to say. two shapes: coordinators differ about one
-version of a saga. The last four are differences between what runs and the source."""
+version of a saga. The four before the last are differences between what runs and the source. paused: a saga type or a
+participant stands still."""
 
 ANY = ""
 

@@ -21,9 +21,10 @@ from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.client.operator import SagaVerbs
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
-from antiphon.coordinator.reading.parked import parked_message, waiting
+from antiphon.coordinator.reading.parked import parked_message, waiting, waiting_page
 from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.deploy.cli.flows import check_flow
 from antiphon.link import set_up
 from antiphon.link.registration import registration_of
 from antiphon.link.setup import api
@@ -378,10 +379,38 @@ async def test_a_paused_participant_is_delivered_nothing_until_it_is_resumed(sta
     handle = await stage.client.start(TRIP, ASKED, id="t1")
     await until(lambda: stage.there.worker.steps(handle.key) == ["book_room"])
     assert (await stage.status(handle)).steps[2].phase == "waiting"
+    operator = await stage.there.link("operator")
+    why = "participant airline is paused by operator: their database is moved"
+    async with asyncio.timeout(120):
+        while not (told := await timeline(operator, handle.key)).paused:
+            await asyncio.sleep(0.01)
+    (listed,) = await summaries(operator)
+    assert (told.paused, listed.paused) == (why, why)
+    found, _ = await waiting_page(operator, 1, 10)
+    assert [(each.kind, each.subject) for each in found] == [("paused", "participant airline")]
+    assert "antiphon resume --participant airline" in found[0].reason
+    assert found == await waiting(operator)
     assert (await airline.resume()).is_accepted
     assert (await handle.result(timeout=120)).outcome == "completed"
+    assert await waiting(operator) == []
     assert "it is not paused" in (await airline.resume()).rejected
     assert (await stage.operator.participant("nobody").pause("x")).rejected == "there is no participant 'nobody'"
+
+
+async def test_what_stands_still_is_a_finding_of_the_flow_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with company(tmp_path, "plain") as there:
+        await there.coordinate()
+        operator = (await there.client()).operator("ada")
+        assert (await operator.saga_type(TRIP).pause("stocktaking")).is_accepted
+        assert (await operator.participant("airline").pause("moving")).is_accepted
+        assert await asyncio.to_thread(check_flow, [], there.up.servers, False) == 1
+    told = capsys.readouterr().out
+    assert (
+        "paused: saga type trip is paused by ada: stocktaking; it goes on after `antiphon resume --type trip`." in told
+    )
+    assert "paused: participant airline is paused by ada: moving" in told
 
 
 async def test_a_paused_participant_does_not_react_either(stage: Stage) -> None:

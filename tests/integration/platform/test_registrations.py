@@ -168,7 +168,7 @@ async def test_a_participant_in_another_language_registers_with_a_key_value_clie
         await bucket.put("billing.js-2", b"hello")
         await bucket.put("billing.js-3", json.dumps({**BY_HAND, "instance": "js-3"}).encode())
         await bucket.delete("billing.js-3")
-        running = await look(up.servers)
+        running, _ = await look(up.servers)
         (billing,) = running.registrations
         assert (billing.instance, billing.version, billing.library) == ("js-1", "2.3.1", "billing.js")
         assert len([*billing.entries()]) == 3

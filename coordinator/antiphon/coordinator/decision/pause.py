@@ -1,4 +1,5 @@
-"""What an operator's request makes of a saga type, or of a participant, that can be paused and resumed. Pure.
+"""What an operator's request makes of a saga type, or of a participant, that can be paused and resumed, and whose time
+stands still meanwhile. Pure.
 
 The state is kept like that of a lock: in a journal of its own, under its own guard, each entry in the place of the one
 before. The last requests are part of it, so that whoever asked finds out what became of the request, and so that a
@@ -7,17 +8,20 @@ request which is delivered again is known.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from antiphon.contracts.bounds import REASON_CHARS_MAX
-from antiphon.contracts.clock import rfc3339
+from antiphon.contracts.clock import nanoseconds, rfc3339
 from antiphon.contracts.envelope import decode, unpack
 from antiphon.contracts.payloads import PAUSE_STATE_TYPE, PauseState, Request
 from antiphon.contracts.stored import StoredMessage
 
 from .facts import Operated
+from .timeouts import Late
 
 REQUESTS_MAX: Final = 50
 """How many requests are kept: with the longest reasons the state still fits into one message."""
@@ -64,6 +68,27 @@ def rejection(state: PauseState, fact: Operated) -> str:
             return "" if state.paused else "it is not paused"
         case _:
             return f"it can be paused and resumed; {fact.verb} is for a single saga"
+
+
+def standing_still(late: list[Late], states: Mapping[str, PauseState], at_ns: int) -> list[Late]:
+    """Of steps whose time is up those that wait for a participant which is paused, or was resumed so lately that the
+    step has not had all its time since.
+
+    Args:
+        late: the steps.
+        states: the states of participants that were ever paused, by name.
+        at_ns: what time it is.
+    """
+    return [each for each in late if _stands_still(each, states.get(each.participant), at_ns)]
+
+
+def _stands_still(late: Late, state: PauseState | None, at_ns: int) -> bool:
+    if state is None:
+        return False
+    if state.paused:
+        return True
+    resumed = [request.at for request in state.requests if request.verb == "resume" and request.is_accepted]
+    return bool(resumed) and nanoseconds(datetime.fromisoformat(resumed[-1])) + late.timeout_ns > at_ns
 
 
 def _reason(fact: Operated) -> str:

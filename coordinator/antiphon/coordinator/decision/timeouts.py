@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec.structs import replace
 
 from .facts import Tick
 from .history import DEADLINE_REASON, History, deadline_ns, is_deadline_due, with_step
 from .transitions import done, mark_unknown, refuse, request_cancel, try_again
+
+
+class Late(msgspec.Struct, frozen=True, gc=False):
+    """A step whose time is up, and the participant that it waits for."""
+
+    step: str
+    participant: str
+    due_ns: int
+    timeout_ns: int
+    """How much time the step had."""
+
+
+def late(history: History, at_ns: int) -> list[Late]:
+    """The steps whose time is up at `at_ns` and that wait for a participant; none once the saga's deadline has come,
+    which nothing puts off."""
+    if not history.has_started or history.end is not None or not history.definition.is_timed:
+        return []
+    if is_deadline_due(history) and at_ns >= deadline_ns(history):
+        return []
+    found = [(name, step.timeout_ns) for name, step in history.steps.items() if 0 < step.timeout_ns <= at_ns]
+    steps = [(name, due_ns, history.definition.step(name)) for name, due_ns in found]
+    return [Late(name, step.participant, due_ns, step.timeout_ns) for name, due_ns, step in steps if step.participant]
 
 
 def ticked(history: History, fact: Tick) -> History:

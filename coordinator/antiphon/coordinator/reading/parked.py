@@ -30,8 +30,10 @@ from ..views.parked import (
     unread_parked,
     unreadable,
     waiting_message,
+    waiting_pauses,
     waits_of,
 )
+from .pauses import read_pauses
 
 PORTION: Final = 200
 """How many entries are looked after together."""
@@ -54,12 +56,12 @@ async def waiting(link: Link) -> list[Waiting]:
         Ambiguous: the server gave no answer.
     """
     index = await _read_index(link)
-    found = [each async for each in _listed(link, index)]
+    found = [each async for each in _listed(link, index)] + waiting_pauses(await read_pauses(link))
     return [*sorted(found, key=lambda each: each.since), *_more(index)]
 
 
 async def waiting_page(link: Link, page: int, limit: int) -> tuple[list[Waiting], bool]:
-    """A page of all that waits for a person, sagas first, and whether there is another page.
+    """A page of all that waits for a person, what is paused and sagas first, and whether there is another page.
 
     No more is looked after than that takes: of each message it is asked whether its saga has gone on since.
 
@@ -72,7 +74,7 @@ async def waiting_page(link: Link, page: int, limit: int) -> tuple[list[Waiting]
     Raises:
         Ambiguous: the server gave no answer.
     """
-    index, found, end = await _read_index(link), list[Waiting](), page * limit
+    index, found, end = await _read_index(link), waiting_pauses(await read_pauses(link)), page * limit
     async with aclosing(_listed(link, index)) as listed:
         async for each in listed:
             found.append(each)

@@ -15,8 +15,9 @@ from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
 from antiphon.link.sagas import read_events, read_named_events
 
-from ..decision.pause import read_pause_state
+from ..views.pauses import Pauses
 from ..views.timeline import Summary, Timeline, child_ids, summary_of, timeline_of, unreadable
+from .pauses import read_pauses
 
 PORTION: Final = 32
 """How many sagas are read at once for a list."""
@@ -37,9 +38,8 @@ async def timeline(link: Link, key: SagaKey) -> Timeline:
     events = await read_events(link, key, entries)
     if not events.messages and not entries:
         raise UnknownSaga(key.type, key.id)
-    type_paused = (await paused_types(link)).get(key.type, "")
-    pages, children = SagaPages(entries, events.messages), await _children(link, key, entries)
-    return timeline_of(key, pages, type_paused, children, events.left_out)
+    pauses, children = await read_pauses(link), await _children(link, key, entries)
+    return timeline_of(key, SagaPages(entries, events.messages), pauses, children, events.left_out)
 
 
 async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[Summary]:
@@ -61,40 +61,33 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
     for first in range(0, len(found), 500):
         wanted = [subjects.end_subject(key) for key, _ in found[first : first + 500]]
         ends |= {message.subject: message for message in await link.read_all(SAGA, wanted)}
-    paused = await paused_types(link)
+    pauses = await read_pauses(link)
 
     def summed_up(portion: list[tuple[SagaKey, StoredMessage]]) -> Awaitable[list[Summary]]:
         ended = ((key, start, ends.get(subjects.end_subject(key))) for key, start in portion)
-        return asyncio.gather(*(_summary_if_readable(link, *each, paused) for each in ended))
+        return asyncio.gather(*(_summary_if_readable(link, *each, pauses) for each in ended))
 
     return [each for first in range(0, len(found), PORTION) for each in await summed_up(found[first : first + PORTION])]
 
 
-async def paused_types(link: Link) -> dict[str, str]:
-    """The saga types that stand still, with who had them and why."""
-    found: dict[str, str] = {}
-    for message in await link.read_all(SAGA, [subjects.states_filter(identity.SAGA_TYPE)]):
-        with suppress(Unusable):  # coordinators have logged it
-            found[subjects.parse_state(message.subject).id] = read_pause_state(message).paused
-    return {saga_type: f"all sagas of its type are {paused}" for saga_type, paused in found.items() if paused}
-
-
 async def _summary(
-    link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, paused: dict[str, str]
+    link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, pauses: Pauses
 ) -> Summary:
     entries = [end] if end else await link.read_all(SAGA, [subjects.journal_filter(key)])
-    # Only what operators and participants said tells whether a journal that speaks of them is out of date.
+    # Only what operators and participants said tells whether a journal that speaks of them is out of date, and whether
+    # a step waits for a participant that is paused.
     has_records = any(subjects.parse_entry(message.subject).kind == "rec" for message in entries)
-    events = await read_named_events(link, entries) if has_records else []
-    return summary_of(key, start, SagaPages(entries, events), paused.get(key.type, ""))
+    is_asked = has_records or (bool(pauses.participants) and not end)
+    events = await read_named_events(link, entries) if is_asked else []
+    return summary_of(key, start, SagaPages(entries, events), pauses)
 
 
 async def _summary_if_readable(
-    link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, paused: dict[str, str]
+    link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, pauses: Pauses
 ) -> Summary:
     """One journal that cannot be read hides no other saga."""
     try:
-        return await _summary(link, key, start, end, paused)
+        return await _summary(link, key, start, end, pauses)
     except Unusable as error:
         return unreadable(key, start, error)
 

@@ -14,10 +14,17 @@ import structlog
 
 from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
-from antiphon.contracts.identity import COORDINATOR, SagaKey
+from antiphon.contracts.identity import COORDINATOR, PARTICIPANT, SagaKey
 from antiphon.contracts.payloads import End, parked_kind, start_digest
 from antiphon.contracts.stored import Delivered, NotRead, StoredMessage, TooManySubjects
-from antiphon.contracts.subjects import FactAddress, ParkedKind, parse_fact, start_subject, start_subjects
+from antiphon.contracts.subjects import (
+    FactAddress,
+    ParkedKind,
+    parse_fact,
+    parse_state,
+    start_subject,
+    start_subjects,
+)
 from antiphon.contracts.topology import EVENTS
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
@@ -27,9 +34,11 @@ from ..decision.accept import accept
 from ..decision.facts import Answer, Fact, Start, Tick, Unread, is_start
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
+from ..decision.pause import read_pause_state, standing_still
 from ..decision.plan import plan
 from ..decision.reads import early_subjects, is_heard_early
 from ..decision.replay import OtherDefinition, Purged, Replayed
+from ..decision.timeouts import Late, late
 from ..decision.unread import counts
 from ..definition.definition import Definition
 from ..definition.versions import Versions
@@ -55,6 +64,9 @@ DELIVERIES_MAX: Final = 10
 EARLIER_MAX: Final = 8
 """So many earlier facts of a choreography are recorded before a later one. Each is read for by itself, so that of a
 flood all would cost the square of its length; those beyond have deliveries of their own."""
+
+STILL_NS: Final = 15 * 1_000_000_000
+"""How soon a saga is looked at again whose step waits for a paused participant; an answer after a resume is sooner."""
 
 LAG_DELIVERIES: Final = 2
 """At so many deliveries a fact is parked whose saga has no start, or whose command is not in the journal: a second
@@ -333,6 +345,8 @@ class FactHandler:
             self._give_up_after(LAG_DELIVERIES, "forged", reason)
         elif not history.entries and isinstance(fact, Start) and self._may_be_refused(history, fact):
             self._judge(history, fact)
+        elif isinstance(fact, Tick) and (steps := late(history, fact.at_ns)):
+            self._look_at_pauses(history, fact, steps)
         else:
             self._plan(history, fact)
 
@@ -353,14 +367,32 @@ class FactHandler:
 
         self._journals.admission.judge(self._key, fact.sequence, go_on)
 
-    def _plan(self, history: History, fact: Fact, refusal: str = "") -> None:
+    def _look_at_pauses(self, history: History, tick: Tick, steps: list[Late]) -> None:
+        """Let time come, but to no step whose participant is paused: before that, time stands still for the saga."""
+
+        def on_states(found: list[StoredMessage] | Ambiguous) -> None:
+            if isinstance(found, Ambiguous):
+                self._hand_back(str(found))
+                return
+            states = {parse_state(message.subject).id: read_pause_state(message) for message in found}
+            still = standing_still(steps, states, tick.at_ns)
+            if not still:
+                self._plan(history, tick)
+                return
+            log.info("saga.stands_still", saga=str(self._key), waits_for=sorted({each.participant for each in still}))
+            before = Tick(min(each.due_ns for each in still) - 1)
+            self._plan(history, before, not_before_ns=tick.at_ns + STILL_NS)
+
+        self._journals.store.states(PARTICIPANT, on_states)
+
+    def _plan(self, history: History, fact: Fact, refusal: str = "", not_before_ns: int = 0) -> None:
         is_repeated = self._tries > 0 or self._delivery.deliveries > 1
         hold = self._paused_types.paused.get(self._key.type, "")
         if hold:
             self._paused_types.hold_back(self._key)
         journals = self._journals
         now, author = journals.store.now(), journals.author()
-        what = plan(history, fact, now, is_repeated, hold, author, journals.sampling_ratio, refusal)
+        what = plan(history, fact, now, is_repeated, hold, author, journals.sampling_ratio, refusal, not_before_ns)
         if what.fault and what.error is not None:
             say("saga.faulted", what.error, saga=str(self._key), fault=what.fault)
         elif what.fault:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -23,6 +23,7 @@ from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.subjects import UNKNOWN, ParkedAddress, ParkedKind, parse_parked
 from antiphon.contracts.topology import EVENTS, PARKED, PARKED_PER_SOURCE_MAX
 
+from .pauses import Pauses
 from .standing import standing
 
 NOTICED_MAX: Final = 10 * PARKED_PER_SOURCE_MAX
@@ -36,10 +37,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     Of a message, `sequence` is where PARKED holds it, and `subject` where it was stored; `saga` is whose it is, if it
     is a saga's; `source` is who wrote it. `since` is RFC 3339, `tried` how often a step was, 0 where nothing was. With
     `more` it is no message, but how many others there are of this kind and source that nobody kept. With
-    `is_unreadable` it is what PARKED itself holds at `subject`, and nobody can say what it is about.
+    `is_unreadable` it is what PARKED itself holds at `subject`, and nobody can say what it is about. A `paused` one
+    is a saga type or a participant, which `subject` names.
     """
 
-    kind: ParkedKind
+    kind: ParkedKind | Literal["paused"]
     saga: str
     reason: str
     since: str
@@ -112,7 +114,7 @@ class Index:
         if len(theirs) < NOTICED_MAX:
             theirs[stored.sequence] = msgspec.structs.replace(stored, data=b""), said
         else:
-            self._count(stored, ParkedAddress(said.kind, said.noticed_by, form="more"), 1)
+            self._count(stored, ParkedAddress(_address_of(stored).kind, said.noticed_by, form="more"), 1)
 
     def _count(self, stored: StoredMessage, address: ParkedAddress, count: int) -> None:
         before = self._more.get(address)
@@ -169,6 +171,22 @@ def waits_of(key: SagaKey, pages: SagaPages) -> list[Waiting]:
     ]
 
 
+def waiting_pauses(pauses: Pauses) -> list[Waiting]:
+    """Saga types and participants that stand still until somebody resumes them."""
+    both = (("type", "saga type", pauses.types), ("participant", "participant", pauses.participants))
+    return [
+        Waiting(
+            kind="paused",
+            saga="",
+            subject=f"{what} {pause.name}",
+            reason=f"{pause.paused}; it goes on after `antiphon resume --{option} {pause.name}`",
+            since=pause.since,
+        )
+        for option, what, paused in both
+        for pause in paused.values()
+    ]
+
+
 def unreadable(key: SagaKey, indexed: StoredMessage, why: str) -> Waiting:
     """A saga whose journal cannot be read; PARKED holds its index entry."""
     reason = f"its journal cannot be read: {why}"
@@ -177,10 +195,7 @@ def unreadable(key: SagaKey, indexed: StoredMessage, why: str) -> Waiting:
 
 def unreadable_message(stored: StoredMessage, error: Unusable) -> Waiting:
     """What PARKED holds and nobody can read: all that its subject says of it."""
-    try:
-        address = parse_parked(stored.subject)
-    except Unusable:
-        address = ParkedAddress("forged", UNKNOWN, UNKNOWN)
+    address = _address_of(stored)
     return Waiting(
         kind=address.kind,
         saga="",
@@ -195,11 +210,19 @@ def unreadable_message(stored: StoredMessage, error: Unusable) -> Waiting:
     )
 
 
+def _address_of(stored: StoredMessage) -> ParkedAddress:
+    """What the subject of a message of PARKED says, where it says anything."""
+    try:
+        return parse_parked(stored.subject)
+    except Unusable:
+        return ParkedAddress("forged", UNKNOWN, UNKNOWN)
+
+
 def unread_parked(stored: StoredMessage, error: Unusable) -> Parked:
     """What PARKED holds and nobody can read, as if it were a message that was set aside, with its bytes."""
     said = unreadable_message(stored, error)
     return Parked(
-        kind=said.kind,
+        kind=_address_of(stored).kind,
         reason=said.reason,
         noticed_by=said.noticed_by,
         source=said.source,

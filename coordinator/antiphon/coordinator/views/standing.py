@@ -33,6 +33,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Of its compensation, once it has ended."""
     needs: tuple[Need, ...] = ()
     paused: str = ""
+    waits_for: tuple[str, ...] = ()
+    """The participants of commands without an answer, as far as the facts are known."""
 
     @property
     def parked(self) -> str:
@@ -68,6 +70,7 @@ class _Fold:
         self._fault: Need | None = None
         self._marks: dict[str, Need] = {}
         self._sent: dict[str, int] = {}
+        self._awaited: dict[str, str] = {}
         self._closes: dict[tuple[str, int], CloseForm] = {}
         self._paused = ""
 
@@ -82,6 +85,7 @@ class _Fold:
             if entry.kind == "undo":
                 self._turn()
             self._sent[entry.command.step] = entry.command.attempt
+            self._awaited[entry.command.step] = entry.command.participant
         elif entry.end is not None:
             self._end = entry.end
         elif entry.record is not None:
@@ -124,8 +128,10 @@ class _Fold:
             self._is_over(fact.address.event)
         elif fact.kind == "closed":
             self._take_closed(fact)
-        elif fact.address.step and fact.kind not in FAILURES:
-            self._is_over(fact.address.step)
+        elif fact.address.step:
+            self._awaited.pop(fact.address.step, None)
+            if fact.kind not in FAILURES:
+                self._is_over(fact.address.step)
 
     def _take_closed(self, fact: Fact) -> None:
         """What was said to a close ends the wait for a person, unless it left everything as it was."""
@@ -147,7 +153,8 @@ class _Fold:
             msgspec.structs.replace(need, tried=self._sent.get(step, need.tried)) for step, need in self._marks.items()
         ]
         state: SagaState = "compensating" if self._turned else "running"
-        return Standing(state=state, needs=(*faults, *marks), paused=self._paused)
+        waits_for = tuple(dict.fromkeys(self._awaited.values()))
+        return Standing(state=state, needs=(*faults, *marks), paused=self._paused, waits_for=waits_for)
 
 
 def acted_after_all(entries: list[StoredMessage], events: list[StoredMessage]) -> tuple[Need, ...]:

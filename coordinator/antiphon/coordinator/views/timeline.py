@@ -18,6 +18,7 @@ from antiphon.contracts.topology import EVENTS, SAGA
 
 from ..decision.entries import child_id
 from ..decision.history import ENTRIES_MAX
+from .pauses import NOTHING_PAUSED, Pauses
 from .standing import acted_after_all, standing
 from .wording import LineKind, Wording, of_cause, of_entry, of_fact, parent_of
 
@@ -83,7 +84,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def timeline_of(
     key: SagaKey,
     pages: SagaPages,
-    type_paused: str = "",
+    pauses: Pauses = NOTHING_PAUSED,
     children: tuple[str, ...] = (),
     left_out: int = 0,
 ) -> Timeline:
@@ -92,7 +93,7 @@ def timeline_of(
     Args:
         key: the saga.
         pages: its journal and its events, of which at least one is there.
-        type_paused: who paused all sagas of its type, and why.
+        pauses: what stands still.
         children: the sagas that its steps started, as `type/id`.
         left_out: how many messages of EVENTS there are besides.
     """
@@ -116,7 +117,7 @@ def timeline_of(
         definition=read[0].envelope.definition if read else "",
         lines=tuple(lines),
         parked="; ".join(need.reason for need in (*stands.needs, *acted_after_all(entries, events))),
-        paused=stands.paused or (type_paused if is_open else ""),
+        paused=stands.paused or (pauses.of(key.type, stands.waits_for) if is_open else ""),
         parent=_parent(key, events),
         children=children,
         entries=len(entries),
@@ -124,14 +125,19 @@ def timeline_of(
     )
 
 
-def summary_of(key: SagaKey, start: StoredMessage, pages: SagaPages, type_paused: str = "") -> Summary:
+def summary_of(
+    key: SagaKey,
+    start: StoredMessage,
+    pages: SagaPages,
+    pauses: Pauses = NOTHING_PAUSED,
+) -> Summary:
     """A saga in one line.
 
     Args:
         key: the saga.
         start: the message that started it.
         pages: its journal, or its end alone, and its events, as far as its journal needs them.
-        type_paused: who paused all sagas of its type, and why.
+        pauses: what stands still.
     """
     stands = standing(pages.entries, pages.events)
     last = pages.entries[-1] if pages.entries else None
@@ -144,7 +150,7 @@ def summary_of(key: SagaKey, start: StoredMessage, pages: SagaPages, type_paused
         ended=clock.rfc3339(end.stored_ns) if end else "",
         reason=stands.reason,
         parked=stands.parked,
-        paused="" if end else stands.paused or type_paused,
+        paused="" if end else stands.paused or pauses.of(key.type, stands.waits_for),
     )
 
 

@@ -11,6 +11,9 @@ from antiphon.contracts.subjects import REGISTRATIONS_FILTER
 from antiphon.contracts.topology import REGISTRATIONS
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.reading.pauses import read_pauses
+from antiphon.coordinator.views.parked import waiting_pauses
+from antiphon.coordinator.views.pauses import Pauses
 from antiphon.flow.check import WHERE_IT_RUNS, Finding, check
 from antiphon.flow.draw import as_dot, as_json, as_mermaid
 from antiphon.flow.graph import Flow, Part, assemble, build, capabilities_of
@@ -81,7 +84,7 @@ def _flow(apps: Sequence[str], server: str) -> Flow:
     """The flow of the source, of what runs, or of both together."""
     if not server:
         return build(load_parts(apps))
-    running = asyncio.run(look(server))
+    running, _ = asyncio.run(look(server))
     return together(capabilities_in(apps), running) if apps else running.flow
 
 
@@ -90,11 +93,11 @@ def capabilities_in(apps: Sequence[str]) -> list[Capabilities]:
     return list(map(capabilities_of, load_parts(apps)))
 
 
-async def look(server: str) -> Running:
-    """What runs on a server, by what it says of itself."""
+async def look(server: str) -> tuple[Running, Pauses]:
+    """What runs on a server, by what it says of itself, and what of it stands still."""
     async with reader(server) as link:
         stored = [(each.subject, each.data) async for each in link.scan(REGISTRATIONS.name, REGISTRATIONS_FILTER)]
-    return read_running(stored)
+        return read_running(stored), await read_pauses(link)
 
 
 def _within(flow: Flow, saga: str) -> Flow:
@@ -147,13 +150,17 @@ def _checked(apps: Sequence[str], server: str) -> tuple[Flow, list[Finding]]:
     if not server:
         flow = build(load_parts(apps))
         return flow, [*check(flow), *_hasty(apps)]
-    running = asyncio.run(look(server))
-    own = check_running(running)
+    running, pauses = asyncio.run(look(server))
+    own = [*check_running(running), *_paused(pauses)]
     if not apps:
         return running.flow, own + (check(running.flow, WHERE_IT_RUNS) if running.registrations else [])
     source = capabilities_in(apps)
     flow = assemble(source)
     return flow, list(dict.fromkeys([*check(flow), *_hasty(apps), *own, *compare_running(source, running)]))
+
+
+def _paused(pauses: Pauses) -> list[Finding]:
+    return [Finding("paused", each.subject, f"{each.subject} is {each.reason}.") for each in waiting_pauses(pauses)]
 
 
 def _hasty(apps: Sequence[str]) -> list[Finding]:

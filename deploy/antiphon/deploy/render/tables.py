@@ -98,6 +98,8 @@ def print_waiting(found: Iterable[Waiting]) -> None:
         what = each.saga if each.kind == "saga" else f"message {each.sequence} ({each.kind})"
         if each.is_unreadable:
             what = f"message {each.sequence} (unreadable)"
+        if each.kind == "paused":
+            what = each.subject
         if each.more:
             what = f"{each.more:,} messages ({each.kind})"
         why = each.reason if each.kind == "saga" or not each.saga else f"{each.saga}: {each.reason}"
