@@ -2,12 +2,14 @@
 #   VENV=folder     another environment than .venv
 #   PYTHON=command  another Python than python3 to make it with
 #   WORKERS=number  how many processes run tests, each a file at a time: most tests wait, so more than there are cores
+#   LONG_WORKERS=number  the same for make test-long
 #   STYLE=name      the order system of make demo: orchestrated, choreographed or hybrid
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
 VENV ?= .venv
 PYTHON ?= python3
 WORKERS ?= 4
+LONG_WORKERS ?= 3
 STYLE ?= orchestrated
 ARGS ?=
 
@@ -33,7 +35,7 @@ order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographe
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench explore floods recovery lock locked clean
+.PHONY: help demo test test-long check format bench explore floods recovery lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,6 +47,12 @@ demo: $(ready) ## Run a file of orders through a local platform, and kill two of
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(ready) $(javascript) ## Run the tests; make test ARGS="-k name" runs some of them.
 	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Fewer at once: these tests kill processes and servers, and each has a dozen of them.
+test-long: export PYTHONDONTWRITEBYTECODE =
+test-long: $(ready) ## Run the tests that take longer: kills, upgrades, every way of a saga, and the benchmark itself.
+	@$(VENV)/bin/pytest -n $(LONG_WORKERS) --dist loadfile --no-loadscope-reorder \
+		tests/chaos tests/upgrade tests/simulation tests/bench $(ARGS)
 
 check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers.
 	$(VENV)/bin/ruff check
