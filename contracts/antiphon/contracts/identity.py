@@ -26,16 +26,21 @@ SAGA_TYPE: Final = "saga-type"
 PARTICIPANT: Final = "participant"
 """The type under which it is kept whether a participant stands still."""
 
+PARKED_MESSAGE: Final = "parked"
+"""The type under which operators say what is to become of a message in PARKED; the id is where PARKED holds it."""
+
 NOBODY: Final = "platform"
 """A name no participant may have, and under which nothing is stored."""
 
 PLATFORM_SOURCES: Final = (CLIENT, COORDINATOR, OPERATOR)
 """Who may write to any saga; everybody else is a participant."""
 
-RESERVED: Final = frozenset({CLIENT, OPERATOR, COORDINATOR, LOCK, SAGA_TYPE, PARTICIPANT, NOBODY, "antiphon"})
+RESERVED: Final = frozenset(
+    {CLIENT, OPERATOR, COORDINATOR, LOCK, SAGA_TYPE, PARTICIPANT, PARKED_MESSAGE, NOBODY, "antiphon"}
+)
 """Names no participant may have, because they are sources or families of subjects of their own."""
 
-NOT_SAGAS: Final = frozenset({LOCK, SAGA_TYPE, PARTICIPANT})
+NOT_SAGAS: Final = frozenset({LOCK, SAGA_TYPE, PARTICIPANT, PARKED_MESSAGE})
 """Families of subjects that nothing starts."""
 
 _TOKEN = re.compile(rf"[A-Za-z0-9_-]{{1,{TOKEN_CHARS_MAX}}}")

@@ -169,6 +169,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return bytes(self.payload) != b"null"
 
 
+class OnceMore(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator has a coordinator handle once more: a message of EVENTS, by its subject."""
+
+    subject: str
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of an operator's request; EVENTS holds it at `sequence`, since `at` (RFC 3339)."""
 

@@ -22,6 +22,7 @@ from .identity import (
     NOBODY,
     NOT_SAGAS,
     OPERATOR,
+    PARKED_MESSAGE,
     PARTICIPANT,
     RESERVED,
     SAGA_TYPE,
@@ -38,6 +39,9 @@ Sending = Literal["do", "undo", "close"]
 Verb = Literal["retry", "edit", "resolve", "cancel", "pause", "resume"]
 """What an operator may ask for."""
 VERBS: Final = frozenset(get_args(Verb))
+MessageVerb = Literal["dismiss", "resend"]
+"""What an operator may ask for with a message in PARKED."""
+MESSAGE_VERBS: Final = frozenset(get_args(MessageVerb))
 
 # --- SAGA: what coordinators write ------------------------------------------------------------------------------------
 
@@ -367,6 +371,11 @@ def is_start(subject: str) -> bool:
     return subject.endswith(".start")
 
 
+def message_verbs_filter(number: str = "*") -> str:
+    """What operators have asked for with a message, or all messages, in PARKED."""
+    return f"evt.*.{PARKED_MESSAGE}.{number}.{OPERATOR}.*.*.*"
+
+
 # What coordinators hear, by who wrote it and what for. Together the filters match every fact that `parse_fact` knows,
 # each once, but for events of participants that nobody set up.
 BEGINNINGS_FILTERS: Final = (starts_filter(source=CLIENT), starts_filter(source=COORDINATOR))
@@ -518,18 +527,25 @@ def parse_fact(subject: str) -> FactAddress:
 
 
 NO_SUBJECT: Final = "no message of the protocol has this subject"
-SAY: Final[dict[str, str]] = {LOCK: "a coordinator", SAGA_TYPE: "an operator", PARTICIPANT: "an operator"}
+SAY: Final[dict[str, str]] = {
+    LOCK: "a coordinator",
+    SAGA_TYPE: "an operator",
+    PARTICIPANT: "an operator",
+    PARKED_MESSAGE: "an operator",
+}
 """Who alone has a say about what is no saga."""
+OPERATORS_VERBS: Final = {SAGA_TYPE: VERBS, PARTICIPANT: VERBS, PARKED_MESSAGE: MESSAGE_VERBS}
+"""What an operator may say there."""
 
 
 def _parse_fact_of_none(tokens: list[str], subject: str) -> FactAddress:
-    """Read the subject of a message about a lock, a saga type or a participant."""
+    """Read the subject of a message about a lock, a saga type, a participant or a message in PARKED."""
     family = tokens[2]
     match tokens[4:] if tokens[0] == "evt" else ():
         case ["coordinator", ("ask" | "free") as event, first, second] if family == LOCK:
             _require_tokens((first, second), subject)
             return FactAddress(_saga(tokens, subject), "coordinator", event, key=(first, second))
-        case ["operator", user, verb, key] if verb in VERBS and family != LOCK:
+        case ["operator", user, verb, key] if verb in OPERATORS_VERBS.get(family, ()):
             _require_tokens((user, key), subject)
             return FactAddress(_saga(tokens, subject), "operator", verb, key=(user, key))
         case _:

@@ -11,21 +11,34 @@ from typing import Any
 import msgspec
 import pytest
 
-from antiphon.contracts import AlreadySignalled, DefinitionError, Event, Retry, Undecided, UnknownSaga, subjects
+from antiphon.contracts import (
+    AlreadySignalled,
+    DefinitionError,
+    Event,
+    Retry,
+    SagaKey,
+    Undecided,
+    UnknownSaga,
+    subjects,
+)
+from antiphon.contracts.envelope import pack
 from antiphon.contracts.errors import OlderCoordinators, Unclosed
+from antiphon.contracts.identity import CLIENT, OPERATOR, PARKED_MESSAGE
 from antiphon.contracts.messages import AnswerKind, Closed
+from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, OnceMore, Operation, verb_type
 from antiphon.contracts.registration import Capabilities
 from antiphon.contracts.subjects import CommandAddress
-from antiphon.contracts.topology import SAGA, STARTS, Listener
+from antiphon.contracts.topology import PARKED, SAGA, STARTS, Listener
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.client.operator import SagaVerbs
+from antiphon.coordinator.client.store_once import message
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
-from antiphon.coordinator.reading.parked import parked_message, waiting, waiting_page
+from antiphon.coordinator.reading.parked import UnknownMessage, dismissals, parked_message, waiting, waiting_page
 from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.deploy.cli.flows import check_flow
-from antiphon.link import set_up
+from antiphon.link import Link, set_up
 from antiphon.link.registration import registration_of
 from antiphon.link.setup import api
 from antiphon.tracing.export.reading import read_projection
@@ -324,6 +337,75 @@ async def test_what_waits_for_a_person_is_listed_while_it_does(stage: Stage) -> 
     await stage.asks(handle).retry()
     await handle.result(timeout=120)
     assert [each.kind for each in await waiting(operator)] == ["forged"]
+
+
+async def parked_cancel(stage: Stage, id: str) -> tuple[Link, int]:
+    """An operator's connection, and where PARKED holds the cancel of a saga that never was."""
+    key, data = SagaKey.of("trip", id), CancelRequest(reason="never mind")
+    subject = subjects.cancel_subject(key)
+    await (await stage.there.link("client")).store(subject, message(subject, CLIENT, CANCEL_TYPE, data))
+    operator = await stage.there.link("operator")
+    async with asyncio.timeout(120):
+        while not (found := [each for each in await waiting(operator) if each.saga == f"trip/{id}"]):
+            await asyncio.sleep(0.02)
+    assert [each.kind for each in found] == ["orphan"]
+    return operator, found[0].sequence
+
+
+async def test_a_message_that_was_dismissed_is_listed_no_more_and_kept_with_who_and_why(stage: Stage) -> None:
+    operator, number = await parked_cancel(stage, "never")
+    ada = stage.operator.message(number)
+    asked = await ada.dismiss("reported as case 12")
+    assert (asked.is_accepted, asked.user, asked.verb) == (True, stage.user, "dismiss")
+    assert await waiting(operator) == (await waiting_page(operator, 1, 10))[0] == []
+    assert list(await dismissals(operator)) == [number]
+    dismissal = (await parked_message(operator, number)).dismissal
+    assert dismissal is not None
+    assert (dismissal.user, dismissal.verb, dismissal.reason) == (stage.user, "dismiss", "reported as case 12")
+    assert f"{stage.user} has dismissed it: reported as case 12" in (await ada.dismiss("again")).rejected
+    with pytest.raises(UnknownMessage, match="PARKED holds no message 4711"):
+        await stage.operator.message(4711).dismiss("x")
+
+
+async def test_a_message_that_is_sent_again_is_handled_or_set_aside_anew(stage: Stage) -> None:
+    operator, number = await parked_cancel(stage, "early")
+    assert (await stage.operator.message(number).resend("let us see")).is_accepted
+    async with asyncio.timeout(120):  # its saga is still not there
+        while [each.sequence for each in await waiting(operator)] in ([], [number]):
+            await asyncio.sleep(0.02)
+    (again,) = await waiting(operator)
+    assert (again.kind, again.saga) == ("orphan", "trip/early")
+    stage.refuses, stage.silent = "", "charge_card"
+    handle = await stage.client.start(TRIP, ASKED, id="early")
+    await until(lambda: "book_seat" in stage.there.worker.steps(handle.key))
+    assert (await stage.operator.message(again.sequence).resend("it was started")).is_accepted
+    async with asyncio.timeout(120):
+        while (await stage.status(handle)).state != "compensating":
+            await asyncio.sleep(0.02)
+    assert await waiting(operator) == []
+    assert sorted(await dismissals(operator)) == [number, again.sequence]
+
+
+async def test_what_no_coordinator_can_handle_once_more_is_not_sent_again(stage: Stage) -> None:
+    handle = await stage.parked()
+    number = (await (await stage.there.link("operator")).next_page(PARKED, "parked.>", 1))[0].sequence
+    assert (
+        f"says that saga {handle.key} waits for a person" in (await stage.operator.message(number).resend("x")).rejected
+    )
+
+
+async def test_a_request_to_send_a_request_again_does_not_go_round(stage: Stage) -> None:
+    key = SagaKey.of(PARKED_MESSAGE, "1")
+    subject = subjects.verb_subject(key, stage.user, "resend", "k1")
+    operation = Operation(payload=pack(OnceMore(subject=subject)))
+    link = await stage.there.link("operator")
+    await link.store(subject, message(subject, OPERATOR, verb_type("resend"), operation))
+    async with asyncio.timeout(120):
+        while not (found := await waiting(link)):
+            await asyncio.sleep(0.02)
+    assert [(each.kind, each.reason) for each in found] == [
+        ("forged", "a request to send a message again cannot be sent again")
+    ]
 
 
 # --- saga types and participants --------------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ def rights(given: Rights) -> Rights:
 
 ORDER, RETURNS = SagaKey.of("order", "one"), SagaKey.of("returns", "one")
 LOCK: Final = SagaKey.of(identity.LOCK, "shelf")
-KEYS: Final = {"saga": (ORDER, RETURNS), "parent": (ORDER,), "lock": (LOCK,), "key": (ORDER, LOCK)}
+MESSAGE: Final = SagaKey.of(identity.PARKED_MESSAGE, "1")
+KEYS: Final = {"saga": (ORDER, RETURNS, MESSAGE), "parent": (ORDER,), "lock": (LOCK,), "key": (ORDER, LOCK)}
 VALUES: Final[dict[str, tuple[object, ...]]] = {
     "asked": (),
     "attempt": (1,),
@@ -80,6 +81,7 @@ VALUES: Final[dict[str, tuple[object, ...]]] = {
     "key": ("k1",),
     "kind": ("forged", "withdrawn", "saga"),
     "name": (*PARTICIPANTS, COORDINATOR),
+    "number": ("1",),
     "noticed_by": (*PARTICIPANTS, COORDINATOR),
     "outcome": ("completed",),
     "owner": (*PARTICIPANTS, CLIENT),

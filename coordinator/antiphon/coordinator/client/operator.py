@@ -27,7 +27,7 @@ from antiphon.contracts.errors import (
     UnknownSaga,
     Unusable,
 )
-from antiphon.contracts.identity import COORDINATOR, OPERATOR, PARTICIPANT, SAGA_TYPE, SagaKey, dashed
+from antiphon.contracts.identity import COORDINATOR, OPERATOR, PARKED_MESSAGE, PARTICIPANT, SAGA_TYPE, SagaKey, dashed
 from antiphon.contracts.messages import Closed, close_name, closed_name, name_of
 from antiphon.contracts.payloads import (
     END_TYPE,
@@ -35,7 +35,9 @@ from antiphon.contracts.payloads import (
     PAUSE_STATE_TYPE,
     RECORD_TYPE,
     End,
+    OnceMore,
     Operation,
+    Parked,
     PauseState,
     Record,
     Request,
@@ -44,13 +46,14 @@ from antiphon.contracts.payloads import (
 from antiphon.contracts.reader import cause_sequence
 from antiphon.contracts.registration import WIRE, read_registration
 from antiphon.contracts.stored import NobodyReads, StoredMessage
-from antiphon.contracts.subjects import Verb, registration_subject
+from antiphon.contracts.subjects import MessageVerb, Verb, registration_subject
 from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA
 from antiphon.link import Link
 from antiphon.link.connection import missing
 
 from ..definition.choreography import AnySaga
 from ..definition.declared import DeclaredStep
+from ..reading.parked import parked_message
 from .store_once import PAUSE_SECONDS, message, raise_if_failed, store_once
 
 TIMEOUT_SECONDS: Final = 15.0
@@ -82,6 +85,24 @@ class Operator:
     def participant(self, name: str) -> PauseVerbs:
         """What may be asked of a participant."""
         return PauseVerbs(self, SagaKey.of(PARTICIPANT, name))
+
+    def message(self, number: int) -> MessageVerbs:
+        """What may be asked of a message that was set aside, by where PARKED holds it."""
+        return MessageVerbs(self, number)
+
+    async def tell(self, key: SagaKey, verb: MessageVerb, operation: Operation) -> Request:
+        """Store a request that nobody decides on.
+
+        Raises:
+            Unanswered: nobody knows whether it is stored.
+            PlatformError: it could not be stored.
+        """
+        subject = subjects.verb_subject(key, self.name, verb, secrets.token_hex(8))
+        await store_once(
+            self.link, subject, message(subject, OPERATOR, verb_type(verb), operation), self.timeout_seconds
+        )
+        (stored,) = await self.link.read_all(EVENTS, [subject])
+        return _request(stored, self.name, verb, operation.reason)
 
     async def ask(
         self,
@@ -331,6 +352,51 @@ class PauseVerbs:
         return next((each for each in decided if each.sequence == request.sequence), None)
 
 
+class MessageVerbs:
+    """What an operator may ask of a message that was set aside. Who asked, when and why stays in EVENTS.
+
+    Each verb raises `UnknownMessage` if PARKED holds no such message, and `PlatformError` if the request could not be
+    stored.
+    """
+
+    def __init__(self, operator: Operator, number: int) -> None:
+        self._operator, self.number = operator, number
+        self._key = SagaKey.of(PARKED_MESSAGE, str(number))
+
+    async def dismiss(self, reason: str) -> Request:
+        """List the message no more: nothing is to be done about it."""
+        found = await parked_message(self._operator.link, self.number)
+        if found.dismissal is not None and found.dismissal.verb == "dismiss":
+            return self._rejected(
+                "dismiss", reason, f"{found.dismissal.user} has dismissed it: {found.dismissal.reason}"
+            )
+        return await self._operator.tell(self._key, "dismiss", Operation(reason=reason))
+
+    async def resend(self, reason: str) -> Request:
+        """Have a coordinator handle the message once more, now that what stood in its way is mended. It is listed no
+        more, unless it is set aside again."""
+        parked = (await parked_message(self._operator.link, self.number)).parked
+        if wrong := _not_resent(parked):
+            return self._rejected("resend", reason, wrong)
+        payload = pack(OnceMore(subject=parked.subject))
+        return await self._operator.tell(self._key, "resend", Operation(reason=reason, payload=payload))
+
+    def _rejected(self, verb: MessageVerb, reason: str, why: str) -> Request:
+        return Request(sequence=0, at="", user=self._operator.name, verb=verb, reason=reason, rejected=why)
+
+
+def _not_resent(parked: Parked) -> str:
+    """Why a message that was set aside cannot be handled once more by a coordinator."""
+    if parked.saga is not None:
+        return f"it says that saga {parked.saga} waits for a person; see `antiphon show {parked.saga}`"
+    if parked.noticed_by != COORDINATOR:
+        return (
+            f"participant {parked.noticed_by} has set it aside: a reaction is tried again by itself, and a command by "
+            "`antiphon retry` of its saga's step"
+        )
+    return "" if parked.stream == EVENTS else f"it is no message of {EVENTS}"
+
+
 def _unread(error: Ambiguous) -> PlatformError:
     if isinstance(error, NobodyReads):
         return missing(EVENTS)
@@ -353,7 +419,7 @@ def _answer_subject(close: Envelope) -> str:
     return subjects.event_subject(asked.saga.path, asked.participant, dashed(name), asked.step, asked.attempt)
 
 
-def _request(stored: StoredMessage, user: str, verb: Verb, reason: str) -> Request:
+def _request(stored: StoredMessage, user: str, verb: Verb | MessageVerb, reason: str) -> Request:
     return Request(sequence=stored.sequence, at=clock.rfc3339(stored.stored_ns), user=user, verb=verb, reason=reason)
 
 

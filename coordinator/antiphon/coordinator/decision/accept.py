@@ -29,10 +29,23 @@ from antiphon.contracts.payloads import (
     start_digest,
     verb_type,
 )
-from antiphon.contracts.subjects import FactAddress, Verb, is_by_itself
+from antiphon.contracts.subjects import FactAddress, MessageVerb, Verb, is_by_itself
 
 from ..definition.definition import Definition, Expected
-from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Unread
+from .facts import (
+    Answer,
+    Cancel,
+    ChildEnded,
+    Fact,
+    Granted,
+    Happened,
+    LetGo,
+    Operated,
+    OperatedOnMessage,
+    Signalled,
+    Start,
+    Unread,
+)
 from .unread import cannot_be_read
 
 
@@ -122,6 +135,19 @@ def accept_request(address: FactAddress, message: bytes, subject: str, sequence:
         Undecodable: the bytes are not what their type promises.
     """
     return _of_operator(address, _envelope(address, message, subject), sequence, at_ns)
+
+
+def accept_message_request(address: FactAddress, message: bytes, subject: str) -> OperatedOnMessage:
+    """An operator's request about a message in PARKED.
+
+    Raises:
+        Forged: the envelope contradicts its subject.
+        Undecodable: the bytes are not what their type promises.
+    """
+    verb = cast(MessageVerb, address.event)  # the subject was parsed, so it is one
+    return OperatedOnMessage(
+        address.key[0], verb, unpack(_envelope(address, message, subject), verb_type(verb), Operation)
+    )
 
 
 def check_lock_fact(address: FactAddress, message: bytes, subject: str) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from antiphon.contracts.messages import AnswerKind, Close, Closed, Event
 from antiphon.contracts.payloads import End, Operation, Parent, Record
-from antiphon.contracts.subjects import Direction, Sending, Verb
+from antiphon.contracts.subjects import Direction, MessageVerb, Sending, Verb
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):
@@ -102,6 +102,14 @@ class Operated(msgspec.Struct, frozen=True, gc=False):
     at_ns: int
     user: str
     verb: Verb
+    operation: Operation
+
+
+class OperatedOnMessage(msgspec.Struct, frozen=True, gc=False):
+    """An operator asks for something with a message in PARKED. No fact of a saga."""
+
+    user: str
+    verb: MessageVerb
     operation: Operation
 
 

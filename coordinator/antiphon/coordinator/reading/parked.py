@@ -12,7 +12,7 @@ from antiphon.contracts.errors import AntiphonError, Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import Parked, read_parked
 from antiphon.contracts.stored import SagaPages, StoredMessage
-from antiphon.contracts.topology import PARKED
+from antiphon.contracts.topology import EVENTS, PARKED
 from antiphon.link import Link
 from antiphon.link.faults import class_of
 from antiphon.link.journals import Journals, read_journals
@@ -20,11 +20,14 @@ from antiphon.link.sagas import read_events
 from antiphon.link.tail import ALL
 
 from ..views.parked import (
+    Dismissal,
     Index,
     Message,
     Noticed,
     Waiting,
+    is_about,
     is_settled,
+    read_dismissal,
     saga_of,
     stays,
     unread_parked,
@@ -97,11 +100,27 @@ async def parked_message(link: Link, sequence: int) -> Message:
         parked = read_parked(stored.subject, stored.data)
     except Unusable as error:
         parked = unread_parked(stored, error)
-    return Message(since=clock.rfc3339(stored.stored_ns), parked=parked)
+    said = (await dismissals(link, str(sequence))).get(sequence)
+    dismissal = said if is_about(said, stored) else None
+    return Message(since=clock.rfc3339(stored.stored_ns), parked=parked, dismissal=dismissal)
+
+
+async def dismissals(link: Link, number: str = "*") -> dict[int, Dismissal]:
+    """What operators said of messages in PARKED, by where PARKED holds these; the last word on each.
+
+    Args:
+        link: as for `waiting`.
+        number: of one message; all by default.
+    """
+    found: dict[int, Dismissal] = {}
+    async for stored in link.scan(EVENTS, subjects.message_verbs_filter(number)):
+        if read := read_dismissal(stored):
+            found[read[0]] = read[1]
+    return found
 
 
 async def _read_index(link: Link) -> Index:
-    index = Index()
+    index = Index(await dismissals(link))
     async for stored in link.scan(PARKED, ALL):
         index.take(stored)
     return index

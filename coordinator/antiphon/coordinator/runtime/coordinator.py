@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from antiphon.contracts.errors import Unusable
-from antiphon.contracts.identity import LOCK, NOT_SAGAS, SagaKey
+from antiphon.contracts.identity import LOCK, NOT_SAGAS, PARKED_MESSAGE, SagaKey
 from antiphon.contracts.payloads import StatusAnswer, parked_kind
 from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import FactAddress, parse_announcement, parse_fact, parse_fired, status_queue
 from antiphon.link.killpoints import reached
 from antiphon.tracing.telemetry.counts import Counts
 
-from ..decision.accept import accept_request, check_lock_fact
+from ..decision.accept import accept_message_request, accept_request, check_lock_fact
 from ..decision.author import Author
 from ..decision.facts import Fact, Tick
 from ..decision.replay import Replayed, status_answer
@@ -23,6 +23,7 @@ from .admission import Admission
 from .fact_handler import DELIVERIES_MAX, CatchUp, FactHandler
 from .journals import Journals
 from .lock_handler import LockHandler
+from .message_handler import MessageHandler
 from .parking import HAND_BACK_SECONDS, Parking
 from .pause_handler import PauseHandler
 from .paused_types import PausedTypes
@@ -96,7 +97,7 @@ class Coordinator:
             FactHandler(self.journals, self.paused_types, self.parking, key, versions, delivery, address).begin()
 
     def _on_fact_of_none(self, address: FactAddress, delivery: Delivered) -> None:
-        """A message about a lock, or about pausing a saga type or a participant."""
+        """A message about a lock, about pausing a saga type or a participant, or about a message in PARKED."""
         try:
             handler = self._handler_of_none(address, delivery)
         except Unusable as error:
@@ -104,11 +105,16 @@ class Coordinator:
         else:
             handler.begin()
 
-    def _handler_of_none(self, address: FactAddress, delivery: Delivered) -> LockHandler | PauseHandler:
+    def _handler_of_none(
+        self, address: FactAddress, delivery: Delivered
+    ) -> LockHandler | PauseHandler | MessageHandler:
         key, data, subject = address.saga, delivery.data, delivery.subject
         if key.type == LOCK:
             check_lock_fact(address, data, subject)
             return LockHandler.of(self.store, address, delivery, self.parking.faulty)
+        if key.type == PARKED_MESSAGE:
+            asked = accept_message_request(address, data, subject)
+            return MessageHandler(self.store, self.parking, self._take_fact, key.id, delivery, asked)
         fact = accept_request(address, data, subject, delivery.sequence, delivery.stored_ns)
         return PauseHandler(self.journals, self.paused_types, self.parking, self.review, key, delivery, fact)
 

@@ -9,18 +9,18 @@ which rights cover; so nobody can take back or replace what somebody else has no
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, get_args
 
 import msgspec
 
 from antiphon.contracts import clock, subjects
-from antiphon.contracts.envelope import decode, unpack_raw
+from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import Unusable
-from antiphon.contracts.identity import COORDINATOR, SagaKey
-from antiphon.contracts.payloads import WITHDRAWN, More, Parked, read_parked
+from antiphon.contracts.identity import COORDINATOR, PARKED_MESSAGE, SagaKey
+from antiphon.contracts.payloads import WITHDRAWN, More, Operation, Parked, read_parked, verb_type
 from antiphon.contracts.stored import SagaPages, StoredMessage
-from antiphon.contracts.subjects import UNKNOWN, ParkedAddress, ParkedKind, parse_parked
+from antiphon.contracts.subjects import UNKNOWN, MessageVerb, ParkedAddress, ParkedKind, parse_parked
 from antiphon.contracts.topology import EVENTS, PARKED, PARKED_PER_SOURCE_MAX
 
 from .pauses import Pauses
@@ -61,18 +61,54 @@ Noticed = SagaKey | Parked | Waiting
 """An entry of PARKED: the saga that it indexes, a message that was set aside, or what cannot be read."""
 
 
+class Dismissal(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator said of a message in PARKED that is listed no more: it is dismissed, or was sent again."""
+
+    verb: MessageVerb
+    user: str
+    reason: str
+    at: str
+    """RFC 3339."""
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A message that was set aside, with when that was (RFC 3339)."""
 
     since: str
     parked: Parked
+    dismissal: Dismissal | None = None
+
+
+def read_dismissal(stored: StoredMessage) -> tuple[int, Dismissal] | None:
+    """An operator's request about a message in PARKED, with where that is; nothing where it cannot be read."""
+    try:
+        address, envelope = subjects.parse_fact(stored.subject), decode(stored.data, stored.subject)
+        operation = unpack(envelope, verb_type(address.event), Operation)
+    except Unusable:
+        return None
+    key, verb = address.saga, next((each for each in get_args(MessageVerb) if each == address.event), None)
+    if key.type != PARKED_MESSAGE or verb is None or not key.id.isdigit():
+        return None
+    at = clock.rfc3339(stored.stored_ns)
+    return int(key.id), Dismissal(verb=verb, user=address.key[0], reason=operation.reason, at=at)
+
+
+def is_about(dismissal: Dismissal | None, stored: StoredMessage) -> bool:
+    """Whether somebody dismissed a message of PARKED, or sent it again, when it was there."""
+    return dismissal is not None and dismissal.at >= clock.rfc3339(stored.stored_ns)
 
 
 class Index:
     """What PARKED holds, read message by message: one entry for each saga, and one for each message set aside. The
-    bytes of messages are not kept."""
+    bytes of messages are not kept.
 
-    def __init__(self) -> None:
+    Args:
+        dismissed: what operators said of messages, by where PARKED holds these. What was said before there was a
+            message is about none.
+    """
+
+    def __init__(self, dismissed: Mapping[int, Dismissal] = {}) -> None:
+        self._dismissed = dismissed
         self.sagas: dict[SagaKey, StoredMessage] = {}
         self._messages: dict[str, dict[tuple[str, int], tuple[StoredMessage, Parked]]] = defaultdict(dict)
         """By who noticed, and where the message is stored."""
@@ -83,6 +119,8 @@ class Index:
     def take(self, stored: StoredMessage) -> None:
         """Read the next message of PARKED; one that the same process's name parked more than once is one, and one that
         cannot be read is listed as such."""
+        if is_about(self._dismissed.get(stored.sequence), stored):
+            return
         try:
             self._take(stored, parse_parked(stored.subject))
         except Unusable as error:

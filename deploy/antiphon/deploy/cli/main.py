@@ -26,7 +26,7 @@ from .flow_commands import contracts, flow
 
 if TYPE_CHECKING:
     from antiphon.contracts.payloads import Request
-    from antiphon.coordinator.client.operator import PauseVerbs, SagaVerbs
+    from antiphon.coordinator.client.operator import MessageVerbs, PauseVerbs, SagaVerbs
 
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 TIMEOUT_SECONDS: Final = 15.0
@@ -87,6 +87,9 @@ Metrics = Annotated[
         metavar="HOST:PORT",
         help="Where Prometheus may fetch metrics; nowhere by default. OTLP goes by the OTEL_* variables.",
     ),
+]
+ParkedNumber = Annotated[
+    int, typer.Argument(min=1, metavar="NUMBER", help="Where PARKED holds the message, as `antiphon parked` lists it.")
 ]
 MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, or type/id.")]
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
@@ -636,14 +639,48 @@ def parked(
     ] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     page: Annotated[int, typer.Option(min=1, max=1_000_000, help="Which page of so many, the first by default.")] = 1,
+    dismissed: Annotated[
+        bool, typer.Option("--dismissed", help="What was dismissed or sent again instead, by whom and why.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List what waits for a person, oldest first: sagas that are tried in vain, and messages that nobody could use."""
     import asyncio
 
-    from .operating import list_parked, show_parked
+    from .operating import list_dismissed, list_parked, show_parked
 
-    asyncio.run(show_parked(server, message, json) if message else list_parked(server, page, limit, json))
+    if message:
+        asyncio.run(show_parked(server, message, json))
+    elif dismissed:
+        asyncio.run(list_dismissed(server, json))
+    else:
+        asyncio.run(list_parked(server, page, limit, json))
+
+
+@app.command(epilog="Example: antiphon dismiss 7 --reason 'a forged answer, reported as case 12'")
+def dismiss(
+    number: ParkedNumber,
+    reason: Annotated[str, typer.Option(help="Why nothing is to be done, for whoever looks later.")],
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Have a message that was set aside listed no more. It stays in PARKED, with who dismissed it and why."""
+    _ask_of_message(server, user, timeout, json, number, lambda message: message.dismiss(reason))
+
+
+@app.command(epilog="Example: antiphon resend 7 --reason 'order v3 is deployed now'")
+def resend(
+    number: ParkedNumber,
+    reason: Annotated[str, typer.Option(help="What was mended, for whoever looks later.")],
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Have a coordinator handle a message once more that was set aside. What fails again is set aside again."""
+    _ask_of_message(server, user, timeout, json, number, lambda message: message.resend(reason))
 
 
 @app.command(epilog="Example: antiphon retry order/order-42 --step charge_customer")
@@ -830,6 +867,22 @@ def resume(
     """Have what was paused go on, at once."""
     whom = _whom(id, type, participant)
     _operate(server, user, timeout, json, whom, lambda one: one.resume(), lambda all: all.resume())
+
+
+def _ask_of_message(
+    server: str,
+    user: str,
+    timeout: float,
+    json: bool,
+    number: int,
+    ask: Callable[[MessageVerbs], Awaitable[Request]],
+) -> None:
+    import asyncio
+
+    from .operating import ask_of_message
+
+    if rejected := asyncio.run(ask_of_message(server, user, timeout, json, number, ask)):
+        fail(rejected)
 
 
 def _whom(id: str, saga_type: str, participant: str) -> str | tuple[str, str]:

@@ -8,16 +8,18 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
+
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.foreign_text import harmless
 from antiphon.contracts.identity import TOKEN_CHARS_MAX
 from antiphon.contracts.payloads import Request
 from antiphon.coordinator.client.client import Antiphon
-from antiphon.coordinator.client.operator import Operator, PauseVerbs, SagaVerbs
-from antiphon.coordinator.reading.parked import parked_message, waiting_page
+from antiphon.coordinator.client.operator import MessageVerbs, Operator, PauseVerbs, SagaVerbs
+from antiphon.coordinator.reading.parked import dismissals, parked_message, waiting_page
 from antiphon.coordinator.views.parked import Message
 
-from ..render.tables import print_waiting
+from ..render.tables import print_dismissals, print_waiting
 from ..render.terminal import say, say_json
 from .sagas import find, reader, with_link
 
@@ -39,6 +41,39 @@ async def list_parked(server: str, page: int, limit: int, as_json: bool) -> None
     print_waiting(found)
     if has_more:
         say(f"more waits: antiphon parked --page {page + 1}{f' --limit {limit}' * (limit != LIMIT)}")
+
+
+async def list_dismissed(server: str, as_json: bool) -> None:
+    """Print what operators said of messages that were set aside."""
+    async with reader(server) as link:
+        found = await dismissals(link)
+    if as_json:
+        say_json([{"number": number, **msgspec.structs.asdict(each)} for number, each in sorted(found.items())])
+    else:
+        print_dismissals(found)
+
+
+async def ask_of_message(
+    server: str,
+    user: str,
+    timeout: float,
+    as_json: bool,
+    number: int,
+    ask: Callable[[MessageVerbs], Awaitable[Request]],
+) -> str:
+    """Ask it of a message that was set aside, and print it; why it was rejected, or an empty text."""
+    name = user or _who_asks()
+    async with Antiphon.connect(server, name=name, patient=False) as antiphon:
+        request = await ask(antiphon.operator(name, timeout=timeout).message(number))
+    if as_json:
+        say_json(request)
+    elif request.is_accepted:
+        done = "dismissed" if request.verb == "dismiss" else "to be handled once more"
+        say(
+            f"message {number} is {done}, asked for by {request.user}. "
+            f"PARKED keeps it: antiphon parked --message {number}"
+        )
+    return f"message {number}: {request.verb} is rejected: {request.rejected}." if request.rejected else ""
 
 
 async def show_parked(server: str, sequence: int, as_json: bool) -> None:
@@ -97,12 +132,16 @@ def _who_asks() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:TOKEN_CHARS_MAX]
 
 
+_DONE: Final = {"dismiss": "dismissed", "resend": "sent again"}
+
+
 def _described(found: Message) -> list[str]:
-    parked = found.parked
+    parked, said = found.parked, found.dismissal
     return [
         f"{parked.kind}: {parked.reason}",
         f"noticed by {parked.noticed_by}, {found.since[:19].replace('T', ' ')}",
         *([f"written by {parked.source}"] if parked.source else []),
+        *([f"{_DONE[said.verb]} by {said.user}, {said.at[:19].replace('T', ' ')}: {said.reason}"] if said else []),
         f"stored in {parked.stream} at {parked.sequence}, subject {parked.subject}",
         f"{len(parked.data)} bytes:",
         *_readable(parked.data),

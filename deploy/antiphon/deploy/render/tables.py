@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from rich import box
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from antiphon.contracts.identity import SagaKey
-from antiphon.coordinator.views.parked import Waiting
+from antiphon.coordinator.views.parked import Dismissal, Waiting
 from antiphon.coordinator.views.timeline import Line, Summary, Timeline
 from antiphon.coordinator.views.wording import LineKind
 from antiphon.tracing.projection.links import checked_link
@@ -109,6 +109,16 @@ def print_waiting(found: Iterable[Waiting]) -> None:
         told = Text("\n").join([foreign(why), foreign(link, "dim")]) if link else foreign(why)
         table.add_row(*map(foreign, (what, each.step, _clock(each.since), str(each.tried or ""))), told)
     console().print(table if table.row_count else "nothing waits for a person.")
+
+
+def print_dismissals(found: Mapping[int, Dismissal]) -> None:
+    """Draw a table of what operators said of messages that were set aside."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("message", "what", "by", "when", "why"):
+        table.add_column(heading, no_wrap=heading != "why", overflow="fold")
+    for number, each in sorted(found.items()):
+        table.add_row(*map(foreign, (str(number), each.verb, each.user, _clock(each.at), each.reason)))
+    console().print(table if table.row_count else "nobody has dismissed a message or sent one again.")
 
 
 def _cells(line: Line, late: str) -> list[Text]:
