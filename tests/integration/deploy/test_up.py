@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -216,6 +217,27 @@ async def test_every_trace_goes_to_a_jaeger_that_runs_already(tmp_path: Path) ->
         assert told == environment["OTEL_EXPORTER_OTLP_ENDPOINT"], "where spans of its own would go"
         wanted = trace_id(SagaKey.of("order", "one"))
         await until(lambda: any(trace == wanted for trace, _ in backend.spans), what="a span of the order")
+
+
+async def test_a_demo_sends_every_trace_to_a_jaeger_that_runs_and_says_where_two_are(tmp_path: Path) -> None:
+    with receiver() as (backend, environment):
+        options = ["--orders", "6", "--folder", str(tmp_path / "demo"), "--jaeger", "http://127.0.0.1:16686"]
+        ran = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "antiphon.deploy", "demo", *options],
+            env={**ENVIRONMENT, **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+        seen = {trace for trace, _ in backend.spans}
+    orders = re.findall(r"^(?:order/)(\S+)", ran.stdout, re.MULTILINE)
+    assert orders
+    links = [f"http://127.0.0.1:16686/trace/{trace_id(SagaKey.of('order', each))}" for each in orders]
+    assert all(link in ran.stdout for link in links)
+    assert len(seen) >= 6, "each order has a trace of its own"
 
 
 def test_what_is_no_address_of_jaeger_is_a_sentence(tmp_path: Path) -> None:

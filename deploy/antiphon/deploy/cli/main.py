@@ -77,6 +77,15 @@ As = Annotated[
     typer.Option("--as", metavar="NAME", help="Who asks; by default NATS_USER, or the name you are logged in with."),
 ]
 Decided = Annotated[float, typer.Option("--timeout", min=0.1, help="How many seconds to wait for the decision.")]
+IntoJaeger = Annotated[
+    str,
+    typer.Option(
+        "--jaeger",
+        envvar="ANTIPHON_JAEGER_URL",
+        metavar="URL",
+        help="The page of a Jaeger that runs already: every trace is exported to it (OTLP, port 4318 of its host).",
+    ),
+]
 OfType = Annotated[str, typer.Option("--type", metavar="TYPE", help="All sagas of this type.")]
 OfParticipant = Annotated[str, typer.Option("--participant", metavar="NAME", help="A participant.")]
 Metrics = Annotated[
@@ -321,14 +330,7 @@ def up(
         Path, typer.Option(help="Streams, databases and logs; it survives, and the next `up` goes on from there.")
     ] = Path(".antiphon/up"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the server listens; 0 for a free port.")] = 4222,
-    jaeger: Annotated[
-        str,
-        typer.Option(
-            envvar="ANTIPHON_JAEGER_URL",
-            metavar="URL",
-            help="The page of a Jaeger that runs already: every trace is exported to it (OTLP, port 4318 of its host).",
-        ),
-    ] = "",
+    jaeger: IntoJaeger = "",
     metrics: Annotated[
         str,
         typer.Option(
@@ -365,13 +367,14 @@ def demo(
         Path | None, typer.Option(help="Streams, databases and logs; a new folder below .antiphon/ by default.")
     ] = None,
     style: Annotated[Style, typer.Option(help="Who decides what comes next.")] = Style.ORCHESTRATED,
+    jaeger: IntoJaeger = "",
 ) -> None:
     """Run a file of orders through a local platform, kill two of its processes on the way, and audit the books."""
     import asyncio
 
     from ..local.demo import run_demo
 
-    raise SystemExit(asyncio.run(run_demo(orders, folder, style)))
+    raise SystemExit(asyncio.run(run_demo(orders, folder, style, jaeger)))
 
 
 # --- the administrator ------------------------------------------------------------------------------------------------

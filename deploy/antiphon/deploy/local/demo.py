@@ -28,7 +28,7 @@ from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import StillRunning
 from antiphon.contracts.identity import CLIENT, OPERATOR, SagaKey
 from antiphon.contracts.payloads import END_TYPE, End, Ending
-from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.topology import EVENTS, EXPORTER, SAGA
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.reading.sagas import timeline
@@ -84,22 +84,34 @@ class Audit:
         )
 
 
-async def run_demo(orders: int, folder: Path | None, style: Style) -> int:
-    """Run the demo in one of the styles and return its exit code: 0 if every saga has ended and the books balance."""
+async def run_demo(orders: int, folder: Path | None, style: Style, jaeger: str = "") -> int:
+    """Run the demo in one of the styles and return its exit code: 0 if every saga has ended and the books balance.
+
+    Args:
+        orders: how many.
+        folder: for streams, databases and logs.
+        style: who decides what comes next.
+        jaeger: the page of a Jaeger that runs, which gets every trace.
+
+    Raises:
+        PlatformError: `jaeger` is no address of a page, or a process does not start.
+    """
     out = console()
     folder = folder or Path(".antiphon") / f"demo-{_now():%Y%m%d-%H%M%S}"
     saga = load_saga(style.saga)
     # With the accounts of production: nobody here has a right that it would lack there.
     clients = {CLIENT: [Grant(saga.name, ("start", "read"))]}
     rights = Rights(tuple(style.participants), clients)
-    platform = LocalPlatform(folder, [style.saga], style.participants, _nobody, _noter(out), rights=rights)
+    platform = LocalPlatform(
+        folder, [style.saga], style.participants, _nobody, _noter(out), jaeger=jaeger, rights=rights
+    )
     placed = _orders(orders, run_before=platform.server.store.exists())
     try:
         await platform.start()
         out.print(foreign(f"Streams, databases and logs stay in {platform.folder}"), soft_wrap=True)
         run = await _run(out, platform, saga, placed)
         audit = await _audit(platform)
-        await _report(out, platform, audit, run)
+        await _report(out, platform, audit, run, jaeger)
     finally:
         await platform.stop()
     if missing := {f"{saga.name}/{order_id}" for order_id in placed} - audit.started.keys():
@@ -220,13 +232,18 @@ async def _audit(platform: LocalPlatform) -> Audit:
     return Audit(started, ends, await reconcile(platform.databases, Ended(outcomes, started)))
 
 
-async def _report(out: Console, platform: LocalPlatform, audit: Audit, run: Run) -> None:
+async def _report(out: Console, platform: LocalPlatform, audit: Audit, run: Run, jaeger: str) -> None:
     out.print(_outcomes(audit, run.seconds))
+    if jaeger and not await platform.wait_exported(PATIENCE_SECONDS):
+        out.print(
+            foreign(f"not every trace is in Jaeger; {platform.logs / EXPORTER}.log says why", "red"), soft_wrap=True
+        )
     for saga in _examples(audit):
         saga_type, _, saga_id = saga.partition("/")
         link = await _operator(platform)
         try:
-            print_timeline(await timeline(link, SagaKey.of(saga_type, saga_id)))
+            key = SagaKey.of(saga_type, saga_id)
+            print_timeline(await timeline(link, key), jaeger or None)
         finally:
             await link.close()
         out.print()

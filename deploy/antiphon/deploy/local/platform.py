@@ -120,6 +120,21 @@ class LocalPlatform:
         finally:
             await link.close()
 
+    async def wait_exported(self, seconds: float) -> bool:
+        """Wait until the exporter has sent all that is in the journals; whether it has within so many seconds."""
+        link = await Link.connect(self.url, name=ADMINISTRATOR, credentials=self.credentials(ADMINISTRATOR))
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    info = await api(link, f"CONSUMER.INFO.{SAGA}.{EXPORTER}")
+                    if info.get("num_pending") == info.get("num_ack_pending") == 0:
+                        return True
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            return False
+        finally:
+            await link.close()
+
     async def stop(self) -> None:
         """Drain participants, then coordinators, then the server: nobody ends before those who talk to it."""
         participants = [child for name, child in self.children.items() if name in self._participants]

@@ -44,8 +44,13 @@ MARKS: Final[dict[LineKind, tuple[str, str]]] = {
 COLOURS: Final = {"completed": "green", "compensated": "magenta", "running": "cyan", "compensating": "yellow"}
 
 
-def print_timeline(told: Timeline) -> None:
-    """Draw one saga: a heading, and a line for each fact."""
+def print_timeline(told: Timeline, jaeger: str | None = None) -> None:
+    """Draw one saga: a heading, and a line for each fact.
+
+    Args:
+        told: the saga.
+        jaeger: where Jaeger is, for a link to its trace; ANTIPHON_JAEGER_URL when left out.
+    """
     out = console()
     reason, definition = f": {told.reason}" if told.reason else "", f"  {told.definition}" if told.definition else ""
     state = (told.state, COLOURS[told.state])
@@ -59,7 +64,7 @@ def print_timeline(told: Timeline) -> None:
         out.print(foreign(f"started {', '.join(told.children)}", "dim"))
     if told.left_out:
         out.print(foreign(f"{told.left_out} messages more that were written to it are not shown", "yellow"))
-    if link := checked_link(SagaKey.of(told.type, told.id)):
+    if link := checked_link(SagaKey.of(told.type, told.id), jaeger):
         out.print(foreign(link, "dim"), soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(justify="right", style="dim", no_wrap=True)
