@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, get_args
 
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.subjects import CommandAddress
 
-from .databases import Busy, Manner
+from .databases import Busy
 from .engines import CREATE_TABLES, first_line, probe, trouble_of, unusable
 from .faults import Faults
 from .inbox import Answer, Row, RowState, Spent
@@ -177,28 +177,6 @@ class SqlDatabase:
                 await asyncio.sleep(MIGRATE_AGAIN_SECONDS)
             else:
                 return
-
-    def begin(self, address: CommandAddress, manner: Manner = "shared") -> AbstractAsyncContextManager[SqlInbox]:
-        """A transaction for one command."""
-        return self._begin(address)
-
-    @asynccontextmanager
-    async def _begin(self, address: CommandAddress) -> AsyncGenerator[SqlInbox]:
-        left_by: Exception | None = None
-        try:
-            async with self._transaction() as connection:
-                try:
-                    yield self._inbox(address, connection)
-                    await connection.commit()  # here, where it is known what an error means
-                except Exception as error:
-                    assert connection.sync_connection is not None
-                    left_by = self._faults.meaning(connection.sync_connection, error)
-                    raise left_by from left_by.__cause__
-        except Exception as error:
-            if left_by is None or error is left_by:
-                raise
-            # Nothing could be rolled back. That is as good: the connection is gone.
-            raise left_by if isinstance(left_by, Busy) else Busy(f"no rollback: {first_line(error)}") from error
 
     async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries."""

@@ -107,7 +107,7 @@ class SqliteDatabase(SqlDatabase):
         self._connection: sqlite3.Connection | None = None
         self._writer: Writer | None = None
 
-    def begin(self, address: CommandAddress, manner: Manner = "shared") -> SqliteInbox:  # type: ignore[override]
+    def begin(self, address: CommandAddress, manner: Manner = "shared") -> SqliteInbox:
         """A transaction for one command."""
         return SqliteInbox(self, address, manner)
 
