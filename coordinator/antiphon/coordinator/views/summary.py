@@ -80,6 +80,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Signals that came, early or in time."""
     sequence: Sequence = 0
     """Where SAGA holds the last entry that was read."""
+    incomplete: str = ""
+    """Why this is not all: an entry that could not be read, or something that the database does not take."""
 
     @property
     def parked(self) -> str:

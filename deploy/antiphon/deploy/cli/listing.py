@@ -19,10 +19,12 @@ from antiphon.coordinator.views.summary import Overview
 from ..modules import CannotLoad
 from ..readmodel.model import Query, Sort, opened
 from ..render.tables import COLOURS
-from ..render.terminal import console, foreign, say_json
+from ..render.terminal import console, foreign, say_json, warn
 
 STATES: Final[tuple[SagaState, ...]] = get_args(SagaState)
 WHY_CHARS_MAX: Final = 160
+NAMED_MAX: Final = 5
+"""So many sagas of which the read model lacks something are named; of the rest there is the count."""
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -43,6 +45,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     paused: str
     reason: str
     keys: dict[str, str]
+    incomplete: str
+    """Why the row does not say all; empty where it does."""
 
 
 async def list_from_model(
@@ -69,10 +73,21 @@ async def list_from_model(
     )
     async with opened(database) as model:
         found = [listed(row, now_ns) for row in await model.find(query)]
+        names, count = await model.lacking(NAMED_MAX)
     if as_json:
         say_json(found)
     else:
         print_listed(found)
+    if count:
+        warn(_lacking(names, count))
+
+
+def _lacking(names: Sequence[str], count: int) -> str:
+    others = f" and {count - len(names)} more" if count > len(names) else ""
+    return (
+        f"the read model does not have all of {count} saga{'' if count == 1 else 's'}: {', '.join(names)}{others}. Its "
+        "log says why, and `antiphon show` reads their journals."
+    )
 
 
 def listed(row: Overview, now_ns: int) -> Listed:
@@ -91,6 +106,7 @@ def listed(row: Overview, now_ns: int) -> Listed:
         paused=row.paused,
         reason=row.reason,
         keys=row.keys,
+        incomplete=row.incomplete,
     )
 
 
@@ -101,7 +117,8 @@ def print_listed(found: Sequence[Listed]) -> None:
         table.add_column(heading, no_wrap=heading not in ("steps", "keys", "why"), overflow="fold")
     for each in found:
         keys = ", ".join(f"{name}={value}" for name, value in each.keys.items())
-        why = "; ".join(part for part in (_marked("parked", each.parked), each.paused, each.reason) if part)
+        lacking = _marked("incomplete", each.incomplete)
+        why = "; ".join(part for part in (lacking, _marked("parked", each.parked), each.paused, each.reason) if part)
         cells = (_age(each.age_seconds), each.started[:19].replace("T", " "), ", ".join(each.steps), keys)
         state = foreign(each.state, COLOURS[each.state])
         table.add_row(foreign(f"{each.type}/{each.id}"), state, *map(foreign, cells), foreign(_shortened(why)))

@@ -1,5 +1,8 @@
 """The read model's tables in SQLite or PostgreSQL: one row a saga, and how far the streams were read.
 
+Whatever one saga holds, the others have their rows. What a database does not take is cleaned (`_clean`), and what is
+refused all the same is left out of its saga's row, which then says so.
+
 Rows belong to a generation. Readers look at the one that is live; a rebuild fills another one and takes its place in
 one transaction. Rows and position are written in one transaction too, and only by who knows the position that is
 there, so that whatever is read twice, by whomever, is applied once.
@@ -28,20 +31,29 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    inspect,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.payloads import SagaState
 from antiphon.coordinator.views.summary import Overview
 from antiphon.link import Mark
-from antiphon.link.faults import say
+from antiphon.link.faults import class_of, say
 from antiphon.link.killpoints import reached
-from antiphon.participants.engines import CREATE_TABLES, create_tables, open_engine, probe, sqlstate_of, unusable
+from antiphon.participants.engines import (
+    CREATE_TABLES,
+    create_tables,
+    driver_error,
+    open_engine,
+    probe,
+    trouble_of,
+    unusable,
+)
 
 Sort = Literal["age", "started", "changed"]
 
@@ -53,6 +65,11 @@ IN_MAX: Final = 500
 """How many sagas are asked for in one statement."""
 DELETE_MAX: Final = 5000
 """How many rows of an old generation are deleted in one transaction, so that none takes long."""
+NAME_CHARS_MAX: Final = 64
+"""The longest name of a key, which is a token."""
+VALUE_CHARS_MAX: Final = 500
+"""So much of a key's value is searched by, more than twice what a saga may have. Together with name and saga it must
+fit a row of an index: 2,704 bytes in PostgreSQL, and a character has up to four."""
 
 # The names have the layout's version: another layout is another set of tables, filled from the streams.
 tables = MetaData()
@@ -83,10 +100,18 @@ keys = Table(
     "antiphon_keys_v1",
     tables,
     Column("generation", Integer, primary_key=True, autoincrement=False),
-    Column("name", String(64), primary_key=True),
+    Column("name", String(NAME_CHARS_MAX), primary_key=True),
     Column("value", Text, primary_key=True),
     Column("saga", String(129), primary_key=True),
 )
+
+incomplete = Table(
+    "antiphon_incomplete_v1",
+    tables,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("saga", String(129), primary_key=True),
+)
+"""The sagas whose rows lack something; why stands in the rows."""
 
 for _name, _columns in {
     "started": ("started_ns",),
@@ -123,6 +148,10 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     keys: dict[str, str] = {}
     sort: Sort = "started"
     limit: int = 50
+
+
+REFUSALS: Final = (SQLAlchemyError, sqlite3.Error, ValueError, TypeError, OverflowError)
+"""What is raised where a database, or its driver, does not take a value; and for other reasons, too."""
 
 
 class Overtaken(Exception):
@@ -214,7 +243,7 @@ class Model:
     async def sweep(self) -> None:
         """Delete the rows of generations that are gone, a few at a time."""
         known = select(generations.c.generation)
-        for table in (keys, sagas):
+        for table in (incomplete, keys, sagas):
             while await self._delete_some(table, table.c.generation.not_in(known)):
                 pass
 
@@ -239,7 +268,7 @@ class Model:
             for part in _parts(names):
                 which = (sagas.c.generation == generation.number, sagas.c.saga.in_(part))
                 read = await connection.execute(select(sagas.c.saga, sagas.c.told).where(*which))
-                found |= {name: _decode(told) for name, told in read}
+                found |= {name: _overview(name, told) for name, told in read}
         return found
 
     async def page(self, generation: Generation, after: str, most: int) -> dict[str, int]:
@@ -255,9 +284,9 @@ class Model:
             for name, changed_ns in gone.items():
                 this = (sagas.c.generation == generation.number, sagas.c.saga == name)
                 done = await connection.execute(delete(sagas).where(*this, sagas.c.changed_ns == changed_ns))
-                if done.rowcount:
-                    its = (keys.c.generation == generation.number, keys.c.saga == name)
-                    await connection.execute(delete(keys).where(*its))
+                for table in (incomplete, keys) if done.rowcount else ():
+                    its = (table.c.generation == generation.number, table.c.saga == name)
+                    await connection.execute(delete(table).where(*its))
 
     async def write(self, generation: Generation, places: Places, changed: Iterable[Overview]) -> Generation:
         """Write rows and the places up to which the streams were read for them, as one.
@@ -268,8 +297,8 @@ class Model:
         rows = list(changed)
         try:
             await self._write_all(generation, places, rows)
-        except Exception as error:
-            if not _is_about_rows(error):
+        except REFUSALS as error:
+            if trouble_of(error) is not None:
                 raise
             await self._write_each(generation, places, rows)
         reached("readmodel.committed")
@@ -283,16 +312,19 @@ class Model:
             reached("readmodel.written")
 
     async def _write_each(self, generation: Generation, places: Places, rows: list[Overview]) -> None:
-        """Write row by row, and leave out what the database does not take: one saga must not keep the others out."""
+        """Write row by row. Of one that the database refuses, write what it takes of every saga: if it refuses that as
+        well, the fault is not the saga's."""
         async with self._engine.begin() as connection:
             await self._move(connection, generation, places)
             for row in rows:
                 try:
                     async with connection.begin_nested():
                         await self._upsert(connection, generation.number, [row])
-                except Exception as error:
-                    if not _is_about_rows(error):
+                except REFUSALS as error:
+                    if trouble_of(error) is not None:
                         raise
+                    reason = f"the database does not take its row ({class_of(_cause_of(error))})"
+                    await self._upsert(connection, generation.number, [bare(row, reason)])
                     say("readmodel.faulty_row", error, saga=name_of(row))
 
     async def _move(self, connection: AsyncConnection, generation: Generation, places: Places) -> None:
@@ -315,12 +347,20 @@ class Model:
         )
         await connection.execute(statement, [_saga_row(generation, row) for row in rows])
         pairs = [
-            {"generation": generation, "name": name, "value": _stored(value), "saga": name_of(row)}
+            {
+                "generation": generation,
+                "name": _clean(name, NAME_CHARS_MAX),
+                "value": _clean(value, VALUE_CHARS_MAX),
+                "saga": name_of(row),
+            }
             for row in rows
             for name, value in row.keys.items()
         ]
         if pairs:
             await connection.execute(self._insert(keys).on_conflict_do_nothing(), pairs)
+        lacking = [{"generation": generation, "saga": name_of(row)} for row in rows if row.incomplete]
+        if lacking:
+            await connection.execute(self._insert(incomplete).on_conflict_do_nothing(), lacking)
 
     async def find(self, query: Query) -> list[Overview]:
         """The sagas that a query asks for.
@@ -328,6 +368,29 @@ class Model:
         Raises:
             PlatformError: the database cannot be read, or the model is not built yet.
         """
+        async with self._reading() as (connection, number):
+            found = await connection.execute(_select(number, query))
+            return [_overview(row.saga, row.told) for row in found]
+
+    async def lacking(self, most: int) -> tuple[list[str], int]:
+        """The names of sagas whose rows lack something, and how many there are in all.
+
+        Raises:
+            PlatformError: as `find`.
+        """
+        async with self._reading() as (connection, number):
+            if not await connection.run_sync(lambda found: inspect(found).has_table(incomplete.name)):
+                return [], 0  # a process of an earlier release keeps the model
+            these = incomplete.c.generation == number
+            count = (await connection.execute(select(func.count()).select_from(incomplete).where(these))).scalar_one()
+            names = await connection.execute(
+                select(incomplete.c.saga).where(these).order_by(incomplete.c.saga).limit(most)
+            )
+            return list(names.scalars()), count
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncGenerator[tuple[AsyncConnection, int]]:
+        """A connection to read with, and the number of the generation that is live."""
         try:
             self._require_file()
             async with self._engine.begin() as connection:
@@ -338,7 +401,7 @@ class Model:
                         "the read model is being built for the first time. Try again in a moment, or list without "
                         "--database."
                     )
-                return [_decode(told) for (told,) in await connection.execute(_select(number, query))]
+                yield connection, number
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise self.unusable(error, "Is it the right one? `antiphon readmodel --database URL` fills it.") from error
 
@@ -354,14 +417,29 @@ def name_of(row: Overview) -> str:
     return f"{row.type}/{row.id}"
 
 
-def _is_about_rows(error: Exception) -> bool:
-    """Whether a database refuses a value, now and later, as PostgreSQL does a text with a NUL."""
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, (ValueError, TypeError, OverflowError))
-    is_refused = sqlstate_of(error)[:2] in ("22", "23") or isinstance(
-        getattr(error.orig, "__cause__", None), ValueError
+def bare(row: Overview, reason: str) -> Overview:
+    """A row without anything that somebody else wrote: names, times and the state are ours.
+
+    Args:
+        row: the row in whose place it stands.
+        reason: why.
+    """
+    return Overview(
+        type=row.type,
+        id=row.id,
+        state=row.state,
+        started_ns=row.started_ns,
+        changed_ns=row.changed_ns,
+        ended_ns=row.ended_ns,
+        sequence=row.sequence,
+        incomplete=reason,
     )
-    return isinstance(error, (DataError, IntegrityError)) or is_refused
+
+
+def _cause_of(error: Exception) -> BaseException:
+    """The driver's error, as it names itself."""
+    found: BaseException = driver_error(error)
+    return found.__cause__ or found
 
 
 def _select(generation: int, query: Query) -> Any:
@@ -375,22 +453,25 @@ def _select(generation: int, query: Query) -> Any:
     if query.started_before_ns:
         conditions.append(sagas.c.started_ns < query.started_before_ns)
     for name, value in query.keys.items():
-        these = (keys.c.generation == generation, keys.c.name == name, keys.c.value == _stored(value))
+        named = (keys.c.name == _clean(name, NAME_CHARS_MAX), keys.c.value == _clean(value, VALUE_CHARS_MAX))
+        these = (keys.c.generation == generation, *named)
         conditions.append(sagas.c.saga.in_(select(keys.c.saga).where(*these)))
     by = sagas.c.changed_ns if query.sort == "changed" else sagas.c.started_ns
     # A key names few sagas. The sum keeps SQLite from walking all of them in the order of an index instead.
     ordered: Any = by + 0 if query.keys else by
     return (
-        select(sagas.c.told)
+        select(sagas.c.saga, sagas.c.told)
         .where(*conditions)
         .order_by(ordered if query.sort == "age" else ordered.desc())
         .limit(query.limit)
     )
 
 
-def _stored(value: str) -> str:
-    """The value of a key as both databases take it: PostgreSQL has no text with a NUL."""
-    return value.replace("\0", "\ufffd")
+def _clean(text: str, chars_max: int) -> str:
+    """A text to search by, as both databases take it: PostgreSQL has no text with a NUL, and neither has UTF-8 half a
+    surrogate pair."""
+    whole = text[:chars_max].replace("\0", "\ufffd")
+    return whole.encode("utf-8", "replace").decode()
 
 
 def _saga_row(generation: int, row: Overview) -> dict[str, Any]:
@@ -406,7 +487,17 @@ def _saga_row(generation: int, row: Overview) -> dict[str, Any]:
     }
 
 
-_decode: Any = msgspec.json.Decoder(Overview).decode
+def _overview(name: str, told: str) -> Overview:
+    """What a row tells. One that this release cannot read hides no other."""
+    try:
+        return _decode(told)
+    except (msgspec.MsgspecError, ValueError) as error:
+        say("readmodel.unreadable_row", error, saga=name)
+        saga_type, _, saga_id = name.partition("/")
+        return Overview(type=saga_type, id=saga_id, incomplete="its row is of another release: rebuild the model")
+
+
+_decode = msgspec.json.Decoder(Overview).decode
 _decode_mark = msgspec.json.Decoder(Mark).decode
 
 

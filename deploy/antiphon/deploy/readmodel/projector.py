@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.identity import NOT_SAGAS, SagaKey
-from antiphon.contracts.subjects import is_of_a_saga, is_start
+from antiphon.contracts.subjects import is_of_a_saga, is_start, saga_in
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.views.summary import (
     Cause,
@@ -32,7 +32,7 @@ from antiphon.coordinator.views.summary import (
     unread,
 )
 from antiphon.link import Link, OtherStream, Reads, StoredMessage, Tail, settle_collector
-from antiphon.link.faults import say
+from antiphon.link.faults import class_of, say
 from antiphon.link.killpoints import reached
 from antiphon.link.process import told_to_stop
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
@@ -65,6 +65,8 @@ class Projector:
         self._events = Tail(link, EVENTS, generation.places.events)
         self._facts: dict[int, StoredMessage] = {}
         self._rows: dict[str, Overview] = {}
+        self._unread: list[tuple[StoredMessage, str]] = []
+        """Entries that could not be read, each with the reason, until their sagas' rows say so."""
         self._gone_from = 0
         self.sagas = 0
         """How many sagas were seen to begin."""
@@ -84,11 +86,12 @@ class Projector:
         if places == self.generation.places:
             return 0
         starts = list(_starts(events))
-        await self._load(entries, starts)
-        changed = await self._applied(entries, starts)
+        unread, self._unread = _by_saga(self._unread), []
+        await self._load(entries, starts, unread)
+        changed = await self._applied(entries, starts, unread)
         self.generation = await self._model.write(self.generation, places, changed)
         self._bound_memory()
-        return len(entries) + len(events)
+        return len(entries) + len(unread) + len(events)
 
     async def _read_entries(self) -> list[Told]:
         found: list[Told] = []
@@ -96,11 +99,8 @@ class Projector:
             for message in page:
                 try:
                     told = read_told(message)
-                except Unusable as error:
-                    log.warning("readmodel.unusable_entry", subject=message.subject, reason=error.reason)
-                    continue
                 except BaseException as error:
-                    say("readmodel.faulty_entry", error, message.subject)
+                    self._unread.append((message, _said_of(error, subject=message.subject)))
                     continue
                 if told is not None:
                     found.append(told)
@@ -119,15 +119,18 @@ class Projector:
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    async def _load(self, entries: Iterable[Told], starts: Iterable[Cause]) -> None:
+    async def _load(self, entries: Iterable[Told], starts: Iterable[Cause], unread: Iterable[SagaKey]) -> None:
         """Have the rows at hand that are about to change."""
         keys = {str(told.address.saga) for told in entries}
         keys |= {str(start.address.saga) for start in starts}
+        keys |= {str(key) for key in unread}
         wanted = [name for name in keys if name not in self._rows]
         if wanted:
             self._rows |= await self._model.rows(self.generation, wanted)
 
-    async def _applied(self, entries: Iterable[Told], starts: Iterable[Cause]) -> list[Overview]:
+    async def _applied(
+        self, entries: Iterable[Told], starts: Iterable[Cause], unread: dict[SagaKey, tuple[StoredMessage, str]]
+    ) -> list[Overview]:
         changed: dict[str, Overview] = {}
         for start in starts:
             self._keep(changed, begun(self._row(start.address.saga), start))
@@ -135,10 +138,11 @@ class Projector:
             before, cause = self._row(told.address.saga), await self._cause(told)
             try:
                 self._keep(changed, tell(before, told, cause))
-            except Unusable as error:
-                log.warning("readmodel.unusable_entry", saga=name_of(before), reason=error.reason)
             except BaseException as error:
-                say("readmodel.faulty_entry", error, saga=name_of(before))
+                reason = _said_of(error, saga=name_of(before))
+                self._keep(changed, _lacking(before, told.sequence, told.stored_ns, reason))
+        for key, (message, reason) in unread.items():
+            self._keep(changed, _lacking(self._row(key), message.sequence, message.stored_ns, reason))
         return list(changed.values())
 
     def _row(self, key: SagaKey) -> Overview:
@@ -185,6 +189,32 @@ class Projector:
             self._facts = dict(list(self._facts.items())[-FACTS_MAX:])
         if len(self._rows) > ROWS_MAX:
             self._rows.clear()
+
+
+def _said_of(error: BaseException, **where: str) -> str:
+    """Log that an entry could not be read, and say it for its saga's row."""
+    if isinstance(error, Unusable):
+        log.warning("readmodel.unusable_entry", reason=error.reason, **where)
+        return f"an entry cannot be read: {error.reason}"
+    say("readmodel.faulty_entry", error, **where)
+    return f"reading an entry raised {class_of(error)}"
+
+
+def _lacking(before: Overview, sequence: int, stored_ns: int, reason: str) -> Overview:
+    """A saga's row without an entry that could not be read."""
+    return replace(
+        before,
+        sequence=max(before.sequence, sequence),
+        started_ns=before.started_ns or stored_ns,
+        changed_ns=max(before.changed_ns, stored_ns),
+        incomplete=before.incomplete or reason,
+    )
+
+
+def _by_saga(unread: Iterable[tuple[StoredMessage, str]]) -> dict[SagaKey, tuple[StoredMessage, str]]:
+    """By the sagas that the subjects name; of what names none there is the line of the log alone."""
+    found = ((saga_in(message.subject), (message, reason)) for message, reason in unread)
+    return {key: which for key, which in found if key is not None}
 
 
 def _starts(events: Iterable[StoredMessage]) -> Iterator[Cause]:
