@@ -25,6 +25,11 @@ class DefinitionError(AntiphonError):
     """A contract, a saga definition or a participant is unsound. Raised on import, with the remedy."""
 
 
+class HastyTimeout(UserWarning):
+    """A saga, or a step of it, gives up before another worker can have taken over from one that died. Warned of on
+    import, and by `rehearse`; the author gives it more time."""
+
+
 class ContractsChanged(DefinitionError):
     """Messages of a definition have changed so that sagas in flight, which began with the ones before, may break.
     Raised before a coordinator begins to work; the sentence names the fields, and one such saga."""

@@ -41,7 +41,7 @@ handler. two meanings: an event has the name of an answer to a command. cycle: e
 no end. not compensated: a failure, or another turn, after which an effect stays. endless: after it nothing more is
 said, and it is no end. no reaction: a choreography says that somebody reacts, who does not. left out: somebody reacts,
 and the choreography does not say so. unknown saga: a reaction hears sagas that nobody defines.
-hasty: a step gives up before a worker that dies is replaced.
+hasty: a step, or a saga, gives up before a worker that dies is replaced.
 
 The others are about what runs. nobody: no process says what it does. unreadable: a registration that is none. cut: one
 that leaves something out. claimed: one that says what is not for it to say. two shapes: coordinators differ about one

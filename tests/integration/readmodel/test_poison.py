@@ -109,17 +109,17 @@ STRANGE = {
 @pytest.mark.parametrize("place", ["value", "name", "reason", "fault", "parked", "definition"])
 async def test_whatever_one_saga_holds_all_sagas_are_projected(place: str, what: str, database: str) -> None:
     text = STRANGE[what]
-    attributes: dict[str, Any] = {
+    attributes: dict[str, dict[str, Any]] = {
         "value": {"keys": {"customer": text}},
         "name": {"keys": {text: "c-1"}},
         "reason": {"data": pack(Record(turned=text))},
         "fault": {"data": pack(Record(fault=text))},
         "parked": {"data": pack(Record(step=text, parked=text))},
         "definition": {"definition": text},
-    }[place]
+    }
     streams = Streams(random.Random(1))
     streams.live(sagas=3)
-    subject, data = record(BAD, **{"definition": "trip.v1.x", **attributes})
+    subject, data = record(BAD, **{"definition": "trip.v1.x", **attributes[place]})
     streams.store(SAGA, subject, data.replace(HALF.encode(), rb"\ud800"))
     streams.live(sagas=3)
     async with asyncio.timeout(60):

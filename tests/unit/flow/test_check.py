@@ -98,9 +98,21 @@ def test_a_step_that_gives_up_before_a_dead_worker_is_replaced_is_found(seconds:
     def reserve(s: State[Ordered]) -> Reserve:
         return Reserve(pieces=s.start.pieces)
 
-    saga.awaits(Paid, after=reserve, within=timedelta(seconds=1))
     findings = list(hasty([saga.definition, choreographed().saga.definition]))
     assert [each.about for each in findings] == (["hurried.reserve"] if is_hasty else [])
+
+
+def test_a_saga_and_a_step_that_awaits_an_event_are_found_too() -> None:
+    saga = Saga(Ordered, name="hurried", version=1, deadline=timedelta(seconds=RECOVERY_SECONDS - 1))
+
+    @saga.step(pivot=True)
+    def reserve(s: State[Ordered]) -> Reserve:
+        return Reserve(pieces=s.start.pieces)
+
+    saga.awaits(Paid, after=reserve, within=timedelta(seconds=1))
+    findings = list(hasty([saga.definition]))
+    assert [each.about for each in findings] == ["hurried", "hurried.billing-paid"]
+    assert all(f"within {RECOVERY_SECONDS:g} s" in each.sentence for each in findings)
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from antiphon.contracts.errors import BadIdentity, DefinitionError
+from antiphon.contracts.errors import BadIdentity, DefinitionError, HastyTimeout
 from antiphon.contracts.fields import require_travels
 from antiphon.contracts.identity import CLIENT, RESERVED, TOKEN_CHARS_MAX, check_token
 from antiphon.contracts.messages import Command, Compensation, Event, Message, name_of, settle_type
@@ -15,6 +16,7 @@ from antiphon.contracts.reader import answer_kind
 from antiphon.contracts.retry import LONGEST
 
 from .declared import DeclaredChoreography, DeclaredSaga, DeclaredStep
+from .haste import hasty_deadline, hasty_step
 
 STEPS_MAX: Final = 100
 """A journal holds at most 900 entries; a hundred steps, their compensations and a few retries fit."""
@@ -35,6 +37,7 @@ def check_saga(saga: DeclaredSaga[Any]) -> None:
     check_settings(where, saga)
     if saga.locks is not None:
         _require_named(saga.locks, f"locks of {where}")
+    warn_of_haste(hasty_deadline(saga.name, saga.deadline.total_seconds()), frames=2)
 
 
 def check_settings(where: str, saga: DeclaredSaga[Any] | DeclaredChoreography[Any]) -> None:
@@ -167,6 +170,19 @@ def check_step(saga: DeclaredSaga[Any], step: DeclaredStep) -> None:
         _require_bounded(where, "time", step.timeout, "or leave it out where only the deadline is to end it")
     _check_size(saga, step, where)
     _check_pivot(saga, step, where)
+    seconds = step.timeout.total_seconds() if step.timeout is not None else 0.0
+    warn_of_haste(hasty_step(saga.name, step.name, step.kind, seconds), frames=3)
+
+
+def warn_of_haste(sentence: str, frames: int) -> None:
+    """Warn of what gives up too early, if a sentence says so: sound, and seldom what its author wants.
+
+    Args:
+        sentence: why; empty for no warning.
+        frames: how far above the function that calls this one the author's line is.
+    """
+    if sentence:
+        warnings.warn(sentence, HastyTimeout, stacklevel=frames + 2)
 
 
 def _check_size(saga: DeclaredSaga[Any], step: DeclaredStep, where: str) -> None:

@@ -48,7 +48,8 @@ class Saga(DeclaredSaga[S]):
         start: the event it begins with.
         name: its type, a token of letters, digits, `_` and `-`.
         version: counts changes of its shape; sagas in flight keep the version they began with.
-        deadline: after this time from its start it is compensated, unless it has ended or passed its pivot.
+        deadline: after this time from its start it is compensated, unless it has ended or passed its pivot. Less than
+            the 4 s that the death of a worker may take is warned of (`HastyTimeout`).
         compensation_retry: how a participant tries one compensation command.
         backoff: how the coordinator sends again what must succeed: compensations, steps past the pivot, the question
             what became of a pivot. For ever; `attempts` says after how many the saga is also parked.
@@ -116,7 +117,8 @@ class Saga(DeclaredSaga[S]):
                 is not is skipped, and its reply is None in what follows.
             after: the steps that must be done, or skipped, first. Steps that do not depend on each other run at once.
             timeout: how long the answer is waited for; afterwards the outcome counts as unknown. None leaves it to
-                the saga's deadline.
+                the saga's deadline. Give it more than the 4 s within which another worker has answered in the place of
+                one that died, or each such death compensates a healthy saga; less is warned of (`HastyTimeout`).
             retry: how the participant tries the command before its outcome counts as unknown.
             pivot: the point of no return. Once this command is sent the saga is not turned any more, unless the
                 command is refused or turns out never to have happened; the steps after it are tried until they succeed.
@@ -212,6 +214,7 @@ class Saga(DeclaredSaga[S]):
             after: the steps that must be done, or skipped, first.
             within: how long it is waited for; afterwards the saga is compensated. None leaves it to the deadline.
                 Past the pivot no time turns the saga: it is parked then, and goes on when the event comes after all.
+                As for the timeout of a step, less than 4 s is warned of.
             unless: the events that say it will not come, each owned by the same participant: nothing has happened
                 there, and the saga is compensated. Right after the pivot this undoes the pivot too, which then has a
                 compensation.
@@ -272,7 +275,8 @@ class Saga(DeclaredSaga[S]):
         Args:
             saga: the definition of the other.
             after: the steps that must be done, or skipped, first.
-            timeout: how long the other may take before it is cancelled and this saga is compensated.
+            timeout: how long the other may take before it is cancelled and this saga is compensated. As for the timeout
+                of a step, less than 4 s is warned of.
             needs_no_compensation: the other ends by itself and stays as it is, whatever becomes of this one.
 
         Raises:

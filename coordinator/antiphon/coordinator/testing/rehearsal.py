@@ -38,9 +38,10 @@ from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA
 
 from ..decision.entries import read_entry
 from ..decision.sameness import OTHER, compare, resent
-from ..definition.check import require_start
+from ..definition.check import require_start, warn_of_haste
 from ..definition.choreography import AnySaga, Choreography
 from ..definition.definition import Definition
+from ..definition.haste import hasty
 from ..definition.saga import Saga
 from ..definition.steps import Signal
 from ..runtime.coordinator import Coordinator
@@ -312,6 +313,10 @@ async def rehearse(
 ) -> AsyncGenerator[Rehearsal]:
     """Bring a platform in memory up for the length of an `async with` block.
 
+    What gives up before another worker can have taken over from one that died is warned of (`HastyTimeout`), also where
+    the definition's own warning was not seen. A process that is to `crash` leaves its command to the next one for the
+    3 s of virtual time that a server would.
+
     Args:
         sagas: the definitions.
         parts: the participants, each a `Service` of `antiphon.participants.testing` or something like it.
@@ -320,7 +325,11 @@ async def rehearse(
     Raises:
         DefinitionError: a definition is not complete.
     """
-    rehearsal = Rehearsal([saga.definition for saga in sagas], parts, coordinators)
+    definitions = [saga.definition for saga in sagas]
+    for definition in definitions:
+        for _, sentence in hasty(definition):
+            warn_of_haste(sentence, frames=2)
+    rehearsal = Rehearsal(definitions, parts, coordinators)
     await rehearsal.begin()
     try:
         yield rehearsal
