@@ -285,6 +285,9 @@ PARKED_BYTES_MAX: Final = 512 * 1024
 """How much of a message is kept. As base64 it stays below the server's default max_payload of 1 MB; whoever sends more
 loses the connection."""
 
+PAYLOAD_BYTES_MIN: Final = 720 * 1024
+"""How large a message the server must take at least: a parked one, with its reason and all that is said around it."""
+
 WITHDRAWN: Final = ""
 """The reason that takes back what the same participant said of the same message before: it has come to its end."""
 

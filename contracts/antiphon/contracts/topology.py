@@ -56,6 +56,9 @@ PARKED_PER_SOURCE_MAX: Final = 1_000
 the rest there is a count."""
 
 
+ASKED_REPLICAS: Final = "antiphon.replicas"
+"""Under this name a stream's metadata says how many copies of it were asked for, which its setting may not any more."""
+
 REGISTRATION_SECONDS: Final = 90.0
 """How long a process that says no more that it is there is taken to be there."""
 
@@ -82,8 +85,13 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
             "retention": "limits",
             "discard": "new",
             "max_age": 0,
+            "max_bytes": -1,
+            "max_msgs": -1,
+            "max_msgs_per_subject": -1,
+            "max_msg_size": -1,
             "allow_direct": True,
             "num_replicas": replicas,
+            "metadata": {ASKED_REPLICAS: str(replicas)},
             **self.settings,
         }
 

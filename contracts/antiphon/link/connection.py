@@ -33,12 +33,13 @@ from antiphon.contracts.errors import (
     ServerUnreachable,
     StreamMissing,
 )
-from antiphon.contracts.stored import Outcome, StoredMessage
+from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
+from antiphon.contracts.stored import Outcome, Rejected, StoredMessage
 from antiphon.contracts.subjects import is_inbox
 from antiphon.contracts.topology import SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .delivery import Delivery, Pull
-from .fast import fast_transport
+from .fast import HEAD_BYTES, fast_transport
 from .faults import say
 from .guard import Guard, InHand
 from .outcomes import outcome_of
@@ -155,6 +156,8 @@ class Link:
         link = cls(nc, who.user or name)
         try:
             _require_version(nc)
+            if too_small := link.payload_fault:
+                raise ServerUnfit(too_small)
             if not await link._transport.has_jetstream():
                 raise _without_jetstream()
             await link._listen(events)
@@ -166,19 +169,25 @@ class Link:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
-        """Send a frame with the others of this loop turn; dropped while there is no connection."""
-        self._transport.send(subject, data, headers, reply)
+        """Send a frame with the others of this loop turn; dropped while there is no connection, or where the server
+        takes none so large: it would close the connection, with all that is under way."""
+        if self._fits(subject, data, headers):
+            self._transport.send(subject, data, headers, reply)
 
     def answer(self, reply: str, data: bytes) -> None:
         """Answer a request, whose reply subject somebody else has chosen: what is no inbox gets none, or it would be
         published by our rights. That the server refuses an answer is no failure: it refuses a second one to the same
         request, and one after two minutes."""
         if is_inbox(reply):
-            self._transport.send(reply, data, "", "")
+            self.send(reply, data)
 
     def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
         """Store a message in the stream that has the subject, and call `then` once with what became of it."""
         token = self._token()
+        if not self._fits(subject, data, headers):
+            refused = Rejected(f"{len(data)} bytes are more than the server takes (max_payload)")
+            self._loop.call_soon(self.guard.call, self.guard.current, then, refused)
+            return
         self._transport.send(subject, data, headers, f"{self._answers}.{token}")
         self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
 
@@ -206,6 +215,25 @@ class Link:
     async def answers(self) -> bool:
         """Ask the server for a sign of life; false where it gives none on this connection."""
         return await self._transport.flushed()
+
+    @property
+    def payload_fault(self) -> str:
+        """Why the server cannot carry the messages of sagas, by its greeting; empty where it can."""
+        most = self.nc.max_payload
+        if most >= PAYLOAD_BYTES_MIN:
+            return ""
+        return (
+            f"the server takes messages of up to {most} bytes (max_payload), and sagas need {PAYLOAD_BYTES_MIN}. Set "
+            "max_payload: 1MB, which is its default, on every server."
+        )
+
+    def _fits(self, subject: str, data: bytes, headers: str) -> bool:
+        """Whether the server takes a message, by its size; a line of the log where it does not."""
+        size = len(data) + (len(headers) + HEAD_BYTES if headers else 0)
+        if size <= self.nc.max_payload:
+            return True
+        log.warning("message.too_large", subject=subject, bytes=size, max_payload=self.nc.max_payload)
+        return False
 
     @property
     def may_be_clustered(self) -> bool:
@@ -552,8 +580,8 @@ def streams_missing(may_be_clustered: bool) -> StreamMissing:
     """
     meanwhile = " A cluster that is choosing a leader answers nothing for some seconds, so try again first."
     return StreamMissing(
-        "the streams of Antiphon are not on this server. Create them once, as administrator: antiphon setup"
-        + (f".{meanwhile}" if may_be_clustered else "")
+        "the streams of Antiphon are not on this server, or do not allow direct reads. Create or mend them, as "
+        "administrator: antiphon setup" + (f".{meanwhile}" if may_be_clustered else "")
     )
 
 

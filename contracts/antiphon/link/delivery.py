@@ -196,6 +196,7 @@ class Pull:
         self._subscription: Subscription | None = None
         self.refused = ""
         """The server's last refusal to deliver, for instance that there is no such consumer."""
+        self._refused_since: float | None = None
 
     async def start(self) -> None:
         """Subscribe to the answers and ask for the first messages."""
@@ -229,6 +230,10 @@ class Pull:
         """Whether the server takes the pull, asked once: false where the consumer, or its leader, is not there."""
         await self.link.flushed()
         return not self.refused
+
+    def refused_seconds(self, now: float) -> float:
+        """For how long the server has refused to deliver, each time it was asked; 0 if it does not."""
+        return now - self._refused_since if self._refused_since is not None else 0.0
 
     @property
     def held(self) -> int:
@@ -315,6 +320,7 @@ class Pull:
         if headers is not None and not reply and (code := status_code(headers)):
             self._on_status(subject, code, headers)
             return
+        self._refused_since = None
         self._asked = max(0, self._asked - 1)
         if self._stopped and not self._draining:
             self.link.send(reply, b"-NAK")
@@ -331,6 +337,8 @@ class Pull:
 
     def _on_status(self, subject: str, code: int, headers: bytes) -> None:
         """A request ended: expired (408), refused (409, 503), or is alive (100)."""
+        if code in (100, 404, 408):
+            self._refused_since = None
         if code == 100:
             return
         token = subject.rpartition(".")[2]
@@ -343,6 +351,7 @@ class Pull:
         else:
             # Nobody there, or the leader moves: the link's tick asks again within a second, so this cannot spin.
             self.refused = status_line(headers)
+            self._refused_since = self._heard if self._refused_since is None else self._refused_since
 
 
 def _pending(headers: bytes, otherwise: int) -> int:

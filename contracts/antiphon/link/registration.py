@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -21,6 +22,7 @@ from antiphon.contracts.registration import WIRE, Capabilities, Registration, pr
 from antiphon.contracts.topology import REGISTRATION_SECONDS
 
 from .connection import Link
+from .fitness import Fitness
 
 log = structlog.get_logger()
 
@@ -40,18 +42,24 @@ REMEDY: Final = (
 
 @asynccontextmanager
 async def registered(
-    link: Link, capabilities: Capabilities, renew_seconds: float = RENEW_SECONDS, instance: str = ""
+    link: Link,
+    capabilities: Capabilities,
+    renew_seconds: float = RENEW_SECONDS,
+    instance: str = "",
+    fitness: Fitness | None = None,
 ) -> AsyncGenerator[None]:
-    """Keep this process registered for as long as the block lasts. A registration that fails is a line in the log.
+    """Keep this process registered for as long as the block lasts and it is ready. A registration that fails is a line
+    in the log.
 
     Args:
         link: a connection that may write below the name's key.
         capabilities: what the process does.
         renew_seconds: how often the registration is stored.
         instance: the name of this process; made up when left out.
+        fitness: says whether it is ready; always, when left out.
     """
     saying = _Saying(link, registration_of(capabilities, instance))
-    renewing = asyncio.ensure_future(saying.again_and_again(renew_seconds))
+    renewing = asyncio.ensure_future(saying.again_and_again(renew_seconds, fitness))
     try:
         yield
     finally:
@@ -88,15 +96,25 @@ class _Saying:
         self._is_failing = False
         link.on_refused[self._subject] = self._failed
 
-    async def again_and_again(self, renew_seconds: float) -> None:
-        """Store it, and store it again before it expires."""
+    async def again_and_again(self, renew_seconds: float, fitness: Fitness | None) -> None:
+        """Store it, and store it again before it expires; take it back while the process is not ready."""
+        turned = fitness.turned if fitness is not None else asyncio.Event()
         while True:
-            try:
-                await self._link.store(self._subject, self._data)
-                self._is_failing = False
-            except AntiphonError as error:
-                self._failed(error)
-            await asyncio.sleep(renew_seconds)
+            turned.clear()
+            if fitness is None or fitness.is_ready:
+                await self._store()
+            else:
+                self.take_back()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(renew_seconds):
+                    await turned.wait()
+
+    async def _store(self) -> None:
+        try:
+            await self._link.store(self._subject, self._data)
+            self._is_failing = False
+        except AntiphonError as error:
+            self._failed(error)
 
     def take_back(self) -> None:
         """Say that this process is there no more; should that be lost, it expires."""

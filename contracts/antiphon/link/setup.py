@@ -10,6 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.contracts.differences import (
+    OFF,
+    Config,
+    asked_replicas,
+    consumer_differences,
+    name_of,
+    said,
+)
 from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit, StreamMissing, Unusable
 from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.registration import WIRE, read_registration
@@ -53,6 +61,16 @@ PROBE: Final = "ANTIPHON_PROBE"
 """A stream that is made for a moment, to find out how much the server sets aside for one."""
 ROOM_EXPONENT_MAX, ROOM_EXPONENT_MIN = 50, 16
 """Between a petabyte and 128 kB."""
+NAME_IN_USE: Final = 10058
+"""What the server says to the creation of a stream that is there with another configuration."""
+ANEW: Final = (
+    "Nothing is deleted for you: end all processes, take a backup (nats stream backup), delete "
+    "the stream, and run the same command; or restore it under the settings that it must have."
+)
+"""What an administrator can do about a stream that cannot be changed."""
+UPDATE_FAILED: Final = frozenset({10012, 10052})
+FOR_GOOD: Final = "can not"
+"""What the server says, with a status that stands for a passing trouble, of settings that nobody can change."""
 NO_PEERS: Final = 10005
 NO_STORAGE: Final = frozenset({NO_PEERS, 10023, 10047})
 """What the server says to a stream that would set aside more than there is: in a cluster, that no peer is suitable."""
@@ -61,7 +79,7 @@ NO_STORAGE: Final = frozenset({NO_PEERS, 10023, 10047})
 async def set_up(
     link: Link,
     participants: Iterable[str | Listener],
-    replicas: int = 1,
+    replicas: int = 0,
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
     events_bytes: int = 0,
 ) -> int:
@@ -74,7 +92,8 @@ async def set_up(
         link: a connection with an administrator's rights.
         participants: the names whose commands shall be delivered. For one that reacts to events, `Participant.listener`
             has what it hears; its name alone leaves its consumer for them as it is.
-        replicas: copies of each stream; 3 on a cluster of three.
+        replicas: copies of each stream; 3 on a cluster of three. With 0 as many as were asked for before, and one where
+            nothing was.
         ack_wait_seconds: how long a command waits for another worker after the one that held it died. Workers extend
             it for all that they hold, every three quarters of a second; those of release 0.1.0-67d7c3a every ten
             seconds, so that below thirty a long handler of theirs meets itself in the inbox, which costs it nothing
@@ -87,18 +106,71 @@ async def set_up(
 
     Raises:
         BadIdentity: no participant may have such a name; nothing was changed.
+        NotChanged: something stays as it is, because the server lets nobody change it; all else was done.
         PlatformError: the server refused; the sentence says what and why.
     """
     # All are looked at before anything is changed: a participant called `exporter` would take the exporter's consumer.
     theirs = [consumer for each in participants for consumer in _consumers(each, ack_wait_seconds)]
+    replicas = replicas or await replicas_asked(link)
+    unchanged = list[str]()
     for stream in (*STREAMS, REGISTRATIONS):
         if stream.name != EVENTS:
-            await _ensure_stream(link, stream, replicas)
-    most = await _ensure_events(link, replicas, events_bytes)
+            unchanged += await _ensure_stream(link, stream, replicas)
+    most, kept = await _ensure_events(link, replicas, events_bytes)
+    unchanged += kept
     for consumer in (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER, *theirs):
-        await _ensure_consumer(link, consumer)
-    await _ensure_facts(link)
+        try:
+            await _ensure_consumer(link, consumer)
+        except NotChanged as error:
+            unchanged.append(str(error))
+    try:
+        await _ensure_facts(link)
+    except NotChanged as error:
+        unchanged.append(str(error))
+    if unchanged:
+        raise NotChanged(" ".join(unchanged))
     return most
+
+
+class NotChanged(PlatformError):
+    """A stream or consumer is not as it must be, and the server lets nobody change that. The sentences say what an
+    administrator can do."""
+
+
+async def replicas_asked(link: Link) -> int:
+    """How many copies of each stream were asked for; one where there are no streams yet.
+
+    Args:
+        link: a connection with an administrator's rights.
+    """
+    return max(1, asked_replicas(await stream_configs(link)))
+
+
+async def stream_configs(link: Link) -> dict[str, Config]:
+    """The configurations of the platform's streams, by name, of those that are there.
+
+    Args:
+        link: a connection that may ask about streams.
+    """
+    answers = {each.name: await _insist(link, f"STREAM.INFO.{each.name}", {}) for each in (*STREAMS, REGISTRATIONS)}
+    return {name: answer["config"] for name, answer in answers.items() if "config" in answer}
+
+
+async def consumer_configs(link: Link) -> dict[tuple[str, str], Config]:
+    """The configurations of all consumers of SAGA and EVENTS, by stream and name.
+
+    Args:
+        link: a connection with an administrator's rights.
+    """
+    found: dict[tuple[str, str], Config] = {}
+    for stream in (SAGA, EVENTS):
+        offset, total = 0, 1
+        while offset < total:
+            answer = await _insist(link, f"CONSUMER.LIST.{stream}", {"offset": offset})
+            page: list[dict[str, Any]] = answer.get("consumers") or []
+            found |= {(stream, each["name"]): each["config"] for each in page}
+            offset, total = offset + len(page), answer.get("total", 0) if page else 0
+    return found
 
 
 def _consumers(participant: str | Listener, ack_wait_seconds: float) -> list[Consumer]:
@@ -249,12 +321,44 @@ async def _participants(link: Link) -> set[str]:
             return {name for name in names if participant_consumer_name(name, "undo") in names}
 
 
-async def _ensure_stream(link: Link, stream: Stream, replicas: int, **settings: int) -> None:
+async def _ensure_stream(link: Link, stream: Stream, replicas: int, **settings: int) -> list[str]:
+    """Create or update a stream.
+
+    Returns:
+        What the server does not change, in sentences.
+    """
     config = {**stream.config(replicas), **settings}
     answer = await _insist(link, f"STREAM.CREATE.{stream.name}", config)
-    if answer.get("error", {}).get("err_code") == 10058:  # the name is taken by another configuration
+    if answer.get("error", {}).get("err_code") == NAME_IN_USE:
         answer = await _insist(link, f"STREAM.UPDATE.{stream.name}", config)
+        if "error" in answer and answer["error"].get("err_code") not in NO_STORAGE:
+            return await _change_one_by_one(link, stream.name, config)
     _require_done(answer, f"stream {stream.name}")
+    return []
+
+
+async def _change_one_by_one(link: Link, stream: str, wanted: dict[str, Any]) -> list[str]:
+    """Change what can be changed of a stream where the server refuses to change all at once."""
+    answer = await _insist(link, f"STREAM.INFO.{stream}", {})
+    _require_done(answer, f"stream {stream}")
+    config: dict[str, Any] = answer["config"]
+    config["metadata"] = {**(config.get("metadata") or {}), **wanted["metadata"]}
+    whole = {**wanted, **{each: None for each in OFF if config.get(each) and each not in wanted}}
+    refused = list[str]()
+    for _ in range(len(whole)):  # some can only be changed after others
+        refused, is_changed = list[str](), False
+        for setting, value in whole.items():
+            if config.get(setting) == value or setting == "metadata":
+                continue
+            answer = await _insist(link, f"STREAM.UPDATE.{stream}", {**config, setting: value})
+            if error := answer.get("error"):
+                is_state = f"{setting} is {said(setting, config.get(setting))} and must be {said(setting, value)}"
+                refused.append(f"{is_state} ({error.get('description')})")
+            else:
+                config, is_changed = answer["config"], True
+        if not is_changed:
+            break
+    return [f"The server does not change stream {stream}: {'; '.join(refused)}. {ANEW}"] if refused else []
 
 
 # --- how much EVENTS may take -----------------------------------------------------------------------------------------
@@ -284,16 +388,19 @@ async def events_room(link: Link) -> Room | None:
     return Room(answer["state"]["bytes"], max(0, answer["config"].get("max_bytes", 0)))
 
 
-async def _ensure_events(link: Link, replicas: int, wanted: int) -> int:
-    """Create or update EVENTS, with a bound in any case: what clients store must not fill the disk that SAGA needs."""
+async def _ensure_events(link: Link, replicas: int, wanted: int) -> tuple[int, list[str]]:
+    """Create or update EVENTS, with a bound in any case: what clients store must not fill the disk that SAGA needs.
+
+    Returns:
+        The bound, and what the server does not change.
+    """
     (stream,) = (each for each in STREAMS if each.name == EVENTS)
     there = await events_room(link)
     used, before = (there.used, there.most) if there is not None else (0, 0)
     if wanted and wanted <= used:
         raise PlatformError(f"EVENTS has {used} bytes already, so it cannot be bound to {wanted}; give more.")
     most = wanted or before or used + await _half_of_the_room(link, replicas)
-    await _ensure_stream(link, stream, replicas, max_bytes=most)
-    return most
+    return most, await _ensure_stream(link, stream, replicas, max_bytes=most)
 
 
 async def _half_of_the_room(link: Link, replicas: int) -> int:
@@ -330,7 +437,17 @@ async def _delete_consumer(link: Link, stream: str, name: str) -> None:
 async def _ensure_consumer(link: Link, consumer: Consumer) -> None:
     body = {"stream_name": consumer.stream, "config": consumer.config()}
     answer = await _insist(link, f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}", body)
-    _require_done(answer, f"consumer {consumer.name} of stream {consumer.stream}")
+    if (error := answer.get("error")) and _is_final(error):
+        there = await _insist(link, f"CONSUMER.INFO.{consumer.stream}.{consumer.name}", {})
+        if "config" in there:
+            differ = "; ".join(each.sentence for each in consumer_differences(consumer, there["config"]))
+            raise NotChanged(
+                f"The server does not change {name_of(consumer)} ({error.get('description')}). {differ}. End who pulls "
+                f"from it, delete it (nats consumer rm {consumer.stream} {consumer.name}), and run the same command: "
+                "a new one delivers what there is once more, which costs time; one for reactions, what comes from then "
+                "on."
+            )
+    _require_done(answer, name_of(consumer))
 
 
 def _require_done(answer: dict[str, Any], what: str) -> None:
@@ -351,9 +468,12 @@ async def _insist(link: Link, subject: str, body: dict[str, Any]) -> dict[str, A
 
 
 def _is_final(error: dict[str, Any]) -> bool:
-    """Whether asking again changes nothing. A young cluster knows no peers yet; a server at its limit stays there."""
+    """Whether asking again changes nothing. A young cluster knows no peers yet; a server at its limit stays there, and
+    so does what can never be changed."""
     if error.get("err_code") == NO_PEERS:
         return "storage" in error.get("description", "")
+    if error.get("err_code") in UPDATE_FAILED and FOR_GOOD in error.get("description", ""):
+        return True
     return error.get("code", 0) < 500 or error.get("err_code") in NO_STORAGE
 
 

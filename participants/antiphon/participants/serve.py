@@ -9,10 +9,11 @@ import structlog
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
+from antiphon.link.fitness import Fitness, payload, pulls
 from antiphon.link.process import CLOSE_SECONDS, Ending, signals
 from antiphon.link.registration import new_instance, registered
 from antiphon.tracing.telemetry import handler_spans
-from antiphon.tracing.telemetry.metrics import measuring
+from antiphon.tracing.telemetry.metrics import Gauges, differing, measuring
 
 from .capabilities import capabilities_of
 from .databases import open_database
@@ -90,14 +91,17 @@ async def serve(
                 notes=notes,
                 instance=instance,
             )
-            with measuring(worker.counts, {}, metrics, participant.name):
+            gauges: Gauges = {}
+            fitness = Fitness(link, [payload(link), pulls(link, lambda: worker.pulls)], differing(gauges))
+            with measuring(worker.counts, gauges, metrics, participant.name):
                 await worker.start()
                 try:
                     await require_accepted(worker.pulls)
                     settle_collector()
                     if not link.failure.done():
                         log.info("participant.ready", participant=participant.name)
-                    async with registered(link, capabilities_of(participant), instance=instance):
+                    abilities = capabilities_of(participant)
+                    async with fitness.watched(), registered(link, abilities, instance=instance, fitness=fitness):
                         await asyncio.wait((link.failure, ending.told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await worker.drain(grace_seconds)

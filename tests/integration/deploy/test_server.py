@@ -17,6 +17,7 @@ from typing import BinaryIO
 import pytest
 
 from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
+from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
 from antiphon.contracts.topology import EVENTS, STREAMS
 from antiphon.deploy.local.server import Server, find_binary, server_info
 from antiphon.link import Link
@@ -94,9 +95,9 @@ def test_without_a_server_program_the_extra_is_named(tmp_path: Path, monkeypatch
 
 
 @contextmanager
-def server_that_says(version: str) -> Iterator[str]:
+def server_that_says(version: str, max_payload: int = 1_048_576) -> Iterator[str]:
     """Enough of a server to be connected to: it introduces itself and answers pings."""
-    info = {"server_id": "X", "server_name": "old", "version": version, "max_payload": 1_048_576, "jetstream": True}
+    info = {"server_id": "X", "server_name": "old", "version": version, "max_payload": max_payload, "jetstream": True}
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -140,6 +141,45 @@ def test_the_command_line_says_so_too() -> None:
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "2.9.25" in ran.stderr
     assert "antiphon[embedded]" in ran.stderr
+
+
+# --- too small --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("coordinator", "--app", "antiphon.order.saga:order"),
+        ("participant", "antiphon.order.inventory:inventory", "--database", "memory:"),
+        ("exporter",),
+        ("readmodel", "--database", "sqlite://"),
+        ("jaeger-storage",),
+        ("setup",),
+        ("list",),
+    ],
+    ids=" ".join,
+)
+def test_nothing_begins_on_a_server_that_takes_small_messages_alone(arguments: tuple[str, ...]) -> None:
+    with server_that_says("2.15.1", max_payload=65_536) as url:
+        ran = subprocess.run(
+            [sys.executable, "-m", "antiphon.deploy", *arguments, "--server", url],
+            env={name: value for name, value in os.environ.items() if not name.startswith("NATS_")},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert (
+        "takes messages of up to 65536 bytes (max_payload), and sagas need 737280. Set max_payload: 1MB" in ran.stderr
+    )
+
+
+async def test_a_server_that_takes_just_enough_will_do() -> None:
+    with server_that_says("2.15.1", max_payload=PAYLOAD_BYTES_MIN) as url:
+        link = await Link.connect(url, name="test")
+        assert link.payload_fault == ""
+        await link.close()
 
 
 # --- away -------------------------------------------------------------------------------------------------------------

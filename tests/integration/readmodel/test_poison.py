@@ -11,7 +11,7 @@ import pytest
 import structlog
 from sqlalchemy import update
 
-from antiphon.contracts import SagaKey, clock, subjects
+from antiphon.contracts import PlatformError, SagaKey, clock, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.payloads import RECORD_TYPE, Record
 from antiphon.contracts.topology import SAGA
@@ -267,3 +267,21 @@ async def test_a_model_that_nobody_expected_to_fail_is_tried_again(
             await serve(up.servers, database, rebuild=False, once=True, name="readmodel")
         async with opened(database) as model:
             assert [row.id for row in await model.find(Query(limit=10))] == ["t1"]
+
+
+async def test_a_model_that_is_to_be_built_once_and_cannot_be_ends_with_a_sentence(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(self: Projector, *given: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Projector, "_load", failing)
+    with platform(tmp_path, participants=()) as up:
+        await up.set_up()
+        link = await up.connect("administrator")
+        await link.store(*start_message(SagaKey.of("trip", "t1")))
+        await link.close()
+        database = f"sqlite:///{tmp_path}/sagas.db"
+        with pytest.raises(PlatformError, match="cannot be brought into step: ZeroDivisionError"):
+            async with asyncio.timeout(120):
+                await serve(up.servers, database, rebuild=True, once=True, name="readmodel")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import PlatformError
@@ -20,17 +21,20 @@ from antiphon.contracts.topology import (
     EVENTS,
     OPERATOR_FACTS,
     PEER_FACTS,
+    PLATFORM_CONSUMERS,
     SAGA,
     STARTS,
     SWEEPER,
     TIMERS,
+    participant_consumers,
 )
 from antiphon.link import Link, Pull, require_platform, settle_collector
+from antiphon.link.fitness import Fitness, payload, settings
 from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
 from antiphon.link.setup import heard
 from antiphon.tracing.projection.sampling import ratio_of
-from antiphon.tracing.telemetry.metrics import Gauges, measuring, wants_metrics
+from antiphon.tracing.telemetry.metrics import Gauges, differing, measuring, wants_metrics
 
 from ..decision.author import Author
 from ..definition.capabilities import capabilities_of
@@ -104,8 +108,11 @@ async def serve(
     definitions = [saga.definition for saga in sagas]
     require_bounds(open_max or {}, definitions)
     link = await Link.connect(servers, name=name)
+    gauges: Gauges = {}
     try:
         await require_platform(link)
+        fitness = fitness_of(link, definitions, gauges)
+        await fitness.until_ready()
         await say_who_is_unheard(link, definitions)
         author = partial(Author, error_texts)
         store = JetStreamStore(link)
@@ -115,7 +122,8 @@ async def serve(
         every = [definition for each in versions for definition in each.definitions]
         await agree(link, every, incompatible=incompatible_contracts)
         async with (
-            _measured(link, coordinator, metrics) as gauges,
+            _measured(link, coordinator, metrics, gauges),
+            fitness.watched(),
             watched(link, coordinator, gauges),
             _asked(link, servers, name) as asked,
         ):
@@ -123,7 +131,7 @@ async def serve(
             settle_collector()
             told = told_to_stop()  # before anybody hears that it is ready, and may tell it
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
-            async with registered(link, capabilities_of(definitions)):
+            async with registered(link, capabilities_of(definitions), fitness=fitness):
                 await link.until(told)
             await drain(pulls, [pull for pull in pulls if pull.consumer != SWEEPER])  # starts simply come again
             log.info("coordinator.drained")
@@ -161,17 +169,28 @@ async def say_who_is_unheard(link: Link, definitions: Iterable[Definition]) -> N
         log.warning("participants.unheard", participants=unheard, remedy=f"as administrator: antiphon setup {remedy}")
 
 
+def fitness_of(link: Link, definitions: Iterable[Definition], gauges: Gauges) -> Fitness:
+    """What looks whether the platform is as coordinators need it: all streams, their consumers, and those of the
+    participants that these sagas command."""
+    steps = [step for definition in definitions for step in definition.steps.values()]
+    commanded = sorted({step.participant for step in steps if step.kind in ("command", "list")})
+    theirs = [consumer for name in commanded for consumer in participant_consumers(name)]
+    # Whose answers are heard `say_who_is_unheard` tells: a participant that is not set up keeps no other waiting.
+    platform = [replace(each, filters=()) if each.name == ANSWERS else each for each in PLATFORM_CONSUMERS]
+    looks = [payload(link), settings(link, platform, theirs)]
+    return Fitness(link, looks, differing(gauges))
+
+
 @asynccontextmanager
-async def _measured(link: Link, coordinator: Coordinator, address: str) -> AsyncGenerator[Gauges]:
+async def _measured(link: Link, coordinator: Coordinator, address: str, gauges: Gauges) -> AsyncGenerator[None]:
     """Show the coordinator's numbers, and what is looked up for them, if anybody wants to see them."""
-    gauges: Gauges = {}
     with measuring(coordinator.counts, gauges, address, "antiphon-coordinator"):
         looking = None
         if wants_metrics(address):
             sources = {source for versions in coordinator.journals.definitions.values() for source in versions.sources}
             looking = asyncio.ensure_future(keep_looking(link, sorted(sources), gauges))
         try:
-            yield gauges
+            yield
         finally:
             if looking is not None:
                 looking.cancel()

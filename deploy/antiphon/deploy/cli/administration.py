@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from antiphon.contracts.differences import Config, changes
 from antiphon.contracts.topology import (
     EVENTS,
     FORMER_FACTS,
@@ -17,7 +18,16 @@ from antiphon.contracts.topology import (
     reactions_consumer_name,
 )
 from antiphon.link import Link, set_up
-from antiphon.link.setup import forget_former_facts, forget_reactions, former_coordinators, left_behind
+from antiphon.link.setup import (
+    NotChanged,
+    consumer_configs,
+    forget_former_facts,
+    forget_reactions,
+    former_coordinators,
+    left_behind,
+    replicas_asked,
+    stream_configs,
+)
 from antiphon.participants.participant import Participant
 
 from ..admin.rights import ANY, Grant, Rights, write_secrets
@@ -59,7 +69,15 @@ async def set_up_platform(
         )
     link = await Link.connect(server, name="administrator")
     try:
-        most = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes)
+        before = await _settings(link)
+        try:
+            most = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes)
+        except NotChanged:
+            if changed := _changed(before, await _settings(link)):
+                warn(*changed)
+            raise
+        changed = _changed(before, await _settings(link))
+        replicas = await replicas_asked(link)
         left = {name: waiting for name in silent if (waiting := await left_behind(link, name)) is not None}
         for name in forget:
             if left.pop(name, None) is not None:
@@ -72,11 +90,19 @@ async def set_up_platform(
     names = [each if isinstance(each, str) else each.name for each in wanted]
     streams = [stream.name for stream in (*STREAMS, REGISTRATIONS)]
     if as_json:
-        say_json({"streams": streams, "participants": names, "replicas": replicas, "events_max_bytes": most})
+        say_json(
+            {
+                "streams": streams,
+                "participants": names,
+                "replicas": replicas,
+                "events_max_bytes": most,
+                "changed": changed,
+            }
+        )
     else:
         whom = f"the consumers of {', '.join(names)}" if names else "no consumers of participants"
         say(f"streams {', '.join(streams)} are there, with {replicas} replica(s), and {whom}.")
-        say(f"EVENTS may take {most / 1e9:.3g} GB ({most} bytes); --events-max-bytes sets another bound.")
+        say(f"EVENTS may take {most / 1e9:.3g} GB ({most} bytes); --events-max-bytes sets another bound.", *changed)
     for name, waiting in left.items():
         warn(
             f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
@@ -89,6 +115,24 @@ async def set_up_platform(
             f"use; {former or 'none'} of them can be seen. Once none will be started again, have it deleted: the same "
             "command with --forget-former-coordinators."
         )
+
+
+async def _settings(link: Link) -> dict[str, Config]:
+    """How streams and consumers are set up, by what they are called."""
+    streams = {f"stream {name}": config for name, config in (await stream_configs(link)).items()}
+    consumers = await consumer_configs(link) if streams else {}
+    return streams | {f"consumer {name} of stream {stream}": each for (stream, name), each in consumers.items()}
+
+
+def _changed(before: dict[str, Config], after: dict[str, Config]) -> list[str]:
+    """What an administrator should know of what was changed: nothing where there was no platform before."""
+    if not before:
+        return []
+    lines = [f"{what} was not there; it was created." for what in after if what not in before]
+    for what in after.keys() & before.keys():
+        if differing := changes(before[what], after[what]):
+            lines.append(f"{what}: {'; '.join(differing)}.")
+    return sorted(lines)
 
 
 def bytes_in(text: str) -> int:

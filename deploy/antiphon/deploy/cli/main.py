@@ -401,7 +401,14 @@ def setup(
         bool, typer.Option("--forget-former-coordinators", help="Delete the consumer that only earlier releases use.")
     ] = False,
     server: Server = DEFAULT_SERVER,
-    replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream; 3 on a cluster of three.")] = 1,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=5,
+            help="Copies of each stream; 3 on a cluster of three. By default (0) as many as before, and at first one.",
+        ),
+    ] = 0,
     ack_wait: Annotated[
         float,
         typer.Option(
@@ -420,7 +427,9 @@ def setup(
     ] = "",
     json: Json = False,
 ) -> None:
-    """Create or update streams and consumers, once, as administrator. Needed again when a participant comes."""
+    """Create or update streams and consumers, once, as administrator. Needed again when a participant comes, and where
+    somebody has changed a stream or consumer: it says what it mended, and what the server lets nobody change.
+    """
     import asyncio
 
     from .administration import bytes_in, set_up_platform

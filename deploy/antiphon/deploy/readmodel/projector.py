@@ -17,7 +17,7 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy.exc import SQLAlchemyError
 
-from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
+from antiphon.contracts.errors import Ambiguous, AntiphonError, PlatformError, Unusable
 from antiphon.contracts.identity import NOT_SAGAS, SagaKey
 from antiphon.contracts.subjects import is_of_a_saga, is_start, saga_in
 from antiphon.contracts.topology import EVENTS, SAGA
@@ -33,9 +33,11 @@ from antiphon.coordinator.views.summary import (
 )
 from antiphon.link import Link, OtherStream, Reads, StoredMessage, Tail, settle_collector
 from antiphon.link.faults import class_of, say
+from antiphon.link.fitness import Fitness, payload, reads
 from antiphon.link.killpoints import reached
 from antiphon.link.process import told_to_stop
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
+from antiphon.participants.engines import trouble_of
 
 from .model import Generation, Model, Overtaken, Places, name_of, opened
 from .retention import Purged
@@ -52,6 +54,8 @@ LOOK_AGAIN_SECONDS: Final = 0.01
 """How soon a fact is looked for again that a replica did not have."""
 PAUSE_SECONDS: Final = 1.0
 """How long to wait after the server or the database gave no answer."""
+FAILURES_MAX: Final = 3
+"""With `--once`: after so many failures in a row that nobody has expected it ends."""
 FAULT_SECONDS_MAX: Final = 60.0
 """How long at most after what nobody has expected; twice as long each time it happens."""
 
@@ -257,9 +261,17 @@ class _Service:
 
     def __init__(self, link: Link, model: Model, told: asyncio.Event, once: bool) -> None:
         self._link, self._model, self._told, self._once = link, model, told, once
+        self._fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS))])
+        self._waits_for = ""
+        """What was said last of an answer that does not come; empty while all is well."""
+        self._failures = 0
 
     async def run(self, rebuild: bool) -> None:
         """Work until told to stop."""
+        async with self._fitness.watched():
+            await self._work(rebuild)
+
+    async def _work(self, rebuild: bool) -> None:
         pause = PAUSE_SECONDS
         while not self._told.is_set():
             try:
@@ -274,14 +286,32 @@ class _Service:
             except Overtaken:
                 log.info("readmodel.overtaken")
             except (Ambiguous, SQLAlchemyError, sqlite3.Error, OSError) as error:
-                log.warning("readmodel.waits", why=str(error).partition("\n")[0])
+                self._wait_for(error)
                 await self._link.until(self._told, PAUSE_SECONDS)
             except AntiphonError:
                 raise  # a sentence for whoever started this process
             except Exception as error:
+                self._fail(error)
                 say("readmodel.faulty", error, again_in_seconds=pause)
                 await self._link.until(self._told, pause)
                 pause = min(FAULT_SECONDS_MAX, 2 * pause)
+
+    def _wait_for(self, error: Exception) -> None:
+        """Say once what does not answer."""
+        why = str(error).partition("\n")[0]
+        if why != self._waits_for:
+            log.warning("readmodel.waits", why=why)
+        self._waits_for = why
+        if self._once and not self._fitness.is_ready:
+            raise PlatformError(" ".join(f"{each.sentence}; {each.remedy}." for each in self._fitness.differences))
+        if isinstance(error, SQLAlchemyError) and trouble_of(error) is None:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Give up where somebody waits for the end, and nothing gets on."""
+        self._failures += 1
+        if self._once and self._failures >= FAILURES_MAX:
+            raise PlatformError(f"the read model cannot be brought into step: {class_of(error)}. The log says more.")
 
     async def _first(self, rebuild: bool) -> Generation:
         """The generation to go on with: the one being built, else the one that is live, else a new one."""
@@ -293,7 +323,9 @@ class _Service:
         projector, began = Projector(self._link, self._model, generation), time.monotonic()
         purged = Purged(self._link, self._model)
         while not self._told.is_set():
-            if await projector.advance():
+            is_behind = await projector.advance()
+            self._waits_for, self._failures = "", 0
+            if is_behind:
                 continue
             if self._model.is_gone:
                 gone_file = FileNotFoundError("its file was deleted or replaced")

@@ -7,7 +7,9 @@ import os
 
 import structlog
 
+from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link, require_accepted
+from antiphon.link.fitness import Fitness, payload, pulls, reads
 from antiphon.link.process import on_stop, stand_back
 
 from ..projection.sampling import ratio_of
@@ -34,6 +36,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
     backend = Backend()
     link = await Link.connect(servers, name=name)
     try:
+        told = asyncio.Event()
         exporter = Exporter(
             link,
             backend.send,
@@ -44,15 +47,19 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
         )
 
         def stop() -> None:
+            told.set()
             exporter.stop()
             backend.close()
 
         on_stop(stop)
         pull = await exporter.start()
         await require_accepted([pull])
+        fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS)), pulls(link, lambda: [pull])])
+        await fitness.until_ready(told)
         log.info("exporter.ready", endpoint=backend.endpoint, sampled=ratio)
         running = asyncio.create_task(exporter.run(pull))
-        await asyncio.wait((running, link.failure), return_when=asyncio.FIRST_COMPLETED)
+        async with fitness.watched():
+            await asyncio.wait((running, link.failure), return_when=asyncio.FIRST_COMPLETED)
         stop()
         await running
         if link.failure.done():

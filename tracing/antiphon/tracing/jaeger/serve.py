@@ -10,8 +10,10 @@ import structlog
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.stored import NobodyReads
+from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
 from antiphon.link.connection import streams_missing
+from antiphon.link.fitness import Fitness, payload, reads
 from antiphon.link.process import stand_back, told_to_stop
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ async def serve(servers: str | list[str], *, listen: str = LISTEN, name: str = "
         server, port = await answer(sagas, listen)
         log.info("jaeger_storage.ready", port=port, sagas=len(sagas.index))
         try:
-            await link.until(told)
+            async with Fitness(link, [payload(link), reads(link, (SAGA, EVENTS))]).watched():
+                await link.until(told)
         finally:
             await server.stop(DRAIN_SECONDS)
         if link.failure.done():

@@ -34,6 +34,8 @@ BOUNDS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
 Gauges = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """Numbers that somebody looks up now and then, by name and attributes."""
 
+DIFFERENCES: Final = "antiphon.platform.differences"
+
 GAUGES: Final = {
     "antiphon.sagas.open": "Sagas that have not ended, as the sweeper has them: at most a minute late.",
     "antiphon.sagas.waiting": "Sagas that wait for a person.",
@@ -43,6 +45,7 @@ GAUGES: Final = {
     "antiphon.starts.waiting": "Starts that wait to be taken in, where many do, judged by the oldest.",
     "antiphon.requests.waiting": "Requests of one source that wait for an answer.",
     "antiphon.sagas.bounded": "Open sagas of a type that has a bound, as far as they were counted for it.",
+    DIFFERENCES: "How many things of the platform are not as they must be, as this process sees it.",
 }
 
 
@@ -88,6 +91,15 @@ def measuring(counts: Counts, gauges: Gauges, address: str, service: str) -> Gen
         finally:
             counts.record = None
             provider.shutdown()
+
+
+def differing(gauges: Gauges) -> Callable[[int], None]:
+    """What keeps the number of things that are not as they must be."""
+
+    def put(count: int) -> None:
+        gauges[DIFFERENCES, ()] = count
+
+    return put
 
 
 def wants_metrics(address: str) -> bool:
