@@ -45,7 +45,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Sagas on NATS JetStream.
 
-Try it: **antiphon up** starts a whole platform on this machine, and in another terminal
+Begin: **antiphon new shop** writes a project of your own, which runs at once.
+**antiphon up** starts a whole platform on this machine, and in another terminal
 **antiphon list** and **antiphon show order-0001** look at its sagas. **antiphon demo** shows sagas survive kills.
 
 Who connects comes from the environment only: NATS_USER, and NATS_PASSWORD, NATS_CREDS or NATS_NKEY (files).
@@ -113,7 +114,9 @@ def _seconds(value: float) -> float:
 
 Slow = Annotated[
     float,
-    typer.Option("--slow", metavar="SECONDS", callback=_seconds, help="Export what takes so long in any case."),
+    typer.Option(
+        "--slow", metavar="SECONDS", callback=_seconds, help="Export sagas that take at least so long, sampled or not."
+    ),
 ]
 
 
@@ -196,6 +199,21 @@ def fail(sentence: str, code: int = 1) -> NoReturn:
     raise SystemExit(code)
 
 
+# --- the first project ------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: antiphon new shop && cd shop && make run")
+def new(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A new folder, or an empty one. The project is called as it is.")
+    ],
+) -> None:
+    """Write a project to begin with: messages, a saga, two participants, and tests. It runs and passes at once."""
+    from .new_project import new_project
+
+    new_project(folder)
+
+
 # --- processes that stay ----------------------------------------------------------------------------------------------
 
 
@@ -218,7 +236,8 @@ def coordinator(
 ) -> None:
     """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other.
 
-    It refuses to where messages have changed, under the same version of a saga, so that sagas in flight may break.
+    It ends with exit code 4 where messages have changed, under the same version of a saga, so that sagas under way
+    could not go on.
     """
     from antiphon.coordinator.runtime.serve import serve
 
@@ -305,7 +324,7 @@ def jaeger_storage(
     ] = "127.0.0.1:17271",
     name: Name = "jaeger-storage",
 ) -> None:
-    """Be the storage that Jaeger reads from, until SIGTERM: every saga is there, also one that still runs.
+    """Serve Jaeger as its storage until SIGTERM. Every saga is there, also one that still runs.
 
     Nothing is stored: traces are made from the journals when Jaeger asks. An operator's rights are enough.
     """
@@ -314,8 +333,19 @@ def jaeger_storage(
     _run_service(serve(server, listen=listen, name=name))
 
 
-@app.command(epilog="Example: antiphon up --app shop.sagas:order --participant shop.stock:inventory")
+@app.command(
+    epilog="Example: antiphon up --app shop.saga:order --participant shop.stock:stock -- pytest tests/integration"
+)
 def up(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- COMMAND]",
+            help="Run this once all processes serve, with NATS_URL set to the server, and end with its exit code. The "
+            "processes' lines are then in their logs only.",
+            show_default=False,
+        ),
+    ] = None,
     app: Annotated[
         list[str], typer.Option("--app", metavar="MODULE:SAGA", help="Sagas; the order example's by default.")
     ] = [],  # noqa: B006
@@ -342,7 +372,10 @@ def up(
     ] = "",
     incompatible_contracts: Incompatible = False,
 ) -> None:
-    """Run the local platform: a server, coordinators and participants as processes. Ctrl-C drains them all."""
+    """Run the local platform: a server, coordinators and participants as processes. Ctrl-C drains them all.
+
+    With `-- COMMAND` it runs that on the platform, and ends.
+    """
     import asyncio
 
     from ..local.up import run_platform
@@ -356,8 +389,9 @@ def up(
         jaeger,
         metrics,
         incompatible_contracts=incompatible_contracts,
+        command=command or [],
     )
-    asyncio.run(coming)
+    raise SystemExit(asyncio.run(coming))
 
 
 @app.command()
@@ -632,7 +666,7 @@ def signal(
     payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event; @- reads stdin.")] = "{}",
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Tell a saga what it waits for, or will. The first signal counts; the same again changes nothing."""
+    """Send a saga a signal that it waits for, now or later. The first one counts; the same again changes nothing."""
     import asyncio
 
     from .sagas import signal_saga
@@ -656,7 +690,7 @@ def parked(
     ] = False,
     json: Json = False,
 ) -> None:
-    """List what waits for a person, oldest first: sagas that are tried in vain, and messages that nobody could use."""
+    """List what waits for a person, oldest first: sagas in which something keeps failing, and unusable messages."""
     import asyncio
 
     from .operating import list_dismissed, list_parked, show_parked
@@ -704,14 +738,14 @@ def retry(
     timeout: Decided = TIMEOUT_SECONDS,
     json: Json = False,
 ) -> None:
-    """Try again now what waits to be tried again."""
+    """Try a failed step again now, instead of after its wait."""
     _operate(server, user, timeout, json, id, lambda saga: saga.retry(step))
 
 
 @app.command(epilog="Example: antiphon edit order-42 --step refund_customer --payload @refund.json")
 def edit(
     id: SagaId,
-    step: Annotated[str, typer.Option(help="Whose command, or compensation.")],
+    step: Annotated[str, typer.Option(help="The step whose command, or compensation, is replaced.")],
     payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="What to send instead; @- reads stdin.")],
     server: Server = DEFAULT_SERVER,
     user: As = "",
@@ -734,7 +768,8 @@ def resolve(
         str | None, typer.Option(metavar="JSON|@FILE", help="The reply, where later steps may look at it.")
     ] = None,
     happened: Annotated[
-        bool | None, typer.Option("--happened/--never-happened", help="Of a pivot, or an awaited event.")
+        bool | None,
+        typer.Option("--happened/--never-happened", help="Whether a pivot, or an awaited event, has happened."),
     ] = None,
     claim: Annotated[
         int,
@@ -828,7 +863,7 @@ def trace_reexport(
 ) -> None:
     """Export the traces of sagas that ended or began since then once more, as when the backend has lost them.
 
-    Which of those that are not sampled, the OTEL_* variables and --slow say, as they do for the exporter.
+    Give it the OTEL_* variables and the --slow of the exporter, so that both choose the same sagas.
     """
     import asyncio
 
@@ -846,7 +881,7 @@ def cancel(
     timeout: Decided = TIMEOUT_SECONDS,
     json: Json = False,
 ) -> None:
-    """Have a saga undone. Past its point of no return that is only taken note of."""
+    """Have a saga undone. Past its point of no return that is only recorded, and the saga goes on."""
     _operate(server, user, timeout, json, id, lambda saga: saga.cancel(reason))
 
 

@@ -79,6 +79,16 @@ class Child:
         self.is_unsound = False
         """Whether it ended because of what its author must mend: started again, it would end again."""
 
+    @property
+    def pid(self) -> int:
+        """The process id of its present life, or of its last one.
+
+        Raises:
+            AssertionError: it was never started.
+        """
+        assert self._process is not None
+        return self._process.pid
+
     async def start(self) -> None:
         """Start it and keep it running."""
         self._process = await self._spawn()
@@ -127,6 +137,7 @@ class Child:
             if await self._is_stopped_within(pause):
                 return
             process = self._process = await self._spawn()
+            self._note(self.name, f"runs again, as process {process.pid}")
             if self._stopping.is_set():  # while it was being started
                 self._send(signal.SIGTERM)
 

@@ -97,6 +97,11 @@ class LocalPlatform:
         """Where clients connect."""
         return self.server.url
 
+    def environment(self) -> dict[str, str]:
+        """The variables of this process, with this server in the place of any other."""
+        ours = {key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_CHILDREN)}
+        return ours | {"NATS_URL": self.url}
+
     def credentials(self, user: str) -> Credentials:
         """How a user connects; as nobody in particular where the server has no accounts."""
         return Credentials(user=user, password=self._passwords[user]) if self._passwords else Credentials()
@@ -176,8 +181,7 @@ class LocalPlatform:
 
     async def _start(self, name: str, user: str, arguments: list[str]) -> None:
         command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--name", name]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_CHILDREN)}
-        environment |= {"NATS_URL": self.url, "ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1", **self._environment}
+        environment = self.environment() | {"ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1", **self._environment}
         if self._passwords:
             environment |= {"NATS_USER": user, "NATS_PASSWORD": self._passwords[user]}
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)

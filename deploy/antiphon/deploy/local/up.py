@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from rich.console import Console
 from antiphon.link.process import STOP_SIGNALS, told_to_stop
 from antiphon.participants import Participant
 
-from ..modules import load, load_saga
+from ..modules import CannotLoad, load, load_saga
 from ..render.terminal import console, parts
 from .children import Say
 from .platform import LocalPlatform
@@ -32,10 +34,21 @@ async def run_platform(
     metrics: str = "",
     *,
     incompatible_contracts: bool = False,
-) -> None:
-    """Run the platform until a signal, then drain it. Without sagas and participants it is the order example's.
+    command: Sequence[str] = (),
+) -> int:
+    """Run the platform until a signal, or until a command has run on it, then drain it. Without sagas and participants
+    it is the order example's.
+
+    Args:
+        sagas, participants, coordinators, folder, port, jaeger, metrics, incompatible_contracts: as of `LocalPlatform`.
+        command: a program with its arguments, which finds the server by NATS_URL. While there is one, what processes
+            write goes to their logs only.
+
+    Returns:
+        The exit code: the command's; 128 and the signal's number where one ended it; 0 without a command.
 
     Raises:
+        CannotLoad: there is no such program, saga or participant.
         PlatformError: a process does not start, or cannot; the sentence says why.
     """
     if not sagas and not participants:
@@ -44,12 +57,13 @@ async def run_platform(
     for path in sagas:
         load_saga(path)
     by_name = {load(path, Participant).name: path for path in participants}
+    _require_program(command)
     say = speaker(console())
     platform = LocalPlatform(
         folder,
         sagas,
         by_name,
-        say,
+        _nobody if command else say,
         say,
         coordinators=coordinators,
         port=port,
@@ -58,21 +72,56 @@ async def run_platform(
         incompatible_contracts=incompatible_contracts,
     )
     told = told_to_stop((*STOP_SIGNALS, signal.SIGHUP))  # Ctrl-C, SIGTERM, the end of the terminal
+    waiting = asyncio.create_task(told.wait())
+    code = 1 if command else 0  # until it has run
     try:
         starting = asyncio.create_task(platform.start())
-        waiting = asyncio.create_task(told.wait())
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
-            say("up", f"ready: {len(platform.children)} processes, logs in {platform.logs}; Ctrl-C drains and ends all")
+            for child in platform.children.values():
+                say(child.name, f"runs as process {child.pid}")
+            say("up", f"ready: {len(platform.children)} processes, logs in {platform.logs}; {_what_next(command)}")
             if jaeger:
                 say("up", f"every saga's trace goes to Jaeger; look at {jaeger}")
-        await waiting
+            code = await _run_on(platform, command, waiting) if command else 0
+        if not command:
+            await waiting
         starting.cancel()
         say("up", "draining")
     finally:
+        waiting.cancel()
         await platform.stop()
     say("up", f"ended; streams and databases stay in {platform.folder}")
+    return code
+
+
+def _what_next(command: Sequence[str]) -> str:
+    return f"running {shlex.join(command)}" if command else "Ctrl-C drains and ends all"
+
+
+def _require_program(command: Sequence[str]) -> None:
+    """Refuse a command that could not be run, before anything is started for it."""
+    if command and shutil.which(command[0]) is None:
+        raise CannotLoad(
+            f"there is no program {command[0]!r} to run on the platform. Sagas are named with --app, participants with "
+            "--participant."
+        )
+
+
+async def _run_on(platform: LocalPlatform, command: Sequence[str], told: asyncio.Task[object]) -> int:
+    """Run a command on a platform that serves. Who ends the platform ends the command."""
+    process = await asyncio.create_subprocess_exec(*command, env=platform.environment())
+    ending = asyncio.create_task(process.wait())
+    await asyncio.wait({ending, told}, return_when=asyncio.FIRST_COMPLETED)
+    if process.returncode is None:
+        process.terminate()
+    code = await ending
+    return code if code >= 0 else 128 - code
+
+
+def _nobody(_: str, __: str) -> None:
+    """Lines that stay in the log."""
 
 
 def speaker(out: Console) -> Say:
