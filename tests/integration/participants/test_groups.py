@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, Integer, MetaData, Table, event, insert, text
+from sqlalchemy import Column, Engine, ForeignKey, Integer, MetaData, Table, event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import registry
 
 from antiphon.contracts import Refused, Unavailable
 from antiphon.participants import Transaction, writer
@@ -399,6 +400,67 @@ async def test_a_session_on_the_connection_writes_into_the_commands_transaction(
     assert await store.effects() == []
     assert await stock.do(database, saga="works") == RESERVED
     assert await store.effects() == ["reserved", "by session"]
+
+
+class Effect:
+    """An effect as an object of the ORM."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.key = what, ""
+
+
+registry().map_imperatively(Effect, effects)
+
+
+async def by_commit(session: AsyncSession) -> None:
+    session.add(Effect("by commit"))
+    await session.commit()  # a flush: the transaction is the worker's
+
+
+async def by_flush(session: AsyncSession) -> None:
+    session.add(Effect("added"))
+    await session.flush()
+    found = (await session.scalars(select(Effect).where(effects.c.what == "added"))).one()
+    found.what = "changed"
+    await session.flush()
+
+
+async def by_savepoint(session: AsyncSession) -> None:
+    session.add(Effect("kept"))
+    async with session.begin_nested() as savepoint:
+        session.add(Effect("tried"))
+        await session.flush()
+        await savepoint.rollback()
+    await session.flush()
+
+
+async def by_nothing(session: AsyncSession) -> None:
+    session.add(Effect("forgotten"))
+
+
+@pytest.mark.parametrize(
+    ("write_objects", "written"),
+    [(by_commit, ["by commit"]), (by_flush, ["changed"]), (by_savepoint, ["kept"]), (by_nothing, [])],
+)
+async def test_objects_of_the_orm_are_written_with_the_answer_if_they_are_flushed(
+    write_objects: Callable[[AsyncSession], Awaitable[None]], written: list[str], store: Store
+) -> None:
+    if store.kind == "memory":
+        pytest.skip("it has no connection")
+
+    async def by_session(tx: Transaction) -> None:
+        async with AsyncSession(bind=tx.connection) as session:
+            await write_objects(session)
+        if tx.saga_id == "fails":
+            raise Unavailable("the shelf is stuck")
+
+    database, stock = await store.open(), Stock(on_reserve=by_session)
+    with pytest.raises(Unavailable):
+        await stock.do(database, saga="fails")
+    assert await store.effects() == []
+    assert await stock.do(database, saga="works") == RESERVED
+    assert await stock.do(database, saga="works") == RESERVED  # from the inbox
+    assert await store.effects() == ["reserved", *written]
 
 
 async def test_a_savepoint_of_the_handlers_own_is_rolled_back_alone(store: Store) -> None:
