@@ -260,8 +260,8 @@ def test_what_happens_by_itself_is_told_in_words() -> None:
     causes = {f"e{m.sequence}": of_cause(journal.fact(m)) for m in facts}
     entries = [of_entry(entry, causes) for entry in stored]
     assert [line.text for line in entries] == [
-        "took note: trip.asked.v1",
-        "took note: room.taken.v1, on something",
+        "recorded: trip.asked.v1",
+        "recorded: room.taken.v1, on something",
         "what was done is being undone: full",
         "compensated: full",
     ]

@@ -179,4 +179,4 @@ def test_that_there_are_more_is_told_in_words() -> None:
         cause="e7",
     )
     entry = Journal().entry(StoredMessage(subject, 1, 1, encode(envelope)))
-    assert of_entry(entry, {}).text == "takes no more note of what hotel says that nobody waits for"
+    assert of_entry(entry, {}).text == "records no more events of hotel that nobody waits for"

@@ -323,7 +323,7 @@ class Storm:
                 require(state != "done", f"{key} is compensated, and the effect of {name} is there")
 
     def _require_one_holder_a_lock(self) -> None:
-        """Of all sagas that name a key, one at a time is between its first command and its end."""
+        """Of all sagas that name a key only one runs at a time, from its first command to its end."""
         spans: dict[str, list[tuple[int, int, SagaKey]]] = {}
         for key in self.keys:
             history = self.read(key).history

@@ -46,7 +46,7 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
-    """An entry that sends no command: a fact was taken note of, or something was found out about a step.
+    """An entry that sends no command: a fact was recorded, or something was found out about a step.
 
     At most one of the groups below is filled in; none means that the fact has been absorbed and nothing follows.
     """

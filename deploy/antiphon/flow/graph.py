@@ -225,7 +225,7 @@ class _Builder:
         else:
             self._choreography(saga)
         for event in saga.notes:
-            node = self._node(Node(step_id(saga.name, "on-noted"), "step", "takes note", saga.name))
+            node = self._node(Node(step_id(saga.name, "on-noted"), "step", "records", saga.name))
             self._edge(self._message("event", event), node, "notes", saga.name)
 
     def _steps(self, saga: ServedSaga, start: str) -> None:

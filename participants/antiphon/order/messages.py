@@ -111,7 +111,7 @@ class ScheduleShipping(Command[ShippingScheduled], name="shipping.schedule"):
 
 
 class PointsGranted(Event, name="loyalty.granted", owner="loyalty"):
-    """A customer who paid has been thanked. Orders take note of it, and nothing follows."""
+    """A customer who paid has been thanked. Orders record it, and nothing follows."""
 
     customer_id: str
     points: Annotated[int, Meta(ge=0)]

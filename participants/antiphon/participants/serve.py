@@ -42,8 +42,8 @@ async def serve(
 ) -> None:
     """Perform a participant's commands and reactions until SIGTERM or SIGINT, then drain and return.
 
-    What does not end then is left: a handler that is deaf to cancels, a thread, a loop that does not turn. Its commands
-    are delivered to others, where it stands goes to stderr, and the process ends with exit code 1.
+    What does not end then is abandoned: a handler that ignores a cancel, a thread, code that blocks the event loop. Its
+    commands are delivered to others, where it stands goes to stderr, and the process ends with exit code 1.
 
     Args:
         participant: the handlers.

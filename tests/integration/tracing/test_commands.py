@@ -224,7 +224,7 @@ async def test_a_saga_that_never_was_is_a_sentence(up: Platform) -> None:
 async def test_a_saga_that_no_coordinator_has_taken_in_is_another_sentence(up: Platform, link: Link) -> None:
     await link.store(subjects.start_subject(SagaKey.of("meal", "m-new")), b"{}")
     for id in ("m-new", "meal/m-new"):
-        with pytest.raises(AssertionError, match="meal/m-new was started, but not taken in yet"):
+        with pytest.raises(AssertionError, match="no coordinator has begun saga meal/m-new yet"):
             await run(up, id)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.packaging.project import NAMESPACES, ROOT
+from tests.unit.packaging.project import NAMESPACES, ROOT, files
 
 README = (ROOT / "contracts/README.md").read_text()
 ROW = re.compile(r"^\| ([a-z -]+) \| (.+) \| `([\w.]+)` \|$", re.MULTILINE)
@@ -32,6 +32,23 @@ REPLACED_MODULES = frozenset(
     }
 )
 """The same for names of modules, where the word itself is still needed."""
+
+REPLACED_PHRASES = frozenset(
+    {
+        "880 entries",
+        "by themselves until",
+        "deaths that were its own",
+        "is counted out with it",
+        "no more note of",
+        "one at a time is between",
+        "take note",
+        "taken note",
+        "takes note",
+        "took note",
+        "wants a person",
+    }
+)
+"""What had to be read twice, on pages, in docstrings, in `--help` and in what is printed."""
 
 
 def glossary() -> list[tuple[str, str, str]]:
@@ -99,3 +116,25 @@ def test_a_public_name_that_was_replaced_is_still_imported_from_where_it_was() -
     from antiphon.coordinator import HaltVerbs, PauseVerbs
 
     assert HaltVerbs is PauseVerbs
+
+
+def phrases_in(text: str) -> set[str]:
+    """The replaced phrases of a text, also where a line ends within one."""
+    flat = re.sub(r"\s+", " ", text)
+    return {phrase for phrase in REPLACED_PHRASES if phrase in flat}
+
+
+def pages_and_sources() -> list[Path]:
+    """What people read: pages, sources, and texts that tests compare with what is printed."""
+    return [path for path in files() if path.suffix in (".md", ".py", ".txt") and path != Path(__file__)]
+
+
+def test_no_page_and_no_source_has_a_phrase_that_was_replaced() -> None:
+    found = {str(path.relative_to(ROOT)): phrases_in(path.read_text()) for path in pages_and_sources()}
+    assert {path: phrases for path, phrases in found.items() if phrases} == {}
+
+
+def test_a_phrase_is_found_where_a_line_ends_within_it() -> None:
+    assert phrases_in("Of all sagas one at a time is\n    between its first step and its end.") == {
+        "one at a time is between"
+    }

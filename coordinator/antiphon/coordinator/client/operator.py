@@ -264,7 +264,7 @@ class SagaVerbs:
         )
 
     async def cancel(self, reason: str) -> Request:
-        """Have the saga undone; past its point of no return that is only taken note of."""
+        """Have the saga undone; past its point of no return that is only recorded, and the saga goes on."""
         return await self._ask("cancel", Operation(reason=reason))
 
     async def pause(self, reason: str) -> Request:

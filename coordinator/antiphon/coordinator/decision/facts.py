@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Signalled(msgspec.Struct, frozen=True, gc=False):
-    """Somebody outside said what a step waits for, or will."""
+    """A client has sent the event that a step waits for, now or later."""
 
     sequence: int
     at_ns: int

@@ -86,7 +86,7 @@ def mark_unknown(history: History, name: str, turned: str, reason: str) -> Histo
 
 
 def request_cancel(history: History, reason: str) -> History:
-    """Turn the saga if that is still possible; otherwise take note, for the case that it becomes so."""
+    """Turn the saga if that is still possible; otherwise record the reason, for the case that it becomes possible."""
     if history.is_past_pivot or history.held:
         return history if history.noted else replace(history, noted=reason)
     return start_compensating(history, reason)

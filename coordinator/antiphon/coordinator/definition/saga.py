@@ -54,7 +54,8 @@ class Saga(DeclaredSaga[S]):
         backoff: how the coordinator sends again what must succeed: compensations, steps past the pivot, the question
             what became of a pivot. For ever; `attempts` says after how many the saga is also parked.
         locks: a named function from the start to keys (tokens of letters, digits, `_` and `-`). Of all sagas that
-            name a key, one at a time is between its first step and its end; the others wait in the order they asked.
+            name a key only one runs at a time, from its first step to its end; the others wait in the order in which
+            they asked.
         keys: a named function from the start to what its sagas are to be found by, for instance
             `{"customer_id": start.customer_id}`: at most 8 names, tokens, with values of up to 200 characters. They
             stand in the journal and in the read model, readable for every operator. If it raises, the saga is parked.

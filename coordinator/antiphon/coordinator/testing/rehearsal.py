@@ -114,7 +114,7 @@ class Rehearsed:
         return "\n".join(f"{moment(entry.at_ns):%Y-%m-%d %H:%M:%S} {entry.what}" for entry in told)
 
     async def signal(self, step: Signal[R], event: R) -> None:
-        """Say what a step waits for, or will.
+        """Send the event that a step waits for, now or later.
 
         Raises:
             AlreadySignalled, WrongShape: as of `Handle.signal`.

@@ -196,7 +196,7 @@ class Scenario:
         return self._until(max(self._now_ns, deadline_ns(self._history)), "its deadline passes")
 
     def when_signalled(self, step: Signal[R], event: R) -> Scenario:
-        """Somebody outside says what a step waits for, or will."""
+        """A client sends the event that a step waits for, now or later."""
         fact = Signalled(self._count + 1, self._now_ns, step.name, through_the_wire(event))
         return self.take(fact, f"{step.name} is signalled with {event!r}")
 
@@ -406,7 +406,7 @@ class Scenario:
         return self
 
     def has_noted(self, reason: str) -> Scenario:
-        """It took note of a deadline or a cancel that came past its pivot; a part of the reason may be given."""
+        """It recorded a deadline or a cancel that came past its pivot; a part of the reason may be given."""
         if not self._history.noted or reason not in self._history.noted:
             self._fail(f"expected it to have noted {reason!r}, and it noted {self._history.noted!r}")
         return self

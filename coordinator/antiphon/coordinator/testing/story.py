@@ -42,7 +42,7 @@ def recorded(record: Record) -> str:
         (record.fault, f"stands still: {record.fault}"),
         (record.skipped, f"skips {record.step}"),
         (record.awaits, f"waits for {record.step}"),
-        (record.parked, f"wants a person: {record.parked}"),
+        (record.parked, f"waits for a person: {record.parked}"),
         (record.elements >= 0, f"makes {record.elements} commands of {record.step}"),
         (record.commands, f"makes commands of {record.step}, from {record.first} on"),
         (record.asks, f"asks for {', '.join(record.asks)}"),
@@ -51,7 +51,7 @@ def recorded(record: Record) -> str:
     ):
         if is_so:
             return sentence
-    return "takes note of it"
+    return "records it"
 
 
 def as_it_stands(history: History) -> str:

@@ -111,12 +111,12 @@ def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
     if record.turned:
         return f"what was done is being undone: {record.turned}"
     if record.more:
-        return f"takes no more note of what {record.more} says that nobody waits for"
+        return f"records no more events of {record.more} that nobody waits for"
     if record.held:
         return "has done all its steps, and waits for the saga that started it"
     if cause.startswith("t"):
         return "time was up"
-    return f"took note: {facts[cause]}" if cause in facts else f"took note of {cause}"
+    return f"recorded: {facts.get(cause, cause)}"
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------

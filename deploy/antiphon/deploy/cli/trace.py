@@ -55,7 +55,7 @@ class NotTakenIn(AntiphonError):
     """A saga was started, and no coordinator has begun its journal."""
 
     def __init__(self, saga: SagaKey) -> None:
-        super().__init__(f"saga {saga} was started, but not taken in yet. Run a coordinator that has its definition.")
+        super().__init__(f"no coordinator has begun saga {saga} yet, which was started. Run one with its definition.")
 
 
 async def show_trace(
