@@ -195,8 +195,8 @@ def test_a_close_and_what_its_participant_says_are_told_in_words() -> None:
     told = timeline_of(KEY, SagaPages(entries, events)).lines
     words = [line.text for line in told if "clos" in line.text or line.text.startswith("resolve")]
     assert sorted(words) == [
+        "asks airline to close it as never done, after claim 3, for ada: looked",
         "asks airline to close it as undone, for ada: by hand",
-        "asks airline to close it as what never was and never will be, after claim 3, for ada: looked",
         "is closed as the operator says",
         "is not closed: claim 3 may have done it outside, under the key trip/t1/book_seat/undo",
         "resolve book_room: alone by ada: accepted, without its participant: an attempt may still run",

@@ -126,8 +126,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 CloseForm = Literal["done", "never", "undone"]
-"""As what an operator closes a step: its command is done, with an answer; its command never was and never will be; its
-compensation is done."""
+"""As what an operator closes a step: its command is done, with an answer; its command was not done, and never will be;
+its compensation is done."""
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

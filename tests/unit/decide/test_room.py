@@ -254,7 +254,7 @@ def test_of_requests_without_room_one_entry_tells_and_they_are_not_fulfilled_lat
     asked = len(life.facts)
     paused = life.ask("pause")
     assert paused == [Record(by="ada", rejected=paused[0].rejected, full=True)]
-    assert "of 900 entries, and the rest is kept for its way out" in paused[0].rejected
+    assert "of 900 entries, and the rest is kept for compensations and operators" in paused[0].rejected
     entries = life.history.entries
     again = life.ask("pause")
     assert again[0].full
@@ -286,9 +286,9 @@ def test_what_has_no_room_waits_and_a_person_is_told_once() -> None:
     life.fill(KEPT_FOR_VERBS + 2)
     life.answer_all(is_there=False)
     assert earliest_ns(life.history) == BEGUN_NS + 30 * DAY or earliest_ns(life.history) == 0
-    assert "is kept for its way out: keep-0 wait" in life.history.parked
+    assert "is kept for compensations: keep-0 wait" in life.history.parked
     records = [decode(each.data, each.subject) for each in life.journal]
-    assert sum(b"kept for its way out" in bytes(each.data) for each in records) == 1
+    assert sum(b"kept for compensations: " in bytes(each.data) for each in records) == 1
     retried = life.ask("retry", "keep-0")
     assert retried[-1] == Send("keep-0", "undo", 2)
     assert life.history.parked == ""

@@ -39,6 +39,8 @@ REPLACED_PHRASES = frozenset(
         "by themselves until",
         "deaths that were its own",
         "is counted out with it",
+        "is kept for its way out",
+        "never was and never will be",
         "no more note of",
         "one at a time is between",
         "take note",

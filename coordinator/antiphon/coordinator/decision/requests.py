@@ -86,8 +86,8 @@ def _against_room(history: History, fact: Operated) -> str:
 
 def _full(history: History) -> str:
     return (
-        f"its journal has {history.entries} of {ENTRIES_MAX} entries, and the rest is kept for its way out; "
-        "resolve, cancel and resume are still taken"
+        f"its journal has {history.entries} of {ENTRIES_MAX} entries, and the rest is kept for compensations and "
+        "operators; resolve, cancel and resume are still taken"
     )
 
 
@@ -128,7 +128,7 @@ def _against_cancel(history: History) -> str:
     if history.is_past_pivot and history.steps[history.definition.pivot].phase == "done":
         return f"its point of no return, {history.definition.pivot}, has been passed; {_way_out(history)}"
     if history.noted:
-        return f"that has been noted already: {history.noted}"
+        return f"that is recorded already: {history.noted}"
     return ""
 
 

@@ -156,7 +156,7 @@ def _against_close(history: History, fact: Operated) -> str:
         )
     if room(history) < CLOSE_ENTRIES:
         return (
-            f"its journal has {history.entries} of {ENTRIES_MAX} entries, and the rest is kept for its way out; a "
+            f"its journal has {history.entries} of {ENTRIES_MAX} entries, and the rest is kept for compensations; a "
             "resolve without the participant is still taken"
         )
     soonest_ns = step.closing_ns + asking_pace_ns(history, CLOSE_ENTRIES // ATTEMPT_ENTRIES)
@@ -258,7 +258,9 @@ def _why_not(fact: Answer, goes_back: bool) -> str:
         case "undone":
             sentence = said.reason or f"{who} has undone it"
         case "void":
-            sentence = said.reason or ("there is nothing to undo" if goes_back else "it never was and never will be")
+            sentence = said.reason or (
+                "there is nothing to undo" if goes_back else "it has not been done, and never will be"
+            )
         case "doubt":
             key = f", under the key {said.key}" if said.key else ""
             sentence = (

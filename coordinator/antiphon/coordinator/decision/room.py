@@ -89,7 +89,7 @@ def cramped_reason(history: History) -> str:
     if not waiting or attempts_left(history) > 1:  # this very sentence, and the fact it is said on, may take one
         return ""
     return (
-        f"its journal has {history.entries} of {ENTRIES_MAX} entries, and the rest is kept for its way out: "
+        f"its journal has {history.entries} of {ENTRIES_MAX} entries, and the rest is kept for compensations: "
         f"{', '.join(waiting[:3])}{' and others' * (len(waiting) > 3)} wait for retry, edit or resolve, or for the "
         "success of another"
     )

@@ -78,7 +78,7 @@ def of_entry(entry: Entry, facts: dict[str, str]) -> Wording:
     return Wording(kind="record", who="coordinator", text=_of_record(record, envelope.cause, facts), step=record.step)
 
 
-CLOSED_AS: Final = {"done": "done", "never": "what never was and never will be", "undone": "undone"}
+CLOSED_AS: Final = {"done": "done", "never": "never done", "undone": "undone"}
 
 
 def _of_command(entry: Entry, command: subjects.CommandAddress) -> Wording:
