@@ -25,7 +25,7 @@ from .faults import Faults
 from .inbox import Row
 from .lender import sync_of
 from .literals import Statement, insert_of, upsert_of
-from .sql import SqlDatabase, SqlInbox, columns_of, row_of
+from .sql import CommittedByItself, SqlDatabase, SqlInbox, columns_of, row_of
 from .tables import KEY, KEY_NAMES, ROW, add, inbox, read, upsert
 
 CLAIMED: Final = "claimed"
@@ -121,10 +121,11 @@ class PostgresInbox(SqlInbox):
     add_statement = add(postgresql.insert)
 
     _has_inserted = False
-    _begun: Begun
+    _begun: Begun | None = None
 
     async def settle(self, row: Row) -> None:
         """Write the row, together with the COMMIT."""
+        assert self._begun is not None, "the row was claimed"
         self._begun.settle({**self._key, **columns_of(row)})
 
     async def leave(self) -> None:
@@ -135,8 +136,8 @@ class PostgresInbox(SqlInbox):
     async def _claim(self) -> Row | None:
         # The insert waits for an open transaction that has claimed the row, and then does nothing if that one was
         # committed. The row it found may have been purged when the select looks, hence the loop.
-        driver, self._begun = self._begin()
-        insert = self._begun.begin
+        driver, begun = self._begin()
+        self._begun, insert = begun, begun.begin
         while True:
             try:
                 self._has_inserted = await insert(self._key)
@@ -149,7 +150,7 @@ class PostgresInbox(SqlInbox):
             found = (await self._connection.execute(_read_locked, self._key)).one_or_none()
             if found is not None:
                 return row_of(found)
-            insert = self._begun.insert
+            insert = begun.insert
 
     def _begin(self) -> tuple[Any, Begun]:
         """Have SQLAlchemy take the transaction for its own: it would begin one with the first statement, and ends the
@@ -160,11 +161,21 @@ class PostgresInbox(SqlInbox):
         return adapted.driver_connection, begun
 
     async def commit(self) -> None:
-        """Commit, straight at the driver where that has the transaction which was begun."""
+        """Commit, straight at the driver; through SQLAlchemy where no row was claimed.
+
+        Raises:
+            CommittedByItself: the handler has ended the transaction, and with it the lock of its command.
+        """
+        if self._begun is None:
+            await self._connection.commit()
+            return
         adapted: Any = sync_of(self._connection).connection.dbapi_connection
         if adapted._transaction is not self._begun:
-            await self._connection.commit()  # SQLAlchemy knows what the handler did to it, and says so
-            return
+            raise CommittedByItself(
+                "a handler has ended its transaction, by a rollback or a commit, or by a flush that failed and was "
+                "caught. It must leave that to the worker; to undo a part, use a savepoint. What it did afterwards is "
+                "rolled back."
+            )
         await self._begun.commit()
         adapted._transaction = None  # where it failed it may still be open, and is rolled back
 
