@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from antiphon.contracts import Event, SagaKey, identity, subjects
+from antiphon.contracts.payloads import Record
 from antiphon.contracts.reader import Journal
 from antiphon.contracts.topology import EVENTS, FACT_CONSUMERS, SAGA
 from antiphon.coordinator.definition.choreography import AnySaga
@@ -181,13 +182,26 @@ def test_one_that_stalls_is_late_with_whom_it_waits_for_and_goes_on(fleet: Obser
     assert stands(fleet) == [("running", why)] * 3
     assert b'"kind":"saga"' in fleet.parked()[0]
     fleet.put(*happened(KEY, MISSED))
-    fleet.run()
+    fleet.run(1.0)
+    assert stands(fleet) == [("compensating", "")] * 3, "it goes on"
+    fleet.run(3600.0)
     why = "its deadline passed, and hotel has not reacted to train.missed.v1"
-    assert stands(fleet) == [("compensating", why)] * 3
+    assert stands(fleet) == [("compensating", why)] * 3, "and stalls again"
     fleet.put(*happened(KEY, RoomGivenUp(room="12b")))
     fleet.run()
     assert stands(fleet) == [("compensated", "")] * 3
     assert list(dict.fromkeys(fleet.causes())) == fleet.facts()
+
+
+def test_one_that_goes_on_after_its_deadline_is_called_late_once(fleet: Observers) -> None:
+    fleet.put(*start_message(KEY))
+    fleet.run(DAY.total_seconds() + 1)
+    for event in (TAKEN, MISSED, RoomGivenUp(room="12b")):
+        fleet.put(*happened(KEY, event))
+        fleet.run(1.0)
+    said = [entry.what.parked for entry in fleet.entries(KEY) if isinstance(entry.what, Record) and entry.what.parked]
+    assert said == ["its deadline passed, and hotel has not reacted to trip.asked.v1"]
+    assert stands(fleet) == [("compensated", "")] * 3
 
 
 def test_one_that_stalls_on_its_way_back_is_late_too(fleet: Observers) -> None:

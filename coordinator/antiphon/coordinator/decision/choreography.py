@@ -17,7 +17,7 @@ from .transitions import reason_of, start_compensating
 def happened(history: History, event: Event) -> History:
     """The history of a choreography once a participant has emitted an event: it turns, it ends, or it goes on."""
     heard = history.definition.events[event.__contract__.type]
-    history = replace(history, last=event, late="")
+    history = replace(history, last=event, late="", is_quiet=False, said_ns=history.now_ns)
     match heard.means:
         case "completed" | "compensated" if history.over is None:
             history = replace(history, over=heard.means)
@@ -29,10 +29,10 @@ def happened(history: History, event: Event) -> History:
 
 
 def observe(history: History) -> Iterator[Action]:
-    """End where it was said that all is over; past the deadline say who is waited for, after all that is said."""
+    """End where it was said that all is over; past the deadline say who is waited for, if nothing more is said."""
     if history.over is not None:
         yield Finish(End(outcome=history.over, reason=history.turned))
-    elif history.noted and not history.late:
+    elif history.is_quiet and not history.late:
         yield Record(parked=_late(history))
 
 

@@ -26,6 +26,9 @@ HEARD_MAX: Final = 100
 """So many facts of a participant from which nothing follows have an entry each; one more says that there are more. What
 somebody stores has no bound, and a journal has."""
 
+QUIET_NS: Final = 30_000_000_000
+"""After so long a choreography that has gone on after its deadline counts as late anew."""
+
 DEADLINE_REASON: Final = "its deadline passed"
 
 _CANCELLED: Final = "cancelled: "
@@ -117,6 +120,10 @@ class History(msgspec.Struct, frozen=True, gc=False):
     late: str = ""
     """Of a choreography: why it counts as late; empty until its deadline, and whenever something more was said. Of a
     saga that is led: why nothing more is tried by itself; empty once a person or a success has changed that."""
+    said_ns: int = 0
+    """Of a choreography: when anything was said last, by the server's clock."""
+    is_quiet: bool = False
+    """Of a choreography past its deadline: whether nothing was said for some time. One that goes on needs no person."""
     asks: tuple[str, ...] = ()
     """The locks it needs, in the order it asks for them."""
     granted: frozenset[str] = frozenset()

@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .facts import Tick
-from .history import DEADLINE_REASON, History, deadline_ns, is_deadline_due, with_step
+from .history import DEADLINE_REASON, QUIET_NS, History, deadline_ns, is_deadline_due, with_step
 from .transitions import done, mark_unknown, refuse, request_cancel, try_again
 
 
@@ -45,8 +45,11 @@ def ticked(history: History, fact: Tick) -> History:
         return (
             request_cancel(history, DEADLINE_REASON)
             if history.definition.is_led
-            else replace(history, noted=DEADLINE_REASON)
+            else replace(history, noted=DEADLINE_REASON, is_quiet=True)
         )
+    is_observed = history.overdue and not history.definition.is_led
+    if is_observed and not history.is_quiet and history.now_ns >= history.said_ns + QUIET_NS:
+        return replace(history, is_quiet=True)
     return history
 
 
