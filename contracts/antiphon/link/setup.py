@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -496,17 +496,26 @@ async def api(link: Link, subject: str, body: dict[str, Any] | None = None) -> d
     return answer
 
 
-async def require_accepted(pulls: Iterable[Pull]) -> None:
+async def require_accepted(pulls: Iterable[Pull], waits: Callable[[StreamMissing, float], None]) -> None:
     """Check that the server takes the pulls: for those whose account has no streams, who cannot ask about them.
+
+    Args:
+        pulls: of one process.
+        waits: told at once of the first consumer that is not there yet, and for how many seconds it is waited for.
 
     Raises:
         StreamMissing: a consumer is not there, and not because its leader is being chosen.
         RightsMissing: this user may not pull from it.
     """
+    has_said = False
     for pull in pulls:
+        seconds = ELECTION_SECONDS if pull.link.may_be_clustered else CONSUMER_SECONDS
         try:
-            async with asyncio.timeout(ELECTION_SECONDS if pull.link.may_be_clustered else CONSUMER_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not await pull.is_accepted():
+                    if not has_said and not pull.link.failure.done():
+                        waits(missing(pull.stream, pull.consumer), seconds)
+                        has_said = True
                     await asyncio.sleep(LOOK_AGAIN_SECONDS)
         except TimeoutError:
             raise missing(pull.stream, pull.consumer) from None

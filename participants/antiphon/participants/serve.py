@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from antiphon.contracts.errors import StreamMissing
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
@@ -93,10 +94,12 @@ async def serve(
             )
             gauges: Gauges = {}
             fitness = Fitness(link, [payload(link), pulls(link, lambda: worker.pulls)], differing(gauges))
+            is_accepted = False
             with measuring(worker.counts, gauges, metrics, participant.name):
                 await worker.start()
                 try:
-                    await require_accepted(worker.pulls)
+                    await require_accepted(worker.pulls, _say_what_is_missing)
+                    is_accepted = True
                     settle_collector()
                     if not link.failure.done():
                         log.info("participant.ready", participant=participant.name)
@@ -105,6 +108,9 @@ async def serve(
                         await asyncio.wait((link.failure, ending.told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await worker.drain(grace_seconds)
+                    if is_accepted:
+                        left = worker.held + worker.deaf
+                        log.info("participant.drained", participant=participant.name, left=left)
                     _settle(ending, worker)
             if link.failure.done():
                 raise link.failure.result()
@@ -112,6 +118,10 @@ async def serve(
             await link.close()
             await database.close()
             await handler_spans.flush()
+
+
+def _say_what_is_missing(what: StreamMissing, seconds: float) -> None:
+    log.warning("participant.waits", reason=str(what), seconds=seconds)
 
 
 def _settle(ending: Ending, worker: Worker) -> None:

@@ -145,7 +145,7 @@ class Worker:
     async def start(self) -> None:
         """Take over from the dead, and begin to pull.
 
-        Whether the server accepts that, `antiphon.link.require_accepted(worker.pulls)` finds out.
+        Whether the server accepts that, `antiphon.link.require_accepted` finds out.
         """
         await self._takeover.begin()
         self._turn = self._loop.call_later(self._turn_seconds, self._look_after_all)
@@ -171,7 +171,6 @@ class Worker:
             self._turn.cancel()
         self._link.flush()
         await self._takeover.end()
-        log.info("participant.drained", participant=self._participant.name, left=self.held + self.deaf)
 
     @property
     def held(self) -> int:

@@ -152,7 +152,8 @@ def test_a_participant_without_consumers_is_told_its_own_remedy(tmp_path: Path) 
     with platform(tmp_path, participants=()) as empty:
         assert antiphon("setup", server=empty.servers).returncode == 0
         ran = antiphon(*NEEDS_A_SERVER["participant"], server=empty.servers)
-        assert_one_sentence(ran, "antiphon setup --participant inventory")
+        assert_one_sentence(ran, "antiphon setup --participant inventory", "participant.waits")
+        assert "drained" not in ran.stderr, "it never was ready"
 
 
 def test_nobody_takes_the_consumer_of_the_exporter(tmp_path: Path) -> None:

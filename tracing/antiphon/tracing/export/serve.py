@@ -7,6 +7,7 @@ import os
 
 import structlog
 
+from antiphon.contracts.errors import StreamMissing
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link, require_accepted
 from antiphon.link.fitness import Fitness, payload, pulls, reads
@@ -53,7 +54,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
 
         on_stop(stop)
         pull = await exporter.start()
-        await require_accepted([pull])
+        await require_accepted([pull], _say_what_is_missing)
         fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS)), pulls(link, lambda: [pull])])
         await fitness.until_ready(told)
         log.info("exporter.ready", endpoint=backend.endpoint, sampled=ratio)
@@ -67,3 +68,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
         log.info("exporter.stopped")
     finally:
         await link.close()
+
+
+def _say_what_is_missing(what: StreamMissing, seconds: float) -> None:
+    log.warning("exporter.waits", reason=str(what), seconds=seconds)
