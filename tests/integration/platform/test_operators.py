@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -37,7 +38,10 @@ from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.reading.parked import UnknownMessage, dismissals, parked_message, waiting, waiting_page
 from antiphon.coordinator.reading.sagas import summaries, timeline
 from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.schemas import agree
 from antiphon.deploy.cli.flows import check_flow
+from antiphon.deploy.cli.payloads import require_known_by_journal
+from antiphon.deploy.modules import CannotLoad
 from antiphon.link import Link, set_up
 from antiphon.link.registration import registration_of
 from antiphon.link.setup import api
@@ -550,3 +554,28 @@ async def test_a_signal_may_come_before_its_saga(stage: Stage) -> None:
     await stage.client.handle(GUARDED, "g1").signal(cleared, Cleared(by="Ada"))
     handle = await stage.client.start(GUARDED, ASKED, id="g1")
     assert (await handle.result(timeout=120)).outcome == "completed"
+
+
+async def test_what_an_operator_misspells_is_refused_by_the_schemas_with_which_the_saga_began(stage: Stage) -> None:
+    await agree(await stage.there.link("coordinator"), [TRIP.definition])
+    handle = await stage.parked()
+    reader = await stage.there.link("operator")
+    for step, data, is_reply, said in (
+        (
+            "book_room",
+            b'{"nights": 2, "nigths": 3}',
+            False,
+            "hotel.book.v1 has no field 'nigths'; did you mean 'nights'?",
+        ),
+        ("book_seat", b'{"raeson": "x"}', False, "airline.free.v1 has no field 'raeson'; did you mean 'reason'?"),
+        ("book_room", b'{"roon": "1"}', True, "hotel.booked.v1 has no field 'roon'; did you mean 'room'?"),
+    ):
+        with pytest.raises(CannotLoad, match=re.escape(said)):
+            await require_known_by_journal(reader, handle.key, step, data, is_reply=is_reply)
+    for step, data, is_reply in (
+        ("book_room", b'{"nights": 2}', False),
+        ("book_room", b'{"room": "1"}', True),
+        ("nowhere", b'{"x": 1}', False),
+        ("book_seat", b"no JSON", False),
+    ):
+        await require_known_by_journal(reader, handle.key, step, data, is_reply=is_reply)

@@ -16,6 +16,7 @@ from antiphon.flow.asyncapi import NotExported, contracts_in, export, messages_o
 
 from ..render.terminal import say, say_encoded, say_json
 from .flows import load_parts
+from .payloads import as_utf8
 
 DOCUMENT: Final = "asyncapi.json"
 SCHEMAS: Final = "schemas"
@@ -77,7 +78,7 @@ def _exported(document: Path) -> set[str]:
 
 def _read(path: Path) -> Contracts:
     try:
-        document: Any = msgspec.json.decode(path.read_bytes())
+        document: Any = msgspec.json.decode(as_utf8(path.read_bytes(), str(path)))
     except OSError as error:
         remedy = f"Write it with: antiphon contracts export --output {_folder_of(path)}"
         raise NotExported(f"cannot read {path}: {error.strerror}. {remedy}") from None

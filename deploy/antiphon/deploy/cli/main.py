@@ -25,8 +25,10 @@ from ..local.styles import Style
 from .flow_commands import contracts, flow
 
 if TYPE_CHECKING:
+    from antiphon.contracts.identity import SagaKey
     from antiphon.contracts.payloads import Request
     from antiphon.coordinator.client.operator import MessageVerbs, PauseVerbs, SagaVerbs
+    from antiphon.link import Link
 
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 TIMEOUT_SECONDS: Final = 15.0
@@ -753,10 +755,11 @@ def edit(
     json: Json = False,
 ) -> None:
     """Send another command in the place of one that fails, checked against its contract."""
-    from .sagas import read_payload
+    from .payloads import read_payload, require_known_by_journal
 
     command = read_payload(payload)
-    _operate(server, user, timeout, json, id, lambda saga: saga.edit(step, command))
+    check = partial(require_known_by_journal, step=step, data=command, is_reply=False)
+    _operate(server, user, timeout, json, id, lambda saga: saga.edit(step, command), check=check)
 
 
 @app.command(epilog="Example: antiphon resolve order-42 --step refund_customer --reason 'refunded by hand, slip 7'")
@@ -790,7 +793,7 @@ def resolve(
 ) -> None:
     """Say what has become of a step that was dealt with by hand. Its participant is asked first, and what it has done
     decides. Exit code 3 if it has not answered yet."""
-    from .sagas import read_payload
+    from .payloads import read_payload, require_known_by_journal
 
     if claim and without_participant:
         raise typer.BadParameter("name a claim, which its participant compares, or do not ask it; not both.")
@@ -799,7 +802,8 @@ def resolve(
     def asks(saga: SagaVerbs) -> Awaitable[Request]:
         return saga.resolve(step, reason, reply, happened, claim=claim, without_participant=without_participant)
 
-    _operate(server, user, timeout, json, id, asks)
+    check = None if reply is None else partial(require_known_by_journal, step=step, data=reply, is_reply=True)
+    _operate(server, user, timeout, json, id, asks, check=check)
 
 
 # --- traces -----------------------------------------------------------------------------------------------------------
@@ -948,12 +952,13 @@ def _operate(
     whom: str | tuple[str, str],
     one: Callable[[SagaVerbs], Awaitable[Request]],
     all: Callable[[PauseVerbs], Awaitable[Request]] | None = None,
+    check: Callable[[Link, SagaKey], Awaitable[None]] | None = None,
 ) -> None:
     import asyncio
 
     from .operating import operate
 
-    rejected = asyncio.run(operate(server, user, timeout, json, whom, one, all))
+    rejected = asyncio.run(operate(server, user, timeout, json, whom, one, all, check))
     if rejected:
         fail(rejected)
 

@@ -12,12 +12,13 @@ import msgspec
 
 from antiphon.contracts.errors import AntiphonError
 from antiphon.contracts.foreign_text import harmless
-from antiphon.contracts.identity import TOKEN_CHARS_MAX
+from antiphon.contracts.identity import TOKEN_CHARS_MAX, SagaKey
 from antiphon.contracts.payloads import Request
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.client.operator import MessageVerbs, Operator, PauseVerbs, SagaVerbs
 from antiphon.coordinator.reading.parked import dismissals, parked_message, waiting_page
 from antiphon.coordinator.views.parked import Message
+from antiphon.link import Link
 
 from ..render.tables import print_dismissals, print_waiting
 from ..render.terminal import say, say_json
@@ -94,11 +95,13 @@ async def operate(
     whom: str | tuple[str, str],
     one: Callable[[SagaVerbs], Awaitable[Request]],
     all: Callable[[PauseVerbs], Awaitable[Request]] | None,
+    check: Callable[[Link, SagaKey], Awaitable[None]] | None = None,
 ) -> str:
     """Ask, wait for the decision, and print it; why it was rejected, or an empty text.
 
     Args:
         whom: a saga's id, or a kind (type or participant) and a name.
+        check: refuses what a person has misspelt, before it is asked of a saga.
         one: asks it of a saga.
         all: asks it of a saga type or a participant.
     """
@@ -108,6 +111,8 @@ async def operate(
         if isinstance(whom, str):
             async with reader(server) as link:
                 key = await find(link, whom)
+                if check is not None:
+                    await check(link, key)
             said, request = f"saga {key}", await one(operator.saga(key.type, key.id))
         else:
             assert all is not None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import msgspec
 
 from antiphon.contracts import subjects
-from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.errors import Ambiguous, PlatformError, UnknownSaga, Unusable
 from antiphon.contracts.identity import SagaKey, check_token
 from antiphon.contracts.topology import EVENTS
@@ -25,13 +22,14 @@ from antiphon.tracing.projection.links import checked_link
 from ..modules import CannotLoad, load_saga
 from ..render.tables import print_summaries, print_timeline
 from ..render.terminal import say, say_json
+from .payloads import read_event
 
 
 async def start_saga(server: str, path: str, id: str, payload: str, waits: bool, timeout: float, as_json: bool) -> None:
     """Start a saga within a time; wait for its outcome, for as long again, where `waits` says so."""
     saga = _definition(path)
     link = checked_link(SagaKey.of(saga.name, id))
-    event = unpack_raw(read_payload(payload), saga.start)
+    event = read_event(payload, saga.start)
     async with Antiphon.connect(server, patient=False) as antiphon:
         handle = await antiphon.start(saga, event, id=id, timeout=timeout)
         outcome = await handle.result(timeout=timeout) if waits else None
@@ -93,7 +91,7 @@ async def signal_saga(server: str, path: str, id: str, name: str, payload: str) 
         raise CannotLoad(f"saga {saga.name} has no signal {name!r}; {known}.")
     async with Antiphon.connect(server, patient=False) as antiphon:
         handle = antiphon.handle(saga, saga_id)
-        await antiphon.send_signal(handle.key, name, unpack_raw(read_payload(payload), event))
+        await antiphon.send_signal(handle.key, name, read_event(payload, event))
     say(f"saga {handle.key} is told {name}.")
 
 
@@ -155,19 +153,3 @@ def with_link(told: msgspec.Struct, saga: str) -> dict[str, object]:
     link = checked_link(_key(saga)) if saga else ""
     fields: dict[str, object] = msgspec.structs.asdict(told)
     return {**fields, "trace": link} if link else fields
-
-
-def read_payload(payload: str) -> bytes:
-    """The JSON that a person gives: as it is, from a file, or from stdin.
-
-    Raises:
-        CannotLoad: there is no such file.
-    """
-    if not payload.startswith("@"):
-        return payload.encode()
-    if payload == "@-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(payload[1:]).read_bytes()
-    except OSError as error:
-        raise CannotLoad(f"cannot read the payload from {payload[1:]}: {error.strerror}.") from None

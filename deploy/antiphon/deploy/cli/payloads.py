@@ -1,0 +1,213 @@
+"""The JSON that a person gives on the command line: read in whatever encoding an editor writes, and checked for fields
+that nothing would read."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from antiphon.contracts import subjects
+from antiphon.contracts.compat.schema import Contracts, JsonSchema, schema_of
+from antiphon.contracts.envelope import decode, unpack, unpack_raw
+from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.messages import Event
+from antiphon.contracts.payloads import SCHEMAS_TYPE
+from antiphon.contracts.reader import Entry, Journal
+from antiphon.contracts.topology import SAGA
+from antiphon.link import Link
+
+from ..modules import CannotLoad
+
+E = TypeVar("E", bound=Event)
+
+MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""How a text begins that says its own encoding. UTF-32 before UTF-16, whose mark begins in the same way."""
+
+
+def read_event(payload: str, shape: type[E]) -> E:
+    """The event that a person gives as JSON.
+
+    Raises:
+        CannotLoad: there is no such file, it is no text, or it has a field that the event has not.
+        Undecodable: it is no JSON, or does not fit the contract.
+    """
+    data = read_payload(payload)
+    require_known_fields(data, shape.__name__, schema_of(shape))
+    return unpack_raw(data, shape)
+
+
+def read_payload(payload: str) -> bytes:
+    """The JSON that a person gives, as UTF-8: as it is, from a file, or from stdin.
+
+    Raises:
+        CannotLoad: there is no such file, or it is no text.
+    """
+    if not payload.startswith("@"):
+        return payload.encode("utf-8", "surrogateescape")
+    if payload == "@-":
+        return as_utf8(sys.stdin.buffer.read(), "stdin")
+    try:
+        return as_utf8(Path(payload[1:]).read_bytes(), payload[1:])
+    except OSError as error:
+        raise CannotLoad(f"cannot read the payload from {payload[1:]}: {error.strerror}.") from None
+
+
+def as_utf8(data: bytes, where: str) -> bytes:
+    """JSON in UTF-8, without a mark, whatever Unicode encoding it was written in: Windows writes UTF-16, and a mark.
+
+    Args:
+        data: the JSON as it was written.
+        where: where it was found, for the error's sentence.
+
+    Raises:
+        CannotLoad: it is in no Unicode encoding.
+    """
+    try:
+        return data.decode(_encoding_of(data)).encode()
+    except UnicodeError:
+        raise CannotLoad(
+            f"what was read from {where} is no text in UTF-8 or UTF-16. Save it as UTF-8; in PowerShell: … | Out-File "
+            "-Encoding utf8"
+        ) from None
+
+
+def _encoding_of(data: bytes) -> str:
+    """By its mark; else by its first characters, which in JSON are ASCII, so that zeros tell how wide each is."""
+    for mark, encoding in MARKS:
+        if data.startswith(mark):
+            return encoding
+    match [byte != 0 for byte in data[:4]]:
+        case [True, False, False, False]:
+            return "utf-32-le"
+        case [False, False, False, True]:
+            return "utf-32-be"
+        case [True, False, *_]:
+            return "utf-16-le"
+        case [False, True, *_]:
+            return "utf-16-be"
+        case _:
+            return "utf-8"
+
+
+def require_known_fields(
+    data: bytes, name: str, schema: JsonSchema, definitions: Mapping[str, JsonSchema] | None = None
+) -> None:
+    """Refuse JSON with a field that its contract has not. On the wire such a field is passed over, since a newer sender
+    may know more; a person has misspelt it.
+
+    Args:
+        data: what was written.
+        name: what the message is called.
+        schema: its JSON Schema.
+        definitions: what that refers to, where it does not hold it itself.
+
+    Raises:
+        CannotLoad: there is such a field.
+    """
+    try:
+        written: Any = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return  # whoever reads it says what is wrong with it
+    fields = _Fields(definitions if definitions is not None else schema.get("$defs", {}))
+    for where, field, known in fields.unknown(written, schema, name):
+        near = get_close_matches(field, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known)) or 'no fields'}."
+        raise CannotLoad(f"{where} has no field {field!r}; {hint} Nothing was sent.")
+
+
+async def require_known_by_journal(link: Link, key: SagaKey, step: str, data: bytes, *, is_reply: bool) -> None:
+    """The same for what an operator sends in the place of a step's command, or as its reply, by the schemas with which
+    the saga began. What these do not tell is left to the coordinator.
+
+    Raises:
+        CannotLoad: there is a field that the contract has not.
+    """
+    journal = Journal()
+    with suppress(Unusable, Ambiguous):
+        entries = [journal.entry(each) for each in await link.read_all(SAGA, [subjects.journal_filter(key)])]
+        first = entries[0].envelope if entries else None
+        if first is None or not first.schemas:
+            return
+        kept = await link.read_all(SAGA, [subjects.schemas_subject(first.definition, first.schemas)])
+        contracts = unpack(decode(kept[0].data, kept[0].subject), SCHEMAS_TYPE, Contracts) if kept else None
+        type_ = _type_of(entries, contracts, step, is_reply) if contracts is not None else ""
+        if contracts is not None and type_ in contracts.schemas:
+            require_known_fields(data, type_, contracts.schemas[type_], contracts.definitions)
+
+
+def _type_of(entries: Sequence[Entry], contracts: Contracts, step: str, is_reply: bool) -> str:
+    """The type of what a step was sent last, or of what it waits for; empty where the journal does not say it."""
+    found = ""
+    for entry in entries:
+        if entry.command is not None and entry.command.step == step and entry.kind in ("do", "undo"):
+            found = entry.envelope.type
+        elif is_reply and entry.record is not None and entry.record.step == step and entry.envelope.awaits:
+            return entry.envelope.awaits
+    described = contracts.messages.get(found)
+    if not is_reply or described is None:
+        return found
+    return described.about if described.kind == "command" else ""
+
+
+class _Fields:
+    """Finds fields that a schema does not have."""
+
+    def __init__(self, definitions: Mapping[str, JsonSchema]) -> None:
+        self._definitions = definitions
+
+    def unknown(self, written: Any, schema: JsonSchema, where: str) -> Iterator[tuple[str, str, list[str]]]:
+        """In which object, what each is called, and what that has instead."""
+        schema = self._resolved(schema)
+        if "anyOf" in schema:
+            schema = self._meant(written, schema)
+        if isinstance(written, dict):
+            objects = cast("dict[str, Any]", written)
+            known: dict[str, JsonSchema] | None = schema.get("properties")
+            others = schema.get("additionalProperties")
+            for name, value in objects.items():
+                if known is not None and name in known:
+                    yield from self.unknown(value, known[name], f"{where}.{name}")
+                elif isinstance(others, dict):
+                    yield from self.unknown(value, cast("JsonSchema", others), f"{where}.{name}")
+                elif known is not None:
+                    yield where, name, [*known]
+        elif isinstance(written, list):
+            first: list[JsonSchema] = schema.get("prefixItems", [])
+            rest = schema.get("items")
+            for number, value in enumerate(written):
+                item = first[number] if number < len(first) else rest
+                if isinstance(item, dict):
+                    yield from self.unknown(value, cast("JsonSchema", item), f"{where}[{number}]")
+
+    def _resolved(self, schema: JsonSchema) -> JsonSchema:
+        while "$ref" in schema:
+            schema = self._definitions.get(str(schema["$ref"]).rpartition("/")[2], {})
+        return schema
+
+    def _meant(self, written: Any, schema: JsonSchema) -> JsonSchema:
+        """Which of several is meant: by the tag, else the only one for an object or for a list; nothing where that does
+        not tell."""
+        tag = schema.get("discriminator")
+        if tag is not None and isinstance(written, dict):
+            told = str(cast("dict[str, Any]", written).get(tag["propertyName"]))
+            return self._resolved({"$ref": tag["mapping"][told]}) if told in tag["mapping"] else {}
+        kind = "object" if isinstance(written, dict) else "array"
+        several = [self._resolved(each) for each in schema["anyOf"]]
+        found = [each for each in several if each.get("type") == kind or "anyOf" in each]
+        if len(found) != 1:
+            return {}
+        return self._meant(written, found[0]) if "anyOf" in found[0] else found[0]
