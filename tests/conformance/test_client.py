@@ -15,7 +15,7 @@ from antiphon.contracts.envelope import decode, unpack_raw
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import END_TYPE, End, Resent
-from antiphon.contracts.subjects import end_subject, ends_filter, parse_same, signal_subject, start_subject
+from antiphon.contracts.subjects import end_subject, ends_filter, parse_same
 from antiphon.coordinator.client.client import LOOK_SECONDS, LOOK_SOON_SECONDS, Antiphon
 from antiphon.coordinator.client.store_once import message
 from antiphon.coordinator.decision.sameness import compare
@@ -119,9 +119,10 @@ class ShelfLink(HastyLink):
 
     async def request(self, subject: str, data: bytes = b"", timeout_seconds: float = 5.0) -> bytes:
         """What a coordinator says to the question whether the start, or the signal, is the same."""
-        key, signal = parse_same(subject)
-        stored = signal_subject(key, signal) if signal else start_subject(key)
+        stored = parse_same(subject).stored_at
         again = unpack_raw(data, Resent)
+        if stored not in self.stored:
+            raise Ambiguous("no answer")
         told = compare(self.shape, decode(self.stored[stored], stored), again)
         if told is None:
             raise Ambiguous("no answer")
@@ -200,18 +201,18 @@ async def test_so_it_is_with_a_signal(first: Any, again: Any, shape: Any, said: 
     shelf = ShelfLink()
     client, shelf.shape = Antiphon(shelf), shape
     saga, step = sender(type(first))
-    await client.handle(saga, "1").signal(step, first)
+    await client.handle(saga, "1").signal(step, first, wait_for_start=True)
     before = dict(shelf.stored)
     saga, step = sender(type(again))
     if not said:
-        await client.handle(saga, "1").signal(step, again)
+        await client.handle(saga, "1").signal(step, again, wait_for_start=True)
     elif said == UNTOLD:
         with pytest.raises(PlatformError, match="the signal parcel-sent of saga parcel/1 is stored already"):
-            await client.handle(saga, "1").signal(step, again)
+            await client.handle(saga, "1").signal(step, again, wait_for_start=True)
     else:
         said = f"has got the signal parcel-sent before, with {said}. The first one"
         with pytest.raises(AlreadySignalled, match=said):
-            await client.handle(saga, "1").signal(step, again)
+            await client.handle(saga, "1").signal(step, again, wait_for_start=True)
     assert len(before) == 1
     assert shelf.stored == before
 

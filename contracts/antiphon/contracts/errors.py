@@ -203,13 +203,52 @@ class AlreadyStarted(AntiphonError):
         self.saga_type, self.saga_id, self.unread = saga_type, saga_id, unread
 
 
-class UnknownSaga(AntiphonError):
-    """No saga with this type and id was ever started."""
+class OtherVersion(AntiphonError):
+    """The saga runs, or would begin, with another version of its definition than the caller asked for.
 
-    def __init__(self, saga_type: str, saga_id: str) -> None:
+    `is_started` says which of the two it is: where it would begin, nothing was changed.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, version: int, wanted: int, is_started: bool) -> None:
+        asked = f"with version {version}, and version {wanted} was asked for"
+        super().__init__(
+            f"saga {saga_type}/{saga_id} runs {asked}. It goes on: a saga keeps the version that it began with. For "
+            "another version use another id."
+            if is_started
+            else f"saga {saga_type}/{saga_id} would begin {asked}. Nothing was started. New sagas begin with the "
+            f"newest version that a coordinator has: run one with version {wanted}, or ask for version {version}."
+        )
+        self.saga_type, self.saga_id, self.version, self.wanted = saga_type, saga_id, version, wanted
+        self.is_started = is_started
+
+
+class UnknownSaga(AntiphonError):
+    """No saga with this type and id was ever started.
+
+    Args:
+        saga_type: its type; empty where only the id is known.
+        saga_id: its id.
+        more: a further sentence, where something else can be done about it.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, more: str = "") -> None:
         name = f"{saga_type}/{saga_id}" if saga_type else f"with the id {saga_id}"
-        super().__init__(f"there is no saga {name}; check its type and its id.")
+        super().__init__(f"there is no saga {name}; check its type and its id.{more and ' '}{more}")
         self.saga_type, self.saga_id = saga_type, saga_id
+
+
+class TooLate(AntiphonError):
+    """Nothing can come of a signal, a wish to cancel or an operator's request any more. Nothing was changed.
+
+    `why` says what the saga has come to instead.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, what: str, why: str) -> None:
+        super().__init__(
+            f"{what} comes too late for saga {saga_type}/{saga_id}: {why}. Nothing was changed. Look at it: antiphon "
+            f"show {saga_type}/{saga_id}"
+        )
+        self.saga_type, self.saga_id, self.what, self.why = saga_type, saga_id, what, why
 
 
 class AlreadySignalled(AntiphonError):

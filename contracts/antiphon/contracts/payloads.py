@@ -257,8 +257,14 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     error: str = ""
 
 
-Verdict = Literal["same", "other", "unread"]
-"""What is stored: the same, something else, or what the coordinator that says so cannot read."""
+Verdict = Literal["same", "other", "unread", "none"]
+"""What is stored: the same, something else, what the coordinator that says so cannot read, or nothing. The last is said
+to whoever asks for the prospect as well; others get no answer then."""
+
+Prospect = Literal["", "unstarted", "early", "awaited", "taken", "passed"]
+"""What may come of a signal or of a wish to cancel: the saga is not started; it runs, and the step's turn has not come;
+the step waits for it now, or the saga can be cancelled; the journal has it already; nothing can come of it any more.
+Empty in the answers of coordinators of earlier releases."""
 
 
 class Resent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -269,6 +275,8 @@ class Resent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     defaults: tuple[str, ...] = ()
     """The fields of `data` that hold what they hold where nobody says anything: one of them may have been added to the
     event after the first one was stored."""
+    prospect: bool = False
+    """Whether the answer shall say, too, what may come of it, also where nothing is stored."""
 
 
 class ResentAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -277,6 +285,13 @@ class ResentAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     verdict: Verdict
     reason: str = ""
     """Why it cannot be read."""
+    prospect: Prospect = ""
+    """What may come of it, where that was asked for."""
+    why: str = ""
+    """Why nothing can come of it any more: "it has ended"."""
+    version: Number = 0
+    """Of a start, where the prospect was asked for: the version that the saga runs with, or would begin with; 0 where
+    that is not known."""
 
 
 # --- PARKED: one message for each message that could not be used, and for each saga that waits for a person -----------

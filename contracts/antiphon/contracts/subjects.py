@@ -688,13 +688,18 @@ def announce_subject(saga_type: str) -> str:
 
 
 def same_subject(saga: SagaKey, signal: str = "") -> str:
-    """Where clients ask the coordinators whether what is stored is what they wanted to store.
+    """Where clients ask the coordinators whether what is stored is what they wanted to store, or what may come of it.
 
     Args:
         saga: whose start or signal it is.
         signal: the step that waits for the signal; empty for the start.
     """
     return f"antiphon.same.{saga.type}.{saga.id}.{f'signal.{signal}' if signal else 'start'}"
+
+
+def same_cancel_subject(saga: SagaKey) -> str:
+    """The same of a wish to cancel."""
+    return f"antiphon.same.{saga.type}.{saga.id}.cancel"
 
 
 ANNOUNCE_FILTER: Final = announce_subject("*")
@@ -710,7 +715,7 @@ def status_filter(saga_type: str) -> str:
 
 
 def same_filter(saga_type: str) -> str:
-    """The questions whether starts of, and signals to, sagas of one type are the same."""
+    """The questions whether starts of, signals to and cancels of sagas of one type are the same."""
     return f"antiphon.same.{saga_type}.>"
 
 
@@ -722,6 +727,11 @@ def same_starts_filter(saga_type: str = "*") -> str:
 def same_signals_filter(saga_type: str = "*", signal: str = "*") -> str:
     """Those about signals, for every step or for one."""
     return f"antiphon.same.{saga_type}.*.signal.{signal}"
+
+
+def same_cancels_filter(saga_type: str = "*") -> str:
+    """Those about wishes to cancel."""
+    return f"antiphon.same.{saga_type}.*.cancel"
 
 
 def status_queue(definitions: Iterable[str]) -> str:
@@ -771,8 +781,27 @@ def parse_status(subject: str) -> SagaKey:
     return SagaKey.of(tokens[2], tokens[3])
 
 
-def parse_same(subject: str) -> tuple[SagaKey, str]:
-    """The saga, and the signal or nothing, in the subject of a question whether what is stored is the same.
+class SameAddress(msgspec.Struct, frozen=True):
+    """What a question whether something is the same is about: a start, a wish to cancel, or the signal of a step."""
+
+    saga: SagaKey
+    what: Literal["start", "cancel", "signal"]
+    signal: str = ""
+
+    @property
+    def stored_at(self) -> str:
+        """Where EVENTS holds what is asked about."""
+        match self.what:
+            case "start":
+                return start_subject(self.saga)
+            case "cancel":
+                return cancel_subject(self.saga)
+            case "signal":
+                return signal_subject(self.saga, self.signal)
+
+
+def parse_same(subject: str) -> SameAddress:
+    """Read the subject of a question whether what is stored is the same.
 
     Raises:
         BadIdentity: type or id are no tokens.
@@ -780,11 +809,11 @@ def parse_same(subject: str) -> tuple[SagaKey, str]:
     """
     tokens = subject.split(".")
     match tokens:
-        case ["antiphon", "same", saga_type, saga_id, "start"]:
-            return SagaKey.of(saga_type, saga_id), ""
+        case ["antiphon", "same", saga_type, saga_id, ("start" | "cancel") as what]:
+            return SameAddress(SagaKey.of(saga_type, saga_id), what)
         case ["antiphon", "same", saga_type, saga_id, "signal", signal]:
             _require_tokens((signal,), subject)
-            return SagaKey.of(saga_type, saga_id), signal
+            return SameAddress(SagaKey.of(saga_type, saga_id), "signal", signal)
         case _:
             raise Forged("not a question whether something is the same", subject=subject)
 

@@ -47,7 +47,7 @@ NEEDS_A_SERVER = {
     "start": STARTING,
     "list": ("list",),
     "show": ("show", "order/mine"),
-    "signal": ("signal", "g1", "trip-cleared", "--app", GUARDED, "--payload", '{"by": "Ada"}'),
+    "signal": ("signal", "g1", "trip-cleared", "--app", GUARDED, "--payload", '{"by": "Ada"}', "--wait-for-start"),
     "parked": ("parked",),
     "retry": ("retry", "order/mine"),
     "edit": ("edit", "order/mine", "--step", "charge_customer", "--payload", "{}"),
@@ -356,11 +356,12 @@ def test_a_payload_that_is_no_json_is_a_sentence(up: Platform) -> None:
 
 
 def test_a_signal_is_checked_before_it_is_sent_since_the_first_one_counts(up: Platform) -> None:
-    signal = ("signal", "g1", "trip-cleared", "--app", GUARDED, "--payload")
+    signal = ("signal", "g1", "trip-cleared", "--app", GUARDED, "--wait-for-start", "--timeout", "1", "--payload")
     assert_one_sentence(antiphon(*signal, '{"by": 1}', server=up.servers), "Cleared")
     wrong = antiphon("signal", "g1", "cleared", "--app", GUARDED, server=up.servers)
     assert_one_sentence(wrong, "saga guarded has no signal 'cleared'; it waits for trip-cleared")
-    assert antiphon(*signal, '{"by": "Ada"}', server=up.servers).returncode == 0
+    stored = antiphon(*signal, '{"by": "Ada"}', server=up.servers)  # which no coordinator takes in
+    assert_one_sentence(stored, "the request to signal saga guarded/g1 is stored, and no coordinator has", code=3)
     again = antiphon(*signal, '{"by": "Bob"}', server=up.servers)  # which no coordinator compares
     assert_one_sentence(again, "the signal trip-cleared of saga guarded/g1 is stored already", "Nothing was changed")
 
@@ -445,7 +446,14 @@ async def test_processes_run_an_order_and_drain_on_sigterm(tmp_path: Path) -> No
             ended = antiphon(*STARTING, "--wait", "--json", server=running.servers)
             assert json.loads(ended.stdout)["outcome"] == "completed"
             same = antiphon(*STARTING[:-1], "@-", "--json", server=running.servers, stdin=PAYLOAD)
-            assert json.loads(same.stdout) == {"type": "order", "id": "mine"}
+            assert json.loads(same.stdout) == {
+                "type": "order",
+                "id": "mine",
+                "was_started": True,
+                "version": 1,
+                "outcome": "completed",
+                "reason": "",
+            }
             paused = antiphon("pause", "--type", "order", "--reason", "a look", "--as", "ada", server=running.servers)
             assert paused.stdout == "type order: pause is accepted, asked for by ada.\n"
             again = antiphon("pause", "--type", "order", "--reason", "a look", server=running.servers)

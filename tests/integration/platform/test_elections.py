@@ -75,11 +75,11 @@ async def start(antiphon: Antiphon, id: str, timeout: float) -> Handle:
 
 
 async def cancel(antiphon: Antiphon, id: str, timeout: float) -> None:
-    await antiphon.handle(TRIP, id).cancel("changed my mind", timeout=timeout)
+    await antiphon.handle(TRIP, id).cancel("changed my mind", timeout=timeout, wait_for_start=True)
 
 
 async def signal(antiphon: Antiphon, id: str, timeout: float) -> None:
-    await antiphon.handle(WAITING, id).signal(CLEARED, Cleared(by="Ada"), timeout=timeout)
+    await antiphon.handle(WAITING, id).signal(CLEARED, Cleared(by="Ada"), timeout=timeout, wait_for_start=True)
 
 
 async def pause(antiphon: Antiphon, id: str, timeout: float) -> None:

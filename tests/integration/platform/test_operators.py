@@ -16,8 +16,11 @@ from antiphon.contracts import (
     AlreadySignalled,
     DefinitionError,
     Event,
+    OtherVersion,
     Retry,
     SagaKey,
+    StillRunning,
+    TooLate,
     Undecided,
     UnknownSaga,
     subjects,
@@ -29,7 +32,7 @@ from antiphon.contracts.messages import AnswerKind, Closed
 from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, OnceMore, Operation, verb_type
 from antiphon.contracts.registration import Capabilities
 from antiphon.contracts.subjects import CommandAddress
-from antiphon.contracts.topology import PARKED, SAGA, STARTS, Listener
+from antiphon.contracts.topology import EVENTS, PARKED, SAGA, STARTS, Listener
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.client.operator import SagaVerbs
 from antiphon.coordinator.client.store_once import message
@@ -112,6 +115,12 @@ class Stage:
                 if "no journal yet" not in str(error) and "there is no saga" not in str(error):
                     raise
                 await asyncio.sleep(0.02)
+
+    async def stored(self, id: str) -> list[str]:
+        """What EVENTS holds of sagas with an id, of clients and operators."""
+        reader = await self.there.link("operator")
+        found = await reader.read_all(EVENTS, [f"evt.*.*.{id}.client.>", f"evt.*.*.{id}.operator.>"])
+        return [message.subject for message in found]
 
     def hasty(self, handle: Handle) -> SagaVerbs:
         """An operator who waits for a second."""
@@ -549,11 +558,86 @@ async def test_a_signal_is_sent_once_whoever_sends_it_again(stage: Stage) -> Non
     assert (await handle.result(timeout=120)).outcome == "completed"
 
 
-async def test_a_signal_may_come_before_its_saga(stage: Stage) -> None:
+async def test_a_signal_may_come_before_its_saga_where_that_is_asked_for(stage: Stage) -> None:
     stage.refuses = ""
-    await stage.client.handle(GUARDED, "g1").signal(cleared, Cleared(by="Ada"))
+    early = stage.client.handle(GUARDED, "g1")
+    assert await early.signal(cleared, Cleared(by="Ada"), wait_for_start=True) == "unstarted"
     handle = await stage.client.start(GUARDED, ASKED, id="g1")
     assert (await handle.result(timeout=120)).outcome == "completed"
+
+
+async def test_a_mistyped_id_is_refused_and_takes_no_signal_from_whoever_has_it_later(stage: Stage) -> None:
+    stage.refuses = ""
+    for what in (stage.client.handle(GUARDED, "g1"), stage.client.handle(TRIP, "g1")):
+        with pytest.raises(
+            UnknownSaga, match=r"there is no saga \w+/g1; check .*\. What shall wait for a start that is"
+        ):
+            await what.cancel("changed my mind")
+    with pytest.raises(UnknownSaga, match="there is no saga guarded/g1; check its type and its id"):
+        await stage.client.handle(GUARDED, "g1").signal(cleared, Cleared(by="Ada"))
+    assert await stage.stored("g1") == []
+    handle = await stage.client.start(GUARDED, ASKED, id="g1")
+    assert await handle.signal(cleared, Cleared(by="Bob")) in ("awaited", "early")
+    assert (await handle.result(timeout=120)).outcome == "completed"
+
+
+async def test_what_comes_too_late_for_a_saga_is_refused_and_stored_nowhere(stage: Stage) -> None:
+    stage.undo_works = True
+    completed = await stage.client.start(GUARDED, ASKED, id="g1")
+    await completed.signal(cleared, Cleared(by="Ada"))
+    await completed.result(timeout=120)
+    compensated = await stage.client.start(GUARDED, ASKED, id="g2")
+    assert await compensated.cancel("changed my mind") in ("awaited", "early")
+    await compensated.result(timeout=120)
+    before = await stage.stored("g1") + await stage.stored("g2")
+    assert await completed.signal(cleared, Cleared(by="Ada")) == "taken"
+    assert await compensated.cancel("and again") == "taken"
+    with pytest.raises(TooLate, match="the wish to cancel comes too late for saga guarded/g1: it has ended"):
+        await completed.cancel("too late")
+    for handle in (compensated, stage.client.handle(GUARDED, "g2")):
+        with pytest.raises(TooLate, match="the signal trip-cleared comes too late for saga guarded/g2: it has ended"):
+            await handle.signal(cleared, Cleared(by="Ada"))
+    assert await stage.stored("g1") + await stage.stored("g2") == before
+
+
+async def test_a_result_of_a_saga_that_was_never_started_says_so(stage: Stage) -> None:
+    with pytest.raises(UnknownSaga, match=r"there is no saga guarded/g1; .* Nothing has started it within 0\.1 s"):
+        await stage.client.handle(GUARDED, "g1").result(timeout=0.1)
+    await stage.client.handle(GUARDED, "g1").signal(cleared, Cleared(by="Ada"), wait_for_start=True)
+    with pytest.raises(UnknownSaga, match="there is no saga guarded/g1"):  # a signal makes no saga
+        await stage.client.handle(GUARDED, "g1").result(timeout=0.1)
+    await stage.client.start(GUARDED, ASKED, id="g2")
+    with pytest.raises(StillRunning, match=r"saga guarded/g2 has not ended within 0\.1 s\. It goes on"):
+        await stage.client.handle(GUARDED, "g2").result(timeout=0.1)
+
+
+async def test_an_operators_request_for_a_purged_saga_is_refused_and_stored_nowhere(stage: Stage) -> None:
+    stage.refuses = ""
+    handle = await stage.client.start(TRIP, ASKED, id="t1")
+    await handle.result(timeout=120)
+    link = await stage.there.link("administrator")
+    await api(link, "STREAM.PURGE.EVENTS", {"filter": subjects.saga_events_filter(handle.key)})
+    for ask in (stage.asks(handle).cancel("no"), stage.asks(handle).retry(), stage.asks(handle).resolve("x", "y")):
+        with pytest.raises(TooLate, match="comes too late for saga trip/t1: it has ended, and was purged"):
+            await ask
+    assert await stage.stored("t1") == []
+
+
+@pytest.mark.parametrize("of", ["a new one", "one that runs"])
+async def test_a_saga_is_started_with_the_version_that_is_asked_for_or_not_at_all(stage: Stage, of: str) -> None:
+    older = Saga(TripAsked, name="guarded", version=2, deadline=timedelta(hours=1))
+    older.signal(Cleared)
+    if of == "one that runs":
+        handle = await stage.client.start(GUARDED, ASKED, id="g1", version=1)
+        assert (handle.was_started, handle.version) == (False, 1)
+    before = await stage.stored("g1")
+    with pytest.raises(
+        OtherVersion, match=f"saga guarded/g1 {'runs' if before else 'would begin'} with version 1, and"
+    ):
+        await stage.client.start(older, ASKED, id="g1", version=2)
+    assert await stage.stored("g1") == before
+    again = await stage.client.start(older, ASKED, id="g1")
+    assert again.was_started == bool(before)
 
 
 async def test_what_an_operator_misspells_is_refused_by_the_schemas_with_which_the_saga_began(stage: Stage) -> None:

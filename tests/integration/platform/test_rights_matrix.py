@@ -232,8 +232,8 @@ def may_send(user: str, subject: str) -> bool:
             return noticed_by == user and user in (*PARTICIPANTS, COORDINATOR)
         case ["antiphon", "status", saga_type, _]:
             return is_granted(user, saga_type, "read")
-        case ["antiphon", "same", saga_type, _, "start"]:
-            return is_granted(user, saga_type, "start")
+        case ["antiphon", "same", saga_type, _, ("start" | "cancel") as verb]:
+            return is_granted(user, saga_type, verb)
         case ["antiphon", "same", saga_type, _, "signal", name]:
             return is_granted(user, saga_type, f"signal.{name}")
         case ["$JS", "ACK", stream, consumer, _, *_]:

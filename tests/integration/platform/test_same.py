@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -13,14 +14,25 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
-from antiphon.contracts import AlreadySignalled, AlreadyStarted, Event, PlatformError, SagaKey, subjects
+from antiphon.contracts import (
+    AlreadySignalled,
+    AlreadyStarted,
+    Event,
+    PlatformError,
+    SagaKey,
+    TooLate,
+    UnknownSaga,
+    subjects,
+)
 from antiphon.contracts.envelope import unpack_raw
 from antiphon.contracts.payloads import Resent, ResentAnswer
+from antiphon.contracts.topology import SAGA
 from antiphon.coordinator import Saga
 from antiphon.coordinator.client.store_once import message
 from antiphon.coordinator.decision.sameness import resent
-from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.runtime.comparing import OPEN_OF_ONE_MAX, Comparing
+from antiphon.coordinator.runtime.journals import Journals
+from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.runtime.request_queue import RequestQueue
 from antiphon.deploy.admin.rights import Grant, Rights
 from antiphon.link import Link, StoredMessage
@@ -98,6 +110,38 @@ async def test_who_may_only_start_learns_whether_it_is_the_same_and_nothing_else
                 await handle.result(timeout=120)
 
 
+async def test_who_may_only_signal_or_cancel_learns_whether_it_can_come_true_and_nothing_else(tmp_path: Path) -> None:
+    saga = guarded()
+    (step,) = saga.steps
+
+    def rights(made: Rights) -> Rights:
+        clients = {"client": [Grant("guarded", ("start",))], "fraud": [Grant("guarded", ("signal.trip-cleared",))]}
+        return Rights(made.participants, {**clients, "desk": [Grant("guarded", ("cancel",))]})
+
+    with platform(tmp_path, "accounts", participants=PARTICIPANTS, rights=rights) as up:
+        await up.set_up()
+        async with AsyncExitStack() as stack:
+            there = Company(up, stack)
+            await there.coordinate(sagas=[saga])
+            fraud, desk = await there.client("fraud"), await there.client("desk")
+            for ask in (
+                fraud.handle(saga, "g1").signal(step, Cleared(by="Ada")),  # type: ignore[arg-type] # pyright: ignore
+                desk.handle(saga, "g1").cancel("no more"),
+            ):
+                with pytest.raises(UnknownSaga, match="there is no saga guarded/g1"):
+                    await ask
+            await (await there.client()).start(saga, ASKED, id="g1")
+            assert await desk.handle(saga, "g1").cancel("no more") in ("awaited", "early")
+            reader = await there.link("coordinator")
+            async with asyncio.timeout(60):
+                while not await reader.read_all(SAGA, [subjects.end_subject(SagaKey.of("guarded", "g1"))]):
+                    await asyncio.sleep(0.02)
+            with pytest.raises(TooLate, match="for saga guarded/g1: it has ended"):
+                await fraud.handle(saga, "g1").signal(step, Cleared(by="Ada"))  # type: ignore[arg-type] # pyright: ignore
+            with pytest.raises(PlatformError, match=r"does not let fraud use antiphon\.same\.guarded\.g1\.cancel"):
+                await fraud.handle(saga, "g1").cancel("no more")
+
+
 async def test_a_question_that_is_none_is_not_answered_and_does_no_harm(tmp_path: Path) -> None:
     question = msgspec.json.encode(resent(ASKED))
     async with company(tmp_path, "accounts") as there:
@@ -151,7 +195,8 @@ async def test_no_flood_of_questions_is_kept() -> None:
     link = ShelfLink()
     counts, question = Counts(), msgspec.json.encode(resent(ASKED))
     queue = RequestQueue(counts, time.monotonic, lambda delay_seconds, call: None)
-    comparing = Comparing(link, by_type([TRIP.definition]), queue)
+    journals = Journals(MemoryStore(MemoryPlatform()), [TRIP.definition], counts)
+    comparing = Comparing(link, journals, queue)
 
     def ask(number: int) -> None:
         comparing.on_question(subjects.same_subject(key), f"inbox.{number}", question, None)

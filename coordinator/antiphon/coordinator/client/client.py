@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 from antiphon.contracts import subjects
@@ -16,6 +16,7 @@ from antiphon.contracts.errors import (
     Ambiguous,
     AntiphonError,
     DefinitionError,
+    OtherVersion,
     PlatformError,
     StartUnread,
     StillRunning,
@@ -24,7 +25,17 @@ from antiphon.contracts.errors import (
 )
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import Event
-from antiphon.contracts.payloads import CANCEL_TYPE, END_TYPE, CancelRequest, End, SagaState, Status, StatusAnswer
+from antiphon.contracts.payloads import (
+    CANCEL_TYPE,
+    END_TYPE,
+    CancelRequest,
+    End,
+    Prospect,
+    ResentAnswer,
+    SagaState,
+    Status,
+    StatusAnswer,
+)
 from antiphon.contracts.topology import SAGA
 from antiphon.link import Credentials, Link, Mark
 
@@ -33,7 +44,7 @@ from ..definition.check import require_start
 from ..definition.choreography import AnySaga, Choreography
 from ..definition.saga import Saga
 from ..definition.steps import Signal
-from .asking import ask_whether_same
+from .asking import Asking
 from .changes import Change, changes
 from .operator import TIMEOUT_SECONDS as DECISION_SECONDS
 from .operator import Operator
@@ -54,6 +65,11 @@ Outcome = End
 class Handle:
     """One saga, as its caller sees it."""
 
+    was_started = False
+    """Whether `start` found the saga started already, with the same payload."""
+    version = 0
+    """The version that a saga which was started already runs with; 0 where nobody said so."""
+
     def __init__(self, client: Antiphon, key: SagaKey, saga: AnySaga, start: Event | None = None) -> None:
         self._client, self.key, self._saga, self._start = client, key, saga, start
 
@@ -70,6 +86,7 @@ class Handle:
 
         Raises:
             StillRunning: it has not ended by then. It goes on.
+            UnknownSaga: by then it was not started. One that is started meanwhile is waited for.
             StartUnread: no coordinator can read its start, so that nothing of it has begun.
             Undecodable: the end that its journal holds cannot be read.
             AlreadyStarted: a saga with this id had been started with another payload, has ended, and was purged but for
@@ -79,6 +96,11 @@ class Handle:
             async with asyncio.timeout(timeout):
                 end = await self._client.end_of(self.key)
         except TimeoutError:
+            if self._start is None and await self._client.is_unknown(self.key):
+                more = (
+                    f"Nothing has started it within {timeout or 0:g} s; a start that comes later is waited for again."
+                )
+                raise UnknownSaga(self.key.type, self.key.id, more) from None
             raise StillRunning(self.key.type, self.key.id, timeout or 0) from None
         if self._start is not None and not is_started_with(end, self._start):
             raise AlreadyStarted(self.key.type, self.key.id)
@@ -93,52 +115,75 @@ class Handle:
         """
         return await self._client.status_of(self.key)
 
-    async def cancel(self, reason: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    async def cancel(self, reason: str, *, timeout: float = TIMEOUT_SECONDS, wait_for_start: bool = False) -> Prospect:
         """Ask for the saga to be undone. It is compensated, unless it ends first; asking twice changes nothing.
 
         Args:
             reason: why, for whoever looks later.
             timeout: for how many seconds it is tried to store the wish, as while a cluster chooses a leader.
+            wait_for_start: whether the saga may be started later; the wish then waits for that.
+
+        Returns:
+            "awaited" where the saga is compensated now, "taken" where it is being compensated already or was asked for
+            this before, "early" where it is past its point of no return, so that the wish is only noted, "unstarted"
+            where it waits for the start, and nothing where no coordinator said so in time.
 
         Raises:
             DefinitionError: it is a choreography, which nobody leads.
+            UnknownSaga: there is no such saga. Nothing was changed.
+            TooLate: it has ended. Nothing was changed.
             Unanswered: nobody knows whether the wish is stored; ask again.
-            PlatformError: the wish could not be stored.
+            PlatformError: the wish could not be stored, or no coordinator can tell now whether there is such a saga.
         """
         if isinstance(self._saga, Choreography):
             raise DefinitionError(
                 f"saga {self.key} cannot be cancelled: nobody leads it. Let a client publish an event of its own that "
                 "the participants react to."
             )
-        await self._client.ask_to_cancel(self.key, reason, timeout)
+        return await self._client.ask_to_cancel(
+            self.key, reason, timeout, is_started=self._start is not None, waits=wait_for_start
+        )
 
-    async def signal(self, step: Signal[E], event: E, *, timeout: float = TIMEOUT_SECONDS) -> None:
-        """Send what a step waits for, or will: it may come early. The same again changes nothing.
+    async def signal(
+        self, step: Signal[E], event: E, *, timeout: float = TIMEOUT_SECONDS, wait_for_start: bool = False
+    ) -> Prospect:
+        """Send what a step waits for, or will wait for once its turn comes. The same again changes nothing.
 
         Args:
             step: the step, as `Saga.signal` returned it.
             event: what it is told.
             timeout: for how many seconds it is tried to store the signal, as while a cluster chooses a leader.
+            wait_for_start: whether the saga may be started later; the signal then waits for that. Make sure of the id:
+                what is stored for a mistyped one stays, and counts for whatever saga is started with it.
+
+        Returns:
+            "awaited" where the step waits for it, "early" where its turn has not come, "taken" where the saga has got
+            this signal before, "unstarted" where it waits for the start, and nothing where no coordinator said so in
+            time.
 
         Raises:
             DefinitionError: the saga waits for no such event.
             AlreadySignalled: it was told something else before. The first one counts; nothing was changed.
+            UnknownSaga: there is no such saga. Nothing was changed.
+            TooLate: it has ended, is being compensated, or the step's wait is over. Nothing was changed.
             TooLarge: the payload is larger than the protocol allows.
             WrongShape: a field holds what would not arrive as it is, or not at all.
             Unanswered: nobody knows whether the signal is stored; send it again.
-            PlatformError: the signal could not be stored, or one is stored already and no coordinator can tell now
-                whether it is the same.
+            PlatformError: the signal could not be stored, or no coordinator can tell now whether there is such a saga,
+                or whether the signal that is stored is the same.
         """
         if step.saga.name != self._saga.name or type(event) is not step.signal:
             raise DefinitionError(f"saga {self._saga.name!r} waits for no {type(event).__name__} there.")
-        await self._client.send_signal(self.key, step.name, event, timeout)
+        return await self._client.send_signal(
+            self.key, step.name, event, timeout, is_started=self._start is not None, waits=wait_for_start
+        )
 
 
 class Antiphon:
     """A connection for clients; make one with `Antiphon.connect`."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self._link, self._asking = link, Asking(link)
         self._ends: dict[str, list[asyncio.Event]] = {}
         self._heard = set[str]()
         """The saga types whose ends are told to this client; only those that it waits for, which it may hear."""
@@ -172,7 +217,13 @@ class Antiphon:
             await link.close()
 
     async def start(
-        self, saga: Saga[S] | Choreography[S], start: S, *, id: str, timeout: float = TIMEOUT_SECONDS
+        self,
+        saga: Saga[S] | Choreography[S],
+        start: S,
+        *,
+        id: str,
+        timeout: float = TIMEOUT_SECONDS,
+        version: int | None = None,
     ) -> Handle:
         """Begin a saga, once: with the same id and payload again, the same saga is meant.
 
@@ -181,10 +232,14 @@ class Antiphon:
             start: the event it begins with.
             id: names the saga; a token of letters, digits, `_` and `-`.
             timeout: for how many seconds it is tried to store the start, as while a cluster chooses a leader.
+            version: the version of the definition that it must run with. Left out, it begins with the newest that a
+                coordinator has, and one that was started before goes on with its own. Given, a coordinator has to
+                answer, before the start is stored and once it has begun.
 
         Raises:
             AlreadyStarted: the id was used with another payload; nothing was changed. Payloads with equal values are
                 the same, also where one was sent before a field with a default was added.
+            OtherVersion: it runs, or would begin, with another version than `version`.
             BadIdentity: the id cannot be part of a subject.
             DefinitionError: the saga starts with another event.
             TooLarge: the payload is larger than the protocol allows.
@@ -192,18 +247,43 @@ class Antiphon:
                 because its definition can make no keys or locks of it.
             Unanswered: nobody knows whether the start is stored; start it again with the same id.
             PlatformError: the start could not be stored, or one is stored already and no coordinator can tell now
-                whether it is the same.
+                whether it is the same, or with which version it runs.
         """
         key = SagaKey.of(saga.name, id)
         subject = subjects.start_subject(key)
         require_start(saga, start)
         data = message(subject, CLIENT, start.__contract__.type, start)
         require_names(saga.definition, start)
+        if version is not None:
+            _require_version(key, await self._asking.of_start(key, start, timeout), version)
+        handle = Handle(self, key, saga, start)
         if not await store_once(self._link, subject, data, timeout):
-            told = await ask_whether_same(self._link, key, start, timeout_seconds=timeout)
+            told = await self._asking.whether_same(key, start, timeout_seconds=timeout)
             if told.verdict != "same":
                 raise AlreadyStarted(key.type, key.id, told.reason)
-        return Handle(self, key, saga, start)
+            handle.was_started, handle.version = True, told.version
+        if version is not None:
+            handle.version = await self._begun_with(key, start, version, timeout)
+        return handle
+
+    async def _begun_with(self, key: SagaKey, start: Event, wanted: int, timeout_seconds: float) -> int:
+        """Wait until a saga has begun, and check with which version."""
+        loop = asyncio.get_running_loop()
+        gives_up, pause = loop.time() + timeout_seconds, LOOK_SOON_SECONDS
+        while True:
+            told = await self._asking.of_start(key, start, timeout_seconds)
+            if told.prospect == "passed":
+                return 0  # purged but for its end
+            if told.prospect == "taken" and told.version:
+                _require_version(key, told, wanted)
+                return told.version
+            if loop.time() > gives_up:
+                raise PlatformError(
+                    f"saga {key} is started, and has not begun within {timeout_seconds:g} s, so that nobody knows with "
+                    "which version it will. Ask again with the same id, which does no harm."
+                )
+            await asyncio.sleep(pause)
+            pause = min(1.0, 2 * pause)
 
     def handle(self, saga: AnySaga, id: str) -> Handle:
         """A saga that was started elsewhere or earlier."""
@@ -303,22 +383,72 @@ class Antiphon:
             raise UnknownSaga(key.type, key.id)
         return answer.status
 
-    async def ask_to_cancel(self, key: SagaKey, reason: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        """Store the wish to cancel; a second one changes nothing."""
+    async def end_if_any(self, key: SagaKey) -> Outcome | None:
+        """How a saga ended; None where it has not, or was never started.
+
+        Raises:
+            PlatformError: this user may not read it.
+            Undecodable: the end that its journal holds cannot be read.
+        """
+        return await self._read_end(key, subjects.end_subject(key))
+
+    async def is_unknown(self, key: SagaKey) -> bool:
+        """Whether a coordinator says that a saga was never started; false where none answers."""
+        with suppress(PlatformError):
+            try:
+                await self.status_of(key)
+            except UnknownSaga:
+                return True
+        return False
+
+    async def ask_to_cancel(
+        self,
+        key: SagaKey,
+        reason: str,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        *,
+        is_started: bool = False,
+        waits: bool = False,
+    ) -> Prospect:
+        """Store the wish to cancel, if anything can come of it; a second one changes nothing. See `Handle.cancel`."""
+        told = await self._asking.of_cancel(key, timeout_seconds, is_started=is_started, waits=waits)
+        if told is not None and told.verdict == "same":
+            return told.prospect
         subject = subjects.cancel_subject(key)
         data = message(subject, CLIENT, CANCEL_TYPE, CancelRequest(reason=reason[:REASON_CHARS_MAX]))
         await store_once(self._link, subject, data, timeout_seconds)
+        return told.prospect if told is not None else ""
 
     async def send_signal(
-        self, key: SagaKey, signal: str, event: Event, timeout_seconds: float = TIMEOUT_SECONDS
-    ) -> None:
-        """Store a signal, which a saga gets once."""
+        self,
+        key: SagaKey,
+        signal: str,
+        event: Event,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        *,
+        is_started: bool = False,
+        waits: bool = False,
+    ) -> Prospect:
+        """Store a signal, if anything can come of it; a saga gets it once. See `Handle.signal`."""
         subject = subjects.signal_subject(key, signal)
         data = message(subject, CLIENT, event.__contract__.type, event)
+        told = await self._asking.of_signal(key, signal, event, timeout_seconds, is_started=is_started, waits=waits)
+        if told is not None and told.verdict == "same":
+            return told.prospect
         if not await store_once(self._link, subject, data, timeout_seconds):
-            told = await ask_whether_same(self._link, key, event, signal, timeout_seconds=timeout_seconds)
-            if told.verdict != "same":
-                raise AlreadySignalled(key.type, key.id, signal, told.reason)
+            again = await self._asking.whether_same(key, event, signal, timeout_seconds=timeout_seconds)
+            if again.verdict != "same":
+                raise AlreadySignalled(key.type, key.id, signal, again.reason)
+        return told.prospect if told is not None else ""
+
+    async def prospect_of_signal(self, key: SagaKey, signal: str, event: Event, timeout_seconds: float) -> Prospect:
+        """What has come, or may come, of a signal that is stored: "taken" once the journal has it.
+
+        Raises:
+            TooLate: the saga came to something else before it took the signal.
+        """
+        told = await self._asking.of_signal(key, signal, event, timeout_seconds, is_started=True, waits=True)
+        return told.prospect if told is not None else ""
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -345,3 +475,9 @@ class Antiphon:
     def _on_end(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         for told in self._ends.get(subject, ()):
             told.set()
+
+
+def _require_version(key: SagaKey, told: ResentAnswer, wanted: int) -> None:
+    """Check the version that a saga runs with, or would begin with, as far as it is known."""
+    if told.version not in (0, wanted):
+        raise OtherVersion(key.type, key.id, told.version, wanted, told.prospect != "unstarted")

@@ -21,6 +21,7 @@ from antiphon.contracts.errors import (
     Ambiguous,
     OlderCoordinators,
     PlatformError,
+    TooLate,
     Unclosed,
     Undecided,
     Undecodable,
@@ -166,6 +167,7 @@ class Operator:
 
         Raises:
             UnknownSaga: there is none.
+            TooLate: it has ended, and was purged but for its end.
             PlatformError: that cannot be read.
         """
         deadline = asyncio.get_running_loop().time() + self.timeout_seconds
@@ -173,6 +175,8 @@ class Operator:
             try:
                 if await self.link.read_all(EVENTS, subjects.start_subjects(key)):
                     return
+                if await self.link.read_all(SAGA, [subjects.end_subject(key)]):
+                    raise TooLate(key.type, key.id, "the request", "it has ended, and was purged but for its end")
                 raise UnknownSaga(key.type, key.id)
             except Ambiguous as error:
                 raise_if_failed(self.link)
@@ -193,8 +197,9 @@ class SagaVerbs:
     """What an operator may ask of one saga.
 
     Each verb returns what became of it: whether it was accepted, or why it was rejected, because it came too late or
-    makes no sense; then nothing was changed. All of them raise `UnknownSaga` if there is no such saga, `Undecided` if
-    no coordinator decides in time, and `PlatformError` if the request could not be stored.
+    makes no sense; then nothing was changed. All of them raise `UnknownSaga` if there is no such saga, `TooLate` if
+    nothing but its end is left, `Undecided` if no coordinator decides in time, and `PlatformError` if the request could
+    not be stored.
     """
 
     def __init__(self, operator: Operator, key: SagaKey) -> None:

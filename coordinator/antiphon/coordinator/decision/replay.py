@@ -117,7 +117,8 @@ def status_answer(result: Replayed | Exception, hold: str = "") -> StatusAnswer:
         return StatusAnswer(error=str(result))
     history = result.history
     if not history.entries:
-        return StatusAnswer(error="" if not result.unnamed else "it was started a moment ago and has no journal yet")
+        is_started = any(is_start(fact) for fact in result.unnamed)
+        return StatusAnswer(error="it was started a moment ago and has no journal yet" if is_started else "")
     return StatusAnswer(
         status=Status(
             type=history.key.type,

@@ -20,17 +20,22 @@ from antiphon.contracts.values import is_same
 
 SAME = ResentAnswer(verdict="same")
 OTHER = ResentAnswer(verdict="other")
+NONE = ResentAnswer(verdict="none")
 
 
-def resent(payload: Event) -> Resent:
+def resent(payload: Event, *, prospect: bool = False) -> Resent:
     """What is sent again, with the fields that hold their defaults.
+
+    Args:
+        payload: what is, or was, to be stored.
+        prospect: whether to ask, too, what may come of it.
 
     Raises:
         WrongShape: a field holds what would not arrive as it is, or not at all.
     """
     fields = msgspec.structs.fields(payload)
     defaults = tuple(each.encode_name for each in fields if has_default(payload, each))
-    return Resent(type=payload.__contract__.type, data=pack(payload), defaults=defaults)
+    return Resent(type=payload.__contract__.type, data=pack(payload), defaults=defaults, prospect=prospect)
 
 
 def has_default(payload: Event, field: msgspec.structs.FieldInfo) -> bool:

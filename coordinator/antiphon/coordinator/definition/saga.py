@@ -179,7 +179,8 @@ class Saga(DeclaredSaga[S]):
         after: DeclaredStep | Sequence[DeclaredStep] = (),
         within: timedelta | None = None,
     ) -> Signal[R]:
-        """A step that waits for an event from outside: `handle.signal(step, event)` sends it. It may come early.
+        """A step that waits for an event from outside: `handle.signal(step, event)` sends it. It may come before the
+        step's turn; before the saga is started it is taken only where `wait_for_start=True` says so.
 
         Args:
             event: its class, owned by nobody. A saga waits once for each.

@@ -1,8 +1,9 @@
-"""Answers clients who ask whether a start or a signal that is there already is the one that they wanted to store.
+"""Answers clients who ask whether a start or a signal that is there already is the one that they wanted to store, and
+what may come of a signal or a wish to cancel.
 
-They may not read EVENTS, where everybody's payloads are. A coordinator reads what is stored and says no more than
-whether it is the same. What it cannot tell it leaves to others: silence tells nobody anything wrong, and whoever asked
-asks again.
+They may not read EVENTS, where everybody's payloads are, nor journals. A coordinator reads what is stored and says no
+more than whether it is the same, and whether anything can come of it. What it cannot tell it leaves to others: silence
+tells nobody anything wrong, and whoever asked asks again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -18,16 +20,19 @@ import msgspec
 from antiphon.contracts import subjects
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, decode
 from antiphon.contracts.errors import AntiphonError, Undecodable
-from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import Resent, ResentAnswer
+from antiphon.contracts.stored import NotRead, StoredMessage
+from antiphon.contracts.subjects import SameAddress
 from antiphon.contracts.topology import EVENTS
 from antiphon.link import Link
 from antiphon.link.faults import say
 from antiphon.link.reading import Pages
 
-from ..decision.sameness import compare
-from ..definition.versions import Versions
+from ..decision.prospects import Told, prospect_of
+from ..decision.replay import Replayed
+from ..decision.sameness import NONE, SAME, compare
+from .journals import Journals
 from .request_queue import OTHERS, SOURCES_MAX, Pace, RequestQueue, source_of
 
 OPEN_MAX: Final = 64
@@ -52,12 +57,12 @@ class Comparing:
 
     Args:
         link: its connection.
-        definitions: its definitions, by saga type.
+        journals: its definitions, and how sagas stand.
         requests: counts and names those that are not looked at.
     """
 
-    def __init__(self, link: Link, definitions: dict[str, Versions], requests: RequestQueue) -> None:
-        self._link, self._definitions, self._requests = link, definitions, requests
+    def __init__(self, link: Link, journals: Journals, requests: RequestQueue) -> None:
+        self._link, self._journals, self._requests = link, journals, requests
         self._open: Counter[str] = Counter()
         """Questions under way, by source."""
         self._paces: dict[str, Pace] = {}
@@ -68,7 +73,7 @@ class Comparing:
             return
         source = source_of(reply, headers)
         if self._has_place(source):
-            self._link.guard.call(_Question(subject), self._take, source, subject, reply, data)
+            self._take(source, subject, reply, data)
         else:
             self._requests.shed(source)
 
@@ -82,52 +87,117 @@ class Comparing:
 
     def _take(self, source: str, subject: str, reply: str, data: bytes) -> None:
         try:
-            key, signal = subjects.parse_same(subject)
+            address = subjects.parse_same(subject)
             again = _decode_question(data)
         except (AntiphonError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # whoever asks so gets no answer
-        stored = subjects.signal_subject(key, signal) if signal else subjects.start_subject(key)
-        shape = self._shape(key, signal, again)
+        if address.saga.type not in self._journals.definitions:
+            return
         self._open[source] += 1
-        self._link.read(EVENTS, [stored], partial(self._on_read, source, shape, again, reply))
+        _Question(self._link, self._journals, address, again, reply, partial(self._left, source)).begin()
 
-    def _on_read(self, source: str, shape: type[Event] | None, again: Resent, reply: str, found: Pages) -> None:
+    def _left(self, source: str) -> None:
         self._open -= Counter({source: 1})  # whoever has none left is forgotten
-        if not isinstance(found, list) or not found:
-            return  # a replica that lags does not have it yet
-        told = _answer(shape, found[0].data, found[0].subject, again)
+
+
+class _Question:
+    """One question on its way to its answer.
+
+    Args:
+        link: where it came from.
+        journals: how sagas stand.
+        address: what it is about.
+        again: what was to be stored.
+        reply: where the answer goes.
+        leave: called once, when nothing is read for it any more.
+    """
+
+    __slots__ = ("_address", "_again", "_journals", "_left", "_link", "_reply", "_verdict")
+
+    def __init__(
+        self,
+        link: Link,
+        journals: Journals,
+        address: SameAddress,
+        again: Resent,
+        reply: str,
+        leave: Callable[[], None],
+    ) -> None:
+        self._link, self._journals, self._address, self._again = link, journals, address, again
+        self._reply, self._verdict = reply, NONE
+        self._left: Callable[[], None] | None = leave
+
+    def begin(self) -> None:
+        """Read what is stored."""
+        self._link.guard.call(self, self._link.read, EVENTS, [self._address.stored_at], self._on_stored)
+
+    def failed(self, error: BaseException) -> None:
+        """Say so, and nothing to whoever asked."""
+        say("same.faulty", error, self._address.stored_at)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._left is not None:
+            self._left()
+            self._left = None
+
+    def _on_stored(self, found: Pages) -> None:
+        verdict = self._compared(found) if isinstance(found, list) else None
+        if verdict is None or not self._again.prospect:
+            self._leave()
+            self._answer(verdict if verdict is not NONE else None)  # a replica that lags does not have it yet
+            return
+        self._verdict = verdict
+        key = self._address.saga
+        versions, store = self._journals.definitions[key.type], self._journals.store
+        store.guard.call(self, self._journals.read, key, versions, self._on_saga)
+
+    def _compared(self, found: list[StoredMessage]) -> ResentAnswer | None:
+        if not found:
+            return NONE
+        if self._address.what == "cancel":
+            return SAME
+        try:
+            return compare(self._shape(), decode(found[0].data, found[0].subject), self._again)
+        except Undecodable as error:
+            return ResentAnswer(verdict="unread", reason=error.reason)
+
+    def _on_saga(self, result: Replayed | Exception) -> None:
+        told = prospect_of(self._address, result)
+        if told is not None and told.prospect == "unstarted":
+            starts = subjects.start_subjects(self._address.saga)
+            self._journals.store.facts_by_leader(starts, partial(self._on_starts, told))
+        else:
+            self._tell(told)
+
+    def _on_starts(self, told: Told, found: list[StoredMessage] | NotRead) -> None:
+        """The leader has no start either; if it has one, a replica lags, and whoever asked asks again."""
+        self._tell(told if found == [] else None)
+
+    def _tell(self, told: Told | None) -> None:
+        self._leave()
+        if told is not None:
+            version = told.version if self._address.what == "start" else 0
+            said = msgspec.structs.replace(self._verdict, prospect=told.prospect, why=told.why, version=version)
+            self._answer(said)
+        elif self._verdict is not NONE:
+            self._answer(self._verdict, is_sure=False)
+
+    def _answer(self, told: ResentAnswer | None, is_sure: bool = True) -> None:
         if told is None:
             return
-        answer = partial(self._link.answer, reply, msgspec.json.encode(told))
-        if told.verdict == "unread":
+        answer = partial(self._link.answer, self._reply, msgspec.json.encode(told))
+        if told.verdict == "unread" or not is_sure:
             asyncio.get_running_loop().call_later(LATE_SECONDS, answer)
         else:
             answer()
 
-    def _shape(self, key: SagaKey, signal: str, again: Resent) -> type[Event] | None:
+    def _shape(self) -> type[Event] | None:
         """The class of the event that is asked about, in whichever version has it."""
-        versions = self._definitions.get(key.type)
-        for definition in versions.definitions if versions else ():
+        signal = self._address.signal
+        for definition in self._journals.definitions[self._address.saga.type].definitions:
             step = definition.steps.get(signal)
             shape = (step.signal if step and step.kind == "signal" else None) if signal else definition.start_shape
-            if shape is not None and shape.__contract__.type == again.type:
+            if shape is not None and shape.__contract__.type == self._again.type:
                 return shape
         return None
-
-
-def _answer(shape: type[Event] | None, data: bytes, subject: str, again: Resent) -> ResentAnswer | None:
-    try:
-        return compare(shape, decode(data, subject), again)
-    except Undecodable as error:
-        return ResentAnswer(verdict="unread", reason=error.reason)
-
-
-class _Question:
-    """One question. That answering it raised is worth a line of the log, and no answer."""
-
-    def __init__(self, subject: str) -> None:
-        self._subject = subject
-
-    def failed(self, error: BaseException) -> None:
-        """Say so, and nothing to whoever asked."""
-        say("same.faulty", error, self._subject)

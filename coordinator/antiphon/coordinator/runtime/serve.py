@@ -215,7 +215,7 @@ async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None
     coordinator.begin(known.set)
     await link.until(known)
     await answer_status_requests(asked or link, coordinator)
-    comparing = Comparing(asked or link, coordinator.journals.definitions, coordinator.requests)
+    comparing = Comparing(asked or link, coordinator.journals, coordinator.requests)
     for saga_type, queue in coordinator.status_queues.items():
         await (asked or link).subscribe(subjects.same_filter(saga_type), comparing.on_question, queue=queue)
     return [

@@ -128,7 +128,10 @@ def _verb_needs(saga_type: str, verb: str) -> tuple[Need, ...]:
                 Need(subjects.same_starts_filter(saga_type), "ask whether the start that is stored is the same"),
             )
         case "cancel":
-            return (Need(subjects.cancels_filter(saga_type), "ask for a cancel"),)
+            return (
+                Need(subjects.cancels_filter(saga_type), "ask for a cancel"),
+                Need(subjects.same_cancels_filter(saga_type), "ask whether there is a saga to cancel"),
+            )
         case "read":
             ends = subjects.ends_filter(saga_type)
             return (
@@ -140,7 +143,10 @@ def _verb_needs(saga_type: str, verb: str) -> tuple[Need, ...]:
             signal = dashed(verb.removeprefix(SIGNAL))
             return (
                 Need(subjects.signals_filter(saga_type, signal), "send this signal"),
-                Need(subjects.same_signals_filter(saga_type, signal), "ask whether the one that is stored is the same"),
+                Need(
+                    subjects.same_signals_filter(saga_type, signal),
+                    "ask whether a saga waits for it, and whether the one that is stored is the same",
+                ),
             )
 
 

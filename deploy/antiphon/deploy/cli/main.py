@@ -562,18 +562,28 @@ def start(
     id: Annotated[str, typer.Option(help="Names the saga. The same id again means the same saga.")],
     payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event it begins with; @- reads stdin.")],
     server: Server = DEFAULT_SERVER,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=NUMBER_MAX,
+            metavar="NUMBER",
+            help="The version of the definition that it must run with. By default it begins with the newest that a "
+            "coordinator has.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome.")] = False,
     timeout: Annotated[
         float, typer.Option(min=0.0, help="How many seconds to try to start it, and to wait for the outcome, at most.")
     ] = 60.0,
     json: Json = False,
 ) -> None:
-    """Start a saga, once."""
+    """Start a saga, once. Where it was started before, with the same payload, it says how that one stands."""
     import asyncio
 
     from .sagas import start_saga
 
-    asyncio.run(start_saga(server, saga, id, payload, wait, timeout, json))
+    asyncio.run(start_saga(server, saga, id, payload, version, wait, timeout, json))
 
 
 @app.command(
@@ -666,14 +676,28 @@ def signal(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The step that waits for the signal.")],
     app: Annotated[str, typer.Option("--app", metavar="MODULE:SAGA", help="The saga's definition.")],
     payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event; @- reads stdin.")] = "{}",
+    wait_for_start: Annotated[
+        bool,
+        typer.Option(
+            "--wait-for-start", help="Store it also where there is no such saga yet; it counts once that is started."
+        ),
+    ] = False,
     server: Server = DEFAULT_SERVER,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="How many seconds to try to store it, and to wait until the saga has it.")
+    ] = TIMEOUT_SECONDS,
+    json: Json = False,
 ) -> None:
-    """Send a saga a signal that it waits for, now or later. The first one counts; the same again changes nothing."""
+    """Send a saga a signal that it waits for, now or later, and say what became of it.
+
+    The first signal counts; the same again changes nothing. It is refused, with exit code 1, where there is no such
+    saga, or where nothing can come of it any more. Exit code 3 if it is stored, and no coordinator has taken it in yet.
+    """
     import asyncio
 
     from .sagas import signal_saga
 
-    asyncio.run(signal_saga(server, app, id, name, payload))
+    asyncio.run(signal_saga(server, app, id, name, payload, wait_for_start, timeout, json))
 
 
 # --- operators --------------------------------------------------------------------------------------------------------

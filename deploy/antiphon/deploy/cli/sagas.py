@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 import msgspec
 
 from antiphon.contracts import subjects
-from antiphon.contracts.errors import Ambiguous, PlatformError, UnknownSaga, Unusable
+from antiphon.contracts.errors import Ambiguous, PlatformError, Undecided, UnknownSaga, Unusable
 from antiphon.contracts.identity import SagaKey, check_token
+from antiphon.contracts.messages import Event
+from antiphon.contracts.payloads import Prospect
 from antiphon.contracts.topology import EVENTS
-from antiphon.coordinator.client.client import Antiphon, Outcome
+from antiphon.coordinator.client.client import Antiphon, Handle, Outcome
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.reading.sagas import summaries, timeline
@@ -24,24 +29,50 @@ from ..render.tables import print_summaries, print_timeline
 from ..render.terminal import say, say_json
 from .payloads import read_event
 
+LOOK_SECONDS: Final = 0.1
+"""How far apart a coordinator is asked whether a signal has arrived."""
 
-async def start_saga(server: str, path: str, id: str, payload: str, waits: bool, timeout: float, as_json: bool) -> None:
+
+async def start_saga(
+    server: str, path: str, id: str, payload: str, version: int | None, waits: bool, timeout: float, as_json: bool
+) -> None:
     """Start a saga within a time; wait for its outcome, for as long again, where `waits` says so."""
     saga = _definition(path)
     link = checked_link(SagaKey.of(saga.name, id))
     event = read_event(payload, saga.start)
     async with Antiphon.connect(server, patient=False) as antiphon:
-        handle = await antiphon.start(saga, event, id=id, timeout=timeout)
-        outcome = await handle.result(timeout=timeout) if waits else None
+        handle = await antiphon.start(saga, event, id=id, timeout=timeout, version=version)
+        outcome = await handle.result(timeout=timeout) if waits else await _end_of(antiphon, handle)
     if as_json:
-        say_json(_started(handle.key, outcome, link))
+        say_json(_started(handle, outcome, link))
         return
-    if outcome is None:
-        say(f"saga {handle.key} is started. Follow it: antiphon show {handle.key}")
-    else:
-        say(f"saga {handle.key} {outcome.outcome}{': ' if outcome.reason else ''}{outcome.reason}")
+    say(_of_start(handle, saga.definition.version, outcome, waits))
     if link:
         say(link)
+
+
+async def _end_of(antiphon: Antiphon, handle: Handle) -> Outcome | None:
+    """How a saga ended that was started before; None where it has not, or where this user may not read that."""
+    with suppress(PlatformError):
+        return await antiphon.end_if_any(handle.key) if handle.was_started else None
+    return None
+
+
+def _of_start(handle: Handle, version: int, outcome: Outcome | None, waits: bool) -> str:
+    """What became of a start, in a sentence."""
+    key, ended = handle.key, ""
+    if outcome is not None:
+        ended = f"{outcome.outcome}{': ' if outcome.reason else ''}{outcome.reason}"
+    if not handle.was_started:
+        return f"saga {key} {ended}" if ended else f"saga {key} is started. Follow it: antiphon show {key}"
+    other = ""
+    if handle.version not in (0, version):
+        other = f" It runs with version {handle.version}, and {version} is the version here."
+    if waits:
+        return f"saga {key} {ended}.{other}" if other else f"saga {key} {ended}"
+    if ended:
+        return f"saga {key} was started before, with the same payload, and has ended: {ended}.{other}"
+    return f"saga {key} was started before, with the same payload. Follow it: antiphon show {key}.{other}"
 
 
 async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> None:
@@ -80,19 +111,52 @@ async def show_saga(server: str, id: str, as_json: bool) -> None:
         print_timeline(found)
 
 
-async def signal_saga(server: str, path: str, id: str, name: str, payload: str) -> None:
-    """Send a signal, checked against the definition: the first one counts, so a wrong one could not be taken back."""
+async def signal_saga(
+    server: str, path: str, id: str, name: str, payload: str, waits: bool, timeout: float, as_json: bool
+) -> None:
+    """Send a signal, checked against the definition, and say what became of it: the first one counts, so a wrong one
+    could not be taken back."""
     saga = _definition(path)
     saga_id = id.removeprefix(f"{saga.name}/")
     steps = saga.steps if isinstance(saga, Saga) else ()
     wanted = {step.name: step.signal for step in steps if step.kind == "signal" and step.signal is not None}
-    if (event := wanted.get(name)) is None:
+    if (shape := wanted.get(name)) is None:
         known = f"it waits for {', '.join(wanted)}" if wanted else "it waits for none"
         raise CannotLoad(f"saga {saga.name} has no signal {name!r}; {known}.")
+    event = read_event(payload, shape)
     async with Antiphon.connect(server, patient=False) as antiphon:
-        handle = antiphon.handle(saga, saga_id)
-        await antiphon.send_signal(handle.key, name, read_event(payload, event))
-    say(f"saga {handle.key} is told {name}.")
+        key = antiphon.handle(saga, saga_id).key
+        prospect = await antiphon.send_signal(key, name, event, timeout, waits=waits)
+        if prospect not in ("taken", "unstarted"):
+            await _until_taken(antiphon, key, name, event, timeout)
+    if as_json:
+        say_json({"type": key.type, "id": key.id, "signal": name, "prospect": prospect or "taken"})
+    else:
+        say(BECAME[prospect].format(saga=key, name=name))
+
+
+BECAME: Final[Mapping[Prospect, str]] = {
+    "awaited": "saga {saga} waited for {name}, and has it now.",
+    "early": "saga {saga} has {name} now. Step {name} takes it as soon as its turn comes.",
+    "taken": "saga {saga} has got {name} before, with the same payload. Nothing was changed.",
+    "unstarted": "{name} is stored. There is no saga {saga} yet; once it is started it gets this.",
+    "": "saga {saga} has {name} now.",
+}
+"""What is said of a signal, by what was expected of it before it was stored."""
+
+
+async def _until_taken(antiphon: Antiphon, key: SagaKey, name: str, event: Event, timeout: float) -> None:
+    """Wait until the journal has a signal.
+
+    Raises:
+        Undecided: it has not in time.
+        TooLate: the saga came to something else before.
+    """
+    gives_up = time.monotonic() + timeout
+    while await antiphon.prospect_of_signal(key, name, event, timeout) != "taken":
+        if time.monotonic() > gives_up:
+            raise Undecided(f"saga {key}", "signal", timeout)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 @asynccontextmanager
@@ -143,9 +207,12 @@ def _key(text: str) -> SagaKey:
     return SagaKey.of(saga_type, id)
 
 
-def _started(key: SagaKey, outcome: Outcome | None, link: str) -> dict[str, str]:
+def _started(handle: Handle, outcome: Outcome | None, link: str) -> dict[str, object]:
     said = {"outcome": outcome.outcome, "reason": outcome.reason} if outcome else {}
-    return {"type": key.type, "id": key.id, **said, **({"trace": link} if link else {})}
+    before: dict[str, object] = {"was_started": True} if handle.was_started else {}
+    if handle.version:
+        before["version"] = handle.version
+    return {"type": handle.key.type, "id": handle.key.id, **before, **said, **({"trace": link} if link else {})}
 
 
 def with_link(told: msgspec.Struct, saga: str) -> dict[str, object]:

@@ -1,0 +1,113 @@
+"""What the command line answers about sagas while a coordinator runs: what became of what was asked, and why not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from antiphon.contracts import subjects
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.topology import EVENTS
+from tests.integration.deploy.test_command_line import antiphon, assert_one_sentence, environment
+from tests.support.server import Platform, platform
+
+CLEARED = "tests.integration.deploy.clearing:clearing"
+ASKED = '{"traveller": "Ada", "nights": 2}'
+
+
+@contextmanager
+def coordinating(up: Platform, *apps: str) -> Iterator[None]:
+    """A coordinator that is ready."""
+    command = [sys.executable, "-m", "antiphon.deploy", "coordinator", *(f"--app={app}" for app in apps)]
+    process = subprocess.Popen(command, env=environment(up.servers), stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert any("coordinator.ready" in line for line in process.stderr)
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform(tmp_path_factory.mktemp("answers"), participants=()) as running:
+        asyncio.run(running.set_up())
+        with coordinating(running, CLEARED):
+            yield running
+
+
+def signal(up: Platform, id: str, *more: str, by: str = "Ada") -> subprocess.CompletedProcess[str]:
+    payload = json.dumps({"by": by})
+    return antiphon("signal", id, "trip-cleared", "--app", CLEARED, "--payload", payload, *more, server=up.servers)
+
+
+def start(up: Platform, id: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return antiphon("start", CLEARED, "--id", id, "--payload", ASKED, *more, server=up.servers)
+
+
+async def _stored(up: Platform, id: str) -> list[str]:
+    link = await up.connect("operator")
+    try:
+        return [each.subject for each in await link.read_all(EVENTS, [f"evt.*.*.{id}.>"])]
+    finally:
+        await link.close()
+
+
+def test_a_signal_to_a_mistyped_id_is_refused_and_stored_nowhere(up: Platform) -> None:
+    assert_one_sentence(signal(up, "typo"), "there is no saga clearing/typo; check its type and its id")
+    assert asyncio.run(_stored(up, "typo")) == []
+
+
+def test_a_signal_says_what_became_of_it(up: Platform) -> None:
+    assert start(up, "s1").returncode == 0
+    first, again = signal(up, "s1"), signal(up, "clearing/s1")
+    assert first.stdout == "saga clearing/s1 waited for trip-cleared, and has it now.\n", first.stderr
+    assert again.stdout == "saga clearing/s1 has got trip-cleared before, with the same payload. Nothing was changed.\n"
+    assert_one_sentence(
+        signal(up, "s1", by="Bob"), "saga clearing/s1 has got the signal trip-cleared before, with another"
+    )
+
+
+def test_a_signal_to_a_saga_that_has_ended_is_refused(up: Platform) -> None:
+    assert start(up, "s2").returncode == 0
+    assert antiphon("cancel", "s2", "--reason", "no more", server=up.servers).returncode == 0
+    late = signal(up, "s2")
+    assert_one_sentence(late, "the signal trip-cleared comes too late for saga clearing/s2: it has ended")
+    assert subjects.signal_subject(SagaKey.of("clearing", "s2"), "trip-cleared") not in asyncio.run(_stored(up, "s2"))
+
+
+def test_a_signal_waits_for_a_start_where_that_is_asked_for(up: Platform) -> None:
+    told = signal(up, "s3", "--wait-for-start", "--json")
+    assert json.loads(told.stdout) == {
+        "type": "clearing", "id": "s3", "signal": "trip-cleared", "prospect": "unstarted",
+    }  # fmt: skip
+    ended = start(up, "s3", "--wait", "--json")
+    assert json.loads(ended.stdout)["outcome"] == "completed"
+
+
+def test_a_start_of_a_saga_that_is_there_says_how_it_stands(up: Platform) -> None:
+    assert "saga clearing/b1 is started." in start(up, "b1").stdout
+    again = start(up, "b1")
+    assert again.stdout.startswith("saga clearing/b1 was started before, with the same payload. Follow it"), (
+        again.stderr
+    )
+    assert signal(up, "b1").returncode == 0
+    ended = start(up, "b1")
+    assert ended.stdout == "saga clearing/b1 was started before, with the same payload, and has ended: completed.\n"
+    told = json.loads(start(up, "b1", "--json").stdout)
+    assert (told["was_started"], told["outcome"], told["version"]) == (True, "completed", 1)
+
+
+def test_a_start_with_another_version_is_refused_before_it_is_stored(up: Platform) -> None:
+    other = start(up, "v1", "--version", "2")
+    assert_one_sentence(other, "saga clearing/v1 would begin with version 1, and version 2 was asked for. Nothing was")
+    assert asyncio.run(_stored(up, "v1")) == []
+    assert start(up, "v1", "--version", "1").returncode == 0
+    assert_one_sentence(start(up, "v1", "--version", "2"), "saga clearing/v1 runs with version 1, and version 2 was")
