@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from antiphon.contracts import TooLate
 from antiphon.contracts.stored import Delivered
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, STARTS
 from antiphon.coordinator.definition.saga import Saga
@@ -48,6 +49,37 @@ async def test_a_saga_completes(rehearsal: Rehearsal, services: dict[str, Servic
         ["a charge for 1"],
     ]
     assert "charge_card" in saga.story()
+
+
+async def test_a_story_and_a_rehearsal_can_be_printed(rehearsal: Rehearsal) -> None:
+    saga = await rehearsal.start(SAGAS["approval"], ASKED)
+    signal: Any = SAGAS["approval"].steps[1]
+    await saga.signal(signal, Approved(by="Ada"))
+    told = saga.story()
+    assert "2025" in told
+    assert "coordinator trip-approved: is waited for" in told
+    assert "client trip-approved: signals trip.approved.v1" in told
+    for word in ("Record(", "Send(", "Finish(", "msgspec"):
+        assert word not in told
+    assert repr(saga) == "<saga approval/1 completed>"
+    poor = await rehearsal.start(SAGAS["trip"], ASKED, id="poor")
+    await rehearsal.stop("bank")
+    assert f"{poor}".startswith("<saga trip/poor compensated: charge_card was refused")
+    assert "hotel, airline, bank take part, stopped: bank; approval/1 completed; trip/poor comp" in str(rehearsal)
+
+
+async def test_a_signal_or_a_cancel_that_comes_too_late_is_refused(rehearsal: Rehearsal) -> None:
+    approval = SAGAS["approval"]
+    signal: Any = approval.steps[1]
+    saga = await rehearsal.start(approval, ASKED)
+    await saga.cancel("changed my mind")
+    assert saga.outcome() == "compensated"
+    await saga.cancel("and again")
+    with pytest.raises(TooLate, match="the signal trip-approved comes too late for saga approval/1: it has ended"):
+        await saga.signal(signal, Approved(by="Ada"))
+    done = await rehearsal.start(SAGAS["trip"], ASKED)
+    with pytest.raises(TooLate, match="the wish to cancel comes too late for saga trip/1: it has ended"):
+        await done.cancel("no more")
 
 
 async def test_a_refused_saga_is_compensated(rehearsal: Rehearsal, services: dict[str, Service]) -> None:

@@ -21,7 +21,7 @@ from typing import Final, Protocol, TypeVar
 from antiphon.contracts import subjects
 from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
-from antiphon.contracts.errors import AlreadySignalled, AlreadyStarted
+from antiphon.contracts.errors import AlreadySignalled, AlreadyStarted, TooLate
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import (
@@ -34,9 +34,11 @@ from antiphon.contracts.payloads import (
     StatusAnswer,
     read_parked,
 )
+from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener, answers_consumer
 
-from ..decision.entries import read_entry
+from ..decision.prospects import prospect_of
+from ..decision.replay import Replayed
 from ..decision.sameness import OTHER, compare, resent
 from ..definition.check import require_start, warn_of_haste
 from ..definition.choreography import AnySaga, Choreography
@@ -46,6 +48,7 @@ from ..definition.saga import Saga
 from ..definition.steps import Signal
 from ..runtime.coordinator import Coordinator
 from ..runtime.memory import NANO, MemoryPlatform, MemoryStore
+from ..views.timeline import Line, Timeline, timeline_of
 from .stage import Death, Stage
 from .twice import TwiceAuthor
 
@@ -108,23 +111,30 @@ class Rehearsed:
         return [f"{each.direction} {each.step}".removeprefix("do ") for each in commands if each]
 
     def story(self) -> str:
-        """Its journal in lines."""
-        entries = self._rehearsal.platform.read(SAGA, [subjects.journal_filter(self.key)])
-        told = [read_entry(message.subject, message.sequence, message.data) for message in entries]
-        return "\n".join(f"{moment(entry.at_ns):%Y-%m-%d %H:%M:%S} {entry.what}" for entry in told)
+        """What happened in it, in lines, as `antiphon show` tells it."""
+        return "\n".join(map(_spoken, self._rehearsal.timeline_of(self.key).lines))
+
+    def __repr__(self) -> str:
+        return f"<saga {self._rehearsal.in_a_word(self.key)}>"
 
     async def signal(self, step: Signal[R], event: R) -> None:
         """Send the event that a step waits for, now or later.
 
         Raises:
-            AlreadySignalled, WrongShape: as of `Handle.signal`.
+            AlreadySignalled, TooLate, WrongShape: as of `Handle.signal`.
         """
         subject = subjects.signal_subject(self.key, step.name)
+        self._rehearsal.require_in_time(subjects.same_subject(self.key, step.name), f"the signal {step.name}")
         if (told := await self._rehearsal.put(subject, event.__contract__.type, event)) is not None:
             raise AlreadySignalled(self.key.type, self.key.id, step.name, told.reason)
 
     async def cancel(self, reason: str) -> None:
-        """Ask for it to be undone."""
+        """Ask for it to be undone.
+
+        Raises:
+            TooLate: as of `Handle.cancel`.
+        """
+        self._rehearsal.require_in_time(subjects.same_cancel_subject(self.key), "the wish to cancel")
         await self._rehearsal.put(subjects.cancel_subject(self.key), CANCEL_TYPE, CancelRequest(reason=reason))
 
 
@@ -244,6 +254,22 @@ class Rehearsal:
         """What waits for a person, as the platform's index says."""
         return [read_parked(message.subject, message.data) for message in self.platform.streams[PARKED]]
 
+    def __repr__(self) -> str:
+        sagas = "; ".join(map(self.in_a_word, self._started())) or "no saga was started"
+        stopped = sorted(self._parts.keys() - self._stages.keys())
+        parts = f"{', '.join(self._parts) or 'nobody'} take part{', stopped: ' if stopped else ''}{', '.join(stopped)}"
+        return f"<rehearsal at {moment(self.platform.now_ns):%Y-%m-%d %H:%M:%S}: {parts}; {sagas}>"
+
+    def in_a_word(self, key: SagaKey) -> str:
+        """A saga, how it stands, and why it was turned or waits for a person."""
+        told = self.timeline_of(key)
+        return ": ".join(part for part in (f"{key} {told.state}", told.reason or told.parked) if part)
+
+    def timeline_of(self, key: SagaKey) -> Timeline:
+        """What happened in a saga."""
+        entries = self.platform.read(SAGA, [subjects.journal_filter(key)])
+        return timeline_of(key, SagaPages(entries, self.platform.read(EVENTS, [subjects.saga_events_filter(key)])))
+
     def status_of(self, key: SagaKey) -> Status:
         """How a saga stands."""
         found: list[StatusAnswer] = []
@@ -255,6 +281,26 @@ class Rehearsal:
         return found[0].status
 
     # --- helpers ------------------------------------------------------------------------------------------------------
+
+    def require_in_time(self, question: str, what: str) -> None:
+        """Check that something can come of what a client is about to store.
+
+        Args:
+            question: the subject at which the client would ask.
+            what: what it is called.
+
+        Raises:
+            TooLate: nothing can.
+        """
+        address = subjects.parse_same(question)
+        key, journals, found = address.saga, self._coordinators[0].journals, list[Replayed | Exception]()
+        journals.read(key, journals.definitions[key.type], found.append)
+        while not found and self.platform.step(self.platform.now_ns):
+            pass
+        told = prospect_of(address, found[0]) if found else None
+        is_stored = bool(self.platform.read(EVENTS, [address.stored_at]))
+        if told is not None and told.prospect == "passed" and not is_stored:
+            raise TooLate(key.type, key.id, what, told.why)
 
     async def put(self, subject: str, type_: str, payload: Event | CancelRequest) -> ResentAnswer | None:
         """Store what a client stores, and let everything happen that needs no time. What coordinators say of what was
@@ -278,6 +324,10 @@ class Rehearsal:
         """End all participants."""
         for name in list(self._stages):
             await self.stop(name)
+
+    def _started(self) -> list[SagaKey]:
+        starts = self.platform.read(EVENTS, [subjects.starts_filter()])
+        return [key for message in starts if (key := subjects.saga_in(message.subject)) is not None]
 
     def _running(self, participant: str) -> Stage:
         self._require_part(participant)
@@ -305,6 +355,13 @@ class Rehearsal:
                 ) from None
             if stage.is_dead:
                 await self.restart(name)
+
+
+def _spoken(line: Line) -> str:
+    """A line of a timeline as a text."""
+    attempt = f" #{line.attempt}" if line.attempt > 1 else ""
+    about = f" {line.step}{attempt}" if line.step else ""
+    return f"{line.at[:19].replace('T', ' ')} {line.who}{about}: {line.text}"
 
 
 @asynccontextmanager

@@ -105,8 +105,12 @@ def timeline_of(
     lines = [_event_line(journal, message, began, f"e{message.sequence}" not in named) for message in events]
     facts = _facts(journal, events)
     lines += [_line(entry.sequence, entry.at_ns, began, SAGA, of_entry(entry, facts)) for entry in read]
-    # At equal times (one clock tick of the server) a fact stands before what was decided on it.
-    lines.sort(key=lambda line: (line.at, line.stream != EVENTS, line.sequence))
+    # At equal times (one clock tick of the server) a fact stands right before what was decided on it.
+    place = {(SAGA, entry.sequence): (number, 1) for number, entry in enumerate(read)}
+    for number, entry in enumerate(read):
+        place.setdefault((EVENTS, entry.cause_sequence), (number, 0))
+    nowhere = len(read), 0
+    lines.sort(key=lambda line: (line.at, place.get((line.stream, line.sequence), nowhere), line.sequence))
     stands = standing(entries, events)
     is_open = stands.state in ("running", "compensating")
     return Timeline(
