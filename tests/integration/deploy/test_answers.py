@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,3 +112,22 @@ def test_a_start_with_another_version_is_refused_before_it_is_stored(up: Platfor
     assert asyncio.run(_stored(up, "v1")) == []
     assert start(up, "v1", "--version", "1").returncode == 0
     assert_one_sentence(start(up, "v1", "--version", "2"), "saga clearing/v1 runs with version 1, and version 2 was")
+
+
+def test_a_list_says_that_there_are_more_sagas_than_it_shows(up: Platform) -> None:
+    for id in ("l1", "l2"):
+        assert start(up, id).returncode == 0
+    listed = antiphon("list", "--limit", "1", "--json", server=up.servers)
+    assert len(json.loads(listed.stdout)) == 1
+    assert re.search(r"these are the 1 that were started last, of \d+\. Show more with --limit", listed.stderr)
+    assert antiphon("list", server=up.servers).stderr == ""
+
+
+def test_what_a_list_is_asked_for_is_checked_before_the_read_model_is_wanted() -> None:
+    for option, value, said in (
+        ("--state", "nonsense", "'nonsense' is no state of a saga; they are running, compensating, completed"),
+        ("--older-than", "soon", "'soon' is no time. Give a number with s, m, h or d"),
+        ("--key", "nonsense", "'nonsense' is no key. Give name=value"),
+        ("--state", "running", "--state needs the read model"),
+    ):
+        assert_one_sentence(antiphon("list", option, value), said)

@@ -282,7 +282,7 @@ async def _show_all(shown: Shown, server: str, folder: Path) -> None:
     database = f"sqlite:///{folder / 'sagas.db'}"
     await shown(projector.serve(server, database, rebuild=False, once=True, name="readmodel"))
     for as_json in (False, True):
-        listed = await shown(listing.list_from_model(database, "*", "", False, "", [], "started", 10_000, as_json))
+        listed = await shown(listing.list_from_model(database, "*", None, False, 0, [], "started", 10_000, as_json))
         assert FORGED in listed
 
 

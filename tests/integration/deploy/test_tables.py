@@ -25,7 +25,7 @@ def test_a_long_name_takes_no_room_from_what_happened(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     shown = drawn([line(0, "payment.charged.v1"), line(31_541_123.4, "shipping.scheduled.v1", "x" * 500)], capsys)
-    assert any("+31,541,123.4 ms" in each and "shipping.scheduled.v1" in each for each in shown), shown
+    assert any("+8:45:41 h" in each and "shipping.scheduled.v1" in each for each in shown), shown
 
 
 def test_what_was_not_taken_in_is_told_apart_from_what_came_after_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,3 +35,18 @@ def test_what_was_not_taken_in_is_told_apart_from_what_came_after_the_end(capsys
     assert "behind (after the end)" in shown
     running = "\n".join(drawn(lines, capsys, "running"))
     assert "early (not taken in yet)" in running
+
+
+@pytest.mark.parametrize(
+    ("ms", "told"),
+    [
+        (0, "+0.0 ms"),
+        (999.94, "+999.9 ms"),
+        (3_214.5, "+3.21 s"),
+        (3_086_589.8, "+51:27 min"),
+        (31_541_123.4, "+8:45:41 h"),
+        (200_000_000, "+2 d 7:33:20 h"),
+    ],
+)
+def test_a_time_is_told_in_a_unit_that_can_be_read(ms: float, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert drawn([line(ms, "said")], capsys)[-1].split("✓")[0].strip() == told

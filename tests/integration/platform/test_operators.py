@@ -623,6 +623,16 @@ async def test_an_operators_request_for_a_purged_saga_is_refused_and_stored_nowh
     assert await stage.stored("t1") == []
 
 
+async def test_everybody_who_looks_sees_why_a_saga_is_being_compensated(stage: Stage) -> None:
+    handle = await stage.parked()
+    reader = await stage.there.link("operator")
+    why = "charge_card was refused: refused it was"
+    (listed,) = await summaries(reader)
+    assert (listed.state, listed.reason) == ("compensating", why)
+    assert (await timeline(reader, handle.key)).reason == why
+    assert (await stage.status(handle)).reason == why
+
+
 @pytest.mark.parametrize("of", ["a new one", "one that runs"])
 async def test_a_saga_is_started_with_the_version_that_is_asked_for_or_not_at_all(stage: Stage, of: str) -> None:
     older = Saga(TripAsked, name="guarded", version=2, deadline=timedelta(hours=1))

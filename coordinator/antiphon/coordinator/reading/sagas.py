@@ -50,10 +50,17 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
         saga_type: only sagas of this type.
         limit: how many at most.
     """
+    return (await started_last(link, saga_type, limit))[0]
+
+
+async def started_last(link: Link, saga_type: str = "*", limit: int = 50) -> tuple[list[Summary], int]:
+    """The same, and how many there are."""
     starts: list[tuple[SagaKey, StoredMessage]] = []
+    total = 0
     async for message in link.scan(EVENTS, subjects.starts_filter(saga_type)):
         with suppress(Unusable):  # a forged start is parked; whoever stored it must not blind the operator
             starts.append((subjects.parse_fact(message.subject).saga, message))
+            total += 1
         if len(starts) > 2 * limit:
             del starts[:limit]
     found = starts[-limit:][::-1]
@@ -67,17 +74,19 @@ async def summaries(link: Link, saga_type: str = "*", limit: int = 50) -> list[S
         ended = ((key, start, ends.get(subjects.end_subject(key))) for key, start in portion)
         return asyncio.gather(*(_summary_if_readable(link, *each, pauses) for each in ended))
 
-    return [each for first in range(0, len(found), PORTION) for each in await summed_up(found[first : first + PORTION])]
+    portions = range(0, len(found), PORTION)
+    return [each for first in portions for each in await summed_up(found[first : first + PORTION])], total
 
 
 async def _summary(
     link: Link, key: SagaKey, start: StoredMessage, end: StoredMessage | None, pauses: Pauses
 ) -> Summary:
     entries = [end] if end else await link.read_all(SAGA, [subjects.journal_filter(key)])
-    # Only what operators and participants said tells whether a journal that speaks of them is out of date, and whether
-    # a step waits for a participant that is paused.
-    has_records = any(subjects.parse_entry(message.subject).kind == "rec" for message in entries)
-    is_asked = has_records or (bool(pauses.participants) and not end)
+    # Only what operators and participants said tells whether a journal that speaks of them is out of date, why a saga
+    # goes back, and whether a step waits for a participant that is paused.
+    read = [subjects.parse_entry(message.subject) for message in entries]
+    is_told = any(each.kind == "rec" or (each.command and each.command.direction == "undo") for each in read)
+    is_asked = is_told or (bool(pauses.participants) and not end)
     events = await read_named_events(link, entries) if is_asked else []
     return summary_of(key, start, SagaPages(entries, events), pauses)
 

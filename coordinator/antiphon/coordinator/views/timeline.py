@@ -19,7 +19,8 @@ from antiphon.contracts.topology import EVENTS, SAGA
 from ..decision.entries import child_id
 from ..decision.history import ENTRIES_MAX
 from .pauses import NOTHING_PAUSED, Pauses
-from .standing import acted_after_all, standing
+from .standing import Standing, acted_after_all, standing
+from .summary import read_cause, read_told, tell, unread
 from .wording import LineKind, Wording, of_cause, of_entry, of_fact, parent_of
 
 
@@ -117,7 +118,7 @@ def timeline_of(
         type=key.type,
         id=key.id,
         state=stands.state,
-        reason=stands.reason,
+        reason=_reason(key, stands, pages),
         definition=read[0].envelope.definition if read else "",
         lines=tuple(lines),
         parked="; ".join(need.reason for need in (*stands.needs, *acted_after_all(entries, events))),
@@ -152,10 +153,23 @@ def summary_of(
         state=stands.state,
         started=clock.rfc3339(start.stored_ns),
         ended=clock.rfc3339(end.stored_ns) if end else "",
-        reason=stands.reason,
+        reason=_reason(key, stands, pages),
         parked=stands.parked,
         paused="" if end else stands.paused or pauses.of(key.type, stands.waits_for),
     )
+
+
+def _reason(key: SagaKey, stands: Standing, pages: SagaPages) -> str:
+    """Why a saga is being, or was, compensated. Only its end says so in full; before that it is what turned it."""
+    if stands.state != "compensating":
+        return stands.reason
+    facts, row = {message.sequence: message for message in pages.events}, unread(key)
+    with suppress(Unusable):
+        for message in pages.entries:
+            if (told := read_told(message)) is not None:
+                cause = facts.get(told.cause_sequence)
+                row = tell(row, told, read_cause(cause) if cause is not None else None)
+    return row.reason
 
 
 def unreadable(key: SagaKey, start: StoredMessage, error: Unusable) -> Summary:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Final
 
 import msgspec
 from rich import box
@@ -16,16 +15,14 @@ from antiphon.contracts.identity import check_token
 from antiphon.contracts.payloads import SagaState
 from antiphon.coordinator.views.summary import Overview
 
-from ..modules import CannotLoad
 from ..readmodel.model import Query, Sort, opened
 from ..render.tables import COLOURS
 from ..render.terminal import console, foreign, say_json, warn
+from .filters import UNITS, more_than
 
-STATES: Final[tuple[SagaState, ...]] = get_args(SagaState)
 WHY_CHARS_MAX: Final = 160
 NAMED_MAX: Final = 5
 """So many sagas of which the read model lacks something are named; of the rest there is the count."""
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +49,10 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 async def list_from_model(
     database: str,
     saga_type: str,
-    state: str,
+    state: SagaState | None,
     parked: bool,
-    older_than: str,
-    keys: Sequence[str],
+    older_ns: int,
+    keys: Sequence[tuple[str, str]],
     sort: Sort,
     limit: int,
     as_json: bool,
@@ -64,20 +61,23 @@ async def list_from_model(
     now_ns = time.time_ns()
     query = Query(
         type="" if saga_type == "*" else check_token(saga_type, "saga type"),
-        state=_state(state),
+        state=state,
         parked=parked,
-        started_before_ns=now_ns - _nanoseconds(older_than) if older_than else 0,
-        keys=dict(map(_pair, keys)),
+        started_before_ns=now_ns - older_ns if older_ns else 0,
+        keys=dict(keys),
         sort=sort,
-        limit=limit,
+        limit=limit + 1,
     )
     async with opened(database) as model:
-        found = [listed(row, now_ns) for row in await model.find(query)]
+        rows = await model.find(query)
         names, count = await model.lacking(NAMED_MAX)
+    found = [listed(row, now_ns) for row in rows[:limit]]
     if as_json:
         say_json(found)
     else:
         print_listed(found)
+    if len(rows) > limit:
+        warn(f"antiphon: {more_than(limit)}")
     if count:
         warn(_lacking(names, count))
 
@@ -128,26 +128,6 @@ def print_listed(found: Sequence[Listed]) -> None:
 def _shortened(why: str) -> str:
     """A reason as far as a table has room; `show` and --json have all of it."""
     return why if len(why) <= WHY_CHARS_MAX else f"{why[: WHY_CHARS_MAX - 1]}…"
-
-
-def _state(text: str) -> SagaState | None:
-    if text and text not in STATES:
-        raise CannotLoad(f"{text!r} is no state of a saga; they are {', '.join(STATES)}.")
-    return next((state for state in STATES if state == text), None)
-
-
-def _nanoseconds(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if found is None:
-        raise CannotLoad(f"{text!r} is no time. Give a number with s, m, h or d behind it: 90s, 10m, 24h, 7d.")
-    return int(found[1]) * UNITS[found[2]] * 1_000_000_000
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise CannotLoad(f"{text!r} is no key. Give name=value, for instance customer_id=c-018.")
-    return name, value
 
 
 def _time(at_ns: int) -> str:

@@ -619,15 +619,18 @@ def list_(
     """List sagas, newest first: by the read model in milliseconds, or else from the streams."""
     import asyncio
 
+    from .filters import nanoseconds, pair, require_no_filters, state_of
+
+    wanted, older_ns, keys = state_of(state), nanoseconds(older_than) if older_than else 0, [*map(pair, key)]
     if database:
         from antiphon.participants.engines import require_driver
 
         require_driver(database)
         from .listing import list_from_model
 
-        asyncio.run(list_from_model(database, type, state, parked, older_than, key, sort, limit, json))
+        asyncio.run(list_from_model(database, type, wanted, parked, older_ns, keys, sort, limit, json))
         return
-    from .sagas import list_sagas, require_no_filters
+    from .sagas import list_sagas
 
     by_model = {"state": state, "parked": parked, "older-than": older_than, "key": key, "sort": sort != "started"}
     require_no_filters(by_model)

@@ -19,14 +19,15 @@ from antiphon.contracts.topology import EVENTS
 from antiphon.coordinator.client.client import Antiphon, Handle, Outcome
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.saga import Saga
-from antiphon.coordinator.reading.sagas import summaries, timeline
+from antiphon.coordinator.reading.sagas import started_last, timeline
 from antiphon.link import Link, NobodyReads
 from antiphon.link.connection import streams_missing
 from antiphon.tracing.projection.links import checked_link
 
 from ..modules import CannotLoad, load_saga
 from ..render.tables import print_summaries, print_timeline
-from ..render.terminal import say, say_json
+from ..render.terminal import say, say_json, warn
+from .filters import more_than
 from .payloads import read_event
 
 LOOK_SECONDS: Final = 0.1
@@ -80,25 +81,13 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
     if saga_type != "*":
         check_token(saga_type, "saga type")
     async with reader(server) as link:
-        found = await summaries(link, saga_type, limit)
+        found, total = await started_last(link, saga_type, limit)
     if as_json:
         say_json(found)
     else:
         print_summaries(found)
-
-
-def require_no_filters(filters: Mapping[str, object]) -> None:
-    """Refuse what only the read model can answer.
-
-    Raises:
-        CannotLoad: one of the options was given.
-    """
-    given = [f"--{name}" for name, value in filters.items() if value]
-    if given:
-        raise CannotLoad(
-            f"{', '.join(given)} needs the read model. Name its database with --database or ANTIPHON_READMODEL; "
-            "`antiphon readmodel --database URL` fills it."
-        )
+    if total > limit:
+        warn(f"antiphon: {more_than(limit, total)}")
 
 
 async def show_saga(server: str, id: str, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from antiphon.coordinator.views.wording import LineKind
 from antiphon.tracing.projection.links import checked_link
 
 from .terminal import console, foreign, parts
-from .waterfall import shortened
+from .waterfall import duration, shortened
 
 STEP_CHARS_MAX: Final = 32
 WHO_CHARS_MAX: Final = 20
@@ -131,7 +131,7 @@ def _cells(line: Line, late: str) -> list[Text]:
     attempt = f" #{line.attempt}" if line.attempt > 1 else ""
     remark = f" ({late})" if line.late else ""
     return [
-        Text(f"+{line.since_start_ms:,.1f} ms"),
+        Text(f"+{duration(round(line.since_start_ms * 1e6))}"),
         Text(mark, colour),
         foreign(f"{shortened(line.step, STEP_CHARS_MAX)}{attempt}", colour),
         foreign(shortened(line.who, WHO_CHARS_MAX)),
