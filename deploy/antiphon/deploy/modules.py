@@ -1,19 +1,25 @@
-"""Sagas and participants named on the command line as `module:attribute`."""
+"""Sagas and participants named on the command line as `module:attribute`, or by the module or package that has them."""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
+import re
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from antiphon.contracts.errors import AntiphonError
 from antiphon.coordinator.definition.choreography import AnySaga, Choreography
 from antiphon.coordinator.definition.saga import Saga
 
 T = TypeVar("T")
+
+NO_PART: Final = re.compile("tests?|test_.*|.*_test|conftest")
+"""The names of modules in a package that are no part of what it does."""
 
 
 class CannotLoad(AntiphonError):
@@ -46,6 +52,46 @@ def load_saga(path: str) -> AnySaga:
     if isinstance(load(path, object), Choreography):
         return load(path, cast("type[Choreography[Any]]", Choreography))
     return load(path, cast("type[Saga[Any]]", Saga))
+
+
+def load_sagas(path: str) -> list[AnySaga]:
+    """The saga or choreography at `module:attribute`, or all that a module or a package has.
+
+    Raises:
+        CannotLoad, DefinitionError: as `load`.
+    """
+    if ":" in path:
+        return [load_saga(path)]
+    kinds: tuple[type[Any], ...] = (Saga, Choreography)
+    found = [*found_in(path, kinds).values()]
+    if not found:
+        raise CannotLoad(f"{path} has neither a saga nor a choreography.")
+    return found
+
+
+def found_in(name: str, kinds: tuple[type[Any], ...]) -> dict[str, Any]:
+    """All of some kinds that a module has, or the modules of a package, each once, by `module:attribute`.
+
+    Left out are modules that do something when they are imported, `__main__`, and tests.
+
+    Raises:
+        CannotLoad: there is no such module, or one of them fails to import.
+        DefinitionError: one of them defines something unsound.
+    """
+    found: dict[int, tuple[str, Any]] = {}
+    for module in _modules_of(load_module(name)):
+        for attribute, value in vars(module).items():
+            if isinstance(value, kinds):
+                found.setdefault(id(value), (f"{module.__name__}:{attribute}", value))
+    return dict(found.values())
+
+
+def _modules_of(module: ModuleType) -> Iterator[ModuleType]:
+    """A module, and if it is a package those below it, in the order of their names."""
+    yield module
+    for each in sorted(pkgutil.iter_modules(getattr(module, "__path__", [])), key=lambda each: each.name):
+        if each.name != "__main__" and not NO_PART.fullmatch(each.name):
+            yield from _modules_of(load_module(f"{module.__name__}.{each.name}"))
 
 
 def load_module(name: str) -> ModuleType:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from antiphon.contracts import subjects
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.topology import EVENTS
-from tests.integration.deploy.test_command_line import antiphon, assert_one_sentence, environment
+from tests.integration.deploy.test_command_line import INVENTORY, antiphon, assert_one_sentence, environment
 from tests.support.server import Platform, platform
 
 CLEARED = "tests.integration.deploy.clearing:clearing"
@@ -131,3 +132,59 @@ def test_what_a_list_is_asked_for_is_checked_before_the_read_model_is_wanted() -
         ("--state", "running", "--state needs the read model"),
     ):
         assert_one_sentence(antiphon("list", option, value), said)
+
+
+def test_a_misspelt_field_is_refused_before_anything_is_sent(up: Platform) -> None:
+    payload = '{"traveller": "Ada", "nights": 2, "nigths": 3}'
+    started = antiphon("start", CLEARED, "--id", "m1", "--payload", payload, server=up.servers)
+    assert_one_sentence(started, "TripAsked has no field 'nigths'; did you mean 'nights'? Nothing was sent.")
+    told = ("signal", "m1", "trip-cleared", "--app", CLEARED, "--payload", '{"by": "Ada", "nots": "x"}')
+    assert_one_sentence(antiphon(*told, server=up.servers), "Cleared has no field 'nots'; did you mean 'note'?")
+    assert asyncio.run(_stored(up, "m1")) == []
+
+
+def test_a_platform_is_waited_for_until_it_is_ready(up: Platform) -> None:
+    for more in (("--app", CLEARED), ("--type", "clearing"), ()):
+        ready = antiphon("wait", *more, server=up.servers)
+        assert (ready.returncode, ready.stderr) == (0, "")
+        assert ready.stdout == "ready: 1 coordinators of clearing v1, and no participants.\n"
+    found = json.loads(antiphon("wait", "--json", server=up.servers).stdout)
+    assert found == {
+        "ready": True,
+        "missing": [],
+        "coordinators": 1,
+        "sagas": ["clearing v1"],
+        "participants": [],
+    }
+
+
+def test_what_is_missing_of_a_platform_is_said(up: Platform) -> None:
+    wanted = ("--participant", "billing", "--app", "antiphon.order.saga:order", "--timeout", "0")
+    late = antiphon("wait", *wanted, server=up.servers)
+    missing = "a coordinator of order v1; participant billing; participant inventory; participant shipping"
+    assert_one_sentence(late, f"not ready within 0 s. Missing: {missing}")
+    told = antiphon("wait", *wanted, "--json", server=up.servers)
+    assert (told.returncode, json.loads(told.stdout)["missing"]) == (1, missing.split("; "))
+    nobody = antiphon("wait", "--timeout", "0.5")
+    assert_one_sentence(nobody, "antiphon: waits for no NATS server answers", "not ready within 0.5 s")
+
+
+def test_without_streams_or_coordinators_it_is_not_ready(tmp_path: Path) -> None:
+    with platform(tmp_path, participants=()) as empty:
+        assert_one_sentence(antiphon("wait", "--timeout", "0", server=empty.servers), "the streams", "antiphon setup")
+        asyncio.run(empty.set_up())
+        assert_one_sentence(antiphon("wait", "--timeout", "0", server=empty.servers), "Missing: a coordinator")
+
+
+def test_how_much_is_logged_is_said_by_the_environment(monkeypatch: pytest.MonkeyPatch, up: Platform) -> None:
+    for name, value, said in (
+        ("ANTIPHON_LOG_LEVEL", "loud", "ANTIPHON_LOG_LEVEL is 'loud'; give debug, info, warning or error."),
+        ("ANTIPHON_LOG", "loud", "ANTIPHON_LOG is 'loud'; give text or json."),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            assert_one_sentence(antiphon("list", server=up.servers), said)
+    monkeypatch.setenv("ANTIPHON_LOG_LEVEL", "Error")
+    ran = antiphon("participant", INVENTORY, "--database", "memory:", server=up.servers)  # which nobody set up
+    assert "participant.waits" not in ran.stderr
+    assert_one_sentence(ran, "antiphon setup --participant inventory")

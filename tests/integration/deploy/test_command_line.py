@@ -303,7 +303,7 @@ async def filters_of(up: Platform, consumer: str) -> list[str]:
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("antiphon.order.saga", "is not module:attribute"),
+        ("antiphon.order.inventory", "has neither a saga nor a choreography"),
         ("nowhere.at_all:order", "there is no module"),
         ("antiphon.order.saga:nothing", "antiphon.order.saga:order"),
         (INVENTORY, "is no Saga"),

@@ -19,11 +19,12 @@ import msgspec
 import psutil
 import pytest
 
-from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.errors import AntiphonError, PlatformError
 from antiphon.contracts.identity import SagaKey
 from antiphon.deploy.local.children import FIRST_PAUSE_SECONDS
 from antiphon.deploy.local.platform import LocalPlatform
 from antiphon.deploy.local.server import free_port
+from antiphon.deploy.local.up import databases_of, parts_of
 from antiphon.order.data import load_orders
 from antiphon.tracing.projection.ids import trace_id
 from tests.support.receiver import receiver
@@ -244,3 +245,43 @@ def test_what_is_no_address_of_jaeger_is_a_sentence(tmp_path: Path) -> None:
     with running_up(tmp_path, "--jaeger", "localhost") as up:
         assert up.process.wait(20) == 1
         assert up.said("is no address of Jaeger. Give its page, such as http://localhost:16686")
+
+
+def test_databases_are_named_by_participant() -> None:
+    names = ["payments", "stock"]
+    found = databases_of(["payments=postgresql://shop:hush@db/x?a=b", "stock=memory:"], names)
+    assert found == {"payments": "postgresql://shop:hush@db/x?a=b", "stock": "memory:"}
+    for text, said in (
+        ("postgresql://shop:hush@db/x?a=b", "--database is NAME=URL, as in payments=postgresql://"),
+        ("payments", "--database is NAME=URL"),
+        ("payments=", "--database is NAME=URL"),
+        ("billing=postgresql://shop:hush@db/x", "there is no participant 'billing' to give a database to: payments"),
+        ("payments=oracle://shop:hush@db/x", "'oracle' is no database"),
+    ):
+        with pytest.raises(AntiphonError, match=said) as raised:
+            databases_of([text], names)
+        assert "hush" not in str(raised.value)
+
+
+@pytest.mark.timeout(120)
+async def test_a_participant_has_the_database_that_is_named_and_nobody_sees_its_password(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.db"
+    options = ("--database", f"inventory=sqlite:///{mine}", "--database", "billing=postgresql://b:hush@127.0.0.1:1/x")
+    with running_up(tmp_path, *options) as up:
+        await up.wait_for(r"billing +\| .*starting it again")
+        await until(mine.exists, what="the database of inventory")
+        ours = psutil.Process(up.process.pid)
+        assert not [each for each in ours.children(recursive=True) if "hush" in " ".join(each.cmdline())]
+    assert not (tmp_path / "platform" / "inventory.db").exists()
+    assert "hush" not in up.out.read_text()
+    for log in (tmp_path / "platform" / "logs").iterdir():
+        assert "hush" not in log.read_text(errors="replace"), log
+
+
+def test_a_package_brings_its_sagas_and_its_participants() -> None:
+    sagas, participants = parts_of(["antiphon.order.choreographed", "antiphon.order.saga:order"])
+    assert "antiphon.order.saga:order" in sagas
+    assert any(saga.endswith(":choreographed_order") for saga in sagas)
+    assert sorted(participants) == ["billing", "inventory", "shipping"]
+    with pytest.raises(AntiphonError, match="has neither a saga, nor a choreography, nor a participant"):
+        parts_of(["antiphon.contracts.clock"])

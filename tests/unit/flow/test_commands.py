@@ -52,6 +52,29 @@ def test_mistakes_are_sentences_and_exit_code_1(tmp_path: Path) -> None:
     assert [each["mistake"] for each in json.loads(as_json.stdout)] == ["unheard", "unsaid"]
 
 
+def test_a_package_is_all_that_its_modules_define(tmp_path: Path) -> None:
+    done = antiphon(tmp_path, "flow", "who", "inventory.reserve.failed", "--app", "antiphon.order")
+    assert "emitted by      inventory.reserve_for_order(), when it refuses order.created" in done.stdout, done.stderr
+    (tmp_path / "shop" / "inner" / "tests").mkdir(parents=True)
+    for name, text in (
+        ("shop/__init__.py", ""),
+        ("shop/__main__.py", "raise SystemExit(7)"),
+        ("shop/test_shipping.py", "raise AssertionError"),
+        ("shop/inner/__init__.py", ""),
+        ("shop/inner/shipping.py", SPOILT),
+        ("shop/inner/again.py", "from .shipping import shipping"),
+        ("shop/inner/tests/__init__.py", "raise AssertionError"),
+    ):
+        (tmp_path / name).write_text(text)
+    found = antiphon(tmp_path, "flow", "who", "shipping.shipped", "--app", "shop")
+    assert "  emitted by      shipping.ship()" in found.stdout, found.stderr
+    assert found.stdout.count("shipping.ship()") == 1
+    (tmp_path / "shop" / "web.py").write_text("import there_is_no_such_module")
+    broken = antiphon(tmp_path, "flow", "who", "shipping.shipped", "--app", "shop")
+    assert broken.returncode == 1
+    assert "cannot import shop.web: there is no module 'there_is_no_such_module'" in broken.stderr
+
+
 def test_who_handles_inventory_reserve_failed(tmp_path: Path) -> None:
     done = antiphon(tmp_path, "flow", "who", "inventory.reserve.failed", *ORDER)
     assert done.stdout.splitlines() == [

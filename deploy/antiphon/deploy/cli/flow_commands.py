@@ -13,16 +13,18 @@ Parts = Annotated[
     list[str],
     typer.Option(
         "--app",
-        metavar="MODULE[:THING]",
-        help="A saga, a choreography or a participant, or all that a module has; give it once for each.",
+        metavar="PACKAGE|MODULE[:THING]",
+        help="A saga, a choreography or a participant, or all that a module, or a package with its modules, has; give "
+        "it once for each.",
     ),
 ]
 SomeParts = Annotated[
     list[str],
     typer.Option(
         "--app",
-        metavar="MODULE[:THING]",
-        help="A saga, a choreography or a participant in the source, or all that a module has; once for each.",
+        metavar="PACKAGE|MODULE[:THING]",
+        help="A saga, a choreography or a participant in the source, or all that a module, or a package with its "
+        "modules, has; once for each.",
     ),
 ]
 Server = Annotated[
@@ -39,7 +41,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 flow = typer.Typer(name="flow", invoke_without_command=True, no_args_is_help=True, rich_markup_mode="markdown")
 
 
-@flow.callback(epilog="Example: antiphon flow --app shop.sagas --app shop.stock --format svg --output flow.svg")
+@flow.callback(epilog="Example: antiphon flow --app shop --format svg --output flow.svg")
 def draw(
     context: typer.Context,
     app: SomeParts = [],  # noqa: B006
@@ -55,7 +57,7 @@ def draw(
         draw_flow(app, server, format, saga, output)
 
 
-@flow.command(epilog="Example: antiphon flow who inventory.reserve.failed --app shop.sagas --app shop.stock")
+@flow.command(epilog="Example: antiphon flow who inventory.reserve.failed --app shop")
 def who(
     message: Annotated[str, typer.Argument(metavar="SUBJECT-OR-NAME", help="A message's name, type or subject.")],
     app: SomeParts = [],  # noqa: B006
@@ -68,7 +70,7 @@ def who(
     tell_who(app, server, message, json)
 
 
-@flow.command(epilog="Example: antiphon flow check --app shop.sagas --app shop.stock --app shop.billing")
+@flow.command(epilog="Example: antiphon flow check --app shop")
 def check(
     app: SomeParts = [],  # noqa: B006
     server: Server = "",
@@ -88,7 +90,7 @@ contracts = typer.Typer(
 )
 
 
-@contracts.command(epilog="Example: antiphon contracts export --app shop.sagas --app shop.stock --output contracts")
+@contracts.command(epilog="Example: antiphon contracts export --app shop --output contracts")
 def export(
     app: Parts,
     output: Annotated[
@@ -108,7 +110,7 @@ def export(
     export_contracts(app, output, title, version)
 
 
-@contracts.command("check", epilog="Example: antiphon contracts check --against contracts --app shop.sagas")
+@contracts.command("check", epilog="Example: antiphon contracts check --against contracts --app shop")
 def check_contracts(
     app: Parts,
     against: Annotated[

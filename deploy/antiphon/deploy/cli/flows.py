@@ -24,7 +24,7 @@ from antiphon.flow.svg import as_svg
 from antiphon.participants.participant import Participant
 
 from ..files import told_if_unwritable
-from ..modules import CannotLoad, load, load_module
+from ..modules import CannotLoad, found_in, load
 from ..render.terminal import say, say_document, say_json
 from .sagas import reader
 
@@ -32,7 +32,7 @@ KINDS = (Saga, Choreography, Participant)
 
 
 def load_parts(paths: Sequence[str]) -> list[Part]:
-    """The sagas, choreographies and participants at `module:attribute`, or all that a `module` has.
+    """The sagas, choreographies and participants at `module:attribute`, or all that a module or a package has.
 
     Raises:
         CannotLoad: a path names nothing of that kind.
@@ -55,7 +55,7 @@ def _parts_at(path: str) -> list[Part]:
         if not isinstance(part, KINDS):
             raise CannotLoad(f"{path} is a {type(part).__name__}, not a saga, a choreography or a participant.")
         return [part]
-    parts: list[Part] = [value for value in vars(load_module(path)).values() if isinstance(value, KINDS)]
+    parts: list[Part] = [*found_in(path, KINDS).values()]
     if not parts:
         raise CannotLoad(f"{path} has neither a saga, nor a choreography, nor a participant.")
     return parts

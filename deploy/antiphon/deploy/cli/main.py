@@ -17,7 +17,7 @@ import typer
 import typer.core
 
 from antiphon.contracts.bounds import NUMBER_MAX
-from antiphon.contracts.errors import AntiphonError, DefinitionError, Undecided
+from antiphon.contracts.errors import AntiphonError, DefinitionError, PlatformError, Undecided
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
 from .. import exit_codes
@@ -53,6 +53,7 @@ Begin: **antiphon new shop** writes a project of your own, which runs at once.
 
 Who connects comes from the environment only: NATS_USER, and NATS_PASSWORD, NATS_CREDS or NATS_NKEY (files).
 Processes log JSON to stderr, and lines for people where that is a terminal; ANTIPHON_LOG=json or text decides.
+ANTIPHON_LOG_LEVEL=debug, info, warning or error says how much; info by default.
 """,
 )
 
@@ -72,7 +73,12 @@ ErrorTexts = Annotated[
     ),
 ]
 Apps = Annotated[
-    list[str], typer.Option("--app", metavar="MODULE:SAGA", help="A saga's definition; give it once for each.")
+    list[str],
+    typer.Option(
+        "--app",
+        metavar="PACKAGE|MODULE[:SAGA]",
+        help="A saga's definition, or all that a module, or a package with its modules, has; give it once for each.",
+    ),
 ]
 Name = Annotated[str, typer.Option("--name", help="The name of the connection, as the server's monitoring shows it.")]
 As = Annotated[
@@ -166,10 +172,10 @@ def main() -> None:
 
 
 def _run() -> None:
-    from antiphon.tracing.telemetry.logs import configure
+    from antiphon.tracing.telemetry.logs import configure, level_of
 
-    configure({"text": True, "json": False}.get(os.environ.get("ANTIPHON_LOG", "")))
     try:
+        configure(_is_readable(os.environ.get("ANTIPHON_LOG", "")), level_of(os.environ))
         try:
             app()
         finally:
@@ -183,6 +189,18 @@ def _run() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries once more, and would complain
         fail(f"the output could not be written: {error.strerror}.")
+
+
+def _is_readable(form: str) -> bool | None:
+    """Whether lines of the log are for people, as ANTIPHON_LOG says; None where it says nothing.
+
+    Raises:
+        PlatformError: there is no such form.
+    """
+    forms = {"": None, "text": True, "json": False}
+    if form not in forms:
+        raise PlatformError(f"ANTIPHON_LOG is {form!r}; give text or json.")
+    return forms[form]
 
 
 @contextmanager
@@ -243,11 +261,11 @@ def coordinator(
     """
     from antiphon.coordinator.runtime.serve import serve
 
-    from ..modules import load_saga
+    from ..modules import load_sagas
 
     bounds = dict(map(_bound, open_max))
     with _mended_by_its_author():
-        sagas = [load_saga(path) for path in app]
+        sagas = [saga for path in app for saga in load_sagas(path)]
         _run_service(
             serve(
                 server,
@@ -335,9 +353,7 @@ def jaeger_storage(
     _run_service(serve(server, listen=listen, name=name))
 
 
-@app.command(
-    epilog="Example: antiphon up --app shop.saga:order --participant shop.stock:stock -- pytest tests/integration"
-)
+@app.command(epilog="Example: antiphon up --app shop -- pytest tests/integration")
 def up(
     command: Annotated[
         list[str] | None,
@@ -349,12 +365,26 @@ def up(
         ),
     ] = None,
     app: Annotated[
-        list[str], typer.Option("--app", metavar="MODULE:SAGA", help="Sagas; the order example's by default.")
+        list[str],
+        typer.Option(
+            "--app",
+            metavar="PACKAGE|MODULE[:SAGA]",
+            help="A saga, or all sagas and participants that a module, or a package with its modules, has; the order "
+            "example's by default.",
+        ),
     ] = [],  # noqa: B006
     participant: Annotated[
         list[str],
         typer.Option(
             "--participant", metavar="MODULE:PARTICIPANT", help="Participants; the order example's by default."
+        ),
+    ] = [],  # noqa: B006
+    database: Annotated[
+        list[str],
+        typer.Option(
+            "--database",
+            metavar="NAME=URL",
+            help="The database of a participant, by its name; SQLite in the folder by default. Give it once for each.",
         ),
     ] = [],  # noqa: B006
     coordinators: Annotated[int, typer.Option(min=1, help="How many coordinators.")] = 2,
@@ -390,10 +420,47 @@ def up(
         port,
         jaeger,
         metrics,
+        databases=database,
         incompatible_contracts=incompatible_contracts,
         command=command or [],
     )
     raise SystemExit(asyncio.run(coming))
+
+
+@app.command(epilog="Example: antiphon wait --app shop --timeout 120 && antiphon start shop.sagas:order …")
+def wait(
+    app: Annotated[
+        list[str],
+        typer.Option(
+            "--app",
+            metavar="PACKAGE|MODULE[:THING]",
+            help="Wait for these sagas, the participants that they need, and these participants.",
+        ),
+    ] = [],  # noqa: B006
+    type: Annotated[
+        list[str], typer.Option("--type", metavar="TYPE", help="Wait for a coordinator of sagas of this type.")
+    ] = [],  # noqa: B006
+    participant: Annotated[
+        list[str], typer.Option("--participant", metavar="NAME", help="Wait for this participant.")
+    ] = [],  # noqa: B006
+    server: Server = DEFAULT_SERVER,
+    timeout: Annotated[
+        float,
+        typer.Option(min=0.0, help="How many seconds to wait; 0 looks once. Exit code 1 if it is not ready then."),
+    ] = 60.0,
+    json: Json = False,
+) -> None:
+    """Wait until a platform can run sagas: the server, the streams, coordinators and participants; say what is missing.
+
+    Without --app, --type and --participant it waits for a coordinator, and for the participants that its sagas need.
+    Processes say themselves that they are there; one that was killed is still counted for up to 90 seconds.
+    """
+    import asyncio
+
+    from .readiness import wait_until_ready
+
+    if not asyncio.run(wait_until_ready(server, app, type, participant, timeout, json)):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -425,7 +492,7 @@ def setup(
         list[str],
         typer.Option(
             "--app",
-            metavar="MODULE[:PARTICIPANT]",
+            metavar="PACKAGE|MODULE[:PARTICIPANT]",
             help="Where participants are declared; for those that react to events, so that it is known to which.",
         ),
     ] = [],  # noqa: B006
@@ -493,7 +560,7 @@ def rights(
         list[str],
         typer.Option(
             "--app",
-            metavar="MODULE[:PARTICIPANT]",
+            metavar="PACKAGE|MODULE[:PARTICIPANT]",
             help="Where participants are declared, with the sagas that they start.",
         ),
     ] = [],  # noqa: B006

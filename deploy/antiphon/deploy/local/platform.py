@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -44,6 +44,8 @@ class LocalPlatform:
         participants: the same, by their names.
         echo: told every line of every process.
         note: told what becomes of the processes.
+        databases: the URLs of databases by participant; SQLite in the folder for the others. They may hold passwords,
+            so processes get them by their environment, which other users of the machine cannot read.
         coordinators: how many.
         port: where the server listens; a free port when 0.
         ack_wait_seconds: after how long a command of a participant that died is delivered again.
@@ -64,6 +66,7 @@ class LocalPlatform:
         echo: Say,
         note: Say,
         *,
+        databases: Mapping[str, str] | None = None,
         coordinators: int = 2,
         port: int = 0,
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
@@ -82,7 +85,7 @@ class LocalPlatform:
             accounts=rights.config() if rights is not None else "",
             environment=server_environment(self._passwords),
         )
-        self.databases = {name: f"sqlite:///{self.folder / name}.db" for name in participants}
+        self.databases = {name: f"sqlite:///{self.folder / name}.db" for name in participants} | dict(databases or {})
         self._sagas, self._participants = sagas, participants
         self._echo, self._note = echo, note
         self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
@@ -167,8 +170,7 @@ class LocalPlatform:
             options = [*arguments, *self._incompatible, "--error-texts"]
             await self._start_measured(name, COORDINATOR, ["coordinator", *options])
         for name, path in self._participants.items():
-            arguments = ["participant", path, "--database", self.databases[name], "--error-texts"]
-            await self._start_measured(name, name, arguments)
+            await self._start_measured(name, name, ["participant", path, "--error-texts"])
         if self._environment:
             await self._start(EXPORTER, EXPORTER, ["exporter"])
 
@@ -182,6 +184,8 @@ class LocalPlatform:
     async def _start(self, name: str, user: str, arguments: list[str]) -> None:
         command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--name", name]
         environment = self.environment() | {"ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1", **self._environment}
+        if name in self.databases:
+            environment["DATABASE_URL"] = self.databases[name]
         if self._passwords:
             environment |= {"NATS_USER": user, "NATS_PASSWORD": self._passwords[user]}
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)

@@ -6,16 +6,19 @@ import asyncio
 import shlex
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
+from antiphon.coordinator.definition.choreography import Choreography
+from antiphon.coordinator.definition.saga import Saga
 from antiphon.link.process import STOP_SIGNALS, told_to_stop
 from antiphon.participants import Participant
+from antiphon.participants.databases import open_database
 
-from ..modules import CannotLoad, load, load_saga
+from ..modules import CannotLoad, found_in, load, load_saga
 from ..render.terminal import console, parts
 from .children import Say
 from .platform import LocalPlatform
@@ -33,6 +36,7 @@ async def run_platform(
     jaeger: str = "",
     metrics: str = "",
     *,
+    databases: Sequence[str] = (),
     incompatible_contracts: bool = False,
     command: Sequence[str] = (),
 ) -> int:
@@ -54,9 +58,8 @@ async def run_platform(
     if not sagas and not participants:
         sagas, participants = [Style.ORCHESTRATED.saga], [*Style.ORCHESTRATED.participants.values()]
     # Loaded here only to be refused here, with one sentence, rather than in children that die again and again.
-    for path in sagas:
-        load_saga(path)
-    by_name = {load(path, Participant).name: path for path in participants}
+    sagas, found = parts_of(sagas)
+    by_name = {**found, **{load(path, Participant).name: path for path in participants}}
     _require_program(command)
     say = speaker(console())
     platform = LocalPlatform(
@@ -65,6 +68,7 @@ async def run_platform(
         by_name,
         _nobody if command else say,
         say,
+        databases=databases_of(databases, by_name),
         coordinators=coordinators,
         port=port,
         jaeger=jaeger,
@@ -122,6 +126,47 @@ async def _run_on(platform: LocalPlatform, command: Sequence[str], told: asyncio
 
 def _nobody(_: str, __: str) -> None:
     """Lines that stay in the log."""
+
+
+def parts_of(apps: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The sagas, and the participants by their names, that are named by `module:saga`, a module or a package, each as
+    `module:attribute`.
+
+    Raises:
+        CannotLoad: one names no saga and no participant.
+    """
+    sagas: list[str] = []
+    participants: dict[str, str] = {}
+    for path in apps:
+        if ":" in path:
+            load_saga(path)
+            sagas.append(path)
+            continue
+        found = found_in(path, (Saga, Choreography, Participant))
+        if not found:
+            raise CannotLoad(f"{path} has neither a saga, nor a choreography, nor a participant.")
+        participants |= {part.name: at for at, part in found.items() if isinstance(part, Participant)}
+        sagas += [at for at, part in found.items() if not isinstance(part, Participant)]
+    return sagas, participants
+
+
+def databases_of(texts: Sequence[str], participants: Iterable[str]) -> dict[str, str]:
+    """The URLs of databases by participant, of `NAME=URL`. What may be a secret is never quoted.
+
+    Raises:
+        CannotLoad: a text is none, or names nobody.
+        PlatformError: a database cannot be opened by this installation.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, url = text.partition("=")
+        if not equals or "://" in name or not url:
+            raise CannotLoad("--database is NAME=URL, as in payments=postgresql://shop@localhost/payments.")
+        if name not in participants:
+            raise CannotLoad(f"there is no participant {name!r} to give a database to: {', '.join(participants)}.")
+        open_database(url)
+        found[name] = url
+    return found
 
 
 def speaker(out: Console) -> Say:

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from antiphon.contracts.errors import Unusable
+from antiphon.contracts.errors import PlatformError, Unusable
 from antiphon.contracts.foreign_text import harmless, harmless_lines
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import CommandAddress, is_command, is_of_sagas, parse_command, saga_in
@@ -25,6 +25,24 @@ OF_SEVERAL_LINES: Final = ("exception", "stack")
 
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|nkey|seed", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(\w://[^\s/:@]*:)[^\s/@]+@")
+
+
+LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def level_of(environment: Mapping[str, str]) -> int:
+    """The least severe level that is written, as ANTIPHON_LOG_LEVEL says; `info` where it says nothing.
+
+    Raises:
+        PlatformError: there is no such level.
+    """
+    name = environment.get("ANTIPHON_LOG_LEVEL", "") or "info"
+    level = LEVELS.get(name.lower())
+    if level is None:
+        raise PlatformError(
+            f"ANTIPHON_LOG_LEVEL is {name!r}; give {', '.join(list(LEVELS)[:-1])} or {list(LEVELS)[-1]}."
+        )
+    return level
 
 
 def configure(readable: bool | None = None, level: int = logging.INFO) -> None:
