@@ -257,9 +257,10 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     error: str = ""
 
 
-Verdict = Literal["same", "other", "unread", "none"]
-"""What is stored: the same, something else, what the coordinator that says so cannot read, or nothing. The last is said
-to whoever asks for the prospect as well; others get no answer then."""
+Verdict = Literal["same", "other", "unread", "none", "busy"]
+"""What is stored: the same, something else, what the coordinator that says so cannot read, or nothing, which is said to
+whoever asks for the prospect as well; others get no answer then. "busy" says that it was not looked at, because its
+source asks too much: ask again."""
 
 Prospect = Literal["", "unstarted", "early", "awaited", "taken", "passed"]
 """What may come of a signal or of a wish to cancel: the saga is not started; it runs, and the step's turn has not come;

@@ -166,6 +166,21 @@ async def test_a_question_that_is_none_is_not_answered_and_does_no_harm(tmp_path
         assert heard == []
 
 
+@pytest.mark.timeout(180)
+async def test_many_signals_at_once_are_all_answered_for(tmp_path: Path) -> None:
+    saga = guarded()
+    (step,) = saga.steps
+    async with company(tmp_path, "accounts") as there:
+        await there.coordinate(sagas=[saga])
+        client = await there.client()
+        many = [client.handle(saga, f"g{number}") for number in range(600)]
+        told = await asyncio.gather(
+            *(each.signal(step, Cleared(by="Ada")) for each in many),  # type: ignore[arg-type] # pyright: ignore
+            return_exceptions=True,
+        )
+        assert {type(each) for each in told} == {UnknownSaga}
+
+
 class ShelfLink(Link):
     """EVENTS, which answers when a test says so."""
 
@@ -173,6 +188,7 @@ class ShelfLink(Link):
         super().__init__(Client(), "coordinator")
         self.asked: list[Callable[[Pages], None]] = []
         self.answered: list[str] = []
+        self.shed: list[str] = []
 
     def read(
         self,
@@ -185,7 +201,7 @@ class ShelfLink(Link):
         self.asked.append(then)
 
     def answer(self, reply: str, data: bytes) -> None:
-        self.answered.append(reply)
+        (self.shed if unpack_raw(data, ResentAnswer).verdict == "busy" else self.answered).append(reply)
 
 
 async def test_no_flood_of_questions_is_kept() -> None:
@@ -205,6 +221,7 @@ async def test_no_flood_of_questions_is_kept() -> None:
         ask(number)
     assert len(link.asked) == OPEN_OF_ONE_MAX
     assert counts.totals["requests_shed", ("inbox",)] == OPEN_OF_ONE_MAX
+    assert link.shed == [f"inbox.{number}" for number in range(OPEN_OF_ONE_MAX, 2 * OPEN_OF_ONE_MAX)], "and are told so"
     comparing.on_question(subjects.same_subject(key), "other.1", question, None)
     link.asked.pop()(found)  # whoever floods keeps no place from others
     assert link.answered.pop() == "other.1"

@@ -32,7 +32,7 @@ ANSWER_SECONDS: Final = 2.5
 """How long each question waits for its answer; whoever is not sure answers after a second."""
 PAUSE_SECONDS: Final = 0.25
 QUESTIONS_MAX: Final = 16
-"""Questions of one client under way at once. A coordinator leaves what is above 32 without an answer."""
+"""Questions of one client under way at once. A coordinator looks at no more than 32."""
 
 EARLY: Final = "What shall wait for a start that is yet to come is sent with wait_for_start=True."
 UNANSWERED: Final = (
@@ -148,9 +148,10 @@ class Asking:
         gives_up = loop.time() + min(timeout_seconds, ASK_SECONDS)
         while (left := gives_up - loop.time()) > 0:
             told = await self._ask_once(subject, data, min(left, ANSWER_SECONDS))
-            if told is not None and not (is_stored and told.verdict == "none"):
+            is_busy = told is not None and told.verdict == "busy"
+            if told is not None and not is_busy and not (is_stored and told.verdict == "none"):
                 return told
-            if asks_once:
+            if asks_once and not is_busy:
                 return None
             await asyncio.sleep(min(PAUSE_SECONDS, left))
         return None

@@ -33,12 +33,12 @@ from ..decision.prospects import Told, prospect_of
 from ..decision.replay import Replayed
 from ..decision.sameness import NONE, SAME, compare
 from .journals import Journals
-from .request_queue import OTHERS, SOURCES_MAX, Pace, RequestQueue, source_of
+from .request_queue import BUSY_PER_SECOND, OTHERS, SOURCES_MAX, Pace, RequestQueue, source_of
 
 OPEN_MAX: Final = 64
 OPEN_OF_ONE_MAX: Final = 32
-"""Questions under way at once, of all and of one source. Those above it get no answer, and none is kept to be answered
-later: clients ask rarely, and each may send 256 KiB."""
+"""Questions under way at once, of all and of one source. Those above it are told to ask again, and none is kept to be
+answered later: clients ask rarely, and each may send 256 KiB."""
 
 PER_SECOND: Final = 200
 """Questions a second of one source, after a burst of as many: more than that would keep facts waiting."""
@@ -48,6 +48,8 @@ QUESTION_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
 
 LATE_SECONDS: Final = 1.0
 """How long a coordinator that cannot read what is stored leaves the word to one that can."""
+
+BUSY: Final = msgspec.json.encode(ResentAnswer(verdict="busy"))
 
 _decode_question = msgspec.json.Decoder(Resent).decode
 
@@ -66,6 +68,7 @@ class Comparing:
         self._open: Counter[str] = Counter()
         """Questions under way, by source."""
         self._paces: dict[str, Pace] = {}
+        self._busy = Pace(BUSY_PER_SECOND, BUSY_PER_SECOND, time.monotonic())
 
     def on_question(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         """A client asks."""
@@ -76,6 +79,8 @@ class Comparing:
             self._take(source, subject, reply, data)
         else:
             self._requests.shed(source)
+            if self._busy.passes(time.monotonic()):
+                self._link.answer(reply, BUSY)
 
     def _has_place(self, source: str) -> bool:
         if self._open.total() >= OPEN_MAX or self._open[source] >= OPEN_OF_ONE_MAX:
