@@ -140,6 +140,11 @@ async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     for name in ("PLATFORM_CONSUMERS", "FACT_CONSUMERS"):
         hasty = tuple(replace(consumer, ack_wait_seconds=ACK_WAIT_SECONDS) for consumer in getattr(topology, name))
         monkeypatch.setattr(setup, name, hasty)
+    monkeypatch.setattr(
+        setup,
+        "answers_consumer",
+        lambda name: replace(topology.answers_consumer(name), ack_wait_seconds=ACK_WAIT_SECONDS),
+    )
     async with running(tmp_path) as found:
         yield found
 

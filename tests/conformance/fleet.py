@@ -10,11 +10,11 @@ from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.stored import Delivered, NotRead, Outcome, SagaPages
 from antiphon.contracts.topology import (
     EVENTS,
-    FACT_CONSUMERS,
     PARKED,
     PLATFORM_CONSUMERS,
     SAGA,
-    answers_consumer,
+    Consumer,
+    fact_consumers,
     participant_consumers,
 )
 from antiphon.coordinator.decision.entries import read_entry
@@ -119,20 +119,24 @@ class Fleet:
         self.platform.consume(TIMERS, coordinator.on_fired)
         self.platform.consume(SWEEPER, coordinator.on_start_to_watch)
 
+    @property
+    def consumers_of_facts(self) -> tuple[Consumer, ...]:
+        """All consumers that bring facts."""
+        return fact_consumers({*PARTICIPANTS, *self.definition.sources})
+
     def hear(self, handle: Callable[[Delivered], None]) -> None:
         """Take part in all consumers that bring facts."""
-        participants = {*PARTICIPANTS, *self.definition.sources}
-        for consumer in (answers_consumer(participants), *FACT_CONSUMERS[1:]):
+        for consumer in self.consumers_of_facts:
             self.platform.consume(consumer, handle)
 
     def hear_no_more(self, handle: Callable[[Delivered], None]) -> None:
         """Take part no more, as a process that died."""
-        for consumer in FACT_CONSUMERS:
+        for consumer in self.consumers_of_facts:
             self.platform.leave(consumer, handle)
 
     def pending_facts(self) -> int:
         """How many facts are not acked yet."""
-        return sum(self.platform.pending(consumer) for consumer in FACT_CONSUMERS)
+        return sum(self.platform.pending(consumer) for consumer in self.consumers_of_facts)
 
     def answer(self, delivery: Delivered) -> None:
         """Play the participant."""

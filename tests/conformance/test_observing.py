@@ -12,7 +12,7 @@ import pytest
 from antiphon.contracts import Event, SagaKey, identity, subjects
 from antiphon.contracts.payloads import Record
 from antiphon.contracts.reader import Journal
-from antiphon.contracts.topology import EVENTS, FACT_CONSUMERS, SAGA
+from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.views.standing import standing
 from antiphon.coordinator.views.summary import Overview, read_cause, read_told, tell, unread
@@ -144,7 +144,7 @@ def test_a_fact_that_was_acked_and_lost_is_found_by_the_sweeper(fleet: Observers
     fleet.run()
     fleet.leave()
     fleet.put(*happened(KEY, TAKEN))
-    for consumer in FACT_CONSUMERS:
+    for consumer in fleet.consumers_of_facts:
         fleet.platform._consumers[consumer.name].pending.clear()
     for coordinator in fleet.coordinators:
         fleet.join(coordinator)

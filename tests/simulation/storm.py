@@ -19,10 +19,9 @@ from antiphon.contracts.payloads import LOCK_STATE_TYPE, End
 from antiphon.contracts.stored import Delivered, NotRead, Outcome, SagaPages
 from antiphon.contracts.topology import (
     EVENTS,
-    FACT_CONSUMERS,
     PLATFORM_CONSUMERS,
     SAGA,
-    answers_consumer,
+    fact_consumers,
     participant_consumers,
 )
 from antiphon.coordinator.decision.locks import Lock
@@ -146,6 +145,7 @@ class Storm:
         self.chance = Random(seed)
         self.platform = MemoryPlatform()
         self.definition = saga_of(shape).definition
+        self._facts = fact_consumers({SHOP, *self.definition.sources})
         self.rows: dict[tuple[SagaKey, str], Row] = {}
         self.effects: list[tuple[SagaKey, str]] = []
         self.stores = [self._join() for _ in range(coordinators)]
@@ -161,9 +161,8 @@ class Storm:
     def _join(self) -> Weather:
         store = Weather(self.platform, self.chance)
         coordinator = Coordinator(store, [self.definition])
-        answers = answers_consumer({SHOP, *self.definition.sources})
         for consumer, handle in (
-            *((facts, coordinator.on_fact) for facts in (answers, *FACT_CONSUMERS[1:])),
+            *((facts, coordinator.on_fact) for facts in self._facts),
             (TIMERS, coordinator.on_fired),
             (SWEEPER, coordinator.on_start_to_watch),
         ):
@@ -287,7 +286,7 @@ class Storm:
         for key in self._all_sagas():
             self._require_ended(key)
         require(len(self.effects) == len(set(self.effects)), f"an effect happened twice: {self.effects}")
-        for consumer in (*FACT_CONSUMERS, TIMERS):
+        for consumer in (*self._facts, TIMERS):
             require(not self.platform.pending(consumer), f"{consumer.name} has something left")
         for message in self.platform.read(SAGA, ["saga.*.lock.*.c.state"]):
             lock = unpack(decode(message.data, message.subject), LOCK_STATE_TYPE, Lock)

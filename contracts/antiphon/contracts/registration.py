@@ -18,9 +18,12 @@ from .messages import Contract, Message
 from .subjects import parse_registration, registration_subject
 from .topology import REGISTRATION_BYTES_MAX
 
-WIRE: Final = 2
+WIRE: Final = 3
 """The form of the wire that these processes speak. With 2 PARKED's subjects name sources, and coordinators close steps
-and pull from one consumer for each kind of fact."""
+and pull from one consumer for each kind of fact; with 3 from one for each participant's answers."""
+
+CLOSES_WIRE: Final = 2
+"""The first form in which coordinators can read a journal that has closes."""
 
 ENTRIES_MAX: Final = 1000
 """The most entries of each list."""

@@ -15,13 +15,18 @@ EVENTS: Final = "EVENTS"
 PARKED: Final = "PARKED"
 ADVISORIES: Final = "ADVISORIES"
 
-ANSWERS: Final = "coordinator-answers"
 STARTS: Final = "coordinator-starts"
 CLIENT_FACTS: Final = "coordinator-clients"
 OPERATOR_FACTS: Final = "coordinator-operators"
 PEER_FACTS: Final = "coordinator-peers"
+ANSWERS_PREFIX: Final = "coordinator-answers-"
+"""What the names of the consumers begin with that bring the answers and events of one participant each."""
 FORMER_FACTS: Final = "coordinator"
-"""The consumer from which coordinators of earlier releases pull facts of all kinds."""
+"""The consumer from which coordinators of the first release pull facts of all kinds."""
+FORMER_ANSWERS: Final = "coordinator-answers"
+"""The one from which coordinators of the release after it pull the answers and events of all participants."""
+FORMER_CONSUMERS: Final = (FORMER_FACTS, FORMER_ANSWERS)
+"""What coordinators of this release leave alone, and no platform has that began with it."""
 TIMERS: Final = "timers"
 SWEEPER: Final = "sweeper"
 EXPORTER: Final = "exporter"
@@ -162,23 +167,48 @@ def _facts(name: str, filters: tuple[str, ...]) -> Consumer:
     return Consumer(stream=EVENTS, name=name, filters=filters, ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS)
 
 
-def answers_consumer(participants: Iterable[str]) -> Consumer:
-    """What coordinators hear of the given participants: answers, and what they say by themselves.
+def answers_consumer_name(participant: str) -> str:
+    """`coordinator-answers-inventory` for what the participant `inventory` stores."""
+    return ANSWERS_PREFIX + participant
+
+
+def answers_consumer(participant: str) -> Consumer:
+    """What coordinators hear of one participant: its answers, and what it says by itself.
+
+    Each participant has one, so that the flood of one stands before nobody else's answers.
+    """
+    return _facts(answers_consumer_name(participant), (subjects.source_filter(participant),))
+
+
+def answering_participants(consumers: Iterable[str]) -> set[str]:
+    """The participants that coordinators hear, by the names of the consumers of EVENTS."""
+    named = {each.removeprefix(ANSWERS_PREFIX) for each in consumers if each.startswith(ANSWERS_PREFIX)}
+    return {name for name in named if may_be_participant(name)}
+
+
+def former_answers_consumer(participants: Iterable[str]) -> Consumer:
+    """The one consumer for the answers of all participants, for coordinators of the release that had it.
 
     A filter for each participant, since no filter says "neither a client nor an operator nor a coordinator".
     """
-    return _facts(ANSWERS, subjects.answers_filters(participants))
+    return _facts(FORMER_ANSWERS, subjects.answers_filters(participants))
 
 
 FACT_CONSUMERS: Final = (
-    answers_consumer(()),
     _facts(STARTS, subjects.BEGINNINGS_FILTERS),
     _facts(CLIENT_FACTS, subjects.CLIENT_FACTS_FILTERS),
     _facts(OPERATOR_FACTS, subjects.OPERATOR_FACTS_FILTERS),
     _facts(PEER_FACTS, subjects.PEER_FACTS_FILTERS),
 )
-"""What brings facts to coordinators. One for each kind of writer and purpose, so that a flood of one kind does not
-stand before the others: each has its own places in every coordinator, and all come to the same handler."""
+"""What brings facts to coordinators, besides what participants store. One for each kind of writer and purpose, so that
+a flood of one kind does not stand before the others: each has its own places in every coordinator, and all come to the
+same handler."""
+
+
+def fact_consumers(participants: Iterable[str]) -> tuple[Consumer, ...]:
+    """All that bring facts to coordinators where these participants are set up."""
+    return (*map(answers_consumer, sorted(set(participants))), *FACT_CONSUMERS)
+
 
 PLATFORM_CONSUMERS: Final = (
     *FACT_CONSUMERS,
@@ -196,7 +226,8 @@ EXPORTER_CONSUMER: Final = Consumer(
 
 def is_of_platform(consumer: str) -> bool:
     """Whether a consumer of that name belongs to the platform, and `antiphon setup` alone creates it."""
-    return consumer == FORMER_FACTS or any(consumer == each.name for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER))
+    fixed = (*FORMER_CONSUMERS, *(each.name for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)))
+    return consumer in fixed or consumer.startswith(ANSWERS_PREFIX)
 
 
 def check_participant(name: str) -> str:
@@ -219,6 +250,15 @@ def check_participant(name: str) -> str:
                 f"may end in {suffix}; call it something else"
             )
     return name
+
+
+def may_be_participant(name: str) -> bool:
+    """Whether a participant may have that name."""
+    try:
+        check_participant(name)
+    except BadIdentity:
+        return False
+    return True
 
 
 def participant_consumer_name(participant: str, direction: subjects.Sending) -> str:

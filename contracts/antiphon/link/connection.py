@@ -36,7 +36,7 @@ from antiphon.contracts.errors import (
 from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
 from antiphon.contracts.stored import Outcome, Rejected, StoredMessage
 from antiphon.contracts.subjects import is_inbox
-from antiphon.contracts.topology import SAGA, SERVER_VERSION_MIN, is_of_platform
+from antiphon.contracts.topology import ANSWERS_PREFIX, SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .delivery import Delivery, Pull
 from .fast import HEAD_BYTES, fast_transport
@@ -124,6 +124,8 @@ class Link:
         """By subjects without which the process can do: called when the server refuses one, and that is no failure."""
         self.on_reconnect: list[Callable[[], None]] = []
         """Called each time the connection is back: what was sent meanwhile, by whomever, was not heard here."""
+        self.on_close: list[Callable[[], object]] = []
+        """Called before the connection is closed by this process."""
 
     @classmethod
     async def connect(
@@ -444,6 +446,8 @@ class Link:
         """Flush and close. Publishes and reads under way fail as ambiguous."""
         if self._tick is not None:
             self._tick.cancel()
+        for call in self.on_close:
+            call()
         for pull in self._pulls:
             pull.close()
         if self.nc.is_connected:
@@ -472,6 +476,11 @@ class Link:
     def add_pull(self, pull: Pull) -> None:
         """Have a pull renewed after reconnects and long silence."""
         self._pulls.append(pull)
+
+    def drop_pull(self, pull: Pull) -> None:
+        """Have it renewed no more."""
+        if pull in self._pulls:
+            self._pulls.remove(pull)
 
     async def _listen(self, events: _Events) -> None:
         self._answers = self.new_inbox()
@@ -587,6 +596,8 @@ def streams_missing(may_be_clustered: bool) -> StreamMissing:
 
 def _option(stream: str, consumer: str) -> str:
     """Whom `antiphon setup` has to be told of; nobody, for what the platform itself needs."""
+    if consumer.startswith(ANSWERS_PREFIX):
+        return f" --participant {consumer.removeprefix(ANSWERS_PREFIX)}"
     if not consumer or is_of_platform(consumer):
         return ""
     if stream == SAGA:

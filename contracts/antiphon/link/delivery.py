@@ -71,6 +71,10 @@ class Connection(Protocol):
 
     def add_pull(self, pull: Pull) -> None:
         """Have the pull renewed after reconnects and long silence."""
+        ...
+
+    def drop_pull(self, pull: Pull) -> None:
+        """Have it renewed no more."""
 
 
 class Delivery:
@@ -184,7 +188,7 @@ class Pull:
         self.link, self.stream, self.consumer, self.capacity = link, stream, consumer, capacity
         self._handle = handle
         self._lease = Lease(link, consumer, ack_wait_seconds, keep_seconds_max) if ack_wait_seconds else None
-        self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self.request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = link.new_inbox()
         self._requests: dict[str, int] = {}
         self._count = 0
@@ -226,6 +230,16 @@ class Pull:
             with contextlib.suppress(*LOST):
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
 
+    async def leave(self) -> None:
+        """End a pull whose consumer is gone. What it delivered is still handled; the server hears nothing of that."""
+        self._stopped = True
+        self.link.drop_pull(self)
+        self.close()
+        self._lease = None
+        if self._subscription is not None:
+            with contextlib.suppress(*LOST):
+                await self._subscription.unsubscribe()
+
     async def is_accepted(self) -> bool:
         """Whether the server takes the pull, asked once: false where the consumer, or its leader, is not there."""
         await self.link.flushed()
@@ -251,7 +265,7 @@ class Pull:
         self._requests[token] = free
         self._asked += free
         self.link.send(
-            self._request_subject,
+            self.request_subject,
             b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
             % (free, PULL_EXPIRES_SECONDS * 1_000_000_000, HEARTBEAT_SECONDS * 1_000_000_000),
             reply=f"{self._inbox}.{token}",

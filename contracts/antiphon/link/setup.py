@@ -21,12 +21,13 @@ from antiphon.contracts.differences import (
 from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit, StreamMissing, Unusable
 from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.registration import WIRE, read_registration
-from antiphon.contracts.subjects import answers_filters, heard_participants, registration_subject
+from antiphon.contracts.subjects import heard_participants, registration_subject
 from antiphon.contracts.topology import (
-    ANSWERS,
     EVENTS,
     EXPORTER_CONSUMER,
     FACT_CONSUMERS,
+    FORMER_ANSWERS,
+    FORMER_CONSUMERS,
     FORMER_FACTS,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
@@ -36,7 +37,11 @@ from antiphon.contracts.topology import (
     Consumer,
     Listener,
     Stream,
+    answering_participants,
+    answers_consumer,
+    answers_consumer_name,
     check_participant,
+    former_answers_consumer,
     participant_consumer_name,
     participant_consumers,
     reactions_consumer,
@@ -85,8 +90,8 @@ async def set_up(
 ) -> int:
     """Create or update all streams and the consumers of the platform and the given participants.
 
-    Coordinators hear the given participants, and those that were set up before. The consumer from which coordinators of
-    earlier releases pull facts stays where it is, until `forget_former_facts`.
+    Coordinators hear the given participants, and those that were set up before. The consumers from which coordinators
+    of earlier releases pull facts stay where they are, until `forget_former_facts`.
 
     Args:
         link: a connection with an administrator's rights.
@@ -224,75 +229,116 @@ async def forget_reactions(link: Link, participant: str) -> None:
 
 
 async def heard(link: Link) -> set[str]:
-    """The participants whose answers and events are delivered to coordinators.
+    """The participants whose answers and events are delivered to coordinators: those that have a consumer for them.
 
     Raises:
-        Ambiguous: the server gave no answer.
+        PlatformError: the server cannot tell.
     """
-    answer = await api(link, f"CONSUMER.INFO.{EVENTS}.{ANSWERS}")
-    return heard_participants(_filters(answer.get("config", {})))
+    return answering_participants(await _consumer_names(link, EVENTS))
 
 
-async def former_coordinators(link: Link) -> int | None:
+async def require_answers(link: Link) -> None:
+    """Check that whoever the coordinators of an earlier release hear is heard by those of this one, too.
+
+    Raises:
+        StreamMissing: `antiphon setup` of this release has not been there; the sentence has the command.
+        PlatformError: the server cannot tell.
+    """
+    former = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_ANSWERS}", {})
+    before = heard_participants(_filters(former.get("config", {})))
+    if unheard := sorted(before - await heard(link) if before else ()):
+        raise missing(EVENTS, answers_consumer_name(unheard[0]))
+
+
+async def former_consumers(link: Link) -> list[str]:
+    """The consumers that are there from which only coordinators of earlier releases pull."""
+    found = [await api(link, f"CONSUMER.INFO.{EVENTS}.{name}") for name in FORMER_CONSUMERS]
+    return [name for name, info in zip(FORMER_CONSUMERS, found, strict=True) if "error" not in info]
+
+
+async def former_coordinators(link: Link) -> int:
     """How many coordinators of earlier releases there are, as far as can be seen: those that say so, and those that
-    pull from the consumer that only they use. None where that consumer is not there.
+    pull from consumers that only they use.
 
     Args:
         link: a connection with an administrator's rights.
     """
-    info = await api(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_FACTS}")
-    if "error" in info:
-        return None
     said = 0
     for stored in await link.read_all(REGISTRATIONS.name, [registration_subject(COORDINATOR, "*")]):
         with contextlib.suppress(Unusable):
             said += read_registration(stored.subject, stored.data).wire < WIRE
-    pulls: int = info.get("num_waiting", 0)
+    found = [await api(link, f"CONSUMER.INFO.{EVENTS}.{name}") for name in FORMER_CONSUMERS]
+    pulls: int = sum(info.get("num_waiting", 0) for info in found)
     return max(said, pulls)
 
 
 async def forget_former_facts(link: Link) -> None:
-    """Delete the consumer from which only coordinators of earlier releases pull; none of them can start any more then.
+    """Delete the consumers from which only coordinators of earlier releases pull; none of them can start any more then.
 
     Raises:
         PlatformError: some are there, or the server refused.
     """
-    if there := await former_coordinators(link):
+    there = await former_consumers(link)
+    if there and (running := await former_coordinators(link)):
         raise PlatformError(
-            f"coordinators of an earlier release run, {there} as far as can be seen, and need consumer {FORMER_FACTS}. "
-            "Stop them first; one that died is counted for a minute and a half."
+            f"coordinators of an earlier release run, {running} as far as can be seen, and need "
+            f"{consumers_in_words(there)}. Stop them first; one that died is counted for a minute and a half."
         )
-    await _delete_consumer(link, EVENTS, FORMER_FACTS)
+    for name in there:
+        await _delete_consumer(link, EVENTS, name)
+
+
+def consumers_in_words(names: Iterable[str]) -> str:
+    """The consumers of that name, for a sentence."""
+    return " and ".join(f"consumer {name}" for name in names)
 
 
 # --- the consumers that bring facts to coordinators -------------------------------------------------------------------
 
 
 async def _ensure_facts(link: Link) -> None:
-    """Create them behind what the consumer of earlier releases has finished, where there is one; else from the
+    """Create them behind what the consumers of earlier releases have finished, where there are any; else from the
     beginning. Those that are there stay where they are."""
-    former = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_FACTS}", {})
-    first = 0 if "error" in former else former["ack_floor"]["stream_seq"] + 1
+    first = _first_after(await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_FACTS}", {}))
     for consumer in FACT_CONSUMERS:
-        if consumer.name == ANSWERS:
-            await _ensure_answers(link, consumer, first)
-        else:
-            there = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{consumer.name}", {})
-            await _ensure_consumer(link, _beginning(consumer, there, first))
+        await _ensure_behind(link, consumer, first)
+    await _ensure_answers(link, first)
 
 
-async def _ensure_answers(link: Link, consumer: Consumer, first: int) -> None:
-    """Have coordinators hear all participants that were ever set up: those that the consumer has, and all that have
-    consumers of their own. Another administrator may be at it, so look whether all of them are there in the end."""
+async def _ensure_answers(link: Link, first: int) -> None:
+    """Have coordinators hear all participants that were ever set up: those that have consumers of their own for
+    commands, and those whose answers coordinators of the release before hear."""
+    former = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_ANSWERS}", {})
+    before = heard_participants(_filters(former.get("config", {})))
+    everybody = before | await _participants(link)
+    for name in sorted(everybody):
+        await _ensure_behind(link, answers_consumer(name), _first_after(former) if name in before else first)
+    if "error" not in former and everybody != before:
+        await _have_former_coordinators_hear(link, everybody)
+
+
+async def _have_former_coordinators_hear(link: Link, participants: set[str]) -> None:
+    """Have coordinators of the release before hear these participants. Another administrator may be at it, so look
+    whether all of them are there in the end."""
     for _ in range(TRIES_MAX):
-        there = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{ANSWERS}", {})
+        there = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_ANSWERS}", {})
         known = heard_participants(_filters(there.get("config", {})))
-        wanted = known | await _participants(link)
-        if "error" not in there and known == wanted:
+        if "error" in there or participants <= known:
             return
-        filters = answers_filters(wanted)
-        await _ensure_consumer(link, _beginning(msgspec.structs.replace(consumer, filters=filters), there, first))
-    raise PlatformError(f"others change consumer {ANSWERS} of stream {EVENTS} all the time; try again.")
+        await _ensure_consumer(link, _beginning(former_answers_consumer(known | participants), there, 0))
+    raise PlatformError(f"others change consumer {FORMER_ANSWERS} of stream {EVENTS} all the time; try again.")
+
+
+async def _ensure_behind(link: Link, consumer: Consumer, first: int) -> None:
+    """Create or update a consumer; if it is not there yet, so that it begins with a sequence of its stream, or with 0
+    at the beginning."""
+    there = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{consumer.name}", {})
+    await _ensure_consumer(link, _beginning(consumer, there, first))
+
+
+def _first_after(former: dict[str, Any]) -> int:
+    """The first sequence behind all that a consumer has finished; 0 where there is no such consumer."""
+    return 0 if "error" in former else former["ack_floor"]["stream_seq"] + 1
 
 
 def _beginning(consumer: Consumer, there: dict[str, Any], first: int) -> Consumer:
@@ -311,14 +357,21 @@ def _filters(config: dict[str, Any]) -> list[str]:
 
 async def _participants(link: Link) -> set[str]:
     """All participants that have consumers for commands and for compensations."""
+    names = await _consumer_names(link, SAGA)
+    return {name for name in names if participant_consumer_name(name, "undo") in names}
+
+
+async def _consumer_names(link: Link, stream: str) -> set[str]:
+    """The names of all consumers of a stream, asked page by page."""
     names = set[str]()
     while True:
-        answer = await _insist(link, f"CONSUMER.NAMES.{SAGA}", {"offset": len(names)})
-        _require_done(answer, f"consumers of stream {SAGA}")
+        answer = await _insist(link, f"CONSUMER.NAMES.{stream}", {"offset": len(names)})
+        if error := answer.get("error"):
+            raise PlatformError(f"the server does not list the consumers of stream {stream}: {error['description']}.")
         page: list[str] = answer.get("consumers") or []
         names.update(page)
         if not page or len(names) >= answer["total"]:
-            return {name for name in names if participant_consumer_name(name, "undo") in names}
+            return names
 
 
 async def _ensure_stream(link: Link, stream: Stream, replicas: int, **settings: int) -> list[str]:

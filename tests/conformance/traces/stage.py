@@ -26,7 +26,7 @@ from antiphon.contracts.payloads import (
     Record,
     verb_type,
 )
-from antiphon.contracts.topology import EVENTS, FACT_CONSUMERS, PLATFORM_CONSUMERS, SAGA, answers_consumer
+from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, fact_consumers
 from antiphon.coordinator.decision.author import Author
 from antiphon.coordinator.decision.entries import CHILD_DIGITS
 from antiphon.coordinator.definition.definition import Definition, Expected
@@ -35,7 +35,7 @@ from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
 from antiphon.coordinator.testing.story import recorded
 from antiphon.link import AlreadyStored, Link, StoredMessage
-from antiphon.link.setup import api
+from antiphon.link.setup import api, heard
 from tests.conformance.traces.trace import MAIN, Deed, Played, Trace
 from tests.support.journeys import DAY, everywhere
 
@@ -81,7 +81,7 @@ class MemoryStage:
         )
         *_, timers, sweeper = PLATFORM_CONSUMERS
         participants = {source for saga in everywhere(self.unit) for source in saga.definition.sources}
-        for consumer in (answers_consumer(participants), *FACT_CONSUMERS[1:]):
+        for consumer in fact_consumers(participants):
             self.platform.consume(consumer, coordinator.on_fact)
         self.platform.consume(timers, coordinator.on_fired)
         self.platform.consume(sweeper, coordinator.on_start_to_watch)  # days are so far away that it sets the timers
@@ -138,7 +138,8 @@ class ServerStage:
         """Wait until every fact was acked, so that nothing more can come."""
         async with asyncio.timeout(SECONDS_MAX):
             while True:
-                found = [await api(self._link, f"CONSUMER.INFO.{EVENTS}.{each.name}") for each in FACT_CONSUMERS]
+                facts = fact_consumers(await heard(self._link))
+                found = [await api(self._link, f"CONSUMER.INFO.{EVENTS}.{each.name}") for each in facts]
                 if all(each["num_pending"] == each["num_ack_pending"] == 0 for each in found):
                     return
                 await asyncio.sleep(0.01)

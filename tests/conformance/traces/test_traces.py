@@ -73,7 +73,7 @@ async def play_all(up: Platform, unit: timedelta, names: Sequence[str]) -> dict[
         link = await up.connect("coordinator")
         stack.push_async_callback(link.close)
         sagas = [saga.definition for saga in everywhere(unit)]
-        pulls = await attach(link, Coordinator(JetStreamStore(link), sagas, 1800, TELLING))
+        attached = await attach(link, Coordinator(JetStreamStore(link), sagas, 1800, TELLING))
         stage = ServerStage(link, unit)
         plays = {name: Play(told(name), stage) for name in names}
         errors = await asyncio.gather(*(perform(name, plays[name], stage) for name in names))
@@ -82,7 +82,7 @@ async def play_all(up: Platform, unit: timedelta, names: Sequence[str]) -> dict[
             name: error or await plays[name].found(remembered(name)[0])
             for name, error in zip(names, errors, strict=True)
         }
-        for pull in pulls:
+        for pull in attached.stop_looking():
             await pull.drain()
     return found
 

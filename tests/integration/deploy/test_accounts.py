@@ -221,7 +221,7 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 
 def rows() -> list[str]:
     """Every right outside the administrator's, as deploy/README.md shows it."""
-    outside = [("coordinator", "PLATFORM", coordinator_needs())]
+    outside = [("coordinator", "PLATFORM", coordinator_needs(["<name>"]))]
     own = participant_needs("<name>")
     outside += [("a participant", "PARTICIPANT-*name*", own)]
     starts = [need for need in participant_needs("<name>", [ANY]) if need not in own]

@@ -17,7 +17,7 @@ import pytest
 
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.topology import EVENTS, FORMER_FACTS, Consumer
+from antiphon.contracts.topology import EVENTS, FORMER_CONSUMERS, Consumer
 from antiphon.deploy.cli.administration import bytes_in
 from antiphon.deploy.local.server import Server, free_port
 from antiphon.deploy.local.styles import Style
@@ -266,12 +266,14 @@ def test_what_cannot_be_bound_is_said_before_anything_runs() -> None:
     assert_one_sentence(ran, "'choreographed-order' cannot be bound: nobody leads them")
 
 
-def test_the_consumer_of_earlier_coordinators_is_reported_and_deleted_only_on_demand(tmp_path: Path) -> None:
+def test_the_consumers_of_earlier_coordinators_are_reported_and_deleted_only_on_demand(tmp_path: Path) -> None:
     with platform(tmp_path / "nats", participants=()) as empty:
         assert antiphon("setup", server=empty.servers).stderr == ""
         asyncio.run(as_an_earlier_release(empty))
         done = antiphon("setup", server=empty.servers)
-        assert "consumer coordinator of stream EVENTS is still there" in done.stderr
+        assert (
+            "in stream EVENTS there is still consumer coordinator and consumer coordinator-answers, for" in done.stderr
+        )
         assert "none of them can be seen" in done.stderr
         done = antiphon("setup", "--forget-former-coordinators", server=empty.servers)
         assert (done.returncode, done.stderr) == (0, "")
@@ -279,11 +281,12 @@ def test_the_consumer_of_earlier_coordinators_is_reported_and_deleted_only_on_de
 
 
 async def as_an_earlier_release(up: Platform) -> None:
-    """Create the consumer for all facts."""
+    """Create the consumers for all facts, and for the answers of all participants."""
     link = await up.connect("administrator")
     try:
-        config = Consumer(stream=EVENTS, name=FORMER_FACTS, filters=("evt.>",), ack_wait_seconds=5.0).config()
-        await api(link, f"CONSUMER.CREATE.{EVENTS}.{FORMER_FACTS}", {"stream_name": EVENTS, "config": config})
+        for name in FORMER_CONSUMERS:
+            config = Consumer(stream=EVENTS, name=name, filters=("evt.>",), ack_wait_seconds=5.0).config()
+            await api(link, f"CONSUMER.CREATE.{EVENTS}.{name}", {"stream_name": EVENTS, "config": config})
     finally:
         await link.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.subjects import start_subject
-from antiphon.contracts.topology import ANSWERS, EVENTS, Consumer
+from antiphon.contracts.topology import EVENTS, Consumer, answers_consumer_name
 from antiphon.link import Delivery, Link, Pull, leases
 from antiphon.link.setup import api
 from tests.support.proxy import proxy
@@ -21,6 +21,7 @@ from tests.support.server import Platform, platform, until
 
 ACK_WAIT_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
+ANSWERS = answers_consumer_name("hotel")
 
 
 class Clock:

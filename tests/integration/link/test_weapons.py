@@ -12,7 +12,7 @@ import structlog
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.topology import EVENTS
+from antiphon.contracts.topology import EVENTS, answers_consumer_name
 from antiphon.link import Delivery, Link
 from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport, Frames
 from antiphon.link.faults import say
@@ -135,7 +135,7 @@ async def test_no_header_of_a_message_keeps_it_or_others_from_being_delivered(
             seen.append(delivery.subject)
         delivery.ack()
 
-    pull = await link.pull(EVENTS, "coordinator-answers", 50, handle)
+    pull = await link.pull(EVENTS, answers_consumer_name("hotel"), 50, handle)
     await until(lambda: seen == wanted)
     pull.stop()
     await writer.close()

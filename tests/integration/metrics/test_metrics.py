@@ -220,4 +220,11 @@ async def test_the_pages_of_all_processes_add_up_to_what_happened(tmp_path: Path
             assert total(pages, "antiphon_step_duration_seconds_count", **steps) == len(orders)
             assert total(pages, "antiphon_handler_duration_seconds_count", **reserved) == len(orders)
             consumers = {dict(labels).get("messaging_consumer_group_name") for page in pages for _, labels in page}
-            assert {"coordinator-answers", "sweeper", "exporter", "inventory", "billing-undo"} <= consumers
+            assert {
+                "coordinator-answers-inventory",
+                "coordinator-starts",
+                "sweeper",
+                "exporter",
+                "inventory",
+                "billing-undo",
+            } <= consumers

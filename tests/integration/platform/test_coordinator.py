@@ -26,7 +26,7 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
-from antiphon.coordinator.runtime.serve import attach
+from antiphon.coordinator.runtime.serve import Attached, attach
 from antiphon.link import Link
 from antiphon.link.setup import api
 from tests.support.raw_worker import Close, Play, RawWorker, answer_message, willing, yielding
@@ -52,6 +52,7 @@ class Company:
 
     def __init__(self, up: Platform, stack: AsyncExitStack) -> None:
         self.up, self._stack = up, stack
+        self.attached: list[Attached] = []
         self.worker = RawWorker({})
 
     async def link(self, user: str) -> Link:
@@ -63,7 +64,7 @@ class Company:
         link = await self.link("coordinator")
         definitions = [saga.definition for saga in sagas or (TRIP, HASTY)]
         coordinator = Coordinator(JetStreamStore(link), definitions, idle_seconds)
-        await attach(link, coordinator)
+        self.attached.append(await attach(link, coordinator))
         return coordinator
 
     async def work(self, play: Play = willing, close: Close = yielding) -> None:

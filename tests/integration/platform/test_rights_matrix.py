@@ -36,6 +36,8 @@ CLIENTS: Final[dict[str, dict[str, set[str]]]] = {
 """What clients may do, and the participant that starts sagas."""
 OPERATORS: Final = ("ada", "bob")
 FORMER: Final = "old"
+UNKNOWN: Final = "unknown"
+"""A participant that was set up, and that the accounts do not name."""
 USERS: Final = (
     COORDINATOR,
     *PARTICIPANTS,
@@ -123,6 +125,11 @@ def _values(build: Callable[..., Any], parameter: inspect.Parameter) -> tuple[ob
 CONSUMERS: Final = [
     *topology.PLATFORM_CONSUMERS,
     topology.EXPORTER_CONSUMER,
+    *map(topology.answers_consumer, (*PARTICIPANTS, UNKNOWN)),
+    *(
+        topology.Consumer(stream=EVENTS, name=name, filters=(), ack_wait_seconds=1)
+        for name in topology.FORMER_CONSUMERS
+    ),
     *(consumer for name in PARTICIPANTS for consumer in topology.participant_consumers(name)),
     *(topology.reactions_consumer(each) for each in LISTENERS),
 ]
@@ -192,7 +199,9 @@ def test_every_place_where_something_is_stored_is_among_them() -> None:
 # --- who may ----------------------------------------------------------------------------------------------------------
 
 PULLED: Final = {
-    COORDINATOR: {(each.stream, each.name) for each in topology.PLATFORM_CONSUMERS} | {(EVENTS, topology.FORMER_FACTS)},
+    COORDINATOR: {(each.stream, each.name) for each in topology.PLATFORM_CONSUMERS}
+    | {(EVENTS, "coordinator"), (EVENTS, "coordinator-answers")}
+    | {(EVENTS, f"coordinator-answers-{name}") for name in PARTICIPANTS},
     EXPORTER: {(SAGA, EXPORTER)},
     **{
         name: {(SAGA, name), (SAGA, f"{name}-undo"), (SAGA, f"{name}-close"), (EVENTS, f"{name}-on")}
@@ -267,6 +276,8 @@ def _may_ask(user: str, asked: list[str]) -> bool:
         case ["DIRECT", "GET", "EVENTS", "evt", _, _, _, "client", "signal", _, "1"]:
             return user == FORMER
         case ["STREAM", "INFO", _] | ["STREAM", "MSG", "GET", "EVENTS"] | ["CONSUMER", "INFO" | "PAUSE", _, _]:
+            return user == COORDINATOR
+        case ["CONSUMER", "NAMES", "EVENTS"]:
             return user == COORDINATOR
         case _:
             return False

@@ -13,14 +13,14 @@ import pytest
 import structlog
 
 from antiphon.contracts import SagaKey, subjects
-from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.errors import PlatformError, StreamMissing
 from antiphon.contracts.registration import Capabilities, Registration
 from antiphon.contracts.subjects import journal_filter
 from antiphon.contracts.topology import (
-    ANSWERS,
     CLIENT_FACTS,
     EVENTS,
     FACT_CONSUMERS,
+    FORMER_ANSWERS,
     FORMER_FACTS,
     PARKED,
     SAGA,
@@ -28,18 +28,29 @@ from antiphon.contracts.topology import (
     STREAMS,
     SWEEPER,
     Consumer,
+    answers_consumer_name,
+    former_answers_consumer,
+    participant_consumers,
 )
 from antiphon.coordinator.definition.capabilities import capabilities_of
 from antiphon.coordinator.runtime.serve import say_who_is_unheard
 from antiphon.link import Delivery, Link, set_up
 from antiphon.link import registration as registering
 from antiphon.link.registration import registered
-from antiphon.link.setup import api, forget_former_facts, former_coordinators, heard
+from antiphon.link.setup import (
+    api,
+    forget_former_facts,
+    former_consumers,
+    former_coordinators,
+    heard,
+    require_answers,
+)
 from tests.integration.platform.test_coordinator import company, idle
 from tests.support.server import platform, until
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
 
 KEY = SagaKey.of("trip", "t1")
+HOTEL, AIRLINE = answers_consumer_name("hotel"), answers_consumer_name("airline")
 
 
 @asynccontextmanager
@@ -84,7 +95,8 @@ async def test_every_fact_is_heard_by_one_consumer_and_each_kind_by_its_own(tmp_
             subjects.signal_subject(KEY, "cleared"),
             "evt.1.x.y.client.a.b.c.d",
         ],
-        ANSWERS: [event("hotel"), f"{event('hotel')}.more", f"evt.{KEY.path}.hotel.start"],
+        HOTEL: [event("hotel"), f"{event('hotel')}.more", f"evt.{KEY.path}.hotel.start"],
+        AIRLINE: [event("airline")],
         "coordinator-operators": [subjects.verb_subject(KEY, "ann", "retry", "k1")],
         "coordinator-peers": [
             subjects.cancel_subject(KEY, "coordinator"),
@@ -96,10 +108,10 @@ async def test_every_fact_is_heard_by_one_consumer_and_each_kind_by_its_own(tmp_
         ],
     }
     async with administrator(tmp_path) as link:
-        await set_up(link, ["hotel"])
+        await set_up(link, ["hotel", "airline"])
         for subject in (subject for kind in stored.values() for subject in kind):
             await link.store(subject, b"{}")
-        assert {each.name for each in FACT_CONSUMERS} == set(stored)
+        assert {*(each.name for each in FACT_CONSUMERS), HOTEL, AIRLINE} == set(stored)
         for consumer, wanted in stored.items():
             assert await delivered(link, consumer, len(wanted)) == wanted
 
@@ -109,12 +121,11 @@ async def test_who_is_set_up_later_is_heard_and_nobody_is_heard_no_more(tmp_path
         await set_up(link, [])
         assert await heard(link) == set()
         await link.store(event("hotel"), b"{}")
-        assert (await info(link, ANSWERS))["num_pending"] == 0, "without participants it is not all that is heard"
         await set_up(link, ["hotel"])
         await set_up(link, ["airline"])
         await set_up(link, [])
         assert await heard(link) == {"hotel", "airline"}
-        assert await delivered(link, ANSWERS, 1) == [event("hotel")]
+        assert await delivered(link, HOTEL, 1) == [event("hotel")]
 
 
 async def test_what_is_pending_and_held_is_not_lost_when_somebody_comes(tmp_path: Path) -> None:
@@ -123,18 +134,15 @@ async def test_what_is_pending_and_held_is_not_lost_when_somebody_comes(tmp_path
         for number in (1, 2, 3):
             await link.store(event("hotel", number), b"{}")
         held: list[Delivery] = []
-        pull = await link.pull(EVENTS, ANSWERS, 2, held.append)
+        pull = await link.pull(EVENTS, HOTEL, 2, held.append)
         await until(lambda: len(held) == 2)
-        await set_up(link, ["airline"])
-        await link.store(event("airline"), b"{}")
-        found = await info(link, ANSWERS)
-        assert (found["num_ack_pending"], found["num_pending"]) == (2, 2)
+        await set_up(link, ["hotel", "airline"])
+        found = await info(link, HOTEL)
+        assert (found["num_ack_pending"], found["num_pending"]) == (2, 1)
         held[0].ack()
         held[1].hand_back()
         await pull.drain()
-        assert sorted(await delivered(link, ANSWERS, 3)) == sorted(
-            [event("airline"), event("hotel", 2), event("hotel", 3)]
-        )
+        assert sorted(await delivered(link, HOTEL, 2)) == [event("hotel", 2), event("hotel", 3)]
 
 
 async def test_two_administrators_at_once_lose_nobody(tmp_path: Path) -> None:
@@ -183,9 +191,9 @@ async def of_the_former_release(link: Link) -> None:
     await pull.drain()
 
 
-async def until_acked(link: Link, sequence: int) -> None:
+async def until_acked(link: Link, sequence: int, consumer: str = FORMER_FACTS) -> None:
     async with asyncio.timeout(120):
-        while (await info(link, FORMER_FACTS))["ack_floor"]["stream_seq"] < sequence:
+        while (await info(link, consumer))["ack_floor"]["stream_seq"] < sequence:
             await asyncio.sleep(0.01)
 
 
@@ -195,7 +203,7 @@ async def test_the_new_consumers_begin_behind_what_the_former_one_has_done(tmp_p
         for _ in range(2):  # the second time where the consumers are there
             await set_up(link, [])
         assert await heard(link) == {"hotel"}, "it had consumers, though nobody named it now"
-        assert await delivered(link, ANSWERS, 2) == [event("hotel", 3), event("hotel", 4)]
+        assert await delivered(link, HOTEL, 2) == [event("hotel", 3), event("hotel", 4)]
         assert (await info(link, FORMER_FACTS))["config"]["filter_subjects"] == [subjects.EVENTS_FILTER]
         parked = (await api(link, f"STREAM.INFO.{PARKED}"))["config"]
         assert (parked["discard"], parked["max_msgs_per_subject"]) == ("new", 1000)
@@ -227,8 +235,70 @@ async def test_the_former_consumer_goes_on_demand_once_no_coordinator_of_its_rel
             while await former_coordinators(link):
                 await asyncio.sleep(0.01)
         await forget_former_facts(link)
-        assert await former_coordinators(link) is None
+        assert await former_consumers(link) == []
         await forget_former_facts(link)
+
+
+async def of_the_release_before(link: Link) -> None:
+    """The platform as the release before this one set it up, on which a coordinator has done two of hotel's four facts,
+    and has a fifth, of airline, before it."""
+    await set_up(link, [])
+    for name in ("hotel", "airline"):
+        for consumer in participant_consumers(name):
+            await create(link, consumer)
+    await create(link, former_answers_consumer(["hotel", "airline"]))
+    for number in range(1, 5):
+        await link.store(event("hotel", number), b"{}")
+    await link.store(event("airline"), b"{}")
+    held: list[Delivery] = []
+    pull = await link.pull(EVENTS, FORMER_ANSWERS, 4, held.append)
+    await until(lambda: len(held) == 4)
+    for delivery in held[:2]:
+        delivery.ack()
+    await until_acked(link, 2, FORMER_ANSWERS)
+    await pull.drain()
+
+
+async def create(link: Link, consumer: Consumer) -> None:
+    body = {"stream_name": consumer.stream, "config": consumer.config()}
+    assert "error" not in await api(link, f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}", body)
+
+
+async def test_each_participants_consumer_begins_behind_what_the_one_for_all_has_done(tmp_path: Path) -> None:
+    async with administrator(tmp_path) as link:
+        await of_the_release_before(link)
+        await link.store(event("agent"), b"{}")
+        with pytest.raises(StreamMissing, match="antiphon setup --participant airline"):
+            await require_answers(link)
+        for _ in range(2):  # the second time where the consumers are there
+            await set_up(link, ["agent"])
+        await require_answers(link)
+        assert await heard(link) == {"hotel", "airline", "agent"}
+        assert await delivered(link, HOTEL, 2) == [event("hotel", 3), event("hotel", 4)]
+        assert await delivered(link, AIRLINE, 1) == [event("airline")]
+        assert await delivered(link, answers_consumer_name("agent"), 1) == [event("agent")], "it was heard by nobody"
+        left = (await info(link, FORMER_ANSWERS))["config"]["filter_subjects"]
+        assert left == [subjects.source_filter(name) for name in ("agent", "airline", "hotel")], (
+            "the others hear it, too"
+        )
+
+
+async def test_the_consumer_for_all_answers_goes_on_demand_once_nobody_pulls_from_it(tmp_path: Path) -> None:
+    async with administrator(tmp_path) as link:
+        await of_the_release_before(link)
+        await set_up(link, [])
+        assert await former_consumers(link) == [FORMER_ANSWERS]
+        pull = await link.pull(EVENTS, FORMER_ANSWERS, 1, lambda delivery: None)
+        assert await pull.is_accepted()
+        with pytest.raises(PlatformError, match=r"need consumer coordinator-answers\. Stop them first"):
+            await forget_former_facts(link)
+        await pull.drain()
+        async with asyncio.timeout(120):
+            while await former_coordinators(link):
+                await asyncio.sleep(0.01)
+        await forget_former_facts(link)
+        assert await former_consumers(link) == []
+        assert await heard(link) == {"hotel", "airline"}
 
 
 def of_release_one(capabilities: Capabilities, instance: str) -> Registration:

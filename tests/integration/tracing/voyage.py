@@ -24,7 +24,7 @@ from antiphon.contracts.messages import (
 from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest, Operation, verb_type
 from antiphon.contracts.stored import Delivered, SagaPages, StoredMessage
 from antiphon.contracts.subjects import CommandAddress, Verb
-from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, answers_consumer, participant_consumers
+from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, SAGA, fact_consumers, participant_consumers
 from antiphon.coordinator.decision.history import History
 from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.saga import Saga
@@ -216,8 +216,8 @@ class Voyage:
         self.platform = MemoryPlatform()
         store = MemoryStore(self.platform)
         coordinator = Coordinator(store, list(DEFINITIONS.values()), idle_seconds=1800.0, sampling_ratio=ratio)
-        _, *facts, timers, sweeper = PLATFORM_CONSUMERS
-        for consumer in (answers_consumer(PARTICIPANTS), *facts):
+        *_, timers, sweeper = PLATFORM_CONSUMERS
+        for consumer in fact_consumers(PARTICIPANTS):
             self.platform.consume(consumer, coordinator.on_fact)
         self.platform.consume(timers, coordinator.on_fired)
         self.platform.consume(sweeper, coordinator.on_start_to_watch)

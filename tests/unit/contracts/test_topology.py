@@ -9,10 +9,13 @@ from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.topology import (
     EVENTS,
     EXPORTER_CONSUMER,
+    FORMER_CONSUMERS,
     PLATFORM_CONSUMERS,
     PLATFORM_USERS,
     SAGA,
     Consumer,
+    answering_participants,
+    answers_consumer,
     check_participant,
     participant_consumers,
     participant_consumers_of,
@@ -21,7 +24,8 @@ from antiphon.deploy.admin.rights import Rights
 from antiphon.link.connection import missing
 
 OF_THE_PLATFORM = (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)
-TAKEN = {*identity.RESERVED, *PLATFORM_USERS, *(consumer.name for consumer in OF_THE_PLATFORM)}
+TAKEN = {*identity.RESERVED, *PLATFORM_USERS, *(consumer.name for consumer in OF_THE_PLATFORM), *FORMER_CONSUMERS}
+TAKEN |= {"coordinator-answers-", "coordinator-answers-billing", answers_consumer("x-on").name}
 
 
 @pytest.mark.parametrize("name", sorted(TAKEN | set(Rights([]).users())))
@@ -51,8 +55,16 @@ def test_what_the_platform_itself_needs_is_made_by_setup_alone(consumer: Consume
 def test_what_a_participant_needs_is_made_by_naming_it() -> None:
     assert str(missing(SAGA, "billing-undo")).endswith("antiphon setup --participant billing")
     assert str(missing(SAGA, "billing-close")).endswith("antiphon setup --participant billing")
+    assert str(missing(EVENTS, answers_consumer("billing").name)).endswith("antiphon setup --participant billing")
     assert str(missing(EVENTS, "billing-on")).endswith("antiphon setup --app MODULE:billing")
     assert str(missing(SAGA)).endswith("antiphon setup")
+
+
+def test_whom_coordinators_hear_is_known_by_the_names_of_consumers_and_others_are_passed_over() -> None:
+    names = [answers_consumer(name).name for name in ("billing", "stock", "client", "stock-on", "in ventory", "")]
+    assert answering_participants([*names, "coordinator-answers", "billing-on", "sweeper"]) == {"billing", "stock"}
+    (only,) = answers_consumer("billing").filters
+    assert only == "evt.*.*.*.billing.>"
 
 
 def test_a_close_is_delivered_by_a_consumer_of_its_own() -> None:

@@ -45,7 +45,7 @@ from antiphon.contracts.payloads import (
     verb_type,
 )
 from antiphon.contracts.reader import cause_sequence
-from antiphon.contracts.registration import WIRE, read_registration
+from antiphon.contracts.registration import CLOSES_WIRE, read_registration
 from antiphon.contracts.stored import NobodyReads, StoredMessage
 from antiphon.contracts.subjects import MessageVerb, Verb, registration_subject
 from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA
@@ -157,7 +157,7 @@ class Operator:
             async for stored in self.link.scan(REGISTRATIONS.name, registration_subject(COORDINATOR, "*")):
                 with suppress(Unusable):
                     found = read_registration(stored.subject, stored.data) if stored.data else None
-                    older += [found.instance] if found is not None and found.wire < WIRE else []
+                    older += [found.instance] if found is not None and found.wire < CLOSES_WIRE else []
         raise_if_failed(self.link)
         if older:
             raise OlderCoordinators(older)

@@ -16,12 +16,14 @@ from antiphon.contracts.topology import (
     EXPORTER_CONSUMER,
     PLATFORM_CONSUMERS,
     SWEEPER,
+    answers_consumer_name,
     participant_consumers,
     reactions_consumer_name,
 )
 from antiphon.link import Link
 from antiphon.link.faults import say
 from antiphon.link.outcomes import CONSUMER_NOT_FOUND
+from antiphon.link.setup import heard
 from antiphon.tracing.telemetry.metrics import Gauges
 
 from ..reading.parked import waiting
@@ -57,17 +59,20 @@ async def keep_looking(link: Link, participants: Iterable[str], gauges: Gauges) 
 
     Args:
         link: a connection with a coordinator's rights.
-        participants: whose consumers are looked at besides the platform's, those of reactions where there are any.
+        participants: whose consumers are looked at besides the platform's, those of reactions where there are any. What
+            coordinators have to hear is looked at of all participants that are set up.
         gauges: where what is found is put.
     """
     consumers = [(each.stream, each.name) for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)]
     for participant in participants:
         consumers += [(each.stream, each.name) for each in participant_consumers(participant)]
         consumers.append((EVENTS, reactions_consumer_name(participant)))
-    turn = 0
+    turn, heard_once = 0, set[str]()
     while True:
         try:
-            for stream, consumer in consumers:
+            heard_once |= await heard(link)
+            answers = [(EVENTS, answers_consumer_name(name)) for name in sorted(heard_once)]
+            for stream, consumer in (*consumers, *answers):
                 await _look(link, stream, consumer, gauges)
             if turn % WAITING_EVERY == 0:
                 await _count_waiting(link, gauges)

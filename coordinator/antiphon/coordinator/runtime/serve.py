@@ -6,18 +6,16 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import structlog
-from msgspec.structs import replace
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.topology import (
-    ANSWERS,
     CLIENT_FACTS,
-    COORDINATOR_ACK_WAIT_SECONDS,
     EVENTS,
     OPERATOR_FACTS,
     PEER_FACTS,
@@ -32,7 +30,7 @@ from antiphon.link import Link, Pull, require_platform, settle_collector
 from antiphon.link.fitness import Fitness, payload, settings
 from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
-from antiphon.link.setup import heard
+from antiphon.link.setup import heard, require_answers
 from antiphon.tracing.projection.sampling import ratio_of
 from antiphon.tracing.telemetry.metrics import Gauges, differing, measuring, wants_metrics
 
@@ -41,6 +39,7 @@ from ..definition.capabilities import capabilities_of
 from ..definition.choreography import AnySaga
 from ..definition.definition import Definition
 from .admission import Admission, require_bounds
+from .answers import KEPT, AnswerPulls
 from .comparing import Comparing
 from .coordinator import Coordinator
 from .gauges import keep_looking
@@ -52,18 +51,13 @@ from .sweeper import IDLE_SECONDS
 
 log = structlog.get_logger()
 
-FACTS_HELD_MAX: Final = {ANSWERS: 200, STARTS: 100, CLIENT_FACTS: 100, OPERATOR_FACTS: 20, PEER_FACTS: 100}
-"""Facts a coordinator holds at once, of each kind: together few enough to be done well within the ack wait, enough to
-fill a connection. What waits behind a flood of another kind waits for those that are held, and for no more."""
+FACTS_HELD_MAX: Final = {STARTS: 100, CLIENT_FACTS: 100, OPERATOR_FACTS: 20, PEER_FACTS: 100}
+"""Facts a coordinator holds at once, of each kind, besides what participants store: together few enough to be done well
+within the ack wait, enough to fill a connection. What waits behind a flood of another kind waits for those that are
+held, and for no more."""
 
 TIMERS_HELD_MAX: Final = 200
 """The same, of timers that are due."""
-
-FACT_SECONDS_MAX: Final = 15.0
-"""How long a coordinator keeps a fact that does not get on; then another one shall have it. Above the time after which
-a write or a read without an answer is given up."""
-
-KEPT: Final = {"ack_wait_seconds": COORDINATOR_ACK_WAIT_SECONDS, "keep_seconds_max": FACT_SECONDS_MAX}
 
 STARTS_HELD_MAX: Final = 100
 """Starts the sweeper holds until they are old enough to look after."""
@@ -113,6 +107,7 @@ async def serve(
         await require_platform(link)
         fitness = fitness_of(link, definitions, gauges)
         await fitness.until_ready()
+        await require_answers(link)
         await say_who_is_unheard(link, definitions)
         author = partial(Author, error_texts)
         store = JetStreamStore(link)
@@ -127,12 +122,13 @@ async def serve(
             watched(link, coordinator, gauges),
             _asked(link, servers, name) as asked,
         ):
-            pulls = await attach(link, coordinator, asked)
+            attached = await attach(link, coordinator, asked)
             settle_collector()
             told = told_to_stop()  # before anybody hears that it is ready, and may tell it
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
             async with registered(link, capabilities_of(definitions), fitness=fitness):
                 await link.until(told)
+            pulls = attached.stop_looking()
             await drain(pulls, [pull for pull in pulls if pull.consumer != SWEEPER])  # starts simply come again
             log.info("coordinator.drained")
     finally:
@@ -161,7 +157,7 @@ async def say_who_is_unheard(link: Link, definitions: Iterable[Definition]) -> N
     """Log the participants of these sagas that nobody set up: what they store is found by the sweeper alone, late.
 
     Raises:
-        Ambiguous: the server gave no answer.
+        PlatformError: the server cannot tell.
     """
     sources = {source for definition in definitions for source in definition.sources}
     if unheard := sorted(sources - await heard(link)):
@@ -176,8 +172,7 @@ def fitness_of(link: Link, definitions: Iterable[Definition], gauges: Gauges) ->
     commanded = sorted({step.participant for step in steps if step.kind in ("command", "list")})
     theirs = [consumer for name in commanded for consumer in participant_consumers(name)]
     # Whose answers are heard `say_who_is_unheard` tells: a participant that is not set up keeps no other waiting.
-    platform = [replace(each, filters=()) if each.name == ANSWERS else each for each in PLATFORM_CONSUMERS]
-    looks = [payload(link), settings(link, platform, theirs)]
+    looks = [payload(link), settings(link, PLATFORM_CONSUMERS, theirs)]
     return Fitness(link, looks, differing(gauges))
 
 
@@ -196,7 +191,20 @@ async def _measured(link: Link, coordinator: Coordinator, address: str, gauges: 
                 looking.cancel()
 
 
-async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None) -> list[Pull]:
+@dataclass(frozen=True)
+class Attached:
+    """The pulls of a coordinator."""
+
+    fixed: list[Pull]
+    answers: AnswerPulls
+
+    def stop_looking(self) -> list[Pull]:
+        """Look for no more participants, and return all pulls there are."""
+        self.answers.stop_looking()
+        return [*self.fixed, *self.answers.by_participant.values()]
+
+
+async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None) -> Attached:
     """Load the paused types, then begin to pull and to answer status requests.
 
     Args:
@@ -218,7 +226,8 @@ async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None
     comparing = Comparing(asked or link, coordinator.journals, coordinator.requests)
     for saga_type, queue in coordinator.status_queues.items():
         await (asked or link).subscribe(subjects.same_filter(saga_type), comparing.on_question, queue=queue)
-    return [
+    answers = AnswerPulls(link, coordinator.on_fact)
+    fixed = [
         await link.pull(SAGA, TIMERS, TIMERS_HELD_MAX, coordinator.on_fired, **KEPT),
         await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
         *[
@@ -226,3 +235,5 @@ async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None
             for name, places in FACTS_HELD_MAX.items()
         ],
     ]
+    await answers.begin()
+    return Attached(fixed, answers)

@@ -35,7 +35,7 @@ from antiphon.contracts.payloads import (
     read_parked,
 )
 from antiphon.contracts.stored import SagaPages
-from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener, answers_consumer
+from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener, fact_consumers
 
 from ..decision.prospects import prospect_of
 from ..decision.replay import Replayed
@@ -154,8 +154,8 @@ class Rehearsal:
             Coordinator(MemoryStore(self.platform), definitions, author=lambda: TwiceAuthor(self._accused.append))
             for _ in range(coordinators)
         ]
-        *facts, timers, sweeper = PLATFORM_CONSUMERS
-        facts[0] = answers_consumer({*self._parts, *(source for each in definitions for source in each.sources)})
+        *_, timers, sweeper = PLATFORM_CONSUMERS
+        facts = fact_consumers({*self._parts, *(source for each in definitions for source in each.sources)})
         for coordinator in self._coordinators:
             for consumer in facts:
                 self.platform.consume(consumer, coordinator.on_fact)

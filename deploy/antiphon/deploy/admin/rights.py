@@ -28,10 +28,11 @@ from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.identity import CLIENT, COORDINATOR, NOT_SAGAS, OPERATOR, check_token, dashed
 from antiphon.contracts.topology import (
     ADMINISTRATOR,
-    ANSWERS,
     CLIENT_FACTS,
     EVENTS,
     EXPORTER,
+    FORMER_ANSWERS,
+    FORMER_CONSUMERS,
     FORMER_FACTS,
     OPERATOR_FACTS,
     PARKED,
@@ -43,6 +44,7 @@ from antiphon.contracts.topology import (
     STARTS,
     SWEEPER,
     TIMERS,
+    answers_consumer_name,
     check_participant,
     participant_consumers,
     reactions_consumer_name,
@@ -208,7 +210,7 @@ class Rights:
     def accounts(self) -> list[Account]:
         """The platform's account, and one for each participant, for each client and for all operators."""
         return [
-            Account(PLATFORM, (administrator_user(), coordinator_user())),
+            Account(PLATFORM, (administrator_user(), coordinator_user(self.participants))),
             *(
                 _outside(f"PARTICIPANT-{name}", name, participant_needs(name, self.starts.get(name, ())))
                 for name in self.participants
@@ -330,8 +332,13 @@ EXPORTER_NEEDS: Final = (
 )
 
 
-def coordinator_needs() -> tuple[Need, ...]:
-    """What coordinators use in the platform's account: they write journals and read both streams."""
+def coordinator_needs(participants: Iterable[str]) -> tuple[Need, ...]:
+    """What coordinators use in the platform's account: they write journals and read both streams.
+
+    Args:
+        participants: whom they hear. Each has a consumer, and no right covers all of these but one that covers those of
+            reactions, too.
+    """
     needs = [
         Need(subjects.SAGA_FILTER, "append to journals and set timers"),
         Need(
@@ -341,10 +348,14 @@ def coordinator_needs() -> tuple[Need, ...]:
         Need(subjects.old_parked_subject("*", COORDINATOR), "the same, for coordinators of earlier releases"),
         Need(subjects.PARKED_SAGAS_FILTER, "index the sagas that wait for a person"),
     ]
-    pulled = [(consumer.stream, consumer.name) for consumer in PLATFORM_CONSUMERS]
-    for stream, name in (*pulled, (EVENTS, FORMER_FACTS)):
+    pulled = [
+        *((EVENTS, answers_consumer_name(name), "a participant's answers and events") for name in participants),
+        *((consumer.stream, consumer.name, PULLED[consumer.name]) for consumer in PLATFORM_CONSUMERS),
+        *((EVENTS, name, PULLED[name]) for name in FORMER_CONSUMERS),
+    ]
+    for stream, name, what in pulled:
         needs += [
-            Need(f"{API}.CONSUMER.MSG.NEXT.{stream}.{name}", f"pull {PULLED[name]}"),
+            Need(f"{API}.CONSUMER.MSG.NEXT.{stream}.{name}", f"pull {what}"),
             Need(f"$JS.ACK.{stream}.{name}.>", "ack them, or hand them back"),
         ]
     return (
@@ -355,6 +366,7 @@ def coordinator_needs() -> tuple[Need, ...]:
         Need(subjects.registration_subject(COORDINATOR, "*"), "say which sagas it serves and that it is there"),
         Need(f"{API}.STREAM.INFO.*", "find out that a stream is missing, or is not as it must be"),
         Need(f"{API}.CONSUMER.INFO.*.*", "find out that a consumer is missing, or is not as it must be"),
+        Need(f"{API}.CONSUMER.NAMES.{EVENTS}", "find out whose answers there are to pull"),
         Need(subjects.STATUS_FILTER, "answer how a saga stands", "feed"),
         Need(subjects.SAME_FILTER, "answer whether what is stored is what a client wanted to store", "feed"),
         Need(f"{API}.CONSUMER.PAUSE.*.*", "have a participant stand still, or go on"),
@@ -364,20 +376,20 @@ def coordinator_needs() -> tuple[Need, ...]:
 
 
 PULLED: Final = {
-    ANSWERS: "participants' answers and events",
     STARTS: "starts",
     CLIENT_FACTS: "signals and wishes to cancel",
     OPERATOR_FACTS: "operators' requests",
     PEER_FACTS: "what coordinators tell each other",
     TIMERS: "timers that are due",
     SWEEPER: "starts whose sagas may be neglected",
-    FORMER_FACTS: "facts, for coordinators of earlier releases",
+    FORMER_FACTS: "facts, for coordinators of an earlier release",
+    FORMER_ANSWERS: "all participants' answers and events, for coordinators of an earlier release",
 }
 
 
-def coordinator_user() -> User:
-    """The user of all coordinators."""
-    return replace(_user(COORDINATOR, coordinator_needs()), may_answer=True)
+def coordinator_user(participants: Iterable[str]) -> User:
+    """The user of all coordinators, which hear the given participants."""
+    return replace(_user(COORDINATOR, coordinator_needs(participants)), may_answer=True)
 
 
 def operator_user(name: str) -> User:

@@ -10,7 +10,6 @@ from typing import Final
 from antiphon.contracts.differences import Config, changes
 from antiphon.contracts.topology import (
     EVENTS,
-    FORMER_FACTS,
     REGISTRATIONS,
     STREAMS,
     Listener,
@@ -21,8 +20,10 @@ from antiphon.link import Link, set_up
 from antiphon.link.setup import (
     NotChanged,
     consumer_configs,
+    consumers_in_words,
     forget_former_facts,
     forget_reactions,
+    former_consumers,
     former_coordinators,
     left_behind,
     replicas_asked,
@@ -84,7 +85,8 @@ async def set_up_platform(
                 await forget_reactions(link, name)
         if forgets_former:
             await forget_former_facts(link)
-        former = await former_coordinators(link)
+        former = await former_consumers(link)
+        running = await former_coordinators(link) if former else 0
     finally:
         await link.close()
     names = [each if isinstance(each, str) else each.name for each in wanted]
@@ -109,10 +111,10 @@ async def set_up_platform(
             f"{waiting} events for reactions of an older program. Let that finish them; then have the consumer "
             f"deleted, and whatever is left in it with it: the same command with --forget-reactions {name}."
         )
-    if former is not None:
+    if former:
         warn(
-            f"consumer {FORMER_FACTS} of stream {EVENTS} is still there, which only coordinators of earlier releases "
-            f"use; {former or 'none'} of them can be seen. Once none will be started again, have it deleted: the same "
+            f"in stream {EVENTS} there is still {consumers_in_words(former)}, for coordinators of earlier releases; "
+            f"{running or 'none'} of them can be seen. Once none will be started again, have that deleted: the same "
             "command with --forget-former-coordinators."
         )
 

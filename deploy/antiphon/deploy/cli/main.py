@@ -501,7 +501,7 @@ def setup(
         typer.Option(metavar="NAME", help="Delete the consumer of a participant that reacts to nothing any more."),
     ] = [],  # noqa: B006
     forget_former_coordinators: Annotated[
-        bool, typer.Option("--forget-former-coordinators", help="Delete the consumer that only earlier releases use.")
+        bool, typer.Option("--forget-former-coordinators", help="Delete the consumers that only earlier releases use.")
     ] = False,
     server: Server = DEFAULT_SERVER,
     replicas: Annotated[

@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import COORDINATOR
-from antiphon.contracts.topology import ADMINISTRATOR, ANSWERS, EVENTS, EXPORTER, PARTICIPANT_ACK_WAIT_SECONDS, SAGA
+from antiphon.contracts.topology import (
+    ADMINISTRATOR,
+    EVENTS,
+    EXPORTER,
+    PARTICIPANT_ACK_WAIT_SECONDS,
+    SAGA,
+    STARTS,
+    answers_consumer_name,
+)
 from antiphon.link import Credentials, Link, set_up
 from antiphon.link.setup import api
 from antiphon.participants import Participant
@@ -200,7 +208,8 @@ class LocalPlatform:
 
     async def _wait_serving(self, link: Link) -> None:
         """Wait until every process has a pull standing at the server."""
-        wanted = {f"{EVENTS}.{ANSWERS}": self._coordinators}
+        heard = map(answers_consumer_name, self._participants)
+        wanted = {f"{EVENTS}.{name}": self._coordinators for name in (STARTS, *heard)}
         wanted |= {f"{SAGA}.{name}": 1 for name in (*self._participants, *([EXPORTER] if self._environment else []))}
         try:
             async with asyncio.timeout(SERVING_SECONDS):
