@@ -7,7 +7,7 @@ from typing import Any
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.stored import Delivered, NotRead, Outcome, SagaPages
+from antiphon.contracts.stored import Delivered, NoRoom, NotRead, Outcome, SagaPages
 from antiphon.contracts.topology import (
     EVENTS,
     PARKED,
@@ -52,6 +52,9 @@ class StormyStore(MemoryStore):
         self.appends = 0
         self.armed = 0
         self.unscheduled = 0
+        self.parked_is_full = False
+        self.park_tries: list[str] = []
+        """The subjects at which something was to be parked."""
 
     def append(
         self,
@@ -83,6 +86,13 @@ class StormyStore(MemoryStore):
     def arm(self, key: SagaKey, due_ns: int, body: bytes, guard: ArmGuard, then: Callable[[Outcome], None]) -> None:
         self.armed += 1
         super().arm(key, due_ns, body, guard, then)
+
+    def park(self, subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
+        self.park_tries.append(subject)
+        if self.parked_is_full:
+            self._answer(then, NoRoom("maximum bytes exceeded (503/10077)"))
+        else:
+            super().park(subject, data, then)
 
     def read(self, key: SagaKey, expected: list[str], then: Callable[[SagaPages | NotRead], None]) -> None:
         self.reads += 1

@@ -64,6 +64,11 @@ the rest there is a count."""
 ASKED_REPLICAS: Final = "antiphon.replicas"
 """Under this name a stream's metadata says how many copies of it were asked for, which its setting may not any more."""
 
+PARKED_BYTES: Final = 1 << 30
+"""How much PARKED may take where nobody said otherwise and the server has as much: whoever parks chooses the kind and
+the source, so that the bound of one source bounds no disk."""
+
+
 REGISTRATION_SECONDS: Final = 90.0
 """How long a process that says no more that it is there is taken to be there."""
 

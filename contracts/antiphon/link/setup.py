@@ -29,6 +29,8 @@ from antiphon.contracts.topology import (
     FORMER_ANSWERS,
     FORMER_CONSUMERS,
     FORMER_FACTS,
+    PARKED,
+    PARKED_BYTES,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
     REGISTRATIONS,
@@ -64,8 +66,8 @@ LOOK_AGAIN_SECONDS: Final = 0.2
 
 PROBE: Final = "ANTIPHON_PROBE"
 """A stream that is made for a moment, to find out how much the server sets aside for one."""
-ROOM_EXPONENT_MAX, ROOM_EXPONENT_MIN = 50, 16
-"""Between a petabyte and 128 kB."""
+ROOM_EXPONENT_MAX, ROOM_EXPONENT_MIN = 50, 12
+"""Between a petabyte and 8 kB."""
 NAME_IN_USE: Final = 10058
 """What the server says to the creation of a stream that is there with another configuration."""
 ANEW: Final = (
@@ -87,7 +89,8 @@ async def set_up(
     replicas: int = 0,
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
     events_bytes: int = 0,
-) -> int:
+    parked_bytes: int = 0,
+) -> Bounds:
     """Create or update all streams and the consumers of the platform and the given participants.
 
     Coordinators hear the given participants, and those that were set up before. The consumers from which coordinators
@@ -105,9 +108,11 @@ async def set_up(
             but the wait.
         events_bytes: how much EVENTS may take of the server's room, so that SAGA always has some. With 0 what was set
             before stays; where nothing was, it is half of what can be set aside.
+        parked_bytes: the same for PARKED, so that nobody who parks fills the disk. Where nothing was, it is a gigabyte,
+            or half of what can be set aside where that is less.
 
     Returns:
-        How many bytes EVENTS may take.
+        How many bytes both may take.
 
     Raises:
         BadIdentity: no participant may have such a name; nothing was changed.
@@ -119,10 +124,10 @@ async def set_up(
     replicas = replicas or await replicas_asked(link)
     unchanged = list[str]()
     for stream in (*STREAMS, REGISTRATIONS):
-        if stream.name != EVENTS:
+        if stream.name not in BOUNDED:
             unchanged += await _ensure_stream(link, stream, replicas)
-    most, kept = await _ensure_events(link, replicas, events_bytes)
-    unchanged += kept
+    events = await _ensure_bounded(link, EVENTS, replicas, events_bytes, 1 << (ROOM_EXPONENT_MAX - 1), unchanged)
+    parked = await _ensure_bounded(link, PARKED, replicas, parked_bytes, PARKED_BYTES, unchanged)
     for consumer in (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER, *theirs):
         try:
             await _ensure_consumer(link, consumer)
@@ -134,7 +139,7 @@ async def set_up(
         unchanged.append(str(error))
     if unchanged:
         raise NotChanged(" ".join(unchanged))
-    return most
+    return Bounds(events, parked)
 
 
 class NotChanged(PlatformError):
@@ -414,11 +419,21 @@ async def _change_one_by_one(link: Link, stream: str, wanted: dict[str, Any]) ->
     return [f"The server does not change stream {stream}: {'; '.join(refused)}. {ANEW}"] if refused else []
 
 
-# --- how much EVENTS may take -----------------------------------------------------------------------------------------
+# --- how much EVENTS and PARKED may take ------------------------------------------------------------------------------
+
+BOUNDED: Final = (EVENTS, PARKED)
+"""What others than coordinators store, as much as they like, must not fill the disk that SAGA needs."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How many bytes the streams may take that others than coordinators write to."""
+
+    events: int
+    parked: int
 
 
 class Room(msgspec.Struct, frozen=True):
-    """How many bytes EVENTS has, and how many it may have; 0 where nothing bounds it but the server's disk."""
+    """How many bytes a stream has, and how many it may have; 0 where nothing bounds it but the server's disk."""
 
     used: int
     most: int
@@ -429,44 +444,49 @@ class Room(msgspec.Struct, frozen=True):
         return self.used / self.most if self.most else 0.0
 
 
-async def events_room(link: Link) -> Room | None:
-    """How full EVENTS is; None where there is no such stream.
+async def room_of(link: Link, stream: str) -> Room | None:
+    """How full a stream is; None where there is no such stream.
 
     Raises:
         Ambiguous: the server gave no answer.
     """
-    answer = await api(link, f"STREAM.INFO.{EVENTS}")
+    answer = await api(link, f"STREAM.INFO.{stream}")
     if "error" in answer:
         return None
     return Room(answer["state"]["bytes"], max(0, answer["config"].get("max_bytes", 0)))
 
 
-async def _ensure_events(link: Link, replicas: int, wanted: int) -> tuple[int, list[str]]:
-    """Create or update EVENTS, with a bound in any case: what clients store must not fill the disk that SAGA needs.
+async def _ensure_bounded(
+    link: Link, name: str, replicas: int, wanted: int, by_default: int, unchanged: list[str]
+) -> int:
+    """Create or update a stream with a bound in any case.
 
-    Returns:
-        The bound, and what the server does not change.
+    Args:
+        wanted: the bound; 0 leaves it as it was.
+        by_default: what it is at most where it never had one.
+        unchanged: takes what the server does not change.
     """
-    (stream,) = (each for each in STREAMS if each.name == EVENTS)
-    there = await events_room(link)
+    (stream,) = (each for each in STREAMS if each.name == name)
+    there = await room_of(link, name)
     used, before = (there.used, there.most) if there is not None else (0, 0)
     if wanted and wanted <= used:
-        raise PlatformError(f"EVENTS has {used} bytes already, so it cannot be bound to {wanted}; give more.")
-    most = wanted or before or used + await _half_of_the_room(link, replicas)
-    return most, await _ensure_stream(link, stream, replicas, max_bytes=most)
+        raise PlatformError(f"{name} has {used} bytes already, so it cannot be bound to {wanted}; give more.")
+    most = wanted or before or used + await _half_of_the_room(link, name, replicas, by_default)
+    unchanged += await _ensure_stream(link, stream, replicas, max_bytes=most)
+    return most
 
 
-async def _half_of_the_room(link: Link, replicas: int) -> int:
-    """Half of what another stream could set aside, rounded down to a power of two.
+async def _half_of_the_room(link: Link, name: str, replicas: int, most: int) -> int:
+    """Half of what another stream could set aside, rounded down to a power of two, and at most `most`, which is one.
 
     The server tells nobody but its own administrator how much it may store, so a stream is made for a moment that wants
     that much. What is stored without being set aside counts as well.
     """
     used = int((await api(link, "INFO")).get("storage", 0))
-    for exponent in range(ROOM_EXPONENT_MAX, ROOM_EXPONENT_MIN, -1):
+    for exponent in range(most.bit_length(), ROOM_EXPONENT_MIN, -1):
         if await _can_set_aside(link, replicas, used + (1 << exponent)):
             return 1 << (exponent - 1)
-    raise PlatformError("the server has no room for stream EVENTS; give its jetstream block a larger max_file_store.")
+    raise PlatformError(f"the server has no room for stream {name}; give its jetstream block a larger max_file_store.")
 
 
 async def _can_set_aside(link: Link, replicas: int, bytes_: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.payloads import WITHDRAWN, Parked
+from antiphon.contracts.stored import NoRoom
 from antiphon.contracts.subjects import ParkedKind, source_in
 from antiphon.link import AlreadyStored, Link, Rejected
 from antiphon.link.overflow import Overflow
@@ -25,8 +26,9 @@ class Parking:
         self._name, self._link, self._jobs, self._overflow = name, link, jobs, Overflow()
 
     async def park(self, job: Job, kind: ParkedKind, reason: str) -> bool:
-        """Store the message in PARKED, or count it where PARKED holds as many like it as it takes. Where that fails the
-        job is handed back, and this is false."""
+        """Store the message in PARKED, or count it where PARKED holds as many like it as it takes. Where PARKED as a
+        whole has no room it is logged instead: its stream holds it, and no saga shall wait for that. Where storing
+        fails otherwise, or a withdrawal finds no room, the job is handed back, and this is false."""
         delivery = job.delivery
         parked = Parked(
             kind=kind,
@@ -42,6 +44,11 @@ class Parking:
             await self._link.store(parked.destination, parked.encode())
         except AlreadyStored:
             await self._count(job, parked)
+        except NoRoom as error:
+            job.log("parked.full", reason=f"{reason} ({error})", remedy="deploy/README.md, Room")
+            if reason == WITHDRAWN:
+                self._jobs.hand_back(job)
+                return False
         except (Conflict, Rejected, Ambiguous) as error:
             job.log("parking.failed", reason=str(error))
             self._jobs.hand_back(job)

@@ -13,8 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from antiphon.contracts import Refused, Retry
+from antiphon.contracts.topology import EVENTS
 from antiphon.link import set_up
-from antiphon.link.setup import events_room
+from antiphon.link.setup import room_of
 from antiphon.participants import Transaction, jobs, open_database
 from antiphon.participants.databases import Busy
 from antiphon.participants.engines import trouble_of
@@ -246,7 +247,7 @@ async def test_an_answer_for_which_the_stream_has_no_room_costs_no_attempt(place
         act.act(wait)
         message = await act.ask("s1")
         await until(lambda: act.calls == 1, what="the call")
-        room = await events_room(administrator)
+        room = await room_of(administrator, EVENTS)
         assert room is not None
         await set_up(administrator, [], events_bytes=room.used + 1)
         with capture_logs() as lines:

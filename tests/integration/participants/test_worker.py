@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from antiphon.contracts import Command, Event, Refused, SagaKey, Unavailable, Unrecoverable
 from antiphon.contracts.envelope import Envelope, encode, unpack_raw
@@ -18,9 +20,9 @@ from antiphon.contracts.messages import Refusal, Settled, Undone
 from antiphon.contracts.payloads import More, Parked
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import Direction, event_subject
-from antiphon.contracts.topology import PARKED
-from antiphon.link import Outcome, Rejected
-from antiphon.link.setup import api
+from antiphon.contracts.topology import ADVISORIES, PARKED
+from antiphon.link import Outcome, Rejected, set_up
+from antiphon.link.setup import api, room_of
 from antiphon.participants import Transaction, Worker, answering
 from antiphon.participants.answering import ANSWER_BYTES_MAX
 from antiphon.participants.inbox import Spent
@@ -583,3 +585,21 @@ async def test_what_parked_has_no_room_for_is_counted_and_ended(playing: Play) -
     assert len(found) == len(kept) + len(counted)
     # Told at the first, second and fourth that is refused, of six; the third time there is no room for that either.
     assert [len(kept), *(msgspec.json.decode(stored.data, type=More).count for stored in counted)] == [2, 1, 1]
+
+
+async def test_without_any_room_in_parked_a_command_is_answered_ended_and_logged(playing: Play) -> None:
+    await playing.administrator.store("parked.forged.stock.other", bytes(100))
+    room = await room_of(playing.administrator, PARKED)
+    assert room is not None
+    await set_up(playing.administrator, [], parked_bytes=room.used + 1)
+    subject = subject_of("s1")
+    with capture_logs() as lines:
+        await playing.link.store(subject, envelope_of(subject, Reserve(), data=msgspec.Raw(b'{"pieces":"many"}')))
+        await playing.worker(Stock())
+        assert "$.pieces" in reason(await playing.answer("s1", "stock-reserve-exhausted"))
+        await playing.is_settled()
+    (line,) = [line for line in lines if line["event"] == "parked.full"]
+    assert "maximum bytes exceeded" in line["reason"]
+    assert "$.pieces" in line["reason"]
+    ended = [stored async for stored in playing.administrator.scan(ADVISORIES, "$JS.EVENT.ADVISORY.>")]
+    assert ["$.pieces" in json.loads(stored.data)["reason"] for stored in ended] == [True], "and the server has it, too"

@@ -16,7 +16,7 @@ from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.payloads import StatusAnswer
 from antiphon.contracts.stored import NoRoom
 from antiphon.contracts.subjects import end_subject
-from antiphon.contracts.topology import EVENTS, REGISTRATIONS_BYTES_MAX, SAGA, STREAMS
+from antiphon.contracts.topology import EVENTS, PARKED, REGISTRATIONS_BYTES_MAX, SAGA, STREAMS
 from antiphon.coordinator.reading.sagas import timeline
 from antiphon.coordinator.runtime.admission import Admission
 from antiphon.coordinator.runtime.coordinator import Coordinator
@@ -26,7 +26,7 @@ from antiphon.coordinator.runtime.request_queue import WAITING_MAX
 from antiphon.coordinator.runtime.schemas import oldest_open
 from antiphon.coordinator.runtime.serve import attach
 from antiphon.link import Link, set_up
-from antiphon.link.setup import Room, api, events_room
+from antiphon.link.setup import Bounds, Room, api, room_of
 from antiphon.tracing.export.reading import read_projection
 from antiphon.tracing.telemetry.metrics import Gauges
 from tests.integration.platform.test_coordinator import Company, company, idle
@@ -165,12 +165,36 @@ async def test_what_clients_store_fills_no_disk_that_journals_need(tmp_path: Pat
         starts = [start_message(SagaKey.of("trip", f"t{number}"))[0] for number in range(30)]
         with pytest.raises(NoRoom, match="maximum bytes exceeded"):
             await asyncio.gather(*(link.store(subject, bytes(50_000)) for subject in starts))
-        room = await events_room(link)
+        room = await room_of(link, EVENTS)
         assert room is not None
         assert room.most == 1 << 20  # half of the largest power of two that could be set aside
         for number in range(20):
             await link.store(subjects.record_subject(SagaKey.of("trip", "t1"), f"n{number}"), bytes(50_000))
         await link.close()
+
+
+async def test_what_a_participant_parks_at_subjects_of_its_choice_fills_no_disk_that_journals_need(
+    tmp_path: Path,
+) -> None:
+    with platform(tmp_path, "accounts", store_bytes=REGISTRATIONS_BYTES_MAX + 4_000_000) as up:
+        await up.set_up()
+        link, administrator = await up.connect("inventory"), await up.connect("administrator")
+        places = [subjects.parked_subject(f"kind-{number}", "inventory", f"source-{number}") for number in range(30)]
+        with pytest.raises(NoRoom, match="maximum bytes exceeded"):
+            await asyncio.gather(*(link.store(subject, bytes(50_000)) for subject in places))
+        room = await room_of(administrator, PARKED)
+        assert room is not None
+        assert room.most == 1 << 20
+        for number in range(20):
+            key = SagaKey.of("trip", "t1")
+            await administrator.store(subjects.record_subject(key, f"n{number}"), bytes(50_000))
+        gauges = Gauges()
+        with capture_logs() as lines:
+            await Watch(administrator, Coordinator(JetStreamStore(administrator), [TRIP.definition]), gauges).look()
+        assert [line["event"] for line in lines] == ["parked.nearly_full"]
+        assert 0.9 < gauges["antiphon.parked.filled", ()] <= 1
+        for each in (link, administrator):
+            await each.close()
 
 
 async def test_while_events_is_nearly_full_nothing_begins_and_what_has_begun_goes_on(tmp_path: Path) -> None:
@@ -207,12 +231,12 @@ async def test_an_answer_that_does_not_fit_is_handed_back_until_it_does_and_is_n
         client = await there.client()
         first = await client.start(TRIP, ASKED, id="t1")
         await first_entry(reader, first.key)
-        room = await events_room(reader)
+        room = await room_of(reader, EVENTS)
         assert room is not None
         await set_up(reader, PARTICIPANTS, events_bytes=room.used + 1)
         await there.work()
         await until(lambda: there.worker.steps(first.key), what="a command")
-        assert (await events_room(reader)) == Room(room.used, room.used + 1)
+        assert (await room_of(reader, EVENTS)) == Room(room.used, room.used + 1)
         await set_up(reader, PARTICIPANTS, events_bytes=1_000_000)
         assert (await first.result(timeout=120)).outcome == "completed"
 
@@ -221,10 +245,11 @@ async def test_the_bound_of_events_stays_as_it_was_set(tmp_path: Path) -> None:
     with platform(tmp_path, participants=()) as up:
         link = await up.connect("administrator")
         by_default = await set_up(link, [])
-        assert by_default > 1_000_000
+        assert by_default.events > 1_000_000
         assert await set_up(link, []) == by_default
-        assert await set_up(link, [], events_bytes=5_000_000) == 5_000_000
-        assert await set_up(link, []) == 5_000_000
+        assert await set_up(link, [], events_bytes=5_000_000) == Bounds(5_000_000, by_default.parked)
+        assert await set_up(link, [], parked_bytes=6_000_000) == Bounds(5_000_000, 6_000_000)
+        assert await set_up(link, []) == Bounds(5_000_000, 6_000_000)
         subject, data = start_message(SagaKey.of("trip", "t1"))
         await link.store(subject, data)
         with pytest.raises(
@@ -246,8 +271,8 @@ async def test_a_stream_of_an_earlier_release_is_bound_above_what_it_holds(tmp_p
         with capture_logs() as lines:
             await Watch(link, Coordinator(JetStreamStore(link), [TRIP.definition]), Gauges()).look()
         assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["events.unbounded"]
-        most = await set_up(link, [])
-        room = await events_room(link)
+        most = (await set_up(link, [])).events
+        room = await room_of(link, EVENTS)
         assert room is not None
         assert (room.most, room.used > 500_000) == (most, True)
         assert most == room.used + (1 << 20)

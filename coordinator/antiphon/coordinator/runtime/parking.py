@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import Parked
-from antiphon.contracts.stored import AlreadyStored, Delivered, Outcome
+from antiphon.contracts.stored import AlreadyStored, Delivered, NoRoom, Outcome
 from antiphon.contracts.subjects import ParkedKind, parked_subject, source_in
+from antiphon.contracts.topology import PARKED_PER_SOURCE_MAX
 from antiphon.link.faults import class_of, say
 from antiphon.link.overflow import Overflow
 from antiphon.tracing.telemetry.counts import Counts
@@ -29,15 +30,28 @@ FAULTY_DELIVERIES_MAX: Final = 5
 FULL_SECONDS: Final = 1.0
 """For so long after PARKED had no room at a subject, what belongs there is counted and neither sent nor logged."""
 
+ROOM_SECONDS_MAX: Final = 600.0
+"""How far apart at most the tries are to park what PARKED has no room for at all; twice as far with each delivery."""
+
+SAY_SECONDS: Final = 60.0
+"""How far apart lines of the log are that say that PARKED has no room at all."""
+
 
 class Parking:
     """The way into PARKED. A delivery is acked once PARKED holds it, or has no room for it and holds the first ones of
-    its kind; it is handed back where that is not certain."""
+    its kind; it is handed back where that is not certain.
 
-    __slots__ = ("_counts", "_full", "_overflow", "_store")
+    Where PARKED as a whole has no room, as many of a kind and source as it would keep are handed back, ever later,
+    until somebody has made room; the others are counted.
+    """
+
+    __slots__ = ("_counts", "_full", "_overflow", "_said", "_store", "_waiting")
 
     def __init__(self, store: Store, counts: Counts) -> None:
         self._store, self._counts, self._overflow = store, counts, Overflow()
+        self._waiting: dict[str, set[int]] = {}
+        """The sequences of what waits for room, by the subject of PARKED where each belongs."""
+        self._said = datetime.min.replace(tzinfo=UTC)
         self._full: dict[str, datetime] = {}
         """Subjects of PARKED that had no room, and until when that is taken to be so."""
 
@@ -96,14 +110,31 @@ class Parking:
         """Ack the delivery once PARKED holds its message, or as many like it as it takes."""
         match outcome:
             case int():
+                self._waiting.clear()  # there is room again, also for what others have parked meanwhile
                 delivery.ack()
             case AlreadyStored():
                 if parked.saga is None:
                     self._full[parked.destination] = self._store.now() + timedelta(seconds=FULL_SECONDS)
                     self._count_more(parked.destination)
                 delivery.ack()
+            case NoRoom():
+                self._wait_for_room(delivery, parked, outcome)
             case _:
                 delivery.hand_back(HAND_BACK_SECONDS)
+
+    def _wait_for_room(self, delivery: Delivered, parked: Parked, why: NoRoom) -> None:
+        """PARKED takes nothing more. What its stream holds is not lost, and nobody is shown it until it is parked."""
+        if self._store.now() - self._said > timedelta(seconds=SAY_SECONDS):
+            self._said = self._store.now()
+            log.warning("parked.full", subject=parked.subject, reason=str(why), remedy="deploy/README.md, Room")
+        if parked.saga is None:
+            waiting = self._waiting.setdefault(parked.destination, set())
+            if delivery.sequence not in waiting and len(waiting) >= PARKED_PER_SOURCE_MAX:
+                self._count_more(parked.destination)
+                delivery.ack()
+                return
+            waiting.add(delivery.sequence)
+        delivery.hand_back(min(ROOM_SECONDS_MAX, HAND_BACK_SECONDS * 2.0 ** min(delivery.deliveries, 20)))
 
     def _is_full(self, destination: str) -> bool:
         """Whether PARKED had no room at a subject a moment ago; then one message more is counted there."""

@@ -1,4 +1,4 @@
-"""What presses on the platform, looked at now and then: how full EVENTS is, and whose starts wait to be taken in."""
+"""What presses on the platform, looked at now and then: how full EVENTS and PARKED are, and whose starts wait."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import structlog
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.topology import EVENTS, STARTS
+from antiphon.contracts.topology import EVENTS, PARKED, STARTS
 from antiphon.link import Link
 from antiphon.link.faults import say
-from antiphon.link.setup import Room, api, events_room
+from antiphon.link.setup import Room, api, room_of
 from antiphon.tracing.telemetry.metrics import Gauges
 
 from .coordinator import Coordinator
@@ -77,8 +77,10 @@ class Watch:
     async def look(self) -> None:
         """Look once. What cannot be seen now stays as it was."""
         try:
-            if (room := await events_room(self._link)) is not None:
+            if (room := await room_of(self._link, EVENTS)) is not None:
                 self._see_room(room)
+            if (room := await room_of(self._link, PARKED)) is not None:
+                self._see_parked(room)
             await self._see_starts()
         except Ambiguous as error:
             log.info("pressure.not_seen", reason=str(error))
@@ -99,6 +101,14 @@ class Watch:
             self._say("events.nearly_full", used=room.used, most=room.most, remedy="deploy/README.md, Room")
         elif was_closed:
             log.info("events.has_room", used=room.used, most=room.most)
+
+    def _see_parked(self, room: Room) -> None:
+        """Say that PARKED is nearly full: what finds no room there waits, and nobody is shown it."""
+        self._gauges["antiphon.parked.filled", ()] = room.share
+        if not room.most:
+            self._say("parked.unbounded", remedy="as administrator: antiphon setup", reason="it may fill the disk")
+        if room.share >= CLOSED_AT:
+            self._say("parked.nearly_full", used=room.used, most=room.most, remedy="deploy/README.md, Room")
 
     async def _see_starts(self) -> None:
         """Find out whose starts wait, where many do: by the oldest, and taken for all."""

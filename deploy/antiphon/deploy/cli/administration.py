@@ -52,6 +52,7 @@ async def set_up_platform(
     replicas: int,
     ack_wait_seconds: float,
     events_bytes: int,
+    parked_bytes: int,
     as_json: bool,
 ) -> None:
     """Create or update streams and consumers, and say which; and which consumers nobody needs any more."""
@@ -72,7 +73,7 @@ async def set_up_platform(
     try:
         before = await _settings(link)
         try:
-            most = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes)
+            bounds = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes, parked_bytes)
         except NotChanged:
             if changed := _changed(before, await _settings(link)):
                 warn(*changed)
@@ -92,19 +93,15 @@ async def set_up_platform(
     names = [each if isinstance(each, str) else each.name for each in wanted]
     streams = [stream.name for stream in (*STREAMS, REGISTRATIONS)]
     if as_json:
-        say_json(
-            {
-                "streams": streams,
-                "participants": names,
-                "replicas": replicas,
-                "events_max_bytes": most,
-                "changed": changed,
-            }
-        )
+        most = {"events_max_bytes": bounds.events, "parked_max_bytes": bounds.parked}
+        told = {"streams": streams, "participants": names, "replicas": replicas, **most, "changed": changed}
+        say_json(told)
     else:
         whom = f"the consumers of {', '.join(names)}" if names else "no consumers of participants"
         say(f"streams {', '.join(streams)} are there, with {replicas} replica(s), and {whom}.")
-        say(f"EVENTS may take {most / 1e9:.3g} GB ({most} bytes); --events-max-bytes sets another bound.", *changed)
+        for name, size in (("events", bounds.events), ("parked", bounds.parked)):
+            say(f"{name.upper()} may take {size / 1e9:.3g} GB ({size} bytes); --{name}-max-bytes sets another bound.")
+        say(*changed)
     for name, waiting in left.items():
         warn(
             f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "

@@ -528,6 +528,13 @@ def setup(
             "default what was set before, and at first half of what the server can set aside.",
         ),
     ] = "",
+    parked_max_bytes: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="The same for stream PARKED; at first a gigabyte, or half of what the server can set aside.",
+        ),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Create or update streams and consumers, once, as administrator. Needed again when a participant comes, and where
@@ -537,9 +544,12 @@ def setup(
 
     from .administration import bytes_in, set_up_platform
 
-    forgets_former, most = forget_former_coordinators, bytes_in(events_max_bytes) if events_max_bytes else 0
+    forgets_former = forget_former_coordinators
+    events, parked = (bytes_in(size) if size else 0 for size in (events_max_bytes, parked_max_bytes))
     asyncio.run(
-        set_up_platform(server, app, participant, forget_reactions, forgets_former, replicas, ack_wait, most, json)
+        set_up_platform(
+            server, app, participant, forget_reactions, forgets_former, replicas, ack_wait, events, parked, json
+        )
     )
 
 

@@ -42,6 +42,7 @@ GAUGES: Final = {
     "antiphon.consumer.pending": "Messages that a consumer has not delivered yet.",
     "antiphon.consumer.unacked": "Messages that a consumer has delivered and nobody has acked yet.",
     "antiphon.events.filled": "The share of its room that EVENTS has taken, from 0 to 1.",
+    "antiphon.parked.filled": "The share of its room that PARKED has taken, from 0 to 1.",
     "antiphon.starts.waiting": "Starts that wait to be taken in, where many do, judged by the oldest.",
     "antiphon.requests.waiting": "Requests of one source that wait for an answer.",
     "antiphon.sagas.bounded": "Open sagas of a type that has a bound, as far as they were counted for it.",
