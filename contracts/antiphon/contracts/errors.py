@@ -363,4 +363,13 @@ class StreamMissing(PlatformError):
 
 
 class RightsMissing(PlatformError):
-    """The server refused a subject to this user."""
+    """The server refused a subject to this user.
+
+    Args:
+        sentence: what was refused, and what to do.
+        refused: what was refused alone, for whoever knows better what to do; empty where nobody was let in.
+    """
+
+    def __init__(self, sentence: str, refused: str = "") -> None:
+        super().__init__(sentence)
+        self.refused = refused

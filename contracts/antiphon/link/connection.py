@@ -568,9 +568,11 @@ class Link:
 
 def rights_missing(subject: str, user: str) -> RightsMissing:
     """The sentence for a subject that the server refused."""
+    refused = f"the server does not let {user} use {subject}"
     return RightsMissing(
-        f"the server does not let {user} use {subject}. Give its user that right (deploy/README.md lists what each "
-        "role needs), or use the credentials of the right user."
+        f"{refused}. Give its user that right (deploy/README.md lists what each role needs), or use the credentials of "
+        "the right user.",
+        refused,
     )
 
 

@@ -200,6 +200,28 @@ def test_a_user_without_the_right_is_told_which_subject(user: str, arguments: tu
     assert "deploy/README.md" in ran.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        LIST,
+        ("show", "order/one"),
+        ("parked",),
+        ("cancel", "order/one", "--reason", "mine"),
+        ("cancel", "one", "--reason", "mine"),
+        ("pause", "--type", "order", "--reason", "mine"),
+        ("dismiss", "7", "--reason", "mine"),
+        ("setup",),
+    ],
+    ids=" ".join,
+)
+def test_a_client_is_not_advised_to_be_given_what_is_for_others(arguments: tuple[str, ...], up: Platform) -> None:
+    ran = antiphon(*arguments, **up.environment("client"))
+    whose = "the administrator" if arguments == ("setup",) else "operators"
+    assert f"That is for {whose} alone: set NATS_USER and NATS_PASSWORD to theirs." in ran.stderr
+    assert "Give its user that right" not in ran.stderr
+    assert ("handle.cancel" in ran.stderr) is (arguments[0] in ("cancel", "pause"))
+
+
 def test_an_operator_lists_sagas_that_a_client_started(up: Platform) -> None:
     assert antiphon("list", **up.environment("operator")).returncode == 0
 

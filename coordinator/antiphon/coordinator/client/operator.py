@@ -55,6 +55,7 @@ from antiphon.link.connection import missing
 from ..definition.choreography import AnySaga
 from ..definition.declared import DeclaredStep
 from ..reading.parked import parked_message
+from ..views.parked import Message
 from .store_once import PAUSE_SECONDS, message, raise_if_failed, store_once
 
 TIMEOUT_SECONDS: Final = 15.0
@@ -370,7 +371,7 @@ class MessageVerbs:
 
     async def dismiss(self, reason: str) -> Request:
         """List the message no more: nothing is to be done about it."""
-        found = await parked_message(self._operator.link, self.number)
+        found = await self._message()
         if found.dismissal is not None and found.dismissal.verb == "dismiss":
             return self._rejected(
                 "dismiss", reason, f"{found.dismissal.user} has dismissed it: {found.dismissal.reason}"
@@ -380,11 +381,24 @@ class MessageVerbs:
     async def resend(self, reason: str) -> Request:
         """Have a coordinator handle the message once more, now that what stood in its way is mended. It is listed no
         more, unless it is set aside again."""
-        parked = (await parked_message(self._operator.link, self.number)).parked
+        parked = (await self._message()).parked
         if wrong := _not_resent(parked):
             return self._rejected("resend", reason, wrong)
         payload = pack(OnceMore(subject=parked.subject))
         return await self._operator.tell(self._key, "resend", Operation(reason=reason, payload=payload))
+
+    async def _message(self) -> Message:
+        """The message.
+
+        Raises:
+            UnknownMessage: there is none.
+            PlatformError: it cannot be read.
+        """
+        try:
+            return await parked_message(self._operator.link, self.number)
+        except Ambiguous as error:
+            raise_if_failed(self._operator.link)
+            raise _unread(error) from None
 
     def _rejected(self, verb: MessageVerb, reason: str, why: str) -> Request:
         return Request(sequence=0, at="", user=self._operator.name, verb=verb, reason=reason, rejected=why)

@@ -35,6 +35,7 @@ from ..admin.rights import ANY, Grant, Rights, write_secrets
 from ..modules import CannotLoad
 from ..render.terminal import say, say_document, say_json, warn
 from .flows import load_parts
+from .sagas import only_for
 
 NKEY: Final = re.compile("U[A-Z2-7]{55}")
 """A public key of a user as nkeys write it, in base32."""
@@ -73,7 +74,8 @@ async def set_up_platform(
     try:
         before = await _settings(link)
         try:
-            bounds = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes, parked_bytes)
+            with only_for("the administrator"):
+                bounds = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes, parked_bytes)
         except NotChanged:
             if changed := _changed(before, await _settings(link)):
                 warn(*changed)

@@ -22,7 +22,9 @@ from antiphon.link import Link
 
 from ..render.tables import print_dismissals, print_waiting
 from ..render.terminal import say, say_json
-from .sagas import find, reader, with_link
+from .sagas import find, only_for, reader, with_link
+
+OF_CLIENTS: Final = "A client cancels and signals sagas from its own program, with handle.cancel and handle.signal."
 
 LIMIT: Final = 50
 """How many entries are printed unless somebody wants more."""
@@ -64,8 +66,9 @@ async def ask_of_message(
 ) -> str:
     """Ask it of a message that was set aside, and print it; why it was rejected, or an empty text."""
     name = user or _who_asks()
-    async with Antiphon.connect(server, name=name, patient=False) as antiphon:
-        request = await ask(antiphon.operator(name, timeout=timeout).message(number))
+    with only_for("operators"):
+        async with Antiphon.connect(server, name=name, patient=False) as antiphon:
+            request = await ask(antiphon.operator(name, timeout=timeout).message(number))
     if as_json:
         say_json(request)
     elif request.is_accepted:
@@ -106,6 +109,25 @@ async def operate(
         all: asks it of a saga type or a participant.
     """
     name = user or _who_asks()
+    with only_for("operators", OF_CLIENTS):
+        said, request = await _decided(server, name, timeout, whom, one, all, check)
+    if as_json:
+        say_json(request)
+    elif request.is_accepted:
+        say(f"{said}: {request.verb} is accepted, asked for by {request.user}.")
+    return f"{said}: {request.verb} is rejected: {request.rejected}." if request.rejected else ""
+
+
+async def _decided(
+    server: str,
+    name: str,
+    timeout: float,
+    whom: str | tuple[str, str],
+    one: Callable[[SagaVerbs], Awaitable[Request]],
+    all: Callable[[PauseVerbs], Awaitable[Request]] | None,
+    check: Callable[[Link, SagaKey], Awaitable[None]] | None,
+) -> tuple[str, Request]:
+    """What was asked about, in words, and the request that was decided on."""
     async with Antiphon.connect(server, name=name, patient=False) as antiphon:
         operator = antiphon.operator(name, timeout=timeout)
         if isinstance(whom, str):
@@ -113,15 +135,9 @@ async def operate(
                 key = await find(link, whom)
                 if check is not None:
                     await check(link, key)
-            said, request = f"saga {key}", await one(operator.saga(key.type, key.id))
-        else:
-            assert all is not None
-            said, request = " ".join(whom), await all(_pause_verbs(operator, *whom))
-    if as_json:
-        say_json(request)
-    elif request.is_accepted:
-        say(f"{said}: {request.verb} is accepted, asked for by {request.user}.")
-    return f"{said}: {request.verb} is rejected: {request.rejected}." if request.rejected else ""
+            return f"saga {key}", await one(operator.saga(key.type, key.id))
+        assert all is not None
+        return " ".join(whom), await all(_pause_verbs(operator, *whom))
 
 
 def _pause_verbs(operator: Operator, kind: str, name: str) -> PauseVerbs:

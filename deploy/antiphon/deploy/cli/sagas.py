@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 import msgspec
 
 from antiphon.contracts import subjects
-from antiphon.contracts.errors import Ambiguous, PlatformError, Undecided, UnknownSaga, Unusable
+from antiphon.contracts.errors import Ambiguous, PlatformError, RightsMissing, Undecided, UnknownSaga, Unusable
 from antiphon.contracts.identity import SagaKey, check_token
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import Prospect
@@ -148,20 +148,45 @@ async def _until_taken(antiphon: Antiphon, key: SagaKey, name: str, event: Event
         await asyncio.sleep(LOOK_SECONDS)
 
 
+@contextmanager
+def only_for(whom: str, otherwise: str = "") -> Generator[None]:
+    """Say of a right that is missing in the block whose it is. A user of another role is not to be given it.
+
+    Args:
+        whom: the role.
+        otherwise: what others can do in its place, as a sentence.
+    """
+    try:
+        yield
+    except RightsMissing as error:
+        if not error.refused:
+            raise
+        remedy = f"That is for {whom} alone: set NATS_USER and NATS_PASSWORD to theirs."
+        anew = "Where such a user lacks it, have the accounts made anew (deploy/README.md, What each role needs)."
+        sentence = " ".join(filter(None, (f"{error.refused}.", remedy, otherwise, anew)))
+        raise RightsMissing(sentence, error.refused) from None
+
+
 @asynccontextmanager
 async def reader(server: str) -> AsyncGenerator[Link]:
     """A link to read with; what goes wrong in its block is said with what a person can do about it."""
     link = await Link.connect(server, name="operator", patient=False)
     try:
-        yield link
-    except Ambiguous as error:
-        if link.failure.done():
-            raise link.failure.result() from None
-        if isinstance(error, NobodyReads):
-            raise streams_missing(link.may_be_clustered) from None
-        raise PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.") from None
+        with only_for("operators"):
+            try:
+                yield link
+            except Ambiguous as error:
+                raise _unread(link, error) from None
     finally:
         await link.close()
+
+
+def _unread(link: Link, error: Ambiguous) -> PlatformError:
+    if link.failure.done():
+        return link.failure.result()
+    if isinstance(error, NobodyReads):
+        return streams_missing(link.may_be_clustered)
+    return PlatformError(f"the server gave no answer ({error}). Try again, or look at its log.")
 
 
 async def find(link: Link, id: str) -> SagaKey:
