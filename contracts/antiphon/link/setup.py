@@ -15,6 +15,7 @@ from antiphon.contracts.differences import (
     Config,
     asked_replicas,
     consumer_differences,
+    filters_in,
     name_of,
     said,
 )
@@ -250,7 +251,7 @@ async def require_answers(link: Link) -> None:
         PlatformError: the server cannot tell.
     """
     former = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_ANSWERS}", {})
-    before = heard_participants(_filters(former.get("config", {})))
+    before = heard_participants(filters_in(former.get("config", {})))
     if unheard := sorted(before - await heard(link) if before else ()):
         raise missing(EVENTS, answers_consumer_name(unheard[0]))
 
@@ -314,7 +315,7 @@ async def _ensure_answers(link: Link, first: int) -> None:
     """Have coordinators hear all participants that were ever set up: those that have consumers of their own for
     commands, and those whose answers coordinators of the release before hear."""
     former = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_ANSWERS}", {})
-    before = heard_participants(_filters(former.get("config", {})))
+    before = heard_participants(filters_in(former.get("config", {})))
     everybody = before | await _participants(link)
     for name in sorted(everybody):
         await _ensure_behind(link, answers_consumer(name), _first_after(former) if name in before else first)
@@ -327,7 +328,7 @@ async def _have_former_coordinators_hear(link: Link, participants: set[str]) -> 
     whether all of them are there in the end."""
     for _ in range(TRIES_MAX):
         there = await _insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_ANSWERS}", {})
-        known = heard_participants(_filters(there.get("config", {})))
+        known = heard_participants(filters_in(there.get("config", {})))
         if "error" in there or participants <= known:
             return
         await _ensure_consumer(link, _beginning(former_answers_consumer(known | participants), there, 0))
@@ -353,11 +354,6 @@ def _beginning(consumer: Consumer, there: dict[str, Any], first: int) -> Consume
     if deliver is None and first > 0:
         deliver, sequence = "by_start_sequence", first
     return msgspec.structs.replace(consumer, deliver=deliver or consumer.deliver, start_sequence=sequence)
-
-
-def _filters(config: dict[str, Any]) -> list[str]:
-    """A consumer's filters; the server writes a single one in another place when it was given so."""
-    return config.get("filter_subjects") or ([config["filter_subject"]] if config.get("filter_subject") else [])
 
 
 async def _participants(link: Link) -> set[str]:

@@ -216,12 +216,12 @@ async def test_list_says_of_how_many_sagas_the_model_lacks_something(
         subject, _ = record(SagaKey.of("trip", f"bad-{number}"))
         streams.store(SAGA, subject, b'{"half an envelope')
     await model_of(streams, database)
-    await list_from_model(database, "*", "running", False, "", (), "started", 3, False)
+    await list_from_model(database, "*", "running", False, 0, (), "started", 3, False)
     printed = capsys.readouterr()
     assert "does not have all of 7 sagas: trip/bad-0, " in printed.err
     assert "and 2 more" in printed.err
     assert "incomplete: an entry cannot be read" in " ".join(printed.out.split())
-    await list_from_model(database, "*", "running", False, "", (), "started", 3, True)
+    await list_from_model(database, "*", "running", False, 0, (), "started", 3, True)
     assert '"incomplete":"an entry cannot be read' in capsys.readouterr().out.replace('": "', '":"')
 
 

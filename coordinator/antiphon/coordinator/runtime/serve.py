@@ -24,6 +24,7 @@ from antiphon.contracts.topology import (
     STARTS,
     SWEEPER,
     TIMERS,
+    answers_consumer,
     participant_consumers,
 )
 from antiphon.link import Link, Pull, require_platform, settle_collector
@@ -170,8 +171,7 @@ def fitness_of(link: Link, definitions: Iterable[Definition], gauges: Gauges) ->
     participants that these sagas command."""
     steps = [step for definition in definitions for step in definition.steps.values()]
     commanded = sorted({step.participant for step in steps if step.kind in ("command", "list")})
-    theirs = [consumer for name in commanded for consumer in participant_consumers(name)]
-    # Whose answers are heard `say_who_is_unheard` tells: a participant that is not set up keeps no other waiting.
+    theirs = [each for name in commanded for each in (*participant_consumers(name), answers_consumer(name))]
     looks = [payload(link), settings(link, PLATFORM_CONSUMERS, theirs)]
     return Fitness(link, looks, differing(gauges))
 
