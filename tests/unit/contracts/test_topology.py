@@ -24,8 +24,9 @@ from antiphon.deploy.admin.rights import Rights
 from antiphon.link.connection import missing
 
 OF_THE_PLATFORM = (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)
-TAKEN = {*identity.RESERVED, *PLATFORM_USERS, *(consumer.name for consumer in OF_THE_PLATFORM), *FORMER_CONSUMERS}
-TAKEN |= {"coordinator-answers-", "coordinator-answers-billing", answers_consumer("x-on").name}
+OF_ANSWERS = {"coordinator-answers-", "coordinator-answers-billing", answers_consumer("x-on").name}
+OF_CONSUMERS = {*(consumer.name for consumer in OF_THE_PLATFORM), *FORMER_CONSUMERS, *OF_ANSWERS}
+TAKEN = {*identity.RESERVED, *PLATFORM_USERS, *OF_CONSUMERS}
 
 
 @pytest.mark.parametrize("name", sorted(TAKEN | set(Rights([]).users())))

@@ -188,7 +188,7 @@ class _Fields:
         elif isinstance(written, list):
             first: list[JsonSchema] = schema.get("prefixItems", [])
             rest = schema.get("items")
-            for number, value in enumerate(written):
+            for number, value in enumerate(cast("list[object]", written)):
                 item = first[number] if number < len(first) else rest
                 if isinstance(item, dict):
                     yield from self.unknown(value, cast("JsonSchema", item), f"{where}[{number}]")
