@@ -72,7 +72,8 @@ async def set_up_platform(
         )
     link = await Link.connect(server, name="administrator")
     try:
-        before = await _settings(link)
+        with only_for("the administrator"):
+            before = await _settings(link)
         try:
             with only_for("the administrator"):
                 bounds = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes, parked_bytes)
