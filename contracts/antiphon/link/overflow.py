@@ -16,7 +16,8 @@ class Overflow:
     """Counts, for one process, the messages that PARKED refused because their subject is full.
 
     The count of a subject is told with the first such message, and each time that it has doubled: so a flood of any
-    length makes a few dozen messages, and at least half of it is told.
+    length makes a few dozen messages, and at least half of it is told. A count that PARKED, too full for anything, does
+    not take is not told again.
     """
 
     def __init__(self) -> None:
