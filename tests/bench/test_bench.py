@@ -27,8 +27,6 @@ from .report import (
 )
 from .systems import ANTIPHON, FLOOR, System
 
-pytestmark = pytest.mark.timeout(180)  # two systems start, each of several processes
-
 LOADS = [
     Load(IN_FLIGHT, 0, sagas=40, in_flight=10),
     Load(ONE_AT_A_TIME, 0, sagas=5, in_flight=1),

@@ -23,8 +23,6 @@ from .report import Beside, best_load, figures, p50, quotients, rate
 from .slow_disk import DELAY_MS, delayed, slow_disk
 from .systems import WORKERS, is_peer_there
 
-pytestmark = pytest.mark.timeout(240)  # a dozen processes start
-
 SECONDS: Final = 0.1
 PEER_REQUIRED: Final = "ANTIPHON_REQUIRE_PEER"
 """Set to 1 where a missing peer is a failure, as in CI."""

@@ -31,7 +31,6 @@ RUFF = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
 LONGEST = "an_order_of_" + "a" * (NAME_CHARS_MAX - len("an_order_of_"))
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("name", "tools"), [("x", RUFF), ("billing", [*RUFF, ["pytest", "-q"]]), (LONGEST, [*RUFF, ["mypy", "."]])]
 )
@@ -115,7 +114,6 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 # --- a command on the platform ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(120)
 def test_up_ends_as_its_command_does(tmp_path: Path) -> None:
     print_and_fail = "import os; print(os.environ['NATS_URL'].startswith('nats://127.0.0.1:')); raise SystemExit(7)"
     ran = subprocess.run(
@@ -144,7 +142,6 @@ def test_a_command_that_is_not_there_is_told_before_anything_is_started(tmp_path
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(300)
 async def test_a_reader_who_follows_the_page_gets_there(programs: Path, tmp_path: Path) -> None:
     text = PAGE.read_text()
     install, start, *others = [block for block in blocks(text) if block.language in ("sh", "python")]

@@ -263,7 +263,6 @@ def test_databases_are_named_by_participant() -> None:
         assert "hush" not in str(raised.value)
 
 
-@pytest.mark.timeout(120)
 async def test_a_participant_has_the_database_that_is_named_and_nobody_sees_its_password(tmp_path: Path) -> None:
     mine = tmp_path / "mine.db"
     options = ("--database", f"inventory=sqlite:///{mine}", "--database", "billing=postgresql://b:hush@127.0.0.1:1/x")

@@ -65,7 +65,9 @@ def test_a_cancel_that_was_noted_keeps_no_order_from_being_seen_as_late() -> Non
 
 
 def test_an_order_that_is_charged_after_its_deadline_is_late_at_once() -> None:
-    sent = given(hybrid_order, ORDER).after(timedelta(hours=23, minutes=59)).when(reserve_inventory, RESERVED)
+    sent = (
+        given(hybrid_order, ORDER).after(timedelta(hours=23, minutes=59, seconds=30)).when(reserve_inventory, RESERVED)
+    )
     sent.after(timedelta(seconds=45)).is_not_parked().when(charge_order, PAID).is_parked(UNSAID)
 
 

@@ -166,7 +166,6 @@ async def test_a_question_that_is_none_is_not_answered_and_does_no_harm(tmp_path
         assert heard == []
 
 
-@pytest.mark.timeout(180)
 async def test_many_signals_at_once_are_all_answered_for(tmp_path: Path) -> None:
     saga = guarded()
     (step,) = saga.steps
