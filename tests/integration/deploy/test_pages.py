@@ -47,6 +47,7 @@ except ImportError:  # what the page uses of it; the project does not depend on 
 
     fastapi = sys.modules["fastapi"] = ModuleType("fastapi")
     fastapi.FastAPI, fastapi.HTTPException, fastapi.Request = FastAPI, HTTPException, object
+    fastapi.Path = lambda pattern: pattern
 """
 CALLS = """
 import asyncio, os

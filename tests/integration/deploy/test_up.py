@@ -70,6 +70,7 @@ class Running:
 
 @contextmanager
 def running_up(folder: Path, *options: str, **variables: str) -> Iterator[Running]:
+    folder.mkdir(exist_ok=True)
     out = folder / "out.txt"
     command = [sys.executable, "-m", "antiphon.deploy", "up", "--port", "0", "--folder", str(folder / "platform")]
     with out.open("wb") as file:
@@ -80,7 +81,7 @@ def running_up(folder: Path, *options: str, **variables: str) -> Iterator[Runnin
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
 
 
 def antiphon(*arguments: str, url: str) -> str:
@@ -187,6 +188,20 @@ async def test_what_an_author_must_mend_is_said_and_not_started_again(
     assert [line for name, line in notes if name == "coordinator-1"] == [
         "ended with exit code 4; it is not started again before that is mended"
     ]
+
+
+async def test_a_second_platform_in_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    with running_up(tmp_path) as up:
+        url = await up.url()
+        assert run_order("one", url)["outcome"] == "completed"
+        with running_up(tmp_path / "same", "--folder", str(tmp_path / "platform")) as second:
+            await until(lambda: second.process.poll() is not None, what="the end of the second")
+            assert second.process.returncode == 1
+            assert second.said(f"a platform runs in {re.escape(str(tmp_path / 'platform'))} already. End it first")
+        assert run_order("two", url)["outcome"] == "completed"
+        assert {each["id"] for each in json.loads(antiphon("list", "--json", url=url))} == {"one", "two"}
+    with running_up(tmp_path) as up:  # once that has ended the folder is free, and all is there
+        assert len(json.loads(antiphon("list", "--json", url=await up.url()))) == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children whose parent was killed")

@@ -75,7 +75,8 @@ async def start(antiphon: Antiphon, id: str, timeout: float) -> Handle:
 
 
 async def cancel(antiphon: Antiphon, id: str, timeout: float) -> None:
-    await antiphon.handle(TRIP, id).cancel("changed my mind", timeout=timeout, wait_for_start=True)
+    key = antiphon.handle(TRIP, id).key
+    await antiphon.ask_to_cancel(key, "changed my mind", timeout, is_started=True)  # as a handle that `start` gave
 
 
 async def signal(antiphon: Antiphon, id: str, timeout: float) -> None:

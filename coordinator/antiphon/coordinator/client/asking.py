@@ -34,7 +34,7 @@ PAUSE_SECONDS: Final = 0.25
 QUESTIONS_MAX: Final = 16
 """Questions of one client under way at once. A coordinator looks at no more than 32."""
 
-EARLY: Final = "What shall wait for a start that is yet to come is sent with wait_for_start=True."
+EARLY: Final = "A signal for a saga that is started later is sent with wait_for_start=True, or --wait-for-start."
 UNANSWERED: Final = (
     "no coordinator answers that has sagas of this type. Nothing was changed. Try again, once one runs: antiphon "
     "coordinator --app module:saga."
@@ -115,15 +115,13 @@ class Asking:
             return told
         return _checked(told, key, f"the signal {signal}", is_started, waits)
 
-    async def of_cancel(
-        self, key: SagaKey, timeout_seconds: float, *, is_started: bool, waits: bool
-    ) -> ResentAnswer | None:
+    async def of_cancel(self, key: SagaKey, timeout_seconds: float, *, is_started: bool) -> ResentAnswer | None:
         """What may come of a wish to cancel, as of a signal; one that was stored before counts as taken."""
         subject, question = subjects.same_cancel_subject(key), Resent(type=CANCEL_TYPE, data=NO_PAYLOAD, prospect=True)
-        told = await self._ask(subject, question, timeout_seconds, asks_once=is_started or waits)
-        if told is not None and told.verdict == "same":
+        told = await self._ask(subject, question, timeout_seconds, asks_once=is_started)
+        if told is not None and told.verdict == "same" and told.prospect != "unstarted":
             return msgspec.structs.replace(told, prospect="taken")
-        return _checked(told, key, "the wish to cancel", is_started, waits)
+        return _checked(told, key, "the wish to cancel", is_started, waits=False, early="")
 
     async def _ask(
         self,
@@ -165,11 +163,13 @@ class Asking:
             return None
 
 
-def _checked(told: ResentAnswer | None, key: SagaKey, what: str, is_started: bool, waits: bool) -> ResentAnswer | None:
+def _checked(
+    told: ResentAnswer | None, key: SagaKey, what: str, is_started: bool, waits: bool, early: str = EARLY
+) -> ResentAnswer | None:
     prospect: Prospect = told.prospect if told is not None else ""
     match prospect:
         case "unstarted" if not waits:
-            raise UnknownSaga(key.type, key.id, EARLY)
+            raise UnknownSaga(key.type, key.id, early)
         case "passed":
             raise TooLate(key.type, key.id, what, told.why if told else "")
         case "" if not (waits or is_started):

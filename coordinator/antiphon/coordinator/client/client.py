@@ -115,18 +115,18 @@ class Handle:
         """
         return await self._client.status_of(self.key)
 
-    async def cancel(self, reason: str, *, timeout: float = TIMEOUT_SECONDS, wait_for_start: bool = False) -> Prospect:
-        """Ask for the saga to be undone. It is compensated, unless it ends first; asking twice changes nothing.
+    async def cancel(self, reason: str, *, timeout: float = TIMEOUT_SECONDS) -> Prospect:
+        """Ask for the saga to be undone. It is compensated, unless it ends first; asking twice changes nothing. A saga
+        that is started later is not cancelled beforehand: do not start it.
 
         Args:
             reason: why, for whoever looks later.
             timeout: for how many seconds it is tried to store the wish, as while a cluster chooses a leader.
-            wait_for_start: whether the saga may be started later; the wish then waits for that.
 
         Returns:
             "awaited" where the saga is compensated now, "taken" where it is being compensated already or was asked for
-            this before, "early" where it is past its point of no return, so that the wish is only noted, "unstarted"
-            where it waits for the start, and nothing where no coordinator said so in time.
+            this before, "early" where it is past its point of no return, so that the wish is only noted, and nothing
+            where no coordinator said so in time.
 
         Raises:
             DefinitionError: it is a choreography, which nobody leads.
@@ -140,9 +140,7 @@ class Handle:
                 f"saga {self.key} cannot be cancelled: nobody leads it. Let a client publish an event of its own that "
                 "the participants react to."
             )
-        return await self._client.ask_to_cancel(
-            self.key, reason, timeout, is_started=self._start is not None, waits=wait_for_start
-        )
+        return await self._client.ask_to_cancel(self.key, reason, timeout, is_started=self._start is not None)
 
     async def signal(
         self, step: Signal[E], event: E, *, timeout: float = TIMEOUT_SECONDS, wait_for_start: bool = False
@@ -408,10 +406,9 @@ class Antiphon:
         timeout_seconds: float = TIMEOUT_SECONDS,
         *,
         is_started: bool = False,
-        waits: bool = False,
     ) -> Prospect:
         """Store the wish to cancel, if anything can come of it; a second one changes nothing. See `Handle.cancel`."""
-        told = await self._asking.of_cancel(key, timeout_seconds, is_started=is_started, waits=waits)
+        told = await self._asking.of_cancel(key, timeout_seconds, is_started=is_started)
         if told is not None and told.verdict == "same":
             return told.prospect
         subject = subjects.cancel_subject(key)

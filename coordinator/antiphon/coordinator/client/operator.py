@@ -372,6 +372,8 @@ class MessageVerbs:
     async def dismiss(self, reason: str) -> Request:
         """List the message no more: nothing is to be done about it."""
         found = await self._message()
+        if found.parked.saga is not None:
+            return self._rejected("dismiss", reason, _of_saga(found.parked.saga))
         if found.dismissal is not None and found.dismissal.verb == "dismiss":
             return self._rejected(
                 "dismiss", reason, f"{found.dismissal.user} has dismissed it: {found.dismissal.reason}"
@@ -404,10 +406,14 @@ class MessageVerbs:
         return Request(sequence=0, at="", user=self._operator.name, verb=verb, reason=reason, rejected=why)
 
 
+def _of_saga(key: SagaKey) -> str:
+    return f"it says that saga {key} waits for a person; see `antiphon show {key}`"
+
+
 def _not_resent(parked: Parked) -> str:
     """Why a message that was set aside cannot be handled once more by a coordinator."""
     if parked.saga is not None:
-        return f"it says that saga {parked.saga} waits for a person; see `antiphon show {parked.saga}`"
+        return _of_saga(parked.saga)
     if parked.noticed_by != COORDINATOR:
         return (
             f"participant {parked.noticed_by} has set it aside: a reaction is tried again by itself, and a command by "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 from urllib.parse import urlsplit
 
 from antiphon.contracts.errors import PlatformError
@@ -102,6 +103,7 @@ class LocalPlatform:
         self._metrics = _free_addresses(*address_of(metrics)) if metrics else None
         self.children: dict[str, Child] = {}
         self._server_keeper: asyncio.Task[None] | None = None
+        self._claim: TextIO | None = None
 
     @property
     def url(self) -> str:
@@ -124,6 +126,7 @@ class LocalPlatform:
             PlatformError: the server or a process does not start; the sentence says why.
         """
         self._make_folder()
+        self._claim_folder()
         self.server.start()
         self._note(SERVER, f"listens on {self.url} and keeps its streams in {self.server.store}")
         self._server_keeper = asyncio.create_task(keep_server(self.server, self._note))
@@ -164,11 +167,29 @@ class LocalPlatform:
             self._server_keeper.cancel()
             await asyncio.gather(self._server_keeper, return_exceptions=True)
         self.server.stop()
+        if self._claim is not None:
+            self._claim.close()
 
     def _make_folder(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
         # What is below here is nobody's source, wherever it was put.
         (self.folder / ".gitignore").write_text("*\n")
+
+    def _claim_folder(self) -> None:
+        """Keep the folder to this platform, until it has ended: two servers over one store would ruin it.
+
+        Raises:
+            PlatformError: another platform runs there.
+        """
+        claim = (self.folder / "running").open("a")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            claim.close()
+            raise PlatformError(
+                f"a platform runs in {self.folder} already. End it first, or give another folder: --folder."
+            ) from None
+        self._claim = claim
 
     async def _start_processes(self) -> None:
         # On a developer's own machine a reason may say everything.
