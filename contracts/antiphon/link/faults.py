@@ -9,6 +9,16 @@ import structlog
 log = structlog.get_logger()
 
 
+def settle_tracebacks() -> None:
+    """Have tracebacks tell frames only, where nobody has set structlog up. By itself it draws each frame with its
+    source and the values of its variables: payloads among them, and half a second of the event loop."""
+    if structlog.is_configured():
+        return
+    *before, _ = structlog.get_config()["processors"]
+    render = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*before, render])
+
+
 def say(event: str, error: BaseException, subject: str = "", **values: object) -> None:
     """Log an error with its traceback, whatever its own methods raise when they are asked for a text."""
     known = {"subject": subject, **values} if subject else values

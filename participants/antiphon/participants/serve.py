@@ -10,6 +10,7 @@ from antiphon.contracts.errors import StreamMissing
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
+from antiphon.link.faults import settle_tracebacks
 from antiphon.link.fitness import Fitness, payload, pulls
 from antiphon.link.process import CLOSE_SECONDS, Ending, signals
 from antiphon.link.registration import new_instance, registered
@@ -72,6 +73,7 @@ async def serve(
     undo_concurrency = undo_concurrency or undo_places(concurrency)
     reaction_concurrency = (reaction_concurrency or concurrency) if participant.reactions else 0
     instance = new_instance()
+    settle_tracebacks()
     notes = open_notes(database_url, participant.name, instance)
     database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency + 1)
     ending = Ending(grace_seconds + DRAIN_SECONDS_MAX + CANCEL_SECONDS + CLOSE_SECONDS)

@@ -34,6 +34,7 @@ from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import CommandAddress, Direction, FactAddress
 from antiphon.contracts.topology import Listener
 from antiphon.link import Link
+from antiphon.link.faults import settle_tracebacks
 
 from .databases import Database, Inbox, Manner, open_database
 from .execution import Execution
@@ -81,6 +82,7 @@ class Service:
         Raises:
             PlatformError: the database cannot be used.
         """
+        settle_tracebacks()
         opened = open_database(database or ("sqlite://" if participant.tables is not None else "memory:"))
         try:
             await opened.open(participant.tables)

@@ -28,6 +28,7 @@ from antiphon.contracts.topology import (
     participant_consumers,
 )
 from antiphon.link import Link, Pull, require_platform, settle_collector
+from antiphon.link.faults import settle_tracebacks
 from antiphon.link.fitness import Fitness, payload, settings
 from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
@@ -99,6 +100,7 @@ async def serve(
         DefinitionError: a definition is not complete.
         ContractsChanged: messages of a definition have changed, and sagas in flight began with the ones before.
     """
+    settle_tracebacks()
     ratio = ratio_of(os.environ) if sampling_ratio is None else sampling_ratio
     definitions = [saga.definition for saga in sagas]
     require_bounds(open_max or {}, definitions)

@@ -36,6 +36,7 @@ from antiphon.contracts.payloads import (
 )
 from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, SAGA, Listener, fact_consumers
+from antiphon.link.faults import settle_tracebacks
 
 from ..decision.prospects import prospect_of
 from ..decision.replay import Replayed
@@ -382,6 +383,7 @@ async def rehearse(
     Raises:
         DefinitionError: a definition is not complete.
     """
+    settle_tracebacks()
     definitions = [saga.definition for saga in sagas]
     for definition in definitions:
         for _, sentence in hasty(definition):
