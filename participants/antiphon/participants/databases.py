@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from antiphon.contracts.subjects import CommandAddress
 
-from .engines import require_driver
+from .engines import FOR_PARTICIPANTS, require_driver
 from .inbox import Row, Spent
 from .transaction import Transaction
 
@@ -139,7 +139,7 @@ def open_database(url: str, *, connections: int = 16) -> Database:
     if url.partition(":")[0] == "memory":
         memory: Database = import_module(".memory", __package__).MemoryDatabase()
         return memory
-    dialect, _ = require_driver(url, "that a participant can use", "sqlite:///path, postgresql://… or memory:")
+    dialect, _ = require_driver(url, *FOR_PARTICIPANTS)
     # Here, so that who uses no SQL stays small and needs no extra.
     if dialect == "sqlite":
         sqlite: Database = import_module(".sqlite", __package__).SqliteDatabase(url)

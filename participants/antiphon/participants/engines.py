@@ -22,6 +22,9 @@ CONNECT_SECONDS: Final = 5.0
 CREATE_TABLES: Final = "Check that it is there and that this user may create tables in it."
 """The remedy where a database cannot be opened."""
 
+FOR_PARTICIPANTS: Final = ("that a participant can use", "sqlite:///path, postgresql://… or memory:")
+"""What `require_driver` says of a participant's database: its use, and the URLs that are allowed."""
+
 Dialect = Literal["sqlite", "postgresql"]
 
 DIALECTS: Final[dict[str, Dialect]] = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from .engines import require_driver
+from .engines import FOR_PARTICIPANTS, require_driver
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ def open_notes(database_url: str, participant: str, instance: str) -> Notes | No
     """
     if database_url.partition(":")[0] == "memory":
         return None
-    dialect, _ = require_driver(database_url)
+    dialect, _ = require_driver(database_url, *FOR_PARTICIPANTS)
     if dialect == "sqlite":
         notes: Notes | None = import_module(".note_files", __package__).beside(database_url, participant, instance)
         return notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from antiphon.coordinator.views.timeline import Line, Timeline
-from antiphon.deploy.render.tables import print_timeline
+from antiphon.deploy.render.tables import print_summaries, print_timeline
 
 
 def line(ms: float, text: str, step: str = "charge", *, late: bool = False) -> Line:
@@ -50,3 +50,13 @@ def test_what_was_not_taken_in_is_told_apart_from_what_came_after_the_end(capsys
 )
 def test_a_time_is_told_in_a_unit_that_can_be_read(ms: float, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert drawn([line(ms, "said")], capsys)[-1].split("✓")[0].strip() == told
+
+
+@pytest.mark.parametrize(
+    ("saga_type", "told"), [("*", "no sagas were started"), ("nope", "no sagas of type nope were")]
+)
+def test_where_nothing_is_listed_it_is_said_of_which_type(
+    saga_type: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_summaries([], saga_type)
+    assert told in capsys.readouterr().out

@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from antiphon.participants import note_files, note_rows
+from antiphon.contracts import PlatformError
+from antiphon.participants import note_files, note_rows, open_database
 from antiphon.participants.notes import Left, Notes, open_notes
 from tests.support.server import until
 
@@ -259,3 +260,11 @@ async def test_after_a_start_of_the_database_nobody_is_taken_for_dead(request: p
 def test_what_lives_in_memory_leaves_nothing() -> None:
     assert open_notes("memory:", "stock", "one") is None
     assert open_notes("sqlite://", "stock", "one") is None
+
+
+@pytest.mark.parametrize("open_", [lambda url: open_notes(url, "stock", "w1"), open_database])
+def test_what_is_no_database_of_a_participant_is_called_so(open_: Callable[[str], object]) -> None:
+    with pytest.raises(
+        PlatformError, match=r"'foo.db' is no database that a participant can use\. Give sqlite:///path"
+    ):
+        open_("foo.db")

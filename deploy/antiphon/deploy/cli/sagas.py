@@ -85,7 +85,7 @@ async def list_sagas(server: str, saga_type: str, limit: int, as_json: bool) -> 
     if as_json:
         say_json(found)
     else:
-        print_summaries(found)
+        print_summaries(found, saga_type)
     if total > limit:
         warn(f"antiphon: {more_than(limit, total)}")
 

@@ -80,8 +80,8 @@ def print_timeline(told: Timeline, jaeger: str | None = None) -> None:
     out.print(table)
 
 
-def print_summaries(found: Iterable[Summary]) -> None:
-    """Draw a table of sagas."""
+def print_summaries(found: Iterable[Summary], saga_type: str = "*") -> None:
+    """Draw a table of sagas, of one type or of all."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("saga", "state", "started", "ended", "waits", "reason"):
         table.add_column(heading, no_wrap=heading != "reason", overflow="fold")
@@ -91,7 +91,8 @@ def print_summaries(found: Iterable[Summary]) -> None:
         times = map(foreign, (_clock(each.started), _clock(each.ended)))
         reason = foreign(each.reason or each.parked or each.paused)
         table.add_row(foreign(f"{each.type}/{each.id}"), state, *times, waits, reason)
-    console().print(table if table.row_count else "no sagas were started here yet.")
+    of_type = "" if saga_type == "*" else f" of type {saga_type}"
+    console().print(table if table.row_count else foreign(f"no sagas{of_type} were started here yet."))
 
 
 def print_waiting(found: Iterable[Waiting]) -> None:
