@@ -649,7 +649,10 @@ def start(
             "coordinator has.",
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for the outcome; exit code 0 also where it was compensated, as --json says."),
+    ] = False,
     timeout: Annotated[
         float, typer.Option(min=0.0, help="How many seconds to try to start it, and to wait for the outcome, at most.")
     ] = 60.0,
