@@ -292,10 +292,35 @@ def test_time_stands_still_for_a_step_whose_participant_is_paused(coordinators: 
     fleet.start()
     fleet.run(1800)
     assert (fleet.state(), [name for name, *_ in fleet.sends()]) == ("running", ["book_room", "book_seat"])
-    assert sum(store.armed for store in fleet.stores) < 200  # it is looked at now and then, and no more
+    assert sum(store.reads for store in fleet.stores) < 300  # it is looked at now and then, and no more
     ask(fleet, AIRLINE, "resume")
     fleet.run(1)
     assert fleet.state() == "completed"
+
+
+@pytest.mark.parametrize("coordinators", [1, 2])
+def test_time_stands_still_for_it_also_while_others_answer(coordinators: int) -> None:
+    saga = make_trip(seat_timeout=timedelta(seconds=3), parallel=True)
+    fleet = Fleet(coordinators=coordinators, saga=saga, play=lambda command: None)
+    ask(fleet, AIRLINE, "pause")
+    fleet.run()
+    fleet.start()
+    fleet.run(20)
+    fleet.play = lambda command: "done"
+    fleet.run(60)  # the room is answered now, long after the seat was due
+    assert fleet.history().steps["book_room"].phase == "done"
+    assert fleet.state() == "running"
+    ask(fleet, AIRLINE, "resume")
+    fleet.run(5)
+    assert fleet.state() == "completed"
+
+
+def test_a_state_that_cannot_be_read_keeps_no_step_from_its_end() -> None:
+    fleet = Fleet(saga=HURRIED, play=lambda command: None if command.step == "book_seat" else "done")
+    fleet.platform.store(SAGA, subjects.state_subject(HOTEL), b"no state")
+    fleet.start()
+    fleet.run(10)
+    assert fleet.state() == "compensating"
 
 
 def test_a_step_has_all_its_time_after_its_participant_is_resumed() -> None:

@@ -8,7 +8,8 @@ request which is delivered again is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -17,8 +18,10 @@ import msgspec
 from antiphon.contracts.bounds import REASON_CHARS_MAX
 from antiphon.contracts.clock import nanoseconds, rfc3339
 from antiphon.contracts.envelope import decode, unpack
+from antiphon.contracts.errors import Unusable
 from antiphon.contracts.payloads import PAUSE_STATE_TYPE, PauseState, Request
 from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.subjects import parse_state
 
 from .facts import Operated
 from .timeouts import Late
@@ -99,3 +102,13 @@ def _reason(fact: Operated) -> str:
 def read_pause_state(stored: StoredMessage) -> PauseState:
     """The state in a stored message."""
     return unpack(decode(stored.data, stored.subject), PAUSE_STATE_TYPE, PauseState)
+
+
+def read_pause_states(found: Iterable[StoredMessage]) -> dict[str, PauseState]:
+    """The states in stored messages, by what they are about; one that cannot be read, which coordinators log when they
+    look at the states, keeps nobody from the others."""
+    states: dict[str, PauseState] = {}
+    for stored in found:
+        with suppress(Unusable):
+            states[parse_state(stored.subject).id] = read_pause_state(stored)
+    return states

@@ -98,7 +98,6 @@ def plan(
     author: Author | None = None,
     ratio: float = 1.0,
     refusal: str = "",
-    not_before_ns: int = 0,
 ) -> Plan:
     """Take a fact in and decide.
 
@@ -113,7 +112,6 @@ def plan(
         ratio: the share of sagas whose traces are sampled, for a saga of which the journal does not say it yet.
         refusal: why a saga may not begin, of the start of one that has not: it ends at once, in one entry, with nothing
             done.
-        not_before_ns: when to look again at the earliest, where time stands still for what is due.
     """
     if history.end is not None:
         return Plan(notices=tuple(notices(history).values()), accused=acted_after_all(history, fact))
@@ -138,7 +136,7 @@ def plan(
     may_be_gone = is_tick or is_repeated or is_late or not is_new
     return Plan(
         entries,
-        _timer(history, after, fact, may_be_gone, time, bool(hold), not_before_ns),
+        _timer(history, after, fact, may_be_gone, time, bool(hold)),
         _notices(history, after, may_be_gone),
         after.fault if after.fault != told.fault else "",
         author.error,
@@ -275,18 +273,11 @@ def _draft(history: History, what: Action, cause: str, time: datetime, author: A
 
 
 def _timer(
-    before: History,
-    after: History,
-    fact: Fact,
-    may_be_gone: bool,
-    time: datetime,
-    is_held: bool,
-    not_before_ns: int,
+    before: History, after: History, fact: Fact, may_be_gone: bool, time: datetime, is_held: bool
 ) -> Timer | None:
     """The timer, where it must be set: something is due earlier than before, or the old one may be gone. What is far
     away a tick alone sets."""
     due, previous = earliest_ns(after), earliest_ns(before)
-    due = max(due, not_before_ns) if due else 0
     if not due or not (may_be_gone or not previous or due < previous):
         return None
     if is_held and due <= after.now_ns:

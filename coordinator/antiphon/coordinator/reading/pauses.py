@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
-from antiphon.contracts import clock, identity, subjects
-from antiphon.contracts.errors import Unusable
+from antiphon.contracts import identity, subjects
+from antiphon.contracts.payloads import PauseState
 from antiphon.contracts.topology import SAGA
 from antiphon.link import Link
 
-from ..decision.pause import read_pause_state
+from ..decision.pause import read_pause_states
 from ..views.pauses import Pause, Pauses
 
 
@@ -27,13 +26,11 @@ async def read_pauses(link: Link) -> Pauses:
 
 
 async def _paused(link: Link, family: str) -> dict[str, Pause]:
-    found: dict[str, Pause] = {}
-    for message in await link.read_all(SAGA, [subjects.states_filter(family)]):
-        with suppress(Unusable):  # coordinators have logged it
-            name, state = subjects.parse_state(message.subject).id, read_pause_state(message)
-            if state.paused:
-                since = next(
-                    (each.at for each in reversed(state.requests) if each.verb == "pause" and each.is_accepted), ""
-                )
-                found[name] = Pause(name, state.paused, since or clock.rfc3339(message.stored_ns))
-    return found
+    stored = await link.read_all(SAGA, [subjects.states_filter(family)])
+    states = read_pause_states(stored)
+    return {name: Pause(name, state.paused, _since(state)) for name, state in states.items() if state.paused}
+
+
+def _since(state: PauseState) -> str:
+    """When it was paused; empty where so many requests came since that the state has forgotten."""
+    return next((each.at for each in reversed(state.requests) if each.verb == "pause" and each.is_accepted), "")

@@ -21,7 +21,6 @@ from antiphon.contracts.subjects import (
     FactAddress,
     ParkedKind,
     parse_fact,
-    parse_state,
     start_subject,
     start_subjects,
 )
@@ -34,11 +33,11 @@ from ..decision.accept import accept
 from ..decision.facts import Answer, Fact, Start, Tick, Unread, is_start
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
-from ..decision.pause import read_pause_state, standing_still
+from ..decision.pause import read_pause_states, standing_still
 from ..decision.plan import plan
 from ..decision.reads import early_subjects, is_heard_early
 from ..decision.replay import OtherDefinition, Purged, Replayed
-from ..decision.timeouts import Late, late
+from ..decision.timeouts import late
 from ..decision.unread import counts
 from ..definition.definition import Definition
 from ..definition.versions import Versions
@@ -65,7 +64,7 @@ EARLIER_MAX: Final = 8
 """So many earlier facts of a choreography are recorded before a later one. Each is read for by itself, so that of a
 flood all would cost the square of its length; those beyond have deliveries of their own."""
 
-STILL_NS: Final = 15 * 1_000_000_000
+STILL_SECONDS: Final = 15.0
 """How soon a saga is looked at again whose step waits for a paused participant; an answer after a resume is sooner."""
 
 LAG_DELIVERIES: Final = 2
@@ -345,8 +344,8 @@ class FactHandler:
             self._give_up_after(LAG_DELIVERIES, "forged", reason)
         elif not history.entries and isinstance(fact, Start) and self._may_be_refused(history, fact):
             self._judge(history, fact)
-        elif isinstance(fact, Tick) and (steps := late(history, fact.at_ns)):
-            self._look_at_pauses(history, fact, steps)
+        elif isinstance(fact, Tick) and late(history, fact.at_ns):
+            self._look_at_pauses(history, self._by_now(fact))
         else:
             self._plan(history, fact)
 
@@ -367,32 +366,41 @@ class FactHandler:
 
         self._journals.admission.judge(self._key, fact.sequence, go_on)
 
-    def _look_at_pauses(self, history: History, tick: Tick, steps: list[Late]) -> None:
-        """Let time come, but to no step whose participant is paused: before that, time stands still for the saga."""
+    def _look_at_pauses(self, history: History, tick: Tick) -> None:
+        """Let time come, unless a step is due whose participant is paused: then the time is put off."""
 
         def on_states(found: list[StoredMessage] | Ambiguous) -> None:
             if isinstance(found, Ambiguous):
                 self._hand_back(str(found))
-                return
-            states = {parse_state(message.subject).id: read_pause_state(message) for message in found}
-            still = standing_still(steps, states, tick.at_ns)
-            if not still:
+            elif still := standing_still(late(history, tick.at_ns), read_pause_states(found), tick.at_ns):
+                waits_for = sorted({each.participant for each in still})
+                log.debug("saga.stands_still", saga=str(self._key), waits_for=waits_for)
+                self._put_off()
+            else:
                 self._plan(history, tick)
-                return
-            log.info("saga.stands_still", saga=str(self._key), waits_for=sorted({each.participant for each in still}))
-            before = Tick(min(each.due_ns for each in still) - 1)
-            self._plan(history, before, not_before_ns=tick.at_ns + STILL_NS)
 
         self._journals.store.states(PARTICIPANT, on_states)
 
-    def _plan(self, history: History, fact: Fact, refusal: str = "", not_before_ns: int = 0) -> None:
+    def _put_off(self) -> None:
+        """Have the timer come again later. A look at the saga, which the sweeper takes anyway, is over."""
+        if self._delivery.deliveries:
+            self._delivery.hand_back(STILL_SECONDS)
+        else:
+            self._delivery.ack()
+
+    def _by_now(self, tick: Tick) -> Tick:
+        """The tick of a timer; one that was put off tells what time it is now."""
+        is_again = self._delivery.deliveries > 1
+        return Tick(max(tick.at_ns, self._journals.now_ns())) if is_again else tick
+
+    def _plan(self, history: History, fact: Fact, refusal: str = "") -> None:
         is_repeated = self._tries > 0 or self._delivery.deliveries > 1
         hold = self._paused_types.paused.get(self._key.type, "")
         if hold:
             self._paused_types.hold_back(self._key)
         journals = self._journals
         now, author = journals.store.now(), journals.author()
-        what = plan(history, fact, now, is_repeated, hold, author, journals.sampling_ratio, refusal, not_before_ns)
+        what = plan(history, fact, now, is_repeated, hold, author, journals.sampling_ratio, refusal)
         if what.fault and what.error is not None:
             say("saga.faulted", what.error, saga=str(self._key), fault=what.fault)
         elif what.fault:
