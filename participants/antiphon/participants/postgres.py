@@ -41,8 +41,8 @@ POOLED: Final = ("26000", "42P05")
 
 _read_locked = read.with_for_update()
 _forget = delete(inbox).where(*(column == bindparam(column.name) for column in KEY))
-DIALECT: Final[Any] = postgresql.dialect()  # type: ignore[no-untyped-call]
-_types = {name: column.type.compile(DIALECT) for name, column in inbox.columns.items()}
+_dialect: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
+_types = {name: column.type.compile(_dialect) for name, column in inbox.columns.items()}
 _CLAIM: Final = Statement(
     f"{NAME}claim", insert_of, inbox.name, KEY_NAMES, [*KEY_NAMES, "state", "attempt", "written_at"], _types
 )
