@@ -39,6 +39,7 @@ from antiphon.contracts.subjects import is_inbox
 from antiphon.contracts.topology import ANSWERS_PREFIX, SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .delivery import Delivery, Pull
+from .encryption import NOT_ENCRYPTED, tls_context, tls_trouble
 from .fast import HEAD_BYTES, fast_transport
 from .faults import say
 from .guard import Guard, InHand
@@ -75,27 +76,51 @@ which nothing arrives any more is noticed within four and a half seconds."""
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """How a process proves who it is. Taken from the environment by `from_environment`; never logged.
+    """How a process proves who it is, and how it knows the server. Taken from the environment by `from_environment`;
+    never logged.
 
     The user also names the inboxes, since the right to listen there belongs to the user: several processes may share
-    one. With a creds or nkey file it proves nothing and only names them.
+    one. With a creds or nkey file, or a certificate, it proves nothing and only names them.
+
+    With any of the three files for TLS nothing is told to a server that does not encrypt. The names of the variables
+    are those of NATS' own command line.
     """
 
     user: str | None = None
     password: str | None = None
     creds_file: str | None = None
     nkey_file: str | None = None
+    ca_file: str | None = None
+    """Certificates of those who may vouch for the server; those that the system trusts when left out."""
+    cert_file: str | None = None
+    """The certificate that this process shows."""
+    key_file: str | None = None
+    """The key of that certificate."""
 
     @classmethod
     def from_environment(cls) -> Credentials:
-        """NATS_USER, and NATS_PASSWORD or NATS_CREDS (a file) or NATS_NKEY (a file with a seed)."""
+        """NATS_USER, and NATS_PASSWORD or NATS_PASSWORD_FILE or NATS_CREDS (a file) or NATS_NKEY (a file with a seed);
+        for TLS NATS_CA, NATS_CERT and NATS_KEY (files).
+
+        Raises:
+            PlatformError: a file cannot be read.
+        """
         take = os.environ.get
+        password_file = take("NATS_PASSWORD_FILE")
         return cls(
             user=take("NATS_USER"),
-            password=take("NATS_PASSWORD"),
+            password=read_secret(password_file, "NATS_PASSWORD_FILE") if password_file else take("NATS_PASSWORD"),
             creds_file=take("NATS_CREDS"),
             nkey_file=take("NATS_NKEY"),
+            ca_file=take("NATS_CA"),
+            cert_file=take("NATS_CERT"),
+            key_file=take("NATS_KEY"),
         )
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether the server has to encrypt."""
+        return any((self.ca_file, self.cert_file, self.key_file))
 
     def __repr__(self) -> str:
         return f"Credentials(user={self.user!r}, …)"
@@ -124,6 +149,8 @@ class Link:
         """By subjects without which the process can do: called when the server refuses one, and that is no failure."""
         self.on_reconnect: list[Callable[[], None]] = []
         """Called each time the connection is back: what was sent meanwhile, by whomever, was not heard here."""
+        self._trouble = ""
+        """Why TLS failed last, which is said once."""
         self.on_close: list[Callable[[], object]] = []
         """Called before the connection is closed by this process."""
 
@@ -552,7 +579,13 @@ class Link:
         return subject.lower().startswith(self._answers.rpartition(".")[0].lower())
 
     async def handle_error(self, error: Exception) -> None:
-        """End the link where a right is missing that the process cannot do without."""
+        """End the link where a right is missing that the process cannot do without. Say what a connection that is tried
+        anew fails for, where a person has to do something about it."""
+        if trouble := tls_trouble(error):
+            if trouble != self._trouble:
+                log.warning("connection.refused", reason=trouble)
+            self._trouble = trouble
+            return
         refused = _refused_subject(error)
         if "for publish" in str(error).lower() and is_inbox(refused) and not self._is_own_inbox(refused):
             log.warning("answer.refused", reply=refused)
@@ -641,7 +674,8 @@ class _Events:
             await self.link.handle_error(error)
             return
         self.errors.append(error)
-        is_enough = len(self.errors) >= self._servers and (not self._patient or _is_unwelcome(error))
+        is_hopeless = _is_unwelcome(error) or bool(tls_trouble(error))
+        is_enough = len(self.errors) >= self._servers and (not self._patient or is_hopeless)
         if is_enough and not self._is_connected:
             self.limit.reschedule(asyncio.get_running_loop().time())
 
@@ -658,9 +692,23 @@ class _Events:
             await self.link.handle_close()
 
 
+class _Client(Client):
+    """nats-py's client, which tells a server nothing before the connection is encrypted as it was asked for."""
+
+    is_tls_wanted = False
+
+    def _connect_command(self) -> bytes:
+        """The line that has the password: made once the server has greeted, and TLS has begun if there is any."""
+        if self.is_tls_wanted and not self._server_info.get("tls_required"):
+            raise nats.errors.Error(NOT_ENCRYPTED)
+        return super()._connect_command()
+
+
 async def _open(urls: list[str], name: str, credentials: Credentials, events: _Events) -> Client:
     """Connect within the time, or raise the sentence that says why not."""
-    nc = Client()
+    nc = _Client()
+    nc.is_tls_wanted = credentials.wants_tls or any(url.startswith("tls://") for url in urls)
+    options = _authentication(credentials)
     try:
         async with events.limit:
             await nc.connect(
@@ -673,7 +721,7 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
                 max_outstanding_pings=PINGS_MAX,
                 inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', credentials.user or name)}",
                 **events.options(),
-                **_authentication(credentials),
+                **options,
             )
             events.connected()
             return nc
@@ -690,7 +738,22 @@ def _authentication(credentials: Credentials) -> dict[str, Any]:
         options["user_credentials"] = credentials.creds_file
     if credentials.nkey_file is not None:
         options["nkeys_seed"] = credentials.nkey_file
+    if credentials.wants_tls:
+        options["tls"] = tls_context(credentials.ca_file, credentials.cert_file, credentials.key_file)
     return options
+
+
+def read_secret(path: str, variable: str) -> str:
+    """A secret out of a file, without the end of its line.
+
+    Raises:
+        PlatformError: the file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlatformError(f"{variable}: {path} cannot be read ({error}).") from None
 
 
 def _is_unwelcome(error: Exception) -> bool:
@@ -708,6 +771,8 @@ def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
             f"the server at {where} does not let this user in. Set NATS_USER and NATS_PASSWORD, or NATS_CREDS, or "
             "NATS_NKEY."
         )
+    for trouble in filter(None, map(tls_trouble, errors)):
+        return ServerUnreachable(f"there is no encrypted connection with the server at {where}: {trouble}")
     reason = str(errors[0]) or type(errors[0]).__name__
     return ServerUnreachable(
         f"no NATS server answers at {where} ({reason}). Start one (`antiphon up` starts the local platform), or point "

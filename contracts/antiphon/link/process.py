@@ -1,6 +1,7 @@
 """The life of a process: the signals that end it, its drain, and its end by force where a handler or thread never ends.
 
-A process that was told to end and has drained ends with exit code 0. What Antiphon noticed (an `AntiphonError` that
+A process that was told to end and has drained ends with exit code 0; told a second time by the same signal, it ends at
+once with exit code 1, which costs no more than a kill. What Antiphon noticed (an `AntiphonError` that
 leaves the main coroutine) is a sentence on stderr and exit code 1, which the command line sees to; an end by force has
 exit code 1, too.
 """
@@ -33,17 +34,44 @@ NICENESS: Final = 10
 
 
 def on_stop(then: Callable[[], object], numbers: Iterable[int] = STOP_SIGNALS) -> None:
-    """Have the event loop call `then` with each signal that tells this process to end."""
+    """Have the event loop call `then` with each signal that tells this process to end. The same signal a second time
+    ends it at once: whoever sends it does not want to wait for the drain."""
     loop = asyncio.get_running_loop()
+    repeated = _Repeated()
+
+    def take(number: int) -> None:
+        repeated.take(number)
+        then()
+
     for number in numbers:
-        loop.add_signal_handler(number, then)
+        loop.add_signal_handler(number, take, number)
 
 
-def told_to_stop(numbers: Iterable[int] = STOP_SIGNALS) -> asyncio.Event:
-    """An event that is set by the signals that tell this process to end."""
+def told_to_stop(numbers: Iterable[int] = STOP_SIGNALS, then: Callable[[], object] = lambda: None) -> asyncio.Event:
+    """An event that is set by the signals that tell this process to end; `then` is called before."""
     told = asyncio.Event()
-    on_stop(told.set, numbers)
+
+    def stop() -> None:
+        then()
+        told.set()
+
+    on_stop(stop, numbers)
     return told
+
+
+class _Repeated:
+    """Ends the process at once with a signal that was received before. Ctrl-C and the SIGTERM of whoever started the
+    process may both come, and mean one end."""
+
+    def __init__(self) -> None:
+        self._received = set[int]()
+
+    def take(self, number: int) -> None:
+        """Take a signal; also within a signal handler, where a log could not be written."""
+        if number in self._received:
+            os.write(2, b"antiphon: told to end a second time, it ends at once\n")
+            os._exit(1)
+        self._received.add(number)
 
 
 async def drain(pulls: Iterable[Pull], awaited: Iterable[Pull], seconds: float = DRAIN_SECONDS) -> None:
@@ -82,9 +110,11 @@ class Ending:
         self._seconds = seconds
         self._threads = set(threading.enumerate())
         self._is_armed = False
+        self._repeated = _Repeated()
 
     def tell(self, number: int, frame: FrameType | None) -> None:
         """Take a signal; the interpreter calls this wherever the main thread is."""
+        self._repeated.take(number)
         if not self._is_armed:
             self._arm(self._seconds)
             self._loop.call_soon_threadsafe(self._complete)

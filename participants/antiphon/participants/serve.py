@@ -12,6 +12,7 @@ from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
 from antiphon.link.faults import settle_tracebacks
 from antiphon.link.fitness import Fitness, payload, pulls
+from antiphon.link.probes import served
 from antiphon.link.process import CLOSE_SECONDS, Ending, signals
 from antiphon.link.registration import new_instance, registered
 from antiphon.tracing.telemetry import handler_spans
@@ -39,7 +40,7 @@ async def serve(
     grace_seconds: float = GRACE_SECONDS,
     ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
     handler_seconds: float = HANDLER_SECONDS_MAX,
-    metrics: str = "",
+    http: str = "",
     error_texts: bool = False,
 ) -> None:
     """Perform a participant's commands and reactions until SIGTERM or SIGINT, then drain and return.
@@ -59,7 +60,8 @@ async def serve(
         grace_seconds: how long handlers may still run after the signal.
         ack_wait_seconds: what the participant's consumers are configured with, if that is shorter than the default.
         handler_seconds: how long a handler may run; then it is cancelled, which is a failed attempt.
-        metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.telemetry.metrics`.
+        http: `host:port` of the pages that say whether it lives and is ready, and of its metrics; see
+            `antiphon.link.probes`.
         error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
 
     Spans of the handlers' own go where OTEL_EXPORTER_OTLP_ENDPOINT says, unless an SDK is set up already; see
@@ -77,7 +79,7 @@ async def serve(
     notes = open_notes(database_url, participant.name, instance)
     database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency + 1)
     ending = Ending(grace_seconds + DRAIN_SECONDS_MAX + CANCEL_SECONDS + CLOSE_SECONDS)
-    with signals(ending):
+    with served(http) as probes, signals(ending):
         link = await Link.connect(servers, name=name or participant.name, credentials=credentials)
         try:
             await database.open(participant.tables)
@@ -97,7 +99,7 @@ async def serve(
             gauges: Gauges = {}
             fitness = Fitness(link, [payload(link), pulls(link, lambda: worker.pulls)], differing(gauges))
             is_accepted = False
-            with measuring(worker.counts, gauges, metrics, participant.name):
+            with measuring(worker.counts, gauges, probes, participant.name):
                 await worker.start()
                 try:
                     await require_accepted(worker.pulls, _say_what_is_missing)
@@ -105,10 +107,12 @@ async def serve(
                     settle_collector()
                     if not link.failure.done():
                         log.info("participant.ready", participant=participant.name)
+                    probes.ready(link, fitness)
                     abilities = capabilities_of(participant)
                     async with fitness.watched(), registered(link, abilities, instance=instance, fitness=fitness):
                         await asyncio.wait((link.failure, ending.told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
+                    probes.ending()
                     await worker.drain(grace_seconds)
                     if is_accepted:
                         left = worker.held + worker.deaf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -27,9 +27,10 @@ from antiphon.contracts.topology import (
     answers_consumer,
     participant_consumers,
 )
-from antiphon.link import Link, Pull, require_platform, settle_collector
+from antiphon.link import Credentials, Link, Pull, require_platform, settle_collector
 from antiphon.link.faults import settle_tracebacks
 from antiphon.link.fitness import Fitness, payload, settings
+from antiphon.link.probes import Probes, served
 from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
 from antiphon.link.setup import heard, require_answers
@@ -71,7 +72,8 @@ async def serve(
     *,
     name: str = "coordinator",
     idle_seconds: float = IDLE_SECONDS,
-    metrics: str = "",
+    credentials: Credentials | None = None,
+    http: str = "",
     error_texts: bool = False,
     sampling_ratio: float | None = None,
     incompatible_contracts: bool = False,
@@ -85,7 +87,9 @@ async def serve(
         name: the connection's name.
         idle_seconds: after how long without a word an open saga is looked after; at most half an hour, because what is
             due later than in an hour has no timer before that.
-        metrics: `host:port` on which Prometheus may fetch metrics; see `antiphon.tracing.telemetry.metrics`.
+        credentials: who connects; taken from the environment when left out.
+        http: `host:port` of the pages that say whether it lives and is ready, and of its metrics; see
+            `antiphon.link.probes`.
         error_texts: whether the texts of what sagas' own functions raise go into journals; else only their classes.
         sampling_ratio: the share of sagas, from 0 to 1, whose traces are sampled; by default what OTEL_TRACES_SAMPLER
             and OTEL_TRACES_SAMPLER_ARG say. It holds for sagas that are sent their first command.
@@ -104,9 +108,11 @@ async def serve(
     ratio = ratio_of(os.environ) if sampling_ratio is None else sampling_ratio
     definitions = [saga.definition for saga in sagas]
     require_bounds(open_max or {}, definitions)
-    link = await Link.connect(servers, name=name)
     gauges: Gauges = {}
-    try:
+    async with AsyncExitStack() as held:
+        probes = held.enter_context(served(http))
+        link = await Link.connect(servers, name=name, credentials=credentials)
+        held.push_async_callback(link.close)
         await require_platform(link)
         fitness = fitness_of(link, definitions, gauges)
         await fitness.until_ready()
@@ -120,26 +126,28 @@ async def serve(
         every = [definition for each in versions for definition in each.definitions]
         await agree(link, every, incompatible=incompatible_contracts)
         async with (
-            _measured(link, coordinator, metrics, gauges),
+            _measured(link, coordinator, probes, gauges),
             fitness.watched(),
             watched(link, coordinator, gauges),
-            _asked(link, servers, name) as asked,
+            _asked(link, servers, name, credentials) as asked,
         ):
             attached = await attach(link, coordinator, asked)
             settle_collector()
             told = told_to_stop()  # before anybody hears that it is ready, and may tell it
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
+            probes.ready(link, fitness)
             async with registered(link, capabilities_of(definitions), fitness=fitness):
                 await link.until(told)
+            probes.ending()
             pulls = attached.stop_looking()
             await drain(pulls, [pull for pull in pulls if pull.consumer != SWEEPER])  # starts simply come again
             log.info("coordinator.drained")
-    finally:
-        await link.close()
 
 
 @asynccontextmanager
-async def _asked(link: Link, servers: str | list[str], name: str) -> AsyncGenerator[Link]:
+async def _asked(
+    link: Link, servers: str | list[str], name: str, credentials: Credentials | None
+) -> AsyncGenerator[Link]:
     """A second connection, for requests of clients: where a flood of them has the server drop it, facts still come. Its
     failure is the first one's, too."""
 
@@ -147,7 +155,7 @@ async def _asked(link: Link, servers: str | list[str], name: str) -> AsyncGenera
         if not link.failure.done():
             link.failure.set_result(failed.result())
 
-    asked = await Link.connect(servers, name=name)
+    asked = await Link.connect(servers, name=name, credentials=credentials)
     asked.failure.add_done_callback(fail)
     try:
         yield asked
@@ -179,11 +187,11 @@ def fitness_of(link: Link, definitions: Iterable[Definition], gauges: Gauges) ->
 
 
 @asynccontextmanager
-async def _measured(link: Link, coordinator: Coordinator, address: str, gauges: Gauges) -> AsyncGenerator[None]:
+async def _measured(link: Link, coordinator: Coordinator, probes: Probes, gauges: Gauges) -> AsyncGenerator[None]:
     """Show the coordinator's numbers, and what is looked up for them, if anybody wants to see them."""
-    with measuring(coordinator.counts, gauges, address, "antiphon-coordinator"):
+    with measuring(coordinator.counts, gauges, probes, "antiphon-coordinator"):
         looking = None
-        if wants_metrics(address):
+        if wants_metrics(probes):
             sources = {source for versions in coordinator.journals.definitions.values() for source in versions.sources}
             looking = asyncio.ensure_future(keep_looking(link, sorted(sources), gauges))
         try:

@@ -33,7 +33,8 @@ from antiphon.participants.participant import Participant
 
 from ..admin.rights import ANY, Grant, Rights, write_secrets
 from ..modules import CannotLoad
-from ..render.terminal import say, say_document, say_json, warn
+from ..render.plain import warn
+from ..render.terminal import say, say_document, say_json
 from .flows import load_parts
 from .sagas import only_for
 

@@ -16,8 +16,9 @@ from antiphon.contracts.payloads import SagaState
 from antiphon.coordinator.views.summary import Overview
 
 from ..readmodel.model import Query, Sort, opened
+from ..render.plain import warn
 from ..render.tables import COLOURS
-from ..render.terminal import console, foreign, say_json, warn
+from ..render.terminal import console, foreign, say_json
 from .filters import UNITS, more_than
 
 WHY_CHARS_MAX: Final = 160

@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,9 @@ from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
 from .. import exit_codes
 from ..local.styles import Style
+from ..services.declared import SERVICES
 from .flow_commands import contracts, flow
+from .service_commands import add_service
 
 if TYPE_CHECKING:
     from antiphon.contracts.identity import SagaKey
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 TIMEOUT_SECONDS: Final = 15.0
 SLOW_SECONDS: Final = 10.0
-OPEN_MAX: Final = 100_000
-"""Each coordinator remembers so many sagas of a bounded type, about 0.3 kB each."""
 SECONDS_MAX: Final = 1e9
 """Thirty years."""
 
@@ -64,22 +64,6 @@ Server = Annotated[
     str, typer.Option("--server", "-s", envvar="NATS_URL", metavar="URL[,URL…]", help="NATS servers to connect to.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-ErrorTexts = Annotated[
-    bool,
-    typer.Option(
-        "--error-texts",
-        help="Let the texts of errors travel into journals and traces. They may hold names and card numbers, so by "
-        "default only their classes do, and the texts are in the log.",
-    ),
-]
-Apps = Annotated[
-    list[str],
-    typer.Option(
-        "--app",
-        metavar="PACKAGE|MODULE[:SAGA]",
-        help="A saga's definition, or all that a module, or a package with its modules, has; give it once for each.",
-    ),
-]
 Name = Annotated[str, typer.Option("--name", help="The name of the connection, as the server's monitoring shows it.")]
 As = Annotated[
     str,
@@ -97,15 +81,6 @@ IntoJaeger = Annotated[
 ]
 OfType = Annotated[str, typer.Option("--type", metavar="TYPE", help="All sagas of this type.")]
 OfParticipant = Annotated[str, typer.Option("--participant", metavar="NAME", help="A participant.")]
-Metrics = Annotated[
-    str,
-    typer.Option(
-        "--metrics",
-        envvar="ANTIPHON_METRICS",
-        metavar="HOST:PORT",
-        help="Where Prometheus may fetch metrics; nowhere by default. OTLP goes by the OTEL_* variables.",
-    ),
-]
 ParkedNumber = Annotated[
     int, typer.Argument(min=1, metavar="NUMBER", help="Where PARKED holds the message, as `antiphon parked` lists it.")
 ]
@@ -165,7 +140,7 @@ def main() -> None:
     try:
         _run()
     except Exception as error:  # a fault of ours, whose text may quote what somebody else wrote
-        from ..render.terminal import warn_fault
+        from ..render.plain import warn_fault
 
         warn_fault(error)
         raise SystemExit(1) from None
@@ -213,7 +188,7 @@ def _mended_by_its_author() -> Generator[None]:
 
 def fail(sentence: str, code: int = 1) -> NoReturn:
     """End with a sentence on stderr."""
-    from ..render.terminal import warn
+    from ..render.plain import warn
 
     warn(f"antiphon: {sentence}")
     raise SystemExit(code)
@@ -236,121 +211,27 @@ def new(
 
 # --- processes that stay ----------------------------------------------------------------------------------------------
 
+for service in SERVICES.values():
+    add_service(app, service)
 
-@app.command(epilog="Example: antiphon coordinator --app shop.sagas:order --app shop.sagas:returns")
-def coordinator(
-    app: Apps,
-    server: Server = DEFAULT_SERVER,
-    error_texts: ErrorTexts = False,
-    name: Name = "coordinator",
-    metrics: Metrics = "",
-    incompatible_contracts: Incompatible = False,
-    open_max: Annotated[
-        list[str],
-        typer.Option(
-            metavar="TYPE=NUMBER",
-            help="How many sagas of a type that clients started may be open; further ones are refused. Give it to all "
-            "coordinators alike.",
-        ),
-    ] = [],  # noqa: B006
+
+@app.command(epilog="Example: antiphon settings participant")
+def settings(
+    process: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROCESS]…", help="coordinator, participant, exporter, …; or all.")
+    ] = None,
+    file: Annotated[
+        str, typer.Option("--settings", metavar="FILE", help="A TOML file with settings; or ANTIPHON_SETTINGS.")
+    ] = "",
+    json: Json = False,
 ) -> None:
-    """Run a coordinator until SIGTERM. Run two or more: they share the work, and survive each other.
+    """Show the settings of processes: what holds here, where it comes from, and how it can be given.
 
-    It ends with exit code 4 where messages have changed, under the same version of a saga, so that sagas under way
-    could not go on.
+    Secrets are not shown.
     """
-    from antiphon.coordinator.runtime.serve import serve
+    from .settings import list_settings
 
-    from ..modules import load_sagas
-
-    bounds = dict(map(_bound, open_max))
-    with _mended_by_its_author():
-        sagas = [saga for path in app for saga in load_sagas(path)]
-        _run_service(
-            serve(
-                server,
-                sagas,
-                name=name,
-                metrics=metrics,
-                error_texts=error_texts,
-                incompatible_contracts=incompatible_contracts,
-                open_max=bounds,
-            )
-        )
-
-
-def _bound(text: str) -> tuple[str, int]:
-    saga_type, equals, number = text.partition("=")
-    if not (equals and number.isascii() and number.isdigit() and 0 < int(number) <= OPEN_MAX):
-        raise typer.BadParameter(f"--open-max {text}: give a type and a number from 1 to {OPEN_MAX}: order=1000.")
-    return saga_type, int(number)
-
-
-@app.command(epilog="Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db")
-def participant(
-    path: Annotated[str, typer.Argument(metavar="MODULE:PARTICIPANT", help="The participant to run.")],
-    database: Annotated[
-        str,
-        typer.Option(
-            envvar="DATABASE_URL",
-            metavar="URL",
-            help="Its own database: sqlite:///file.db, postgresql://user@host/name, or memory: (which forgets).",
-        ),
-    ],
-    server: Server = DEFAULT_SERVER,
-    concurrency: Annotated[int, typer.Option(min=1, help="How many commands it performs at once.")] = 16,
-    handler_seconds: Annotated[
-        float, typer.Option(min=1.0, help="How long a handler may run; then it is cancelled, and the attempt failed.")
-    ] = 600.0,
-    error_texts: ErrorTexts = False,
-    name: Name = "",
-    metrics: Metrics = "",
-) -> None:
-    """Run a participant until SIGTERM, which drains it. Any number may run over the same database.
-
-    Spans that its handlers make hang under the saga's trace, and go where OTEL_EXPORTER_OTLP_ENDPOINT says.
-    """
-    from antiphon.participants import Participant, serve
-
-    from ..modules import load
-
-    limited = partial(serve, concurrency=concurrency, handler_seconds=handler_seconds, error_texts=error_texts)
-    with _mended_by_its_author():
-        found = load(path, Participant)
-        _run_service(limited(found, server, database, name=name or found.name, metrics=metrics))
-
-
-@app.command(epilog="Example: OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 antiphon exporter")
-def exporter(
-    server: Server = DEFAULT_SERVER,
-    slow: Slow = SLOW_SECONDS,
-    name: Name = "exporter",
-) -> None:
-    """Export traces over OTLP until SIGTERM. The standard OTEL_* variables say where to (by default
-    http://localhost:4318), and how many are sampled.
-
-    What is not sampled is exported all the same at its end if it was compensated, retried, parked or slow.
-    """
-    from antiphon.tracing.export.serve import serve
-
-    _run_service(serve(server, name=name, slow_seconds=slow))
-
-
-@app.command("jaeger-storage", epilog="Example: antiphon jaeger-storage --listen 127.0.0.1:17271")
-def jaeger_storage(
-    server: Server = DEFAULT_SERVER,
-    listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to answer. Whoever gets there can read all sagas.")
-    ] = "127.0.0.1:17271",
-    name: Name = "jaeger-storage",
-) -> None:
-    """Serve Jaeger as its storage until SIGTERM. Every saga is there, also one that still runs.
-
-    Nothing is stored: traces are made from the journals when Jaeger asks. An operator's rights are enough.
-    """
-    from antiphon.tracing.jaeger.serve import serve
-
-    _run_service(serve(server, listen=listen, name=name))
+    list_settings(process or [], file, json=json)
 
 
 @app.command(epilog="Example: antiphon up --app shop -- pytest tests/integration")
@@ -393,13 +274,14 @@ def up(
     ] = Path(".antiphon/up"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the server listens; 0 for a free port.")] = 4222,
     jaeger: IntoJaeger = "",
-    metrics: Annotated[
+    http: Annotated[
         str,
         typer.Option(
-            "--metrics",
-            envvar="ANTIPHON_METRICS",
+            "--http",
+            envvar="ANTIPHON_HTTP",
             metavar="HOST:PORT",
-            help="Where Prometheus may fetch the first process's metrics; the others get the free ports after it.",
+            help="Where the first process answers /livez, /readyz, /version and /metrics; the others get the free "
+            "ports after it.",
         ),
     ] = "",
     incompatible_contracts: Incompatible = False,
@@ -419,7 +301,7 @@ def up(
         folder,
         port,
         jaeger,
-        metrics,
+        http,
         databases=database,
         incompatible_contracts=incompatible_contracts,
         command=command or [],
@@ -715,30 +597,6 @@ def list_(
     by_model = {"state": state, "parked": parked, "older-than": older_than, "key": key, "sort": sort != "started"}
     require_no_filters(by_model)
     asyncio.run(list_sagas(server, type, limit, json))
-
-
-@app.command(epilog="Example: antiphon readmodel --database postgresql://antiphon@db/sagas")
-def readmodel(
-    database: Annotated[
-        str,
-        typer.Option(
-            envvar="ANTIPHON_READMODEL", metavar="URL", help="Where: sqlite:///sagas.db or postgresql://user@host/name."
-        ),
-    ],
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Build it from nothing first; readers see the old one until it is done.")
-    ] = False,
-    once: Annotated[bool, typer.Option("--once", help="End as soon as it is in step with the streams.")] = False,
-    server: Server = DEFAULT_SERVER,
-    name: Name = "readmodel",
-) -> None:
-    """Keep the read model of all sagas in step with the streams until SIGTERM, for `antiphon list` and others."""
-    from antiphon.participants.engines import require_driver
-
-    require_driver(database)
-    from ..readmodel.projector import serve
-
-    _run_service(serve(server, database, rebuild=rebuild, once=once, name=name))
 
 
 @app.command()
@@ -1068,9 +926,3 @@ def _operate(
     rejected = asyncio.run(operate(server, user, timeout, json, whom, one, all, check))
     if rejected:
         fail(rejected)
-
-
-def _run_service(service: Coroutine[Any, Any, None]) -> None:
-    import uvloop
-
-    uvloop.run(service)

@@ -20,7 +20,8 @@ from antiphon.link import Link
 from antiphon.participants.participant import Participant
 
 from ..modules import CannotLoad
-from ..render.terminal import say, say_json, warn
+from ..render.plain import warn
+from ..render.terminal import say, say_json
 from .flows import load_parts
 
 LOOK_SECONDS: Final = 0.25

@@ -25,8 +25,9 @@ from antiphon.link.connection import streams_missing
 from antiphon.tracing.projection.links import checked_link
 
 from ..modules import CannotLoad, load_saga
+from ..render.plain import warn
 from ..render.tables import print_summaries, print_timeline
-from ..render.terminal import say, say_json, warn
+from ..render.terminal import say, say_json
 from .filters import more_than
 from .payloads import read_event
 

@@ -33,7 +33,8 @@ from antiphon.tracing.projection.links import jaeger_link, require_page
 from antiphon.tracing.projection.project import Projection
 
 from ..modules import CannotLoad
-from ..render.terminal import console, foreign, say, say_encoded, say_json, warn
+from ..render.plain import warn
+from ..render.terminal import console, foreign, say, say_encoded, say_json
 from ..render.waterfall import PLAIN, difference_table, result, waterfall
 from .sagas import find, reader
 

@@ -23,10 +23,10 @@ from antiphon.contracts.topology import (
     answers_consumer_name,
 )
 from antiphon.link import Credentials, Link, set_up
+from antiphon.link.probes import PORT_MAX, address_of
 from antiphon.link.setup import api
 from antiphon.participants import Participant
 from antiphon.tracing.projection.links import VARIABLE, require_page
-from antiphon.tracing.telemetry.metrics import PORT_MAX, address_of
 
 from ..admin.rights import Rights, server_environment
 from ..modules import load
@@ -37,7 +37,7 @@ from .server_keeper import SERVER, keep_server
 SERVING_SECONDS: Final = 60.0
 """How long all processes together may take to start; a machine under load needs many times what an idle one does."""
 
-NOT_FOR_CHILDREN: Final = ("NATS_", "ANTIPHON_METRICS")
+NOT_FOR_CHILDREN: Final = ("NATS_", "ANTIPHON_HTTP")
 """Variables that are for this process: who connects to another server, and an address that one process can have."""
 
 OTLP_PORT: Final = 4318
@@ -60,8 +60,8 @@ class LocalPlatform:
         ack_wait_seconds: after how long a command of a participant that died is delivered again.
         jaeger: the page of a Jaeger that runs already; then an exporter sends it every trace, by OTLP to port 4318 of
             the same host unless OTEL_EXPORTER_OTLP_ENDPOINT says otherwise.
-        metrics: `host:port` where Prometheus may fetch the metrics of the first process; the others get the free ports
-            after it. Nowhere when empty.
+        http: `host:port` where the first process answers /livez, /readyz, /version and /metrics; the others get the
+            free ports after it. Nowhere when empty.
         incompatible_contracts: whether coordinators run although sagas in flight began with messages that do not fit.
         rights: the accounts of the server, as on a server of production; then every process connects as its own user,
             and `credentials` has those of everybody else. Whoever comes is let in when it is None.
@@ -80,7 +80,7 @@ class LocalPlatform:
         port: int = 0,
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
         jaeger: str = "",
-        metrics: str = "",
+        http: str = "",
         incompatible_contracts: bool = False,
         rights: Rights | None = None,
     ) -> None:
@@ -100,7 +100,7 @@ class LocalPlatform:
         self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
         self._incompatible = ["--incompatible-contracts"] if incompatible_contracts else []
         self._environment = _looked_at(jaeger) if jaeger else {}
-        self._metrics = _free_addresses(*address_of(metrics)) if metrics else None
+        self._addresses = _free_addresses(*address_of(http)) if http else None
         self.children: dict[str, Child] = {}
         self._server_keeper: asyncio.Task[None] | None = None
         self._claim: TextIO | None = None
@@ -197,17 +197,17 @@ class LocalPlatform:
             arguments = [part for saga in self._sagas for part in ("--app", saga)]
             name = f"coordinator-{number}"
             options = [*arguments, *self._incompatible, "--error-texts"]
-            await self._start_measured(name, COORDINATOR, ["coordinator", *options])
+            await self._start_observed(name, COORDINATOR, ["coordinator", *options])
         for name, path in self._participants.items():
-            await self._start_measured(name, name, ["participant", path, "--error-texts"])
+            await self._start_observed(name, name, ["participant", path, "--error-texts"])
         if self._environment:
             await self._start(EXPORTER, EXPORTER, ["exporter"])
 
-    async def _start_measured(self, name: str, user: str, arguments: list[str]) -> None:
-        if self._metrics is not None:
-            address = next(self._metrics)
-            arguments = [*arguments, "--metrics", address]
-            self._note(name, f"shows metrics at http://{address}/metrics")
+    async def _start_observed(self, name: str, user: str, arguments: list[str]) -> None:
+        if self._addresses is not None:
+            address = next(self._addresses)
+            arguments = [*arguments, "--http", address]
+            self._note(name, f"answers at http://{address}/readyz and /metrics")
         await self._start(name, user, arguments)
 
     async def _start(self, name: str, user: str, arguments: list[str]) -> None:
@@ -266,7 +266,7 @@ def _free_addresses(host: str, first: int) -> Iterator[str]:
     for port in range(first or free_port(), PORT_MAX + 1):
         if is_free(host, port):
             yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    raise PlatformError(f"no port from {first} on is free on {host} for metrics. Give a lower one with --metrics.")
+    raise PlatformError(f"no port from {first} on is free on {host}. Give a lower one with --http.")
 
 
 async def _pulls(link: Link, consumer: str) -> int:

@@ -34,7 +34,7 @@ async def run_platform(
     folder: Path,
     port: int,
     jaeger: str = "",
-    metrics: str = "",
+    http: str = "",
     *,
     databases: Sequence[str] = (),
     incompatible_contracts: bool = False,
@@ -44,7 +44,7 @@ async def run_platform(
     it is the order example's.
 
     Args:
-        sagas, participants, coordinators, folder, port, jaeger, metrics, incompatible_contracts: as of `LocalPlatform`.
+        sagas, participants, coordinators, folder, port, jaeger, http, incompatible_contracts: as of `LocalPlatform`.
         command: a program with its arguments, which finds the server by NATS_URL. While there is one, what processes
             write goes to their logs only.
 
@@ -72,7 +72,7 @@ async def run_platform(
         coordinators=coordinators,
         port=port,
         jaeger=jaeger,
-        metrics=metrics,
+        http=http,
         incompatible_contracts=incompatible_contracts,
     )
     told = told_to_stop((*STOP_SIGNALS, signal.SIGHUP))  # Ctrl-C, SIGTERM, the end of the terminal

@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
@@ -31,10 +32,11 @@ from antiphon.coordinator.views.summary import (
     tell,
     unread,
 )
-from antiphon.link import Link, OtherStream, Reads, StoredMessage, Tail, settle_collector
+from antiphon.link import Credentials, Link, OtherStream, Reads, StoredMessage, Tail, settle_collector
 from antiphon.link.faults import class_of, say
 from antiphon.link.fitness import Fitness, payload, reads
 from antiphon.link.killpoints import reached
+from antiphon.link.probes import Probes, served
 from antiphon.link.process import told_to_stop
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
 from antiphon.participants.engines import trouble_of
@@ -232,7 +234,16 @@ def _starts(events: Iterable[StoredMessage]) -> Iterator[Cause]:
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-async def serve(servers: str, database: str, *, rebuild: bool, once: bool, name: str) -> None:
+async def serve(
+    servers: str,
+    database: str,
+    *,
+    rebuild: bool,
+    once: bool,
+    name: str,
+    credentials: Credentials | None = None,
+    http: str = "",
+) -> None:
     """Keep a read model in step with the streams until SIGTERM or SIGINT.
 
     Args:
@@ -241,26 +252,28 @@ async def serve(servers: str, database: str, *, rebuild: bool, once: bool, name:
         rebuild: whether to build it from nothing first; readers see the old one meanwhile.
         once: whether to return as soon as it is in step.
         name: the connection's name.
+        credentials: who connects; taken from the environment when left out.
+        http: `host:port` of the pages that say whether it lives and is ready; see `antiphon.link.probes`.
 
     Raises:
         PlatformError: the server, a right or the database is missing; the sentence says what to do.
     """
-    link = await Link.connect(servers, name=name)
-    try:
-        async with opened(database, writes=True) as model:
-            settle_collector()
-            told = told_to_stop()
-            await _Service(link, model, told, once).run(rebuild)
-            log.info("readmodel.stopped")
-    finally:
-        await link.close()
+    async with AsyncExitStack() as held:
+        probes = held.enter_context(served(http))
+        link = await Link.connect(servers, name=name, credentials=credentials)
+        held.push_async_callback(link.close)
+        model = await held.enter_async_context(opened(database, writes=True))
+        settle_collector()
+        told = told_to_stop(then=probes.ending)
+        await _Service(link, model, told, once, probes).run(rebuild)
+        log.info("readmodel.stopped")
 
 
 class _Service:
     """A projector that is made anew whenever something failed: all it needs to know is in the database."""
 
-    def __init__(self, link: Link, model: Model, told: asyncio.Event, once: bool) -> None:
-        self._link, self._model, self._told, self._once = link, model, told, once
+    def __init__(self, link: Link, model: Model, told: asyncio.Event, once: bool, probes: Probes) -> None:
+        self._link, self._model, self._told, self._once, self._probes = link, model, told, once, probes
         self._fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS))])
         self._waits_for = ""
         """What was said last of an answer that does not come; empty while all is well."""
@@ -278,6 +291,7 @@ class _Service:
                 generation = await self._first(rebuild)
                 rebuild = False
                 log.info("readmodel.ready", generation=generation.number, live=generation.is_live)
+                self._probes.ready(self._link, self._fitness)
                 await self._follow(generation)
                 return
             except OtherStream as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -12,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from antiphon.contracts.foreign_text import harmless, harmless_json, harmless_lines
+from antiphon.contracts.foreign_text import harmless, harmless_json
 
 WIDTH_WITHOUT_TERMINAL: Final = 160
 """Files and pipes have no width of their own; lines shall not be cut there, unless COLUMNS says so."""
@@ -39,16 +37,6 @@ def parts(*parts: str | tuple[str, str]) -> Text:
 def say(*lines: str) -> None:
     """Write lines, each of them harmless."""
     typer.echo("\n".join(map(harmless, lines)))
-
-
-def warn(*lines: str) -> None:
-    """Write lines to stderr, each of them harmless."""
-    sys.stderr.write("".join(f"{harmless(line)}\n" for line in lines))
-
-
-def warn_fault(error: BaseException) -> None:
-    """Write a fault with its traceback to stderr. Its text may quote what somebody else wrote."""
-    sys.stderr.write(f"{harmless_lines(''.join(traceback.format_exception(error)).rstrip())}\n")
 
 
 def say_document(text: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 
 import structlog
 
 from antiphon.contracts.errors import StreamMissing
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.link import Link, require_accepted
+from antiphon.link import Credentials, Link, require_accepted
 from antiphon.link.fitness import Fitness, payload, pulls, reads
+from antiphon.link.probes import served
 from antiphon.link.process import on_stop, stand_back
 
 from ..projection.sampling import ratio_of
@@ -20,12 +22,21 @@ from .otlp import Backend
 log = structlog.get_logger()
 
 
-async def serve(servers: str | list[str], *, name: str = "exporter", slow_seconds: float = SLOW_SECONDS) -> None:
+async def serve(
+    servers: str | list[str],
+    *,
+    name: str = "exporter",
+    credentials: Credentials | None = None,
+    http: str = "",
+    slow_seconds: float = SLOW_SECONDS,
+) -> None:
     """Export traces until SIGTERM or SIGINT. What is in hand then is exported by whoever comes next.
 
     Args:
         servers: URLs of NATS servers.
         name: the connection's name.
+        credentials: who connects; taken from the environment when left out.
+        http: `host:port` of the pages that say whether it lives and is ready; see `antiphon.link.probes`.
         slow_seconds: how long a saga takes that is exported at its end although it was not sampled.
 
     Raises:
@@ -35,8 +46,10 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
     ratio = ratio_of(os.environ)
     stand_back()
     backend = Backend()
-    link = await Link.connect(servers, name=name)
-    try:
+    async with AsyncExitStack() as held:
+        probes = held.enter_context(served(http))
+        link = await Link.connect(servers, name=name, credentials=credentials)
+        held.push_async_callback(link.close)
         told = asyncio.Event()
         exporter = Exporter(
             link,
@@ -49,6 +62,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
 
         def stop() -> None:
             told.set()
+            probes.ending()
             exporter.stop()
             backend.close()
 
@@ -58,6 +72,7 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
         fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS)), pulls(link, lambda: [pull])])
         await fitness.until_ready(told)
         log.info("exporter.ready", endpoint=backend.endpoint, sampled=ratio)
+        probes.ready(link, fitness)
         running = asyncio.create_task(exporter.run(pull))
         async with fitness.watched():
             await asyncio.wait((running, link.failure), return_when=asyncio.FIRST_COMPLETED)
@@ -66,8 +81,6 @@ async def serve(servers: str | list[str], *, name: str = "exporter", slow_second
         if link.failure.done():
             raise link.failure.result()
         log.info("exporter.stopped")
-    finally:
-        await link.close()
 
 
 def _say_what_is_missing(what: StreamMissing, seconds: float) -> None:

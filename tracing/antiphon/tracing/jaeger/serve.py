@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -11,9 +12,10 @@ import structlog
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.stored import NobodyReads
 from antiphon.contracts.topology import EVENTS, SAGA
-from antiphon.link import Link
+from antiphon.link import Credentials, Link
 from antiphon.link.connection import streams_missing
 from antiphon.link.fitness import Fitness, payload, reads
+from antiphon.link.probes import served
 from antiphon.link.process import stand_back, told_to_stop
 
 if TYPE_CHECKING:
@@ -28,13 +30,22 @@ DRAIN_SECONDS: Final = 5.0
 """How long questions that are being answered may go on after SIGTERM."""
 
 
-async def serve(servers: str | list[str], *, listen: str = LISTEN, name: str = "jaeger-storage") -> None:
+async def serve(
+    servers: str | list[str],
+    *,
+    listen: str = LISTEN,
+    name: str = "jaeger-storage",
+    credentials: Credentials | None = None,
+    http: str = "",
+) -> None:
     """Answer Jaeger's questions until SIGTERM or SIGINT.
 
     Args:
         servers: URLs of NATS servers.
         listen: host and port; port 0 takes a free one, which the log tells.
         name: the connection's name.
+        credentials: who connects; taken from the environment when left out.
+        http: `host:port` of the pages that say whether it lives and is ready; see `antiphon.link.probes`.
 
     Raises:
         PlatformError: the platform is not as it must be, or nobody can listen there; the sentence has the remedy.
@@ -50,23 +61,26 @@ async def serve(servers: str | list[str], *, listen: str = LISTEN, name: str = "
         raise PlatformError(f"--listen {listen}: give a host and a port, such as {LISTEN}.")
     stand_back()
     told = told_to_stop()
-    link = await Link.connect(servers, name=name)
-    try:
+    async with AsyncExitStack() as held:
+        probes = held.enter_context(served(http))
+        link = await Link.connect(servers, name=name, credentials=credentials)
+        held.push_async_callback(link.close)
         sagas = Sagas(link)
         if not await _load(link, sagas, told):
             return
         server, port = await answer(sagas, listen)
         log.info("jaeger_storage.ready", port=port, sagas=len(sagas.index))
+        fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS))])
+        probes.ready(link, fitness)
         try:
-            async with Fitness(link, [payload(link), reads(link, (SAGA, EVENTS))]).watched():
+            async with fitness.watched():
                 await link.until(told)
         finally:
+            probes.ending()
             await server.stop(DRAIN_SECONDS)
         if link.failure.done():
             raise link.failure.result()
         log.info("jaeger_storage.stopped")
-    finally:
-        await link.close()
 
 
 async def _load(link: Link, sagas: Sagas, told: asyncio.Event) -> bool:

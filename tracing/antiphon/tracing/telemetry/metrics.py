@@ -14,18 +14,19 @@ from typing import Any, Final
 
 import structlog
 
-from antiphon.contracts.errors import PlatformError
+from antiphon.link.probes import Page, Probes
 
 from .counts import COUNTERS, SPANS, Counts, Instrument, Span, What
 
 OTLP: Final = "opentelemetry.exporter.otlp.proto.http"
+PROMETHEUS: Final = "opentelemetry.exporter.prometheus"
 log = structlog.get_logger()
 
-PORT_MAX: Final = 65_535
 NOT_SENT: Final = (
     "metrics cannot be sent without antiphon[otlp]; install it. Or set OTEL_METRICS_EXPORTER=none for a process that "
     "sends none."
 )
+NOT_SHOWN: Final = "metrics need packages that are not installed. Run: pip install 'antiphon[metrics]'"
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 BOUNDS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400)
@@ -51,38 +52,35 @@ GAUGES: Final = {
 
 
 @contextmanager
-def measuring(counts: Counts, gauges: Gauges, address: str, service: str) -> Generator[None]:
+def measuring(counts: Counts, gauges: Gauges, probes: Probes, service: str) -> Generator[None]:
     """Show the numbers for the length of the block.
 
     Args:
         counts: what the process counts.
         gauges: what it looks up; read whenever somebody asks.
-        address: `host:port` on which Prometheus may fetch them; empty for none.
+        probes: where Prometheus may fetch them, if anybody asked for such pages.
         service: the name of the process's role, `service.name` of its resource.
 
     Metrics also go out by OTLP where the environment names an endpoint for them (OTEL_EXPORTER_OTLP_ENDPOINT, or
     OTEL_EXPORTER_OTLP_METRICS_ENDPOINT), unless OTEL_METRICS_EXPORTER is `none`. Without the extra `otlp` a line in
-    the log says what to install.
+    the log says what to install, without `metrics` the page.
 
     Without either nothing is imported and nothing is shown.
-
-    Raises:
-        PlatformError: the SDK is not installed, or nobody can listen there.
     """
     if _is_asked_for() and not _is_installed(OTLP):
         log.warning("metrics.not_sent", reason=NOT_SENT)
-    if not wants_metrics(address):
+    if not _is_installed(PROMETHEUS):
+        probes.without_metrics = NOT_SHOWN
+    if not wants_metrics(probes):
         yield
         return
-    try:
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-        from opentelemetry.sdk.resources import Resource
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
-    with _prometheus(address) as fetched:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+    from opentelemetry.sdk.resources import Resource
+
+    with _fetched(probes) as readers:
         provider = MeterProvider(
-            metric_readers=[*fetched, *_sent()],
+            metric_readers=[*readers, *_sent()],
             resource=Resource.create({"service.name": service}),
             views=[View(instrument_unit="s", aggregation=ExplicitBucketHistogramAggregation(BOUNDS_SECONDS))],
         )
@@ -103,30 +101,13 @@ def differing(gauges: Gauges) -> Callable[[int], None]:
     return put
 
 
-def wants_metrics(address: str) -> bool:
-    """Whether anybody is to see this process's numbers.
+def wants_metrics(probes: Probes) -> bool:
+    """Whether anybody is to see this process's numbers, and it has the packages for that.
 
-    The variables of OpenTelemetry may be meant for others on the machine, so a process without its packages goes
-    without; an address is meant for this one, which then must have them.
+    The variables of OpenTelemetry may be meant for others on the machine, and the pages for whoever asks whether the
+    process lives, so a process without the packages goes without, and says so where it is asked.
     """
-    return bool(address) or _is_sent()
-
-
-def address_of(text: str) -> tuple[str, int]:
-    """A host and a port out of `host:port`.
-
-    Raises:
-        PlatformError: it is not that; no host would be every interface of the machine, which must be said.
-    """
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
-        raise PlatformError(f"--metrics {text}: give a host and a port, such as 127.0.0.1:9464.")
-    if not host:
-        raise PlatformError(
-            f"--metrics {text} names no host. Give 127.0.0.1{text} for this machine alone, or 0.0.0.0{text} for "
-            "whoever gets there."
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return (probes.is_asked_for and _is_installed(PROMETHEUS)) or _is_sent()
 
 
 def _is_asked_for() -> bool:
@@ -158,33 +139,25 @@ def _sent() -> list[Any]:
 
 
 @contextmanager
-def _prometheus(address: str) -> Generator[list[Any]]:
-    """A page for Prometheus on an address; nothing without one."""
-    if not address:
+def _fetched(probes: Probes) -> Generator[list[Any]]:
+    """What collects for the page that Prometheus fetches; nothing where nobody asked for pages."""
+    if not (probes.is_asked_for and _is_installed(PROMETHEUS)):
         yield []
         return
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+    from prometheus_client import REGISTRY
+    from prometheus_client.exposition import choose_encoder
+
+    def page(accepted: str) -> Page:
+        encode, content_type = choose_encoder(accepted)
+        return Page(encode(REGISTRY), content_type)
+
+    readers = [PrometheusMetricReader()]
+    probes.metrics = page
     try:
-        from opentelemetry.exporter.prometheus import PrometheusMetricReader
-        from prometheus_client import start_http_server
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
-    host, port = address_of(address)
-    try:
-        server, thread = start_http_server(port, addr=host)
-    except OSError as error:
-        raise PlatformError(f"no metrics can be shown at {address!r} ({error}). Give a free host:port.") from None
-    try:
-        yield [PrometheusMetricReader()]
+        yield readers
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def _missing(error: ModuleNotFoundError) -> PlatformError:
-    return PlatformError(
-        f"metrics need the package {error.name!r}, which is not installed. Run: pip install 'antiphon[metrics]'"
-    )
+        probes.metrics = None
 
 
 def _instruments(meter: Any, counts: Counts, gauges: Gauges) -> None:

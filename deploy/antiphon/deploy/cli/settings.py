@@ -1,0 +1,89 @@
+"""`antiphon settings`: what holds for processes, and where it comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Final
+
+import typer
+from rich import box
+from rich.table import Table
+
+from ..render.terminal import console, foreign, say, say_json
+from ..services.declared import COMMON, FILE, SERVICES
+from ..services.running import settings_of
+from ..services.settings import DEFAULT, FILE_SUFFIX, Value
+
+ALL: Final = "all"
+"""What stands where a setting is one of every process."""
+
+
+def list_settings(names: list[str], path: str, *, json: bool) -> None:
+    """Show what holds for processes, and where it comes from.
+
+    Args:
+        names: the processes; all when empty.
+        path: the file with settings; what ANTIPHON_SETTINGS names when empty.
+        json: whether for programs.
+
+    Raises:
+        Mistaken: some cannot hold.
+    """
+    if unknown := sorted({*names} - SERVICES.keys()):
+        raise typer.BadParameter(f"there is no process {unknown[0]!r}; there are {', '.join(SERVICES)}.")
+    rows = list[tuple[str, Value]]()
+    for service in [SERVICES[name] for name in names] or SERVICES.values():
+        given = settings_of(service, {FILE.key: path or None}, os.environ, is_complete=False)
+        rows += [(ALL if each.setting in COMMON else service.name, each) for each in given]
+    once = {(process, value.setting.key): value for process, value in rows}
+    if json:
+        say_json([_described(process, value) for (process, _), value in once.items()])
+    else:
+        _draw([(process, value) for (process, _), value in once.items()])
+
+
+def _described(process: str, value: Value) -> dict[str, Any]:
+    setting = value.setting
+    return {
+        "process": process,
+        "setting": setting.key,
+        "value": value.shown,
+        "origin": value.origin,
+        "default": setting.default,
+        "variable": setting.variable,
+        "file_variable": setting.variable + FILE_SUFFIX if setting.is_secret else None,
+        "help": setting.help,
+    }
+
+
+def _draw(rows: Iterable[tuple[str, Value]]) -> None:
+    """Draw each setting with what holds, where that comes from, and where it can be given.
+
+    Args:
+        rows: by whose setting it is.
+    """
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("process", "setting", "value", "from", "variable"):
+        drawn.add_column(title, overflow="fold")
+    for process, value in rows:
+        style = "dim" if value.origin == DEFAULT else "bold"
+        texts = (process, value.setting.key, _text(value.shown), _origin(value), value.setting.variable)
+        drawn.add_row(*(foreign(text, style) for text in texts))
+    console().print(drawn)
+    say(
+        "Options of a command hold before variables, and those before a file, which ANTIPHON_SETTINGS names. It is TOML:",
+        "keys at its top are for all processes, those in a table such as [participant] for processes of one kind.",
+    )
+
+
+def _origin(value: Value) -> str:
+    return "nobody: it has to be given" if value.value is None else value.origin
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
