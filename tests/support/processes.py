@@ -224,7 +224,7 @@ def in_the_books(saga: SagaKey) -> str:
 def main(arguments: list[str]) -> None:
     """The entry point of a child."""
     plain_logs(sys.stderr)
-    servers, metrics = os.environ["NATS_URL"], os.environ.get("ANTIPHON_METRICS", "")
+    servers, http = os.environ["NATS_URL"], os.environ.get("ANTIPHON_HTTP", "")
     started = time.monotonic()
     while True:
         try:
@@ -232,10 +232,10 @@ def main(arguments: list[str]) -> None:
                 case ["coordinator", saga, *idle]:
                     idle_seconds = float(idle[0]) if idle else IDLE_SECONDS
                     sagas = [saga_called(saga)]
-                    uvloop.run(serve_coordinator(servers, sagas, idle_seconds=idle_seconds, metrics=metrics))
+                    uvloop.run(serve_coordinator(servers, sagas, idle_seconds=idle_seconds, http=http))
                 case ["participant", name, database, saga]:
                     found = participant_called(name, saga)
-                    uvloop.run(serve_participant(found, servers, database, metrics=metrics))
+                    uvloop.run(serve_participant(found, servers, database, http=http))
                 case _:
                     raise SystemExit(f"unknown role {arguments}")
             return

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from inspect import signature
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from antiphon.deploy.cli.main import jaeger_storage
+from antiphon.deploy.services.declared import JAEGER_STORAGE
 from antiphon.tracing.jaeger.serve import LISTEN
 from tests.integration.deploy.containers import DEPLOY, JAEGER
 from tests.integration.deploy.test_images import DOCUMENTED, paths
@@ -36,7 +35,8 @@ def test_what_jaegers_service_names_is_configured_and_keeps_nothing() -> None:
 
 
 def test_jaeger_asks_where_the_storage_listens_and_shows_the_same_page() -> None:
-    assert BACKEND["grpc"]["endpoint"] == LISTEN == signature(jaeger_storage).parameters["listen"].default
+    (listen,) = [setting for setting in JAEGER_STORAGE.own if setting.name == "listen"]
+    assert BACKEND["grpc"]["endpoint"] == LISTEN == listen.default
     page, in_container = (Path(config["extensions"]["jaeger_query"]["ui"]["config_file"]) for config in (FOUND, JAEGER))
     assert (DEPLOY.parent / page).is_file()  # relative to where the README starts Jaeger
     assert page.name == in_container.name

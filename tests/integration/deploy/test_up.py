@@ -117,22 +117,23 @@ async def test_a_platform_in_one_command(tmp_path: Path) -> None:
     assert {"nats-server.log", "coordinator-1.log", "coordinator-2.log", "billing.log"} <= logs
     assert "drained" in (tmp_path / "platform" / "logs" / "billing.log").read_text()
 
-    with running_up(tmp_path, ANTIPHON_METRICS=f"127.0.0.1:{free_port()}") as up:
+    with running_up(tmp_path, ANTIPHON_HTTP=f"127.0.0.1:{free_port()}") as up:
         url = await up.url()
-        every_process_shows_its_metrics(up)
+        every_process_shows_its_pages(up)
         listed = json.loads(antiphon("list", "--json", url=url))
         assert {(each["id"], each["state"]) for each in listed} == {("one", "completed"), ("two", "completed")}
 
 
-def every_process_shows_its_metrics(up: Running) -> None:
+def every_process_shows_its_pages(up: Running) -> None:
     shown = re.findall(
-        r"^(\S+) +\| shows metrics at (http://127.0.0.1:(\d+)/metrics)$", up.out.read_text(), re.MULTILINE
+        r"^(\S+) +\| answers at (http://127.0.0.1:(\d+))/readyz and /metrics$", up.out.read_text(), re.MULTILINE
     )
     assert [name for name, _, _ in shown] == ["coordinator-1", "coordinator-2", "inventory", "billing", "shipping"]
     assert [port for _, _, port in shown] == sorted({port for _, _, port in shown})
     for _, address, _ in shown:
-        with urlopen(address, timeout=5) as page:
-            assert page.status == 200
+        for name in ("livez", "readyz", "version", "metrics"):
+            with urlopen(f"{address}/{name}", timeout=120) as page:
+                assert page.status == 200
 
 
 async def a_killed_process_is_started_again(up: Running) -> None:

@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from structlog.testing import capture_logs
 
-from antiphon.contracts.errors import PlatformError
 from antiphon.coordinator.runtime.gauges import keep_looking
 from antiphon.deploy.local.server import free_port
+from antiphon.link.probes import Probes, served
 from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.tracing.telemetry.counts import COUNTERS, SPANS, Counts
@@ -54,10 +55,10 @@ def total(pages: list[Page], name: str, **labels: str) -> float:
 # --- one process ------------------------------------------------------------------------------------------------------
 
 
-def test_counts_and_durations_and_what_was_looked_up_are_on_the_page() -> None:
+async def test_counts_and_durations_and_what_was_looked_up_are_on_the_page() -> None:
     counts, address = Counts(), f"127.0.0.1:{free_port()}"
     gauges: Gauges = {("antiphon.consumer.pending", (("messaging.consumer.group.name", "billing"),)): 7}
-    with measuring(counts, gauges, address, "test"):
+    with served(address) as probes, measuring(counts, gauges, probes, "test"):
         counts.add("sagas_ended", "order", "completed")
         counts.add("sagas_ended", "order", "completed")
         counts.took("saga_seconds", 0.3, "order", "completed")
@@ -70,39 +71,33 @@ def test_counts_and_durations_and_what_was_looked_up_are_on_the_page() -> None:
 
 def test_nothing_is_imported_and_nothing_recorded_for_nobody() -> None:
     counts = Counts()
-    with measuring(counts, {}, "", "test"):
+    with measuring(counts, {}, Probes(), "test"):
         assert counts.record is None
         counts.took("saga_seconds", 0.3, "order", "completed")
-
-
-def test_an_address_that_is_taken_is_a_sentence() -> None:
-    address = f"127.0.0.1:{free_port()}"
-    taken, refused = measuring(Counts(), {}, address, "first"), measuring(Counts(), {}, address, "second")
-    with taken, pytest.raises(PlatformError, match="Give a free host:port"), refused:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("nowhere", "--metrics nowhere: give a host and a port, such as 127.0.0.1:9464"),
-        ("127.0.0.1:port", "give a host and a port"),
-        ("127.0.0.1:99999999", "give a host and a port"),
-        (":29109", "names no host. Give 127.0.0.1:29109 for this machine alone, or 0.0.0.0:29109"),
-    ],
-)
-def test_what_is_no_address_is_a_sentence(address: str, said: str) -> None:
-    with pytest.raises(PlatformError, match=re.escape(said)), measuring(Counts(), {}, address, "test"):
-        pass
 
 
 def test_without_the_extra_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     monkeypatch.setattr("antiphon.tracing.telemetry.metrics.OTLP", "opentelemetry.exporter.otlp.proto.absent")
-    with capture_logs() as lines, measuring(Counts(), {}, "", "test"):
+    with capture_logs() as lines, measuring(Counts(), {}, Probes(), "test"):
         pass
     assert [line["event"] for line in lines] == ["metrics.not_sent"]
     assert "install it. Or set OTEL_METRICS_EXPORTER=none" in lines[0]["reason"]
+
+
+async def test_without_the_extra_the_page_says_what_to_install_and_the_process_goes_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("antiphon.tracing.telemetry.metrics.PROMETHEUS", "opentelemetry.exporter.absent")
+    address = f"127.0.0.1:{free_port()}"
+    with (
+        served(address) as probes,
+        measuring(Counts(), {}, probes, "test"),
+        pytest.raises(HTTPError, match="501") as refused,
+    ):
+        fetch(address)
+    with refused.value:
+        assert b"pip install 'antiphon[metrics]'" in refused.value.read()
 
 
 def test_every_instrument_is_described() -> None:
@@ -115,7 +110,7 @@ def test_metrics_go_out_by_otlp_where_the_environment_says_so(monkeypatch: pytes
     with receiver() as (url, received):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         counts = Counts()
-        with measuring(counts, {}, "", "antiphon-coordinator"):
+        with measuring(counts, {}, Probes(), "antiphon-coordinator"):
             counts.add("conflicts")
     (request,) = received
     (resource,) = request.resource_metrics
@@ -192,7 +187,7 @@ async def test_the_pages_of_all_processes_add_up_to_what_happened(tmp_path: Path
         running = Fleet(up, tmp_path, {}, "order")
         addresses = {role: f"127.0.0.1:{free_port()}" for role in running.children}
         for role, child in running.children.items():
-            child.environment["ANTIPHON_METRICS"] = addresses[role]
+            child.environment["ANTIPHON_HTTP"] = addresses[role]
         with supervised(running.children):
             report = await run_orders(up, running, orders)
             ended = Counter(completed=report.completed, compensated=report.compensated)

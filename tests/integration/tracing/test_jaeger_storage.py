@@ -333,7 +333,7 @@ def test_without_the_extra_a_sentence_names_it() -> None:
     """As grpc is not there then, it is taken away here."""
     code = (
         "import sys; sys.modules['grpc'] = None; sys.argv = ['antiphon', 'jaeger-storage'];"
-        "from antiphon.deploy.cli.main import main; main()"
+        "from antiphon.deploy.__main__ import main; main()"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (

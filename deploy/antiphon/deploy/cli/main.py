@@ -7,8 +7,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
@@ -17,7 +16,7 @@ import typer
 import typer.core
 
 from antiphon.contracts.bounds import NUMBER_MAX
-from antiphon.contracts.errors import AntiphonError, DefinitionError, PlatformError, Undecided
+from antiphon.contracts.errors import AntiphonError, PlatformError, Undecided
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
 from .. import exit_codes
@@ -176,14 +175,6 @@ def _is_readable(form: str) -> bool | None:
     if form not in forms:
         raise PlatformError(f"ANTIPHON_LOG is {form!r}; give text or json.")
     return forms[form]
-
-
-@contextmanager
-def _mended_by_its_author() -> Generator[None]:
-    try:
-        yield
-    except DefinitionError as error:
-        fail(str(error), exit_codes.UNSOUND)
 
 
 def fail(sentence: str, code: int = 1) -> NoReturn:

@@ -72,8 +72,8 @@ def _draw(rows: Iterable[tuple[str, Value]]) -> None:
         drawn.add_row(*(foreign(text, style) for text in texts))
     console().print(drawn)
     say(
-        "Options of a command hold before variables, and those before a file, which ANTIPHON_SETTINGS names. It is TOML:",
-        "keys at its top are for all processes, those in a table such as [participant] for processes of one kind.",
+        "Options of a command hold before variables, those before a file in TOML, which ANTIPHON_SETTINGS names.",
+        "Keys at its top are for all processes, those in a table such as [participant] for processes of one kind.",
     )
 
 

@@ -17,6 +17,18 @@ from .declared import FILE, SERVICES, Service, credentials_of
 from .settings import Setting, Values, read_file, resolve
 
 
+def _import_log() -> None:
+    """Import structlog without rich, with which it could draw tracebacks: no process that stays does, and rich would
+    take 3 MB of its memory and a tenth of the time until it is ready."""
+    if "rich" in sys.modules or "structlog" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment] # Python's own way to have an import fail
+    try:
+        import structlog  # noqa: F401
+    finally:
+        del sys.modules["rich"]
+
+
 class _Unread(Exception):
     """The command line is not as it should be."""
 
@@ -95,6 +107,7 @@ def run(service: Service, options: Mapping[str, Any]) -> None:
 
 
 def _run(service: Service, options: Mapping[str, Any]) -> None:
+    _import_log()
     import uvloop
 
     from antiphon.tracing.telemetry.logs import LEVELS, configure
