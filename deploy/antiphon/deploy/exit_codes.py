@@ -1,9 +1,11 @@
-"""Exit codes of the command line beyond 1, which is a failure that a sentence tells, and 2, which is wrong usage."""
+"""Exit codes of the command line beyond 1, which is a failure that a sentence tells."""
 
 from __future__ import annotations
 
 from typing import Final
 
+USAGE: Final = 2
+"""Options or settings are wrong: nothing was begun."""
 UNDECIDED: Final = 3
 """A request is stored, and may still be fulfilled or rejected."""
 UNSOUND: Final = 4

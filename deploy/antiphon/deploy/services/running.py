@@ -14,7 +14,7 @@ from antiphon.contracts.errors import AntiphonError, DefinitionError
 from .. import exit_codes
 from ..render.plain import warn, warn_fault
 from .declared import FILE, SERVICES, Service, credentials_of
-from .settings import Setting, Values, read_file, resolve
+from .settings import Mistaken, Setting, Values, read_file, resolve
 
 
 def _import_log() -> None:
@@ -97,6 +97,8 @@ def run(service: Service, options: Mapping[str, Any]) -> None:
             stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
     try:
         _run(service, options)
+    except Mistaken as error:
+        _fail(str(error), exit_codes.USAGE)
     except DefinitionError as error:
         _fail(str(error), exit_codes.UNSOUND)
     except AntiphonError as error:

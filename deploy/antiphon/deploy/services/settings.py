@@ -232,9 +232,11 @@ def _converted(setting: Setting, given: Any) -> Any:
     if kind is str:
         if not isinstance(given, str):
             raise ValueError(f"give a text, not {_quoted(setting, given)}")
-        if setting.choices and given and given not in setting.choices:
+        if not setting.choices or not given:
+            return given
+        if given.lower() not in setting.choices:
             raise ValueError(f"{_quoted(setting, given)} is none of {', '.join(setting.choices)}")
-        return given
+        return given.lower()
     return _number(setting, given)
 
 
