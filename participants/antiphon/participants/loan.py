@@ -8,7 +8,6 @@ database's thread, one hop each.
 from __future__ import annotations
 
 import asyncio
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -21,7 +20,7 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from .faults import Fault
 from .reasons import OwnWords
-from .sql import CommittedByItself
+from .sql import CommittedByItself, refuse_to_end, refused
 from .thread import Thread
 from .writer import Member, Writer
 
@@ -37,13 +36,6 @@ _TO_SAVEPOINT: Final = "ROLLBACK TO"
 
 log = structlog.get_logger()
 
-_ENDS_TRANSACTIONS: Final = re.compile(
-    r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*(begin|commit|end|rollback(?!\s+(?:transaction\s+)?to\b))\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_MAY_END: Final = frozenset("BbCcEeRr-/; \t\r\n\f")
-"""What such a statement may begin with: others are not looked at."""
-
 
 class StatementCancelled(OwnWords):
     """A handler's own time-out ended a statement and its transaction with it, and the handler goes on all the same."""
@@ -58,13 +50,25 @@ class Loan:
         thread: where statements run; None for the event loop's own.
     """
 
-    __slots__ = ("_member", "_thread", "_writer", "connection", "fault", "interrupted", "is_over", "running")
+    __slots__ = (
+        "_member",
+        "_thread",
+        "_writer",
+        "connection",
+        "fault",
+        "interrupted",
+        "is_ended",
+        "is_over",
+        "running",
+    )
 
     def __init__(self, writer: Writer, member: Member, thread: Thread | None) -> None:
         self._writer, self._member, self._thread = writer, member, thread
         self.connection = writer.connection
         self.is_over = False
         """Whether the command has ended."""
+        self.is_ended = False
+        """Whether the handler ended its transaction, or tried to and went on."""
         self.interrupted = False
         """Whether a statement was cancelled by the handler: SQLite may have rolled its transaction back."""
         self.fault: Fault | None = None
@@ -113,10 +117,17 @@ class Loan:
         return self._run_timed(cursor, sql, parameters, many)
 
     def take_back(self) -> None:
-        """Undo what was done in this loan so far: the handler rolls back, or its session does."""
+        """Undo what was done in this loan so far: the handler rolls back or closes, or its session does. The command
+        fails, as it does on PostgreSQL, where its lock would be lost."""
         if not self.is_over:
+            self.is_ended = True
             self.check()
             self._writer.take_back()
+
+    def refuse_commit(self) -> CommittedByItself:
+        """The error for a handler that commits; the command fails also where it is caught."""
+        self.is_ended = True
+        return refused("COMMIT")
 
     async def end(self) -> None:
         """Take the connection back; what runs on the thread ends first."""
@@ -191,21 +202,6 @@ class _AtOnce:
 
 
 _AT_ONCE: Final = _AtOnce()
-
-
-def refuse_to_end(sql: str) -> None:
-    """Refuse a statement that begins or ends a transaction.
-
-    Raises:
-        CommittedByItself: it is one.
-    """
-    if sql[:1] in _MAY_END and (found := _ENDS_TRANSACTIONS.match(sql)):
-        raise refused(found.group(1).upper())
-
-
-def refused(what: str) -> CommittedByItself:
-    """The error for a handler that would end its transaction."""
-    return CommittedByItself(f"a handler must leave {what} to the worker; it was not executed")
 
 
 def _say_slow(sql: str, seconds: float) -> None:

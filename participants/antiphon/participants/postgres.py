@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete
+from sqlalchemy import Connection, bindparam, delete, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,7 +25,7 @@ from .faults import Faults
 from .inbox import Row
 from .lender import sync_of
 from .literals import Statement, insert_of, upsert_of
-from .sql import CommittedByItself, SqlDatabase, SqlInbox, columns_of, row_of
+from .sql import SqlDatabase, SqlInbox, columns_of, ended_by_handler, refuse_to_end, refused, row_of
 from .tables import KEY, KEY_NAMES, ROW, add, inbox, read, upsert
 
 CLAIMED: Final = "claimed"
@@ -84,7 +84,7 @@ class Begun:
         """Write the row together with the COMMIT."""
         self._last = self._call(_SETTLE, row)
 
-    async def commit(self) -> None:
+    async def end(self) -> None:
         """Commit."""
         last, self._last = self._last, ""
         try:
@@ -94,6 +94,15 @@ class Begun:
                 raise
             self._notes[NAME] = False
             raise Busy(f"the row could not be written: {first_line(error)}") from error
+
+    async def commit(self) -> None:
+        """Roll back: who commits over SQLAlchemy's connection is a handler, and the library does not.
+
+        Raises:
+            CommittedByItself: always.
+        """
+        await self.rollback()
+        raise refused("COMMIT")
 
     async def rollback(self) -> None:
         """Roll back."""
@@ -169,15 +178,18 @@ class PostgresInbox(SqlInbox):
         if self._begun is None:
             await self._connection.commit()
             return
-        adapted: Any = sync_of(self._connection).connection.dbapi_connection
+        connection = sync_of(self._connection)
+        if connection.closed:
+            raise ended_by_handler()
+        adapted: Any = connection.connection.dbapi_connection
         if adapted._transaction is not self._begun:
-            raise CommittedByItself(
-                "a handler has ended its transaction, by a rollback or a commit, or by a flush that failed and was "
-                "caught. It must leave that to the worker; to undo a part, use a savepoint. What it did afterwards is "
-                "rolled back."
-            )
-        await self._begun.commit()
+            raise ended_by_handler()
+        await self._begun.end()
         adapted._transaction = None  # where it failed it may still be open, and is rolled back
+
+
+def _refuse_to_end(connection: object, cursor: object, statement: str, *_: object) -> None:
+    refuse_to_end(statement)
 
 
 class _Perform:
@@ -228,6 +240,7 @@ class PostgresDatabase(SqlDatabase):
     def __init__(self, url: str, connections: int) -> None:
         super().__init__(open_engine(url, connections=connections))
         self._faults = Faults(self._engine.sync_engine)
+        event.listen(self._engine.sync_engine, "before_cursor_execute", _refuse_to_end)
 
     def begin(self, address: CommandAddress, manner: Manner = "shared") -> _Perform:
         """A transaction for one command."""

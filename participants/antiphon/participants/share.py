@@ -17,6 +17,7 @@ from .faults import meaning_of
 from .lender import Lender, sync_of
 from .loan import Loan
 from .prepared import Prepared
+from .sql import ended_by_handler
 from .sqlite_connection import LentConnection
 from .thread import Thread
 from .transaction import Transaction
@@ -121,6 +122,8 @@ class Share:
         if self._loan.running is not None:  # the handler did not wait for it
             await asyncio.wait((self._loan.running,))
         self._loan.check_complete()
+        if self._loan.is_ended:
+            raise ended_by_handler()
         self._loan.is_over = True
         if self._connection is not None:
             sync_of(self._connection).commit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +34,13 @@ GONE_SECONDS: Final = 60.0
 """How long the command is still expected whose run ended with its process. It is handed back, or its lease ends."""
 
 STATES: Final = frozenset(get_args(RowState))
+
+_ENDS_TRANSACTIONS: Final = re.compile(
+    r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*(begin|commit|end|abort|rollback(?!\s+(?:transaction\s+)?to\b))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAY_END: Final = frozenset("AaBbCcEeRr-/; \t\r\n\f")
+"""What such a statement may begin with: others are not looked at."""
 
 log = structlog.get_logger()
 
@@ -94,7 +102,30 @@ class SqlInbox:
 
 
 class CommittedByItself(Misuse):
-    """A handler committed the transaction, which only the worker may."""
+    """A handler ended the transaction, or tried to, which only the worker may."""
+
+
+def ended_by_handler() -> CommittedByItself:
+    """The error for a handler that has returned, and had ended its transaction before."""
+    return CommittedByItself(
+        "a handler has ended its transaction, by a rollback, a commit or a close, or by a flush that failed and was "
+        "caught. It must leave that to the worker; to undo a part, use a savepoint. Nothing of it is committed."
+    )
+
+
+def refuse_to_end(sql: str) -> None:
+    """Refuse a statement that begins or ends a transaction.
+
+    Raises:
+        CommittedByItself: it is one.
+    """
+    if sql[:1] in _MAY_END and (found := _ENDS_TRANSACTIONS.match(sql)):
+        raise refused(found.group(1).upper())
+
+
+def refused(what: str) -> CommittedByItself:
+    """The error for a handler that would end its transaction."""
+    return CommittedByItself(f"a handler must leave {what} to the worker; it was not executed")
 
 
 def row_of(found: Any) -> Row | None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from typing import Any
 
-from .loan import Loan, await_nothing, refused
+from .loan import Loan, await_nothing
 
 
 class _Rows:
@@ -72,7 +72,7 @@ class LentConnection:
             CommittedByItself: it is.
         """
         if not self.loan.is_over:
-            raise refused("COMMIT")
+            raise self.loan.refuse_commit()
         await_nothing()
 
     def rollback(self) -> None:
@@ -175,7 +175,7 @@ class DriverConnection:
         Raises:
             CommittedByItself: always.
         """
-        raise refused("COMMIT")
+        raise self._loan.refuse_commit()
 
     async def commit(self) -> None:
         """Refused.
@@ -183,7 +183,7 @@ class DriverConnection:
         Raises:
             CommittedByItself: always.
         """
-        raise refused("COMMIT")
+        raise self._loan.refuse_commit()
 
     async def rollback(self) -> None:
         """Undo what the handler did so far."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Engine, ForeignKey, Integer, MetaData, Table, event, insert, select, text
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import registry
 
@@ -407,8 +406,8 @@ async def test_a_session_on_the_connection_writes_into_the_commands_transaction(
 class Effect:
     """An effect as an object of the ORM."""
 
-    def __init__(self, what: str, number: int | None = None) -> None:
-        self.what, self.key, self.number = what, "", number
+    def __init__(self, what: str) -> None:
+        self.what, self.key = what, ""
 
 
 registry().map_imperatively(Effect, effects)
@@ -484,61 +483,6 @@ async def test_a_savepoint_of_the_handlers_own_is_rolled_back_alone(store: Store
     assert await store.effects() == ["reserved", "kept"]
 
 
-async def test_a_rollback_takes_back_what_the_handler_did_and_nobody_elses(sqlite_store: Store) -> None:
-    async def roll_back(tx: Transaction) -> None:
-        if number_of(tx) % 2:
-            async with AsyncSession(bind=tx.connection) as session:
-                await session.execute(insert(effects).values(what="by session", key=""))
-                await session.rollback()
-        elif number_of(tx) % 4:
-            await tx.connection.rollback()
-
-    answers = await do_all(Stock(on_reserve=roll_back), await open_sqlite(sqlite_store), 8)
-    assert answers == [RESERVED] * 8
-    assert await sqlite_store.effects() == ["reserved"] * 2
-
-
-async def rolled_back_by_session(tx: Transaction) -> None:
-    async with AsyncSession(bind=tx.connection) as session:
-        await session.execute(insert(effects).values(what="before", key=""))
-        await session.rollback()
-
-
-async def rolled_back_by_connection(tx: Transaction) -> None:
-    await tx.connection.rollback()
-
-
-async def rolled_back_by_a_flush_that_fails(tx: Transaction) -> None:
-    async with AsyncSession(bind=tx.connection) as session:
-        session.add_all([Effect("first", number=1), Effect("second", number=1)])
-        with pytest.raises(IntegrityError):
-            await session.flush()
-
-
-@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "returns"])
-@pytest.mark.parametrize(
-    "roll_back", [rolled_back_by_session, rolled_back_by_connection, rolled_back_by_a_flush_that_fails]
-)
-async def test_a_handler_that_rolls_back_on_postgres_has_no_effect_and_no_answer(
-    roll_back: Callable[[Transaction], Awaitable[None]], goes_on: bool, store: Store
-) -> None:
-    """The lock of its command went with the transaction, so another worker may have been in between."""
-    if store.kind != "postgres":
-        pytest.skip("its lock is not the transaction's")
-
-    async def roll_back_and_write(tx: Transaction) -> None:
-        await roll_back(tx)
-        if goes_on:
-            await write(tx, "afterwards")
-
-    database = await store.open()
-    with pytest.raises(CommittedByItself, match="savepoint"):
-        await Stock(on_reserve=roll_back_and_write).do(database)
-    assert await store.effects() == []
-    assert await Stock().do(database) == RESERVED
-    assert await store.effects() == ["reserved"]
-
-
 async def test_a_transaction_without_a_claim_is_committed(store: Store) -> None:
     """As that in which a test looks into the database of a service."""
     if store.kind == "memory":
@@ -546,17 +490,6 @@ async def test_a_transaction_without_a_claim_is_committed(store: Store) -> None:
     async with Service.open(Stock().participant, store.url) as service:
         await service.execute(insert(effects).values(what="by hand", key=""))
         assert await service.execute(select(effects.c.what)) == [("by hand",)]
-
-
-async def test_a_handler_that_commits_on_postgres_is_told_so(store: Store) -> None:
-    if store.kind != "postgres":
-        pytest.skip("SQLite's are told by `COMMITS`")
-
-    async def commit(tx: Transaction) -> None:
-        await tx.connection.commit()
-
-    with pytest.raises(CommittedByItself):
-        await Stock(on_reserve=commit).do(await store.open())
 
 
 COMMITS = [
