@@ -146,7 +146,7 @@ DOCUMENTED: Final = {
     "service.pipelines.traces.receivers",
     "service.pipelines.traces.processors",
     "service.pipelines.traces.exporters",
-    "service.telemetry.resource.service.name",
+    "service.telemetry.resource.attributes",
     "service.telemetry.metrics.level",
     "service.telemetry.logs.level",
     "extensions.healthcheckv2.use_v2",

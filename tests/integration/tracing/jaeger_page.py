@@ -3,10 +3,18 @@ CriticalPath (index.ts and utils/, Apache-2.0, at c321fb3), in whole microsecond
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from antiphon.tracing.projection.spans import Span
+
+
+def edges(spans: Iterable[Span]) -> Counter[tuple[str, str]]:
+    """The service graph as Jaeger's storages count it: by parents alone, and without what a service has to do with
+    itself (jaeger, internal/storage/v2/memory/tenant.go and internal/storage/v1/badger/dependencystore, at v2.20.0)."""
+    service = {span.span_id: span.service for span in spans}
+    found = Counter((service[span.parent_id], span.service) for span in spans if span.parent_id)
+    return Counter({(caller, called): count for (caller, called), count in found.items() if caller != called})
 
 
 def page_path(spans: Iterable[Span]) -> dict[str, int]:

@@ -114,8 +114,8 @@ def test_nothing_has_no_samples() -> None:
 
 def span(name: str, parent: str = "1", service: str = "antiphon", length: int = 5, **more: Any) -> Span:
     attributes = {"saga.type": "order", **more.pop("attributes", {})}
-    ident = more.pop("id", name)
-    return Span("0", ident, parent, name, "internal", service, 10, 10 + length, attributes, **more)
+    ident, kind = more.pop("id", name), more.pop("kind", "internal")
+    return Span("0", ident, parent, name, kind, service, 10, 10 + length, attributes, **more)
 
 
 TRACE = [
@@ -281,10 +281,11 @@ def test_a_service_is_called_by_whoever_sent_what_it_worked_on() -> None:
     spans = [
         *TRACE[:2],
         span("send billing"),
-        span("process billing", service="billing", links=(sent,)),
+        span("process billing", service="billing", links=(sent,), kind="consumer"),
         span("try", "process billing", service="billing"),
-        span("late answer", service="billing", links=(answered,)),
-        span("event", service="shipping", links=(elsewhere,)),
-        span("heard", service="ledger", links=(SpanLink("0", "event", "reacts to"),)),
+        span("late answer", service="billing", links=(answered,), kind="consumer"),
+        span("event", service="shipping", links=(elsewhere,), kind="consumer"),
+        span("saga ended", service="shipping"),
+        span("heard", service="ledger", links=(SpanLink("0", "event", "reacts to"),), kind="consumer"),
     ]
     assert list(calls_in(spans)) == [("antiphon", "billing"), ("antiphon", "shipping"), ("shipping", "ledger")]

@@ -241,9 +241,11 @@ def spans_at(found: Projection, now_ns: int) -> list[Span]:
 
 
 def calls_in(spans: Iterable[Span]) -> Iterator[tuple[str, str]]:
-    """Each time that one service called another in a trace: by the link to what it worked on, else by its parent."""
+    """Each time that one service worked on what another sent: by the link to that, else by its parent."""
     by_id = {span.span_id: span for span in spans}
     for span in by_id.values():
+        if span.kind != "consumer":
+            continue
         cause = next((link.span_id for link in span.links if link.span_id in by_id), span.parent_id)
         caller = by_id[cause].service if cause in by_id else span.service
         if caller != span.service:

@@ -117,6 +117,8 @@ class _Saga:
         self.turned = False
         self.heard: dict[int, Heard] = {}
         """What participants may have reacted to, by its sequence in EVENTS."""
+        self.commanded: set[str] = set()
+        """The participants that commands were sent to."""
         self.said: set[str] = set()
         """The types of what participants said by themselves."""
         self.locks: list[str] = []
@@ -205,7 +207,7 @@ class _Saga:
 
     def _learn(self, fact: Fact, entry: Entry, at_ns: int) -> None:
         address = fact.address
-        self._note(fact, self.root, at_ns)
+        self._note(fact, self.root, self.root, at_ns)
         match address.source, address.event:
             case (("client" | "coordinator"), "start"):
                 pass
@@ -231,21 +233,21 @@ class _Saga:
             case _:
                 self._answered(fact, at_ns)
 
-    def _note(self, fact: Fact, span: Open, at_ns: int) -> None:
-        """Whoever reacts to this is linked to the span in which it came about."""
-        self.heard[fact.sequence] = Heard(fact.subject, fact.envelope.type, at_ns, span.span_id)
+    def _note(self, fact: Fact, span: Open, within: Open, at_ns: int) -> None:
+        """Whoever reacts to this is linked to the span in which it came about, and lies in that of what followed."""
+        self.heard[fact.sequence] = Heard(fact, span, within, at_ns)
 
     def _said_by_itself(self, fact: Fact, record: Record, at_ns: int) -> None:
         """A participant said something that nobody had commanded: by itself, or on what it heard."""
         reacts = fact.envelope.reacts
         heard = self.heard.get(digits_of(reacts) or 0)
         if heard is None:
-            span = self.spans.stray(self.root, fact, None, "", at_ns)
+            self._stray(fact, None, "", at_ns)
         else:
             has_more = record.turned and fact.reason and fact.reason not in record.turned
             reason = f"{record.turned}: {fact.reason}" if has_more else record.turned
-            span = self.spans.reacted(self.root, fact, heard, reason, at_ns)
-        self._note(fact, span, at_ns)
+            span = self.spans.reacted(fact, heard, reason, at_ns)
+            self._note(fact, span, span.parent or self.root, at_ns)
         self.said.add(fact.envelope.type)
         for step in self.steps.values():
             if step.waits and step.signal == fact.envelope.type and not step.is_over:
@@ -257,19 +259,22 @@ class _Saga:
         step, answers = self.steps.get(fact.address.step), fact.answers
         attempt = step.attempts.get((answers.direction, answers.attempt)) if step and answers else None
         if step is None or answers is None or attempt is None:
-            self.spans.stray(self.root, fact, None, "", at_ns)
+            self._stray(fact, None, "", at_ns)
         else:
             self._settle_attempt(step, attempt, fact, answers.direction, at_ns)
+
+    def _stray(self, fact: Fact, attempt: Attempt | None, direction: str, at_ns: int) -> None:
+        self._note(fact, self.spans.stray(self.root, fact, attempt, direction, at_ns), self.root, at_ns)
 
     def _settle_attempt(self, step: Step, attempt: Attempt, fact: Fact, direction: Sending, at_ns: int) -> None:
         kind = "done" if fact.kind == "undone" else fact.kind
         reason = "" if kind in ("done", "settled") else fact.reason
         if attempt.span.is_closed:  # a second answer; while the step is not over, it counts all the same
-            self.spans.stray(self.root, fact, attempt, direction, at_ns)
+            self._stray(fact, attempt, direction, at_ns)
             ended_ns = at_ns
         else:
             ended_ns = self.spans.answered(attempt, fact, kind, reason, at_ns)
-            self._note(fact, attempt.span, at_ns)
+            self._note(fact, attempt.span, self.root, at_ns)
         if direction == "do":
             self._did(step, kind, reason, ended_ns)
         elif attempt.is_question:
@@ -405,7 +410,7 @@ class _Saga:
         """A participant has answered a close: the operator's word counts, or what the participant did."""
         step, number = self.steps.get(fact.address.step), fact.address.attempt
         if step is None or number not in step.closes or not record.by:
-            self.spans.stray(self.root, fact, None, "close", at_ns)
+            self._stray(fact, None, "close", at_ns)
             return
         (form, span), closed, attempt = step.closes.pop(number), fact.closed, step.attempts["close", number]
         at_ns = self.spans.answered(attempt, fact, closed.verdict, closed.reason, at_ns)
@@ -472,6 +477,7 @@ class _Saga:
         if self.sampled is None:
             self.sampled, self.sampled_by = decision_in(entry.envelope.traceparent), entry.sequence
         step = self.steps.get(command.step) or self._step(command.step, cause_ns)
+        self.commanded.add(command.participant)
         if entry.kind == "close":
             self._ask_to_close(entry, command, step, cause_ns)
             return
@@ -612,18 +618,22 @@ class _Saga:
         else:
             attributes["saga.reason"] = end.reason
             self.root.fail(f"compensated: {end.reason}")
+        self.spans.close_followed()
         self._tell_services(end)
         self.spans.close(self.root, self.now_ns)
 
     def _tell_services(self, end: End) -> None:
-        """The outcome is found by a search for any service that took part."""
+        """The outcome is found by a search for any service that took part. Of one that nobody has commanded it stands
+        at the end of its own last reaction: below the root it would look like a call of the coordinator's."""
         for service in sorted({span.service for span in self.spans.closed} - {COORDINATOR_SERVICE}):
             ident = ("", "", 0, f"ended-{service}")
-            told = self.spans.open(self.root, ident, "saga ended", self.now_ns, "internal", service)
+            own = None if service in self.commanded else self.spans.last_reactions.get(service)
+            parent, at_ns = (own, own.latest_ns - 1) if own else (self.root, self.now_ns)
+            told = self.spans.open(parent, ident, "saga ended", at_ns, "internal", service)
             told.attributes["saga.outcome"] = end.outcome
             if end.reason:
                 told.attributes["saga.reason"] = end.reason
-            self.spans.close(told, self.now_ns)
+            self.spans.close(told, at_ns)
 
 
 def _pictures(span: Open, now_ns: int) -> Iterable[Span]:

@@ -74,6 +74,10 @@ class Spans:
         self.closed: list[Span] = []
         self.sequence = 0
         """The entry that is being read: whatever is closed now is closed by it."""
+        self.last_reactions: dict[str, Open] = {}
+        """The last span of each participant that has reacted to something."""
+        self._followed: list[Open] = []
+        """What followed from messages, each after that in which it lies."""
         self._tries_left = TRY_SPANS_MAX
 
     def open(
@@ -201,16 +205,25 @@ class Spans:
         gap_ns = FOLLOWS_NS if to_ns - from_ns > 2 * FOLLOWS_NS else 0
         from_ns, to_ns = from_ns + gap_ns, to_ns - gap_ns
         step, direction, number = _ident(span)
+        assert span.parent is not None
+        sender = span.parent.service
         what = str(span.attributes["cloudevents.event_type"])
         waited = {"saga.participant": span.service, "cloudevents.event_type": what}
         queue = self.open(
-            span.parent, (step, direction, number, "queue"), f"queue {name_of(what)}", from_ns, attributes=waited
+            span.parent,
+            (step, direction, number, "queue"),
+            f"queue {name_of(what)}",
+            from_ns,
+            service=sender,
+            attributes=waited,
         )
         width = max(0, to_ns - queue.start_ns) // max(1, shown)
         for index in range(shown):
             begun = queue.start_ns + index * width
             ident = (step, direction, number, f"try-{index + 1}")
-            failed = self.open(queue, ident, f"try {name_of(what)}", begun, attributes={**SYNTHESISED, **waited})
+            failed = self.open(
+                queue, ident, f"try {name_of(what)}", begun, service=sender, attributes={**SYNTHESISED, **waited}
+            )
             failed.fail("came to nothing")
             self.close(failed, begun + width)
         self.close(queue, to_ns)
@@ -241,11 +254,10 @@ class Spans:
         self.close(span, at_ns)
         return span
 
-    def reacted(self, root: Open, fact: Fact, heard: Heard, reason: str, at_ns: int) -> Open:
+    def reacted(self, fact: Fact, heard: Heard, reason: str, at_ns: int) -> Open:
         """A participant has reacted to an event: what it did lasts from its handler's last call to what it said.
 
         Args:
-            root: of the saga.
             fact: what the participant said.
             heard: what it reacted to.
             reason: why that turned the saga, if it did.
@@ -253,7 +265,7 @@ class Spans:
         """
         address, envelope = fact.address, fact.envelope
         span = self.open(
-            root,
+            self._after(heard, at_ns),
             (address.step, "", address.attempt, f"late-{address.event}"),
             f"on {heard.name}",
             min(heard.at_ns + FOLLOWS_NS, at_ns),
@@ -264,32 +276,61 @@ class Spans:
                 "messaging.operation.type": "process",
                 "messaging.operation.name": "process",
                 "messaging.message.conversation_id": str(self.key),
-                "messaging.destination.name": heard.subject,
-                "cloudevents.event_type": heard.type,
+                "messaging.destination.name": heard.fact.subject,
+                "cloudevents.event_type": heard.fact.envelope.type,
                 "saga.event": envelope.type,
                 "saga.answer.sequence": fact.sequence,
             },
         )
-        span.link(self.trace_id, heard.span_id, "reacts to")
+        if heard.span is not span.parent:  # of two references to one span Jaeger keeps the link alone, and no child
+            span.link(self.trace_id, heard.span.span_id, "reacts to")
         self._place(span, fact, heard.at_ns, at_ns)
         if reason:
             span.fail(reason)
         self.close(span, at_ns)
+        self.last_reactions[span.service] = span
         return span
 
+    def _after(self, heard: Heard, at_ns: int) -> Open:
+        """The span in which everything lies that followed from a message. Its service is the sender's, so that Jaeger's
+        service graph, which goes by parents, has an edge from whoever said something to whoever reacted."""
+        if heard.span.parent is None:
+            return heard.span
+        if heard.followed is None:
+            address = heard.fact.address
+            heard.followed = self.open(
+                heard.within,
+                (address.step, "", address.attempt, f"after-{address.event}"),
+                f"after {heard.name}",
+                min(heard.at_ns + FOLLOWS_NS, at_ns),
+                service=heard.span.service,
+                attributes={"cloudevents.event_type": heard.fact.envelope.type},
+            )
+            self._followed.append(heard.followed)
+        return heard.followed
 
-class Heard(msgspec.Struct, frozen=True):
-    """A message of EVENTS that a participant may have reacted to, and the span in which it came about."""
+    def close_followed(self) -> None:
+        """The saga has ended: what followed from a message lasted until the last of it ended."""
+        for span in reversed(self._followed):
+            self.close(span, span.latest_ns)
 
-    subject: str
-    type: str
+
+class Heard(msgspec.Struct):
+    """A message of EVENTS that a participant may have reacted to."""
+
+    fact: Fact
+    span: Open
+    """In which it came about."""
+    within: Open
+    """In which lies what follows from it."""
     at_ns: int
-    span_id: str
+    followed: Open | None = None
+    """What followed from it, once something has."""
 
     @property
     def name(self) -> str:
         """Its type without the version."""
-        return name_of(self.type)
+        return name_of(self.fact.envelope.type)
 
 
 def _performed(kind: str, name: str) -> str:

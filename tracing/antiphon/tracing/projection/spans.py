@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROJECTION: Final = "2"
+PROJECTION: Final = "3"
 """The version of the rules by which spans are made, which is the version of their scope. It changes whenever a stored
 journal would give other bytes than before, so that what was exported by other rules can be told apart."""
 
@@ -18,6 +18,8 @@ COORDINATOR_SERVICE: Final = "antiphon"
 MOMENT_NS: Final = 16
 """What lasts no longer took no time: where the journal gives spans no length they have a nanosecond each, and some lie
 in a row."""
+
+MICROSECOND_NS: Final = 1_000
 
 FOLLOWS_NS: Final = 2_000
 """How much later than what it follows a span begins. Jaeger's page counts in microseconds, and takes one span for the
@@ -74,6 +76,7 @@ class Open:
     """
 
     __slots__ = (
+        "_event_times",
         "attributes",
         "children",
         "events",
@@ -101,6 +104,8 @@ class Open:
         self.latest_ns = self.start_ns + 1
         self.attributes: dict[str, Value] = {}
         self.events: list[SpanEvent] = []
+        self._event_times = set[int]()
+        """In microseconds."""
         self.links: list[SpanLink] = []
         self.children: list[Open] = []
         """Those that are still open."""
@@ -113,8 +118,8 @@ class Open:
 
     def begin_at(self, at_ns: int) -> None:
         """Have it begin later than was thought."""
-        self.start_ns = at_ns
-        self.reach(at_ns + 1)
+        self.start_ns = max(at_ns, self.parent.start_ns) if self.parent else at_ns
+        self.reach(self.start_ns + 1)
 
     def reach(self, at_ns: int) -> None:
         """Have it last at least until then."""
@@ -122,8 +127,12 @@ class Open:
             self.latest_ns = at_ns
 
     def event(self, name: str, at_ns: int, **attributes: Value) -> None:
-        """Note something that happened."""
+        """Note something that happened. What happened at once lies a microsecond apart: Jaeger sorts events by their
+        names, and its page then by their times, in microseconds."""
         at_ns = max(at_ns, self.start_ns)
+        while at_ns // MICROSECOND_NS in self._event_times:
+            at_ns += MICROSECOND_NS
+        self._event_times.add(at_ns // MICROSECOND_NS)
         self.reach(at_ns)
         self.events.append(SpanEvent(name, at_ns, {f"saga.{key}": value for key, value in attributes.items() if value}))
 
