@@ -26,7 +26,8 @@ from .overdue import Overdue
 from .parking import Parking
 from .perform import Failure, Performing
 from .procedures import AlreadyDone, NobodyKnows, NoHandler, NotYet
-from .reasons import is_said_on_purpose, reason_of
+from .reasons import reason_of
+from .telling import Telling
 from .transaction import idempotency_key
 from .turn import NotItsTurn
 from .under_lock import Unsendable
@@ -49,6 +50,7 @@ class Failing:
         rested: gets the messages of reactions that killed their worker and were laid to rest by this one.
         handler_seconds: how long a handler may run.
         error_texts: whether the texts of handlers' errors travel.
+        telling: what the log says of a failed attempt.
         chance: draws from [0, 1), for the jitter of delays.
     """
 
@@ -63,12 +65,13 @@ class Failing:
         rested: set[str],
         handler_seconds: float,
         error_texts: bool,
+        telling: Telling,
         chance: Callable[[], float],
     ) -> None:
         self._jobs, self._tally, self._performing = jobs, tally, performing
         self._parking, self._answering = parking, answering
         self._rested, self._handler_seconds = rested, handler_seconds
-        self._error_texts, self._chance = error_texts, chance
+        self._error_texts, self._telling, self._chance = error_texts, telling, chance
 
     async def end(self, job: Job, execution: Execution, raised: BaseException) -> None:
         """Whatever came in the way of an answer: say whether that was an attempt, and when the next one is.
@@ -171,10 +174,9 @@ class Failing:
         failure = await self._count(job, execution, reason, failed, wait)
         if failure is None:
             return
-        # One traceback an attempt, found by the saga, the step and the attempt that the journal names.
-        trace = {} if is_said_on_purpose(error) else {"exc_info": error}
+        trace = self._telling.of(job.message, reason, error)
         if failure.is_exhausted:
-            job.log("attempts.exhausted", reason=reason, tries=failure.tries, **trace)
+            job.log("attempts.exhausted", reason=reason, tries=failure.tries, **(trace or {}))
             if isinstance(error, NoHandler):
                 if not await self._parking.park(job, "unhandled", reason):
                     return
@@ -187,7 +189,8 @@ class Failing:
             return
         self._answering.count_failed(job)
         delay = wait(failure.tries)
-        job.log("attempt.failed", reason=reason, tries=failure.tries, again_in_seconds=round(delay, 3), **trace)
+        if trace is not None:
+            job.log("attempt.failed", reason=reason, tries=failure.tries, again_in_seconds=round(delay, 3), **trace)
         self._jobs.hand_back(job, delay)
 
     async def _count(

@@ -46,6 +46,7 @@ from .perform import Performing
 from .procedures import DoProcedure, Procedure, SettleProcedure, UndoProcedure
 from .reading import procedure_of
 from .routing import Routing, Unheard
+from .telling import BriefTelling
 from .transaction import Transaction
 from .worker import HANDLER_SECONDS_MAX, Worker
 
@@ -68,6 +69,7 @@ class Service:
     def __init__(self, participant: Participant, database: Database) -> None:
         self.participant, self.database = participant, database
         self._performing = Performing(database, Terms("test", HANDLER_SECONDS_MAX, 0.0))
+        self._telling = BriefTelling()
 
     @classmethod
     @asynccontextmanager
@@ -266,7 +268,14 @@ class Service:
             The worker, which has begun to pull.
         """
         database = Mortal(self.database, link)
-        worker = Worker(self.participant, cast(Link, link), database, error_texts=True, chance=lambda: 0.5)
+        worker = Worker(
+            self.participant,
+            cast(Link, link),
+            database,
+            error_texts=True,
+            telling=self._telling,
+            chance=lambda: 0.5,
+        )
         await worker.start()
         return worker
 

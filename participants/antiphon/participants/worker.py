@@ -43,6 +43,7 @@ from .participant import Participant
 from .perform import Performing
 from .reading import NotForUs, Reader
 from .takeover import Takeover
+from .telling import Telling
 from .turn import Turn
 
 CONCURRENCY: Final = 16
@@ -76,6 +77,7 @@ class Worker:
             extended at a quarter of it, and a worker that stood still for longer gives up what it held.
         handler_seconds: how long a command may be held; then its handler is cancelled, which is a failed attempt.
         error_texts: whether the texts of handlers' errors travel, into journals and traces; else only their classes.
+        telling: what the log says of failed attempts.
         chance: draws from [0, 1), for the jitter of delays.
         instance: names this process; made up when left out.
         notes: where this process notes what it holds, for the one after it; see `open_notes`.
@@ -96,6 +98,7 @@ class Worker:
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
         handler_seconds: float = HANDLER_SECONDS_MAX,
         error_texts: bool = False,
+        telling: Telling | None = None,
         chance: Callable[[], float] = random.random,
         instance: str = "",
         notes: Notes | None = None,
@@ -134,6 +137,7 @@ class Worker:
             rested=rested,
             handler_seconds=handler_seconds,
             error_texts=error_texts,
+            telling=telling or Telling(),
             chance=chance,
         )
         consumers = {(stream, consumer) for stream, consumer, _ in self._places}

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
+
+import pytest
+import structlog
+
+from antiphon.contracts import Command, Compensation, Event
+from antiphon.coordinator import Saga, State
+from antiphon.coordinator.testing import rehearse
+from antiphon.participants import Participant, Transaction
+from antiphon.participants.telling import Telling, authors_traceback
+from antiphon.participants.testing import Service
+
+from .stock import tables
 
 PROGRAM = """
 import asyncio
@@ -35,3 +48,67 @@ def test_tracebacks_of_a_rehearsal_have_no_values() -> None:
     told = ran.stdout + ran.stderr
     assert "ZeroDivisionError: what went wrong" in told, told[-2000:]
     assert "hunter2" not in told
+
+
+class Asked(Event, name="asked"):
+    """Somebody asks."""
+
+
+class Told(Event, name="told", owner="teller"):
+    """It was told."""
+
+
+class Tell(Command[Told], name="tell"):
+    """Tell it."""
+
+
+class Untell(Compensation[Tell], name="untell"):
+    """Take it back."""
+
+
+async def test_a_typo_in_a_handler_is_told_once_in_a_rehearsal_without_the_frames_of_libraries(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    structlog.reset_defaults()
+    saga, teller = (
+        Saga(Asked, name="asking", version=1, deadline=timedelta(hours=1)),
+        Participant("teller", tables=tables),
+    )
+
+    @saga.step()
+    def tell(s: State[Asked]) -> Tell:
+        return Tell()
+
+    @tell.compensation
+    def untell(s: State[Asked]) -> Untell:
+        return Untell()
+
+    @teller.handles(Tell)
+    async def on_tell(command: Tell, tx: Transaction) -> Told:
+        await tx.execute(tables.tables["effects"].insert().values(whot="a typo"))
+        return Told()
+
+    @teller.compensates(Tell)
+    async def on_untell(command: Untell, told: Told, tx: Transaction) -> None: ...
+
+    async with Service.open(teller) as service, rehearse([saga], [service]) as rehearsal:
+        asked = await rehearsal.start(saga, Asked())
+        await rehearsal.run(timedelta(hours=2))
+        assert asked.outcome() == "compensated"
+    told = capsys.readouterr().out
+    assert told.count("Traceback") == told.count("attempt.failed") == 1, told
+    assert "in on_tell" in told
+    assert told.count('File "') == 1, told
+    assert "Unconsumed column names: whot" in told
+    assert len(told.splitlines()) <= 10, told
+
+
+def test_the_frames_of_libraries_are_left_out() -> None:
+    try:
+        subprocess.run(["/no/such/program"], check=False)
+    except OSError as error:
+        told = authors_traceback(error)
+    assert told.count('File "') == 1
+    assert "test_tracebacks.py" in told
+    assert "FileNotFoundError" in told
+    assert Telling().of("a.b.1", "why", KeyError()).keys() == {"exc_info"}  # type: ignore[union-attr]
