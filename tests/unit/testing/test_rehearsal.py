@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.contracts import TooLate
+from antiphon.contracts import DefinitionError, TooLate
 from antiphon.contracts.stored import Delivered
 from antiphon.contracts.topology import EVENTS, PLATFORM_CONSUMERS, STARTS
 from antiphon.coordinator.definition.saga import Saga
@@ -152,8 +152,23 @@ async def test_who_is_stopped_or_not_there_cannot_crash(rehearsal: Rehearsal) ->
         await rehearsal.stop("hotel")
     rehearsal.slow("hotel", timedelta(minutes=1))
     await rehearsal.restart("hotel")
-    with pytest.raises(AssertionError, match=r"^no participant 'motel' takes part in this rehearsal, only "):
+    with pytest.raises(
+        AssertionError, match=r"^no participant 'motel' takes part in this rehearsal; did you mean 'hotel'"
+    ):
         rehearsal.slow("motel", timedelta(minutes=1))
+
+
+async def test_a_point_that_does_not_exist_is_refused_at_once(rehearsal: Rehearsal) -> None:
+    wrong: Any = "after comit"
+    with pytest.raises(AssertionError, match=r"^no process dies 'after comit'; did you mean 'after commit'\?$"):
+        rehearsal.crash("hotel", wrong)
+
+
+async def test_a_signal_of_another_step_is_refused_at_once(rehearsal: Rehearsal) -> None:
+    saga = await rehearsal.start(SAGAS["trip"], ASKED)
+    room: Any = SAGAS["trip"].steps[0]
+    with pytest.raises(DefinitionError, match=r"waits for no RoomBooked there"):
+        await saga.signal(room, RoomBooked(room="1"))
 
 
 async def test_who_is_slow_is_late_by_that_time(rehearsal: Rehearsal) -> None:

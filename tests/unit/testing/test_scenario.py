@@ -285,3 +285,30 @@ def test_a_failure_tells_the_whole_story_so_far() -> None:
 )
 def test_a_failure_says_what_was_expected_and_what_was_seen(check: Any, sentence: str) -> None:
     assert failure(check).startswith(sentence)
+
+
+def test_the_reply_of_another_steps_command_is_refused_with_the_step_that_was_meant() -> None:
+    asked = given(TRIP, ASKED)
+    with pytest.raises(
+        AssertionError,
+        match=r"^book_room is answered with RoomBooked, and not with SeatBooked; did you mean book_seat\?",
+    ):
+        asked.when(book_room, SEAT)
+    with pytest.raises(
+        AssertionError, match=r"^charge_card is answered with CardCharged, and not with RoomBooked; did you"
+    ):
+        asked.when(book_room, ROOM).when(book_seat, SEAT).when_settled(charge_card, ROOM)
+    with pytest.raises(AssertionError, match=r"^book_room is answered with RoomBooked, and not with Approved\."):
+        asked.when(book_room, Approved(by="somebody"))
+
+
+def test_a_signal_that_a_step_does_not_wait_for_is_refused() -> None:
+    with pytest.raises(AssertionError, match=r"^book_room waits for no signal, and not for RoomBooked"):
+        given(TRIP, ASKED).when_signalled(book_room, ROOM)
+
+
+def test_a_step_of_another_saga_is_refused_with_the_one_that_was_meant() -> None:
+    other: Any = type("step", (), {"name": "book_rom", "kind": "command", "signal": None})()
+    for wrong in (lambda: given(TRIP, ASKED).when(other, ROOM), lambda: given(TRIP, ASKED).when_refused(other, "no")):
+        with pytest.raises(AssertionError, match=r"^trip has no step book_rom; did you mean 'book_room'\?"):
+            wrong()

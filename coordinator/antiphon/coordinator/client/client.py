@@ -40,7 +40,7 @@ from antiphon.contracts.topology import SAGA
 from antiphon.link import Credentials, Link, Mark
 
 from ..decision.search_keys import require_names
-from ..definition.check import require_start
+from ..definition.check import require_awaited, require_start
 from ..definition.choreography import AnySaga, Choreography
 from ..definition.saga import Saga
 from ..definition.steps import Signal
@@ -170,8 +170,7 @@ class Handle:
             PlatformError: the signal could not be stored, or no coordinator can tell now whether there is such a saga,
                 or whether the signal that is stored is the same.
         """
-        if step.saga.name != self._saga.name or type(event) is not step.signal:
-            raise DefinitionError(f"saga {self._saga.name!r} waits for no {type(event).__name__} there.")
+        require_awaited(step, self._saga.name, event)
         return await self._client.send_signal(
             self.key, step.name, event, timeout, is_started=self._start is not None, waits=wait_for_start
         )

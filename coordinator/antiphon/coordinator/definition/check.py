@@ -82,6 +82,12 @@ def require_start(saga: DeclaredSaga[Any] | DeclaredChoreography[Any], start: Ev
         )
 
 
+def require_awaited(step: DeclaredStep, saga: str, event: Event) -> None:
+    """Refuse an event that a saga's step does not wait for; one derived from it is another message."""
+    if step.saga.name != saga or type(event) is not step.signal:
+        raise DefinitionError(f"saga {saga!r} waits for no {type(event).__name__} there.")
+
+
 def check_choreography(saga: DeclaredChoreography[Any]) -> None:
     """Refuse a choreography of which nobody could say where it is."""
     where = f"choreography {saga.name!r}"

@@ -16,12 +16,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, get_args
 
 from antiphon.contracts import subjects
 from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import Envelope, decode, encode, pack
 from antiphon.contracts.errors import AlreadySignalled, AlreadyStarted, TooLate
+from antiphon.contracts.hints import meant
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import (
@@ -41,7 +42,7 @@ from antiphon.link.faults import settle_tracebacks
 from ..decision.prospects import prospect_of
 from ..decision.replay import Replayed
 from ..decision.sameness import OTHER, compare, resent
-from ..definition.check import require_start, warn_of_haste
+from ..definition.check import require_awaited, require_start, warn_of_haste
 from ..definition.choreography import AnySaga, Choreography
 from ..definition.definition import Definition
 from ..definition.haste import hasty
@@ -122,8 +123,9 @@ class Rehearsed:
         """Send the event that a step waits for, now or later.
 
         Raises:
-            AlreadySignalled, TooLate, WrongShape: as of `Handle.signal`.
+            AlreadySignalled, DefinitionError, TooLate, WrongShape: as of `Handle.signal`.
         """
+        require_awaited(step, self.key.type, event)
         subject = subjects.signal_subject(self.key, step.name)
         self._rehearsal.require_in_time(subjects.same_subject(self.key, step.name), f"the signal {step.name}")
         if (told := await self._rehearsal.put(subject, event.__contract__.type, event)) is not None:
@@ -244,9 +246,12 @@ class Rehearsal:
             when: `before commit`, so that nothing was done, or `after commit`, so that nobody was told.
 
         Raises:
-            AssertionError: it has none that runs.
+            AssertionError: it has none that runs, or there is no such point.
         """
-        self._running(participant).dies = when
+        stage = self._running(participant)
+        if when not in get_args(Death):
+            raise AssertionError(f"no process dies {when!r}; {meant(when, get_args(Death), 'there is')}")
+        stage.dies = when
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
@@ -338,8 +343,8 @@ class Rehearsal:
 
     def _require_part(self, participant: str) -> None:
         if participant not in self._parts:
-            known = ", ".join(sorted(self._parts))
-            raise AssertionError(f"no participant {participant!r} takes part in this rehearsal, only {known}.")
+            hint = meant(participant, self._parts, "only")
+            raise AssertionError(f"no participant {participant!r} takes part in this rehearsal; {hint}")
 
     async def _quiet(self) -> None:
         """Wait, in real time, until nobody works on a command; and start again who died over one."""

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import decode, pack, through_the_wire, unpack_raw
+from antiphon.contracts.hints import meant
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.messages import AnswerKind, Closed, Command, Compensation, Event
 from antiphon.contracts.payloads import ChildStart, End, Operation, Record
@@ -130,8 +131,9 @@ class Scenario:
             attempt: which command of this step; the last one when left out.
 
         Raises:
-            AssertionError: that command was never sent.
+            AssertionError: that command was never sent, or is answered with another event.
         """
+        self._require_answer(step, reply)
         return self._answered(step, element, "do", attempt, "done", reply, f"answers {reply!r}")
 
     def when_refused(self, step: DeclaredStep, reason: str, *, element: int = -1, attempt: int = 0) -> Scenario:
@@ -175,6 +177,8 @@ class Scenario:
 
     def when_settled(self, step: Step[Any, Command[R]], reply: R | None) -> Scenario:
         """The participant says what became of the pivot: its reply was this, or it never happened and never will."""
+        if reply is not None:
+            self._require_answer(step, reply)
         said = "turns out not to have happened" if reply is None else f"turns out to have been answered with {reply!r}"
         return self._answered(step, -1, "undo", 0, "settled", reply, said)
 
@@ -197,6 +201,9 @@ class Scenario:
 
     def when_signalled(self, step: Signal[R], event: R) -> Scenario:
         """A client sends the event that a step waits for, now or later."""
+        self._require_own(step)
+        if type(event) is not step.signal:
+            self._fail(f"{step.name} waits for {_shape(step.signal)}, and not for {type(event).__name__}")
         fact = Signalled(self._count + 1, self._now_ns, step.name, through_the_wire(event))
         return self.take(fact, f"{step.name} is signalled with {event!r}")
 
@@ -460,6 +467,7 @@ class Scenario:
         reason: str = "",
         code: str = "",
     ) -> Scenario:
+        self._require_own(step)
         return self._answered_by_name(_name(step, element), direction, attempt, kind, reply, said, reason, code)
 
     def _answered_by_name(
@@ -481,6 +489,21 @@ class Scenario:
         event = None if reply is None else through_the_wire(reply)
         fact = Answer(self._count + 1, self._now_ns, name, direction, attempt, kind, command, event, reason, code)
         return self.take(fact, f"{name} {said}")
+
+    def _require_own(self, step: DeclaredStep) -> None:
+        """A step of another saga may be called like one of this one."""
+        definition = self._history.definition
+        if step.name not in definition.steps:
+            self._fail(f"{definition.name} has no step {step.name}; {meant(step.name, definition.steps, 'it has')}")
+
+    def _require_answer(self, step: DeclaredStep, reply: Event) -> None:
+        self._require_own(step)
+        steps = self._history.definition.steps.values()
+        expected = self._history.definition.step(step.name).reply
+        if expected is not None and type(reply) is not expected:
+            others = [each.name for each in steps if each.reply is type(reply)]
+            hint = f"; did you mean {' or '.join(others)}?" if others else ""
+            self._fail(f"{step.name} is answered with {expected.__name__}, and not with {type(reply).__name__}{hint}")
 
     def _child_ended(self, name: str, end: End) -> Scenario:
         attempt = self._last_attempt(name, "do")
@@ -535,7 +558,7 @@ class Scenario:
         return self
 
     def _fail(self, sentence: str) -> NoReturn:
-        raise AssertionError(f"{sentence}.\n\n{self}")
+        raise AssertionError(f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'}\n\n{self}")
 
 
 def _said(history: History, entry: Draft) -> Said:
@@ -564,6 +587,10 @@ def _name(step: DeclaredStep, number: int) -> str:
     if number < 0:
         raise AssertionError(f"{step.name} is over a list; say which of its commands is meant: element=0.")
     return element(step.name, number)
+
+
+def _shape(event: type[Event] | None) -> str:
+    return "no signal" if event is None else event.__name__
 
 
 def _list(names: list[str]) -> str:

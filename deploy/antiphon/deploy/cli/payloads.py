@@ -7,7 +7,6 @@ import codecs
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -17,6 +16,7 @@ from antiphon.contracts import subjects
 from antiphon.contracts.compat.schema import Contracts, JsonSchema, schema_of
 from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.hints import meant
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import SCHEMAS_TYPE
@@ -124,8 +124,7 @@ def require_known_fields(
         return  # whoever reads it says what is wrong with it
     fields = _Fields(definitions if definitions is not None else schema.get("$defs", {}))
     for where, field, known in fields.unknown(written, schema, name):
-        near = get_close_matches(field, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known)) or 'no fields'}."
+        hint = meant(field, known, "it has") if known else "it has no fields."
         raise CannotLoad(f"{where} has no field {field!r}; {hint} Nothing was sent.")
 
 
