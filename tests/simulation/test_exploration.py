@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from antiphon.coordinator.decision import plan as planning
+from antiphon.coordinator.decision import plan, quick
 from tests.simulation.explore import MODELS, SMALL, SUITE, explore
 from tests.simulation.sagas import Part, Shape
 from tests.simulation.world import Broken, Budget, Model
@@ -23,6 +23,7 @@ def test_no_order_of_answers_crashes_duplicates_and_time_breaks_a_saga(name: str
 
 
 def test_an_exploration_tells_the_way_to_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_timer", lambda *_: None)
+    for way in (plan, quick):
+        monkeypatch.setattr(way, "timer_to_set", lambda *_, **__: None)
     with pytest.raises(Broken, match=r"the timer at 0\n.*deliver"):
         explore(Model(Shape((Part("wait"),))), Budget())

@@ -28,6 +28,7 @@ from antiphon.contracts.payloads import (
     Parent,
 )
 from antiphon.contracts.subjects import Direction, Sending
+from antiphon.coordinator.decision.author import Author
 from antiphon.coordinator.decision.dues import earliest_ns, is_far
 from antiphon.coordinator.decision.entries import Draft, child_key
 from antiphon.coordinator.decision.facts import (
@@ -48,7 +49,8 @@ from antiphon.coordinator.decision.facts import (
 )
 from antiphon.coordinator.decision.history import History, StepRecord, begin
 from antiphon.coordinator.decision.notices import Notice
-from antiphon.coordinator.decision.plan import Plan, Planned, Timer, plan
+from antiphon.coordinator.decision.plan import full_plan, plan
+from antiphon.coordinator.decision.planned import Plan, Planned, Timer
 from antiphon.coordinator.definition.definition import Definition, StepDefinition
 from antiphon.participants import inbox
 from antiphon.participants.inbox import AlreadyUndone, NothingToUndo, Row, RunCompensation, RunHandler, SendAgain
@@ -356,8 +358,9 @@ class Model:
         """What a coordinator does about a fact."""
         made = world.plans.get(name)
         if made is None:
-            fact = world.facts[name]
-            made = plan(world.history, fact, moment(world.now_ns), name in world.seen)
+            fact, author = world.facts[name], Author()
+            made = plan(world.history, fact, moment(world.now_ns), name in world.seen, author=author)
+            _require_full(world, made, fact, name in world.seen, author)
             _require_replay(world, made, fact, self.shape.fickle)
             world.plans[name] = made
         return made
@@ -638,6 +641,20 @@ def _is_left_to_sweeper(world: World) -> bool:
     """Whether the first thing that is due is far away, and has no timer yet."""
     due_ns = earliest_ns(world.history)
     return is_far(world.history, due_ns) and not 0 < world.timer_ns <= due_ns
+
+
+def _require_full(world: World, made: Plan, fact: Fact, is_repeated: bool, author: Author) -> None:
+    """What is planned the quick way is what is planned the full way, byte by byte, and so is the history it leads to.
+
+    The same author is asked, who answers a second time as he did the first.
+    """
+    full = full_plan(world.history, fact, moment(world.now_ns), is_repeated, "", author, 1.0, "")
+    require(_without_error(made) == _without_error(full), f"planned quickly {made}, and in full {full}")
+
+
+def _without_error(made: Plan) -> Plan:
+    """What a function raises, it raises anew each time."""
+    return msgspec.structs.replace(made, error=None)
 
 
 def _require_replay(world: World, made: Plan, fact: Fact, is_fickle: bool) -> None:

@@ -18,7 +18,8 @@ from antiphon.coordinator.decision.entries import read_entry
 from antiphon.coordinator.decision.facts import Action, Answer, Cancel, Fact, Send, Start, Tick
 from antiphon.coordinator.decision.fold import fold
 from antiphon.coordinator.decision.history import Entry, History, begin, deadline_ns
-from antiphon.coordinator.decision.plan import Plan, plan
+from antiphon.coordinator.decision.plan import plan
+from antiphon.coordinator.decision.planned import Plan
 from antiphon.coordinator.definition.saga import Saga
 from tests.support.trip import ASKED, REPLIES, TRIP
 

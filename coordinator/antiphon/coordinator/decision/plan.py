@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from antiphon.contracts.clock import nanoseconds
@@ -18,8 +17,6 @@ from antiphon.contracts.payloads import Record
 from .absorb import absorb, source_of
 from .author import Author
 from .decide import decide
-from .dues import earliest_ns, is_far
-from .entries import Draft, draft, timer_body
 from .facts import (
     Action,
     Answer,
@@ -28,17 +25,16 @@ from .facts import (
     Finish,
     Happened,
     Operated,
-    Send,
     SendClose,
     Signalled,
-    Start,
     Tick,
     cause_of,
 )
-from .fold import apply
 from .history import ENTRIES_MAX, HEARD_MAX, History, has_missed_its_start
 from .lists import is_unfinished
 from .notices import Notice, notices
+from .planned import Plan, Planned, planned, timer_to_set
+from .quick import quick_plan
 from .requests import is_to_close, rejection
 from .resolving import acted_after_all, is_unasked, to_close, verdict
 from .room import KEPT_FOR_VERBS, owed, room
@@ -51,42 +47,6 @@ KNOWN: Final = Record()
 STALE_NS: Final = 60 * 1_000_000_000
 """A request so much older than one that was rejected in a shared entry is no longer on its way to another coordinator:
 it was rejected in that entry before."""
-
-
-class Timer(msgspec.Struct, frozen=True, gc=False):
-    """The saga's one schedule as it is to be: when, with which body, and whether only if there is none yet."""
-
-    due_ns: int
-    body: bytes
-    first: bool
-
-
-class Planned(msgspec.Struct, frozen=True, gc=False):
-    """An entry to append, and the history that holds once it is stored (but for its place in the stream)."""
-
-    draft: Draft
-    after: History
-
-
-class Plan(msgspec.Struct, frozen=True, gc=False):
-    """All that one fact asks for. The fact may be acked once every part of it is durable.
-
-    The first timer goes before the entries: one that fires for nothing does no harm. A later one goes after them,
-    guarded by the last: it is right only while nothing has been added to what it was computed from. What is told goes
-    last: others may act on it only once the journal says so.
-    """
-
-    entries: tuple[Planned, ...] = ()
-    timer: Timer | None = None
-    notices: tuple[Notice, ...] = ()
-    fault: str = ""
-    """What went wrong in the author's code while the plan was made; it is in the journal too."""
-    error: BaseException | None = None
-    """What it raised, for the log."""
-    parked: str = ""
-    """Why the saga is to be indexed as one that waits for a person."""
-    accused: str = ""
-    """Why the fact itself is to be set aside for a person: what was resolved by hand was done all the same."""
 
 
 def plan(
@@ -113,6 +73,23 @@ def plan(
         refusal: why a saga may not begin, of the start of one that has not: it ends at once, in one entry, with nothing
             done.
     """
+    author = author or Author()
+    if not (is_repeated or hold or refusal) and (quick := quick_plan(history, fact, time, author, ratio)):
+        return quick
+    return full_plan(history, fact, time, is_repeated, hold, author, ratio, refusal)
+
+
+def full_plan(
+    history: History,
+    fact: Fact,
+    time: datetime,
+    is_repeated: bool,
+    hold: str,
+    author: Author,
+    ratio: float,
+    refusal: str,
+) -> Plan:
+    """Take any fact in and decide; as `plan` does."""
     if history.end is not None:
         return Plan(notices=tuple(notices(history).values()), accused=acted_after_all(history, fact))
     is_tick = isinstance(fact, Tick)
@@ -123,7 +100,6 @@ def plan(
     # Then nothing is sent, and a timer that is due at once tells the time by the server's clock.
     is_late = not is_tick and has_missed_its_start(told, nanoseconds(time))
     holds = bool(hold) or is_late
-    author = author or Author()
     first = _first(history, told, fact, is_new)
     entries = tuple(_entries(told, first, cause_of(fact), time, holds, author, ratio))
     if _comes_again(history, fact, entries):
@@ -136,7 +112,7 @@ def plan(
     may_be_gone = is_tick or is_repeated or is_late or not is_new
     return Plan(
         entries,
-        _timer(history, after, fact, may_be_gone, time, bool(hold)),
+        timer_to_set(history, after, fact, time, may_be_gone=may_be_gone, is_held=bool(hold)),
         _notices(history, after, may_be_gone),
         after.fault if after.fault != told.fault else "",
         author.error,
@@ -244,9 +220,9 @@ def _entries(
         what = queue.pop(0)
         if history.entries >= ENTRIES_MAX and not isinstance(what, Finish):
             return  # full; that it is parked for this reason is its last entry, and only its end may still follow
-        entry = _draft(history, what, cause, time, author, ratio)
-        history = apply(history, entry.stored_at(history.sequence))
-        yield Planned(entry, history)
+        entry = planned(history, what, cause, time, author, ratio)
+        history = entry.after
+        yield entry
         if history.fault:
             return
         # What was found out about a step may let others begin. Their turn is now and not when the queue is empty, so
@@ -258,33 +234,6 @@ def _entries(
 def _is_owed(first: Record | SendClose) -> bool:
     """Whether a fact has an entry of its own, whatever follows from it."""
     return isinstance(first, SendClose) or bool(first.by or first.turned or first.more)
-
-
-def _draft(history: History, what: Action, cause: str, time: datetime, author: Author, ratio: float) -> Draft:
-    """Encode an entry; where that fails, the entry that says so."""
-    if history.entries >= ENTRIES_MAX - 1 and not isinstance(what, Finish):
-        fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
-        return draft(history, Record(fault=fault), cause, time, author)
-    try:
-        return draft(history, what, cause, time, author, ratio)
-    except Exception as error:  # what the author made cannot be sent
-        fault = author.faulted(what.step if isinstance(what, Send) else "the coordinator", error)
-        return draft(history, Record(fault=fault), cause, time, author)
-
-
-def _timer(
-    before: History, after: History, fact: Fact, may_be_gone: bool, time: datetime, is_held: bool
-) -> Timer | None:
-    """The timer, where it must be set: something is due earlier than before, or the old one may be gone. What is far
-    away a tick alone sets."""
-    due, previous = earliest_ns(after), earliest_ns(before)
-    if not due or not (may_be_gone or not previous or due < previous):
-        return None
-    if is_held and due <= after.now_ns:
-        return None  # it would fire at once, again and again; the resume looks after what is due
-    if is_far(after, due) and not isinstance(fact, Tick):
-        return None  # most sagas have ended by then; of the others the sweeper brings a tick
-    return Timer(due, timer_body(after, time), isinstance(fact, Start) and not before.entries)
 
 
 def _parked(before: History, after: History, may_be_unsaid: bool) -> str:

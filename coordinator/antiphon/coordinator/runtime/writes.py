@@ -11,7 +11,7 @@ from antiphon.contracts.stored import AlreadyStored, Outcome
 from antiphon.link.killpoints import reached
 
 from ..decision.dues import may_have_timer
-from ..decision.plan import Plan, Planned, Timer
+from ..decision.planned import Plan, Planned, Timer
 from .journals import Journals
 from .ports import ArmGuard
 
