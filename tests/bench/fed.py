@@ -61,7 +61,7 @@ class Server:
     Every answer is kept until `answers` asks for all of them, as a client reads from its socket what has come.
     """
 
-    is_connected, is_reconnecting, max_payload = True, False, 1024 * 1024
+    is_connected, is_reconnecting, _max_payload = True, False, 1024 * 1024
 
     def __init__(self) -> None:
         self._server_info = {"jetstream": True}
@@ -80,6 +80,11 @@ class Server:
     def write(self, data: bytes) -> None:
         """Take what the link has written."""
         self._written.append(data)
+
+    @property
+    def max_payload(self) -> int:
+        """A property in nats-py's client, too."""
+        return self._max_payload
 
     def new_inbox(self) -> str:
         """A subject of its own for each that asks."""

@@ -40,7 +40,7 @@ from antiphon.contracts.topology import ANSWERS_PREFIX, SAGA, SERVER_VERSION_MIN
 
 from .delivery import Delivery, Pull
 from .encryption import NOT_ENCRYPTED, tls_context, tls_trouble
-from .fast import HEAD_BYTES, fast_transport
+from .fast import fast_transport
 from .faults import say
 from .guard import Guard, InHand
 from .outcomes import outcome_of
@@ -200,8 +200,8 @@ class Link:
     def send(self, subject: str, data: bytes = b"", headers: str = "", reply: str = "") -> None:
         """Send a frame with the others of this loop turn; dropped while there is no connection, or where the server
         takes none so large: it would close the connection, with all that is under way."""
-        if self._fits(subject, data, headers):
-            self._transport.send(subject, data, headers, reply)
+        if not self._transport.send(subject, data, headers, reply):
+            self._say_too_large(subject, data)
 
     def answer(self, reply: str, data: bytes) -> None:
         """Answer a request, whose reply subject somebody else has chosen: what is no inbox gets none, or it would be
@@ -213,11 +213,11 @@ class Link:
     def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
         """Store a message in the stream that has the subject, and call `then` once with what became of it."""
         token = self._token()
-        if not self._fits(subject, data, headers):
+        if not self._transport.send(subject, data, headers, f"{self._answers}.{token}"):
+            self._say_too_large(subject, data)
             refused = Rejected(f"{len(data)} bytes are more than the server takes (max_payload)")
             self._loop.call_soon(self.guard.call, self.guard.current, then, refused)
             return
-        self._transport.send(subject, data, headers, f"{self._answers}.{token}")
         self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
 
     async def store(self, subject: str, data: bytes, headers: str = "") -> int:
@@ -256,13 +256,8 @@ class Link:
             "max_payload: 1MB, which is its default, on every server."
         )
 
-    def _fits(self, subject: str, data: bytes, headers: str) -> bool:
-        """Whether the server takes a message, by its size; a line of the log where it does not."""
-        size = len(data) + (len(headers) + HEAD_BYTES if headers else 0)
-        if size <= self.nc.max_payload:
-            return True
-        log.warning("message.too_large", subject=subject, bytes=size, max_payload=self.nc.max_payload)
-        return False
+    def _say_too_large(self, subject: str, data: bytes) -> None:
+        log.warning("message.too_large", subject=subject, bytes=len(data), max_payload=self.nc.max_payload)
 
     @property
     def may_be_clustered(self) -> bool:

@@ -131,10 +131,7 @@ class Delivery:
 
     def drop(self) -> None:
         """Free the place without a word: the message comes again after the ack wait."""
-        if not self._is_settled:
-            self._is_settled = True
-            self._pull.release(self)
-            self.leave_place()
+        self._settle(b"")
 
     def leave_place(self) -> None:
         """Leave the place to another message, and stay here."""
@@ -157,10 +154,7 @@ class Delivery:
     def _settle(self, verdict: bytes) -> None:
         if not self._is_settled:
             self._is_settled = True
-            self._pull.look()
-            if not self.is_lost:
-                self._pull.link.send(self.reply, verdict)
-            self._pull.release(self)
+            self._pull.settle(self, verdict)
             self.leave_place()
 
 
@@ -271,20 +265,19 @@ class Pull:
             reply=f"{self._inbox}.{token}",
         )
 
-    def look(self) -> None:
-        """Find out whether what is held may have been lost; before anything is said of it."""
-        if self._lease is not None:
-            self._lease.look()
-
     def keep(self, delivery: Delivery) -> None:
         """Count the time for which a message is kept anew."""
         if self._lease is not None:
             self._lease.keep(delivery)
 
-    def release(self, delivery: Delivery) -> None:
-        """Keep a message no more."""
-        if self._lease is not None:
-            self._lease.held.pop(delivery, None)
+    def settle(self, delivery: Delivery, verdict: bytes) -> None:
+        """Tell the server the verdict on a message, if there is one and the message is not lost; keep it no more."""
+        lease = self._lease
+        if lease is not None:
+            lease.look()
+            lease.held.pop(delivery, None)
+        if verdict and not delivery.is_lost:
+            self.link.send(delivery.reply, verdict)
 
     def vacate(self) -> None:
         """Free one place."""

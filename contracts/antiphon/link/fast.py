@@ -20,12 +20,11 @@ from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
 from .guard import Guard
-from .transport import FLUSH_SECONDS, LOST, Handler, require_subject
+from .transport import FLUSH_SECONDS, HEAD_BYTES, LOST, Handler, require_subject
 
 PUBLIC_VARIABLE: Final = "ANTIPHON_PUBLIC_CLIENT"
 """The environment variable that, set to anything, has every link use nats-py's public API alone."""
 
-HEAD_BYTES: Final = len("NATS/1.0\r\n\r\n")
 LINE_BYTES_MAX: Final = 1024 * 1024
 """Longer than any line of a server: INFO names all nodes of a cluster."""
 
@@ -68,6 +67,7 @@ def _is_known_client(nc: Any) -> bool:
         type(getattr(nc, "_ps", None)) is Parser
         and callable(getattr(getattr(nc, "_transport", None), "write", None))
         and isinstance(getattr(nc, "_server_info", None), dict)
+        and isinstance(getattr(nc, "_max_payload", None), int)
         and isinstance(getattr(Subscription(nc, 1), "_id", None), int)
     )
 
@@ -87,18 +87,22 @@ class FastTransport:
         self._frames: list[bytes] = []
         self._nc._ps = Frames(nc, self._handlers, guard)
 
-    def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
+    def send(self, subject: str, data: bytes, headers: str, reply: str) -> bool:
         """Send a frame with the others of this loop turn."""
         require_subject(subject)
+        head_size = len(headers) + HEAD_BYTES if headers else 0  # subjects, times and numbers: all of it is ASCII
+        size = head_size + len(data)
+        if size > self._nc._max_payload:
+            return False
         if headers:
-            size = len(headers) + HEAD_BYTES  # subjects, times and numbers: all of it is ASCII
-            head = f"HPUB {subject} {reply} {size} {size + len(data)}\r\nNATS/1.0\r\n{headers}\r\n"
+            head = f"HPUB {subject} {reply} {head_size} {size}\r\nNATS/1.0\r\n{headers}\r\n"
         else:
-            head = f"PUB {subject} {reply} {len(data)}\r\n"
+            head = f"PUB {subject} {reply} {size}\r\n"
         frame = (head.encode("ascii"), data, b"\r\n")
         if not self._frames:
             self._loop.call_soon(self.flush)
         self._frames += frame
+        return True
 
     def send_frame(self, frame: bytes) -> None:
         """Send bytes that are a whole frame, or none at all: for tests of what a server and other clients do."""
@@ -237,7 +241,9 @@ class Frames(Parser):
             self._guard.ended(None, error, subject.decode(errors="replace"))
 
 
+@functools.lru_cache(maxsize=4096)
 def _number(text: bytes) -> int:
+    """A number of a frame, remembered: there are few sizes of messages, and fewer subscriptions."""
     if not text.isdigit():
         raise ProtocolError(f"nats: {text[:20]!r} where a number belongs")
     return int(text)

@@ -25,6 +25,7 @@ Handler = Callable[[str, str, bytes, bytes | None], None]
 LOST: Final = (nats.errors.Error, OSError, RuntimeError)
 """What nats-py raises when the connection goes away in mid-call; the last is uvloop's, for a socket that is closed."""
 
+HEAD_BYTES: Final = len("NATS/1.0\r\n\r\n")
 FLUSH_SECONDS: Final = 5
 JETSTREAM_SECONDS: Final = 0.5
 """How long a server may take to answer whether it has JetStream. A user without the right to ask gets no answer."""
@@ -44,12 +45,16 @@ def require_subject(subject: str) -> None:
 class Transport(Protocol):
     """The frames and messages of one connection."""
 
-    def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
+    def send(self, subject: str, data: bytes, headers: str, reply: str) -> bool:
         """Send a message; dropped while there is no connection.
+
+        Returns:
+            Whether the server takes one so large. If not it is not sent, since the server would close the connection.
 
         Raises:
             BadIdentity: a subject is none.
         """
+        ...
 
     def flush(self) -> None:
         """Hand what was sent to the connection, as far as that can be done at once."""
@@ -95,13 +100,16 @@ class PublicTransport:
         self._waiting: list[tuple[str, bytes, str, dict[str, str] | None]] = []
         self._sending: asyncio.Task[None] | None = None
 
-    def send(self, subject: str, data: bytes, headers: str, reply: str) -> None:
+    def send(self, subject: str, data: bytes, headers: str, reply: str) -> bool:
         """Send a message after those before it."""
         require_subject(subject)
+        if len(data) + (len(headers) + HEAD_BYTES if headers else 0) > self._nc.max_payload:
+            return False
         pairs = dict(line.split(": ", 1) for line in headers.split("\r\n") if line)
         self._waiting.append((subject, data, reply, pairs or None))
         if self._sending is None or self._sending.done():
             self._sending = asyncio.get_running_loop().create_task(self._send())
+        return True
 
     def flush(self) -> None:
         """Nothing can be handed over at once here: the task that sends runs with the next turn of the loop."""

@@ -164,7 +164,7 @@ async def test_a_process_that_stood_still_says_nothing_of_what_it_held(word: str
         holder.link.send = listen  # type: ignore[method-assign]
         assert holder.pull is not None
         if word == "in progress":
-            holder.pull.look()  # as every turn of the lease does
+            holder.pull._lease.look()  # type: ignore[union-attr] # as every turn of the lease does
         WORDS[word](holder.taken[0])
         assert holder.taken[0].is_lost
         assert not [subject for subject in sent if subject.startswith("$JS.ACK")]

@@ -90,5 +90,5 @@ def may_have_timer(history: History) -> bool:
     definition = history.definition
     if history.turned or history.now_ns - history.started_ns >= SWEPT_NS or definition.deadline_ns <= FAR_NS:
         return True
-    is_soon = any(0 < step.timeout_ns <= FAR_NS for step in definition.steps.values())
+    is_soon = definition.is_timed and any(0 < step.timeout_ns <= FAR_NS for step in definition.steps.values())
     return is_soon or any(step.attempts > 1 for step in history.steps.values())

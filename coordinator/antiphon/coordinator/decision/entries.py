@@ -33,7 +33,7 @@ from antiphon.contracts.subjects import command_subject, end_subject, parse_entr
 from antiphon.tracing.projection.ids import traceparent
 from antiphon.tracing.projection.sampling import decision_in, is_sampled
 
-from ..definition.definition import StepDefinition
+from ..definition.definition import CommandTemplate, StepDefinition
 from .author import Author, AuthorFault
 from .dues import dues
 from .facts import Action, Finish, Send, SendClose
@@ -103,8 +103,8 @@ def _command(history: History, send: Send, cause: str, time: datetime, author: A
         time=time,
         data=payload,
         cause=cause,
-        definition=_label(history),
-        schemas=_schemas(history),
+        definition="" if history.entries else history.definition.label,
+        schemas="" if history.entries else history.definition.schemas,
         keys=keys,
         retry=retry,
         retriable=step.is_retriable,
@@ -126,7 +126,7 @@ def _close(history: History, what: SendClose, cause: str, time: datetime, ratio:
         time=time,
         data=pack(what.close),
         cause=cause,
-        definition=_label(history),
+        definition="" if history.entries else history.definition.label,
         traceparent=traceparent(history.key, what.step, "close", what.number, sampled),
     )
     return Draft(envelope.id, encode(envelope), cause, what, nanoseconds(time), sampled=sampled)
@@ -149,14 +149,16 @@ def _content(history: History, step: StepDefinition, send: Send, author: Author)
         assert step.do is not None
         return settle_type(step.do.contract), pack(Settle()), history.definition.settle_retry
     template = step.template(send.direction)
-    return template.contract.type, _payload(history, step, send, author), template.retry
+    return template.contract.type, _payload(history, step, template, send, author), template.retry
 
 
-def _payload(history: History, step: StepDefinition, send: Send, author: Author) -> msgspec.Raw:
+def _payload(
+    history: History, step: StepDefinition, template: CommandTemplate, send: Send, author: Author
+) -> msgspec.Raw:
     """What a command carries: what an operator wants sent, or what was sent before; only where neither is there is the
     author's function asked."""
     record = history.steps[send.step]
-    if type(record.edited) is step.template(send.direction).shape:  # and not what went the other way
+    if type(record.edited) is template.shape:  # and not what went the other way
         return pack(record.edited)
     if sent := record.command if send.direction == "do" else record.undo:
         return msgspec.Raw(sent)
@@ -165,7 +167,7 @@ def _payload(history: History, step: StepDefinition, send: Send, author: Author)
             _element(history, step, send.step, author) if step.kind == "list" else author.command(history, step)
         )
     command, reply = None, None
-    if step.template("undo").takes > 1:
+    if template.takes > 1:
         command = _commanded(history, step, send.step, author)
         reply = record.reply
     return pack(author.compensation(history, step, send.step, command, reply))
@@ -230,8 +232,8 @@ def _draft(
         time=time,
         data=pack(payload),
         cause=cause,
-        definition=_label(history),
-        schemas=_schemas(history),
+        definition="" if history.entries else history.definition.label,
+        schemas="" if history.entries else history.definition.schemas,
         keys=keys,
         within=within,
         awaits=awaits,
@@ -252,14 +254,6 @@ def _wait(history: History, record: Record) -> tuple[str, str]:
 
 def _within(step: StepDefinition) -> str:
     return str(step.timeout_ns / 1e9) if step.timeout_ns else ""
-
-
-def _label(history: History) -> str:
-    return "" if history.entries else history.definition.label
-
-
-def _schemas(history: History) -> str:
-    return "" if history.entries else history.definition.schemas
 
 
 def timer_body(history: History, time: datetime) -> bytes:

@@ -55,19 +55,14 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 
 def planned(history: History, what: Action, cause: str, time: datetime, author: Author, ratio: float) -> Planned:
     """An entry, encoded; where that fails, the entry that says so."""
-    entry = _draft(history, what, cause, time, author, ratio)
-    return Planned(entry, apply(history, entry.stored_at(history.sequence)))
-
-
-def _draft(history: History, what: Action, cause: str, time: datetime, author: Author, ratio: float) -> Draft:
     if history.entries >= ENTRIES_MAX - 1 and not isinstance(what, Finish):
-        fault = f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be"
-        return draft(history, Record(fault=fault), cause, time, author)
+        what = Record(fault=f"its journal has {history.entries} entries, and {ENTRIES_MAX} are the most there may be")
     try:
-        return draft(history, what, cause, time, author, ratio)
+        entry = draft(history, what, cause, time, author, ratio)
     except Exception as error:  # what the author made cannot be sent
         fault = author.faulted(what.step if isinstance(what, Send) else "the coordinator", error)
-        return draft(history, Record(fault=fault), cause, time, author)
+        entry = draft(history, Record(fault=fault), cause, time, author)
+    return Planned(entry, apply(history, entry.stored_at(history.sequence)))
 
 
 def timer_to_set(

@@ -31,9 +31,11 @@ def quick_plan(history: History, fact: Fact, time: datetime, author: Author, rat
     if told is None or what is None:
         return None
     entry = planned(told, what, cause_of(fact), time, author, ratio)
-    # Where the author's function has raised, the entry says so, and that a person is needed.
-    fault = entry.after.fault
-    return Plan((entry,), timer_to_set(history, entry.after, fact, time), (), fault, author.error, fault)
+    # Where only the deadline is a matter of time, what is due is known from the start.
+    brings_time = not history.entries or history.definition.is_timed
+    timer = timer_to_set(history, entry.after, fact, time) if brings_time else None
+    fault = entry.after.fault  # where the author's function has raised; then a person is needed
+    return Plan((entry,), timer, (), fault, author.error, fault)
 
 
 def _is_ordinary(history: History) -> bool:
@@ -84,15 +86,17 @@ def _done(history: History, fact: Answer) -> History | None:
 
 def _next(history: History) -> Send | Finish | None:
     """The command of the one step that begins now, or the end; None where others are under way, or begin too."""
-    steps, following = history.steps, None
+    over = {name for name, step in history.steps.items() if step.phase in OVER}
+    if len(over) == len(history.steps):
+        return COMPLETED
+    following = None
     for name, definition in history.definition.steps.items():
-        phase = steps[name].phase
-        if phase in OVER:
+        if name in over:
             continue
-        if phase != "waiting":
+        if history.steps[name].phase != "waiting":
             return None
-        if all(steps[earlier].phase in OVER for earlier in definition.after):
+        if over.issuperset(definition.after):
             if following is not None or definition.kind != "command" or definition.when is not None:
                 return None
             following = name
-    return COMPLETED if following is None else Send(following, "do", 1)
+    return Send(following, "do", 1) if following is not None else None

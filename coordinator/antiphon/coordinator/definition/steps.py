@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.messages import Command, Compensation, Event
@@ -24,7 +24,7 @@ class Known(Protocol):
     @property
     def key(self) -> SagaKey: ...
     @property
-    def start(self) -> Event | None: ...
+    def start(self) -> Any: ...
     @property
     def turned(self) -> str: ...
     def outcome_of(self, name: str) -> Any: ...
@@ -44,7 +44,8 @@ class State(Generic[S]):
     @property
     def start(self) -> S:
         """The event the saga began with."""
-        return cast(S, self._known.start)
+        start: S = self._known.start
+        return start
 
     @property
     def reason(self) -> str:

@@ -40,11 +40,6 @@ class Case:
         """Whether it is known where the last entry is stored."""
         return self.pending is None
 
-    def confirm(self, sequence: int) -> None:
-        """Take down where the pending entry is stored."""
-        self.history = replace(self.history, sequence=sequence)
-        self.pending = None
-
 
 class Cache:
     """The cases of one coordinator, the oldest first out."""
@@ -102,12 +97,12 @@ class Cache:
         if case is None:
             return
         if case.pending is entry:
-            case.confirm(sequence)
+            case.history, case.pending = replace(case.history, sequence=sequence), None
         elif not case.is_settled:
             return  # the saga was dropped and read meanwhile, and another entry is on its way
         if case.history.end is not None:
             self.forget(key)
-        elif not case.has_more:
+        elif case.waiting and not case.has_more:
             self._wake(case)
 
     def forget(self, key: SagaKey) -> None:

@@ -94,6 +94,7 @@ class FactHandler:
         "_delivery",
         "_fact",
         "_has_begun_saga",
+        "_is_start",
         "_journals",
         "_key",
         "_parked",
@@ -117,6 +118,7 @@ class FactHandler:
         self._journals, self._paused_types, self._parking = journals, paused_types, parking
         self._key, self._versions = key, versions
         self._delivery, self._address, self._fact = delivery, address, fact
+        self._is_start = address is not None and address.is_start
         self._definition: Definition | None = None
         self._before: History | None = None
         """The history before the fact, once the plan is made."""
@@ -148,10 +150,12 @@ class FactHandler:
             return
         if isinstance(fact, Unread):
             self._read()  # whether it counts is not to be told by what may be old
-        elif case.is_settled:
-            self._use(case.history, fact)
-        else:
+        elif not case.is_settled:
             case.waiting.append(self.begin)
+        elif isinstance(fact, Answer) and fact.command > case.history.sequence:
+            self._read()  # the command that it answers is newer than what is kept
+        else:
+            self._go_on_from(case.history, fact)
 
     def _use_closed(self) -> None:
         """Use a history that no fact like this one can change any more, if one is kept; else read."""
@@ -184,18 +188,10 @@ class FactHandler:
 
     def _begin_or_read(self) -> None:
         # Nothing is read for a new saga: if it is not new after all, the guard of its first entry says so.
-        is_start = self._address is not None and self._address.is_start
-        if not is_start or self._delivery.deliveries != 1:
+        if not self._is_start or self._delivery.deliveries != 1:
             self._read()
         elif (fact := self._accepted(self._versions.newest)) is not None:
             self._go_on_from(begin(self._key, self._versions.newest), fact)
-
-    def _use(self, history: History, fact: Fact) -> None:
-        """Use a cached history, unless the command that the fact answers is newer than it."""
-        if isinstance(fact, Answer) and fact.command > history.sequence:
-            self._read()
-        else:
-            self._go_on_from(history, fact)
 
     def _read(self) -> None:
         """Read the saga, or wait for another handler's read of it: of several that read at once all but one would meet
@@ -299,7 +295,7 @@ class FactHandler:
         """The saga was purged but for its end, after which nothing follows. A start with another payload is for a
         person: whoever stored it takes it for the start of a saga."""
         delivery = self._delivery
-        if self._address is None or not self._address.is_start or not end.start:
+        if not self._is_start or not end.start:
             delivery.ack()
             return
         try:
@@ -421,7 +417,7 @@ class FactHandler:
             self._parking.park(self._delivery, "fault", self._accused, stays=True)
         elif self._parked:
             self._parking.park_saga(self._key, self._delivery, self._parked)
-        elif self._has_listeners():
+        elif self._is_start and self._has_listeners():
             self._take_early()
         else:
             self._delivery.ack()
@@ -429,9 +425,8 @@ class FactHandler:
     # --- what was said before the saga began --------------------------------------------------------------------------
 
     def _has_listeners(self) -> bool:
-        """Whether this is the start of a saga to which others may have said something before."""
-        is_start = self._address is not None and self._address.is_start
-        return is_start and self._definition is not None and is_heard_early(self._definition)
+        """Whether others may have said something to the saga before it began."""
+        return self._definition is not None and is_heard_early(self._definition)
 
     def _take_early(self) -> None:
         """Take in what was stored for the saga before it began, however long before: it was delivered in vain."""

@@ -30,55 +30,52 @@ class Writes:
     """One plan being performed: the first timer beside the first entry; one entry after the other; any later timer
     after the last; then notices."""
 
-    __slots__ = ("_entries", "_failed", "_guard", "_handler", "_journals", "_key", "_left", "_plan")
+    __slots__ = ("_failed", "_guard", "_handler", "_journals", "_key", "_left", "_plan", "_stored")
 
     def __init__(self, handler: Handler, journals: Journals, key: SagaKey, what: Plan, guard: int) -> None:
         self._handler, self._journals, self._key, self._plan = handler, journals, key, what
-        self._entries = iter(what.entries)
         self._guard = guard
-        self._left = len(what.entries)
+        self._stored = 0
+        """How many entries are."""
+        self._left = 0
+        """How much is under way side by side: the entries and the first timer; later the notices."""
         self._failed = False
 
     def begin(self) -> None:
         """Send what may be sent at once. The first timer goes first, and the server stores in the order sent."""
-        timer = self._plan.timer
-        if timer is not None and timer.first:
-            self._left += 1
-            self._arm(timer, "first")
-        if self._left == 0:
+        entries, timer = self._plan.entries, self._plan.timer
+        first = timer if timer is not None and timer.first else None
+        self._left = bool(entries) + (first is not None)
+        if not self._left:
             self._all_appended()
-        else:
-            self._next()
+        if first is not None:
+            self._arm(first, "first")
+        if entries:
+            self._append(entries[0])
 
-    def _next(self) -> None:
-        entry = next(self._entries, None)
-        if entry is None:
-            return
-        self._journals.cache.expect(self._key, entry.after, entry.draft, self._left_after(entry))
-        self._journals.store.append(
-            self._key,
-            entry.draft.subject,
-            entry.draft.data,
-            self._guard,
-            entry.after.end is not None and may_have_timer(entry.after),
-            lambda outcome: self._on_stored(entry, outcome),
-        )
+    def _append(self, entry: Planned) -> None:
+        journals, after, draft = self._journals, entry.after, entry.draft
+        is_last = entry is self._plan.entries[-1]
+        journals.cache.expect(self._key, after, draft, not is_last)
+        unschedule = after.end is not None and may_have_timer(after)
+        journals.store.append(self._key, draft.subject, draft.data, self._guard, unschedule, self._on_appended)
 
-    def _left_after(self, entry: Planned) -> bool:
-        return entry is not self._plan.entries[-1]
-
-    def _on_stored(self, entry: Planned, outcome: Outcome) -> None:
+    def _on_appended(self, outcome: Outcome) -> None:
         if not isinstance(outcome, int):
             self._fail(outcome)
             return
+        entries = self._plan.entries
+        entry = entries[self._stored]
         self._guard = outcome
+        self._stored += 1
         self._journals.cache.stored(self._key, entry.draft, outcome)
         if entry.after.entries == 1 or entry.after.end is not None:
             self._journals.count(entry.after, entry.draft)
-        if self._left_after(entry):
+        if self._stored < len(entries):
             reached("coordinator.between_appends")
-        self._next()
-        self._part_done()
+            self._append(entries[self._stored])
+        else:
+            self._part_done()
 
     def _part_done(self) -> None:
         self._left -= 1
