@@ -75,7 +75,8 @@ bench: $(ready) $(peer) ## Measure sagas a second and their latency, beside the 
 explore: $(ready) ## Explore every way that sagas can go, and many random ones; takes a quarter of an hour.
 	@$(VENV)/bin/python -m tests.simulation.explore $(ARGS)
 	@$(VENV)/bin/python -m tests.simulation.inbox.explore
-	@ANTIPHON_WALKS=30000 ANTIPHON_STORMS=1000 $(VENV)/bin/pytest tests/simulation -k "walks or storms" --timeout 900
+	@ANTIPHON_WALKS=30000 ANTIPHON_STORMS=1000 $(VENV)/bin/pytest tests/simulation tests/unit/decide/test_quick.py \
+		-k "walks or storms or ways" --timeout 900
 	@ANTIPHON_BASKETS=150 $(VENV)/bin/pytest tests/chaos/test_lists.py
 
 floods: $(ready) ## Flood the platform in six ways, and measure what the sagas of others make of it; half an hour.

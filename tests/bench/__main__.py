@@ -24,6 +24,7 @@ from .report import (
     IN_FLIGHT,
     ONE_AT_A_TIME,
     export_table,
+    interpreter,
     last_line,
     tables,
 )
@@ -103,6 +104,7 @@ def main() -> None:
     options.add_argument("--lines", type=int, default=30, help="how much of the profile (default %(default)s lines)")
     arguments = options.parse_args()
     console = Console()
+    console.print(interpreter(), highlight=False)
     if arguments.profile:
         role = ANTIPHON.workers[0] if arguments.profile == "worker" else arguments.profile
         profile(role, arguments.lines, console)

@@ -34,6 +34,7 @@ from antiphon.link import Link, settle_collector
 from antiphon.order.messages import InventoryReserved, OrderPlaced, PaymentCharged, ShippingScheduled
 
 from .ours import SAGAS, WORKERS, placed
+from .report import interpreter
 
 IN_FLIGHT: Final = 64
 HELD_MAX: Final = 100
@@ -207,6 +208,11 @@ class Feeding:
         server.answers()
         return cls(server)
 
+    @property
+    def ended(self) -> int:
+        """How many sagas are over."""
+        return self._server.ended
+
     async def run(self, sagas: int) -> Fed:
         """Lead so many sagas to their end."""
         end, wanted, spent = self._server.ended + sagas, self._begun + sagas, 0
@@ -262,10 +268,9 @@ async def main(rounds: int, sagas: int) -> None:
     settle_collector()
     found = sorted([(await feeding.run(sagas)).cpu_us for _ in range(rounds)])
     python, others = await calls_a_saga(feeding, 100)
-    print(
-        f"least {found[0]:.1f} µs, median {found[len(found) // 2]:.1f} µs of CPU a saga; "
-        f"{python:.0f} calls of Python's functions, {others:.0f} of others"
-    )
+    print(interpreter())
+    print(f"least {found[0]:.1f} µs, median {found[len(found) // 2]:.1f} µs of CPU a saga")
+    print(f"{python:.0f} calls of Python's functions a saga, {others:.0f} of others")
 
 
 if __name__ == "__main__":

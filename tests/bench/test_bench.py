@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from io import StringIO
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from . import profiling
+from .fed import Feeding, calls_a_saga
 from .load import Load
 from .measure import Measured, Profiled, running
 from .moments import moments, moments_table
@@ -22,6 +24,7 @@ from .report import (
     IN_FLIGHT,
     ONE_AT_A_TIME,
     export_table,
+    interpreter,
     last_line,
     tables,
 )
@@ -99,3 +102,27 @@ def test_single_moments_are_timed_one_by_one() -> None:
     found = moments(times=2, healthy=3, failing=20)
     assert [len(each.seconds) for each in found] == [2, 3, 3]
     assert moments_table(found).row_count == 3
+
+
+def test_a_coordinator_that_is_fed_leads_every_saga_to_its_end_with_no_more_calls_than_it_used_to() -> None:
+    """How long that takes is the machine's; how many functions are called is ours, and hardly moves from run to run."""
+
+    async def feed() -> tuple[float, float]:
+        feeding = await Feeding.begin()
+        fed = await feeding.run(200)
+        assert fed.sagas == feeding.ended == 200
+        assert fed.cpu_us > 0
+        return await calls_a_saga(feeding, 100)
+
+    python, _ = asyncio.run(feed())
+    assert python < CALLS_MAX
+
+
+CALLS_MAX = 540
+"""Calls of Python's functions for a saga of three steps: 505, and a few for the ticks of timers on a slow machine."""
+
+
+def test_the_bench_says_how_its_interpreter_was_built() -> None:
+    assert "with --enable-optimizations and --with-lto" in interpreter("'--enable-optimizations' '--with-lto=full'")
+    assert interpreter("'--enable-shared'").endswith("slower than with --enable-optimizations and --with-lto")
+    assert "Python" in interpreter()

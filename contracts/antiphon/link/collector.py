@@ -6,8 +6,9 @@ import gc
 from typing import Final
 
 NEW_OBJECTS: Final = 50_000
-"""After how many new containers the collector looks for cycles. Its default of 700 is reached by a dozen facts, and
-each fourth or so of those looks walks what a cache holds: a seventh of a coordinator's time (measured)."""
+"""After how many new containers the collector looks for cycles. By its default of 700 a coordinator looks every 70
+sagas, and every tenth time it walks what its cache holds: 1.2 % of its time. By this number it looked at none of 10,000
+sagas, with 9,000 open beside them, and its memory was the same (measured)."""
 
 
 def settle_collector() -> None:

@@ -24,7 +24,8 @@ from tests.simulation.sagas import LETTERS, SECOND, Made, Part, Shape
 from tests.simulation.walk import BUDGETS, SHAPES, walk
 from tests.simulation.world import BEGUN_NS, KEY, Budget, Model
 
-CASES = int(os.environ.get("ANTIPHON_WALKS", "1500"))
+CASES = int(os.environ.get("ANTIPHON_WALKS", "300"))
+"""How many sagas are looked at; `make explore` looks at more."""
 
 BY_HAND = Operated(10_000, BEGUN_NS, "ann", "resolve", Operation(reason="by hand"))
 
