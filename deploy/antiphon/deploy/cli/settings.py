@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import typer
 from rich import box
@@ -83,7 +83,7 @@ def _origin(value: Value) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return ",".join(map(str, cast("list[object]", value)))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -24,7 +25,7 @@ def _import_log() -> None:
         return
     sys.modules["rich"] = None  # type: ignore[assignment] # Python's own way to have an import fail
     try:
-        import structlog  # noqa: F401
+        importlib.import_module("structlog")
     finally:
         del sys.modules["rich"]
 

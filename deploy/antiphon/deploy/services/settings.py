@@ -10,7 +10,7 @@ import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -173,7 +173,7 @@ def read_file(path: str, tables: Iterable[str], table: str, settings: Iterable[S
             if key not in tables:
                 mistakes.append(f"{path}: [{key}] is no table; there are {', '.join(sorted(tables))}")
                 continue
-            for inner, each in value.items():
+            for inner, each in cast("dict[str, Any]", value).items():
                 take(inner, each, f"{key}.", known, counts=key == table)
     if mistakes:
         raise Mistaken(_all_of(mistakes))
@@ -219,10 +219,10 @@ def _converted(setting: Setting, given: Any) -> Any:
     """
     kind = setting.kind
     if kind is list:
-        texts = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
-        if not (isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)):
+        texts: Any = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+        if not (isinstance(texts, list) and all(isinstance(text, str) and text for text in cast("list[Any]", texts))):
             raise ValueError(f"give texts, {_example(setting)}")
-        return texts
+        return cast("list[str]", texts)
     if kind is bool:
         if isinstance(given, str) and given.lower() in YES | NO:
             return given.lower() in YES
