@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
@@ -56,43 +56,44 @@ class Faults:
     """The first error of each open transaction of an engine.
 
     Args:
-        engine: is listened to.
+        engine: is listened to; for its errors alone, because whoever listens to more slows every statement down.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._first: WeakKeyDictionary[Connection, Fault] = WeakKeyDictionary()
         event.listen(engine, "handle_error", self._notice)
-        event.listen(engine, "rollback_savepoint", self._forgive)
 
-    def meaning(self, connection: Connection, error: Exception) -> Exception:
+    def meaning(self, connections: Iterable[Connection], error: Exception, *, is_lost: bool) -> Exception:
         """The error that leaves a transaction: `error`, or `Busy` where the database gave the transaction up.
 
         Args:
-            connection: on which the transaction was.
+            connections: on which the transaction was; the one that was used first comes first.
             error: what was raised in it.
+            is_lost: whether the driver's connection has broken, and SQLAlchemy has not heard of it.
         """
-        fault = self._first.get(connection)
+        fault = next((found for each in connections if (found := self._first.get(each)) is not None), None)
         if fault is None:
             # Past SQLAlchemy: the author asked the driver, or another database, or the socket broke below it.
-            return meaning_of(error, trouble_of(error) in ("deadlock", "ended") or _is_closed(connection))
+            return meaning_of(error, is_lost or trouble_of(error) in ("deadlock", "ended"))
         return meaning_of(error, fault.is_meant_by(error))
 
+    def forget(self, connections: Iterable[Connection]) -> None:
+        """The transaction that was on these connections has ended."""
+        if self._first:
+            for each in connections:
+                self._first.pop(each, None)
+
     def _notice(self, context: ExceptionContext) -> None:
-        if context.connection is not None:
-            fault = Fault(context.original_exception, context.is_disconnect)
-            known = self._first.get(context.connection)
-            if (fault.is_final or fault.is_passing or context.is_disconnect) and (known is None or known.is_passing):
-                self._first[context.connection] = fault
+        connection = context.connection
+        if connection is None:
+            return
+        fault = Fault(context.original_exception, context.is_disconnect)
+        known = self._first.get(connection)
+        if (fault.is_final or fault.is_passing or context.is_disconnect) and (known is None or known.is_passing):
+            self._first[connection] = fault
+            if connection.in_nested_transaction():
+                event.listen(connection, "rollback_savepoint", self._forgive)
 
     def _forgive(self, connection: Connection, name: str, context: object) -> None:
         """The savepoint was rolled back, so the transaction goes on: forget its error."""
         self._first.pop(connection, None)
-
-
-def _is_closed(connection: Connection) -> bool:
-    """Whether the driver's connection has broken."""
-    if connection.closed or connection.invalidated:
-        return False  # the author closed it, or SQLAlchemy did when a statement was cancelled
-    driver: Any = connection.connection.driver_connection
-    is_closed = getattr(driver, "is_closed", None)
-    return bool(is_closed and is_closed())

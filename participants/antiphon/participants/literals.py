@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any, Final
 
 Value = str | int | datetime | None
 
@@ -19,23 +20,30 @@ def literal(value: Value) -> str:
         ValueError: a text has a NUL, which PostgreSQL cannot store.
         TypeError: no column of the inbox has such a value.
     """
-    match value:
-        case None:
-            return "NULL"
-        case bool():
-            raise TypeError("the inbox has no column for a truth value")
-        case int():
-            return str(int(value))
-        case str():
-            if "\0" in value:
-                raise ValueError("a text with a NUL cannot be stored in PostgreSQL")
-            return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
-        case datetime():
-            if value.tzinfo is None:
-                raise TypeError("a time without a zone says no time")
-            return f"'{value.isoformat()}'::timestamptz"
-        case _:
-            raise TypeError(f"the inbox has no column for a {type(value).__name__}")
+    write = _WRITERS.get(type(value))
+    if write is None:
+        raise TypeError(f"the inbox has no column for a {type(value).__name__}")
+    return write(value)
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a text with a NUL cannot be stored in PostgreSQL")
+    return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _time(value: datetime) -> str:
+    if value.tzinfo is None:
+        raise TypeError("a time without a zone says no time")
+    return f"'{value.isoformat()}'::timestamptz"
+
+
+_WRITERS: Final[dict[type, Callable[[Any], str]]] = {
+    type(None): lambda _: "NULL",
+    int: str,
+    str: _text,
+    datetime: _time,
+}
 
 
 Write = Callable[[str, Sequence[str], Sequence[str], Sequence[str]], str]
@@ -61,17 +69,26 @@ class Statement:
         write: makes its text.
         table: its name.
         key: the columns of the primary key.
-        columns: that are written.
+        columns: that are given values.
         types: of all columns.
+        always: other columns, and what is always written there, in SQL.
     """
 
     def __init__(
-        self, name: str, write: Write, table: str, key: Sequence[str], columns: Sequence[str], types: Mapping[str, str]
+        self,
+        name: str,
+        write: Write,
+        table: str,
+        key: Sequence[str],
+        columns: Sequence[str],
+        types: Mapping[str, str],
+        always: Mapping[str, str],
     ) -> None:
-        self._name, self._write, self._table, self._key, self._columns = name, write, table, key, columns
-        places = [f"${number}" for number in range(1, len(columns) + 1)]
-        taken = ", ".join(types[column] for column in columns)
-        self.prepare = f"PREPARE {name} ({taken}) AS {write(table, key, columns, places)}"
+        self._name, self._write, self._table, self._key = name, write, table, key
+        self._columns, self._always = [column for column in columns if column not in always], always
+        places = [f"${number}" for number in range(1, len(self._columns) + 1)]
+        taken = ", ".join(types[column] for column in self._columns)
+        self.prepare = f"PREPARE {name} ({taken}) AS {self._written(places)}"
 
     def call(self, values: Mapping[str, Value]) -> str:
         """The prepared statement with these values."""
@@ -79,4 +96,7 @@ class Statement:
 
     def text(self, values: Mapping[str, Value]) -> str:
         """The whole statement with these values."""
-        return self._write(self._table, self._key, self._columns, [literal(values[column]) for column in self._columns])
+        return self._written([literal(values[column]) for column in self._columns])
+
+    def _written(self, values: Sequence[str]) -> str:
+        return self._write(self._table, self._key, [*self._columns, *self._always], [*values, *self._always.values()])

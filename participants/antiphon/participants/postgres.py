@@ -1,20 +1,21 @@
 """A participant's database in PostgreSQL: many transactions at once, each with its row locked.
 
 The statements that every command needs go straight to the driver, in two round trips: BEGIN with the claim, and the row
-with the COMMIT. They are prepared once for each connection; behind a pooler that gives each transaction another session
+with the COMMIT. They are prepared once for each session; behind a pooler that gives each transaction another session
 they are sent whole. SQLAlchemy has the same transaction, for the handler and for all that is rare.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, event
+from sqlalchemy import bindparam, delete, event
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from antiphon.contracts.subjects import CommandAddress
@@ -25,8 +26,13 @@ from .faults import Faults
 from .inbox import Row
 from .lender import sync_of
 from .literals import Statement, insert_of, upsert_of
+from .sessions import OVER, Lent, Session, Sessions
 from .sql import SqlDatabase, SqlInbox, columns_of, ended_by_handler, refuse_to_end, refused, row_of
 from .tables import KEY, KEY_NAMES, ROW, add, inbox, read, upsert
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import CursorResult, Executable
 
 CLAIMED: Final = "claimed"
 """The state of a new row until its transaction ends. The library commits it with a number in `claim` only."""
@@ -43,41 +49,46 @@ _read_locked = read.with_for_update()
 _forget = delete(inbox).where(*(column == bindparam(column.name) for column in KEY))
 _dialect: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
 _types = {name: column.type.compile(_dialect) for name, column in inbox.columns.items()}
+_always = {"element": "0", "written_at": "now()"}
 _CLAIM: Final = Statement(
-    f"{NAME}claim", insert_of, inbox.name, KEY_NAMES, [*KEY_NAMES, "state", "attempt", "written_at"], _types
+    f"{NAME}claim",
+    insert_of,
+    inbox.name,
+    KEY_NAMES,
+    KEY_NAMES,
+    _types,
+    _always | {"state": f"'{CLAIMED}'", "attempt": "0"},
 )
-_SETTLE: Final = Statement(f"{NAME}settle", upsert_of, inbox.name, KEY_NAMES, [*KEY_NAMES, *ROW, "written_at"], _types)
+_SETTLE: Final = Statement(f"{NAME}settle", upsert_of, inbox.name, KEY_NAMES, [*KEY_NAMES, *ROW], _types, _always)
 
 
-class Begun:
+class Claimed:
     """The transaction that a claim has begun, with the methods by which SQLAlchemy's adapter of asyncpg ends one.
 
     Args:
-        driver: asyncpg's connection.
-        notes: what is known of that connection, for as long as it stands.
+        session: on which it is.
     """
 
-    def __init__(self, driver: Any, notes: dict[Any, Any]) -> None:
-        self._driver, self._notes = driver, notes
+    def __init__(self, session: Session) -> None:
+        self._session, self._driver = session, session.driver
         self._last = ""
 
     async def begin(self, key: Mapping[str, Any]) -> bool:
         """Begin, and insert the row that is the lock, where there is none with its key; whether that was so."""
-        if self._notes.get(NAME) is None:
+        if self._session.is_prepared is None:
             await self._prepare()
         try:
             return await self.insert(key, f"{BEGIN}; ")
         except Exception as error:
             if sqlstate_of(error) not in POOLED:
                 raise
-        self._notes[NAME] = False
+        self._session.is_prepared = False
         await self._driver.execute("ROLLBACK")
         return await self.insert(key, f"{BEGIN}; ")
 
     async def insert(self, key: Mapping[str, Any], before: str = "") -> bool:
         """Insert the row, as `begin` does."""
-        row = {**key, "state": CLAIMED, "attempt": 0, "written_at": datetime.now(UTC)}
-        said = await self._driver.execute(before + self._call(_CLAIM, row))
+        said = await self._driver.execute(before + self._call(_CLAIM, key))
         return bool(said != NOTHING_INSERTED)
 
     def settle(self, row: Mapping[str, Any]) -> None:
@@ -92,7 +103,7 @@ class Begun:
         except Exception as error:
             if sqlstate_of(error) not in POOLED:
                 raise
-            self._notes[NAME] = False
+            self._session.is_prepared = False
             raise Busy(f"the row could not be written: {first_line(error)}") from error
 
     async def commit(self) -> None:
@@ -110,7 +121,7 @@ class Begun:
         await self._driver.execute("ROLLBACK")
 
     def _call(self, statement: Statement, values: Mapping[str, Any]) -> str:
-        return statement.call(values) if self._notes[NAME] else statement.text(values)
+        return statement.call(values) if self._session.is_prepared else statement.text(values)
 
     async def _prepare(self) -> None:
         try:
@@ -118,9 +129,51 @@ class Begun:
         except Exception as error:
             if sqlstate_of(error) not in POOLED:
                 raise
-            self._notes[NAME] = False
+            self._session.is_prepared = False
         else:
-            self._notes[NAME] = True
+            self._session.is_prepared = True
+
+
+class PostgresTransaction(Transaction):
+    """What a handler is given: the session on which the inbox row is claimed, and a connection if it asks for one."""
+
+    __slots__ = ("_connection", "_lent", "_session")
+
+    def __init__(self, address: CommandAddress, session: Session) -> None:
+        super().__init__(address)
+        self._session: Session | None = session
+        self._connection: AsyncConnection | None = None
+        self._lent: Lent | None = None
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The SQLAlchemy connection inside the transaction."""
+        if self._connection is None:
+            self._lent, self._connection = self._open().lend()
+        return self._connection
+
+    async def execute(
+        self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[Any]:
+        """Execute one SQLAlchemy statement inside the transaction."""
+        return await (self._connection or self._open().common).execute(statement, parameters)
+
+    @property
+    def connections(self) -> list[AsyncConnection]:
+        """Those on which statements were executed."""
+        return [self._open().common] if self._connection is None else [self._open().common, self._connection]
+
+    def end(self) -> None:
+        """Take back what the handler was given."""
+        self._session = None
+        if self._lent is not None:
+            self._lent.end()
+            sync_of(self.connection).close()
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise ResourceClosedError(OVER)
+        return self._session
 
 
 class PostgresInbox(SqlInbox):
@@ -130,12 +183,17 @@ class PostgresInbox(SqlInbox):
     add_statement = add(postgresql.insert)
 
     _has_inserted = False
-    _begun: Begun | None = None
+    _claimed: Claimed | None = None
+
+    def __init__(self, address: CommandAddress, session: Session) -> None:
+        super().__init__(address, session.common)
+        self._session = session
+        self.transaction: PostgresTransaction = PostgresTransaction(address, session)
 
     async def settle(self, row: Row) -> None:
         """Write the row, together with the COMMIT."""
-        assert self._begun is not None, "the row was claimed"
-        self._begun.settle({**self._key, **columns_of(row)})
+        assert self._claimed is not None, "the row was claimed"
+        self._claimed.settle({**self._key, **columns_of(row)})
 
     async def leave(self) -> None:
         """Leave no row where `claim` has inserted one, which was its lock."""
@@ -145,47 +203,24 @@ class PostgresInbox(SqlInbox):
     async def _claim(self) -> Row | None:
         # The insert waits for an open transaction that has claimed the row, and then does nothing if that one was
         # committed. The row it found may have been purged when the select looks, hence the loop.
-        driver, begun = self._begin()
-        self._begun, insert = begun, begun.begin
-        while True:
-            try:
-                self._has_inserted = await insert(self._key)
-            except Exception:
-                if driver.is_closed():  # SQLAlchemy would hand it out again
-                    await self._connection.invalidate()
-                raise
-            if self._has_inserted:
-                return None
+        self._session.begun = self._claimed = claimed = Claimed(self._session)
+        self._has_inserted = await claimed.begin(self._key)
+        while not self._has_inserted:
             found = (await self._connection.execute(_read_locked, self._key)).one_or_none()
             if found is not None:
                 return row_of(found)
-            insert = begun.insert
-
-    def _begin(self) -> tuple[Any, Begun]:
-        """Have SQLAlchemy take the transaction for its own: it would begin one with the first statement, and ends the
-        one that it knows of. The driver's connection, and the transaction that is to be begun on it."""
-        connection = sync_of(self._connection)
-        adapted: Any = connection.connection.dbapi_connection
-        adapted._transaction = begun = Begun(adapted.driver_connection, connection.info)
-        return adapted.driver_connection, begun
+            self._has_inserted = await claimed.insert(self._key)
+        return None
 
     async def commit(self) -> None:
-        """Commit, straight at the driver; through SQLAlchemy where no row was claimed.
+        """Commit, straight at the driver.
 
         Raises:
             CommittedByItself: the handler has ended the transaction, and with it the lock of its command.
         """
-        if self._begun is None:
-            await self._connection.commit()
-            return
-        connection = sync_of(self._connection)
-        if connection.closed:
+        if self._claimed is not None and self._session.begun is not self._claimed:
             raise ended_by_handler()
-        adapted: Any = connection.connection.dbapi_connection
-        if adapted._transaction is not self._begun:
-            raise ended_by_handler()
-        await self._begun.end()
-        adapted._transaction = None  # where it failed it may still be open, and is rolled back
+        await self._session.commit()
 
 
 def _refuse_to_end(connection: object, cursor: object, statement: str, *_: object) -> None:
@@ -195,14 +230,14 @@ def _refuse_to_end(connection: object, cursor: object, statement: str, *_: objec
 class _Perform:
     """One transaction, as the context in which a command is performed."""
 
-    __slots__ = ("_address", "_connection", "_database", "_inbox")
+    __slots__ = ("_address", "_database", "_inbox", "_session")
 
     def __init__(self, database: PostgresDatabase, address: CommandAddress) -> None:
         self._database, self._address = database, address
 
     async def __aenter__(self) -> PostgresInbox:
-        self._connection = await self._database.connect()
-        self._inbox = PostgresInbox(self._address, self._connection)
+        self._session = session = await self._database.sessions.take()
+        self._inbox = PostgresInbox(self._address, session)
         return self._inbox
 
     async def __aexit__(
@@ -213,7 +248,9 @@ class _Perform:
                 await self._inbox.commit()
             except BaseException as failed:
                 raise await self._roll_back(failed) from failed.__cause__
-            sync_of(self._connection).close()  # nothing is left to be said to the server
+            self._database.forget(self._inbox.transaction)
+            self._inbox.transaction.end()
+            self._database.sessions.give(self._session)
         elif (meaning := await self._roll_back(error)) is not error:
             raise meaning
 
@@ -221,15 +258,29 @@ class _Perform:
         """End badly, whoever cancels us meanwhile; what leaves the transaction: the error, or what it means."""
         meaning = error
         if isinstance(error, Exception):
-            meaning = self._database.meaning(sync_of(self._connection), error)
+            meaning = self._database.meaning(self._inbox.transaction, self._session, error)
+        self._database.forget(self._inbox.transaction)
+        self._inbox.transaction.end()
         try:
-            await asyncio.shield(asyncio.ensure_future(self._connection.close()))
+            await asyncio.shield(asyncio.ensure_future(roll_back(self._database.sessions, self._session)))
         except Exception as broken:
             if isinstance(error, Exception) and not isinstance(meaning, Busy):
                 # Nothing could be rolled back. That is as good: the connection is gone.
                 meaning = Busy(f"no rollback: {first_line(broken)}")
                 meaning.__cause__ = broken
         return meaning
+
+
+async def roll_back(sessions: Sessions, session: Session) -> None:
+    """Roll back and give the session back; one that cannot is dropped, and its transaction ends with it."""
+    try:
+        if session.is_valid:
+            await session.roll_back()
+    except BaseException:
+        await session.end()
+        raise
+    finally:
+        sessions.give(session)
 
 
 class PostgresDatabase(SqlDatabase):
@@ -239,6 +290,7 @@ class PostgresDatabase(SqlDatabase):
 
     def __init__(self, url: str, connections: int) -> None:
         super().__init__(open_engine(url, connections=connections))
+        self.sessions = Sessions(self._engine, connections)
         self._faults = Faults(self._engine.sync_engine)
         event.listen(self._engine.sync_engine, "before_cursor_execute", _refuse_to_end)
 
@@ -246,20 +298,29 @@ class PostgresDatabase(SqlDatabase):
         """A transaction for one command."""
         return _Perform(self, address)
 
-    async def connect(self) -> AsyncConnection:
-        """A connection out of the pool, in a transaction as far as SQLAlchemy knows.
-
-        Raises:
-            Busy: none could be had.
-        """
-        try:
-            connection = await self._engine.connect()
-        # asyncpg lets errors of the network and of the server's greeting through as they are.
-        except Exception as error:
-            raise Busy(f"no transaction can be begun: {first_line(error)}") from error
-        sync_of(connection).begin()  # which says nothing to the server
-        return connection
-
-    def meaning(self, connection: Connection, error: Exception) -> Exception:
+    def meaning(self, transaction: PostgresTransaction, session: Session, error: Exception) -> Exception:
         """The error that leaves a transaction, or `Busy` where the database gave the transaction up."""
-        return self._faults.meaning(connection, error)
+        connections = [sync_of(each) for each in transaction.connections]
+        return self._faults.meaning(connections, error, is_lost=session.is_lost)
+
+    def forget(self, transaction: PostgresTransaction) -> None:
+        """A transaction has ended, and with it what is known of its errors."""
+        self._faults.forget(sync_of(each) for each in transaction.connections)
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self.sessions.close()
+        await super().close()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
+        session = await self.sessions.take()
+        lent, connection = session.lend()
+        try:
+            yield connection
+            await connection.commit()
+        finally:
+            lent.end()
+            sync_of(connection).close()
+            with suppress(Exception):  # nothing can be rolled back where the connection is gone
+                await asyncio.shield(asyncio.ensure_future(roll_back(self.sessions, session)))

@@ -21,7 +21,6 @@ from antiphon.contracts.subjects import CommandAddress
 
 from .databases import Busy
 from .engines import CREATE_TABLES, first_line, probe, trouble_of, unusable
-from .faults import Faults
 from .inbox import Answer, Row, RowState, Spent
 from .reasons import Misuse, OwnWords
 from .tables import KEY_NAMES, end_runs, migrate, read_runs, read_spent
@@ -69,7 +68,7 @@ class SqlInbox:
     def __init__(self, address: CommandAddress, connection: AsyncConnection) -> None:
         self._connection = connection
         self._key = {"saga_type": address.saga.type, "saga_id": address.saga.id, "step": address.step, "element": 0}
-        self.transaction = SqlTransaction(address, connection)
+        self.transaction: Transaction = SqlTransaction(address, connection)
 
     async def claim(self) -> Row | None:
         """Lock the row until the transaction ends, and read it."""
@@ -108,8 +107,8 @@ class CommittedByItself(Misuse):
 def ended_by_handler() -> CommittedByItself:
     """The error for a handler that has returned, and had ended its transaction before."""
     return CommittedByItself(
-        "a handler has ended its transaction, by a rollback, a commit or a close, or by a flush that failed and was "
-        "caught. It must leave that to the worker; to undo a part, use a savepoint. Nothing of it is committed."
+        "a handler has ended its transaction, by a rollback, a commit or a close, by a flush that failed and was "
+        "caught, or by cancelling a statement. It must leave that to the worker; to undo a part, use a savepoint. Nothing of it is committed."
     )
 
 
@@ -176,7 +175,6 @@ class SqlDatabase:
 
     shares = False
     _inbox: type[SqlInbox]
-    _faults: Faults
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

@@ -4,18 +4,25 @@ pooler, and over connections that break."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import ResourceClosedError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import PoolProxiedConnection
 
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import CommandAddress
+from antiphon.participants import Transaction, sessions
 from antiphon.participants.databases import Busy
 from antiphon.participants.inbox import Answer, Row
 from antiphon.participants.literals import literal
 from antiphon.participants.postgres import PostgresDatabase
+from antiphon.participants.sessions import Session
+from antiphon.participants.sql import CommittedByItself
 from tests.support.postgres import Postgres
 from tests.support.server import until
 
@@ -46,8 +53,8 @@ async def opened(server: Postgres, **settings: str) -> PostgresDatabase:
         async with database._engine.begin() as connection:
             found = (await connection.execute(text("SELECT current_database()"))).scalar_one()
             await connection.execute(text(f'ALTER DATABASE "{found}" SET {name} = {value}'))
-    await database._engine.dispose()
-    return database
+    await database.close()
+    return PostgresDatabase(url, 4)
 
 
 async def perform(database: PostgresDatabase, row: Row, address: CommandAddress = ADDRESS) -> Row | None:
@@ -59,10 +66,16 @@ async def perform(database: PostgresDatabase, row: Row, address: CommandAddress 
         return found
 
 
+async def next_session(database: PostgresDatabase) -> Session:
+    """The session that the next transaction gets."""
+    session = await database.sessions.take()
+    database.sessions.give(session)
+    return session
+
+
 async def first_connection(database: PostgresDatabase) -> Any:
-    """The driver's connection that the next transaction gets."""
-    async with database._engine.connect() as connection:
-        return (await connection.get_raw_connection()).driver_connection
+    """Its connection of the driver's."""
+    return (await next_session(database)).driver
 
 
 @pytest.mark.parametrize("setting", ["on", "off"])
@@ -141,7 +154,7 @@ async def test_a_statement_that_is_gone_at_the_commit_costs_no_attempt(postgres_
     await database.close()
 
 
-async def test_a_connection_that_broke_while_it_was_idle_is_handed_out_once(postgres_server: Postgres) -> None:
+async def test_a_connection_that_broke_while_it_was_idle_is_not_handed_out(postgres_server: Postgres) -> None:
     database = await opened(postgres_server)
     done = Row("done", 1, Answer("x.v1", b"{}"))
     await perform(database, done)
@@ -151,8 +164,6 @@ async def test_a_connection_that_broke_while_it_was_idle_is_handed_out_once(post
         while not driver.is_closed():
             await asyncio.sleep(0.01)
     at = CommandAddress(SagaKey.of("order", "o2"), "stock", "reserve", "do", 1)
-    with pytest.raises(Busy):
-        await perform(database, done, at)
     assert await perform(database, done, at) is None
     assert await perform(database, done, at) == done
     await database.close()
@@ -193,4 +204,179 @@ async def test_a_claim_that_was_cancelled_leaves_a_connection_that_works(postgre
         await inbox.settle(done)
     assert await asyncio.gather(*(perform(database, done) for _ in range(4))) == [done] * 4
 
+    await database.close()
+
+
+# --- sessions that stay -----------------------------------------------------------------------------------------------
+
+
+async def session_of(tx: Transaction) -> int:
+    return int((await tx.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+
+def numbered(number: int) -> CommandAddress:
+    return CommandAddress(SagaKey.of("order", f"o{number}"), "stock", "reserve", "do", 1)
+
+
+async def do(database: PostgresDatabase, number: int, handler: Callable[[Transaction], Awaitable[object]]) -> Any:
+    """Perform a command as the worker does; what its handler returns."""
+    async with database.begin(numbered(number)) as inbox:
+        assert await inbox.claim() is None
+        found = await handler(inbox.transaction)
+        await inbox.settle(Row("done", 1, Answer("x.v1", b"{}")))
+        return found
+
+
+async def read(database: PostgresDatabase, statement: Any) -> Any:
+    """What a statement finds, in a transaction of its own."""
+    async with database.begin(ADDRESS) as inbox:
+        return await inbox.transaction.execute(statement)
+
+
+async def test_commands_one_after_the_other_have_the_same_session(postgres_server: Postgres) -> None:
+    database = await opened(postgres_server)
+    both = asyncio.Barrier(2)
+
+    async def together(tx: Transaction) -> int:
+        await both.wait()
+        return await session_of(tx)
+
+    first, second = await asyncio.gather(do(database, 1, together), do(database, 2, together))
+    assert first != second
+    assert len({await do(database, number, session_of) for number in range(3, 8)}) == 1
+    await database.close()
+
+
+async def use_nothing(tx: Transaction) -> Transaction:
+    return tx
+
+
+async def use_connection(tx: Transaction) -> Transaction:
+    assert tx.connection is tx.connection
+    return tx
+
+
+@pytest.mark.parametrize("use", [use_nothing, use_connection])
+async def test_what_a_handler_was_given_ends_with_it(
+    use: Callable[[Transaction], Awaitable[Transaction]], postgres_server: Postgres
+) -> None:
+    database = await opened(postgres_server)
+    kept = await do(database, 1, use)
+
+    async def meanwhile(tx: Transaction) -> None:
+        """Another command, on the same session."""
+        with pytest.raises(ResourceClosedError, match=r"ended|closed"):
+            await kept.execute(text("SELECT 1"))
+        with pytest.raises(ResourceClosedError, match=r"ended|closed"):
+            await kept.connection.execute(text("SELECT 1"))
+
+    await do(database, 2, meanwhile)
+    await database.close()
+
+
+async def test_a_connection_and_its_driver_are_nobodys_after_the_handler(postgres_server: Postgres) -> None:
+    database = await opened(postgres_server)
+
+    async def keep(tx: Transaction) -> tuple[AsyncConnection, PoolProxiedConnection]:
+        return tx.connection, await tx.connection.get_raw_connection()
+
+    connection, raw = await do(database, 1, keep)
+
+    async def meanwhile(tx: Transaction) -> None:
+        with pytest.raises(ResourceClosedError):
+            await connection.execute(text("SELECT 1"))
+        for use in (raw.cursor, raw.commit, lambda: raw.driver_connection, lambda: raw.dbapi_connection):
+            with pytest.raises(ResourceClosedError):
+                use()
+        raw.rollback()
+        raw.close()
+        raw.invalidate()
+        await tx.execute(text("CREATE TABLE here (id INT)"))
+
+    await do(database, 2, meanwhile)
+    assert (await do(database, 3, lambda tx: tx.execute(text("SELECT count(*) FROM here")))).scalar_one() == 0
+    await database.close()
+
+
+async def test_a_handler_that_closes_its_connection_fails_and_the_session_goes_on(postgres_server: Postgres) -> None:
+    database = await opened(postgres_server)
+
+    async def close(tx: Transaction) -> None:
+        await tx.connection.close()
+
+    with pytest.raises(CommittedByItself):
+        await do(database, 1, close)
+    assert await do(database, 1, session_of)
+    await database.close()
+
+
+async def test_the_error_of_one_command_is_not_held_against_the_next(postgres_server: Postgres) -> None:
+    database = await opened(postgres_server)
+
+    async def deadlock(tx: Transaction) -> None:
+        await tx.execute(text("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$"))
+
+    async def fail(tx: Transaction) -> None:
+        raise KeyError("no stock")
+
+    with pytest.raises(Busy):
+        await do(database, 1, deadlock)
+    with pytest.raises(KeyError):
+        await do(database, 2, fail)
+    await database.close()
+
+
+async def test_a_statement_left_behind_commits_nothing_and_reaches_no_other_command(postgres_server: Postgres) -> None:
+    database = await opened(postgres_server)
+    left: list[asyncio.Future[Any]] = []
+
+    async def leave_behind(tx: Transaction) -> None:
+        left.append(asyncio.ensure_future(tx.execute(text("SELECT pg_sleep(100)"))))
+        look = text("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(100)'")
+        async with asyncio.timeout(120):
+            while (await read(database, look)).one_or_none() is None:
+                await asyncio.sleep(0.01)
+
+    with pytest.raises(Busy):
+        await do(database, 1, leave_behind)
+    (found,) = await asyncio.gather(*left, return_exceptions=True)
+    assert isinstance(found, Exception)
+    async with asyncio.timeout(50):  # the server was told, or its sleep would hold the row
+        assert await perform(database, Row("done", 1, Answer("x.v1", b"{}")), numbered(1)) is None
+    await database.close()
+
+
+async def test_who_finds_no_session_free_waits_for_one(postgres_server: Postgres) -> None:
+    database = PostgresDatabase(postgres_server.new_database(), 1)
+    await database.open()
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    async def stay(tx: Transaction) -> int:
+        inside.set()
+        await leave.wait()
+        return await session_of(tx)
+
+    first = asyncio.ensure_future(do(database, 1, stay))
+    await inside.wait()
+    others = [asyncio.ensure_future(do(database, number, session_of)) for number in (2, 3)]
+    await asyncio.wait(others, timeout=0.1)
+    assert not any(each.done() for each in others)
+    others.pop().cancel()
+    leave.set()
+    assert await first == await others[0]
+    assert await do(database, 4, session_of) == await first
+    await database.close()
+
+
+async def test_who_finds_none_for_long_is_busy(postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "CONNECT_SECONDS", 0.05)
+    database = PostgresDatabase(postgres_server.new_database(), 1)
+    await database.open()
+
+    async def wait_for_another(tx: Transaction) -> None:
+        with pytest.raises(Busy, match="all sessions"):
+            await do(database, 2, session_of)
+
+    await do(database, 1, wait_for_another)
+    assert await do(database, 2, session_of)
     await database.close()
