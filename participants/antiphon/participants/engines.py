@@ -228,6 +228,8 @@ GONE: Final = "08"
 LOCKED: Final = "55P03"
 FULL: Final = ("53100", "53200", "58030")
 """The disk is full, the memory is, or the disk failed."""
+POOLED: Final = ("26000", "42P05")
+"""No prepared statement has the name, or another one has: a pooler gives each transaction another session."""
 SQLITE_LOCKED: Final = (5, 6)
 """SQLITE_BUSY: another process has the lock. SQLITE_LOCKED: another connection of this process has it."""
 SQLITE_FULL: Final = (7, 10, 13)

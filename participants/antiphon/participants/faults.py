@@ -79,9 +79,12 @@ class Faults:
 
     def forget(self, connections: Iterable[Connection]) -> None:
         """The transaction that was on these connections has ended."""
-        if self._first:
-            for each in connections:
-                self._first.pop(each, None)
+        for each in connections:
+            self._first.pop(each, None)
+
+    def __bool__(self) -> bool:
+        """Whether any transaction has had an error."""
+        return bool(self._first)
 
     def _notice(self, context: ExceptionContext) -> None:
         connection = context.connection

@@ -12,7 +12,9 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .engines import first_line, open_engine
+from .engines import POOLED, first_line, open_engine, sqlstate_of
+from .lender import sync_of
+from .literals import Statement, upsert_of
 from .notes import Left
 
 log = structlog.get_logger()
@@ -36,10 +38,14 @@ _EXISTS: Final = text("SELECT to_regclass('antiphon_held') IS NOT NULL")
 _WAIT: Final = text("SELECT pg_advisory_lock(:lock)")
 _LOCK: Final = text("SELECT pg_try_advisory_lock(:lock)")
 _UNLOCK: Final = text("SELECT pg_advisory_unlock(:lock)")
-_WRITE: Final = text(
-    "INSERT INTO antiphon_held VALUES (:instance, :participant, :lock, :replies, clock_timestamp())"
-    " ON CONFLICT (instance) DO UPDATE"
-    " SET lock = excluded.lock, replies = excluded.replies, written_at = excluded.written_at"
+_WRITE: Final = Statement(
+    "antiphon_note",
+    upsert_of,
+    "antiphon_held",
+    ["instance"],
+    ["instance", "participant", "lock", "replies"],
+    {"instance": "TEXT", "participant": "TEXT", "lock": "BIGINT", "replies": "TEXT"},
+    {"written_at": "clock_timestamp()"},
 )
 _OTHERS: Final = text(
     "SELECT instance, lock FROM antiphon_held WHERE participant = :participant AND instance <> :instance"
@@ -74,6 +80,8 @@ class NoteRows:
         self._taken: dict[str, int] = {}
         """By their instances: the locks of the dead, which are held here."""
         self._is_failing = False
+        self._is_pooled = False
+        """Whether a pooler gives each statement another session, so that none is prepared."""
 
     async def open(self) -> None:
         """Connect, create the table where it is missing, and write the row under a lock of this session."""
@@ -138,9 +146,19 @@ class NoteRows:
             await asyncio.sleep(WRITE_SECONDS)
 
     async def _write(self, session: AsyncConnection) -> None:
-        values: dict[str, Any] = {**self._who, "lock": self._lock_number, "replies": "\n".join(self._replies)}
+        values = {**self._who, "lock": self._lock_number, "replies": "\n".join(self._replies)}
+        driver: Any = sync_of(session).connection.driver_connection
+        # Straight to the driver: this comes fifty times a second, and SQLAlchemy would take longer than the database.
         try:
-            await session.execute(_WRITE, values)
+            if not self._is_pooled:
+                try:
+                    await driver.execute(_WRITE.call(values))
+                    return
+                except Exception as error:
+                    if sqlstate_of(error) not in POOLED:
+                        raise
+                    self._is_pooled = True
+            await driver.execute(_WRITE.text(values))
         except BaseException:
             await self._disconnect()
             raise
@@ -163,12 +181,21 @@ class NoteRows:
             if not (await session.execute(_LOCK, {"lock": self._lock_number})).scalar():
                 raise ConnectionError("another process is taking this one for dead")
             self._session = session
+            await self._prepare(session)
             await self._write(session)
         except BaseException:
             await session.close()
             self._session = None
             raise
         return session
+
+    async def _prepare(self, session: AsyncConnection) -> None:
+        driver: Any = sync_of(session).connection.driver_connection
+        try:
+            await driver.execute(_WRITE.prepare)
+        except Exception as error:
+            if sqlstate_of(error) not in POOLED:
+                raise
 
     async def _disconnect(self) -> None:
         session, self._session = self._session, None

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from antiphon.contracts.subjects import CommandAddress
 
 from .databases import Busy, Manner
-from .engines import first_line, open_engine, sqlstate_of
+from .engines import POOLED, first_line, open_engine, sqlstate_of
 from .faults import Faults
 from .inbox import Row
 from .lender import sync_of
@@ -42,8 +42,6 @@ NOTHING_INSERTED: Final = "INSERT 0 0"
 
 NAME: Final = "antiphon_"
 """How the names of prepared statements begin."""
-POOLED: Final = ("26000", "42P05")
-"""No prepared statement has the name, or another one has: a pooler gives each transaction another session."""
 
 _read_locked = read.with_for_update()
 _forget = delete(inbox).where(*(column == bindparam(column.name) for column in KEY))
@@ -305,7 +303,8 @@ class PostgresDatabase(SqlDatabase):
 
     def forget(self, transaction: PostgresTransaction) -> None:
         """A transaction has ended, and with it what is known of its errors."""
-        self._faults.forget(sync_of(each) for each in transaction.connections)
+        if self._faults:
+            self._faults.forget(sync_of(each) for each in transaction.connections)
 
     async def close(self) -> None:
         """Let go of every connection."""

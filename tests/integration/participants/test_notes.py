@@ -243,6 +243,26 @@ async def test_a_session_that_was_lost_is_begun_anew_with_its_lock(
         assert await heir.dead(is_starting=False) == [], "it has spoken lately"
 
 
+async def test_behind_a_pooler_that_knows_no_prepared_statement_a_note_is_sent_whole(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(note_rows, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(note_rows, "RESTART_SECONDS", 0)
+    url: str = request.getfixturevalue("postgres_server").new_database()
+    async with notes(url, "heir") as heir:
+        other = open_notes(url, "stock", "other")
+        assert isinstance(other, note_rows.NoteRows)
+        await other.open()
+        assert other._session is not None
+        await other._session.execute(text("DEALLOCATE antiphon_note"))  # as where another session has the next turn
+        for held in (HELD[:1], HELD):
+            other.write(held)
+            await asyncio.gather(*filter(None, [other._writing]))
+        assert not other._is_failing
+        await _die(other)
+        assert [left.replies for left in await left_to(heir)] == [HELD]
+
+
 async def test_after_a_start_of_the_database_nobody_is_taken_for_dead(request: pytest.FixtureRequest) -> None:
     """All sessions were lost, and their processes live."""
     url: str = request.getfixturevalue("postgres_server").new_database()
