@@ -211,14 +211,18 @@ class PostgresInbox(SqlInbox):
         return None
 
     async def commit(self) -> None:
-        """Commit, straight at the driver.
+        """Commit, straight at the driver; through SQLAlchemy where no row was claimed.
 
         Raises:
             CommittedByItself: the handler has ended the transaction, and with it the lock of its command.
         """
-        if self._claimed is not None and self._session.begun is not self._claimed:
+        if self._claimed is None:
+            await self._session.commit()
+            return
+        if self._session.begun is not self._claimed:
             raise ended_by_handler()
-        await self._session.commit()
+        await self._claimed.end()
+        self._session.begun = None  # where it failed it may still be open, and is rolled back
 
 
 def _refuse_to_end(connection: object, cursor: object, statement: str, *_: object) -> None:
