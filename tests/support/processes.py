@@ -26,6 +26,8 @@ from antiphon.contracts.topology import Listener
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.decision.entries import child_id
 from antiphon.coordinator.definition.choreography import AnySaga
+from antiphon.coordinator.definition.retention import read_overrides
+from antiphon.coordinator.runtime.retention import Keeping
 from antiphon.coordinator.runtime.serve import serve as serve_coordinator
 from antiphon.deploy.local.styles import Style
 from antiphon.deploy.modules import load, load_saga
@@ -52,6 +54,10 @@ SAGAS: Final[dict[str, AnySaga]] = {
 }
 ROOT: Final = Path(__file__).parents[2]
 IDLE_SECONDS: Final = 2.0
+RETENTION: Final = "TEST_RETENTION"
+"""The variable that says of a coordinator how long it keeps ended sagas, as the command line's `--retention`."""
+KEEP_ENDS: Final = "TEST_KEEP_ENDS"
+"""The one that says for how many seconds it keeps their ends."""
 
 
 @dataclass
@@ -221,6 +227,15 @@ def in_the_books(saga: SagaKey) -> str:
     return f"{order.name}/{child_id(saga, place.name, 1)}" if saga.type == purchase.name else str(saga)
 
 
+def keeping_of(environment: Mapping[str, str]) -> Keeping:
+    """How long a coordinator keeps sagas that have ended, looked at often."""
+    retention = environment.get(RETENTION, "").split()
+    ends = float(environment.get(KEEP_ENDS, "inf"))
+    return Keeping(
+        overrides=read_overrides(retention), ends_seconds=ends if ends < float("inf") else None, look_seconds=0.1
+    )
+
+
 def main(arguments: list[str]) -> None:
     """The entry point of a child."""
     plain_logs(sys.stderr)
@@ -232,7 +247,11 @@ def main(arguments: list[str]) -> None:
                 case ["coordinator", saga, *idle]:
                     idle_seconds = float(idle[0]) if idle else IDLE_SECONDS
                     sagas = [saga_called(saga)]
-                    uvloop.run(serve_coordinator(servers, sagas, idle_seconds=idle_seconds, http=http))
+                    uvloop.run(
+                        serve_coordinator(
+                            servers, sagas, idle_seconds=idle_seconds, http=http, keeping=keeping_of(os.environ)
+                        )
+                    )
                 case ["participant", name, database, saga]:
                     found = participant_called(name, saga)
                     uvloop.run(serve_participant(found, servers, database, http=http))

@@ -70,6 +70,11 @@ def journal_filter(saga: SagaKey) -> str:
     return f"saga.{saga.path}.c.>"
 
 
+def whole_saga_filter(saga: SagaKey) -> str:
+    """All that SAGA holds of one saga: its journal, its timer, and what that has fired."""
+    return f"saga.{saga.path}.>"
+
+
 def state_subject(key: SagaKey) -> str:
     """Where the state of a lock, or of a saga type or participant that stands still, is stored: each time in the place
     of the one before."""

@@ -11,11 +11,11 @@ import msgspec
 from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, Unanswered
 from antiphon.contracts.messages import Event
-from antiphon.contracts.payloads import End, start_digest
+from antiphon.contracts.payloads import End
 from antiphon.contracts.stored import NoRoom
 from antiphon.link import AlreadyStored, Link, NobodyStores, Rejected
 
-from ..decision.sameness import has_default
+from ..decision.sameness import has_digest, resent
 
 TIMEOUT_SECONDS: Final = 20.0
 """How long a message is tried again while the server does not store it, unless the caller says otherwise. A cluster
@@ -46,15 +46,8 @@ def is_started_with(end: End, payload: Event) -> bool:
     Only the digest is left where the start was purged. What was started before a field with a default was added is the
     same, so such fields are left out one after the other, the last first.
     """
-    contract, rest = payload.__contract__, msgspec.json.decode(pack(payload), type=dict[str, msgspec.Raw])
-    if end.start in ("", start_digest(contract.type, pack(payload))):
-        return True
-    for field in reversed(msgspec.structs.fields(payload)):
-        if field.encode_name in rest and has_default(payload, field):
-            del rest[field.encode_name]
-            if start_digest(contract.type, msgspec.json.encode(rest)) == end.start:
-                return True
-    return False
+    again = resent(payload)
+    return end.start == "" or has_digest(end.start, again.type, again.data, again.defaults)
 
 
 async def store_once(link: Link, subject: str, data: bytes, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:

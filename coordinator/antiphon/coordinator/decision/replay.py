@@ -8,6 +8,7 @@ from antiphon.contracts.clock import rfc3339
 from antiphon.contracts.errors import AntiphonError, Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import End, Status, StatusAnswer, StepStatus
+from antiphon.contracts.reader import cause_sequence
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.subjects import parse_fact
 
@@ -38,11 +39,17 @@ class OtherDefinition(AntiphonError):
 
 
 class Purged(AntiphonError):
-    """The saga has ended, and its journal was purged but for its end."""
+    """The saga has ended, and its journal, or what that names, was purged.
 
-    def __init__(self, key: SagaKey, end: End) -> None:
+    Args:
+        key: the saga.
+        end: how it ended.
+        is_certain: whether a replica of EVENTS that lags behind SAGA cannot look so.
+    """
+
+    def __init__(self, key: SagaKey, end: End, is_certain: bool = True) -> None:
         super().__init__(f"saga {key} has ended, {end.outcome}, and the rest of its journal was purged.")
-        self.end = end
+        self.end, self.is_certain = end, is_certain
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -60,10 +67,11 @@ def replay(key: SagaKey, versions: Versions, pages: SagaPages) -> Replayed:
 
     Raises:
         OtherDefinition: that definition is not here.
-        Purged: only its end is left.
+        Purged: it has ended, and its journal is not whole any more.
         Unfoldable: the events are older than the journal; read again.
     """
     entries = [read_entry(message.subject, message.sequence, message.data) for message in pages.entries]
+    _require_whole(key, entries, pages.events)
     definition = definition_of(key, versions, entries)
     facts, unusable = _facts(definition, pages.events)
     history = fold(begin(key, definition), entries, unusable | facts)
@@ -83,13 +91,23 @@ def definition_of(key: SagaKey, versions: Versions, entries: list[Entry]) -> Def
     """The definition that a journal began with, or would begin with."""
     if not entries:
         return versions.newest
-    label, what = entries[0].definition, entries[0].what
-    if not label and isinstance(what, Finish):
-        raise Purged(key, what.end)
+    label = entries[0].definition
     definition = versions.labelled(label)
     if definition is None:
         raise OtherDefinition(key, label, [each.label for each in versions.definitions])
     return definition
+
+
+def _require_whole(key: SagaKey, entries: list[Entry], events: list[StoredMessage]) -> None:
+    """Check that a saga that has ended was not purged: the first entry of a journal alone says with which definition it
+    began, and EVENTS has the facts that it names."""
+    if not entries or not isinstance(last := entries[-1].what, Finish):
+        return
+    has_first = bool(entries[0].definition)
+    there = {each.sequence for each in events}
+    named = {sequence for each in entries if (sequence := cause_sequence(each.cause))}
+    if not has_first or named - there:
+        raise Purged(key, last.end, is_certain=not has_first)
 
 
 def _facts(definition: Definition, events: list[StoredMessage]) -> tuple[dict[int, Fact], dict[int, Fact]]:

@@ -15,7 +15,7 @@ import msgspec
 from antiphon.contracts.envelope import Envelope, pack, unpack_raw
 from antiphon.contracts.errors import Undecodable
 from antiphon.contracts.messages import Event
-from antiphon.contracts.payloads import Resent, ResentAnswer
+from antiphon.contracts.payloads import Resent, ResentAnswer, start_digest
 from antiphon.contracts.values import is_same
 
 SAME = ResentAnswer(verdict="same")
@@ -64,6 +64,23 @@ def compare(shape: type[Event] | None, stored: Envelope, again: Resent) -> Resen
         return SAME
     told = _by_class(shape, stored, again) if shape is not None and shape.__contract__.type == again.type else None
     return told or (OTHER if added - set(again.defaults) else None)
+
+
+def compare_by_digest(digest: str, again: Resent) -> ResentAnswer:
+    """Whether what is sent again is the start of which a digest alone is left."""
+    return SAME if has_digest(digest, again.type, again.data, again.defaults) else OTHER
+
+
+def has_digest(digest: str, type_: str, data: msgspec.Raw, defaults: Sequence[str]) -> bool:
+    """Whether a start has that digest: as it is, or without the fields that may have been added since, which are among
+    those that hold their defaults, the last first."""
+    if start_digest(type_, data) == digest:
+        return True
+    rest = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    for name in reversed(defaults):
+        if rest.pop(name, None) is not None and start_digest(type_, msgspec.json.encode(rest)) == digest:
+            return True
+    return False
 
 
 def _by_class(shape: type[Event], stored: Envelope, again: Resent) -> ResentAnswer | None:

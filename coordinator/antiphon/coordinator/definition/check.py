@@ -17,6 +17,7 @@ from antiphon.contracts.retry import LONGEST
 
 from .declared import DeclaredChoreography, DeclaredSaga, DeclaredStep
 from .haste import hasty_deadline, hasty_step
+from .retention import check_retention
 
 STEPS_MAX: Final = 100
 """A journal holds at most 900 entries; a hundred steps, their compensations and a few retries fit."""
@@ -54,6 +55,7 @@ def check_settings(where: str, saga: DeclaredSaga[Any] | DeclaredChoreography[An
     if _is_time(where, "deadline", saga.deadline) and saga.deadline <= timedelta(0):
         raise DefinitionError(f"{where}: its deadline must lie in the future, for instance timedelta(hours=24).")
     _require_bounded(where, "deadline", saga.deadline, "where it is never to be late")
+    check_retention(where, saga.retention)
     if saga.keys is not None:
         _require_named(saga.keys, f"keys of {where}")
 

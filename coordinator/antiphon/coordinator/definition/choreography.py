@@ -13,6 +13,7 @@ from .check import check_choreography
 from .compile import compile_choreography
 from .declared import DeclaredChoreography
 from .definition import Definition
+from .retention import Declared
 from .saga import Saga
 
 S = TypeVar("S", bound=Event)
@@ -36,6 +37,7 @@ class Choreography(DeclaredChoreography[S]):
         turns: the events of `flow` after which what was done is being undone. Their `reason`, if they have one, is
             the saga's.
         keys: what its sagas are to be found by, as for a saga.
+        retention: how long its journal and events are kept once it has ended, as for a saga.
 
     Raises:
         DefinitionError: an event cannot be what it is named for; the sentence has the remedy.
@@ -53,10 +55,11 @@ class Choreography(DeclaredChoreography[S]):
         compensates: type[Event] | Sequence[type[Event]] = (),
         turns: type[Event] | Sequence[type[Event]] = (),
         keys: Callable[[S], dict[str, str]] | None = None,
+        retention: Declared = None,
     ) -> None:
         followed = {event: (next_,) if isinstance(next_, str) else tuple(next_) for event, next_ in flow.items()}
         ends = several(completes), several(compensates)
-        super().__init__(start, name, version, deadline, followed, *ends, several(turns), keys)
+        super().__init__(start, name, version, deadline, followed, *ends, several(turns), keys, retention)
         check_choreography(self)
 
     @cached_property

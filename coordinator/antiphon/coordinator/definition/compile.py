@@ -29,6 +29,7 @@ from .check import ancestors, check_complete, is_past_pivot
 from .declared import DeclaredChoreography, DeclaredSaga, DeclaredStep
 from .definition import CommandTemplate, Definition, EmittedEvent, Expected, Meaning, StepDefinition
 from .messages import schemas_of_messages
+from .retention import compiled
 
 
 def compile_saga(saga: DeclaredSaga[Any]) -> Definition:
@@ -59,6 +60,7 @@ def compile_saga(saga: DeclaredSaga[Any]) -> Definition:
         sources=tuple(dict.fromkeys((*_asked(steps), *(heard.shape.__contract__.owner for heard in events.values())))),
         children=tuple(compile_saga(step.child) for step in saga.steps if step.child is not None),
         events=events,
+        retention=compiled(saga.retention),
     )
     return _with_schemas(definition)
 
@@ -87,6 +89,7 @@ def compile_choreography(saga: DeclaredChoreography[Any]) -> Definition:
         events=events,
         is_led=False,
         begins=saga.flow[saga.start],
+        retention=compiled(saga.retention),
     )
     return _with_schemas(definition)
 

@@ -10,6 +10,7 @@ from antiphon.contracts.messages import Command, Compensation, Event
 from antiphon.contracts.retry import Retry
 
 from .definition import StepKind
+from .retention import Declared
 
 S = TypeVar("S", bound=Event)
 
@@ -27,9 +28,11 @@ class DeclaredSaga(Generic[S]):
         backoff: Retry,
         locks: Callable[[S], Iterable[str]] | None,
         keys: Callable[[S], dict[str, str]] | None,
+        retention: Declared,
     ) -> None:
         self.start, self.name, self.version, self.deadline = start, name, version, deadline
         self.compensation_retry, self.backoff, self.locks, self.keys = compensation_retry, backoff, locks, keys
+        self.retention = retention
         self.steps: list[DeclaredStep] = []
         self.recorded: list[type[Event]] = []
 
@@ -52,10 +55,11 @@ class DeclaredChoreography(Generic[S]):
         compensates: tuple[type[Event], ...],
         turns: tuple[type[Event], ...],
         keys: Callable[[S], dict[str, str]] | None,
+        retention: Declared,
     ) -> None:
         self.start, self.name, self.version, self.deadline = start, name, version, deadline
         self.flow, self.completes, self.compensates = flow, completes, compensates
-        self.turns, self.keys = turns, keys
+        self.turns, self.keys, self.retention = turns, keys, retention
 
     @property
     def ends(self) -> tuple[type[Event], ...]:

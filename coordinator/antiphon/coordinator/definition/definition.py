@@ -11,6 +11,8 @@ from antiphon.contracts.messages import AnswerKind, Contract, Event
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import Direction, Sending
 
+from .retention import Retention
+
 StepKind = Literal["command", "list", "signal", "event", "wait", "child"]
 """What a step does: it sends a command, or a list of them, waits for a signal, an event or some time, or starts a child
 saga."""
@@ -122,6 +124,8 @@ class Definition(msgspec.Struct, frozen=True):
     """Of a choreography: the participants that react to its start."""
     schemas: str = ""
     """The digest of the schemas of its messages, which are no part of the shape."""
+    retention: Retention = Retention()
+    """How long it is kept once it has ended; no part of the shape either."""
 
     @property
     def label(self) -> str:

@@ -24,6 +24,7 @@ from .check import (
 from .compile import compile_saga
 from .declared import DeclaredSaga, DeclaredStep
 from .definition import Definition
+from .retention import Declared
 from .steps import Awaited, Child, ListStep, OptionalStep, Signal, State, Step, Wait
 
 S = TypeVar("S", bound=Event)
@@ -59,6 +60,10 @@ class Saga(DeclaredSaga[S]):
         keys: a named function from the start to what its sagas are to be found by, for instance
             `{"customer_id": start.customer_id}`: at most 8 names, tokens, with values of up to 200 characters. They
             stand in the journal and in the read model, readable for every operator. If it raises, the saga is parked.
+        retention: how long its journal and events are kept once it has ended: one time, or one by outcome,
+            `{"completed": timedelta(days=7)}`. Left out, and for an outcome that is left out, they are kept for ever. A
+            saga that has not ended, parked or not, is always kept. Of one that was purged the outcome stays. What the
+            newest version says holds for the sagas of all versions, and an operator may say otherwise.
 
     Raises:
         DefinitionError: the name is no token, or a bound makes no sense.
@@ -75,8 +80,9 @@ class Saga(DeclaredSaga[S]):
         backoff: Retry = BACKOFF,
         locks: Callable[[S], Iterable[str]] | None = None,
         keys: Callable[[S], dict[str, str]] | None = None,
+        retention: Declared = None,
     ) -> None:
-        super().__init__(start, name, version, deadline, compensation_retry, backoff, locks, keys)
+        super().__init__(start, name, version, deadline, compensation_retry, backoff, locks, keys, retention)
         check_saga(self)
 
     @overload

@@ -18,10 +18,10 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts import subjects
-from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, decode
-from antiphon.contracts.errors import AntiphonError, Undecodable
+from antiphon.contracts.envelope import MESSAGE_BYTES_MAX, decode, unpack
+from antiphon.contracts.errors import Ambiguous, AntiphonError, Undecodable, Unusable
 from antiphon.contracts.messages import Event
-from antiphon.contracts.payloads import Resent, ResentAnswer
+from antiphon.contracts.payloads import END_TYPE, End, Resent, ResentAnswer, start_digest
 from antiphon.contracts.stored import NotRead, StoredMessage
 from antiphon.contracts.subjects import SameAddress
 from antiphon.contracts.topology import EVENTS
@@ -31,7 +31,7 @@ from antiphon.link.reading import Pages
 
 from ..decision.prospects import Told, prospect_of
 from ..decision.replay import Replayed
-from ..decision.sameness import NONE, SAME, compare
+from ..decision.sameness import NONE, SAME, compare, compare_by_digest
 from .journals import Journals
 from .request_queue import BUSY_PER_SECOND, OTHERS, SOURCES_MAX, Pace, RequestQueue, source_of
 
@@ -147,7 +147,23 @@ class _Question:
             self._left = None
 
     def _on_stored(self, found: Pages) -> None:
-        verdict = self._compared(found) if isinstance(found, list) else None
+        if isinstance(found, list) and found and self._address.what == "start":
+            # Of a saga that was purged the start that is stored may be one that came later, and began nothing.
+            store, subject = self._journals.store, subjects.end_subject(self._address.saga)
+            store.guard.call(self, store.last, subject, partial(self._on_end, found[0]))
+        else:
+            self._go_on(self._compared(found) if isinstance(found, list) else None)
+
+    def _on_end(self, start: StoredMessage, end: StoredMessage | Ambiguous | None) -> None:
+        if isinstance(end, Ambiguous):
+            self._go_on(None)
+            return
+        if end is not None and (digest := _digest_of_another(end, start)):
+            self._go_on(compare_by_digest(digest, self._again))
+        else:
+            self._go_on(self._compared([start]))
+
+    def _go_on(self, verdict: ResentAnswer | None) -> None:
         if verdict is None or not self._again.prospect:
             self._leave()
             self._answer(verdict if verdict is not NONE else None)  # a replica that lags does not have it yet
@@ -206,3 +222,13 @@ class _Question:
             if shape is not None and shape.__contract__.type == self._again.type:
                 return shape
         return None
+
+
+def _digest_of_another(end: StoredMessage, start: StoredMessage) -> str:
+    """The digest of the start that a saga ended with, if the one that is stored has another; else empty."""
+    try:
+        digest = unpack(decode(end.data, end.subject), END_TYPE, End).start
+        stored = decode(start.data, start.subject)
+    except Unusable:
+        return ""  # the comparison says that it cannot be read
+    return digest if start_digest(stored.type, stored.data) != digest else ""

@@ -228,6 +228,8 @@ class FactHandler:
                 self._parking.park(self._delivery, "fault", f"saga {self._key} cannot be read: {result}")
             case Unfoldable():  # a replica lags, or EVENTS was purged
                 self._give_up_after(DELIVERIES_MAX, "unhandled", str(result))
+            case Purged(is_certain=False) if self._delivery.deliveries < DELIVERIES_MAX:
+                self._hand_back(str(result))
             case Purged(end=end):
                 self._meet(end)
             case OtherDefinition():

@@ -41,6 +41,8 @@ from ..decision.author import Author
 from ..definition.capabilities import capabilities_of
 from ..definition.choreography import AnySaga
 from ..definition.definition import Definition
+from ..definition.retention import retentions
+from ..definition.versions import by_type
 from .admission import Admission, require_bounds
 from .answers import KEPT, AnswerPulls
 from .comparing import Comparing
@@ -48,6 +50,7 @@ from .coordinator import Coordinator
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
 from .pressure import watched
+from .retention import Ends, Keeping
 from .schemas import agree, oldest_open
 from .status_requests import answer_status_requests
 from .sweeper import IDLE_SECONDS
@@ -78,6 +81,7 @@ async def serve(
     sampling_ratio: float | None = None,
     incompatible_contracts: bool = False,
     open_max: Mapping[str, int] | None = None,
+    keeping: Keeping = Keeping(),  # noqa: B008 - frozen
 ) -> None:
     """Run a coordinator until SIGTERM or SIGINT, then finish what it holds.
 
@@ -97,10 +101,11 @@ async def serve(
             definitions; such a saga is parked once one of its messages cannot be read.
         open_max: how many sagas of a type, by its name, that clients started may be open; a further one is refused. Set
             it alike for all coordinators.
+        keeping: what an operator says of the end of old sagas. Set it alike for all coordinators, too.
 
     Raises:
-        PlatformError: the environment or the platform is not as it must be, or a type cannot have a bound; the sentence
-            has the remedy.
+        PlatformError: the environment or the platform is not as it must be, a type cannot have a bound, or a retention
+            is given for a type that is not here; the sentence has the remedy.
         DefinitionError: a definition is not complete.
         ContractsChanged: messages of a definition have changed, and sagas in flight began with the ones before.
     """
@@ -108,6 +113,7 @@ async def serve(
     ratio = ratio_of(os.environ) if sampling_ratio is None else sampling_ratio
     definitions = [saga.definition for saga in sagas]
     require_bounds(open_max or {}, definitions)
+    kept = retentions({name: each.newest.retention for name, each in by_type(definitions).items()}, keeping.overrides)
     gauges: Gauges = {}
     async with AsyncExitStack() as held:
         probes = held.enter_context(served(http))
@@ -130,6 +136,7 @@ async def serve(
             fitness.watched(),
             watched(link, coordinator, gauges),
             _asked(link, servers, name, credentials) as asked,
+            Ends(link, kept, coordinator, keeping).brought_about(),
         ):
             attached = await attach(link, coordinator, asked)
             settle_collector()

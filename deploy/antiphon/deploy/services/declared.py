@@ -125,7 +125,20 @@ def _bounds(texts: list[str]) -> dict[str, int]:
     return dict(map(bound, texts))
 
 
+def _retentions(texts: list[str]) -> Any:
+    from antiphon.coordinator.definition.retention import read_overrides
+
+    return read_overrides(texts)
+
+
+def _seconds(text: str) -> float | None:
+    from antiphon.coordinator.definition.retention import seconds_of
+
+    return seconds_of(text, "how long outcomes stay")
+
+
 async def _coordinator(given: Values, credentials: Credentials) -> None:
+    from antiphon.coordinator.runtime.retention import Keeping
     from antiphon.coordinator.runtime.serve import serve
 
     from ..modules import load_sagas
@@ -139,6 +152,11 @@ async def _coordinator(given: Values, credentials: Credentials) -> None:
         error_texts=given["error_texts"],
         incompatible_contracts=given["incompatible_contracts"],
         open_max=_bounds(given["open_max"]),
+        keeping=Keeping(
+            overrides=_retentions(given["retention"]),
+            ends_seconds=_seconds(given["keep_ends"]),
+            per_second=given["purge_rate"],
+        ),
     )
 
 
@@ -239,6 +257,35 @@ COORDINATOR: Final = Service(
             check=_bounds,
             help="How many sagas of a type that clients started may be open; further ones are refused. Give it to all "
             "coordinators alike.",
+        ),
+        Setting(
+            name="retention",
+            variable="ANTIPHON_RETENTION",
+            kind=list,
+            default=[],
+            metavar="TYPE[:OUTCOME]=TIME",
+            check=_retentions,
+            help="How long sagas of a type are kept once they have ended, 90m, 12h, 30d, 52w or forever, in the place "
+            "of what their definition says. Then journal and events are purged, and the outcome stays. Give it to all "
+            "coordinators alike.",
+        ),
+        Setting(
+            name="keep-ends",
+            variable="ANTIPHON_KEEP_ENDS",
+            default="forever",
+            metavar="TIME",
+            check=_seconds,
+            help="How long the outcome of a purged saga stays. Afterwards its id may begin another one.",
+        ),
+        Setting(
+            name="purge-rate",
+            variable="ANTIPHON_PURGE_RATE",
+            kind=float,
+            default=100.0,
+            least=0.1,
+            most=10_000,
+            metavar="NUMBER",
+            help="Sagas that it purges in a second at most.",
         ),
     ),
     _coordinator,

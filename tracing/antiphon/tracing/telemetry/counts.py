@@ -24,6 +24,7 @@ class Instrument(msgspec.Struct, frozen=True):
 What = Literal[
     "sagas_started",
     "sagas_ended",
+    "sagas_purged",
     "sagas_parked",
     "messages_parked",
     "conflicts",
@@ -40,6 +41,9 @@ COUNTERS: Final[dict[What, Instrument]] = {
     ),
     "sagas_ended": Instrument(
         "antiphon.sagas.ended", "{saga}", "Sagas whose end this coordinator wrote.", ("saga.type", "saga.outcome")
+    ),
+    "sagas_purged": Instrument(
+        "antiphon.sagas.purged", "{saga}", "Ended sagas that were old enough and were purged.", ("saga.type",)
     ),
     "sagas_parked": Instrument(
         "antiphon.sagas.parked", "{time}", "Times that a saga came to wait for a person.", ("saga.type",)

@@ -1,0 +1,344 @@
+"""Ended sagas purged, once they have been kept for as long as their author or an operator says.
+
+Nothing is remembered: what is old is found again by reading the starts that EVENTS holds, in their order. A saga's
+start goes last, so whatever died in the middle of a purge has left the mark by which the rest is found.
+
+1. The journal in front of its end, by one request, so that no reader meets a part of it. From here on the saga is one
+   that was purged but for its end, and answers as such.
+2. What stands beside it: the entry of PARKED that says it waited for a person, and a timer that a start has set which
+   came after the end.
+3. Its events, with the start.
+
+Any number of coordinators may do so at once; what is purged twice is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from antiphon.contracts import subjects
+from antiphon.contracts.envelope import decode, unpack, unpack_raw
+from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.identity import CLIENT, COORDINATOR, SagaKey
+from antiphon.contracts.payloads import END_TYPE, ChildStart, End, Ending
+from antiphon.contracts.reader import named_sequences
+from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.topology import EVENTS, EXPORTER, PARKED, SAGA, reactions_consumer_name
+from antiphon.link import Link
+from antiphon.link.faults import say
+from antiphon.link.journals import read_journals
+from antiphon.link.killpoints import reached
+from antiphon.link.purging import purge
+from antiphon.link.setup import api
+
+from ..definition.retention import Overrides, Retention
+from ..views.timeline import child_ids
+from .coordinator import Coordinator
+
+log = structlog.get_logger()
+
+PURGES_PER_SECOND: Final = 100.0
+"""Sagas that one coordinator purges in a second. Each costs the server about a millisecond."""
+PAGE: Final = 200
+"""Starts that are looked at together: one read of their ends, and few enough for one read of their journals."""
+LOOK_SECONDS: Final = 10.0
+"""How often it is looked for sagas that are old enough."""
+REST: Final = 10.0
+"""After a look there is a rest of so many times its length: sagas that are kept are passed over in every look."""
+SAY_SECONDS: Final = 60.0
+"""How far apart lines of the log about one thing are."""
+SEQUENCE_MAX: Final = 2**63 - 1
+
+
+class Keeping(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator says of the end of old sagas.
+
+    Args:
+        overrides: for how many seconds ended sagas are kept, by type and outcome, in the place of what definitions say.
+        ends_seconds: how long what is left of a purged saga, its end, is kept; None for ever. Then its id is free.
+        per_second: how many sagas one coordinator purges in a second at most.
+        look_seconds: how often it looks for sagas that are old enough.
+    """
+
+    overrides: Overrides = msgspec.field(default_factory=dict[str, dict[Ending, float | None]])
+    ends_seconds: float | None = None
+    per_second: float = PURGES_PER_SECOND
+    look_seconds: float = LOOK_SECONDS
+
+
+class Old(msgspec.Struct, frozen=True):
+    """A saga that was kept for long enough: its start, its end and its journal as they were read."""
+
+    key: SagaKey
+    start: StoredMessage
+    end: StoredMessage
+    entries: list[StoredMessage]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What others have not dealt with yet, and so has to stay."""
+
+    exported: int
+    """Up to this sequence of SAGA the exporter has handed over all traces."""
+    heard: int
+    """Up to this sequence of EVENTS everybody who reacts to events has heard all of them."""
+    last: SagaKey | None
+    """The saga of the last message of EVENTS. Whoever reads the stream on and on knows his place by that message."""
+
+
+class Ends:
+    """The end of old sagas, as one coordinator brings it about.
+
+    Args:
+        link: a connection that may read and purge the streams.
+        retentions: for how long sagas are kept once they have ended, by type.
+        coordinator: tells the time, and counts them.
+        keeping: what else an operator says.
+    """
+
+    def __init__(
+        self, link: Link, retentions: Mapping[str, Retention], coordinator: Coordinator, keeping: Keeping
+    ) -> None:
+        self._link, self._retentions, self._keeping = link, retentions, keeping
+        self._counts, self._now_ns = coordinator.counts, coordinator.journals.now_ns
+        self._next_at = 0.0
+        self._said: dict[str, float] = {}
+
+    @asynccontextmanager
+    async def brought_about(self) -> AsyncGenerator[None]:
+        """Look for old sagas for the length of the block."""
+        looking = asyncio.ensure_future(self.keep_looking()) if self._retentions else None
+        try:
+            yield
+        finally:
+            if looking is not None:
+                looking.cancel()
+
+    async def keep_looking(self) -> None:
+        """Look until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            for saga_type in self._retentions:
+                await self._look_or_say(saga_type)
+            await asyncio.sleep(max(self._keeping.look_seconds, REST * (loop.time() - began)))
+
+    async def _look_or_say(self, saga_type: str) -> None:
+        """Look once. What goes wrong ends this look, and the next one begins anew."""
+        try:
+            await self.look(saga_type)
+        except Ambiguous as error:
+            self._say("retention.interrupted", saga_type, reason=str(error))
+        except Exception as error:
+            say("retention.faulty", error, saga_type)
+
+    async def look(self, saga_type: str) -> None:
+        """Purge all sagas of a type that are old enough now, and the ends that are."""
+        retention, after = self._retentions[saga_type], 0
+        shortest = retention.shortest
+        assert shortest is not None, f"{saga_type} is kept for ever"
+        while page := await self._link.next_page(EVENTS, subjects.starts_filter(saga_type), after + 1, PAGE):
+            after = page[-1].sequence
+            await self._purge_old(retention, page)
+            if self._age_seconds(page[-1]) < shortest:
+                break  # nothing that began later can have ended for longer
+        if self._keeping.ends_seconds is not None:
+            await self._look_at_ends(saga_type, self._keeping.ends_seconds)
+
+    # --- which are old ------------------------------------------------------------------------------------------------
+
+    async def _purge_old(self, retention: Retention, page: list[StoredMessage]) -> None:
+        found = await self._old(retention, page)
+        if not found:
+            return
+        limits = await self._limits()
+        found = [each for each in found if self._is_dealt_with(each, limits)]
+        beside = await self._beside([each.key for each in found])
+        for each in found:
+            if not await self._has_open_relatives(each):
+                await self._in_turn()
+                await self.purge(each, beside[each.key])
+
+    async def _old(self, retention: Retention, page: list[StoredMessage]) -> list[Old]:
+        """The sagas of these starts that have ended and were kept for long enough since."""
+        starts = {key: message for message in page if (key := _begun(message.subject)) is not None}
+        ends = {_saga_of(each): each for each in await _read(self._link, SAGA, map(subjects.end_subject, starts))}
+        old = [key for key, end in ends.items() if self._is_old(retention, end)]
+        journals = await read_journals(self._link, old)
+        return [Old(key, starts[key], ends[key], journals[key]) for key in old]
+
+    def _is_old(self, retention: Retention, end: StoredMessage) -> bool:
+        try:
+            outcome = unpack(decode(end.data, end.subject), END_TYPE, End).outcome
+        except Unusable as error:
+            self._say("retention.unreadable", end.subject, subject=end.subject, reason=str(error))
+            return False
+        kept = retention.seconds(outcome)
+        return kept is not None and self._age_seconds(end) >= kept
+
+    def _age_seconds(self, message: StoredMessage) -> float:
+        return (self._now_ns() - message.stored_ns) / 1e9
+
+    # --- what has to stay all the same --------------------------------------------------------------------------------
+
+    async def _limits(self) -> Limits:
+        newest = await self._link.get_latest(EVENTS, subjects.EVENTS_FILTER)
+        last = subjects.saga_in(newest.subject) if newest is not None else None
+        return Limits(await self._finished(SAGA, EXPORTER), await self._heard(), last)
+
+    async def _heard(self) -> int:
+        """Up to where everybody has heard the events that he reacts to."""
+        answer = await api(self._link, f"CONSUMER.NAMES.{EVENTS}")
+        suffix = reactions_consumer_name("")
+        reacting = [name for name in answer.get("consumers") or [] if name.endswith(suffix)]
+        return min([await self._finished(EVENTS, name) for name in reacting], default=SEQUENCE_MAX)
+
+    async def _finished(self, stream: str, consumer: str) -> int:
+        """Up to which sequence a consumer has finished everything. One that is not there, or from which nobody ever
+        pulled, holds nothing up."""
+        info = await api(self._link, f"CONSUMER.INFO.{stream}.{consumer}")
+        if "error" in info or _is_unused(info):
+            return SEQUENCE_MAX
+        if not (info["num_pending"] or info["num_ack_pending"]):
+            return SEQUENCE_MAX
+        floor: int = info["ack_floor" if info["num_ack_pending"] else "delivered"]["stream_seq"]
+        return floor
+
+    def _is_dealt_with(self, old: Old, limits: Limits) -> bool:
+        if old.key == limits.last:
+            return False
+        if old.end.sequence > limits.exported:
+            self._say("retention.waits", EXPORTER, consumer=EXPORTER, stream=SAGA, remedy=WAITS[EXPORTER])
+            return False
+        if max(named_sequences(old.entries), default=old.start.sequence) > limits.heard:
+            self._say("retention.waits", EVENTS, stream=EVENTS, remedy=WAITS[EVENTS])
+            return False
+        return True
+
+    async def _beside(self, keys: list[SagaKey]) -> dict[SagaKey, list[tuple[str, str]]]:
+        """What stands beside the journals, by stream and subject: most sagas have nothing there."""
+        found: dict[SagaKey, list[tuple[str, str]]] = {key: [] for key in keys}
+        by_subject = {subject: key for key in keys for subject in _subjects_beside(key)}
+        for stream in (PARKED, SAGA):
+            wanted = [subject for subject in by_subject if subjects.matches(_ALL[stream], subject)]
+            for message in await _read(self._link, stream, wanted):
+                found[by_subject[message.subject]].append((stream, message.subject))
+        return found
+
+    async def _has_open_relatives(self, old: Old) -> bool:
+        """Whether its parent runs, who may be looked at, or a child, who may wait to be let go."""
+        parent = _parent_in(old.start)
+        children = child_ids(old.key, old.entries)
+        wanted = [subjects.starts_filter(saga_id=each, source=COORDINATOR) for each in children]
+        if parent is not None:
+            wanted += subjects.start_subjects(parent)
+        starts = await _read(self._link, EVENTS, wanted)
+        begun = {key for message in starts if (key := _begun(message.subject)) is not None}
+        ended = await _read(self._link, SAGA, map(subjects.end_subject, begun))
+        return len(ended) < len(begun)
+
+    # --- purging ------------------------------------------------------------------------------------------------------
+
+    async def _in_turn(self) -> None:
+        """Wait until another saga may be purged."""
+        now = asyncio.get_running_loop().time()
+        self._next_at = max(now, self._next_at + 1.0 / self._keeping.per_second)
+        if self._next_at > now:
+            await asyncio.sleep(self._next_at - now)
+
+    async def purge(self, old: Old, beside: Iterable[tuple[str, str]]) -> None:
+        """Purge one saga but for its end."""
+        removed = await purge(self._link, SAGA, subjects.whole_saga_filter(old.key), before=old.end.sequence)
+        reached("retention.journal_purged")
+        for stream, subject in beside:
+            await purge(self._link, stream, subject)
+        reached("retention.beside_purged")
+        await purge(self._link, EVENTS, subjects.saga_events_filter(old.key))
+        reached("retention.events_purged")
+        if removed:  # another coordinator, or an earlier life of this one, has counted it otherwise
+            self._counts.add("sagas_purged", old.key.type)
+        log.debug("saga.purged", saga=str(old.key), entries=removed)
+
+    async def _look_at_ends(self, saga_type: str, kept_seconds: float) -> None:
+        """Purge the ends that were kept for long enough, of sagas of which nothing else is left."""
+        after = 0
+        while page := await self._link.next_page(SAGA, subjects.ends_filter(saga_type), after + 1, PAGE):
+            after = page[-1].sequence
+            ends = {_saga_of(each): each for each in page if self._age_seconds(each) >= kept_seconds}
+            starts = [start for key in ends for start in subjects.start_subjects(key)]
+            begun = {_begun(message.subject) for message in await _read(self._link, EVENTS, starts)}
+            for key in ends.keys() - begun:
+                await self._in_turn()
+                await self._purge_end(key)
+            if len(ends) < len(page):
+                break
+
+    async def _purge_end(self, key: SagaKey) -> None:
+        """Purge the end of a saga, and before that what was stored for it since, which without the end would be taken
+        for a new one's."""
+        await purge(self._link, EVENTS, subjects.saga_events_filter(key))
+        reached("retention.end_events_purged")
+        await purge(self._link, SAGA, subjects.whole_saga_filter(key))
+
+    def _say(self, event: str, about: str, **values: object) -> None:
+        """Log a thing, and again after a while as long as it is so."""
+        now = asyncio.get_running_loop().time()
+        if now - self._said.get(event + about, -SAY_SECONDS) >= SAY_SECONDS:
+            self._said[event + about] = now
+            log.warning(event, **values)
+
+
+WAITS: Final = {
+    EXPORTER: "old sagas stay until the exporter has handed over their traces; run it, or where there is to be none, "
+    "delete its consumer: nats consumer rm SAGA exporter",
+    EVENTS: "old sagas stay until everybody has heard the events that he reacts to; run these participants, or, of one "
+    "that is gone for good: antiphon setup --forget-reactions NAME",
+}
+
+
+def _is_unused(info: Mapping[str, Any]) -> bool:
+    """Whether nobody has ever pulled from a consumer."""
+    used: int = info["delivered"]["consumer_seq"] + info["num_waiting"]
+    return used == 0
+
+
+async def _read(link: Link, stream: str, wanted: Iterable[str]) -> list[StoredMessage]:
+    """What a stream holds at subjects; the server refuses a read of nothing."""
+    found = list(wanted)
+    return await link.read_all(stream, found) if found else []
+
+
+def _begun(subject: str) -> SagaKey | None:
+    """The saga of a start; None where no saga begins with it, because it is forged."""
+    with suppress(Unusable):
+        address = subjects.parse_fact(subject)
+        if address.source in (CLIENT, COORDINATOR):
+            return address.saga
+    return None
+
+
+_ALL: Final = {PARKED: subjects.PARKED_FILTER, SAGA: subjects.SAGA_FILTER}
+
+
+def _subjects_beside(key: SagaKey) -> tuple[str, str, str]:
+    return subjects.parked_saga_subject(key), subjects.timer_subject(key), subjects.fired_subject(key)
+
+
+def _saga_of(end: StoredMessage) -> SagaKey:
+    return subjects.parse_entry(end.subject).saga
+
+
+def _parent_in(start: StoredMessage) -> SagaKey | None:
+    """Who started a child."""
+    if subjects.saga_source(start.subject) != COORDINATOR:
+        return None
+    with suppress(Unusable):
+        parent = unpack_raw(decode(start.data, start.subject).data, ChildStart).parent
+        return SagaKey.of(parent.type, parent.id)
+    return None

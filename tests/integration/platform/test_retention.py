@@ -1,0 +1,285 @@
+"""Ended sagas purged on a real server: what is left of them answers as before, and what has to stay stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from antiphon.contracts import AlreadyStarted, Event, PlatformError, SagaKey, TooLate, subjects
+from antiphon.contracts.topology import EVENTS, EXPORTER, SAGA, Listener, reactions_consumer_name
+from antiphon.coordinator.client.client import Antiphon, Handle
+from antiphon.coordinator.decision.entries import child_id
+from antiphon.coordinator.definition.retention import Retention
+from antiphon.coordinator.definition.saga import Saga
+from antiphon.coordinator.definition.steps import State
+from antiphon.coordinator.reading.parked import waiting
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.retention import Ends, Keeping
+from antiphon.link import Delivery, Link, set_up
+from antiphon.link.purging import purge
+from antiphon.link.setup import api
+from tests.integration.platform.test_coordinator import Company, company
+from tests.support.raw_worker import answer_message
+from tests.support.server import FORMS, until
+from tests.support.trip import ASKED, TRIP, TripAsked
+
+AT_ONCE = Retention(completed=1e-9, compensated=1e-9)
+OTHER = TripAsked(traveller="Bob", nights=9)
+
+
+class Packed(Event, name="bags.packed"):
+    bags: int
+
+
+FAMILY = Saga(TripAsked, name="family", version=1, deadline=timedelta(hours=1))
+
+
+@FAMILY.child(TRIP, needs_no_compensation=True)
+def travel(s: State[TripAsked]) -> TripAsked:
+    return s.start
+
+
+PACKED = FAMILY.signal(Packed, after=travel)
+
+
+class Scene:
+    """A company, whose old sagas are purged when a test says so."""
+
+    def __init__(self, there: Company, coordinator: Coordinator, link: Link, client: Antiphon) -> None:
+        self.there, self.coordinator, self.link, self.client = there, coordinator, link, client
+
+    async def run(self, *ids: str) -> list[Handle]:
+        """Sagas that have ended, and one more, so that theirs are not the last messages of EVENTS."""
+        handles = [await self.client.start(TRIP, ASKED, id=id) for id in (*ids, f"after-{ids[-1]}")]
+        for handle in handles:
+            await handle.result(timeout=120)
+        return handles[:-1]
+
+    def ends(self, retention: Retention = AT_ONCE, keeping: Keeping = Keeping()) -> Ends:  # noqa: B008
+        return Ends(self.link, {TRIP.name: retention}, self.coordinator, keeping)
+
+    async def left_of(self, key: SagaKey) -> list[str]:
+        """The subjects that the streams hold of a saga, less the saga itself."""
+        found = await self.link.read_all(SAGA, [subjects.whole_saga_filter(key)])
+        found += await self.link.read_all(EVENTS, [subjects.saga_events_filter(key)])
+        return [message.subject.replace(key.path, "*") for message in found]
+
+
+ONLY_ITS_END = ["saga.*.c.end"]
+
+
+@pytest.fixture(params=FORMS)
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with company(tmp_path, request.param) as there:
+        coordinator = await there.coordinate()
+        await there.work()
+        yield Scene(there, coordinator, await there.link("coordinator"), await there.client())
+
+
+async def test_an_old_saga_is_purged_but_for_its_end_and_answers_as_before(scene: Scene) -> None:
+    (handle,) = await scene.run("t1")
+    before = await handle.result(timeout=120)
+    await scene.ends().look(TRIP.name)
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+    assert await scene.client.handle(TRIP, "t1").result(timeout=120) == before
+    again = await scene.client.start(TRIP, ASKED, id="t1")
+    assert await again.result(timeout=120) == before
+    with pytest.raises(AlreadyStarted):
+        await scene.client.start(TRIP, OTHER, id="t1")  # told by the start that is stored again
+    with pytest.raises(TooLate, match="it has ended"):
+        await handle.cancel("too late")
+    assert len(scene.there.worker.steps(handle.key)) == 3
+    assert scene.coordinator.counts.totals["sagas_purged", ("trip",)] == 1
+
+
+async def test_another_start_of_a_purged_id_does_not_hide_the_first_one(scene: Scene) -> None:
+    (handle,) = await scene.run("t1")
+    before = await handle.result(timeout=120)
+    await scene.ends().look(TRIP.name)
+    other = await scene.client.start(TRIP, OTHER, id="t1")
+    with pytest.raises(AlreadyStarted):
+        await other.result(timeout=120)
+    again = await scene.client.start(TRIP, ASKED, id="t1")
+    assert (again.was_started, await again.result(timeout=120)) == (True, before)
+    with pytest.raises(AlreadyStarted):
+        await scene.client.start(TRIP, OTHER, id="t1")
+    await scene.run("t2")
+    await scene.ends().look(TRIP.name)
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+    assert scene.coordinator.counts.totals["sagas_purged", ("trip",)] == 3  # and after-t1
+
+
+@pytest.mark.parametrize(
+    ("retention", "stays"),
+    [(Retention(completed=3600.0, compensated=1e-9), True), (Retention(completed=1e-9, compensated=None), False)],
+)
+async def test_each_outcome_is_kept_for_its_own_time(scene: Scene, retention: Retention, stays: bool) -> None:
+    (handle,) = await scene.run("t1")
+    await scene.ends(retention).look(TRIP.name)
+    assert (len(await scene.left_of(handle.key)) > 1) is stays
+
+
+# --- what has to stay -------------------------------------------------------------------------------------------------
+
+
+async def test_a_saga_that_runs_stays_whatever_its_age(scene: Scene) -> None:
+    await scene.there.coordinate(sagas=[FAMILY])
+    running = await scene.client.start(FAMILY, ASKED, id="f1")
+    child = SagaKey.of("trip", child_id(running.key, "travel", 1))
+    await until_async(lambda: scene.link.read_all(SAGA, [subjects.end_subject(child)]), len_is=1)
+    await scene.run("t1")
+    before = await scene.left_of(running.key)
+    await Ends(scene.link, {FAMILY.name: AT_ONCE}, scene.coordinator, Keeping(ends_seconds=1e-9)).look(FAMILY.name)
+    assert await scene.left_of(running.key) == before
+
+
+async def test_the_saga_of_the_last_event_stays_so_that_readers_find_their_place(scene: Scene) -> None:
+    await scene.run("t1")
+    await scene.ends().look(TRIP.name)
+    last = await scene.link.get_latest(EVENTS, subjects.EVENTS_FILTER)
+    assert last is not None
+    assert subjects.saga_in(last.subject) == SagaKey.of("trip", "after-t1")
+
+
+async def test_a_saga_stays_until_the_exporter_has_its_trace(scene: Scene) -> None:
+    (handle,) = await scene.run("t1")
+    held: list[Delivery] = []
+    exporter = await scene.there.link("exporter" if scene.there.up.form == "accounts" else "coordinator")
+    pull = await exporter.pull(SAGA, EXPORTER, 1000, held.append, 3600.0)
+    await until(lambda: len(held) >= 8, what="the journals at the exporter")
+    await scene.ends().look(TRIP.name)
+    assert len(await scene.left_of(handle.key)) > 1
+    for delivery in held:
+        delivery.ack()
+    await exporter.flushed()
+    await purged_in_the_end(scene, handle)
+    await pull.drain()
+
+
+async def test_a_saga_stays_until_whoever_reacts_to_events_has_heard_its_own(scene: Scene) -> None:
+    admin = await scene.there.link("administrator")
+    await set_up(admin, [Listener("hotel", (subjects.source_filter("bank"),))])
+    (handle,) = await scene.run("t1")
+    held: list[Delivery] = []
+    hotel = await scene.there.link("hotel")
+    pull = await hotel.pull(EVENTS, reactions_consumer_name("hotel"), 10, held.append, 3600.0)
+    await until(lambda: len(held) == 2, what="the events at their reaction")
+    await scene.ends().look(TRIP.name)
+    assert len(await scene.left_of(handle.key)) > 1
+    for delivery in held:
+        delivery.ack()
+    await hotel.flushed()
+    await purged_in_the_end(scene, handle)
+    await pull.drain()
+
+
+async def purged_in_the_end(scene: Scene, handle: Handle) -> None:
+    async with asyncio.timeout(120):
+        while await scene.left_of(handle.key) != ONLY_ITS_END:
+            await scene.ends().look(TRIP.name)
+
+
+async def test_a_child_stays_while_its_parent_runs_and_a_parent_while_its_child_does(scene: Scene) -> None:
+    """A family is purged once all of it has ended."""
+    await scene.there.coordinate(sagas=[FAMILY])
+    client = scene.client
+    handle = await client.start(FAMILY, ASKED, id="f1")
+    child = SagaKey.of("trip", child_id(handle.key, "travel", 1))
+    await until_async(lambda: scene.link.read_all(SAGA, [subjects.end_subject(child)]), len_is=1)
+    await scene.run("t1")
+    await scene.ends().look(TRIP.name)
+    assert len(await scene.left_of(child)) > 1
+    await handle.signal(PACKED, Packed(bags=2))
+    await handle.result(timeout=120)
+    await scene.run("t2")
+    for saga_type in (FAMILY.name, TRIP.name):
+        ends = Ends(scene.link, {saga_type: AT_ONCE}, scene.coordinator, Keeping())
+        await ends.look(saga_type)
+    assert await scene.left_of(child) == await scene.left_of(handle.key) == ONLY_ITS_END
+
+
+# --- what is half purged ----------------------------------------------------------------------------------------------
+
+
+def journal_of(key: SagaKey) -> tuple[str, str]:
+    return SAGA, f"saga.{key.path}.c.cmd.>"
+
+
+def events_of(key: SagaKey) -> tuple[str, str]:
+    return EVENTS, subjects.saga_events_filter(key)
+
+
+@pytest.mark.parametrize("gone", ["the journal", "the events", "some of the events", "the first entry", "all"])
+async def test_a_half_purged_saga_answers_as_one_that_has_ended(scene: Scene, gone: str) -> None:
+    (handle,) = await scene.run("t1")
+    before, key, admin = await handle.result(timeout=120), handle.key, await scene.there.link("administrator")
+    (first, *_), late = await scene.link.read_all(SAGA, [subjects.journal_filter(key)]), "charge_card"
+    parts = {
+        "the journal": [journal_of(key)],
+        "the events": [events_of(key)],
+        "some of the events": [(EVENTS, f"evt.{key.path}.hotel.>")],
+        "the first entry": [(SAGA, first.subject)],
+        "all": [journal_of(key), events_of(key)],
+    }
+    for stream, subject_filter in parts[gone]:
+        assert await purge(admin, stream, subject_filter)
+    await scene.there.coordinate()  # one that has nothing in its cache
+    assert await scene.client.handle(TRIP, "t1").result(timeout=120) == before
+    again = await scene.client.start(TRIP, ASKED, id="t1")
+    assert await again.result(timeout=120) == before
+    with pytest.raises(AlreadyStarted):
+        await (await scene.client.start(TRIP, OTHER, id="t1")).result(timeout=120)
+    with pytest.raises(TooLate, match="it has ended"):
+        await handle.cancel("too late")
+    with pytest.raises(PlatformError, match="trip/t1 has ended, completed"):
+        await handle.status()
+    command = subjects.CommandAddress(key, "bank", late, "do", 2)
+    assert isinstance(await admin.store(*answer_message(command, 1, "done")), int)
+    await until_async(lambda: pending(admin, "coordinator-answers-bank"), len_is=0)
+    await scene.run("t2")
+    await purged_in_the_end(scene, handle)
+    assert len(scene.there.worker.steps(key)) == 3
+    assert [each.saga for each in await waiting(admin)] == []
+
+
+async def pending(link: Link, consumer: str) -> list[None]:
+    """As many as a consumer has not finished."""
+    info = await api(link, f"CONSUMER.INFO.{EVENTS}.{consumer}")
+    return [None] * (info["num_pending"] + info["num_ack_pending"])
+
+
+# --- the end of what is left ------------------------------------------------------------------------------------------
+
+
+async def test_an_end_that_is_old_is_purged_and_its_id_is_free(scene: Scene) -> None:
+    handle, kept = await scene.run("t1", "t2")
+    before = await handle.result(timeout=120)
+    await scene.ends().look(TRIP.name)
+    await scene.ends(keeping=Keeping(ends_seconds=3600)).look(TRIP.name)
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+    await scene.ends(Retention(compensated=1e-9), Keeping(ends_seconds=1e-9)).look(TRIP.name)
+    assert await scene.left_of(handle.key) == await scene.left_of(kept.key) == []
+    again = await scene.client.start(TRIP, OTHER, id="t1")
+    assert (await again.result(timeout=120)).start != before.start
+
+
+async def test_an_end_stays_while_the_rest_of_its_saga_does(scene: Scene) -> None:
+    (handle,) = await scene.run("t1")
+    before = await scene.left_of(handle.key)
+    await scene.ends(Retention(compensated=1e-9), Keeping(ends_seconds=1e-9)).look(TRIP.name)
+    assert await scene.left_of(handle.key) == before
+
+
+T = TypeVar("T")
+
+
+async def until_async(look: Callable[[], Awaitable[list[T]]], *, len_is: int) -> None:
+    """Until so many are found."""
+    async with asyncio.timeout(120):
+        while len(await look()) != len_is:
+            await asyncio.sleep(0.01)
