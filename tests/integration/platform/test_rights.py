@@ -341,7 +341,9 @@ FOREIGN = {
         subjects.registration_subject("inventory", "x"),
         subjects.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "$JS.API.CONSUMER.DELETE.EVENTS.sweeper",
-        "$JS.API.STREAM.PURGE.SAGA",
+        "$JS.API.STREAM.PURGE.ADVISORIES",
+        "$JS.API.STREAM.DELETE.SAGA",
+        "$JS.API.STREAM.MSG.DELETE.SAGA",
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.inventory",
     ],
 }
