@@ -8,7 +8,7 @@ import pytest
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import pack
-from antiphon.contracts.payloads import End, Parked, Record, StatusAnswer, start_digest
+from antiphon.contracts.payloads import End, Parked, Record, Status, StatusAnswer, start_digest
 from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.decision.facts import Finish, Granted, Start
@@ -175,6 +175,5 @@ def test_the_status_of_a_saga_that_was_purged_says_how_it_ended() -> None:
     told: list[StatusAnswer] = []
     fleet.coordinators[0].status(KEY, told.append)
     fleet.run()
-    assert [answer.error for answer in told] == [
-        f"saga {KEY} has ended, completed, and the rest of its journal was purged."
-    ]
+    stands = Status(type=KEY.type, id=KEY.id, state="completed", definition="", started="", purged=True)
+    assert [(answer.status, answer.error) for answer in told] == [(stands, "")]

@@ -248,6 +248,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     steps: tuple[StepStatus, ...] = ()
     entries: Number = 0
     """How many entries its journal has, of at most 900."""
+    purged: bool = False
+    """It has ended long ago, and its journal was purged: nothing but the state and its reason is known."""
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -49,7 +49,14 @@ class Purged(AntiphonError):
 
     def __init__(self, key: SagaKey, end: End, is_certain: bool = True) -> None:
         super().__init__(f"saga {key} has ended, {end.outcome}, and the rest of its journal was purged.")
-        self.end, self.is_certain = end, is_certain
+        self.key, self.end, self.is_certain = key, end, is_certain
+
+    def status(self) -> Status:
+        """How it stands: what the end says, and no more."""
+        key, end = self.key, self.end
+        return Status(
+            type=key.type, id=key.id, state=end.outcome, definition="", started="", reason=end.reason, purged=True
+        )
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -131,6 +138,8 @@ def _facts(definition: Definition, events: list[StoredMessage]) -> tuple[dict[in
 
 def status_answer(result: Replayed | Exception, hold: str = "") -> StatusAnswer:
     """The state of a saga, as its readers are told; `hold` is why all sagas of its type are paused."""
+    if isinstance(result, Purged):
+        return StatusAnswer(status=result.status())
     if isinstance(result, Exception):
         return StatusAnswer(error=str(result))
     history = result.history

@@ -16,7 +16,7 @@ from antiphon.tracing.telemetry.counts import Counts
 from ..decision.accept import accept_message_request, accept_request, check_lock_fact
 from ..decision.author import Author
 from ..decision.facts import Fact, Tick
-from ..decision.replay import Replayed, status_answer
+from ..decision.replay import Purged, Replayed, status_answer
 from ..definition.definition import Definition
 from ..definition.versions import Versions
 from .admission import Admission
@@ -182,7 +182,7 @@ class Coordinator:
             return
 
         def on_read(result: Replayed | Exception) -> None:
-            is_certain = isinstance(result, Replayed) and not result.history.unread
+            is_certain = isinstance(result, Purged) or (isinstance(result, Replayed) and not result.history.unread)
             answer(status_answer(result, self.paused_types.paused.get(key.type, "")), is_certain)
 
         self.journals.read(key, versions, on_read)
