@@ -277,6 +277,16 @@ class Undecided(AntiphonError):
         self.what, self.verb, self.timeout_seconds = what, verb, timeout_seconds
 
 
+class NotEnded(AntiphonError):
+    """A saga cannot be forgotten while it runs: without its journal nothing could be undone. Cancel it first."""
+
+    def __init__(self, saga_type: str, saga_id: str) -> None:
+        super().__init__(
+            f"saga {saga_type}/{saga_id} has not ended, and without its journal what it has begun could neither go on "
+            f"nor be undone. Nothing was changed: antiphon cancel {saga_type}/{saga_id}, and again once it has ended."
+        )
+
+
 class StartUnread(AntiphonError):
     """The coordinators cannot read a saga's start, as where its caller's contracts are older or newer than theirs.
     Nothing of the saga has happened. It begins once a coordinator runs that can read its start.

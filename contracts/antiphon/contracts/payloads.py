@@ -103,6 +103,8 @@ class End(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     start: str = ""
     """The digest of the client's start, which stays as long as this does: of a saga that was purged but for its end, it
     tells the same start from another one. Empty for a child, and in journals of earlier releases."""
+    forgotten: str = ""
+    """Who had it forgotten what was said in it, when and why; then it says no reason of its own."""
 
 
 def start_digest(type_: str, data: bytes | msgspec.Raw) -> str:

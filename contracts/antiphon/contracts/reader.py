@@ -8,7 +8,7 @@ is the team's own. Contracts in which the two cannot be told apart are refused w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -28,6 +28,7 @@ from .subjects import (
     FactAddress,
     Sending,
     is_by_itself,
+    is_end,
     parse_entry,
     parse_fact,
 )
@@ -106,6 +107,20 @@ def answer_kind(kind: CommandKind, name: str, token: str) -> AnswerKind | None:
 def cause_sequence(cause: str) -> int:
     """Where EVENTS holds the fact that an entry names; 0 if that was a timer, or nothing that can be a sequence."""
     return (digits_of(cause[1:]) or 0) if cause[:1] == "e" else 0
+
+
+def is_purged(entries: Sequence[StoredMessage], events: Iterable[StoredMessage]) -> bool:
+    """Whether a saga has ended and was purged since: its journal does not begin with its first entry, which alone says
+    with which definition it began, or names facts that are not there.
+
+    Args:
+        entries: its journal, in stream order.
+        events: what EVENTS holds of it, all that the journal names at least.
+    """
+    if not entries or not is_end(entries[-1].subject):
+        return False
+    there = {message.sequence for message in events}
+    return not decode(entries[0].data, entries[0].subject).definition or bool(set(named_sequences(entries)) - there)
 
 
 def cause_ns(cause: str) -> int | None:

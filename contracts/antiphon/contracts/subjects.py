@@ -39,6 +39,8 @@ Sending = Literal["do", "undo", "close"]
 Verb = Literal["retry", "edit", "resolve", "cancel", "pause", "resume"]
 """What an operator may ask for."""
 VERBS: Final = frozenset(get_args(Verb))
+FORGET: Final = "forget"
+"""What an operator may ask for with a saga that has ended."""
 MessageVerb = Literal["dismiss", "resend"]
 """What an operator may ask for with a message in PARKED."""
 MESSAGE_VERBS: Final = frozenset(get_args(MessageVerb))
@@ -110,9 +112,9 @@ SAGA_FILTER: Final = "saga.>"
 FIRED_FILTER: Final = "saga.*.*.*.f.next"
 
 
-def ends_filter(saga_type: str = "*") -> str:
-    """The outcomes of all sagas, or of those of one type."""
-    return f"saga.*.{saga_type}.*.c.end"
+def ends_filter(saga_type: str = "*", saga_id: str = "*") -> str:
+    """The outcomes of all sagas, or of those of one type or with one id."""
+    return f"saga.*.{saga_type}.{saga_id}.c.end"
 
 
 ENDS_FILTER: Final = ends_filter()
@@ -519,7 +521,7 @@ def parse_fact(subject: str) -> FactAddress:
             return FactAddress(_saga(tokens, subject), "coordinator", "let-go")
         case ["client", "signal", name, "1"]:
             return FactAddress(_saga(tokens, subject), "client", "signal", name)
-        case ["operator", user, verb, key] if verb in VERBS:
+        case ["operator", user, verb, key] if verb in VERBS or verb == FORGET:
             _require_tokens((user, key), subject)
             return FactAddress(_saga(tokens, subject), "operator", verb, key=(user, key))
         case ["coordinator", ("child-completed" | "child-compensated") as event, step, attempt]:

@@ -33,6 +33,9 @@ POINTS: Final = frozenset(
         "retention.beside_purged",  # its entry in PARKED and its timer are gone as well
         "retention.events_purged",  # nothing but its end is left
         "retention.end_events_purged",  # an end is old, what came after it was purged, the end was not
+        "forget.end_replaced",  # the end says that the saga was forgotten, everything else is there
+        "forget.journal_purged",  # nothing but that end is left in SAGA
+        "forget.parked_purged",  # PARKED has nothing of it, EVENTS has everything
         "readmodel.read",  # a page of the streams is here, nothing was written
         "readmodel.written",  # rows and position are written, nothing is committed
         "readmodel.committed",  # rows and position are durable

@@ -19,6 +19,7 @@ from antiphon.contracts import clock, identity, subjects
 from antiphon.contracts.envelope import Envelope, decode, pack, unpack, unpack_raw
 from antiphon.contracts.errors import (
     Ambiguous,
+    NotEnded,
     OlderCoordinators,
     PlatformError,
     TooLate,
@@ -47,7 +48,7 @@ from antiphon.contracts.payloads import (
 from antiphon.contracts.reader import cause_sequence
 from antiphon.contracts.registration import CLOSES_WIRE, read_registration
 from antiphon.contracts.stored import NobodyReads, StoredMessage
-from antiphon.contracts.subjects import MessageVerb, Verb, registration_subject
+from antiphon.contracts.subjects import FORGET, MessageVerb, Verb, registration_subject
 from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA
 from antiphon.link import Link
 from antiphon.link.connection import missing
@@ -145,6 +146,46 @@ class Operator:
         except TimeoutError:
             known = await late(request.sequence) if late is not None and request is not None else None
             raise known or Undecided(_spoken(key), verb, self.timeout_seconds) from None
+
+    async def forget(self, saga: AnySaga | str, id: str, reason: str) -> End:
+        """Have all that was said in a saga forgotten, at once and for good: its journal, its events, and what PARKED
+        has of it. What stays is its end, without its reason, and who had it forgotten, when and why.
+
+        Args:
+            saga: the definition, or its type.
+            id: the saga's.
+            reason: why; it stays.
+
+        Returns:
+            The end as it stands now.
+
+        Raises:
+            UnknownSaga: there is no such saga.
+            NotEnded: it runs. Nothing was changed; cancel it first.
+            Undecided: no coordinator has done it in time; it is done as soon as one can.
+            PlatformError: the request could not be stored.
+        """
+        key = SagaKey.of(saga if isinstance(saga, str) else saga.name, id)
+        if await self._end_of(key) is None:
+            await self.require_started(key)
+            raise NotEnded(key.type, key.id)
+        subject = subjects.verb_subject(key, self.name, FORGET, secrets.token_hex(8))
+        data = message(subject, OPERATOR, verb_type(FORGET), Operation(reason=reason))
+        await store_once(self.link, subject, data, self.timeout_seconds)
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                while True:
+                    end = await self._end_of(key)
+                    if end is not None and end.forgotten and not await self.link.read_all(EVENTS, [subject]):
+                        return end
+                    await asyncio.sleep(LOOK_SECONDS_MAX)
+        except TimeoutError:
+            raise Undecided(_spoken(key), FORGET, self.timeout_seconds) from None
+
+    async def _end_of(self, key: SagaKey) -> End | None:
+        """How a saga ended, as the leader or a replica says."""
+        found = await self.link.read_all(SAGA, [subjects.end_subject(key)])
+        return unpack(decode(found[0].data, found[0].subject), END_TYPE, End) if found else None
 
     async def require_no_older_coordinator(self) -> None:
         """Check that no coordinator runs that could not read a journal in which a step is closed, as far as they say

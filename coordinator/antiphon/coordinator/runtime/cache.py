@@ -63,6 +63,11 @@ class Cache:
         if len(self._closed) > CLOSED_MAX:
             self._closed.popitem(last=False)
 
+    def drop(self, key: SagaKey) -> None:
+        """Keep nothing of a saga."""
+        self.forget(key)
+        self._closed.pop(key, None)
+
     def get(self, key: SagaKey) -> Case | None:
         """The case of a saga, if it is kept."""
         return self._cases.get(key)

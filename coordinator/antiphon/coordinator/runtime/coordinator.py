@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from antiphon.contracts.errors import Unusable
-from antiphon.contracts.identity import LOCK, NOT_SAGAS, PARKED_MESSAGE, SagaKey
+from antiphon.contracts.identity import LOCK, NOT_SAGAS, OPERATOR, PARKED_MESSAGE, SagaKey
 from antiphon.contracts.payloads import StatusAnswer, parked_kind
 from antiphon.contracts.stored import Delivered
-from antiphon.contracts.subjects import FactAddress, parse_announcement, parse_fact, parse_fired, status_queue
+from antiphon.contracts.subjects import FORGET, FactAddress, parse_announcement, parse_fact, parse_fired, status_queue
 from antiphon.link.killpoints import reached
 from antiphon.tracing.telemetry.counts import Counts
 
@@ -61,6 +61,8 @@ class Coordinator:
         self.parking = Parking(store, self.counts)
         self.paused_types = PausedTypes(store, self.review)
         self.requests = RequestQueue(self.counts, lambda: store.now().timestamp(), store.later)
+        self.on_forget: Callable[[FactAddress, Delivered], None] | None = None
+        """Serves requests to forget a saga; there are none where nothing can be purged."""
         self._sweeper = Sweeper(self.journals, idle_seconds, self.take_in)
 
     def begin(self, then: Callable[[], None]) -> None:
@@ -91,6 +93,9 @@ class Coordinator:
         key = address.saga
         if key.type in NOT_SAGAS:
             self._on_fact_of_none(address, delivery)
+            return
+        if address.event == FORGET and address.source == OPERATOR and self.on_forget is not None:
+            self.on_forget(address, delivery)
             return
         versions = self._versions(key, delivery)
         if versions is not None:

@@ -47,6 +47,7 @@ from .admission import Admission, require_bounds
 from .answers import KEPT, AnswerPulls
 from .comparing import Comparing
 from .coordinator import Coordinator
+from .forgetting import Forgetting
 from .gauges import keep_looking
 from .jetstream import JetStreamStore
 from .pressure import watched
@@ -237,6 +238,7 @@ async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None
     await link.subscribe(subjects.ANNOUNCE_FILTER, on_announced)
     link.on_reconnect.append(coordinator.paused_types.look)
     known = asyncio.Event()
+    coordinator.on_forget = Forgetting(link, coordinator.journals, coordinator.parking).take
     coordinator.begin(known.set)
     await link.until(known)
     await answer_status_requests(asked or link, coordinator)

@@ -80,6 +80,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Signals that came, early or in time."""
     sequence: Sequence = 0
     """Where SAGA holds the last entry that was read."""
+    forgotten: str = ""
+    """Who had it forgotten, when and why."""
     incomplete: str = ""
     """Why this is not all: an entry that could not be read, or something that the database does not take."""
 
@@ -172,11 +174,25 @@ def tell(before: Overview, told: Told, cause: Cause | None) -> Overview:
             return _recorded(after, told, cause)
         case "end":
             end = unpack(told.envelope, END_TYPE, End)
+            if end.forgotten:
+                after = _forgotten(after, end)
             # What has ended waits for nobody, and says all by itself: nobody need read the fact that it names.
             after = replace(after, under_way=(), fault="", stuck={}, paused="", signalled=())
             return replace(after, state=end.outcome, reason=end.reason, ended_ns=told.stored_ns)
         case _:
             assert_never(told.address.kind)
+
+
+def _forgotten(before: Overview, end: End) -> Overview:
+    """What stays of a saga that was forgotten: that it was."""
+    return Overview(
+        type=before.type,
+        id=before.id,
+        started_ns=before.started_ns,
+        changed_ns=before.changed_ns,
+        sequence=before.sequence,
+        forgotten=end.forgotten,
+    )
 
 
 def _since(before: Overview, told: Told, cause: Cause | None) -> Overview:

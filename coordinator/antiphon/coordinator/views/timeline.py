@@ -12,7 +12,7 @@ from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import SagaState
-from antiphon.contracts.reader import Journal
+from antiphon.contracts.reader import Journal, is_purged
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
 
@@ -67,6 +67,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """How many it may have."""
     left_out: int = 0
     """How many messages of EVENTS are not among the lines: of a saga to which too many were written to show all."""
+    purged: bool = False
+    """It has ended, and its journal or its events were purged since: the lines are what is left."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +129,7 @@ def timeline_of(
         children=children,
         entries=len(entries),
         left_out=left_out,
+        purged=not left_out and is_purged(entries, events),
     )
 
 

@@ -845,6 +845,58 @@ def cancel(
     _operate(server, user, timeout, json, id, lambda saga: saga.cancel(reason))
 
 
+@app.command(epilog="Example: antiphon forget order/order-42 --reason 'request 17' --database billing=sqlite:///b.db")
+def forget(
+    id: SagaId,
+    reason: Annotated[str, typer.Option(help="Why. It stays, with who had it forgotten.")],
+    database: Annotated[
+        list[str],
+        typer.Option(
+            "--database",
+            metavar="NAME=URL",
+            help="The database of a participant, whose inbox forgets the saga as well; give it once for each.",
+        ),
+    ] = [],  # noqa: B006
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    timeout: Decided = TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Delete at once, and for good, what was said in a saga that has ended: journal, events, parked messages, the read
+    model's row. The outcome stays, so that its id begins nothing anew."""
+    import asyncio
+
+    from .retaining import forget_saga
+
+    databases: dict[str, str] = {}
+    for each in database:
+        name, equals, url = each.partition("=")
+        if not (name and equals and url):
+            raise typer.BadParameter(f"--database {each}: give a participant's name and a URL: billing=sqlite:///b.db.")
+        databases[name] = url
+    asyncio.run(forget_saga(server, user, timeout, json, id, reason, databases))
+
+
+@app.command("purge-inbox", epilog="Example: antiphon purge-inbox --database sqlite:///inventory.db --older-than 30d")
+def purge_inbox(
+    database: Annotated[
+        str, typer.Option(envvar="DATABASE_URL", metavar="URL", help="The participant's own database.")
+    ],
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="Rows that were written later stay: 12h, 30d, 52w.")
+    ] = "1d",
+    server: Server = DEFAULT_SERVER,
+    json: Json = False,
+) -> None:
+    """Delete what a participant's inbox holds of sagas whose journals were purged. Run it now and then, with an
+    operator's rights."""
+    import asyncio
+
+    from .retaining import purge_inbox as purge_in
+
+    asyncio.run(purge_in(server, database, older_than, json))
+
+
 @app.command(epilog="Example: antiphon pause --participant billing --reason 'their database is moved'")
 def pause(
     reason: Annotated[str, typer.Option(help="Why, for whoever looks later.")],

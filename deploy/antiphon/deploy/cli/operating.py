@@ -65,7 +65,7 @@ async def ask_of_message(
     ask: Callable[[MessageVerbs], Awaitable[Request]],
 ) -> str:
     """Ask it of a message that was set aside, and print it; why it was rejected, or an empty text."""
-    name = user or _who_asks()
+    name = user or who_asks()
     with only_for("operators"):
         async with Antiphon.connect(server, name=name, patient=False) as antiphon:
             request = await ask(antiphon.operator(name, timeout=timeout).message(number))
@@ -108,7 +108,7 @@ async def operate(
         one: asks it of a saga.
         all: asks it of a saga type or a participant.
     """
-    name = user or _who_asks()
+    name = user or who_asks()
     with only_for("operators", OF_CLIENTS):
         said, request = await _decided(server, name, timeout, whom, one, all, check)
     if as_json:
@@ -144,7 +144,7 @@ def _pause_verbs(operator: Operator, kind: str, name: str) -> PauseVerbs:
     return operator.saga_type(name) if kind == "type" else operator.participant(name)
 
 
-def _who_asks() -> str:
+def who_asks() -> str:
     """The connection's user, or whoever is logged in here."""
     try:
         name = os.environ.get("NATS_USER") or getpass.getuser()

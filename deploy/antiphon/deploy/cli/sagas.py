@@ -15,7 +15,7 @@ from antiphon.contracts.errors import Ambiguous, PlatformError, RightsMissing, U
 from antiphon.contracts.identity import SagaKey, check_token
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import Prospect
-from antiphon.contracts.topology import EVENTS
+from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.client.client import Antiphon, Handle, Outcome
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.saga import Saga
@@ -197,6 +197,10 @@ async def find(link: Link, id: str) -> SagaKey:
     check_token(id, "saga id")
     starts = [message.subject async for message in link.scan(EVENTS, subjects.starts_filter(saga_id=id))]
     keys = [key for subject in starts if (key := _started_at(subject)) is not None]
+    if not keys:  # of one that was purged the end is left
+        keys = [
+            subjects.parse_entry(end.subject).saga async for end in link.scan(SAGA, subjects.ends_filter(saga_id=id))
+        ]
     match keys:
         case []:
             raise UnknownSaga("", id)

@@ -27,7 +27,7 @@ from antiphon.contracts.subjects import parse_entry, parse_fact
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
 from antiphon.tracing.export.formats import jaeger, otlp
-from antiphon.tracing.export.reading import read_projection
+from antiphon.tracing.export.reading import Purged, read_projection
 from antiphon.tracing.projection.differences import differences
 from antiphon.tracing.projection.links import jaeger_link, require_page
 from antiphon.tracing.projection.project import Projection
@@ -67,7 +67,7 @@ async def show_trace(
         require_page(jaeger_url)
     out = console()
     async with reader(server) as link:
-        found = await (_follow(link, id, with_sends, out) if follow else _read(link, await find(link, id)))
+        found = await (_follow(link, id, with_sends, out) if follow else read_trace(link, await find(link, id)))
     if form == "picture":
         _draw_to(output, found, with_sends, jaeger_url)
     elif found.outcome or not follow:
@@ -87,7 +87,7 @@ async def _follow(link: Link, id: str, with_sends: bool, out: Console) -> Projec
             while not found.outcome:
                 live.update(_last_lines(waterfall(found, out.width, with_sends, time.time_ns()), out), refresh=True)
                 await asyncio.sleep(LOOK_SECONDS)
-                found = await _read(link, found.key)
+                found = await read_trace(link, found.key)
     except asyncio.CancelledError:
         if found is None:
             raise typer.Exit(INTERRUPTED) from None
@@ -99,7 +99,7 @@ async def _begun(link: Link, id: str) -> Projection:
     is_told = False
     while True:
         try:
-            return await _read(link, await find(link, id))
+            return await read_trace(link, await find(link, id))
         except (UnknownSaga, NotTakenIn):
             if not is_told:
                 warn(f"antiphon: saga {id} has not begun; waiting for it until Ctrl-C.")
@@ -110,8 +110,8 @@ async def _begun(link: Link, id: str) -> Projection:
 async def compare_traces(server: str, one: str, other: str, as_json: bool) -> bool:
     """Put two sagas side by side; whether they went another way somewhere."""
     async with reader(server) as link:
-        first = await _read(link, await find(link, one))
-        second = await _read(link, await find(link, other))
+        first = await read_trace(link, await find(link, one))
+        second = await read_trace(link, await find(link, other))
     found = differences([*first.spans, *first.open], [*second.spans, *second.open])
     if as_json:
         say_json([_told(each.name, each.one, each.other, each.is_another_way) for each in found])
@@ -188,8 +188,11 @@ def _saga_at(subject: str) -> SagaKey:
     return parse_fact(subject).saga if subjects.is_start(subject) else parse_entry(subject).saga
 
 
-async def _read(link: Link, key: SagaKey) -> Projection:
-    found = await read_projection(link, key)
+async def read_trace(link: Link, key: SagaKey) -> Projection:
+    try:
+        found = await read_projection(link, key)
+    except Purged as error:
+        raise CannotLoad(str(error)) from None
     if found.read_to:
         return found
     if await link.read_all(EVENTS, subjects.start_subjects(key)):

@@ -346,6 +346,10 @@ class Model:
             index_elements=[sagas.c.generation, sagas.c.saga], set_={name: new.excluded[name] for name in values}
         )
         await connection.execute(statement, [_saga_row(generation, row) for row in rows])
+        for row in rows:
+            if row.forgotten:
+                its = (keys.c.generation == generation, keys.c.saga == name_of(row))
+                await connection.execute(delete(keys).where(*its))
         pairs = [
             {
                 "generation": generation,

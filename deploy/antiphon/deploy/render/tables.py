@@ -44,6 +44,12 @@ MARKS: Final[dict[LineKind, tuple[str, str]]] = {
 COLOURS: Final = {"completed": "green", "compensated": "magenta", "running": "cyan", "compensating": "yellow"}
 
 
+PURGED: Final = (
+    "It has ended, and its journal and events were purged since; the outcome stays. Where it was archived: "
+    "--archive FOLDER"
+)
+
+
 def print_timeline(told: Timeline, jaeger: str | None = None) -> None:
     """Draw one saga: a heading, and a line for each fact.
 
@@ -64,6 +70,8 @@ def print_timeline(told: Timeline, jaeger: str | None = None) -> None:
         out.print(foreign(f"started {', '.join(told.children)}", "dim"))
     if told.left_out:
         out.print(foreign(f"{told.left_out} messages more that were written to it are not shown", "yellow"))
+    if told.purged:
+        out.print(foreign(PURGED, "yellow"))
     if link := checked_link(SagaKey.of(told.type, told.id), jaeger):
         out.print(foreign(link, "dim"), soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 1))

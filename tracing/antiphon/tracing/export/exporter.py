@@ -33,7 +33,7 @@ from ..projection.project import Projection, exportable
 from ..projection.sampling import decision_in, is_sampled
 from ..projection.spans import Span
 from .otlp import Failure
-from .reading import NotThere, read_projection
+from .reading import NotThere, Purged, read_projection
 
 log = structlog.get_logger()
 
@@ -351,6 +351,8 @@ def _later(held: Delivered) -> float:
 def _is_hopeless(held: Delivered, error: Exception) -> bool:
     """Whether another look at an entry would find no more than this one."""
     match error:
+        case Purged(is_certain=True):
+            return True
         case NotThere():
             return time.time() - held.stored_ns / 1e9 > GONE_SECONDS
         case Ambiguous():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from antiphon.contracts.clock import rfc3339
+from antiphon.contracts.envelope import decode, unpack
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.subjects import journal_filter
+from antiphon.contracts.payloads import END_TYPE, End
+from antiphon.contracts.subjects import is_end, journal_filter
 from antiphon.contracts.topology import SAGA
 from antiphon.link import Link, StoredMessage
 from antiphon.link.faults import class_of
@@ -22,6 +25,19 @@ PAUSE_SECONDS: Final = 0.2
 
 class NotThere(Ambiguous):
     """What was read is less than what is known to have been stored: a replica lags, or the saga was purged."""
+
+
+class Purged(NotThere):
+    """The saga has ended, and its journal was purged, so that there is no trace to be made of it any more."""
+
+    def __init__(self, key: SagaKey, end: StoredMessage, is_certain: bool) -> None:
+        self.is_certain = is_certain
+        """Whether its journal lacks entries, and not just EVENTS facts, which a replica that lags may lack as well."""
+        outcome = unpack(decode(end.data, end.subject), END_TYPE, End).outcome
+        super().__init__(
+            f"saga {key} has ended, {outcome}, on {rfc3339(end.stored_ns)[:10]}, and its journal was purged since. Its "
+            "trace is where it was exported to; where the saga was archived: --archive FOLDER"
+        )
 
 
 class Unprojectable(AntiphonError):
@@ -40,11 +56,13 @@ async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Project
         read_to: an entry, by its sequence, that is known to be there.
 
     Raises:
+        Purged: it has ended, and its journal is not whole any more.
         NotThere: what is known to have been stored was not there.
         Ambiguous: the server gave no answer.
         Unusable: the journal cannot be read.
         Unprojectable: nobody has expected such a journal.
     """
+    entries: list[StoredMessage] = []
     for _ in range(TRIES_MAX):
         entries = await link.read_all(SAGA, [journal_filter(key)])
         # What the journal names and nothing else, so that nobody makes a saga unreadable by writing many subjects.
@@ -52,6 +70,8 @@ async def read_projection(link: Link, key: SagaKey, read_to: int = 0) -> Project
         if not found.lacks and found.read_to >= read_to:
             return found
         await asyncio.sleep(PAUSE_SECONDS)
+    if entries and is_end(entries[-1].subject):
+        raise Purged(key, entries[-1], not decode(entries[0].data, entries[0].subject).definition)
     raise NotThere(f"saga {key}: its journal, or a fact that it names, is not there")
 
 

@@ -1,0 +1,88 @@
+"""What a person does to old sagas: has one forgotten, and purges inboxes of those that are over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from antiphon.contracts import subjects
+from antiphon.contracts.errors import Unusable
+from antiphon.contracts.identity import COORDINATOR, SagaKey
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.coordinator.client.client import Antiphon
+from antiphon.coordinator.definition.retention import seconds_of
+from antiphon.coordinator.views.timeline import child_ids
+from antiphon.link import Link, StoredMessage
+
+from ..render.terminal import say, say_json, warn
+from .operating import OF_CLIENTS, who_asks
+from .sagas import find, only_for, reader
+
+
+async def forget_saga(
+    server: str, user: str, timeout: float, as_json: bool, id: str, reason: str, databases: Mapping[str, str]
+) -> None:
+    """Have a saga forgotten by the coordinators, then by the inboxes of the participants whose databases are given."""
+    from antiphon.participants.purging import forget_saga as forget_in
+
+    name = user or who_asks()
+    with only_for("operators", OF_CLIENTS):
+        async with reader(server) as link:
+            key = await find(link, id)
+            journal = await link.read_all(SAGA, [subjects.journal_filter(key)])
+            children = await _children(link, key, journal)
+        async with Antiphon.connect(server, name=name, patient=False) as antiphon:
+            end = await antiphon.operator(name, timeout=timeout).forget(key.type, key.id, reason)
+    answers = {each: await forget_in(url, key) for each, url in databases.items()}
+    left = sorted(_participants_in(journal) - databases.keys())
+    if as_json:
+        told = {"type": key.type, "id": key.id, "forgotten": end.forgotten, "answers": answers}
+        say_json({**told, "inboxes_left": left, "children": children})
+        return
+    say(f"saga {key} is forgotten, {end.forgotten}. Its outcome stays: {end.outcome}.")
+    for each, count in answers.items():
+        say(f"inbox of {each}: {count} answers deleted.")
+    if left:
+        options = " ".join(f"--database {each}=URL" for each in left)
+        warn(
+            f"antiphon: the answers of {', '.join(left)} are in their databases still: the same command with {options}"
+        )
+    if children:
+        warn(f"antiphon: it has started sagas, which are to be forgotten one by one: {', '.join(children)}")
+
+
+def _participants_in(journal: list[StoredMessage]) -> set[str]:
+    """Whom a journal commands."""
+    found: set[str] = set()
+    for message in journal:
+        with suppress(Unusable):
+            command = subjects.parse_entry(message.subject).command
+            if command is not None and command.participant != COORDINATOR:
+                found.add(command.participant)
+    return found
+
+
+async def _children(link: Link, key: SagaKey, journal: list[StoredMessage]) -> list[str]:
+    wanted = [subjects.starts_filter(saga_id=each, source=COORDINATOR) for each in child_ids(key, journal)]
+    starts = await link.read_all(EVENTS, wanted) if wanted else []
+    return [str(child) for message in starts if (child := subjects.saga_in(message.subject)) is not None]
+
+
+async def purge_inbox(server: str, database: str, older_than: str, as_json: bool) -> None:
+    """Delete what an inbox holds of sagas whose journals were purged."""
+    from antiphon.participants.purging import purge_inbox as purge_in
+
+    seconds = seconds_of(older_than, "--older-than") or 0.0
+    before = datetime.now(UTC) - timedelta(seconds=seconds)
+    async with reader(server) as link:
+
+        async def are_over(keys: list[SagaKey]) -> Collection[SagaKey]:
+            starts = await link.read_all(EVENTS, [each for key in keys for each in subjects.start_subjects(key)])
+            return {*keys} - {key for each in starts if (key := subjects.saga_in(each.subject)) is not None}
+
+        count = await purge_in(database, before, are_over)
+    if as_json:
+        say_json({"deleted": count})
+    else:
+        say(f"{count} rows deleted, of sagas whose journals were purged.")

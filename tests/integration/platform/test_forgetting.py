@@ -1,0 +1,106 @@
+"""A saga forgotten on demand, on a real server: nothing that was said in it is left, and its id answers as before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from antiphon.contracts import AlreadyStarted, SagaKey, TooLate, UnknownSaga, subjects
+from antiphon.contracts.errors import NotEnded
+from antiphon.contracts.identity import OPERATOR
+from antiphon.contracts.payloads import Operation, verb_type
+from antiphon.contracts.topology import EVENTS, PARKED, SAGA
+from antiphon.coordinator.client.store_once import message
+from antiphon.coordinator.reading.parked import waiting
+from antiphon.coordinator.reading.sagas import timeline
+from antiphon.deploy.cli.trace import read_trace
+from antiphon.deploy.modules import CannotLoad
+from antiphon.link import Link
+from tests.integration.platform.test_coordinator import company, idle
+from tests.integration.platform.test_retention import ONLY_ITS_END, Scene, until_async
+from tests.support.server import FORMS
+from tests.support.trip import TRIP, TripAsked
+
+SECRET = "Ada-Lovelace-1815"
+ASKED = TripAsked(traveller=SECRET, nights=2)
+
+
+@pytest.fixture(params=FORMS)
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with company(tmp_path, request.param) as there:
+        coordinator = await there.coordinate()
+        await there.work()
+        yield Scene(there, coordinator, await there.link("administrator"), await there.client())
+
+
+async def holding(link: Link, secret: str) -> list[str]:
+    """The subjects of all messages that hold some text."""
+    found = list[str]()
+    for stream in (SAGA, EVENTS, PARKED):
+        found += [each.subject async for each in link.scan(stream, ">") if secret.encode() in each.data]
+    return found
+
+
+async def test_what_was_said_in_a_saga_is_forgotten_and_its_outcome_is_not(scene: Scene) -> None:
+    handle = await scene.client.start(TRIP, ASKED, id="t1")
+    before = await handle.result(timeout=120)
+    await scene.run("t2")
+    unreadable = subjects.event_subject(handle.key.path, "bank", "bank-charged", "charge_card", 7)
+    await scene.link.store(unreadable, b"about " + SECRET.encode())
+    await until_async(lambda: waiting(scene.link), len_is=1)
+    assert await holding(scene.link, SECRET)
+    operator = (await scene.there.client("operator")).operator("operator")
+    end = await operator.forget(TRIP, "t1", "request 17")
+    assert (end.outcome, end.reason, end.start) == (before.outcome, "", before.start)
+    assert end.forgotten.startswith("by operator on 20")
+    assert end.forgotten.endswith(": request 17")
+    assert await holding(scene.link, SECRET) == []
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+    assert await waiting(scene.link) == []
+    assert await scene.client.handle(TRIP, "t1").result(timeout=120) == end
+    assert await (await scene.client.start(TRIP, ASKED, id="t1")).result(timeout=120) == end
+    with pytest.raises(AlreadyStarted):
+        await scene.client.start(TRIP, TripAsked(traveller="Bob", nights=9), id="t1")
+    with pytest.raises(TooLate, match="it has ended"):
+        await handle.cancel("too late")
+    assert (await operator.forget(TRIP, "t1", "once more")).forgotten == end.forgotten
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+
+
+async def test_a_saga_that_runs_or_never_began_is_not_forgotten(scene: Scene) -> None:
+    scene.there.worker.play = idle
+    handle = await scene.client.start(TRIP, ASKED, id="t1")
+    await until_async(lambda: scene.left_of(handle.key), len_is=3)
+    operator = (await scene.there.client("operator")).operator("operator")
+    with pytest.raises(NotEnded, match="saga trip/t1 has not ended, and without its journal"):
+        await operator.forget(TRIP, "t1", "request 17")
+    with pytest.raises(UnknownSaga):
+        await operator.forget(TRIP, "t9", "request 17")
+    assert len(await scene.left_of(handle.key)) == 3
+
+
+async def test_a_request_to_forget_that_comes_for_a_saga_that_runs_is_set_aside(scene: Scene) -> None:
+    scene.there.worker.play = idle
+    handle = await scene.client.start(TRIP, ASKED, id="t1")
+    await until_async(lambda: scene.left_of(handle.key), len_is=3)
+    subject = subjects.verb_subject(handle.key, "operator", subjects.FORGET, "k1")
+    asked = message(subject, OPERATOR, verb_type(subjects.FORGET), Operation(reason="request 17"))
+    await scene.link.store(subject, asked)
+    await until_async(lambda: waiting(scene.link), len_is=1)
+    (said,) = await waiting(scene.link)
+    assert (said.kind, said.reason) == ("unhandled", "saga trip/t1 has not ended, so that it cannot be forgotten yet")
+    assert len(await scene.left_of(handle.key)) == 4
+
+
+async def test_a_purged_saga_is_shown_by_what_is_left_and_traced_with_a_sentence(scene: Scene) -> None:
+    (handle,) = await scene.run("t1")
+    assert not (await timeline(scene.link, handle.key)).purged
+    await scene.ends().look(TRIP.name)
+    told = await timeline(scene.link, handle.key)
+    assert (told.purged, told.state, [line.text for line in told.lines]) == (True, "completed", ["completed"])
+    with pytest.raises(
+        CannotLoad, match=r"saga trip/t1 has ended, completed, on 20..-..-.., and its journal was purged"
+    ):
+        await read_trace(scene.link, SagaKey.of("trip", "t1"))
