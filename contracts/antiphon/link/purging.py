@@ -9,6 +9,7 @@ from antiphon.contracts.errors import Ambiguous
 from .connection import Link
 from .setup import api
 
+PAGE: Final = 100
 NOT_THERE: Final = frozenset({"no message found", "stream store EOF"})
 """What the server says of a message that was deleted before, or never was; its code is that of any failure (2.15.1)."""
 
@@ -45,3 +46,24 @@ async def delete(link: Link, stream: str, sequence: int) -> None:
     answer = await api(link, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
     if (error := answer.get("error")) and error.get("description") not in NOT_THERE:
         raise Ambiguous(f"message {sequence} of stream {stream} was not deleted: {error.get('description')}")
+
+
+async def erase(link: Link, stream: str, subject_filter: str, but: int = 0) -> None:
+    """Delete what matches, one by one, so that its bytes are overwritten. A purge leaves them in the server's files
+    until it writes these anew (2.15.1).
+
+    Args:
+        link: a connection that may read the stream and delete from it.
+        stream: its name.
+        subject_filter: what is deleted.
+        but: the sequence of a message that stays.
+
+    Raises:
+        Ambiguous: nobody knows whether all was done; ask again.
+    """
+    after = 0
+    while page := await link.next_page(stream, subject_filter, after + 1, PAGE):
+        after = page[-1].sequence
+        for message in page:
+            if message.sequence != but:
+                await delete(link, stream, message.sequence)

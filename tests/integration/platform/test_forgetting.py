@@ -57,6 +57,8 @@ async def test_what_was_said_in_a_saga_is_forgotten_and_its_outcome_is_not(scene
     assert end.forgotten.startswith("by operator on 20")
     assert end.forgotten.endswith(": request 17")
     assert await holding(scene.link, SECRET) == []
+    store = scene.there.up.server.store
+    assert [each for each in store.rglob("*.blk") if SECRET.encode() in each.read_bytes()] == []
     assert await scene.left_of(handle.key) == ONLY_ITS_END
     assert await waiting(scene.link) == []
     assert await scene.client.handle(TRIP, "t1").result(timeout=120) == end

@@ -4,9 +4,11 @@ The request is a message of EVENTS and is purged with the others, last of all. U
 in between, and each step done twice is done once.
 
 1. The end is written anew under the journal's guard: who had it forgotten, when and why, in the place of the reason.
-2. SAGA is purged of all in front of that, and of the saga's timer.
-3. PARKED is purged of the saga, and of each message that was one of its own.
-4. EVENTS is purged of the saga.
+2. All else that SAGA holds of the saga is deleted.
+3. PARKED loses the saga, and each message that was one of its own.
+4. EVENTS loses the saga, the request at the very end.
+
+Messages are deleted one by one, because a purge leaves their bytes in the server's files for some time.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from antiphon.contracts.subjects import FORGET, FactAddress
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA
 from antiphon.link import Link
 from antiphon.link.killpoints import reached
-from antiphon.link.purging import delete, purge
+from antiphon.link.purging import delete, erase, purge
 
 from .journals import Journals
 from .parking import HAND_BACK_SECONDS, Parking
@@ -79,14 +81,13 @@ class Forgetting:
         self._journals.cache.drop(key)
         last = await self._end_forgotten(key, found[0], user, reason)
         reached("forget.end_replaced")
-        await purge(self._link, SAGA, subjects.whole_saga_filter(key), before=last)
-        for subject in (subjects.timer_subject(key), subjects.fired_subject(key)):
-            await purge(self._link, SAGA, subject)
+        await erase(self._link, SAGA, subjects.whole_saga_filter(key), but=last)
         reached("forget.journal_purged")
-        await purge(self._link, PARKED, subjects.parked_saga_subject(key))
+        await erase(self._link, PARKED, subjects.parked_saga_subject(key))
         async for sequence in self._parked_of(key):
             await delete(self._link, PARKED, sequence)
         reached("forget.parked_purged")
+        await erase(self._link, EVENTS, subjects.saga_events_filter(key), but=delivery.sequence)
         await purge(self._link, EVENTS, subjects.saga_events_filter(key))
         self._journals.cache.drop(key)
         delivery.ack()

@@ -8,10 +8,10 @@ from contextlib import suppress
 import msgspec
 
 from antiphon.contracts import clock, identity, subjects
-from antiphon.contracts.envelope import decode
+from antiphon.contracts.envelope import decode, unpack
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.payloads import SagaState
+from antiphon.contracts.payloads import END_TYPE, End, SagaState
 from antiphon.contracts.reader import Journal, is_purged
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
@@ -67,6 +67,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """How many it may have."""
     left_out: int = 0
     """How many messages of EVENTS are not among the lines: of a saga to which too many were written to show all."""
+    forgotten: str = ""
+    """Who had it forgotten what was said in it, when and why."""
     purged: bool = False
     """It has ended, and its journal or its events were purged since: the lines are what is left."""
 
@@ -129,8 +131,18 @@ def timeline_of(
         children=children,
         entries=len(entries),
         left_out=left_out,
+        forgotten=_forgotten(entries),
         purged=not left_out and is_purged(entries, events),
     )
+
+
+def _forgotten(entries: list[StoredMessage]) -> str:
+    """What the end of a saga says of its having been forgotten."""
+    if not entries or not subjects.is_end(entries[-1].subject):
+        return ""
+    with suppress(Unusable):
+        return unpack(decode(entries[-1].data, entries[-1].subject), END_TYPE, End).forgotten
+    return ""
 
 
 def summary_of(

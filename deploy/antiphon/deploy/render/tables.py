@@ -70,7 +70,9 @@ def print_timeline(told: Timeline, jaeger: str | None = None) -> None:
         out.print(foreign(f"started {', '.join(told.children)}", "dim"))
     if told.left_out:
         out.print(foreign(f"{told.left_out} messages more that were written to it are not shown", "yellow"))
-    if told.purged:
+    if told.forgotten:
+        out.print(foreign(f"forgotten {told.forgotten}", "yellow"))
+    elif told.purged:
         out.print(foreign(PURGED, "yellow"))
     if link := checked_link(SagaKey.of(told.type, told.id), jaeger):
         out.print(foreign(link, "dim"), soft_wrap=True)
