@@ -18,6 +18,7 @@ import pytest
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.topology import EVENTS, FORMER_CONSUMERS, Consumer
+from antiphon.deploy.cli import main
 from antiphon.deploy.cli.administration import bytes_in
 from antiphon.deploy.local.server import Server, free_port
 from antiphon.deploy.local.styles import Style
@@ -363,6 +364,9 @@ def test_a_signal_is_checked_before_it_is_sent_since_the_first_one_counts(up: Pl
     assert_one_sentence(antiphon(*signal, '{"by": 1}', server=up.servers), "Cleared")
     wrong = antiphon("signal", "g1", "cleared", "--app", GUARDED, server=up.servers)
     assert_one_sentence(wrong, "saga guarded has no signal 'cleared'; it waits for trip-cleared")
+    other = ("signal", "order/g1", *signal[2:])
+    named = f"order/g1 is of type order, and {GUARDED} is the saga guarded"
+    assert_one_sentence(antiphon(*other, '{"by": "Ada"}', server=up.servers), named)
     stored = antiphon(*signal, '{"by": "Ada"}', server=up.servers)  # which no coordinator takes in
     assert_one_sentence(stored, "the request to signal saga guarded/g1 is stored, and no coordinator has", code=3)
     again = antiphon(*signal, '{"by": "Bob"}', server=up.servers)  # which no coordinator compares
@@ -381,6 +385,19 @@ def test_a_comparison_ends_with_0_for_the_same_and_1_for_others() -> None:
     other = antiphon("diff", SAGA, GUARDED, "--json")
     assert other.returncode == 1
     assert "different sagas" in json.loads(other.stdout)["meaning"][0]
+
+
+def test_no_time_to_start_in_is_a_matter_of_usage() -> None:
+    ran = antiphon("start", SAGA, "--id", "one", "--payload", "{}", "--timeout", "0")
+    assert ran.returncode == 2
+    assert "0.1" in ran.stderr
+
+
+def test_examples_name_what_a_new_project_has() -> None:
+    """`antiphon new shop` writes these modules; an older one is beside it where two are compared."""
+    found = set(re.findall(r"\bshop\.(\w+):(\w+)", Path(main.__file__).read_text()))
+    assert found <= {("saga", "order"), ("stock", "stock"), ("billing", "billing"), ("saga_v1", "order")}
+    assert found >= {("saga", "order"), ("stock", "stock")}
 
 
 def test_a_wrong_option_is_a_matter_of_usage() -> None:

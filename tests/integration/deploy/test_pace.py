@@ -31,6 +31,10 @@ def test_where_nothing_ends_after_the_kill_there_is_no_rate() -> None:
     assert pace(0.0, [0.5, 1.0], killed=1.0) == Pace(before=2.0, after=0.0, pause_seconds=0.0)
 
 
+def test_where_nothing_was_left_to_run_that_is_said() -> None:
+    assert str(Pace(2.0, 0.0, 0.0)) == "2.0 sagas/s; nothing was left to run after the kills"
+
+
 def test_a_pace_is_a_sentence() -> None:
     assert str(Pace(34.02, 47.9, 7.23)) == (
         "34.0 sagas/s before the kills, 47.9 after them, and 7.2 s in which nothing ended"

@@ -63,6 +63,20 @@ def test_one_from_stdin_is_read_alike() -> None:
     assert ran.stdout.strip() == b"b'{\"a\":1}'"
 
 
+@pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbf", b"  \r\n"])
+def test_an_empty_file_is_a_sentence(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "payload.json").write_bytes(data)
+    with pytest.raises(CannotLoad, match=r"^there is no payload in .*payload\.json: it is empty"):
+        read_payload(f"@{tmp_path / 'payload.json'}")
+
+
+def test_an_empty_text_and_a_file_without_a_name_are_sentences() -> None:
+    with pytest.raises(CannotLoad, match=r"^there is no payload in what was given: it is empty"):
+        read_payload("")
+    with pytest.raises(CannotLoad, match=r"^there is no name behind the @ of the payload"):
+        read_payload("@")
+
+
 @pytest.mark.parametrize("data", ['{"by": "Zoë"}'.encode("latin-1"), b"\xff\xfe{", b"\xff\xfe\x00\xd8"])
 def test_what_is_no_text_is_a_sentence(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "payload.json").write_bytes(data)

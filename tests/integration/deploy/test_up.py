@@ -300,3 +300,20 @@ def test_a_package_brings_its_sagas_and_its_participants() -> None:
     assert sorted(participants) == ["billing", "inventory", "shipping"]
     with pytest.raises(AntiphonError, match="has neither a saga, nor a choreography, nor a participant"):
         parts_of(["antiphon.contracts.clock"])
+
+
+async def test_whoever_does_not_run_and_is_waited_for_is_named(tmp_path: Path) -> None:
+    one = ("--app", "antiphon.order.saga:order", "--participant", "antiphon.order.inventory:inventory")
+    with running_up(tmp_path, *one) as up:
+        named = "billing and shipping do not run here, and saga order waits for them: add --participant"
+        await up.wait_for(re.escape(named))
+        await up.wait_for("ready: ")
+
+
+def test_a_folder_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    command = [sys.executable, "-m", "antiphon.deploy", "up", "--port", "0", "--folder", str(tmp_path / "file")]
+    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("antiphon: cannot write streams, databases and logs to "), ran.stderr
+    assert len(ran.stderr.splitlines()) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from antiphon.contracts.identity import COORDINATOR
+from antiphon.contracts.identity import CLIENT, COORDINATOR
 from antiphon.contracts.registration import Capabilities, Followed, Named, ServedSaga, ServedStep, named, token
 
 from .definition import Definition, Meaning, StepDefinition
@@ -14,6 +14,14 @@ def capabilities_of(definitions: Iterable[Definition]) -> Capabilities:
     """The sagas by these definitions and those that they start, by names and types alone."""
     served = {each.label: _served(each) for definition in definitions for each in _with_children(definition)}
     return Capabilities(name=COORDINATOR, sagas=tuple(served.values()))
+
+
+def participants_of(sagas: Iterable[ServedSaga]) -> set[str]:
+    """Whoever carries commands of sagas out, emits what they wait for, or is to react in them. Whoever is only recorded
+    is not needed."""
+    steps = [step for saga in sagas for step in saga.steps]
+    found = {each.owner for step in steps for each in (step.command, step.awaits) if each is not None}
+    return (found | {name for saga in sagas for followed in saga.flow for name in followed.by}) - {CLIENT, COORDINATOR}
 
 
 def _with_children(definition: Definition) -> Iterator[Definition]:

@@ -300,7 +300,7 @@ def up(
     raise SystemExit(asyncio.run(coming))
 
 
-@app.command(epilog="Example: antiphon wait --app shop --timeout 120 && antiphon start shop.sagas:order …")
+@app.command(epilog="Example: antiphon wait --app shop --timeout 120 && antiphon start shop.saga:order …")
 def wait(
     app: Annotated[
         list[str],
@@ -490,7 +490,7 @@ def rights(
 # --- definitions ------------------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Example: antiphon diff shop.sagas_v1:order shop.sagas:order")
+@app.command(epilog="Example: antiphon diff shop.saga_v1:order shop.saga:order")
 def diff(
     before: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The older definition.")],
     after: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The newer one.")],
@@ -506,7 +506,7 @@ def diff(
 # --- sagas ------------------------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Example: antiphon start shop.sagas:order --id order-42 --payload @order.json --wait")
+@app.command(epilog="Example: antiphon start shop.saga:order --id order-42 --payload @order.json --wait")
 def start(
     saga: Annotated[str, typer.Argument(metavar="MODULE:SAGA", help="The saga's definition.")],
     id: Annotated[str, typer.Option(help="Names the saga. The same id again means the same saga.")],
@@ -527,7 +527,7 @@ def start(
         typer.Option("--wait", help="Wait for the outcome; exit code 0 also where it was compensated, as --json says."),
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.0, help="How many seconds to try to start it, and to wait for the outcome, at most.")
+        float, typer.Option(min=0.1, help="How many seconds to try to start it, and to wait for the outcome, at most.")
     ] = 60.0,
     json: Json = False,
 ) -> None:
@@ -600,9 +600,7 @@ def show(id: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> Non
     asyncio.run(show_saga(server, id, json))
 
 
-@app.command(
-    epilog='Example: antiphon signal order-42 fraud_cleared --app shop.sagas:order --payload \'{"by": "Ada"}\''
-)
+@app.command(epilog='Example: antiphon signal order-42 fraud_cleared --app shop.saga:order --payload \'{"by": "Ada"}\'')
 def signal(
     id: SagaId,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The step that waits for the signal.")],

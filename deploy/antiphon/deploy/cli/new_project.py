@@ -6,6 +6,7 @@ import keyword
 import re
 import shutil
 import sys
+import unicodedata
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
@@ -62,8 +63,13 @@ def new_project(place: Path) -> None:
 
 
 def _require_name(name: str) -> None:
-    if not NAME.fullmatch(name) or keyword.iskeyword(name):
-        raise CannotLoad(f"{name!r} cannot be the name of a Python package. {_another(name)}")
+    if keyword.iskeyword(name):
+        raise CannotLoad(f"{name!r} is a word of Python's own, so no package can be called so. {_another(name)}")
+    if not NAME.fullmatch(name):
+        raise CannotLoad(
+            f"a project's name has the letters a to z, digits, and _ between them, as pip and Python want it, and "
+            f"{name!r} has others. {_another(name)}"
+        )
     if len(name) > NAME_CHARS_MAX:
         raise CannotLoad(f"{name!r} is longer than {NAME_CHARS_MAX} characters. Choose a shorter name.")
     if name in sys.stdlib_module_names:
@@ -76,7 +82,9 @@ def _require_name(name: str) -> None:
 
 def _another(name: str) -> str:
     """A name like it that could be one, as an advice."""
-    words = [word for word in re.split(r"[^A-Za-z0-9]+", name) if word]
+    plain = unicodedata.normalize("NFKD", name.replace("ß", "ss"))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    words = [word for word in re.split(r"[^A-Za-z0-9]+", plain) if word]
     advised = "_".join(words).lower().lstrip("0123456789_")
     is_one = advised and not keyword.iskeyword(advised) and advised not in sys.stdlib_module_names
     return f"Try: antiphon new {advised if is_one else 'my_project'}"

@@ -54,16 +54,24 @@ def read_payload(payload: str) -> bytes:
     """The JSON that a person gives, as UTF-8: as it is, from a file, or from stdin.
 
     Raises:
-        CannotLoad: there is no such file, or it is no text.
+        CannotLoad: there is no such file, it is no text, or it is empty.
     """
     if not payload.startswith("@"):
-        return payload.encode("utf-8", "surrogateescape")
-    if payload == "@-":
-        return as_utf8(sys.stdin.buffer.read(), "stdin")
-    try:
-        return as_utf8(Path(payload[1:]).read_bytes(), payload[1:])
-    except OSError as error:
-        raise CannotLoad(f"cannot read the payload from {payload[1:]}: {error.strerror}.") from None
+        data, where = payload.encode("utf-8", "surrogateescape"), "what was given"
+    elif payload == "@":
+        raise CannotLoad("there is no name behind the @ of the payload. Write @order.json, or @- for stdin.")
+    elif payload == "@-":
+        where = "stdin"
+        data = as_utf8(sys.stdin.buffer.read(), where)
+    else:
+        where = payload[1:]
+        try:
+            data = as_utf8(Path(where).read_bytes(), where)
+        except OSError as error:
+            raise CannotLoad(f"cannot read the payload from {where}: {error.strerror}.") from None
+    if not data.strip():
+        raise CannotLoad(f"there is no payload in {where}: it is empty. A message without fields is written {{}}.")
+    return data
 
 
 def as_utf8(data: bytes, where: str) -> bytes:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from antiphon.contracts.errors import Ambiguous, PlatformError, RightsMissing, ServerUnfit, ServerUnreachable
-from antiphon.contracts.identity import CLIENT, COORDINATOR, SagaKey, check_token
-from antiphon.contracts.registration import ServedSaga
+from antiphon.contracts.identity import COORDINATOR, SagaKey, check_token
 from antiphon.contracts.subjects import JOURNALS_FILTER, REGISTRATIONS_FILTER, saga_events_filter
 from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA, check_participant
-from antiphon.coordinator.definition.capabilities import capabilities_of
+from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 from antiphon.flow.running import Running, read_running
 from antiphon.link import Link
 from antiphon.participants.participant import Participant
@@ -79,7 +78,7 @@ def _wanted(apps: Sequence[str], types: Sequence[str], participants: Sequence[st
         check_participant(name)
     if apps and not parts:
         raise CannotLoad(f"there is nothing to wait for in {', '.join(apps)}.")
-    needed = _participants_of(capabilities_of(sagas).sagas)
+    needed = participants_of(capabilities_of(sagas).sagas)
     return Wanted(
         frozenset(
             {
@@ -123,7 +122,7 @@ def _readiness(running: Running, wanted: Wanted) -> Readiness:
     served = [saga for each in coordinators for saga in each.sagas]
     here = {each.name for each in running.honest if each.name != COORDINATOR}
     sagas = {(saga.name, saga.version) for saga in served} | {(saga.name, 0) for saga in served}
-    needed = wanted.participants or (frozenset() if wanted.sagas else frozenset(_participants_of(served)))
+    needed = wanted.participants or (frozenset() if wanted.sagas else frozenset(participants_of(served)))
     missing = [] if coordinators else ["a coordinator (antiphon coordinator --app MODULE:SAGA)"]
     if coordinators:
         missing += [f"a coordinator of {_named(*saga)}" for saga in sorted(wanted.sagas - sagas)]
@@ -135,14 +134,6 @@ def _readiness(running: Running, wanted: Wanted) -> Readiness:
         sagas=tuple(sorted({_named(saga.name, saga.version) for saga in served})),
         participants=tuple(sorted(here)),
     )
-
-
-def _participants_of(sagas: Iterable[ServedSaga]) -> set[str]:
-    """Whoever carries commands of sagas out, emits what they wait for, or is to react in them. Whoever is only recorded
-    is not needed."""
-    steps = [step for saga in sagas for step in saga.steps]
-    found = {each.owner for step in steps for each in (step.command, step.awaits) if each is not None}
-    return (found | {name for saga in sagas for followed in saga.flow for name in followed.by}) - {CLIENT, COORDINATOR}
 
 
 def _named(saga_type: str, version: int) -> str:

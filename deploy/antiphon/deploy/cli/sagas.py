@@ -107,7 +107,11 @@ async def signal_saga(
     """Send a signal, checked against the definition, and say what became of it: the first one counts, so a wrong one
     could not be taken back."""
     saga = _definition(path)
-    saga_id = id.removeprefix(f"{saga.name}/")
+    named, _, saga_id = id.rpartition("/")
+    if named not in ("", saga.name):
+        raise CannotLoad(
+            f"{id} is of type {named}, and {path} is the saga {saga.name}. Name its own definition by --app."
+        )
     steps = saga.steps if isinstance(saga, Saga) else ()
     wanted = {step.name: step.signal for step in steps if step.kind == "signal" and step.signal is not None}
     if (shape := wanted.get(name)) is None:

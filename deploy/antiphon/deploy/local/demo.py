@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -78,8 +78,9 @@ class Audit:
     def last_line(self) -> str:
         """The verdict."""
         ledgers = "ledgers balance" if self.books.is_balanced else "ledgers do not balance"
+        started = len(self.started)
         return (
-            f"demo: {len(self.started)} sagas, {self.count('completed')} completed, "
+            f"demo: {started} saga{'' if started == 1 else 's'}, {self.count('completed')} completed, "
             f"{self.count('compensated')} compensated, {self.open} open, {ledgers}"
         )
 
@@ -165,7 +166,9 @@ class Run:
 
 async def _run(out: Console, platform: LocalPlatform, saga: AnySaga, placed: Mapping[str, OrderPlaced]) -> Run:
     """Run all orders, and kill on the way."""
-    victims = {max(1, round(part * len(placed))): name for part, name in KILLS}
+    victims = defaultdict[int, list[str]](list)
+    for part, name in KILLS:
+        victims[max(1, round(part * len(placed)))].append(name)
     places = asyncio.Semaphore(IN_FLIGHT_MAX)
     ran = Run(time.monotonic(), [], [])
     with _progress(out, len(placed)) as advance:
@@ -179,7 +182,7 @@ async def _run(out: Console, platform: LocalPlatform, saga: AnySaga, placed: Map
                         await handle.result(timeout=PATIENCE_SECONDS)
                 ran.ends.append(time.monotonic())
                 advance()
-                if name := victims.get(len(ran.ends)):
+                for name in victims.get(len(ran.ends), ()):
                     platform.children[name].kill()
                     ran.kills.append(time.monotonic())
 

@@ -26,6 +26,8 @@ class Pace:
     pause_seconds: float
 
     def __str__(self) -> str:
+        if not self.after and not self.pause_seconds:
+            return f"{self.before:.1f} sagas/s; nothing was left to run after the kills"
         stood = f"{self.pause_seconds:.1f} s in which nothing ended"
         return f"{self.before:.1f} sagas/s before the kills, {self.after:.1f} after them, and {stood}"
 

@@ -29,6 +29,7 @@ from antiphon.participants import Participant
 from antiphon.tracing.projection.links import VARIABLE, require_page
 
 from ..admin.rights import Rights, server_environment
+from ..files import told_if_unwritable
 from ..modules import load
 from .children import Child, Say
 from .server import Server, free_port, is_free
@@ -171,9 +172,10 @@ class LocalPlatform:
             self._claim.close()
 
     def _make_folder(self) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        # What is below here is nobody's source, wherever it was put.
-        (self.folder / ".gitignore").write_text("*\n")
+        with told_if_unwritable("streams, databases and logs", self.folder):
+            self.logs.mkdir(parents=True, exist_ok=True)
+            # What is below here is nobody's source, wherever it was put.
+            (self.folder / ".gitignore").write_text("*\n")
 
     def _claim_folder(self) -> None:
         """Keep the folder to this platform, until it has ended: two servers over one store would ruin it.

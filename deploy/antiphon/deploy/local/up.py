@@ -6,12 +6,13 @@ import asyncio
 import shlex
 import shutil
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
+from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.link.process import STOP_SIGNALS, told_to_stop
@@ -86,6 +87,8 @@ async def run_platform(
             for child in platform.children.values():
                 say(child.name, f"runs as process {child.pid}")
             say("up", f"ready: {len(platform.children)} processes, logs in {platform.logs}; {_what_next(command)}")
+            for line in _unanswered(sagas, by_name):
+                say("up", line)
             if jaeger:
                 say("up", f"every saga's trace goes to Jaeger; look at {jaeger}")
             code = await _run_on(platform, command, waiting) if command else 0
@@ -98,6 +101,20 @@ async def run_platform(
         await platform.stop()
     say("up", f"ended; streams and databases stay in {platform.folder}")
     return code
+
+
+def _unanswered(sagas: Iterable[str], participants: Iterable[str]) -> Iterator[str]:
+    """Of each saga whom it needs and who does not run here, in a sentence."""
+    here = set(participants)
+    for path in sagas:
+        saga = load_saga(path)
+        if missing := sorted(participants_of(capabilities_of([saga.definition]).sagas) - here):
+            who, one = " and ".join(missing), len(missing) == 1
+            yield (
+                f"{who} {'does' if one else 'do'} not run here, and saga {saga.name} waits for "
+                f"{'it' if one else 'them'}: add --participant MODULE:PARTICIPANT, or start "
+                f"{'it' if one else 'them'} by antiphon participant"
+            )
 
 
 def _what_next(command: Sequence[str]) -> str:

@@ -230,7 +230,7 @@ COORDINATOR: Final = Service(
     It ends with exit code 4 where messages have changed, under the same version of a saga, so that sagas under way
     could not go on.
     """,
-    "Example: antiphon coordinator --app shop.saga:order --app shop.returns:returns",
+    "Example: antiphon coordinator --app shop.saga:order",
     (
         Setting(
             name="app",
@@ -296,7 +296,7 @@ PARTICIPANT: Final = Service(
 
     Spans that its handlers make hang under the saga's trace, and go where OTEL_EXPORTER_OTLP_ENDPOINT says.
     """,
-    "Example: antiphon participant shop.stock:inventory --database sqlite:///inventory.db",
+    "Example: antiphon participant shop.stock:stock --database sqlite:///stock.db",
     (
         Setting(
             name="participant",
