@@ -66,6 +66,8 @@ class Envelope(
     """On an answer: when the handler was called, by the participant's clock."""
     tries: Tries = 0
     """On an answer: how often the handler was called for its command, where that was more than once."""
+    early: bool = False
+    """On a signal: its saga may be started later, so that it waits for that."""
     codec: str = ""
     """What must be undone before `data` can be read, compression or encryption; none is known yet. Never written."""
     traceparent: str = ""

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from antiphon.contracts.registration import Capabilities
 from antiphon.contracts.subjects import CommandAddress
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA, STARTS, Listener
 from antiphon.coordinator.client.client import Antiphon, Handle
-from antiphon.coordinator.client.operator import SagaVerbs
+from antiphon.coordinator.client.operator import NoReason, SagaVerbs
 from antiphon.coordinator.client.store_once import message
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
@@ -399,6 +400,28 @@ async def test_a_message_that_is_sent_again_is_handled_or_set_aside_anew(stage: 
     assert sorted(await dismissals(operator)) == [number, again.sequence]
 
 
+async def test_what_was_said_of_a_message_stays_in_the_record_in_order(stage: Stage) -> None:
+    operator, number = await parked_cancel(stage, "twice")
+    await stage.operator.message(number).dismiss("a mistake")
+    await stage.operator.message(number).resend("none, after all")
+    told = [("dismiss", "a mistake"), ("resend", "none, after all")]
+    assert [(each.verb, each.reason) for each in (await dismissals(operator))[number]] == told
+    found = await parked_message(operator, number)
+    assert [(each.verb, each.reason) for each in found.record] == told
+    assert found.dismissal == found.record[-1]
+
+
+@pytest.mark.parametrize("reason", ["", " \n"])
+async def test_a_reason_that_is_empty_is_refused(stage: Stage, reason: str) -> None:
+    await stage.client.start(TRIP, ASKED, id="x")
+    one = stage.operator.saga(TRIP, "x")
+    _, number = await parked_cancel(stage, "empty")
+    message = stage.operator.message(number)
+    for ask in (one.cancel, one.pause, partial(one.resolve, "book_room"), message.dismiss, message.resend):
+        with pytest.raises(NoReason, match=r"is empty\. Say why"):
+            await ask(reason)
+
+
 async def test_that_a_saga_waits_is_neither_dismissed_nor_sent_again(stage: Stage) -> None:
     handle = await stage.parked()
     operator = await stage.there.link("operator")
@@ -564,6 +587,8 @@ async def test_a_signal_may_come_before_its_saga_where_that_is_asked_for(stage: 
     stage.refuses = ""
     early = stage.client.handle(GUARDED, "g1")
     assert await early.signal(cleared, Cleared(by="Ada"), wait_for_start=True) == "unstarted"
+    operator, _ = await parked_cancel(stage, "never")
+    assert [each.saga for each in await waiting(operator)] == ["trip/never"], "it waits on purpose, and for nobody"
     handle = await stage.client.start(GUARDED, ASKED, id="g1")
     assert (await handle.result(timeout=120)).outcome == "completed"
 

@@ -427,7 +427,7 @@ class Antiphon:
     ) -> Prospect:
         """Store a signal, if anything can come of it; a saga gets it once. See `Handle.signal`."""
         subject = subjects.signal_subject(key, signal)
-        data = message(subject, CLIENT, event.__contract__.type, event)
+        data = message(subject, CLIENT, event.__contract__.type, event, early=waits)
         told = await self._asking.of_signal(key, signal, event, timeout_seconds, is_started=is_started, waits=waits)
         if told is not None and told.verdict == "same":
             return told.prospect

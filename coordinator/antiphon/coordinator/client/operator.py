@@ -19,6 +19,7 @@ from antiphon.contracts import clock, identity, subjects
 from antiphon.contracts.envelope import Envelope, decode, pack, unpack, unpack_raw
 from antiphon.contracts.errors import (
     Ambiguous,
+    AntiphonError,
     NotEnded,
     OlderCoordinators,
     PlatformError,
@@ -70,6 +71,17 @@ Payload = msgspec.Struct | bytes
 """A command, compensation or reply, or its JSON, which the coordinator checks against the contract."""
 
 
+WANT_REASON: Final = frozenset({"cancel", "pause", "resolve", "dismiss", "resend"})
+"""What is asked for with a reason, which stands in the record for as long as that is kept."""
+
+
+class NoReason(AntiphonError):
+    """A person asked for something without saying why."""
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(f"the reason to {verb} is empty. Say why: it is all that whoever looks later will know.")
+
+
 class Operator:
     """A person who asks; made by `Antiphon.operator`."""
 
@@ -97,9 +109,11 @@ class Operator:
         """Store a request that nobody decides on.
 
         Raises:
+            NoReason: it wants one.
             Unanswered: nobody knows whether it is stored.
             PlatformError: it could not be stored.
         """
+        _require_reason(verb, operation)
         subject = subjects.verb_subject(key, self.name, verb, secrets.token_hex(8))
         await store_once(
             self.link, subject, message(subject, OPERATOR, verb_type(verb), operation), self.timeout_seconds
@@ -125,10 +139,12 @@ class Operator:
             late: tells, of a request by its sequence, what is known of it where nobody has decided in time.
 
         Raises:
+            NoReason: it wants one.
             Undecided: nobody has in time.
             Unanswered: nobody knows whether it is stored.
             PlatformError: it could not be stored.
         """
+        _require_reason(verb, operation)
         deadline = asyncio.get_running_loop().time() + self.timeout_seconds
         subject = subjects.verb_subject(key, self.name, verb, secrets.token_hex(8))
         data = message(subject, OPERATOR, verb_type(verb), operation)
@@ -445,6 +461,11 @@ class MessageVerbs:
 
     def _rejected(self, verb: MessageVerb, reason: str, why: str) -> Request:
         return Request(sequence=0, at="", user=self._operator.name, verb=verb, reason=reason, rejected=why)
+
+
+def _require_reason(verb: Verb | MessageVerb, operation: Operation) -> None:
+    if verb in WANT_REASON and not operation.reason.strip():
+        raise NoReason(verb)
 
 
 def _of_saga(key: SagaKey) -> str:

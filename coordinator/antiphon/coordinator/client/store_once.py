@@ -30,14 +30,18 @@ ELECTING: Final = (
 """What no stream that answers may mean in a cluster."""
 
 
-def message(subject: str, source: str, type_: str, payload: msgspec.Struct) -> bytes:
+def message(subject: str, source: str, type_: str, payload: msgspec.Struct, *, early: bool = False) -> bytes:
     """The bytes of a message that begins here.
+
+    Args:
+        early: of a signal, whether it waits for the start of its saga.
 
     Raises:
         TooLarge: they are more than the protocol allows.
         WrongShape: a field holds what would not arrive as it is, or not at all.
     """
-    return encode(Envelope(id=subject, source=source, type=type_, time=datetime.now(UTC), data=pack(payload)))
+    now, data = datetime.now(UTC), pack(payload)
+    return encode(Envelope(id=subject, source=source, type=type_, time=now, data=data, early=early))
 
 
 def is_started_with(end: End, payload: Event) -> bool:

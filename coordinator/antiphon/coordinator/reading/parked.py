@@ -100,27 +100,27 @@ async def parked_message(link: Link, sequence: int) -> Message:
         parked = read_parked(stored.subject, stored.data)
     except Unusable as error:
         parked = unread_parked(stored, error)
-    said = (await dismissals(link, str(sequence))).get(sequence)
-    dismissal = said if is_about(said, stored) else None
-    return Message(since=clock.rfc3339(stored.stored_ns), parked=parked, dismissal=dismissal)
+    said = (await dismissals(link, str(sequence))).get(sequence, ())
+    record = tuple(each for each in said if is_about(each, stored))
+    return Message(since=clock.rfc3339(stored.stored_ns), parked=parked, record=record)
 
 
-async def dismissals(link: Link, number: str = "*") -> dict[int, Dismissal]:
-    """What operators said of messages in PARKED, by where PARKED holds these; the last word on each.
+async def dismissals(link: Link, number: str = "*") -> dict[int, tuple[Dismissal, ...]]:
+    """What operators said of messages in PARKED, by where PARKED holds these, oldest first: the last word counts.
 
     Args:
         link: as for `waiting`.
         number: of one message; all by default.
     """
-    found: dict[int, Dismissal] = {}
+    found: dict[int, tuple[Dismissal, ...]] = {}
     async for stored in link.scan(EVENTS, subjects.message_verbs_filter(number)):
         if read := read_dismissal(stored):
-            found[read[0]] = read[1]
-    return found
+            found[read[0]] = (*found.get(read[0], ()), read[1])
+    return {at: tuple(sorted(said, key=lambda each: each.at)) for at, said in found.items()}
 
 
 async def _read_index(link: Link) -> Index:
-    index = Index(await dismissals(link))
+    index = Index({at: said[-1] for at, said in (await dismissals(link)).items()})
     async for stored in link.scan(PARKED, ALL):
         index.take(stored)
     return index

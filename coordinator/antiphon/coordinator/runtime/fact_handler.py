@@ -14,7 +14,7 @@ import structlog
 
 from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import Ambiguous, Conflict, Unusable
-from antiphon.contracts.identity import COORDINATOR, PARTICIPANT, SagaKey
+from antiphon.contracts.identity import CLIENT, COORDINATOR, PARTICIPANT, SagaKey
 from antiphon.contracts.payloads import End, parked_kind, start_digest
 from antiphon.contracts.stored import Delivered, NotRead, StoredMessage, TooManySubjects
 from antiphon.contracts.subjects import (
@@ -263,8 +263,18 @@ class FactHandler:
             self._hand_back(str(found))
         elif starts := self._starts_in(found):
             self._take_first(starts)
+        elif self._waits_for_start():
+            self._delivery.ack()  # whoever takes the start in reads it with what else EVENTS holds of the saga
         else:
             self._parking.park(self._delivery, "orphan", f"saga {self._key} was never started")
+
+    def _waits_for_start(self) -> bool:
+        """Whether this is a signal that its client has sent before the saga on purpose."""
+        with suppress(Unusable):
+            address = parse_fact(self._delivery.subject)
+            is_signal = (address.source, address.event) == (CLIENT, "signal")
+            return is_signal and decode(self._delivery.data, self._delivery.subject).early
+        return False
 
     def _starts_in(self, found: list[StoredMessage]) -> list[Fact]:
         """The starts in these messages; what is none is parked by whoever it is delivered to."""

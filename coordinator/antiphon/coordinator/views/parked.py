@@ -76,7 +76,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     since: str
     parked: Parked
-    dismissal: Dismissal | None = None
+    record: tuple[Dismissal, ...] = ()
+    """What operators said of it, oldest first."""
+
+    @property
+    def dismissal(self) -> Dismissal | None:
+        """The last of that, which counts."""
+        return self.record[-1] if self.record else None
 
 
 def read_dismissal(stored: StoredMessage) -> tuple[int, Dismissal] | None:

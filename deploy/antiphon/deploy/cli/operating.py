@@ -51,7 +51,8 @@ async def list_dismissed(server: str, as_json: bool) -> None:
     async with reader(server) as link:
         found = await dismissals(link)
     if as_json:
-        say_json([{"number": number, **msgspec.structs.asdict(each)} for number, each in sorted(found.items())])
+        said = [(number, each) for number, record in sorted(found.items()) for each in record]
+        say_json([{"number": number, **msgspec.structs.asdict(each)} for number, each in said])
     else:
         print_dismissals(found)
 
@@ -157,12 +158,15 @@ _DONE: Final = {"dismiss": "dismissed", "resend": "sent again"}
 
 
 def _described(found: Message) -> list[str]:
-    parked, said = found.parked, found.dismissal
+    parked = found.parked
     return [
         f"{parked.kind}: {parked.reason}",
         f"noticed by {parked.noticed_by}, {found.since[:19].replace('T', ' ')}",
         *([f"written by {parked.source}"] if parked.source else []),
-        *([f"{_DONE[said.verb]} by {said.user}, {said.at[:19].replace('T', ' ')}: {said.reason}"] if said else []),
+        *(
+            f"{_DONE[said.verb]} by {said.user}, {said.at[:19].replace('T', ' ')}: {said.reason}"
+            for said in found.record
+        ),
         f"stored in {parked.stream} at {parked.sequence}, subject {parked.subject}",
         f"{len(parked.data)} bytes:",
         *_readable(parked.data),

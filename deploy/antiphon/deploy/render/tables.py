@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from rich import box
@@ -127,13 +127,14 @@ def print_waiting(found: Iterable[Waiting]) -> None:
     console().print(table if table.row_count else "nothing waits for a person.")
 
 
-def print_dismissals(found: Mapping[int, Dismissal]) -> None:
+def print_dismissals(found: Mapping[int, Sequence[Dismissal]]) -> None:
     """Draw a table of what operators said of messages that were set aside."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("message", "what", "by", "when", "why"):
         table.add_column(heading, no_wrap=heading != "why", overflow="fold")
-    for number, each in sorted(found.items()):
-        table.add_row(*map(foreign, (str(number), each.verb, each.user, _clock(each.at), each.reason)))
+    for number, said in sorted(found.items()):
+        for each in said:
+            table.add_row(*map(foreign, (str(number), each.verb, each.user, _clock(each.at), each.reason)))
     console().print(table if table.row_count else "nobody has dismissed a message or sent one again.")
 
 
