@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
+from antiphon.deploy.local.postgres import REQUIRED, Postgres, postgres
 from tests.support.logs import plain_logs
-from tests.support.postgres import REQUIRED, Postgres, postgres
 
 # Servers are started by a fork, and gRPC's own handlers in the child may end it before it becomes the server. Only in
 # tests does one process both speak gRPC and start servers.

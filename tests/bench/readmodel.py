@@ -23,10 +23,10 @@ from rich.table import Table
 from antiphon.contracts import SagaKey
 from antiphon.contracts.errors import Ambiguous
 from antiphon.coordinator.definition.saga import Saga
+from antiphon.deploy.local.postgres import postgres
 from antiphon.deploy.readmodel.model import Model, Query, opened
 from antiphon.deploy.readmodel.projector import Projector
 from antiphon.link import Link, Outcome
-from tests.support.postgres import postgres
 from tests.support.server import platform
 from tests.support.trip import PARTICIPANTS, TripAsked, make_trip
 from tests.unit.decide.life import Life

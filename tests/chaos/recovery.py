@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from antiphon.contracts.subjects import EVENTS_FILTER
 from antiphon.contracts.topology import EVENTS, PARTICIPANT_ACK_WAIT_SECONDS
+from antiphon.deploy.local.postgres import postgres
 from antiphon.link import Link
 from antiphon.participants import Transaction, Worker, open_database
 from antiphon.participants.notes import open_notes
@@ -29,7 +30,6 @@ from antiphon.participants.takeover import STARTING_LOOK_SECONDS, STARTING_LOOKS
 from tests.integration.participants.play import Play, play
 from tests.integration.participants.stock import Stock
 from tests.support.logs import plain_logs
-from tests.support.postgres import postgres
 
 HELD: Final = 16
 KILLS: Final = 50

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from antiphon.contracts import StillRunning
 from antiphon.coordinator import Antiphon, Handle
 from antiphon.deploy.cli.main import app
-from tests.support.postgres import Postgres
+from antiphon.deploy.local.postgres import Postgres
 from tests.support.server import platform
 
 from .participant import ACK_WAIT_SECONDS

@@ -1,6 +1,12 @@
-"""Named places at which a test may have this process killed, switched on by one environment variable.
+"""Named places at which a test may have this process killed, and handlers that it may have fail. Environment variables
+switch them on.
 
 `ANTIPHON_KILL_AT=worker.committed:3` sends SIGKILL to the process when it reaches that point for the third time.
+
+`ANTIPHON_FAULTS=/folder` names a folder, or several with `:` between them, in which a test plans faults while processes
+run, each by an empty file that whoever meets it takes away: `worker.committed@1` kills the first process that reaches
+the point, and `do.charge_customer@1` has one call of that step's handler fail. A process that was killed and is started
+again meets the next file, so several files of one name are the first delivery, the second, and so on.
 """
 
 from __future__ import annotations
@@ -8,9 +14,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 VARIABLE: Final = "ANTIPHON_KILL_AT"
+FAULTS: Final = "ANTIPHON_FAULTS"
 
 POINTS: Final = frozenset(
     {
@@ -47,10 +55,29 @@ POINTS: Final = frozenset(
 )
 
 
+class PlannedFailure(Exception):
+    """A test has this call of a handler fail."""
+
+
+def planned_name(what: str, number: int) -> str:
+    """The name of a file that plans a fault.
+
+    Args:
+        what: a point, or the call of a step's handler as `call_name` writes it.
+        number: tells files of one fault apart.
+    """
+    return f"{what}@{number}"
+
+
+def call_name(step: str, direction: str) -> str:
+    """What the calls of a step's handler are called in names of files."""
+    return f"{direction}.{step}"
+
+
 def _armed() -> Callable[[str], None]:
     wanted, _, count = os.environ.get(VARIABLE, "").partition(":")
     if not wanted:
-        return lambda point: None
+        return _killed_if_planned(folders) if (folders := _folders()) else lambda point: None
     if wanted not in POINTS:
         raise SystemExit(f"{VARIABLE}={wanted}: no such point; known are {', '.join(sorted(POINTS))}.")
     left = int(count or "1")
@@ -65,5 +92,47 @@ def _armed() -> Callable[[str], None]:
     return reach
 
 
+def _folders() -> list[str]:
+    return [folder for folder in os.environ.get(FAULTS, "").split(os.pathsep) if folder]
+
+
+def _killed_if_planned(folders: list[str]) -> Callable[[str], None]:
+    def reach(point: str) -> None:
+        if _take(folders, point):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return reach
+
+
+def _failing() -> Callable[[str, str], None]:
+    folders = _folders()
+    if not folders:
+        return lambda step, direction: None
+
+    def call(step: str, direction: str) -> None:
+        if _take(folders, call_name(step, direction)):
+            raise PlannedFailure("a test has this attempt fail")
+
+    return call
+
+
+def _take(folders: list[str], what: str) -> bool:
+    """Take a planned fault away, so that nobody else meets it; whether there was one."""
+    for folder in folders:
+        for name in os.listdir(folder):
+            if name.rpartition("@")[0] == what:
+                with suppress(FileNotFoundError):  # another process was quicker
+                    os.unlink(os.path.join(folder, name))
+                    return True
+    return False
+
+
 reached: Final = _armed()
 """Say that a named point was reached. Does nothing unless a test switched the point on."""
+
+calling: Final = _failing()
+"""Say that the handler of a step is called now, in a direction.
+
+Raises:
+    PlannedFailure: a test has this call fail.
+"""

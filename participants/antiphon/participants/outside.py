@@ -87,6 +87,7 @@ class Runs:
         second = SecondTransaction(self, execution)
         execution.call = Call()
         try:
+            killpoints.calling(execution.address.step, execution.address.direction)
             answer = await execution.call.make(partial(procedure.call, decision, second.outside))
             killpoints.reached("worker.outside_done")
             seal_or_give_up(seal, answer)

@@ -112,6 +112,7 @@ class Performing:
             return await tell(procedure, row, decision, seal, inbox)
         if out := await count_attempt(execution, inbox):
             return await give_up(procedure, row, seal, inbox, out)
+        killpoints.calling(execution.address.step, execution.address.direction)
         execution.call = Call(execution.watch, execution.on_wait)
         answer = await execution.call.make(partial(procedure.call, decision, inbox.transaction))
         seal_or_give_up(seal, answer)

@@ -11,10 +11,10 @@ from typing import Final
 
 import psutil
 
+from antiphon.deploy.local.postgres import DURABLE, Postgres, postgres
 from tests.bench.load import Load
 from tests.bench.measure import Measured, running
 from tests.bench.systems import System
-from tests.support.postgres import DURABLE, Postgres, postgres
 from tests.support.wheel import install
 from tests.upgrade.store import WHEEL
 

@@ -13,10 +13,10 @@ from typing import Final
 import pytest
 from rich.console import Console
 
+from antiphon.deploy.local.postgres import REQUIRED
 from tests.bench.load import Driver, Load, Seen
 from tests.bench.measure import Measured
 from tests.bench.report import last_line
-from tests.support.postgres import REQUIRED
 
 from .compare import KEPT, OURS, PEER, PEER_NORMAL, Effort, in_flight, on_postgres, on_slow_sqlite, on_sqlite
 from .report import Beside, best_load, figures, p50, quotients, rate

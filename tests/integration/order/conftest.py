@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.deploy.local.postgres import Postgres
 from tests.integration.order.services import PARTICIPANTS, Services, services
-from tests.support.postgres import Postgres
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

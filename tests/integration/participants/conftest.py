@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.postgres import Postgres
+from antiphon.deploy.local.postgres import Postgres
 
 from .stock import Store, sqlite_url
 

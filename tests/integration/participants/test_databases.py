@@ -14,6 +14,7 @@ import pytest
 
 from antiphon.contracts import Event, PlatformError, Refused, Unavailable, WrongShape
 from antiphon.contracts.retry import Retry
+from antiphon.deploy.local.postgres import Postgres
 from antiphon.participants import Transaction, open_database
 from antiphon.participants.attempts import Suspect
 from antiphon.participants.databases import Busy, Database
@@ -24,7 +25,6 @@ from antiphon.participants.outside import Terms
 from antiphon.participants.perform import Performing
 from antiphon.participants.procedures import DoProcedure
 from antiphon.participants.sqlite import LOCKED_TRIES_MAX, SqliteDatabase
-from tests.support.postgres import Postgres
 from tests.support.server import until
 
 from .stock import FOUND, NOT_FOUND, RESERVED, Gate, Reserve, Stock, Store, address, read, seal, sqlite_url, tables

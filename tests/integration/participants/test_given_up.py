@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from antiphon.contracts import Refused, Retry
 from antiphon.contracts.topology import EVENTS
+from antiphon.deploy.local.postgres import Postgres, postgres
 from antiphon.link import set_up
 from antiphon.link.setup import room_of
 from antiphon.participants import Transaction, jobs, open_database
@@ -22,7 +23,6 @@ from antiphon.participants.engines import trouble_of
 from antiphon.participants.faults import Fault
 from antiphon.participants.inbox import Spent
 from antiphon.participants.reasons import reason_of
-from tests.support.postgres import Postgres, postgres
 from tests.support.server import until
 
 from .places import PLACES, Place, acting

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from antiphon.contracts.topology import PARKED
-from tests.support.postgres import Postgres
+from antiphon.deploy.local.postgres import Postgres
 from tests.support.processes import Child, supervised
 
 from .plain import ACK_WAIT_SECONDS, is_refused

@@ -16,6 +16,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import CommandAddress
+from antiphon.deploy.local.postgres import Postgres
 from antiphon.participants import Transaction, sessions
 from antiphon.participants.databases import Busy
 from antiphon.participants.inbox import Answer, Row
@@ -23,7 +24,6 @@ from antiphon.participants.literals import literal
 from antiphon.participants.postgres import PostgresDatabase
 from antiphon.participants.sessions import Session
 from antiphon.participants.sql import CommittedByItself
-from tests.support.postgres import Postgres
 from tests.support.server import until
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.postgres import Postgres
+from antiphon.deploy.local.postgres import Postgres
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -41,6 +41,8 @@ BREACHES = [
     (TRACING, "antiphon.tracing.telemetry.logs", "import antiphon.tracing.jaeger.serve"),
     (DEPLOY, "antiphon.deploy.modules", "import antiphon.deploy.render.tables"),
     (DEPLOY, "antiphon.deploy.local.up", "import antiphon.deploy.readmodel.model"),
+    (DEPLOY, "antiphon.deploy.local.platform", "import antiphon.deploy.chaos.network"),
+    (DEPLOY, "antiphon.deploy.chaos.platform", "import antiphon.deploy.cli.main"),
     (DEPLOY, "antiphon.deploy.admin.rights", "import antiphon.deploy.cli.main"),
     (CIRCLES, "antiphon.link.guard", "import antiphon.link.delivery"),
     (CIRCLES, "antiphon.contracts.errors", "def later():\n    import antiphon.contracts.envelope"),
@@ -64,6 +66,8 @@ BREACHES = [
     ("What decides knows neither clock, chance, network nor log", "antiphon.flow.check", "import time"),
     ("What decides knows neither clock, chance, network nor log", "antiphon.contracts", "from random import random"),
     ("Contracts need msgspec and nothing else", "antiphon.contracts", "import sqlalchemy"),
+    ("Only the plugin for pytest needs pytest", "antiphon.deploy.chaos.platform", "import pytest"),
+    ("What decides knows neither clock, chance, network nor log", "antiphon.deploy.chaos.invariants", "import time"),
 ]
 
 

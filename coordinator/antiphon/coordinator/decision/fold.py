@@ -32,11 +32,16 @@ def fold(history: History, entries: list[Entry], facts: dict[int, Fact]) -> Hist
         Unfoldable: a fact is missing.
     """
     for entry in entries:
-        history = apply(_absorb_cause(history, entry, facts), entry)
+        history = apply(absorb_cause(history, entry, facts), entry)
     return history
 
 
-def _absorb_cause(history: History, entry: Entry, facts: dict[int, Fact]) -> History:
+def absorb_cause(history: History, entry: Entry, facts: dict[int, Fact]) -> History:
+    """The history once what an entry names is known, and the entry is not there yet: what was decided on.
+
+    Raises:
+        Unfoldable: the fact is missing.
+    """
     if (at_ns := cause_ns(entry.cause)) is not None:
         return absorb(history, Tick(at_ns))
     sequence = cause_sequence(entry.cause)

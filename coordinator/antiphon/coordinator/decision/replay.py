@@ -80,7 +80,7 @@ def replay(key: SagaKey, versions: Versions, pages: SagaPages) -> Replayed:
     entries = [read_entry(message.subject, message.sequence, message.data) for message in pages.entries]
     _require_whole(key, entries, pages.events)
     definition = definition_of(key, versions, entries)
-    facts, unusable = _facts(definition, pages.events)
+    facts, unusable = read_facts(definition, pages.events)
     history = fold(begin(key, definition), entries, unusable | facts)
     unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named and _is_news(history, fact)]
     # The start first, even if a cancel was stored before it: nothing else opens a journal.
@@ -117,7 +117,7 @@ def _require_whole(key: SagaKey, entries: list[Entry], events: list[StoredMessag
         raise Purged(key, last.end, is_certain=not has_first)
 
 
-def _facts(definition: Definition, events: list[StoredMessage]) -> tuple[dict[int, Fact], dict[int, Fact]]:
+def read_facts(definition: Definition, events: list[StoredMessage]) -> tuple[dict[int, Fact], dict[int, Fact]]:
     """The facts in messages of EVENTS by their sequences, and what is none.
 
     That was parked when it was delivered; but if the journal names it, it was a fact to whoever wrote the entry.

@@ -50,7 +50,7 @@ from ..definition.saga import Saga
 from ..definition.steps import Signal
 from ..runtime.coordinator import Coordinator
 from ..runtime.memory import NANO, MemoryPlatform, MemoryStore
-from ..views.timeline import Line, Timeline, timeline_of
+from ..views.timeline import Timeline, spoken, timeline_of
 from .stage import Death, Stage
 from .twice import TwiceAuthor
 
@@ -114,7 +114,7 @@ class Rehearsed:
 
     def story(self) -> str:
         """What happened in it, in lines, as `antiphon show` tells it."""
-        return "\n".join(map(_spoken, self._rehearsal.timeline_of(self.key).lines))
+        return "\n".join(map(spoken, self._rehearsal.timeline_of(self.key).lines))
 
     def __repr__(self) -> str:
         return f"<saga {self._rehearsal.in_a_word(self.key)}>"
@@ -361,13 +361,6 @@ class Rehearsal:
                 ) from None
             if stage.is_dead:
                 await self.restart(name)
-
-
-def _spoken(line: Line) -> str:
-    """A line of a timeline as a text."""
-    attempt = f" #{line.attempt}" if line.attempt > 1 else ""
-    about = f" {line.step}{attempt}" if line.step else ""
-    return f"{line.at[:19].replace('T', ' ')} {line.who}{about}: {line.text}"
 
 
 @asynccontextmanager

@@ -145,6 +145,13 @@ def _forgotten(entries: list[StoredMessage]) -> str:
     return ""
 
 
+def spoken(line: Line) -> str:
+    """A line of a timeline as a text."""
+    attempt = f" #{line.attempt}" if line.attempt > 1 else ""
+    about = f" {line.step}{attempt}" if line.step else ""
+    return f"{line.at[:19].replace('T', ' ')} {line.who}{about}: {line.text}"
+
+
 def summary_of(
     key: SagaKey,
     start: StoredMessage,

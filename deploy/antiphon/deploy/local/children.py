@@ -73,7 +73,11 @@ class Child:
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._present = asyncio.Event()
+        self._present.set()
         self.lives = 0
+        self.exits: list[int] = []
+        """How each of its lives ended, by exit codes."""
         self.last_line = ""
         """What it wrote last."""
         self.is_unsound = False
@@ -89,6 +93,11 @@ class Child:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.returncode is None
+
     async def start(self) -> None:
         """Start it and keep it running."""
         self._process = await self._spawn()
@@ -97,7 +106,8 @@ class Child:
     def ask_to_end(self) -> None:
         """Ask it to drain."""
         self._stopping.set()
-        self._send(signal.SIGTERM)
+        self._present.set()
+        self.send_signal(signal.SIGTERM)
 
     async def wait_ended(self) -> None:
         """Wait until it is gone; kill it if that takes too long."""
@@ -113,9 +123,23 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._send(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
-    def _send(self, number: signal.Signals) -> None:
+    @property
+    def is_away(self) -> bool:
+        """Whether it is not started again when it is dead."""
+        return not self._present.is_set()
+
+    def stay_away(self) -> None:
+        """Not start it again when it dies next, before it is to come back."""
+        self._present.clear()
+
+    def come_back(self) -> None:
+        """Start it again, if it stayed away."""
+        self._present.set()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, such as SIGSTOP."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
@@ -126,6 +150,7 @@ class Child:
             born = time.monotonic()
             await self._follow(process)
             code = await process.wait()
+            self.exits.append(code)
             if self._stopping.is_set():
                 return
             if code == exit_codes.UNSOUND:
@@ -133,13 +158,19 @@ class Child:
                 self._note(self.name, f"{how_it_ended(code)}; it is not started again before that is mended")
                 return
             pause = pauses.after(time.monotonic() - born)
-            self._note(self.name, f"{how_it_ended(code)}; starting it again in {pause:g} s")
-            if await self._is_stopped_within(pause):
-                return
+            if not self._present.is_set():
+                self._note(self.name, f"{how_it_ended(code)}; it stays away")
+                await self._present.wait()
+                if self._stopping.is_set():
+                    return
+            else:
+                self._note(self.name, f"{how_it_ended(code)}; starting it again in {pause:g} s")
+                if await self._is_stopped_within(pause):
+                    return
             process = self._process = await self._spawn()
             self._note(self.name, f"runs again, as process {process.pid}")
             if self._stopping.is_set():  # while it was being started
-                self._send(signal.SIGTERM)
+                self.send_signal(signal.SIGTERM)
 
     async def _spawn(self) -> Process:
         self.lives += 1

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 from urllib.parse import urlsplit
@@ -41,6 +41,9 @@ SERVING_SECONDS: Final = 60.0
 NOT_FOR_CHILDREN: Final = ("NATS_", "ANTIPHON_HTTP")
 """Variables that are for this process: who connects to another server, and an address that one process can have."""
 
+Variables = Callable[[str], Mapping[str, str]]
+"""The variables that a process has beside those of all, by its name."""
+
 OTLP_PORT: Final = 4318
 """Where Jaeger takes OTLP over HTTP by its own default."""
 
@@ -66,6 +69,9 @@ class LocalPlatform:
         incompatible_contracts: whether coordinators run although sagas in flight began with messages that do not fit.
         rights: the accounts of the server, as on a server of production; then every process connects as its own user,
             and `credentials` has those of everybody else. Whoever comes is let in when it is None.
+        servers: a cluster in the place of one server, which then has no accounts.
+        workers: how many processes each participant has; one where it is not named.
+        variables: what the environment of a process holds beside the usual.
     """
 
     def __init__(
@@ -84,17 +90,23 @@ class LocalPlatform:
         http: str = "",
         incompatible_contracts: bool = False,
         rights: Rights | None = None,
+        servers: Sequence[Server] = (),
+        workers: Mapping[str, int] | None = None,
+        variables: Variables = lambda name: {},
     ) -> None:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
         self._passwords = rights.new_passwords() if rights is not None else {}
-        self.server = Server(
-            self.folder / "nats",
-            port=port,
-            log_file=self.logs / "nats-server.log",
-            accounts=rights.config() if rights is not None else "",
-            environment=server_environment(self._passwords),
+        self.servers = tuple(servers) or (
+            Server(
+                self.folder / "nats",
+                port=port,
+                log_file=self.logs / "nats-server.log",
+                accounts=rights.config() if rights is not None else "",
+                environment=server_environment(self._passwords),
+            ),
         )
+        self._workers, self._variables = workers or {}, variables
         self.databases = {name: f"sqlite:///{self.folder / name}.db" for name in participants} | dict(databases or {})
         self._sagas, self._participants = sagas, participants
         self._echo, self._note = echo, note
@@ -103,13 +115,22 @@ class LocalPlatform:
         self._environment = _looked_at(jaeger) if jaeger else {}
         self._addresses = _free_addresses(*address_of(http)) if http else None
         self.children: dict[str, Child] = {}
-        self._server_keeper: asyncio.Task[None] | None = None
+        self._server_keepers: list[asyncio.Task[None]] = []
         self._claim: TextIO | None = None
+
+    @property
+    def server(self) -> Server:
+        """The server, or the first of the cluster."""
+        return self.servers[0]
 
     @property
     def url(self) -> str:
         """Where clients connect."""
-        return self.server.url
+        return ",".join(server.url for server in self.servers)
+
+    def processes_of(self, participant: str) -> list[str]:
+        """What the processes of a participant are called."""
+        return worker_names(participant, self._workers.get(participant, 1))
 
     def environment(self) -> dict[str, str]:
         """The variables of this process, with this server in the place of any other."""
@@ -128,15 +149,19 @@ class LocalPlatform:
         """
         self._make_folder()
         self._claim_folder()
-        self.server.start()
-        self._note(SERVER, f"listens on {self.url} and keeps its streams in {self.server.store}")
-        self._server_keeper = asyncio.create_task(keep_server(self.server, self._note))
+        for server in self.servers:
+            server.launch()
+        for server in self.servers:
+            server.wait_ready()
+            self._note(SERVER, f"listens on {server.url} and keeps its streams in {server.store}")
+            self._server_keepers.append(asyncio.create_task(keep_server(server, self._note)))
         link = await Link.connect(self.url, name=ADMINISTRATOR, credentials=self.credentials(ADMINISTRATOR))
         try:
             listeners = [load(path, Participant).listener for path in self._participants.values()]
-            await set_up(link, listeners, ack_wait_seconds=self._ack_wait_seconds)
+            replicas = len(self.servers) if len(self.servers) > 1 else 0
+            await set_up(link, listeners, replicas, ack_wait_seconds=self._ack_wait_seconds)
             await self._start_processes()
-            await self._wait_serving(link)
+            await self.wait_serving(link)
         finally:
             await link.close()
 
@@ -157,17 +182,19 @@ class LocalPlatform:
 
     async def stop(self) -> None:
         """Drain participants, then coordinators, then the server: nobody ends before those who talk to it."""
-        participants = [child for name, child in self.children.items() if name in self._participants]
-        coordinators = [child for name, child in self.children.items() if name not in self._participants]
+        workers = {name for participant in self._participants for name in self.processes_of(participant)}
+        participants = [child for name, child in self.children.items() if name in workers]
+        coordinators = [child for name, child in self.children.items() if name not in workers]
         for group in (participants, coordinators):
             for child in group:
                 child.ask_to_end()
             for child in group:
                 await child.wait_ended()
-        if self._server_keeper is not None:
-            self._server_keeper.cancel()
-            await asyncio.gather(self._server_keeper, return_exceptions=True)
-        self.server.stop()
+        for keeper in self._server_keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._server_keepers, return_exceptions=True)
+        for server in self.servers:
+            server.stop()
         if self._claim is not None:
             self._claim.close()
 
@@ -200,8 +227,9 @@ class LocalPlatform:
             name = f"coordinator-{number}"
             options = [*arguments, *self._incompatible, "--error-texts"]
             await self._start_observed(name, COORDINATOR, ["coordinator", *options])
-        for name, path in self._participants.items():
-            await self._start_observed(name, name, ["participant", path, "--error-texts"])
+        for participant, path in self._participants.items():
+            for name in self.processes_of(participant):
+                await self._start_observed(name, participant, ["participant", path, "--error-texts"])
         if self._environment:
             await self._start(EXPORTER, EXPORTER, ["exporter"])
 
@@ -215,8 +243,9 @@ class LocalPlatform:
     async def _start(self, name: str, user: str, arguments: list[str]) -> None:
         command = [sys.executable, "-m", "antiphon.deploy", *arguments, "--name", name]
         environment = self.environment() | {"ANTIPHON_LOG": "text", "PYTHONUNBUFFERED": "1", **self._environment}
-        if name in self.databases:
-            environment["DATABASE_URL"] = self.databases[name]
+        environment |= self._variables(name)
+        if user in self.databases:
+            environment["DATABASE_URL"] = self.databases[user]
         if self._passwords:
             environment |= {"NATS_USER": user, "NATS_PASSWORD": self._passwords[user]}
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
@@ -229,11 +258,19 @@ class LocalPlatform:
             names = " and ".join(child.name for child in unsound)
             raise PlatformError(f"{names} cannot start: {unsound[0].last_line}")
 
-    async def _wait_serving(self, link: Link) -> None:
-        """Wait until every process has a pull standing at the server."""
+    async def wait_serving(self, link: Link) -> None:
+        """Wait until every process has a pull standing at the server.
+
+        Args:
+            link: a connection with an administrator's rights.
+
+        Raises:
+            PlatformError: one does not come to; the sentence says which, or why.
+        """
         heard = map(answers_consumer_name, self._participants)
         wanted = {f"{EVENTS}.{name}": self._coordinators for name in (STARTS, *heard)}
-        wanted |= {f"{SAGA}.{name}": 1 for name in (*self._participants, *([EXPORTER] if self._environment else []))}
+        wanted |= {f"{SAGA}.{name}": len(self.processes_of(name)) for name in self._participants}
+        wanted |= {f"{SAGA}.{EXPORTER}": 1} if self._environment else {}
         try:
             async with asyncio.timeout(SERVING_SECONDS):
                 while wanted:
@@ -245,6 +282,11 @@ class LocalPlatform:
                 f"not all processes came to serve within {SERVING_SECONDS:g} s: nobody pulls {', '.join(wanted)}. "
                 f"Their logs in {self.logs} say why."
             ) from None
+
+
+def worker_names(participant: str, count: int) -> list[str]:
+    """What so many processes of a participant are called: one by its name, several by number."""
+    return [participant] if count == 1 else [f"{participant}-{number}" for number in range(1, count + 1)]
 
 
 def _looked_at(jaeger: str) -> dict[str, str]:

@@ -68,15 +68,22 @@ def is_free(host: str, port: int) -> bool:
 
 @dataclass(frozen=True)
 class ClusterSeat:
-    """One server's place in a cluster: the port its peers reach it at, and theirs."""
+    """One server's place in a cluster: the port its peers reach it at, and theirs.
+
+    With `is_told_nowhere` neither peers nor clients learn of another way to it than the ports they were given, so that
+    all of them may lead through proxies.
+    """
 
     name: str
     port: int
     peers: tuple[int, ...]
+    is_told_nowhere: bool = False
 
     def lines(self) -> list[str]:
         routes = ", ".join(f'"nats-route://{HOST}:{port}"' for port in self.peers)
-        return [f'cluster {{ name: "{self.name}", listen: "{HOST}:{self.port}", routes: [{routes}] }}']
+        # Nobody listens on port 1: a peer that hears of this server from another one cannot connect past the proxies.
+        hidden = f', no_advertise: true, cluster_advertise: "{HOST}:1"' if self.is_told_nowhere else ""
+        return [f'cluster {{ name: "{self.name}", listen: "{HOST}:{self.port}", routes: [{routes}]{hidden} }}']
 
 
 @dataclass

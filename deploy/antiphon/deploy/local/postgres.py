@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own, from Debian's packages: on a free port, in a folder that is gone afterwards."""
+"""A PostgreSQL for tests, from the system's packages: on a free port, in a folder that is gone afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 REQUIRED: Final = "ANTIPHON_REQUIRE_POSTGRES"
-"""Set to 1 where a missing PostgreSQL is a failure, as in CI."""
+"""Set to 1 where a missing PostgreSQL fails tests instead of skipping them, as in CI."""
 START_SECONDS: Final = 120.0
 # Nothing here has to survive a power failure, some tests open many connections, and others deadlock on purpose.
 SETTINGS: Final = {

@@ -1,0 +1,76 @@
+"""Faults that are planned for running processes: kills at a point, and calls of handlers that fail."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.subjects import Direction
+from antiphon.link.killpoints import FAULTS, POINTS, call_name, planned_name
+
+PARTICIPANT_POINTS: Final = {
+    "on_delivery": "worker.pulled",
+    "before_effect": "worker.claimed",
+    "after_effect": "worker.outside_done",
+    "before_commit": "worker.in_transaction",
+    "after_commit": "worker.committed",
+    "after_answer": "worker.event_stored",
+}
+"""Where a participant may die, in plain words: a command is held and its handler was not called; the same of a handler
+with effects outside the database; such a handler has run; a handler has run and nothing is committed; its effect is
+durable and nobody was told; the answer is durable and the command is not acked."""
+
+COORDINATOR_POINTS: Final = {
+    "on_delivery": "coordinator.pulled",
+    "between_appends": "coordinator.between_appends",
+    "after_append": "coordinator.appended",
+}
+"""The same of a coordinator: a fact is held and nothing was decided; one of several entries is durable; all are, and
+the fact is not acked."""
+
+
+def variables(*planned: Faults) -> dict[str, str]:
+    """What tells a process of the faults that are planned for it."""
+    return {FAULTS: os.pathsep.join(str(faults.folder) for faults in planned)}
+
+
+class Faults:
+    """What is planned for one process, or for several alike.
+
+    Args:
+        folder: where it is planned.
+        points: what their points are called in plain words.
+    """
+
+    def __init__(self, folder: Path, points: dict[str, str]) -> None:
+        self.folder, self._points, self._count = folder, points, 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def kill_at(self, point: str, times: int) -> None:
+        """Have whoever reaches a point be killed, so many times.
+
+        Raises:
+            PlatformError: there is no such point.
+        """
+        known = self._points.get(point, point)
+        if known not in POINTS:
+            raise PlatformError(f"there is no point {point!r}: {', '.join(self._points)}.")
+        self._plan(known, times)
+
+    def fail(self, step: str, direction: Direction, times: int) -> None:
+        """Have so many calls of a step's handler fail."""
+        self._plan(call_name(step, direction), times)
+
+    @property
+    def left(self) -> list[str]:
+        """What is planned and has not come about."""
+        words = {name: word for word, name in self._points.items()}
+        planned = [path.name.rpartition("@")[0] for path in sorted(self.folder.iterdir())]
+        return [words.get(name, name) for name in planned]
+
+    def _plan(self, what: str, times: int) -> None:
+        for _ in range(times):
+            self._count += 1
+            (self.folder / planned_name(what, self._count)).touch()

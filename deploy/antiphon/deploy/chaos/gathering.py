@@ -1,0 +1,170 @@
+"""The evidence of a run, read from the streams and the databases: each once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.subjects import BEGINNINGS_FILTERS, ENDS_FILTER, EVENTS_FILTER, JOURNALS_FILTER, saga_in
+from antiphon.contracts.topology import EVENTS, EXPORTER, SAGA, SWEEPER
+from antiphon.coordinator.reading.parked import waiting
+from antiphon.coordinator.reading.sagas import timeline
+from antiphon.coordinator.views.timeline import Timeline
+from antiphon.link import Link
+from antiphon.link.setup import api
+from antiphon.participants.engines import open_engine
+
+from .evidence import ConsumerState, Effect, Evidence, InboxRow
+
+LOOK_SECONDS: Final = 0.1
+UNCOUNTED: Final = frozenset({SWEEPER, EXPORTER})
+"""Consumers that hold messages for as long as sagas are open, or that nobody need pull from."""
+
+Rows = Iterable[Sequence[Any]]
+Ledger = str | Callable[[str], Awaitable[Rows]]
+"""Where effects are read: a query, or a function that is given the database's URL. Rows of four columns, which are a
+saga as `type/id`, a step, `do` or `undo`, and what was done; or of six, with an account and an amount."""
+
+
+class Settling:
+    """Looks whether anything still moves on a platform.
+
+    Args:
+        link: a connection with an administrator's rights.
+        open: sagas that may be under way still, as `type/id`.
+    """
+
+    def __init__(self, link: Link, open: Iterable[str]) -> None:
+        self._link, self._allowed = link, frozenset(open)
+        self._open = set[SagaKey]()
+        self._read_to = dict.fromkeys((*BEGINNINGS_FILTERS, ENDS_FILTER), 1)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until nothing moves, or the time is up: what is not over then is for the invariants to say."""
+        gives_up = time.monotonic() + seconds
+        while time.monotonic() < gives_up:
+            with suppress(Ambiguous):  # a server is away, or a leader
+                if await self._is_settled():
+                    return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _is_settled(self) -> bool:
+        if any(each.pending or each.unacked for each in await read_consumers(self._link)):
+            return False
+        ended = set[SagaKey]()
+        for subject_filter in BEGINNINGS_FILTERS:
+            self._open |= await self._news(EVENTS, subject_filter)
+        ended = await self._news(SAGA, ENDS_FILTER)
+        self._open -= ended
+        open_now = {str(key) for key in self._open} - self._allowed
+        if not open_now:
+            return True
+        needed = {each.saga for each in await waiting(self._link) if each.kind == "saga"}
+        return open_now <= needed
+
+    async def _news(self, stream: str, subject_filter: str) -> set[SagaKey]:
+        found = set[SagaKey]()
+        async for message in self._link.scan(stream, subject_filter, self._read_to[subject_filter]):
+            self._read_to[subject_filter] = message.sequence + 1
+            if (key := saga_in(message.subject)) is not None:
+                found.add(key)
+        return found
+
+
+async def read_consumers(link: Link) -> list[ConsumerState]:
+    """How the consumers of the platform stand."""
+    found = list[ConsumerState]()
+    for stream in (EVENTS, SAGA):
+        total = 1
+        while (offset := sum(each.stream == stream for each in found)) < total:
+            answer = await api(link, f"CONSUMER.LIST.{stream}", {"offset": offset})
+            infos = answer.get("consumers") or []
+            total = answer.get("total", 0) if infos else 0
+            found += [
+                ConsumerState(stream, info["name"], info.get("num_pending", 0), info.get("num_ack_pending", 0))
+                for info in infos
+            ]
+    return [each for each in found if each.name not in UNCOUNTED]
+
+
+async def read_streams(link: Link, evidence: Evidence) -> None:
+    """Read both streams once, and what PARKED and the consumers say."""
+    async for message in link.scan(EVENTS, EVENTS_FILTER):
+        evidence.take_event(message)
+    async for message in link.scan(SAGA, JOURNALS_FILTER):
+        evidence.take_entry(message)
+    listed = await waiting(link)
+    evidence.parked = frozenset(SagaKey.of(*each.saga.split("/")) for each in listed if each.kind == "saga")
+    evidence.set_aside = [
+        f"PARKED holds a message of {each.source or 'nobody knows whom'} ({each.kind}): {each.reason}"
+        for each in listed
+        if each.kind not in ("saga", "paused")
+    ]
+    evidence.consumers = await read_consumers(link)
+    state = (await api(link, f"STREAM.INFO.{EVENTS}"))["state"]
+    evidence.erased = state["last_seq"] - state["messages"]
+
+
+async def read_inbox(url: str) -> list[InboxRow]:
+    """What a participant's inbox says; nothing if it was never opened.
+
+    Args:
+        url: of its database, `sqlite:` or `postgresql:`.
+    """
+    from sqlalchemy import inspect, select
+
+    from antiphon.participants.tables import inbox
+
+    columns = (inbox.c.saga_type, inbox.c.saga_id, inbox.c.step, inbox.c.state, inbox.c.answer_type)
+    engine = open_engine(url, writes=False)
+    try:
+        async with engine.connect() as connection:
+            if not await connection.run_sync(lambda sync: inspect(sync).has_table(inbox.name)):
+                return []
+            rows = (await connection.execute(select(*columns))).all()
+    finally:
+        await engine.dispose()
+    return [
+        InboxRow(SagaKey.of(saga_type, saga_id), step, state, answer_type or "")
+        for saga_type, saga_id, step, state, answer_type in rows
+    ]
+
+
+async def read_ledger(url: str, ledger: Ledger) -> list[Effect]:
+    """What a team's own books say."""
+    if not isinstance(ledger, str):
+        return [Effect(*row) for row in await ledger(url)]
+    from sqlalchemy import text
+
+    engine = open_engine(url, writes=False)
+    try:
+        async with engine.connect() as connection:
+            return [Effect(*row) for row in (await connection.execute(text(ledger))).all()]
+    finally:
+        await engine.dispose()
+
+
+async def read_timelines(link: Link, most: int) -> list[Timeline]:
+    """What happened in the sagas that have not ended, and in those that were started last."""
+    keys = dict[SagaKey, None]()
+    for subject_filter in BEGINNINGS_FILTERS:
+        async for message in link.scan(EVENTS, subject_filter):
+            if (key := saga_in(message.subject)) is not None:
+                keys[key] = None
+    ended = {key async for message in link.scan(SAGA, ENDS_FILTER) if (key := saga_in(message.subject)) is not None}
+    found = sorted(keys, key=lambda key: key in ended, reverse=True)[-most:]
+    timelines = list[Timeline]()
+    for key in found:
+        with suppress(Unusable):
+            timelines.append(await timeline(link, key))
+    return timelines
+
+
+def readable(databases: Mapping[str, str]) -> dict[str, str]:
+    """The databases that can be read from outside their participants' processes."""
+    return {name: url for name, url in databases.items() if not url.startswith("memory:")}

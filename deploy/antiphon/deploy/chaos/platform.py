@@ -1,0 +1,538 @@
+"""A platform for chaos tests: a team's coordinators and participants as processes, with a network that can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.identity import COORDINATOR
+from antiphon.contracts.subjects import Direction
+from antiphon.contracts.topology import ADMINISTRATOR
+from antiphon.coordinator import Antiphon
+from antiphon.coordinator.definition.versions import by_type
+from antiphon.coordinator.views.timeline import Timeline, spoken
+from antiphon.link import Link
+from antiphon.participants import Participant
+
+from ..local.children import Child
+from ..local.platform import LocalPlatform, worker_names
+from ..local.up import databases_of, parts_of
+from ..modules import load, load_saga
+from .background import Background
+from .evidence import BOUND_SECONDS, Effect, Evidence
+from .faults import COORDINATOR_POINTS, PARTICIPANT_POINTS, Faults, variables
+from .gathering import (
+    Ledger,
+    Settling,
+    read_inbox,
+    read_ledger,
+    read_streams,
+    read_timelines,
+    readable,
+)
+from .invariants import TIMELINES_MAX, check, report
+from .network import CLIENT, SERVER, Network, Way
+from .proxy import Proxy
+from .troubles import Troubles
+from .witness import Told, witness
+
+Audit = Callable[[Mapping[str, str]], Awaitable[Iterable[str]]]
+"""Is given the databases' URLs by participant, and says in sentences what is wrong in them."""
+
+TIMELINES_SECONDS: Final = 20.0
+"""How long a failed test may take to read what its report shows."""
+READY_SECONDS: Final = 120.0
+LOOK_SECONDS: Final = 0.02
+LOG_LINES: Final = 40
+"""How much of each log a failed test's report has."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a platform consists of.
+
+    Args:
+        apps: sagas and participants as `antiphon up --app` takes them: a package, a module, or `module:attribute`.
+        participants: more of them, as `module:attribute`.
+        servers: 3 for a cluster; then every stream has three replicas.
+        coordinators: how many processes.
+        workers: how many processes a participant has; one where it is not named.
+        databases: the URLs of databases by participant; SQLite in the platform's folder for the others.
+    """
+
+    apps: Sequence[str]
+    participants: Sequence[str] = ()
+    servers: Literal[1, 3] = 1
+    coordinators: int = 1
+    workers: Mapping[str, int] = field(default_factory=dict[str, int])
+    databases: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class ChaosPlatform:
+    """My platform, to be harmed. Names are those of processes: `billing`, `coordinator-1`, `nats-server`; of one of
+    several workers `billing-1`, of one of three servers `nats-server-1`, and `client` for all clients of the test. The
+    name without a number means all of a kind.
+
+    What dies is started again, as an orchestrator would, unless it is to stay dead.
+
+    Args:
+        folder: holds the servers' stores, the databases and all logs.
+        settings: what it consists of.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.sagas, found = parts_of(settings.apps)
+        self.participants = {**found, **{load(path, Participant).name: path for path in settings.participants}}
+        databases = databases_of([f"{name}={url}" for name, url in settings.databases.items()], self.participants)
+        self.definitions = [load_saga(path).definition for path in self.sagas]
+        self.told = Told()
+        self.troubles = Troubles()
+        self.notes: list[str] = []
+        """What became of the processes, in order."""
+        self._settings, self._folder, self._databases = settings, folder.resolve(), databases
+        self._owners = self._processes()
+        self._faults = self._planned()
+        self._background = Background()
+        self._network = Network(self._folder / "nats", self._folder / "logs", settings.servers)
+        self._platform: LocalPlatform | None = None
+        self._ready_lives: dict[str, int] = {}
+        self._stopped = set[str]()
+        self._ledgers: list[tuple[str, Ledger]] = []
+        self._audits: list[Audit] = []
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything, and wait until all processes serve.
+
+        Raises:
+            PlatformError: something does not start; the sentence says why.
+        """
+        self._background.run(self._start())
+
+    def close(self) -> None:
+        """End everything."""
+        try:
+            self._background.run(self._close())
+        finally:
+            self._background.stop()
+
+    async def ready(self) -> None:
+        """Wait until all processes serve.
+
+        Raises:
+            PlatformError: one cannot, or does not within two minutes; the sentence says which.
+        """
+        await self._background.ask(self._wait_ready(list(self._running.children)))
+
+    @property
+    def databases(self) -> Mapping[str, str]:
+        """The URL of each participant's database, by its name."""
+        return self._running.databases
+
+    @property
+    def url(self) -> str:
+        """Where the test's clients connect."""
+        return self._network.urls(CLIENT)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncGenerator[Antiphon]:
+        """The ordinary client, connected for the length of an `async with` block. What it is told is checked, too."""
+        async with witness(self.url, CLIENT, self.told) as antiphon:
+            yield antiphon
+
+    # --- what is checked ----------------------------------------------------------------------------------------------
+
+    def ledger(self, participant: str, rows: Ledger) -> None:
+        """Have a participant's own books checked: that no effect is there twice, none is lost, and that what was
+        compensated was taken back.
+
+        Args:
+            participant: whose database it is in.
+            rows: a query, or an async function that is given the database's URL. Each row is a saga as `type/id`, a
+                step, `do` or `undo`, and what was done, such as a charge's number; an account and an amount may follow,
+                which is negative where something is taken back.
+
+        Raises:
+            PlatformError: there is no such participant, or its database cannot be read by another process.
+        """
+        if participant not in readable(self.databases):
+            known = ", ".join(readable(self.databases)) or "there is none"
+            raise PlatformError(f"{participant!r} has no database here that could be read: {known}.")
+        self._ledgers.append((participant, rows))
+
+    def audit(self, audit: Audit) -> None:
+        """Have more checked: an async function that is given the databases' URLs by participant, and says in sentences
+        what is wrong."""
+        self._audits.append(audit)
+
+    async def assert_invariants(self, *, within_seconds: float = BOUND_SECONDS, still_open: Iterable[str] = ()) -> None:
+        """Wait until nothing moves any more, and check that no effect is lost or doubled, every saga has ended or is
+        parked, and journals, inboxes, ledgers, traces and what clients were told agree.
+
+        Args:
+            within_seconds: within what time after the last fault all sagas must have ended.
+            still_open: sagas that may be under way still, as `type/id`, because they wait for a person or for time.
+
+        Raises:
+            AssertionError: they do not, or a fault that was planned has not come about; with the sagas' timelines.
+        """
+        __tracebackhide__ = True
+        wrong = await self._background.ask(self._check(within_seconds, frozenset(still_open)))
+        if wrong:
+            raise AssertionError(wrong)
+
+    # --- faults of processes ------------------------------------------------------------------------------------------
+
+    def kill(self, name: str, *, stays_dead: bool = False) -> None:
+        """SIGKILL.
+
+        Args:
+            name: of a process, a participant, `coordinator`, or a server.
+            stays_dead: whether nobody starts it again before `restart`.
+        """
+        self._begin_trouble(name)
+        for child in self._children(name):
+            if stays_dead:
+                self._background.call(child.stay_away)
+            self._background.call(child.kill)
+        for server in self._servers(name):
+            if stays_dead:
+                self._background.call(self._network.servers[server].kill)
+            else:
+                self._network.servers[server].send_signal(signal.SIGKILL)
+        self._stopped -= set(self._names(name))
+
+    def stop(self, name: str) -> None:
+        """SIGSTOP: it stands still, with its connections open, until `go_on`."""
+        self._begin_trouble(name)
+        self._send(name, signal.SIGSTOP)
+        self._stopped |= set(self._names(name))
+
+    def go_on(self, name: str) -> None:
+        """SIGCONT."""
+        self._send(name, signal.SIGCONT)
+        self._stopped -= set(self._names(name))
+        for each in self._names(name):
+            self.troubles.end(each)
+
+    async def restart(self, name: str) -> None:
+        """Have it drain and be started again, or start what stayed dead; wait until it serves.
+
+        Raises:
+            PlatformError: it does not come to.
+        """
+        self._begin_trouble(name)
+        await self._background.ask(self._restart(name))
+
+    def at(self, name: str, point: str, times: int = 1) -> None:
+        """Have it die when it reaches a point, and again when that is reached once more: with `times=2` on the first
+        delivery of a command and on the second.
+
+        Args:
+            name: a participant, `coordinator`, or one process of them.
+            point: of a participant `on_delivery`, `before_commit`, `after_commit` or `after_answer`; where its handler
+                has effects outside the database `before_effect` or `after_effect`, too. Of a coordinator
+                `on_delivery`, `between_appends` or `after_append`.
+            times: how often.
+
+        Raises:
+            PlatformError: there is no such point.
+        """
+        self._faults_of(name).kill_at(point, times)
+
+    def fail_next(self, step: str, times: int = 1, *, direction: Direction = "do") -> None:
+        """Have the next calls of a step's handler raise an error, each of which is a failed attempt.
+
+        Args:
+            step: as the definition calls it; an element of a list is `step-0`.
+            times: how many.
+            direction: `undo` for its compensation.
+
+        Raises:
+            PlatformError: no saga has such a step, or no participant performs it.
+        """
+        owner = self._owner_of(step, direction)
+        self._faults_of(owner).fail(step, direction, times)
+
+    def deaths(self, name: str) -> int:
+        """How often it died of SIGKILL."""
+        return sum(child.exits.count(-signal.SIGKILL) for child in self._children(name))
+
+    # --- faults of the network ----------------------------------------------------------------------------------------
+
+    def partition(self, one: str, other: str = SERVER) -> None:
+        """Let nothing pass between two, until `heal`: connections stay open, and nothing arrives.
+
+        Args:
+            one: a process, a participant, `coordinator`, `client`, or a server.
+            other: a server; all of them by default.
+        """
+        for way, proxy in self._between(one, other).items():
+            self._background.call(proxy.cut)
+            self.troubles.begin(" and ".join(way))
+
+    def heal(self, one: str = "", other: str = SERVER) -> None:
+        """Let everything pass again between two, what was sent meanwhile, too; everywhere by default."""
+        for way, proxy in (self._between(one, other) if one else self._network.ways).items():
+            self._background.call(proxy.mend)
+            self.troubles.end(" and ".join(way))
+
+    def slow(self, one: str, other: str = SERVER, seconds: float = 0.1) -> None:
+        """Have everything between two arrive so much later, in both directions. 0 ends it."""
+        for way, proxy in self._between(one, other).items():
+            proxy.delay_seconds = seconds
+            if seconds:
+                self.troubles.begin(" and ".join(way))
+            else:
+                self.troubles.end(" and ".join(way))
+
+    # --- what a failed test shows -------------------------------------------------------------------------------------
+
+    def timelines(self) -> Iterator[tuple[str, str]]:
+        """What happened in the sagas that have not ended, and in those that were started last, by their names."""
+        for each in self._background.run(self._read_timelines()):
+            yield f"{each.type}/{each.id}: {each.state}", "\n".join(map(spoken, each.lines))
+
+    def logs(self) -> Iterator[tuple[str, str]]:
+        """The last lines of each process's log, by its name."""
+        for path in sorted((self._folder / "logs").glob("*.log")):
+            lines = path.read_text(errors="replace").splitlines()
+            yield path.stem, "\n".join(lines[-LOG_LINES:])
+
+    # --- helpers ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _link(self) -> AsyncGenerator[Link]:
+        """An administrator's connection, past the network that can be cut."""
+        link = await Link.connect(self._running.url, name=ADMINISTRATOR)
+        try:
+            yield link
+        finally:
+            await link.close()
+
+    async def _read_timelines(self) -> list[Timeline]:
+        async with asyncio.timeout(TIMELINES_SECONDS), self._link() as link:
+            return await read_timelines(link, TIMELINES_MAX)
+
+    async def _check(self, within_seconds: float, still_open: frozenset[str]) -> str:
+        """What is wrong once nothing moves any more, as a text; empty if all is well."""
+        async with self._link() as link:
+            await Settling(link, still_open).wait(within_seconds)
+            evidence = Evidence(
+                definitions=by_type(self.definitions),
+                told_started=frozenset(self.told.started),
+                told_outcomes=dict(self.told.outcomes),
+                troubles=self.troubles.all(),
+                last_fault_ns=self.troubles.last_ns,
+                bound_seconds=within_seconds,
+                open=still_open,
+            )
+            await read_streams(link, evidence)
+        databases = readable(self.databases)
+        evidence.inboxes = {name: await read_inbox(url) for name, url in databases.items()}
+        evidence.ledgers = await self._read_ledgers()
+        evidence.books = [sentence for audit in self._audits for sentence in await audit(self.databases)]
+        violations = check(evidence)
+        lasting = [*(f"{name} is left: {what}" for name, what in self._lasting())]
+        return "\n".join([*lasting, *([report(evidence, violations)] if violations else [])])
+
+    async def _read_ledgers(self) -> dict[str, list[Effect]]:
+        found = dict[str, list[Effect]]()
+        for participant, rows in self._ledgers:
+            found.setdefault(participant, []).extend(await read_ledger(self.databases[participant], rows))
+        return found
+
+    def _lasting(self) -> Iterator[tuple[str, str]]:
+        """Faults that were planned and did not come about, and those that nobody has ended."""
+        for name, faults in self._faults.items():
+            for what in faults.left:
+                yield name, f"a fault was planned that did not come about, {what}"
+        for name in sorted(self._stopped):
+            yield name, "it is stopped: `chaos.go_on` has it go on"
+        for child in self._running.children.values():
+            if child.is_away:
+                yield child.name, "it stays dead: `await chaos.restart` starts it"
+        for way, proxy in self._network.ways.items():
+            if proxy.is_cut:
+                yield " and ".join(way), "nothing passes between them: `chaos.heal` ends that"
+
+    @property
+    def _running(self) -> LocalPlatform:
+        assert self._platform is not None, "the platform was not started"
+        return self._platform
+
+    def _processes(self) -> dict[str, str]:
+        """The processes by name, each with the participant that it is of, or `coordinator`."""
+        coordinators = [f"{COORDINATOR}-{number}" for number in range(1, self._settings.coordinators + 1)]
+        found = dict.fromkeys(coordinators, COORDINATOR)
+        for participant in self.participants:
+            names = worker_names(participant, self._settings.workers.get(participant, 1))
+            found |= dict.fromkeys(names, participant)
+        return found
+
+    def _planned(self) -> dict[str, Faults]:
+        """Where faults are planned, for each process and for all of a kind."""
+        owners = self._owners | {owner: owner for owner in self._owners.values()}
+        return {
+            name: Faults(
+                self._folder / "faults" / name,
+                PARTICIPANT_POINTS if owner in self.participants else COORDINATOR_POINTS,
+            )
+            for name, owner in owners.items()
+        }
+
+    async def _start(self) -> None:
+        await self._network.start(self._owners)
+        self._platform = LocalPlatform(
+            self._folder,
+            self.sagas,
+            self.participants,
+            self._hear,
+            self._note,
+            databases=self._databases,
+            coordinators=self._settings.coordinators,
+            servers=list(self._network.servers.values()),
+            workers=self._settings.workers,
+            variables=self._variables,
+        )
+        await self._platform.start()
+        await self._wait_ready(list(self._platform.children))
+
+    async def _close(self) -> None:
+        for proxy in self._network.ways.values():
+            proxy.mend()
+            proxy.delay_seconds = 0.0
+        for name in self._stopped:
+            self._send(name, signal.SIGCONT)
+        if self._platform is not None:
+            await self._platform.stop()
+        await self._network.stop()
+
+    def _variables(self, name: str) -> dict[str, str]:
+        """What one process is told: its own ways, the faults planned for it, and where the test's modules are."""
+        planned = {id(faults): faults for faults in (self._faults[name], self._faults[self._owners[name]])}
+        return {
+            "NATS_URL": self._network.urls(name),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "ANTIPHON_LOG_LEVEL": "debug" if os.environ.get("ANTIPHON_LOG_LEVEL") == "debug" else "info",
+            **variables(*planned.values()),
+        }
+
+    def _hear(self, name: str, line: str) -> None:
+        """Notice that a process is ready in its present life."""
+        if f"{'participant' if self._owners[name] in self.participants else 'coordinator'}.ready" in line:
+            self._ready_lives[name] = self._running.children[name].lives
+            self.troubles.end(name)
+
+    def _note(self, name: str, line: str) -> None:
+        """Keep what becomes of the processes; one may die without this platform's doing, at a point."""
+        self.notes.append(f"{name}: {line}")
+        if name in self._owners and "was killed" in line:
+            self._begin_trouble(name)
+
+    async def _wait_ready(self, names: Sequence[str]) -> None:
+        """Wait until processes say that they serve, and the server that they do."""
+        children = [self._running.children[name] for name in names]
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while waiting := [child for child in children if not self._is_ready(child)]:
+                    self._require_able(waiting)
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError:
+            raise PlatformError(
+                f"{', '.join(child.name for child in waiting)} did not come to serve within {READY_SECONDS:g} s. The "
+                f"logs in {self._running.logs} say why."
+            ) from None
+
+    def _is_ready(self, child: Child) -> bool:
+        return child.is_running and self._ready_lives.get(child.name) == child.lives
+
+    def _require_able(self, children: Sequence[Child]) -> None:
+        """Refuse to wait for what does not come."""
+        for child in children:
+            if child.is_unsound:
+                raise PlatformError(f"{child.name} cannot start: {child.last_line}")
+            if child.is_away:
+                raise PlatformError(f"{child.name} is to stay dead: `await chaos.restart({child.name!r})` starts it.")
+            if child.name in self._stopped:
+                raise PlatformError(f"{child.name} is stopped: `chaos.go_on({child.name!r})` has it go on.")
+
+    async def _restart(self, name: str) -> None:
+        for server in self._servers(name):
+            await asyncio.to_thread(self._network.servers[server].stop)
+            self._network.servers[server].launch()  # by this thread, with which the system ends it
+            await asyncio.to_thread(self._network.servers[server].wait_ready)
+        children = self._children(name)
+        for child in children:
+            if child.is_away:
+                child.come_back()
+            else:
+                child.send_signal(signal.SIGTERM)
+            self._ready_lives.pop(child.name, None)
+        await self._wait_ready([child.name for child in children])
+
+    def _send(self, name: str, number: signal.Signals) -> None:
+        for child in self._children(name):
+            child.send_signal(number)
+        for server in self._servers(name):
+            self._network.servers[server].send_signal(number)
+
+    def _between(self, one: str, other: str) -> dict[Way, Proxy]:
+        """The ways between two."""
+        found = self._network.between(self._names(one), self._names(other))
+        if not found:
+            raise PlatformError(f"there is no way between {one} and {other}: one of them must be a server.")
+        return found
+
+    def _begin_trouble(self, name: str) -> None:
+        """Note that something is done to processes or servers: of participants it is their own trouble."""
+        for each in self._names(name):
+            owner = self._owners.get(each, "")
+            self.troubles.begin(each, owner if owner in self.participants else "")
+
+    def _children(self, name: str) -> list[Child]:
+        return [self._running.children[each] for each in self._names(name) if each in self._owners]
+
+    def _servers(self, name: str) -> list[str]:
+        return [each for each in self._names(name) if each in self._network.servers]
+
+    def _names(self, name: str) -> list[str]:
+        """All that a name means.
+
+        Raises:
+            PlatformError: nothing.
+        """
+        known = [*self._owners, *self._network.servers, CLIENT]
+        found = [
+            each
+            for each in known
+            if name in (each, self._owners.get(each)) or (name == SERVER and each in self._network.servers)
+        ]
+        if not found:
+            raise PlatformError(f"there is no {name!r} here: {', '.join(known)}.")
+        return found
+
+    def _faults_of(self, name: str) -> Faults:
+        if name not in self._faults:
+            raise PlatformError(f"no fault can be planned for {name!r}, only for {', '.join(sorted(self._faults))}.")
+        return self._faults[name]
+
+    def _owner_of(self, step: str, direction: Direction) -> str:
+        """The participant that performs a step."""
+        for definition in self.definitions:
+            found = definition.steps.get(step) or definition.steps.get(step.rpartition("-")[0])
+            if found is not None and found.participant in self.participants:
+                if (found.do if direction == "do" else found.undo) is None:
+                    raise PlatformError(f"step {step} has nothing that could fail in the direction {direction}.")
+                return found.participant
+        known = ", ".join(name for definition in self.definitions for name in definition.steps)
+        raise PlatformError(f"no participant of this platform performs a step {step!r}. There are {known}.")
