@@ -21,9 +21,9 @@ from tests.unit.packaging.test_readme import run_readme, unknown_commands
 FOLDER = ROOT / "deploy/docs"
 PAGES = sorted(FOLDER.glob("*.md"))
 FIRST = FOLDER / "first-project.md"
-NEEDS_A_PROJECT = {FIRST.name, "fastapi.md"}
-"""Pages whose Python needs a project, and is run by tests/integration/deploy."""
-LANGUAGES = {"python", "sh", "text", "yaml"}
+NEEDS_A_PROJECT = {FIRST.name, "fastapi.md", "chaos.md"}
+"""Pages whose Python needs a project, and is run by tests/integration/deploy and tests/chaos."""
+LANGUAGES = {"python", "sh", "text", "toml", "yaml"}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

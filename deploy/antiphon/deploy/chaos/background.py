@@ -36,7 +36,15 @@ class Background:
         return self.run(called())
 
     def stop(self) -> None:
-        """End the loop and its thread."""
+        """End the loop and its thread, and all that is still under way there."""
+        self.run(_end_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _end_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

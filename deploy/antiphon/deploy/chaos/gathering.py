@@ -11,7 +11,7 @@ from typing import Any, Final
 from antiphon.contracts.errors import Ambiguous, Unusable
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import BEGINNINGS_FILTERS, ENDS_FILTER, EVENTS_FILTER, JOURNALS_FILTER, saga_in
-from antiphon.contracts.topology import EVENTS, EXPORTER, SAGA, SWEEPER
+from antiphon.contracts.topology import EVENTS, EXPORTER, PARKED, SAGA, SWEEPER
 from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.reading.sagas import timeline
 from antiphon.coordinator.views.timeline import Timeline
@@ -54,9 +54,10 @@ class Settling:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _is_settled(self) -> bool:
+        if not await is_replicated(self._link):
+            return False  # a direct read may be answered by a replica that is behind
         if any(each.pending or each.unacked for each in await read_consumers(self._link)):
             return False
-        ended = set[SagaKey]()
         for subject_filter in BEGINNINGS_FILTERS:
             self._open |= await self._news(EVENTS, subject_filter)
         ended = await self._news(SAGA, ENDS_FILTER)
@@ -74,6 +75,16 @@ class Settling:
             if (key := saga_in(message.subject)) is not None:
                 found.add(key)
         return found
+
+
+async def is_replicated(link: Link) -> bool:
+    """Whether every replica of the streams has all that was stored."""
+    for stream in (EVENTS, SAGA, PARKED):
+        info = await api(link, f"STREAM.INFO.{stream}")
+        replicas = info.get("cluster", {}).get("replicas") or []
+        if "error" in info or not all(each.get("current") and not each.get("lag") for each in replicas):
+            return False
+    return True
 
 
 async def read_consumers(link: Link) -> list[ConsumerState]:

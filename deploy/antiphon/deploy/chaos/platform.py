@@ -139,6 +139,11 @@ class ChaosPlatform:
         return self._running.databases
 
     @property
+    def processes(self) -> Mapping[str, Child]:
+        """The coordinators and participants, by their names."""
+        return self._running.children
+
+    @property
     def url(self) -> str:
         """Where the test's clients connect."""
         return self._network.urls(CLIENT)
@@ -204,6 +209,7 @@ class ChaosPlatform:
             if stays_dead:
                 self._background.call(child.stay_away)
             self._background.call(child.kill)
+            self._ready_lives.pop(child.name, None)
         for server in self._servers(name):
             if stays_dead:
                 self._background.call(self._network.servers[server].kill)
@@ -269,25 +275,38 @@ class ChaosPlatform:
 
     # --- faults of the network ----------------------------------------------------------------------------------------
 
-    def partition(self, one: str, other: str = SERVER) -> None:
+    def partition(self, one: str, other: str = "") -> None:
         """Let nothing pass between two, until `heal`: connections stay open, and nothing arrives.
 
         Args:
             one: a process, a participant, `coordinator`, `client`, or a server.
-            other: a server; all of them by default.
+            other: where one is a process, the server that it is cut off from, and the other way round; everybody by
+                default.
+
+        Raises:
+            PlatformError: there is no way between these two: processes talk to servers alone.
         """
         for way, proxy in self._between(one, other).items():
             self._background.call(proxy.cut)
             self.troubles.begin(" and ".join(way))
 
-    def heal(self, one: str = "", other: str = SERVER) -> None:
-        """Let everything pass again between two, what was sent meanwhile, too; everywhere by default."""
+    def heal(self, one: str = "", other: str = "") -> None:
+        """Let everything pass again between two, what was sent meanwhile, too; everywhere by default.
+
+        Args:
+            one, other: as of `partition`.
+        """
         for way, proxy in (self._between(one, other) if one else self._network.ways).items():
             self._background.call(proxy.mend)
             self.troubles.end(" and ".join(way))
 
-    def slow(self, one: str, other: str = SERVER, seconds: float = 0.1) -> None:
-        """Have everything between two arrive so much later, in both directions. 0 ends it."""
+    def slow(self, one: str, other: str = "", *, seconds: float) -> None:
+        """Have everything between two arrive so much later, in both directions. 0 ends it.
+
+        Args:
+            one, other: as of `partition`.
+            seconds: how much later.
+        """
         for way, proxy in self._between(one, other).items():
             proxy.delay_seconds = seconds
             if seconds:
@@ -488,7 +507,8 @@ class ChaosPlatform:
 
     def _between(self, one: str, other: str) -> dict[Way, Proxy]:
         """The ways between two."""
-        found = self._network.between(self._names(one), self._names(other))
+        everybody = [*self._owners, *self._network.servers, CLIENT]
+        found = self._network.between(self._names(one), self._names(other) if other else everybody)
         if not found:
             raise PlatformError(f"there is no way between {one} and {other}: one of them must be a server.")
         return found

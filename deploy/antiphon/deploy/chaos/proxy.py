@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Final
 
 from ..local.server import HOST
@@ -31,21 +30,26 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._server: asyncio.Server | None = None
-        self._connections = set[asyncio.Task[None]]()
+        self._is_over = False
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> None:
         """Listen on a port that is free."""
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        self._server = await asyncio.start_server(self._accept, HOST, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Listen no more, and drop all connections."""
         if self._server is None:
             return
+        self._is_over = True
         self._server.close()
-        for connection in self._connections:
+        connections = dict(self._connections)
+        for connection in connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
+        for writer in connections.values():
+            writer.transport.abort()  # also of one whose task had not begun
 
     @property
     def is_cut(self) -> bool:
@@ -60,16 +64,20 @@ class Proxy:
         """Let everything pass again, also what was sent meanwhile."""
         self._open.set()
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_over:  # taken a moment before
+            writer.transport.abort()
+            return
+        connection = asyncio.ensure_future(self._serve(reader, writer))
+        self._connections[connection] = writer
+        connection.add_done_callback(self._connections.pop)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
         try:
             await self._connect(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # the target listens no more, or the proxy is over
+        except OSError:
+            pass  # the target listens no more
         finally:
-            self._connections.discard(task)
             writer.transport.abort()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,10 +92,10 @@ class Proxy:
             # Neither NATS nor its routes go on with half a connection.
             await asyncio.wait(ways[1::2], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            target_writer.transport.abort()  # first: whoever waits may be cancelled
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            target_writer.transport.abort()
 
     def _way(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter
@@ -113,8 +121,7 @@ class Proxy:
             if (left := due - loop.time()) > 0:
                 await asyncio.sleep(left)
             await self._open.wait()
-            if chunk == _END:
+            if chunk == _END or target.is_closing():
                 return
             target.write(chunk)
-            with suppress(OSError):
-                await target.drain()
+            await target.drain()

@@ -30,6 +30,7 @@ FILES: Final = (
     "shop/saga.py",
     "shop/stock.py",
     "tests/__init__.py",
+    "tests/test_chaos.py",
     "tests/test_orders.py",
     "tests/test_saga.py",
 )

@@ -82,7 +82,9 @@ class ClusterSeat:
     def lines(self) -> list[str]:
         routes = ", ".join(f'"nats-route://{HOST}:{port}"' for port in self.peers)
         # Nobody listens on port 1: a peer that hears of this server from another one cannot connect past the proxies.
-        hidden = f', no_advertise: true, cluster_advertise: "{HOST}:1"' if self.is_told_nowhere else ""
+        # A way that is cut is noticed within seconds; by default it takes minutes, in which reads go there in vain.
+        hidden = f', no_advertise: true, cluster_advertise: "{HOST}:1", ping_interval: "2s", ping_max: 2'
+        hidden = hidden if self.is_told_nowhere else ""
         return [f'cluster {{ name: "{self.name}", listen: "{HOST}:{self.port}", routes: [{routes}]{hidden} }}']
 
 

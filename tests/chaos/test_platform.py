@@ -1,0 +1,176 @@
+"""The platform of the pytest plugin, harmed in every way that it offers: sagas go on, and what is wrong is named."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from antiphon.contracts.errors import PlatformError, StillRunning
+from antiphon.coordinator import Antiphon, Handle
+from antiphon.deploy.chaos import ChaosPlatform
+from antiphon.deploy.chaos.network import SERVER
+from antiphon.order.data import load_orders
+from antiphon.order.saga import order
+from tests.support.server import until
+
+from . import careless
+
+SERVICES = [f"antiphon.order.{name}" for name in ("saga", "inventory", "billing", "shipping")]
+ORDERS = [each for each in load_orders()[:20] if each.order_id != "order-0001"]  # whose customer cannot pay
+
+shop = pytest.mark.chaos(*SERVICES)
+
+
+@asynccontextmanager
+async def one_order(chaos: ChaosPlatform, number: int) -> AsyncIterator[tuple[Antiphon, Handle]]:
+    async with chaos.client() as antiphon:
+        placed = ORDERS[number]
+        yield antiphon, await antiphon.start(order, placed, id=placed.order_id)
+
+
+async def is_going_on(handle: Handle) -> bool:
+    try:
+        await handle.result(timeout=2)
+    except StillRunning:
+        return True
+    return False
+
+
+async def completes(handle: Handle) -> bool:
+    return (await handle.result(timeout=120)).outcome == "completed"
+
+
+@shop
+async def test_a_process_that_stands_still_is_waited_for_and_named(chaos: ChaosPlatform) -> None:
+    chaos.stop("billing")
+    async with one_order(chaos, 0) as (_, handle):
+        assert await is_going_on(handle)
+        with pytest.raises(PlatformError, match=r"billing is stopped: `chaos.go_on\('billing'\)`"):
+            await chaos.restart("billing")
+        with pytest.raises(
+            AssertionError, match=r"billing is left: it is stopped(.|\n)*I1 order/order-0002: it has not"
+        ) as told:
+            await chaos.assert_invariants(within_seconds=1)
+        assert "reserve_inventory" in str(told.value), "the timeline is there"
+        chaos.go_on("billing")
+        assert await completes(handle)
+    assert chaos.deaths("billing") == 0
+    await chaos.assert_invariants()
+
+
+@shop
+async def test_what_is_cut_off_is_waited_for_and_goes_on_when_it_is_healed(chaos: ChaosPlatform) -> None:
+    chaos.partition("billing")
+    async with one_order(chaos, 1) as (_, handle):
+        assert await is_going_on(handle)
+        with pytest.raises(AssertionError, match="billing and nats-server is left: nothing passes between them"):
+            await chaos.assert_invariants(within_seconds=1)
+        chaos.heal()
+        assert await completes(handle)
+    chaos.slow("coordinator", "nats-server", seconds=0.05)
+    async with one_order(chaos, 2) as (_, handle):
+        assert await completes(handle)
+    await chaos.assert_invariants()
+
+
+@shop
+async def test_a_restart_drains_and_a_death_does_not(chaos: ChaosPlatform) -> None:
+    await chaos.restart("coordinator")
+    await chaos.restart("shipping")
+    chaos.kill("inventory", stays_dead=True)
+    with pytest.raises(PlatformError, match="inventory is to stay dead"):
+        await chaos.ready()
+    async with one_order(chaos, 3) as (_, handle):
+        assert await is_going_on(handle)
+        await chaos.restart("inventory")
+        assert await completes(handle)
+    chaos.kill("billing")
+    await until(lambda: chaos.deaths("billing") == 1, what="its death")
+    await chaos.ready()
+    exits = {name: child.exits for name, child in chaos.processes.items()}
+    killed = [-signal.SIGKILL]
+    assert exits == {"coordinator-1": [0], "shipping": [0], "inventory": killed, "billing": killed}
+    await chaos.assert_invariants()
+
+
+@shop
+async def test_servers_die_and_come_back(chaos: ChaosPlatform) -> None:
+    async with one_order(chaos, 4) as (_, handle):
+        chaos.kill(SERVER)
+        assert await completes(handle)
+    chaos.kill(SERVER, stays_dead=True)
+    await chaos.restart(SERVER)
+    async with one_order(chaos, 5) as (_, handle):
+        assert await completes(handle)
+    await chaos.assert_invariants()
+
+
+@shop
+async def test_handlers_fail_as_planned_and_are_called_again(chaos: ChaosPlatform) -> None:
+    chaos.fail_next("reserve_inventory", times=2)
+    with pytest.raises(
+        AssertionError, match="inventory is left: a fault was planned that did not come about, do.reserve"
+    ):
+        await chaos.assert_invariants()
+    async with one_order(chaos, 6) as (_, handle):
+        assert await completes(handle)
+    assert [each.exits for each in chaos.processes.values()] == [[], [], [], []]
+    await chaos.assert_invariants()
+    with pytest.raises(PlatformError, match="performs a step 'reserve_nothing'"):
+        chaos.fail_next("reserve_nothing")
+    with pytest.raises(PlatformError, match="schedule_shipping has nothing that could fail in the direction undo"):
+        chaos.fail_next("schedule_shipping", direction="undo")
+
+
+@shop
+async def test_coordinators_die_at_points_of_their_own(chaos: ChaosPlatform) -> None:
+    chaos.at("coordinator", "after_append", times=2)
+    async with one_order(chaos, 7) as (_, handle):
+        assert await completes(handle)
+    assert chaos.deaths("coordinator") == 2
+    await chaos.assert_invariants()
+    with pytest.raises(PlatformError, match="there is no point 'after_commit': on_delivery, between_appends"):
+        chaos.at("coordinator", "after_commit")
+    with pytest.raises(PlatformError, match="there is no 'stock' here: coordinator-1, inventory"):
+        chaos.kill("stock")
+
+
+@pytest.mark.chaos(*SERVICES, servers=3, coordinators=2, workers={"billing": 2})
+async def test_of_a_cluster_one_server_may_be_cut_off_and_one_worker_stand_still(chaos: ChaosPlatform) -> None:
+    chaos.partition("nats-server-1")
+    chaos.stop("billing-1")
+    chaos.kill("coordinator-1", stays_dead=True)
+    async with chaos.client() as antiphon:
+        handles = [await antiphon.start(order, each, id=each.order_id, timeout=60) for each in ORDERS[8:12]]
+        assert all([(await handle.result(timeout=120)).outcome for handle in handles])
+    chaos.heal()
+    chaos.go_on("billing")
+    await chaos.restart("coordinator-1")
+    await chaos.assert_invariants()
+
+
+@pytest.mark.chaos("tests.chaos.careless")
+async def test_a_handler_that_writes_past_its_transaction_is_found_out(chaos: ChaosPlatform, tmp_path: Path) -> None:
+    chaos.ledger("till", careless.charges)
+    chaos.at("till", "before_commit")
+    async with chaos.client() as antiphon:
+        handle = await antiphon.start(careless.sale, careless.Bought(amount=7), id="sale-1")
+        assert await completes(handle)
+    with pytest.raises(AssertionError) as told:
+        await chaos.assert_invariants()
+    first, sentence, *timeline = str(told.value).splitlines()
+    assert first == "1 violations of what must hold:"
+    assert sentence == "I3 sale/sale-1: till has 2 lines of what step charge has done: line 1, line 2"
+    assert any(re.search(r"coordinator .*charge", line) for line in timeline)
+
+
+@pytest.fixture(autouse=True)
+def careless_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the till writes; set before its process is started."""
+    (tmp_path / "charges").touch()
+    monkeypatch.setenv(careless.LEDGER, str(tmp_path / "charges"))
