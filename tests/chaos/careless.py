@@ -50,8 +50,7 @@ till = Participant("till")
 
 @till.handles(Charge)
 async def take(command: Charge, tx: Transaction) -> Charged:
-    with Path(os.environ[LEDGER]).open("a") as ledger:
-        ledger.write(f"{tx.saga_type}/{tx.saga_id}\n")
+    write_down(f"{tx.saga_type}/{tx.saga_id}")
     return Charged(amount=command.amount)
 
 
@@ -61,5 +60,13 @@ async def give_back(command: Refund, charged: Charged, tx: Transaction) -> None:
 
 async def charges(_: str) -> list[tuple[str, str, str, str]]:
     """The till's books, as `chaos.ledger` takes them."""
-    lines = Path(os.environ[LEDGER]).read_text().splitlines()
-    return [(saga, "charge", "do", f"line {number}") for number, saga in enumerate(lines, 1)]
+    return [(saga, "charge", "do", f"line {number}") for number, saga in enumerate(written_down(), 1)]
+
+
+def write_down(saga: str) -> None:
+    with Path(os.environ[LEDGER]).open("a") as ledger:
+        ledger.write(f"{saga}\n")
+
+
+def written_down() -> list[str]:
+    return Path(os.environ[LEDGER]).read_text().splitlines()

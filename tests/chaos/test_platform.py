@@ -114,7 +114,7 @@ async def test_servers_die_and_come_back(chaos: ChaosPlatform) -> None:
 async def test_handlers_fail_as_planned_and_are_called_again(chaos: ChaosPlatform) -> None:
     chaos.fail_next("reserve_inventory", times=2)
     with pytest.raises(
-        AssertionError, match="inventory is left: a fault was planned that did not come about, do.reserve"
+        AssertionError, match=r"inventory is left: a fault was planned that did not come about, do\.reserve"
     ):
         await chaos.assert_invariants()
     async with one_order(chaos, 6) as (_, handle):

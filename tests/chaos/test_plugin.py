@@ -1,4 +1,4 @@
-"""The pytest plugin as a project of its own finds it: strict mode, several workers, settings, and what a failure shows."""
+"""The pytest plugin as a project of its own finds it: both modes, several workers, settings, what a failure shows."""
 
 from __future__ import annotations
 

@@ -82,14 +82,14 @@ def replay(key: SagaKey, versions: Versions, pages: SagaPages) -> Replayed:
     definition = definition_of(key, versions, entries)
     facts, unusable = read_facts(definition, pages.events)
     history = fold(begin(key, definition), entries, unusable | facts)
-    unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named and _is_news(history, fact)]
+    unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named and is_news(history, fact)]
     # The start first, even if a cancel was stored before it: nothing else opens a journal.
     unnamed.sort(key=lambda fact: not is_start(fact))
     touched = max((message.stored_ns for message in (*pages.entries, *pages.events)), default=0)
     return Replayed(history, unnamed, touched)
 
 
-def _is_news(history: History, fact: Fact) -> bool:
+def is_news(history: History, fact: Fact) -> bool:
     """Whether a fact that the journal does not name may lead to an entry."""
     return counts(history, fact) and not is_beyond(history, fact)
 

@@ -15,18 +15,19 @@ from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.reader import Entry, Fact
 from antiphon.contracts.subjects import is_by_itself
+from antiphon.coordinator.decision.absorb import absorb
 from antiphon.coordinator.decision.decide import decide
 from antiphon.coordinator.decision.entries import read_entry
 from antiphon.coordinator.decision.facts import Finish, Send
 from antiphon.coordinator.decision.fold import Unfoldable, absorb_cause, apply
 from antiphon.coordinator.decision.history import begin
-from antiphon.coordinator.decision.replay import read_facts
+from antiphon.coordinator.decision.replay import is_news, read_facts
 from antiphon.coordinator.definition.definition import Definition
 from antiphon.coordinator.views.timeline import spoken, timeline_of
 from antiphon.tracing.projection.project import project
 from antiphon.tracing.projection.spans import Span
 
-from .evidence import Effect, Evidence, InboxRow, SagaEvidence, Sample, Trouble
+from .evidence import Evidence, InboxRow, SagaEvidence, Sample, Trouble
 
 NANO: Final = 1_000_000_000
 TIMELINES_MAX: Final = 5
@@ -84,7 +85,10 @@ def story(saga: SagaEvidence | None) -> list[str]:
     """What happened in a saga, line by line."""
     if saga is None or not (saga.entries or saga.events):
         return ["neither stream holds anything of it"]
-    return [spoken(line) for line in timeline_of(saga.key, saga.pages).lines]
+    try:
+        return [spoken(line) for line in timeline_of(saga.key, saga.pages).lines]
+    except Unusable as error:
+        return [f"its messages cannot be read: {error}"]
 
 
 # --- I1 to I5: sagas and effects --------------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ def _ways_back(saga: SagaEvidence, definition: Definition | None) -> Iterator[st
     for name, sequence in first.items():
         for later in definition.step(name).dependents:
             for other in (each for each in first if each == later or each.rpartition("-")[0] == later):
-                if undone_at.get(other, sequence + 1) > sequence:
+                if first[other] > sequence or undone_at.get(other, sequence + 1) > sequence:
                     yield f"step {name} was compensated before {other}, which depends on it, had been undone"
 
 
@@ -326,6 +330,9 @@ def _decisions(evidence: Evidence, saga: SagaEvidence, definition: Definition) -
             if isinstance(entry.what, (Send, Finish)) and not _is_due(entry.what, decide(history)):
                 yield f"entry {number} ({_said(entry.what)}) is nothing that was to be done then"
             history = apply(history, entry)
+        for sequence, fact in facts.items():  # those that no entry names
+            if sequence not in history.named and is_news(history, fact):
+                history = absorb(history, fact)
     except Unusable:
         return  # I6 says so
     except Unfoldable as error:
@@ -505,5 +512,3 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
     "I12": nothing_grows,
     "I13": nobody_erases_what_others_wrote,
 }
-
-__all__ = ["INVARIANTS", "Effect", "Violation", "check", "report", "story"]
