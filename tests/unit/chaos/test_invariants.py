@@ -1,7 +1,7 @@
 """Each invariant of a chaos test names what breaks it, and is silent about a run in which nothing is wrong.
 
-The evidence is that of real orders, run in memory: one completes, one cannot be paid, and one is refused at the point of
-no return, so that all is taken back. Each case plants one thing that must not be.
+The evidence is that of real orders, run in memory: one completes, one cannot be paid, and one is refused at the point
+of no return, so that all is taken back. Each case plants one thing that must not be.
 """
 
 from __future__ import annotations
