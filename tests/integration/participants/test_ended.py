@@ -16,12 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, registry
 
 from antiphon.contracts import Retry
+from antiphon.deploy.local.postgres import Postgres
 from antiphon.participants import Outside, Participant, Transaction
 from antiphon.participants.databases import Database, Manner
 from antiphon.participants.execution import Execution
 from antiphon.participants.procedures import DoProcedure
 from antiphon.participants.sql import CommittedByItself
-from tests.support.postgres import Postgres
 
 from .stock import (
     FOUND,
