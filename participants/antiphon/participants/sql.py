@@ -108,8 +108,8 @@ def ended_by_handler() -> CommittedByItself:
     """The error for a handler that has returned, and had ended its transaction before."""
     return CommittedByItself(
         "a handler has ended its transaction, by a rollback, a commit or a close, by a flush that failed and was "
-        "caught, or by cancelling a statement. It must leave that to the worker; to undo a part, use a savepoint. Nothing "
-        "of it is committed."
+        "caught, or by cancelling a statement. It must leave that to the worker; to undo a part, use a savepoint. "
+        "Nothing of it is committed."
     )
 
 
