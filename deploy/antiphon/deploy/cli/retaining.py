@@ -15,7 +15,8 @@ from antiphon.coordinator.definition.retention import seconds_of
 from antiphon.coordinator.views.timeline import child_ids
 from antiphon.link import Link, StoredMessage
 
-from ..render.terminal import say, say_json, warn
+from ..render.plain import warn
+from ..render.terminal import say, say_json
 from .operating import OF_CLIENTS, who_asks
 from .sagas import find, only_for, reader
 

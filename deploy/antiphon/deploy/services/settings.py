@@ -10,7 +10,7 @@ import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 
@@ -219,10 +219,11 @@ def _converted(setting: Setting, given: Any) -> Any:
     """
     kind = setting.kind
     if kind is list:
-        texts: Any = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
-        if not (isinstance(texts, list) and all(isinstance(text, str) and text for text in cast("list[Any]", texts))):
-            raise ValueError(f"give texts, {_example(setting)}")
-        return cast("list[str]", texts)
+        texts = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+        try:
+            return msgspec.convert(texts, list[Annotated[str, msgspec.Meta(min_length=1)]])
+        except msgspec.ValidationError:
+            raise ValueError(f"give texts, {_example(setting)}") from None
     if kind is bool:
         if isinstance(given, str) and given.lower() in YES | NO:
             return given.lower() in YES
