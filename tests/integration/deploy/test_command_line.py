@@ -451,6 +451,17 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in ran.stdout
 
 
+def test_help_is_readable_in_eighty_columns() -> None:
+    narrow = {**environment("nats://127.0.0.1:1"), "COLUMNS": "80"}
+    for command in (["resolve"], ["rights"], ["flow", "who"], ["trace", "show"]):
+        program = [sys.executable, "-m", "antiphon.deploy", *command, "--help"]
+        told = subprocess.run(program, env=narrow, capture_output=True, text=True, timeout=SECONDS_MAX, check=True)
+        assert re.search(r"--[\w-]*…", told.stdout) is None, told.stdout
+        assert max(map(len, told.stdout.splitlines())) <= 80
+        if command == ["resolve"]:
+            assert "The claim after which you looked outside, as" in told.stdout, told.stdout
+
+
 # --- processes that stay ----------------------------------------------------------------------------------------------
 
 

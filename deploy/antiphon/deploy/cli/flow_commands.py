@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from .help import App
+
 Format = Literal["mermaid", "dot", "json", "svg"]
 
 Parts = Annotated[
@@ -38,7 +40,7 @@ Server = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-flow = typer.Typer(name="flow", invoke_without_command=True, no_args_is_help=True, rich_markup_mode="markdown")
+flow = App(name="flow", invoke_without_command=True, no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @flow.callback(epilog="Example: antiphon flow --app shop --format svg --output flow.svg")
@@ -85,9 +87,7 @@ def check(
     raise SystemExit(check_flow(app, server, json))
 
 
-contracts = typer.Typer(
-    name="contracts", no_args_is_help=True, help="Write down what travels, and see what a change breaks."
-)
+contracts = App(name="contracts", no_args_is_help=True, help="Write down what travels, and see what a change breaks.")
 
 
 @contracts.command(epilog="Example: antiphon contracts export --app shop --output contracts")

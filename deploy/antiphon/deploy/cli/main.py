@@ -23,6 +23,7 @@ from .. import exit_codes
 from ..local.styles import Style
 from ..services.declared import SERVICES
 from .flow_commands import contracts, flow
+from .help import App
 from .service_commands import add_service
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ SLOW_SECONDS: Final = 10.0
 SECONDS_MAX: Final = 1e9
 """Thirty years."""
 
-app = typer.Typer(
+app = App(
     name="antiphon",
     no_args_is_help=True,
     add_completion=False,
@@ -762,9 +763,7 @@ def resolve(
 
 # --- traces -----------------------------------------------------------------------------------------------------------
 
-trace = typer.Typer(
-    cls=ShowByDefault, no_args_is_help=True, help="Look at the trace of a saga; `show` may be left out."
-)
+trace = App(cls=ShowByDefault, no_args_is_help=True, help="Look at the trace of a saga; `show` may be left out.")
 app.add_typer(trace, name="trace")
 
 WithSends = Annotated[bool, typer.Option("--sends", help="Show the sending of commands, too.")]
