@@ -145,6 +145,20 @@ def test_a_saga_waits_for_a_person_from_the_mark_until_the_compensation_works() 
     require_likeness(fleet)
 
 
+def test_the_reason_of_a_futile_compensation_is_told_once_an_attempt() -> None:
+    fleet = Fleet(play=lambda command: "exhausted" if command.direction == "undo" else stubborn(command))
+    fleet.start()
+    fleet.run(30)
+    pages = SagaPages(
+        fleet.platform.read(SAGA, [subjects.journal_filter(KEY)]),
+        fleet.platform.read(EVENTS, [subjects.saga_events_filter(KEY)]),
+    )
+    words = [line.text for line in timeline_of(KEY, pages).lines]
+    assert words.count("exhausted: exhausted it was") >= 3
+    assert [word for word in words if word.startswith("recorded: exhausted:")] == []
+    assert "recorded: exhausted" in words
+
+
 def test_what_was_resolved_retried_paused_and_cancelled_is_read_as_it_is() -> None:
     fleet = Fleet(play=lambda command: "exhausted" if command.direction == "undo" else stubborn(command))
     fleet.start()

@@ -37,6 +37,15 @@ def test_what_was_not_taken_in_is_told_apart_from_what_came_after_the_end(capsys
     assert "early (not taken in yet)" in running
 
 
+def test_words_that_need_it_are_explained_below_where_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line(0, "began"), line(5, "superseded: a compensation came first"), line(20, "early", late=True)]
+    shown = drawn([*lines, line(80, "ended")], capsys)
+    assert [each.partition(":")[0] for each in shown[-2:]] == ["not taken in", "superseded"]
+    assert "nothing followed from it" in shown[-2]
+    assert not any("exhausted" in each for each in shown)
+    assert drawn([line(0, "began")], capsys)[-1].strip().endswith("began")
+
+
 @pytest.mark.parametrize(
     ("ms", "told"),
     [

@@ -116,7 +116,8 @@ def _of_record(record: Record, cause: str, facts: dict[str, str]) -> str:
         return "has done all its steps, and waits for the saga that started it"
     if cause.startswith("t"):
         return "time was up"
-    return f"recorded: {facts.get(cause, cause)}"
+    # The fact has a line of its own, with its reason.
+    return f"recorded: {facts.get(cause, cause).partition(': ')[0]}"
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------

@@ -41,6 +41,14 @@ MARKS: Final[dict[LineKind, tuple[str, str]]] = {
 }
 """How each kind of line is marked, and its colour."""
 
+TERMS: Final = {
+    "not taken in": "the saga ended without it, and nothing followed from it",
+    "not taken in yet": "no coordinator has read it so far",
+    "superseded": "the participant did nothing, since a compensation or a later attempt had come before",
+    "exhausted": "the participant has failed as often as it may try; whether it happened is not known",
+}
+"""What words in a timeline mean, said below it where they stand in it."""
+
 COLOURS: Final = {"completed": "green", "compensated": "magenta", "running": "cyan", "compensating": "yellow"}
 
 
@@ -84,10 +92,15 @@ def print_timeline(told: Timeline, jaeger: str | None = None) -> None:
     table.add_column(overflow="fold")
     has_ended = told.state in ("completed", "compensated")
     end_ms = max((line.since_start_ms for line in told.lines if not line.late), default=0.0)
+    said = set[str]()
     for line in told.lines:
         when = "after the end" if line.since_start_ms > end_ms else "not taken in"
-        table.add_row(*_cells(line, when if has_ended else "not taken in yet"))
+        late = when if has_ended else "not taken in yet"
+        table.add_row(*_cells(line, late))
+        said |= {late} if line.late else {line.text.partition(":")[0]}
     out.print(table)
+    for word in sorted(said & TERMS.keys()):
+        out.print(foreign(f"{word}: {TERMS[word]}", "dim"), soft_wrap=True)
 
 
 def print_summaries(found: Iterable[Summary], saga_type: str = "*") -> None:
