@@ -119,7 +119,7 @@ class Child:
         """Until it has ended, or is made to."""
         if self.process is not None:
             try:
-                self.process.wait(15)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -260,7 +260,7 @@ def main(arguments: list[str]) -> None:
             return
         except Exception as error:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
-            if time.monotonic() - started > 30:
+            if time.monotonic() - started > 120:
                 raise SystemExit(1) from None
             time.sleep(0.2)
 

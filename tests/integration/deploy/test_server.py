@@ -166,7 +166,7 @@ def test_nothing_begins_on_a_server_that_takes_small_messages_alone(arguments: t
             env={name: value for name, value in os.environ.items() if not name.startswith("NATS_")},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
     assert ran.returncode == 1

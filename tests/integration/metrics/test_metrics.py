@@ -41,7 +41,7 @@ def nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fetch(address: str) -> Page:
     """What Prometheus would read."""
-    with urlopen(f"http://{address}/metrics", timeout=5) as answer:
+    with urlopen(f"http://{address}/metrics", timeout=120) as answer:
         text = answer.read().decode()
     return {(name, frozenset(LABEL.findall(labels))): float(value) for name, labels, value in LINE.findall(text)}
 

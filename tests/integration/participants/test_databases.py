@@ -410,7 +410,7 @@ async def test_a_connection_that_is_cancelled_while_it_opens_is_the_next_command
 
     def connect(*arguments: Any, **options: Any) -> Any:
         begun.set()
-        go_on.wait(20)
+        go_on.wait(120)
         opened.append(real(*arguments, **options))
         return opened[-1]
 
@@ -607,7 +607,7 @@ async def test_a_connection_whose_opening_is_cancelled_twice_is_closed(
 
     def slowly(*arguments: Any, **options: Any) -> sqlite3.Connection:
         opening.set()
-        go_on.wait(20)
+        go_on.wait(120)
         return connect(*arguments, factory=Noted, **options)
 
     engine = open_engine(sqlite_url(tmp_path))

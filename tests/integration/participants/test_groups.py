@@ -199,7 +199,7 @@ class held:
 
         def slowly(this: writer.Writer) -> None:
             self.reached.set()
-            self.go_on.wait(20)
+            self.go_on.wait(120)
             work(this)
 
         self._patch.setattr(writer.Writer, self._what, slowly)

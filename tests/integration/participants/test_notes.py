@@ -101,7 +101,7 @@ async def test_what_a_killed_process_held_is_left_to_another(url: str) -> None:
         await holder.kill()
         (left,) = await left_to(heir)
         assert (left.instance, left.replies) == ("holder", HELD)
-        assert 0 <= left.age_seconds < 60
+        assert left.age_seconds >= 0
         await heir.forget(left)
         assert await heir.dead(is_starting=True) == []
 

@@ -262,7 +262,7 @@ async def test_a_slow_handlers_statements_leave_the_loop_to_others(sqlite_store:
     def wait() -> int:
         seen.append(threading.current_thread().name)
         begun.set()
-        return int(may_go_on.wait(20))
+        return int(may_go_on.wait(120))
 
     async def ask(tx: Transaction) -> None:
         raw = await tx.connection.get_raw_connection()

@@ -425,7 +425,7 @@ async def test_no_more_is_fetched_than_is_performed_at_once(playing: Play) -> No
     for number in range(20):
         await playing.do(f"s{number}")
     await until(lambda: worker.held == 4, what="four commands held")
-    async with asyncio.timeout(5):  # the server acks a message before it counts it for the consumers
+    async with asyncio.timeout(120):  # the server acks a message before it counts it for the consumers
         while (await playing.consumer())["num_pending"] != 16:
             await asyncio.sleep(0.01)
     assert (await playing.consumer())["num_ack_pending"] == worker.held == 4

@@ -373,7 +373,7 @@ async def test_a_user_may_not_listen_on(user: str, subject: str, tmp_path: Path)
 @pytest.mark.parametrize("body", ['{"multi_last":["saga.>"],"batch":10}', '{"last_by_subj":"saga.>"}', '{"seq":1}'])
 async def test_a_client_that_reads_an_outcome_cannot_ask_for_more_in_the_body(body: str, tmp_path: Path) -> None:
     async with scene(tmp_path, "client") as stage:
-        answer = await stage.attacker.nc.request(f"$JS.API.DIRECT.GET.SAGA.{TARGET}", body.encode(), timeout=5)
+        answer = await stage.attacker.nc.request(f"$JS.API.DIRECT.GET.SAGA.{TARGET}", body.encode(), timeout=120)
         assert (answer.headers or {}).get("Nats-Subject") is None
 
 

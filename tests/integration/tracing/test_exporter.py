@@ -69,7 +69,7 @@ class Exporter:
     def end(self) -> int:
         """SIGTERM, and its exit code."""
         self.process.terminate()
-        return self.process.wait(15)
+        return self.process.wait(120)
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def on_a_terminal(up: Platform, *arguments: str) -> Iterator[tuple[subprocess.Po
     finally:
         process.kill()
         process.communicate()
-        screen.reading.join(5)
+        screen.reading.join(120)
         os.close(ours)
 
 
@@ -98,7 +98,7 @@ async def test_a_saga_is_followed_from_before_its_beginning_to_its_end(up: Platf
             assert process.poll() is None
             await handle.signal(granted, VisaGranted(number="v-1"))
             assert await asyncio.to_thread(process.wait, 20) == 0
-            screen.reading.join(5)
+            screen.reading.join(120)
         (out, _), (nothing, _) = await ended(piped), await ended(written)
     assert "stay/s1  \x1b[0m\x1b[32mcompleted" in screen.text.rpartition("\x1b[2K")[2], "what stays on the screen"
     assert (piped.returncode, written.returncode, nothing) == (0, 0, "")
@@ -128,7 +128,7 @@ async def test_ctrl_c_leaves_what_was_there_last(up: Platform) -> None:
             assert await asyncio.to_thread(process.wait, 20) == 130
             assert process.stderr is not None
             assert process.stderr.read() == b""
-            screen.reading.join(5)
+            screen.reading.join(120)
         assert "stay/s2  \x1b[0m\x1b[36mrunning" in screen.text.rpartition("\x1b[2K")[2], "what stays on the screen"
 
 

@@ -58,8 +58,8 @@ def endpoint() -> str:
 
 
 async def stored(trace_id: str, count: int) -> list[dict[str, Any]]:
-    """The spans of a trace, once there are as many as there should be, or after twenty seconds those there are."""
-    end = time.monotonic() + 20
+    """The spans of a trace, once there are as many as there should be, or after two minutes those there are."""
+    end = time.monotonic() + 120
     while True:
         found = list(await asyncio.to_thread(spans_of, trace_id))
         if len(found) >= count or time.monotonic() > end:
@@ -70,7 +70,7 @@ async def stored(trace_id: str, count: int) -> list[dict[str, Any]]:
 def spans_of(trace_id: str) -> Iterator[dict[str, Any]]:
     """Ask `/api/v3`; a trace that is not there yet is a 404."""
     try:
-        with urllib.request.urlopen(f"{JAEGER.rstrip('/')}/api/v3/traces/{trace_id}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{JAEGER.rstrip('/')}/api/v3/traces/{trace_id}", timeout=120) as answer:
             told = json.load(answer)
     except urllib.error.HTTPError as error:
         if error.code == 404:

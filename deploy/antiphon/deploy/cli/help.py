@@ -4,10 +4,12 @@ kind of thing leave twenty characters for the sentences, and cut long options.""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class PlainCommand(TyperCommand):
@@ -22,6 +24,6 @@ class PlainCommand(TyperCommand):
 class App(typer.Typer):
     """Commands with plain help. The list of commands stays a table, which has room for their whole first sentence."""
 
-    def command(self, name: str | None = None, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
         """Declare a command, as `typer.Typer.command` does."""
         return super().command(name, **{"cls": PlainCommand, **options})
