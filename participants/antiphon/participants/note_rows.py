@@ -146,7 +146,7 @@ class NoteRows:
             await asyncio.sleep(WRITE_SECONDS)
 
     async def _write(self, session: AsyncConnection) -> None:
-        values = {**self._who, "lock": self._lock_number, "replies": "\n".join(self._replies)}
+        values: dict[str, Any] = {**self._who, "lock": self._lock_number, "replies": "\n".join(self._replies)}
         driver: Any = sync_of(session).connection.driver_connection
         # Straight to the driver: this comes fifty times a second, and SQLAlchemy would take longer than the database.
         try:

@@ -1,8 +1,7 @@
 """A participant's database in PostgreSQL: many transactions at once, each with its row locked.
 
-The statements that every command needs go straight to the driver, in two round trips: BEGIN with the claim, and the row
-with the COMMIT. They are prepared once for each session; behind a pooler that gives each transaction another session
-they are sent whole. SQLAlchemy has the same transaction, for the handler and for all that is rare.
+What every command needs goes straight to the driver (`claim.py`). SQLAlchemy has the same transaction, for the handler
+and for all that is rare.
 """
 
 from __future__ import annotations
@@ -11,125 +10,33 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, delete, event
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import ResourceClosedError
+from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from antiphon.contracts.subjects import CommandAddress
 
+from .claim import Claimed
 from .databases import Busy, Manner
-from .engines import POOLED, first_line, open_engine, sqlstate_of
+from .engines import first_line, open_engine
 from .faults import Faults
-from .inbox import Row
+from .inbox import Row, Spent
 from .lender import sync_of
-from .literals import Statement, insert_of, upsert_of
+from .reasons import OwnWords
 from .sessions import OVER, Lent, Session, Sessions
-from .sql import SqlDatabase, SqlInbox, columns_of, ended_by_handler, refuse_to_end, refused, row_of
-from .tables import KEY, KEY_NAMES, ROW, add, inbox, read, upsert
+from .sql import SqlDatabase, columns_of, counts_of, ended_by_handler, refuse_to_end, row_of
+from .tables import KEY, add, inbox, read, read_spent
 from .transaction import Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import CursorResult, Executable
 
-CLAIMED: Final = "claimed"
-"""The state of a new row until its transaction ends. The library commits it with a number in `claim` only."""
-BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
-NOTHING_INSERTED: Final = "INSERT 0 0"
-"""What PostgreSQL says of an insert that found the row there."""
-
-NAME: Final = "antiphon_"
-"""How the names of prepared statements begin."""
-
+_add = add(postgresql.insert)
 _read_locked = read.with_for_update()
 _forget = delete(inbox).where(*(column == bindparam(column.name) for column in KEY))
-_dialect: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
-_types = {name: column.type.compile(_dialect) for name, column in inbox.columns.items()}
-_always = {"element": "0", "written_at": "now()"}
-_CLAIM: Final = Statement(
-    f"{NAME}claim",
-    insert_of,
-    inbox.name,
-    KEY_NAMES,
-    KEY_NAMES,
-    _types,
-    _always | {"state": f"'{CLAIMED}'", "attempt": "0"},
-)
-_SETTLE: Final = Statement(f"{NAME}settle", upsert_of, inbox.name, KEY_NAMES, [*KEY_NAMES, *ROW], _types, _always)
-
-
-class Claimed:
-    """The transaction that a claim has begun, with the methods by which SQLAlchemy's adapter of asyncpg ends one.
-
-    Args:
-        session: on which it is.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session, self._driver = session, session.driver
-        self._last = ""
-
-    async def begin(self, key: Mapping[str, Any]) -> bool:
-        """Begin, and insert the row that is the lock, where there is none with its key; whether that was so."""
-        if self._session.is_prepared is None:
-            await self._prepare()
-        try:
-            return await self.insert(key, f"{BEGIN}; ")
-        except Exception as error:
-            if sqlstate_of(error) not in POOLED:
-                raise
-        self._session.is_prepared = False
-        await self._driver.execute("ROLLBACK")
-        return await self.insert(key, f"{BEGIN}; ")
-
-    async def insert(self, key: Mapping[str, Any], before: str = "") -> bool:
-        """Insert the row, as `begin` does."""
-        said = await self._driver.execute(before + self._call(_CLAIM, key))
-        return bool(said != NOTHING_INSERTED)
-
-    def settle(self, row: Mapping[str, Any]) -> None:
-        """Write the row together with the COMMIT."""
-        self._last = self._call(_SETTLE, row)
-
-    async def end(self) -> None:
-        """Commit."""
-        last, self._last = self._last, ""
-        try:
-            await self._driver.execute(f"{last}; COMMIT" if last else "COMMIT")
-        except Exception as error:
-            if sqlstate_of(error) not in POOLED:
-                raise
-            self._session.is_prepared = False
-            raise Busy(f"the row could not be written: {first_line(error)}") from error
-
-    async def commit(self) -> None:
-        """Roll back: who commits over SQLAlchemy's connection is a handler, and the library does not.
-
-        Raises:
-            CommittedByItself: always.
-        """
-        await self.rollback()
-        raise refused("COMMIT")
-
-    async def rollback(self) -> None:
-        """Roll back."""
-        self._last = ""
-        await self._driver.execute("ROLLBACK")
-
-    def _call(self, statement: Statement, values: Mapping[str, Any]) -> str:
-        return statement.call(values) if self._session.is_prepared else statement.text(values)
-
-    async def _prepare(self) -> None:
-        try:
-            await self._driver.execute(f"{_CLAIM.prepare}; {_SETTLE.prepare}")
-        except Exception as error:
-            if sqlstate_of(error) not in POOLED:
-                raise
-            self._session.is_prepared = False
-        else:
-            self._session.is_prepared = True
 
 
 class PostgresTransaction(Transaction):
@@ -174,19 +81,26 @@ class PostgresTransaction(Transaction):
         return self._session
 
 
-class PostgresInbox(SqlInbox):
-    """The row itself is the lock, and is there before any handler runs."""
-
-    settle_statement = upsert(postgresql.insert)
-    add_statement = add(postgresql.insert)
+class PostgresInbox:
+    """The inbox within one transaction: the row itself is the lock, and is there before any handler runs."""
 
     _has_inserted = False
     _claimed: Claimed | None = None
 
     def __init__(self, address: CommandAddress, session: Session) -> None:
-        super().__init__(address, session.common)
         self._session = session
+        self._key = {"saga_type": address.saga.type, "saga_id": address.saga.id, "step": address.step, "element": 0}
         self.transaction: PostgresTransaction = PostgresTransaction(address, session)
+
+    async def claim(self) -> Row | None:
+        """Lock the row until the transaction ends, and read it."""
+        try:
+            return await self._claim()
+        except OwnWords:
+            raise
+        # The driver's errors come as they are.
+        except Exception as error:
+            raise Busy(f"the inbox cannot be read: {first_line(error)}") from error
 
     async def settle(self, row: Row) -> None:
         """Write the row, together with the COMMIT."""
@@ -196,7 +110,16 @@ class PostgresInbox(SqlInbox):
     async def leave(self) -> None:
         """Leave no row where `claim` has inserted one, which was its lock."""
         if self._has_inserted:
-            await self._connection.execute(_forget, self._key)
+            await self._session.common.execute(_forget, self._key)
+
+    async def spent(self, message: str) -> Spent:
+        """The counts of a message's deliveries."""
+        found = (await self._session.common.execute(read_spent, {"message": message})).one_or_none()
+        return Spent(*found) if found else Spent()
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries, in this transaction."""
+        return Spent(*(await self._session.common.execute(_add, counts_of(message, more))).one())
 
     async def _claim(self) -> Row | None:
         # The insert waits for an open transaction that has claimed the row, and then does nothing if that one was
@@ -204,7 +127,7 @@ class PostgresInbox(SqlInbox):
         self._session.begun = self._claimed = claimed = Claimed(self._session)
         self._has_inserted = await claimed.begin(self._key)
         while not self._has_inserted:
-            found = (await self._connection.execute(_read_locked, self._key)).one_or_none()
+            found = (await self._session.common.execute(_read_locked, self._key)).one_or_none()
             if found is not None:
                 return row_of(found)
             self._has_inserted = await claimed.insert(self._key)
@@ -288,8 +211,6 @@ async def roll_back(sessions: Sessions, session: Session) -> None:
 class PostgresDatabase(SqlDatabase):
     """READ COMMITTED, whatever the server's default: the claim must see what it waited for."""
 
-    _inbox = PostgresInbox
-
     def __init__(self, url: str, connections: int) -> None:
         super().__init__(open_engine(url, connections=connections))
         self.sessions = Sessions(self._engine, connections)
@@ -299,6 +220,14 @@ class PostgresDatabase(SqlDatabase):
     def begin(self, address: CommandAddress, manner: Manner = "shared") -> _Perform:
         """A transaction for one command."""
         return _Perform(self, address)
+
+    async def note(self, message: str, more: Spent) -> Spent:
+        """Add to the counts of a message's deliveries."""
+        async with self._transaction() as connection:
+            try:
+                return Spent(*(await connection.execute(_add, counts_of(message, more))).one())
+            except SQLAlchemyError as error:
+                raise Busy(f"it cannot be noted what became of a command: {first_line(error)}") from error
 
     def meaning(self, transaction: PostgresTransaction, session: Session, error: Exception) -> Exception:
         """The error that leaves a transaction, or `Busy` where the database gave the transaction up."""

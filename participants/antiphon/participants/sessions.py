@@ -119,12 +119,12 @@ class Lent(PoolProxiedConnection):
         self._is_over = True
 
     @property
-    def dbapi_connection(self) -> Any:
+    def dbapi_connection(self) -> Any:  # type: ignore[override] # writable with SQLAlchemy, which never writes it here
         """SQLAlchemy's adapter of the driver's connection."""
         return self._open().dbapi_connection
 
     @property
-    def driver_connection(self) -> Any:
+    def driver_connection(self) -> Any:  # type: ignore[override] # the same
         """asyncpg's connection."""
         return self._open().driver_connection
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, get_args
+from typing import Any, Final, get_args
 
 import structlog
 from msgspec.structs import asdict
@@ -17,14 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from antiphon.contracts.errors import PlatformError
-from antiphon.contracts.subjects import CommandAddress
 
 from .databases import Busy
 from .engines import CREATE_TABLES, first_line, probe, trouble_of, unusable
 from .inbox import Answer, Row, RowState, Spent
-from .reasons import Misuse, OwnWords
-from .tables import KEY_NAMES, end_runs, migrate, read_runs, read_spent
-from .transaction import Transaction
+from .reasons import Misuse
+from .tables import KEY_NAMES, end_runs, migrate, read_runs
 
 MIGRATE_TRIES: Final = 20
 """How often a worker that starts asks for the tables, while a transaction of an older worker holds them."""
@@ -42,62 +39,6 @@ _MAY_END: Final = frozenset("AaBbCcEeRr-/; \t\r\n\f")
 """What such a statement may begin with: others are not looked at."""
 
 log = structlog.get_logger()
-
-
-class SqlTransaction(Transaction):
-    """What a handler is given: the connection on which the inbox row is claimed."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, address: CommandAddress, connection: AsyncConnection) -> None:
-        super().__init__(address)
-        self._connection = connection
-
-    @property
-    def connection(self) -> AsyncConnection:
-        """The SQLAlchemy connection inside the transaction."""
-        return self._connection
-
-
-class SqlInbox:
-    """The inbox within one SQL transaction."""
-
-    settle_statement: ClassVar[Any]
-    add_statement: ClassVar[Any]
-
-    def __init__(self, address: CommandAddress, connection: AsyncConnection) -> None:
-        self._connection = connection
-        self._key = {"saga_type": address.saga.type, "saga_id": address.saga.id, "step": address.step, "element": 0}
-        self.transaction: Transaction = SqlTransaction(address, connection)
-
-    async def claim(self) -> Row | None:
-        """Lock the row until the transaction ends, and read it."""
-        try:
-            return await self._claim()
-        except OwnWords:
-            raise
-        # Drivers let errors of the network through as they are.
-        except Exception as error:
-            raise Busy(f"the inbox cannot be read: {first_line(error)}") from error
-
-    async def settle(self, row: Row) -> None:
-        """Write the row."""
-        await self._connection.execute(self.settle_statement, {**self._key, **columns_of(row)})
-
-    async def leave(self) -> None:
-        """Leave no row where `claim` found none."""
-
-    async def spent(self, message: str) -> Spent:
-        """The counts of a message's deliveries."""
-        found = (await self._connection.execute(read_spent, {"message": message})).one_or_none()
-        return Spent(*found) if found else Spent()
-
-    async def note(self, message: str, more: Spent) -> Spent:
-        """Add to the counts of a message's deliveries, in this transaction."""
-        return Spent(*(await self._connection.execute(self.add_statement, counts_of(message, more))).one())
-
-    async def _claim(self) -> Row | None:
-        raise NotImplementedError
 
 
 class CommittedByItself(Misuse):
@@ -175,7 +116,6 @@ class SqlDatabase:
     """What both databases have in common: an engine, and one transaction for each command."""
 
     shares = False
-    _inbox: type[SqlInbox]
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -208,14 +148,6 @@ class SqlDatabase:
             else:
                 return
 
-    async def note(self, message: str, more: Spent) -> Spent:
-        """Add to the counts of a message's deliveries."""
-        async with self._transaction() as connection:
-            try:
-                return Spent(*(await connection.execute(self._inbox.add_statement, counts_of(message, more))).one())
-            except SQLAlchemyError as error:
-                raise Busy(f"it cannot be noted what became of a command: {first_line(error)}") from error
-
     async def end_runs(self, instance: str) -> None:
         """Note that the runs outside a transaction have ended that a process had begun."""
         async with self._transaction() as connection:
@@ -235,12 +167,5 @@ class SqlDatabase:
         """Let go of every connection."""
         await self._engine.dispose()
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
-        async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(self._engine.begin())
-            # asyncpg lets errors of the network and of the server's greeting through as they are.
-            except Exception as error:
-                raise Busy(f"no transaction can be begun: {first_line(error)}") from error
-            yield connection
+    def _transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        raise NotImplementedError
