@@ -71,7 +71,8 @@ def by_turns(entrants: Sequence[Entrant], effort: Effort, database: psutil.Proce
     found: list[Measured] = []
     numbers = sorted({number for each in entrants for number in each.in_flight if number <= effort.most})
     with ExitStack() as stack:
-        warm_up = Load("warm-up", 0, seconds=effort.seconds, in_flight=16)
+        # The heaviest, so that nobody connects to a database while it is measured.
+        warm_up = Load("warm-up", 0, seconds=effort.seconds, in_flight=numbers[-1])
         up = [
             (stack.enter_context(running(each.system, database=database, warm_up=warm_up)), each.in_flight)
             for each in entrants
@@ -109,15 +110,17 @@ def on_slow_sqlite(disk: SlowDisk, effort: Effort) -> list[Measured]:
 
 
 def on_postgres(effort: Effort, environment: Mapping[str, str]) -> list[Measured]:
-    """Sagas and the peer on one PostgreSQL, each worker with a database of its own.
+    """Sagas, the peer and the last release on one PostgreSQL, each worker with a database of its own.
 
     Raises:
         LookupError: there is no PostgreSQL on this machine; says how to get one.
     """
-    with postgres(DURABLE, environment) as server:
+    with postgres(DURABLE, environment) as server, _folder() as kept:
+        old = str(install(WHEEL, kept) / "python")
         entrants = [
             Entrant(Sagas(OURS, _databases(server), {}), OURS_IN_FLIGHT),
             *_peer(Choreography(PEER, _databases(server), {})),
+            Entrant(Sagas(KEPT, _databases(server), {}, old), KEPT_IN_FLIGHT),
         ]
         return by_turns(entrants, effort, psutil.Process(server.pid))
 

@@ -75,11 +75,12 @@ SLOW_SQLITE: Final = (
     Beside("p50", p50, ALONE, PEER, ALONE),
 )
 POSTGRES: Final = (
-    Beside(RATE, rate, in_flight(64), PEER),
-    Beside(RATE, rate, in_flight(256), PEER),
+    Beside(RATE, rate, in_flight(64), PEER, aim="≥ 1"),
+    Beside(RATE, rate, in_flight(256), PEER, aim="≥ 1"),
     Beside("p50", p50, ALONE, PEER, ALONE),
     Beside("CPU a saga", cpu, in_flight(64), PEER),
-    Beside("worker's CPU a command", worker_cpu, in_flight(64), PEER),
+    Beside("worker's CPU a command", worker_cpu, in_flight(64), PEER, aim="< 1"),
+    Beside("worker's CPU a command", worker_cpu, in_flight(64), KEPT, in_flight(64), aim="≤ 1/2"),
 )
 
 

@@ -27,7 +27,7 @@ SETTINGS: Final = {
 
 
 NO_SETTINGS: Final[Mapping[str, str]] = {}
-DURABLE: Final = {"fsync": "on", "full_page_writes": "on", "max_connections": "400", "deadlock_timeout": "1s"}
+DURABLE: Final = {"fsync": "on", "full_page_writes": "on", "max_connections": "800", "deadlock_timeout": "1s"}
 """What a benchmark sets otherwise: PostgreSQL as it is in production, with room for every worker's connections."""
 
 
