@@ -201,25 +201,24 @@ class Frames(Parser):
                 await super().parse(data[at:begin])
             else:
                 fields = data[at:line_end].split()
-                if len(fields) - (kind == b"HMSG") not in (4, 5):
+                has_headers = kind == b"HMSG"
+                parts = len(fields) - has_headers
+                if parts not in (4, 5):
                     raise ProtocolError(f"nats: a message with {len(fields)} parts")
-                _, subject, sid, *reply, size = fields
-                end = begin + _number(size)
+                subject, sid, reply = fields[1], fields[2], fields[3] if parts == 5 else b""
+                end = begin + _number(fields[-1])
                 if end + 2 > len(data):
                     break
                 headers = None
-                if kind == b"HMSG":
-                    body = begin + _number(reply.pop())
+                if has_headers:
+                    body = begin + _number(fields[-2])
                     headers, begin = data[begin:body], body
                 handle = self._handlers.get(sid)
                 if handle is not None:
                     # A subject need not be UTF-8; one that is not falls through every check of subjects.
-                    name, answer_to = (
-                        subject.decode(errors="replace"),
-                        reply[0].decode(errors="replace") if reply else "",
-                    )
+                    name = subject.decode("utf-8", "replace")
                     try:
-                        handle(name, answer_to, data[begin:end], headers)
+                        handle(name, reply.decode("utf-8", "replace"), data[begin:end], headers)
                     except BaseException as error:
                         self._guard.ended(None, error, name)
                 else:
@@ -232,11 +231,11 @@ class Frames(Parser):
         if line_end < 0 and len(self._rest) > LINE_BYTES_MAX:
             raise ProtocolError("nats: a line without an end")
 
-    async def _leave(self, sid: bytes, subject: bytes, reply: list[bytes], data: bytes, headers: bytes | None) -> None:
+    async def _leave(self, sid: bytes, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """Hand a message to nats-py. It raises at headers that are no UTF-8, and its read loop would end with that."""
         number = _number(sid)
         try:
-            await self._nats._process_msg(number, subject, reply[0] if reply else b"", data, headers)
+            await self._nats._process_msg(number, subject, reply, data, headers)
         except Exception as error:
             self._guard.ended(None, error, subject.decode(errors="replace"))
 
