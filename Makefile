@@ -76,7 +76,7 @@ explore: $(ready) ## Explore every way that sagas can go, and many random ones; 
 	@$(VENV)/bin/python -m tests.simulation.explore $(ARGS)
 	@$(VENV)/bin/python -m tests.simulation.inbox.explore
 	@ANTIPHON_WALKS=30000 ANTIPHON_STORMS=1000 $(VENV)/bin/pytest tests/simulation tests/unit/decide/test_quick.py \
-		-k "walks or storms or ways" --timeout 900
+		-k "walks or storms or both_ways" --timeout 900
 	@ANTIPHON_BASKETS=150 $(VENV)/bin/pytest tests/chaos/test_lists.py
 
 floods: $(ready) ## Flood the platform in six ways, and measure what the sagas of others make of it; half an hour.
