@@ -148,6 +148,22 @@ def test_a_fact_is_not_acked_on_an_old_journal() -> None:
     assert delivery.verdicts == ["back"]
 
 
+def test_a_fact_is_not_acked_before_what_follows_from_it_is_stored() -> None:
+    """A coordinator that dies in between must leave it to the next one."""
+    fleet = Fleet(play=silent)
+    fleet.start()
+    fleet.run()
+    fleet.stores[0].slow_seconds = 3.0
+    command = subjects.parse_command(subjects.command_subject(KEY, "hotel", "book_room", "do", 1))
+    fleet.put(*answer_message(command, fleet.entries()[0].sequence, "done"))
+    fleet.run(1)
+    assert fleet.sends() == FORWARD[:1]
+    assert fleet.pending_facts() == 1
+    fleet.run(4)
+    assert fleet.sends() == FORWARD[:2]
+    assert fleet.pending_facts() == 0
+
+
 def test_an_acked_fact_whose_append_was_lost_is_found_again_by_the_sweeper() -> None:
     fleet = Fleet(play=silent)
     fleet.start()
@@ -385,6 +401,20 @@ def test_a_coordinator_that_died_with_a_fact_in_its_hands_is_replaced() -> None:
     fleet.hear(alive.on_fact)
     fleet.run(10)
     assert fleet.state() == "completed"
+
+
+def test_a_saga_that_stands_still_is_parked_although_its_coordinator_died_before_that() -> None:
+    fleet = Fleet(saga=make_trip(broken="book_seat"))
+    store = fleet.stores[0]
+    park = store.park
+    store.park = lambda subject, data, then: None  # type: ignore[method-assign]
+    fleet.start()
+    fleet.run()
+    assert "ZeroDivisionError" in fleet.history().fault
+    assert fleet.parked() == []
+    store.park = park  # type: ignore[method-assign]
+    fleet.run(120)
+    assert parked_of(fleet).saga == KEY
 
 
 def parked_of(fleet: Fleet) -> Parked:

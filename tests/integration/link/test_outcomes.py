@@ -63,3 +63,16 @@ def test_what_a_status_says_of_a_direct_read(status: bytes, meaning: type) -> No
     read = Read(0.0, None, then)
     assert read.take(b"", b"NATS/1.0 " + status + b"\r\n\r\n")
     assert type(read.result) is meaning
+
+
+@pytest.mark.parametrize(
+    ("is_whole", "left", "meaning"), [(True, 3, TooManySubjects), (True, 0, list), (False, 3, list)]
+)
+def test_a_direct_read_that_was_cut_short_is_no_whole_answer(is_whole: bool, left: int, meaning: type) -> None:
+    def then(pages: Pages) -> None:
+        raise AssertionError(pages)
+
+    read = Read(0.0, None, then, is_whole)
+    assert read.take(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\n\r\n" % left)
+    assert type(read.result) is meaning
+    assert read.left == left

@@ -16,7 +16,7 @@ from antiphon.contracts import Event, PlatformError, Refused, Unavailable, Wrong
 from antiphon.contracts.retry import Retry
 from antiphon.deploy.local.postgres import Postgres
 from antiphon.participants import Transaction, open_database
-from antiphon.participants.attempts import Suspect
+from antiphon.participants.attempts import Suspect, Tally
 from antiphon.participants.databases import Busy, Database
 from antiphon.participants.engines import open_engine
 from antiphon.participants.execution import Execution
@@ -490,6 +490,12 @@ async def test_only_what_was_lost_alone_is_an_attempt(store: Store) -> None:
     answer = await stock.do(database, deliveries=5, is_alone=True)
     assert answer == ("exhausted", "no attempt is left: 0 failed, and 3 took the worker with them")
     assert stock.calls == []
+
+
+async def test_that_a_command_is_performed_alone_is_durable_before_it_begins(store: Store) -> None:
+    database = await store.open()
+    await Tally(database).begin_alone("evt.1")
+    assert (await Tally(database).read("evt.1")).alone == 1
 
 
 async def test_what_fails_alone_is_an_attempt_and_suspected_no_longer(store: Store) -> None:

@@ -413,6 +413,23 @@ async def test_what_a_dead_process_had_begun_is_ended_by_whoever_knows(store: St
     await asyncio.wait({run})
 
 
+async def test_of_two_runs_in_a_row_only_the_one_of_the_dead_process_is_ended(store: Store) -> None:
+    first, second, shop = Gate(), Gate(), Shop()
+    if store.kind == "memory":
+        return  # it is gone with its process
+    one, other = Worker(shop, await store.open(), "dead"), Worker(shop, await store.open(), "w2")
+    runs = {await running(shop, one, first), await running(shop, other, second)}
+    await other.database.end_runs("dead")
+    row = await other.row()
+    assert row is not None
+    assert row.runs == ("2@w2",)
+    with pytest.raises(NotYet):
+        await other.close("never", claim=2)
+    for run in runs:
+        run.cancel()
+    await asyncio.wait(runs)
+
+
 async def test_the_end_of_a_run_whose_claim_was_rolled_back_says_nothing_of_another_run(store: Store) -> None:
     gate, shop = Gate(), Shop()
     worker, other = Worker(shop, await store.open()), Worker(shop, await store.open(), "w2")
@@ -478,6 +495,15 @@ async def test_a_close_waits_for_a_run_then_asks_for_a_look_then_counts(store: S
     assert (await worker.close("done", claim=1, number=2)).verdict == "closed"
     assert (await worker.close("done", claim=1, number=2)).verdict == "closed"
     assert await worker.do(deliveries=2) == "superseded"
+    assert await worker.settle() == "happened"
+    assert await worker.undo() == "undone"
+
+
+async def test_a_close_of_what_was_never_claimed_stays_in_the_row(store: Store) -> None:
+    worker = Worker(Shop(), await store.open())
+    assert (await worker.close("done")).verdict == "closed"
+    assert (await worker.close("done")).verdict == "closed"
+    assert await worker.do() == "superseded"
     assert await worker.settle() == "happened"
     assert await worker.undo() == "undone"
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from structlog.testing import capture_logs
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.stored import Delivered
 from antiphon.deploy.local.server import free_port
 from antiphon.link import Link
 from antiphon.link.killpoints import POINTS, VARIABLE
@@ -275,6 +277,54 @@ async def test_over_grpc_a_backend_that_is_down_and_comes_back_in_two_steps_has_
                 await until_nothing_is_pending(link)
                 assert_equal(backend.spans, await all_projections(link))
         assert not unused.requests
+
+
+class Held:
+    """An entry in the exporter's hands, and what was said of it."""
+
+    stream, subject, data = "SAGA", subjects.end_subject(SagaKey.of("trip", "t1")), b""
+    sequence = deliveries = 1
+    stored_ns = 0
+
+    def __init__(self) -> None:
+        self.verdicts: list[str] = []
+
+    def ack(self) -> None:
+        self.verdicts.append("ack")
+
+    def hand_back(self, delay_seconds: float = 0.0) -> None:
+        self.verdicts.append("back")
+
+    def in_progress(self) -> None:
+        self.verdicts.append("kept")
+
+
+class OneSpan(InProcess):
+    """Whatever it is delivered makes one span."""
+
+    async def _read(self, key: SagaKey, entries: list[Delivered]) -> list[Span] | None:
+        span: Any = SimpleNamespace(closed_by=1)
+        return [span]
+
+
+class Silent:
+    """A pull that brings nothing more."""
+
+    async def drain(self) -> None:
+        """Nothing is under way."""
+
+
+@pytest.mark.parametrize(("is_taken", "verdict"), [(True, "ack"), (False, "back")])
+async def test_who_is_told_to_end_acks_only_what_the_backend_has_taken(is_taken: bool, verdict: str) -> None:
+    async def send(spans: Sequence[Span]) -> bool:
+        running.stop()
+        return is_taken
+
+    link, pull, held = Any, Silent(), Held()
+    running = OneSpan(link, send)  # type: ignore[arg-type]
+    running._take(held)
+    await running.run(pull)  # type: ignore[arg-type]
+    assert held.verdicts == [verdict]
 
 
 @pytest.mark.parametrize("backend_over", [receiver, grpc_receiver])

@@ -270,6 +270,19 @@ def test_of_requests_without_room_one_entry_tells_and_they_are_not_fulfilled_lat
     assert not life.history.paused
 
 
+def test_an_answer_to_a_command_that_was_not_read_has_an_entry_however_full_the_journal_is() -> None:
+    """Acked without one, it would be lost where the journal was read from a replica that lags."""
+    life = Bulk(1)
+    life.fill(2)
+    assert room(life.history) < KEPT_FOR_VERBS
+
+    def answer_again(command: int) -> list[Any]:
+        return life.take(Answer(life._next(), life.now_ns, "keep-0", "do", 1, "done", command, Kept()))
+
+    assert answer_again(life.history.sequence) == []
+    assert answer_again(life.history.sequence + 1) == [Record()]
+
+
 def test_a_success_gives_the_next_its_turn() -> None:
     life = Bulk(3)
     life.answer_all(is_there=False)
