@@ -35,7 +35,7 @@ order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographe
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long check format bench explore floods recovery lock locked clean
+.PHONY: help demo test test-long check format bench explore floods recovery planted lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,9 +50,9 @@ test: $(ready) $(javascript) ## Run the tests; make test ARGS="-k name" runs som
 
 # Fewer at once: these tests kill processes and servers, and each has a dozen of them.
 test-long: export PYTHONDONTWRITEBYTECODE =
-test-long: $(ready) ## Run the tests that take longer: kills, upgrades, every way of a saga, and the benchmark itself.
+test-long: $(ready) ## Run the tests that take longer: kills, upgrades, every way of a saga, planted bugs, and the benchmark itself.
 	@$(VENV)/bin/pytest -n $(LONG_WORKERS) --dist loadfile --no-loadscope-reorder \
-		tests/chaos tests/upgrade tests/simulation tests/bench $(ARGS)
+		tests/chaos tests/upgrade tests/simulation tests/bench tests/planted $(ARGS)
 
 check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers.
 	$(VENV)/bin/ruff check
@@ -84,6 +84,9 @@ floods: $(ready) ## Flood the platform in six ways, and measure what the sagas o
 
 recovery: $(ready) ## Kill a hundred workers, and measure how long it takes until others have answered; ten minutes.
 	@$(VENV)/bin/python -m tests.chaos.recovery $(ARGS)
+
+planted: $(ready) ## Plant each known bug in a copy, and find the first test that notices it; hours. ARGS="name …" plants some.
+	@$(VENV)/bin/python -m tests.planted $(ARGS)
 
 lock: $(locked) ## Resolve requirements.lock and the locks of npm anew; make lock ARGS=--upgrade takes newer releases.
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \

@@ -45,6 +45,7 @@ LONGEST: Final = (
     "chaos/test_kills",
     "chaos/test_settlement",
     "chaos/test_lists",
+    "planted/test_planted",
     "simulation/test_exploration",
     "bench/databases/test_databases",
     "upgrade/test_upgrade",

@@ -1,0 +1,1 @@
+"""Bugs planted in the shipped files, each of which some test must notice."""
