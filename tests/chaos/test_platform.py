@@ -104,6 +104,8 @@ async def test_servers_die_and_come_back(chaos: ChaosPlatform) -> None:
         chaos.kill(SERVER)
         assert await completes(handle)
     chaos.kill(SERVER, stays_dead=True)
+    with pytest.raises(AssertionError, match=r"^nats-server is left: it stays dead: `await chaos\.restart` starts it$"):
+        await chaos.assert_invariants()
     await chaos.restart(SERVER)
     async with one_order(chaos, 5) as (_, handle):
         assert await completes(handle)

@@ -46,6 +46,7 @@ def test_without_a_loop(antiphon_server):
     antiphon_server.kill()
     antiphon_server.start()
 
+@pytest.mark.chaos()
 @pytest.mark.chaos(participants=["antiphon.order.gone:gone"])
 def test_of_nobody(chaos):
     pass
@@ -81,6 +82,12 @@ def test_a_project_has_it_without_a_word_and_a_failure_shows_what_happened(tmp_p
         r"-- log of nats-server --",
     ):
         assert re.search(shown, ran.stdout, re.MULTILINE), shown
+
+
+def test_a_project_that_does_not_say_what_it_consists_of_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "test_shop.py").write_text("def test_one(chaos):\n    pass\n")
+    ran = run_pytest(tmp_path, "-p", "no:asyncio")
+    assert "CannotLoad: it is not said what the platform consists of. Name sagas and participants" in ran.stdout
 
 
 def test_where_postgresql_is_not_installed_a_test_is_skipped_with_the_reason(tmp_path: Path) -> None:

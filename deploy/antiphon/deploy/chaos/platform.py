@@ -25,7 +25,7 @@ from antiphon.participants import Participant
 from ..local.children import Child
 from ..local.platform import LocalPlatform, worker_names
 from ..local.up import databases_of, parts_of
-from ..modules import load, load_saga
+from ..modules import CannotLoad, load, load_saga
 from .background import Background
 from .evidence import BOUND_SECONDS, Effect, Evidence
 from .faults import COORDINATOR_POINTS, PARTICIPANT_POINTS, Faults, variables
@@ -86,9 +86,18 @@ class ChaosPlatform:
     Args:
         folder: holds the servers' stores, the databases and all logs.
         settings: what it consists of.
+
+    Raises:
+        CannotLoad: that names nothing, or what cannot be imported.
+        DefinitionError: a definition is unsound.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
+        if not settings.apps and not settings.participants:
+            raise CannotLoad(
+                "it is not said what the platform consists of. Name sagas and participants with antiphon_apps in the "
+                'settings of pytest, or with the mark of a test: @pytest.mark.chaos("shop").'
+            )
         self.sagas, found = parts_of(settings.apps)
         self.participants = {**found, **{load(path, Participant).name: path for path in settings.participants}}
         databases = databases_of([f"{name}={url}" for name, url in settings.databases.items()], self.participants)
@@ -344,6 +353,9 @@ class ChaosPlatform:
 
     async def _check(self, within_seconds: float, still_open: frozenset[str]) -> str:
         """What is wrong once nothing moves any more, as a text; empty if all is well."""
+        lasting = [f"{name} is left: {what}" for name, what in self._lasting()]
+        if all(server.process is None for server in self._network.servers.values()):
+            return "\n".join(lasting)  # nobody can say more
         async with self._link() as link:
             await Settling(link, still_open).wait(within_seconds)
             evidence = Evidence(
@@ -361,7 +373,7 @@ class ChaosPlatform:
         evidence.ledgers = await self._read_ledgers()
         evidence.books = [sentence for audit in self._audits for sentence in await audit(self.databases)]
         violations = check(evidence)
-        lasting = [*(f"{name} is left: {what}" for name, what in self._lasting())]
+        lasting = [f"{name} is left: {what}" for name, what in self._lasting()]
         return "\n".join([*lasting, *([report(evidence, violations)] if violations else [])])
 
     async def _read_ledgers(self) -> dict[str, list[Effect]]:
@@ -377,9 +389,10 @@ class ChaosPlatform:
                 yield name, f"a fault was planned that did not come about, {what}"
         for name in sorted(self._stopped):
             yield name, "it is stopped: `chaos.go_on` has it go on"
-        for child in self._running.children.values():
-            if child.is_away:
-                yield child.name, "it stays dead: `await chaos.restart` starts it"
+        dead = [child.name for child in self._running.children.values() if child.is_away]
+        dead += [name for name, server in self._network.servers.items() if server.process is None]
+        for name in dead:
+            yield name, "it stays dead: `await chaos.restart` starts it"
         for way, proxy in self._network.ways.items():
             if proxy.is_cut:
                 yield " and ".join(way), "nothing passes between them: `chaos.heal` ends that"
