@@ -81,7 +81,7 @@ async def is_replicated(link: Link) -> bool:
     """Whether every replica of the streams has all that was stored."""
     for stream in (EVENTS, SAGA, PARKED):
         info = await api(link, f"STREAM.INFO.{stream}")
-        replicas = info.get("cluster", {}).get("replicas") or []
+        replicas: list[dict[str, Any]] = info.get("cluster", {}).get("replicas") or []
         if "error" in info or not all(each.get("current") and not each.get("lag") for each in replicas):
             return False
     return True
@@ -94,7 +94,7 @@ async def read_consumers(link: Link) -> list[ConsumerState]:
         total = 1
         while (offset := sum(each.stream == stream for each in found)) < total:
             answer = await api(link, f"CONSUMER.LIST.{stream}", {"offset": offset})
-            infos = answer.get("consumers") or []
+            infos: list[dict[str, Any]] = answer.get("consumers") or []
             total = answer.get("total", 0) if infos else 0
             found += [
                 ConsumerState(stream, info["name"], info.get("num_pending", 0), info.get("num_ack_pending", 0))

@@ -473,7 +473,7 @@ class ChaosPlatform:
 
     async def _wait_ready(self, names: Sequence[str]) -> None:
         """Wait until processes say that they serve, and the server that they do."""
-        children = [self._running.children[name] for name in names]
+        children = waiting = [self._running.children[name] for name in names]
         try:
             async with asyncio.timeout(READY_SECONDS):
                 while waiting := [child for child in children if not self._is_ready(child)]:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -95,7 +95,7 @@ class Postgres:
 @contextmanager
 def postgres(
     settings: Mapping[str, str] = NO_SETTINGS, environment: Mapping[str, str] = NO_SETTINGS
-) -> Iterator[Postgres]:
+) -> Generator[Postgres]:
     """A server for the duration of the block.
 
     Args:
