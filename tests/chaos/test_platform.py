@@ -9,11 +9,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec import convert, to_builtins
+from msgspec.structs import replace
 
 from antiphon.contracts.errors import PlatformError, StillRunning
 from antiphon.coordinator import Antiphon, Handle
 from antiphon.deploy.chaos import ChaosPlatform
 from antiphon.deploy.chaos.network import SERVER
+from antiphon.deploy.local.styles import Style
+from antiphon.order.choreographed.messages import OrderCreated
+from antiphon.order.choreographed.saga import choreographed_order
 from antiphon.order.data import load_orders
 from antiphon.order.saga import order
 from tests.support.server import until
@@ -176,3 +181,17 @@ def careless_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the till writes; set before its process is started."""
     (tmp_path / "charges").touch()
     monkeypatch.setenv(careless.LEDGER, str(tmp_path / "charges"))
+
+
+@pytest.mark.chaos(Style.CHOREOGRAPHED.saga, participants=[*Style.CHOREOGRAPHED.participants.values()])
+async def test_a_choreography_is_checked_as_well(chaos: ChaosPlatform) -> None:
+    chaos.at("billing", "after_commit")
+    chaos.at("shipping", "before_commit")
+    chaos.at("coordinator", "after_append")
+    async with chaos.client() as antiphon:
+        placed = [replace(each, address="PO Box 7") for each in ORDERS[:1]] + ORDERS[1:4]
+        starts = [convert(to_builtins(each), OrderCreated) for each in placed]
+        handles = [await antiphon.start(choreographed_order, each, id=each.order_id) for each in starts]
+        outcomes = [(await handle.result(timeout=120)).outcome for handle in handles]
+    assert outcomes == ["compensated", "completed", "completed", "completed"]
+    await chaos.assert_invariants()
