@@ -104,10 +104,9 @@ async def test_a_typo_in_a_handler_is_told_once_in_a_rehearsal_without_the_frame
 
 
 def test_the_frames_of_libraries_are_left_out() -> None:
-    try:
+    with pytest.raises(OSError) as failed:
         subprocess.run(["/no/such/program"], check=False)
-    except OSError as error:
-        told = authors_traceback(error)
+    told = authors_traceback(failed.value)
     assert told.count('File "') == 1
     assert "test_tracebacks.py" in told
     assert "FileNotFoundError" in told

@@ -26,4 +26,5 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
         """Declare a command, as `typer.Typer.command` does."""
-        return super().command(name, **{"cls": PlainCommand, **options})
+        options.setdefault("cls", PlainCommand)
+        return super().command(name, **options)
