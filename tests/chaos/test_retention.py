@@ -20,7 +20,7 @@ from antiphon.link.killpoints import POINTS
 from antiphon.order.data import load_orders
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.saga import order
-from tests.support.processes import KEEP_ENDS, RETENTION, Fleet, fleet, run_orders, supervised
+from tests.support.processes import ARCHIVE, KEEP_ENDS, RETENTION, Fleet, fleet, run_orders, supervised
 from tests.support.server import FORMS, Form, Platform, platform, until
 
 ORDERS: Final = 12
@@ -87,6 +87,8 @@ async def test_a_coordinator_killed_while_it_purges_leaves_nothing_that_answers_
         running = Fleet(up, tmp_path, {"coordinator-1": f"{point}:3"}, order.name)
         keeper = running.children["coordinator-1"]
         keeper.environment |= {RETENTION: f"{order.name}=1s"}
+        if "archived" in point:
+            keeper.environment |= {ARCHIVE: str(tmp_path / "archive")}
         if "end_events" in point:
             keeper.environment |= {KEEP_ENDS: "1"}
         keeper.is_away = True
@@ -99,6 +101,8 @@ async def test_a_coordinator_killed_while_it_purges_leaves_nothing_that_answers_
                 for placed, outcome, key in zip(orders, before, keys, strict=True):
                     if await left_of(link, key):
                         await check_answers(client, placed, outcome)
+                if "archived" in point:
+                    assert len(await not_purged(link, keys)) > len(keys) - 3
                 keeper.come_back()
                 await until_purged(link, keys, 0 if "end_events" in point else 1)
                 for placed, outcome, key in zip(orders, before, keys, strict=True):

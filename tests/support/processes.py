@@ -56,6 +56,8 @@ ROOT: Final = Path(__file__).parents[2]
 IDLE_SECONDS: Final = 2.0
 RETENTION: Final = "TEST_RETENTION"
 """The variable that says of a coordinator how long it keeps ended sagas, as the command line's `--retention`."""
+ARCHIVE: Final = "TEST_ARCHIVE"
+"""The one that names the folder to which it writes them before."""
 KEEP_ENDS: Final = "TEST_KEEP_ENDS"
 """The one that says for how many seconds it keeps their ends."""
 
@@ -232,7 +234,10 @@ def keeping_of(environment: Mapping[str, str]) -> Keeping:
     retention = environment.get(RETENTION, "").split()
     ends = float(environment.get(KEEP_ENDS, "inf"))
     return Keeping(
-        overrides=read_overrides(retention), ends_seconds=ends if ends < float("inf") else None, look_seconds=0.1
+        overrides=read_overrides(retention),
+        ends_seconds=ends if ends < float("inf") else None,
+        look_seconds=0.1,
+        archive=Path(environment[ARCHIVE]) if ARCHIVE in environment else None,
     )
 
 

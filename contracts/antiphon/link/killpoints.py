@@ -37,6 +37,7 @@ POINTS: Final = frozenset(
         "coordinator.halt_told",  # the others know that a saga type goes on, its sagas were not looked at
         "coordinator.halt_walking",  # a page of its sagas was looked at, the next was not
         "coordinator.appended",  # every write is durable, the fact is not acked
+        "retention.archived",  # the archive has an old saga, nothing of it was purged
         "retention.journal_purged",  # of its journal the end alone is left, its events are there
         "retention.beside_purged",  # its entry in PARKED and its timer are gone as well
         "retention.events_purged",  # nothing but its end is left

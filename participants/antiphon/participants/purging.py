@@ -1,6 +1,8 @@
 """Rows of inboxes removed: those of one saga on demand, and those of sagas that are long over.
 
-A row keeps a command that comes again from being done twice, so it goes after the journal that holds the command.
+A row keeps a command that comes again from being done twice, so it goes after the journal that holds the command. One
+of a reaction stays for as long as the end of its saga does: a start that a client stores again is heard by
+participants, whatever coordinators make of it, and without the row it would have its effect a second time.
 """
 
 from __future__ import annotations
@@ -8,10 +10,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.subjects import BY_ITSELF
 
 from .engines import FOR_PARTICIPANTS, open_engine, require_driver
 
@@ -20,12 +23,20 @@ if TYPE_CHECKING:
 
 PAGE: Final = 200
 
-AreOver = Callable[[list[SagaKey]], Awaitable[Collection[SagaKey]]]
-"""Says which of some sagas have no journal any more."""
+
+class Over(NamedTuple):
+    """Of some sagas those that have no journal any more, and among these those of which not even the end is left."""
+
+    purged: Collection[SagaKey]
+    gone: Collection[SagaKey]
+
+
+AreOver = Callable[[list[SagaKey]], Awaitable[Over]]
+"""Says which of some sagas are over."""
 
 
 async def forget_saga(url: str, key: SagaKey) -> int:
-    """Delete what an inbox holds of one saga, its answers among it.
+    """Delete what an inbox holds of one saga; of its reactions the answers alone, so that none is had twice.
 
     Args:
         url: the participant's database.
@@ -38,7 +49,9 @@ async def forget_saga(url: str, key: SagaKey) -> int:
         PlatformError: the database cannot be opened, or holds no inbox.
     """
     async with _opened(url) as engine, engine.begin() as connection:
-        return await _delete(connection, key)
+        if engine.dialect.name == "sqlite":
+            await connection.exec_driver_sql("PRAGMA secure_delete = ON")  # overwrites what is deleted
+        return await _delete(connection, key) + await _empty(connection, key)
 
 
 async def purge_inbox(url: str, before: datetime, are_over: AreOver) -> int:
@@ -62,7 +75,8 @@ async def purge_inbox(url: str, before: datetime, are_over: AreOver) -> int:
             over = await are_over(page)
             async with engine.begin() as connection:
                 for key in page:
-                    deleted += await _delete(connection, key) if key in over else 0
+                    if key in over.purged:
+                        deleted += await _delete(connection, key, with_reactions=key in over.gone)
         return deleted
 
 
@@ -85,13 +99,26 @@ async def _page(engine: AsyncEngine, before: datetime, after: tuple[str, str]) -
         return [SagaKey.of(*row) for row in await connection.execute(wanted)]
 
 
-async def _delete(connection: AsyncConnection, key: SagaKey) -> int:
+async def _delete(connection: AsyncConnection, key: SagaKey, *, with_reactions: bool = False) -> int:
     from sqlalchemy import delete
 
     from .tables import attempts, inbox
 
-    rows = await connection.execute(delete(inbox).where(inbox.c.saga_type == key.type, inbox.c.saga_id == key.id))
+    its = inbox.c.saga_type == key.type, inbox.c.saga_id == key.id
+    of_commands = () if with_reactions else (~inbox.c.step.startswith(BY_ITSELF, autoescape=True),)
+    rows = await connection.execute(delete(inbox).where(*its, *of_commands))
     await connection.execute(delete(attempts).where(attempts.c.message.contains(f".{key.path}.", autoescape=True)))
+    return rows.rowcount
+
+
+async def _empty(connection: AsyncConnection, key: SagaKey) -> int:
+    """Leave nothing of the answers of reactions but that there was one."""
+    from sqlalchemy import update
+
+    from .tables import inbox
+
+    its = inbox.c.saga_type == key.type, inbox.c.saga_id == key.id
+    rows = await connection.execute(update(inbox).where(*its, inbox.c.answer != "{}").values(answer="{}"))
     return rows.rowcount
 
 

@@ -3,6 +3,8 @@
 Nothing is remembered: what is old is found again by reading the starts that EVENTS holds, in their order. A saga's
 start goes last, so whatever died in the middle of a purge has left the mark by which the rest is found.
 
+Where there is an archive, it is written there first. Then go
+
 1. The journal in front of its end, by one request, so that no reader meets a part of it. From here on the saga is one
    that was purged but for its end, and answers as such.
 2. What stands beside it: the entry of PARKED that says it waited for a person, and a timer that a start has set which
@@ -17,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +38,7 @@ from antiphon.link.faults import say
 from antiphon.link.journals import read_journals
 from antiphon.link.killpoints import reached
 from antiphon.link.purging import purge
+from antiphon.link.sagas import read_events
 from antiphon.link.setup import api
 
 from ..definition.retention import Overrides, Retention
@@ -64,12 +68,14 @@ class Keeping(msgspec.Struct, frozen=True, kw_only=True):
         ends_seconds: how long what is left of a purged saga, its end, is kept; None for ever. Then its id is free.
         per_second: how many sagas one coordinator purges in a second at most.
         look_seconds: how often it looks for sagas that are old enough.
+        archive: the folder to which each is written before it is purged; nothing is purged that is not there.
     """
 
     overrides: Overrides = msgspec.field(default_factory=dict[str, dict[Ending, float | None]])
     ends_seconds: float | None = None
     per_second: float = PURGES_PER_SECOND
     look_seconds: float = LOOK_SECONDS
+    archive: Path | None = None
 
 
 class Old(msgspec.Struct, frozen=True):
@@ -163,7 +169,8 @@ class Ends:
         for each in found:
             if not await self._has_open_relatives(each):
                 await self._in_turn()
-                await self.purge(each, beside[each.key])
+                if await self._is_archived(each):
+                    await self.purge(each, beside[each.key])
 
     async def _old(self, retention: Retention, page: list[StoredMessage]) -> list[Old]:
         """The sagas of these starts that have ended and were kept for long enough since."""
@@ -252,6 +259,22 @@ class Ends:
         if self._next_at > now:
             await asyncio.sleep(self._next_at - now)
 
+    async def _is_archived(self, old: Old) -> bool:
+        """Whether a saga may go: it was written to the archive, was purged before, or there is no archive."""
+        folder = self._keeping.archive
+        if folder is None or decode(old.entries[0].data, old.entries[0].subject).definition == "":
+            return True
+        from antiphon.tracing.export.archive import NotArchived, archive
+
+        events = await read_events(self._link, old.key, old.entries)
+        try:
+            await asyncio.to_thread(archive, folder, old.key, old.entries, events.messages)
+        except NotArchived as error:
+            self._say("retention.not_archived", str(folder), reason=str(error), remedy=WAITS[ARCHIVE])
+            return False
+        reached("retention.archived")
+        return True
+
     async def purge(self, old: Old, beside: Iterable[tuple[str, str]]) -> None:
         """Purge one saga but for its end."""
         removed = await purge(self._link, SAGA, subjects.whole_saga_filter(old.key), before=old.end.sequence)
@@ -294,7 +317,9 @@ class Ends:
             log.warning(event, **values)
 
 
+ARCHIVE: Final = "archive"
 WAITS: Final = {
+    ARCHIVE: "old sagas stay until the folder that --archive names can be written",
     EXPORTER: "old sagas stay until the exporter has handed over their traces; run it, or where there is to be none, "
     "delete its consumer: nats consumer rm SAGA exporter",
     EVENTS: "old sagas stay until everybody has heard the events that he reacts to; run these participants, or, of one "

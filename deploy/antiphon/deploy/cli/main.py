@@ -84,6 +84,10 @@ OfParticipant = Annotated[str, typer.Option("--participant", metavar="NAME", hel
 ParkedNumber = Annotated[
     int, typer.Argument(min=1, metavar="NUMBER", help="Where PARKED holds the message, as `antiphon parked` lists it.")
 ]
+FromArchive = Annotated[
+    Path | None,
+    typer.Option("--archive", metavar="FOLDER", help="Read it from this archive instead of from the server."),
+]
 MaybeSagaId = Annotated[str, typer.Argument(metavar="[ID]", help="A saga's id, or type/id.")]
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, or type/id where several types share it.")]
 
@@ -592,13 +596,34 @@ def list_(
 
 
 @app.command()
-def show(id: SagaId, server: Server = DEFAULT_SERVER, json: Json = False) -> None:
+def show(id: SagaId, server: Server = DEFAULT_SERVER, archive: FromArchive = None, json: Json = False) -> None:
     """Show what happened in a saga, as a timeline of its journal."""
     import asyncio
 
+    if archive is not None:
+        from .archives import show_archived
+
+        show_archived(archive, id, json)
+        return
     from .sagas import show_saga
 
     asyncio.run(show_saga(server, id, json))
+
+
+@app.command("archive", epilog="Example: antiphon archive /var/antiphon/archive --type order")
+def archive_(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files are, or will be.")],
+    type: Annotated[str, typer.Option(help="Only sagas of this type.")] = "*",
+    server: Server = DEFAULT_SERVER,
+    json: Json = False,
+) -> None:
+    """Write each saga that has ended to a file of its own: journal, events and trace. What is there stays as it is, so
+    run it as often as you like. `show` and `trace` read the files with --archive."""
+    import asyncio
+
+    from .archives import archive_sagas
+
+    asyncio.run(archive_sagas(server, folder, type, json))
 
 
 @app.command(epilog='Example: antiphon signal order-42 fraud_cleared --app shop.saga:order --payload \'{"by": "Ada"}\'')
@@ -787,12 +812,16 @@ def trace_show(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it there.")] = None,
     sends: WithSends = False,
     jaeger: Jaeger = "",
+    archive: FromArchive = None,
 ) -> None:
     """Draw a saga's trace, computed from its journal; no tracing backend is needed."""
     import asyncio
 
-    from .trace import show_trace
+    from .trace import show_archived_trace, show_trace
 
+    if archive is not None:
+        show_archived_trace(archive, id, format.value, output, sends, jaeger)
+        return
     asyncio.run(show_trace(server, id, format.value, output, sends, jaeger, follow))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -72,15 +72,18 @@ async def _children(link: Link, key: SagaKey, journal: list[StoredMessage]) -> l
 
 async def purge_inbox(server: str, database: str, older_than: str, as_json: bool) -> None:
     """Delete what an inbox holds of sagas whose journals were purged."""
+    from antiphon.participants.purging import Over
     from antiphon.participants.purging import purge_inbox as purge_in
 
     seconds = seconds_of(older_than, "--older-than") or 0.0
     before = datetime.now(UTC) - timedelta(seconds=seconds)
     async with reader(server) as link:
 
-        async def are_over(keys: list[SagaKey]) -> Collection[SagaKey]:
+        async def are_over(keys: list[SagaKey]) -> Over:
             starts = await link.read_all(EVENTS, [each for key in keys for each in subjects.start_subjects(key)])
-            return {*keys} - {key for each in starts if (key := subjects.saga_in(each.subject)) is not None}
+            ends = await link.read_all(SAGA, [subjects.end_subject(key) for key in keys])
+            purged = {*keys} - {subjects.saga_in(each.subject) for each in starts}
+            return Over(purged, purged - {subjects.saga_in(each.subject) for each in ends})
 
         count = await purge_in(database, before, are_over)
     if as_json:

@@ -36,6 +36,7 @@ from ..modules import CannotLoad
 from ..render.plain import warn
 from ..render.terminal import console, foreign, say, say_encoded, say_json
 from ..render.waterfall import PLAIN, difference_table, result, waterfall
+from .archives import read_from
 from .sagas import find, reader
 
 Format = Literal["picture", "jaeger", "otlp"]
@@ -68,13 +69,27 @@ async def show_trace(
     out = console()
     async with reader(server) as link:
         found = await (_follow(link, id, with_sends, out) if follow else read_trace(link, await find(link, id)))
-    if form == "picture":
-        _draw_to(output, found, with_sends, jaeger_url)
-    elif found.outcome or not follow:
-        spans = [*found.spans, *found.open]
-        _write(msgspec.json.format(msgspec.json.encode(jaeger(spans) if form == "jaeger" else otlp(spans))), output)
+    if form == "picture" or found.outcome or not follow:
+        _tell(found, form, output, with_sends, jaeger_url)
     if follow and not found.outcome:
         raise typer.Exit(INTERRUPTED)
+
+
+def show_archived_trace(
+    folder: Path, id: str, form: Format, output: Path | None, with_sends: bool, jaeger_url: str
+) -> None:
+    """The same, of a saga that an archive has."""
+    if jaeger_url:
+        require_page(jaeger_url)
+    _tell(read_from(folder, id).projection(), form, output, with_sends, jaeger_url)
+
+
+def _tell(found: Projection, form: Format, output: Path | None, with_sends: bool, jaeger_url: str) -> None:
+    if form == "picture":
+        _draw_to(output, found, with_sends, jaeger_url)
+    else:
+        spans = [*found.spans, *found.open]
+        _write(msgspec.json.format(msgspec.json.encode(jaeger(spans) if form == "jaeger" else otlp(spans))), output)
 
 
 async def _follow(link: Link, id: str, with_sends: bool, out: Console) -> Projection:

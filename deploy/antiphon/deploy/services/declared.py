@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -156,6 +157,7 @@ async def _coordinator(given: Values, credentials: Credentials) -> None:
             overrides=_retentions(given["retention"]),
             ends_seconds=_seconds(given["keep_ends"]),
             per_second=given["purge_rate"],
+            archive=Path(given["archive"]) if given["archive"] else None,
         ),
     )
 
@@ -286,6 +288,12 @@ COORDINATOR: Final = Service(
             most=10_000,
             metavar="NUMBER",
             help="Sagas that it purges in a second at most.",
+        ),
+        Setting(
+            name="archive",
+            variable="ANTIPHON_ARCHIVE",
+            metavar="FOLDER",
+            help="Where an old saga is written before it is purged; what is not there is not purged.",
         ),
     ),
     _coordinator,

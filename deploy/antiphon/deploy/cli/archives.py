@@ -1,0 +1,84 @@
+"""Archives of sagas that have ended: written from the streams, and read in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from antiphon.contracts import subjects
+from antiphon.contracts.errors import UnknownSaga
+from antiphon.contracts.identity import SagaKey, check_token
+from antiphon.contracts.reader import is_purged
+from antiphon.contracts.stored import SagaPages
+from antiphon.contracts.topology import SAGA
+from antiphon.coordinator.views.timeline import timeline_of
+from antiphon.link import Link
+from antiphon.link.journals import read_journals
+from antiphon.link.sagas import read_events
+from antiphon.tracing.export.archive import Archived, archive, archived_ids, is_archived, read_archived
+
+from ..modules import CannotLoad
+from ..render.tables import print_timeline
+from ..render.terminal import say, say_json
+from .sagas import reader, with_link
+
+PAGE = 200
+
+
+async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool) -> None:
+    """Archive all sagas of a type that have ended, and are neither archived nor purged."""
+    if saga_type != "*":
+        check_token(saga_type, "saga type")
+    written = before = after = purged = 0
+    async with reader(server) as link:
+        while page := await link.next_page(SAGA, subjects.ends_filter(saga_type), after + 1, PAGE):
+            after = page[-1].sequence
+            keys = [subjects.parse_entry(end.subject).saga for end in page]
+            wanted = [key for key in keys if not is_archived(folder, key)]
+            before += len(keys) - len(wanted)
+            new = await _archive_all(link, folder, wanted)
+            written, purged = written + new, purged + len(wanted) - new
+    if as_json:
+        say_json({"archived": written, "archived_before": before, "purged_before": purged})
+    else:
+        gone = f"; of {purged} nothing but the end was left" if purged else ""
+        say(f"{written} sagas archived in {folder}, {before} were there before{gone}.")
+
+
+async def _archive_all(link: Link, folder: Path, keys: list[SagaKey]) -> int:
+    """Archive sagas, and return how many there were; of the others nothing but their ends is left."""
+    count = 0
+    for key, entries in (await read_journals(link, keys)).items():
+        events = (await read_events(link, key, entries)).messages
+        if not is_purged(entries, events):
+            count += archive(folder, key, entries, events)
+    return count
+
+
+def read_from(folder: Path, id: str) -> Archived:
+    """The saga that a person means by `id` or `type/id`, from an archive.
+
+    Raises:
+        NotArchived: the archive has none of that name.
+        CannotLoad: it has several.
+    """
+    if "/" in id:
+        saga_type, _, saga_id = id.partition("/")
+        return read_archived(folder, SagaKey.of(saga_type, saga_id))
+    keys = archived_ids(folder, check_token(id, "saga id"))
+    match keys:
+        case []:
+            raise UnknownSaga("", id, f"The archive {folder} has none.")
+        case [key]:
+            return read_archived(folder, key)
+        case _:
+            raise CannotLoad(f"several sagas have the id {id}: {', '.join(map(str, keys))}. Give the type as well.")
+
+
+def show_archived(folder: Path, id: str, as_json: bool) -> None:
+    """Print one saga's timeline, from an archive."""
+    found = read_from(folder, id)
+    told = timeline_of(found.key, SagaPages(found.entries, found.events))
+    if as_json:
+        say_json(with_link(told, f"{told.type}/{told.id}"))
+    else:
+        print_timeline(told)

@@ -1,0 +1,100 @@
+"""Sagas archived before they are purged: what is read from the files is what the server told before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from antiphon.contracts import SagaKey, subjects
+from antiphon.contracts.stored import SagaPages
+from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.coordinator.reading.sagas import timeline
+from antiphon.coordinator.runtime.retention import Keeping
+from antiphon.coordinator.views.timeline import timeline_of
+from antiphon.deploy.cli.archives import archive_sagas, read_from
+from antiphon.deploy.cli.main import app
+from antiphon.tracing.export.archive import NotArchived, archive, path_of, read_archived
+from antiphon.tracing.export.reading import read_projection
+from tests.integration.platform.test_coordinator import company
+from tests.integration.platform.test_retention import ONLY_ITS_END, Scene
+from tests.support.server import FORMS
+from tests.support.trip import TRIP
+
+
+@pytest.fixture(params=FORMS)
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with company(tmp_path, request.param) as there:
+        coordinator = await there.coordinate()
+        await there.work()
+        yield Scene(there, coordinator, await there.link("coordinator"), await there.client())
+
+
+async def test_what_is_purged_is_read_from_the_archive_as_it_was(scene: Scene, tmp_path: Path) -> None:
+    (handle,) = await scene.run("t1")
+    key, folder, reader = handle.key, tmp_path / "archive", await scene.there.link("administrator")
+    strange = subjects.event_subject(key.path, "bank", "noise", "charge_card", 9)
+    await reader.store(strange, b"\xff\x00 no text")
+    await scene.run("t2")
+    before, trace = await timeline(reader, key), await read_projection(reader, key)
+    entries = await reader.read_all(SAGA, [subjects.journal_filter(key)])
+    events = await reader.read_all(EVENTS, [subjects.saga_events_filter(key)])
+    await scene.ends(keeping=Keeping(archive=folder)).look(TRIP.name)
+    assert await scene.left_of(key) == ONLY_ITS_END
+    found = read_from(folder, "t1")
+    assert (found.key, found.entries, found.events) == (key, entries, events)
+    assert timeline_of(key, SagaPages(found.entries, found.events)) == before
+    assert found.projection().spans == trace.spans
+    for command in (["show", "trip/t1"], ["trace", "t1"], ["trace", "t1", "--format", "otlp"]):
+        ran = CliRunner().invoke(app, [*command, "--archive", str(folder)])
+        assert (ran.exit_code, "charge" in ran.stdout) == (0, True), ran.output
+    last = path_of(folder, key).read_bytes().splitlines()[-1]
+    assert json.loads(last)["trace"]["resourceSpans"]
+
+
+async def test_nothing_is_purged_that_cannot_be_archived(scene: Scene, tmp_path: Path) -> None:
+    (handle,) = await scene.run("t1")
+    before = await scene.left_of(handle.key)
+    (tmp_path / "archive").write_text("a file where the folder should be")
+    await scene.ends(keeping=Keeping(archive=tmp_path / "archive")).look(TRIP.name)
+    assert await scene.left_of(handle.key) == before
+    (tmp_path / "archive").unlink()
+    await scene.ends(keeping=Keeping(archive=tmp_path / "archive")).look(TRIP.name)
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+
+
+async def test_archiving_by_hand_twice_changes_nothing(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in scene.there.up.environment("operator").items():
+        monkeypatch.setenv(name, value)
+    (one, gone) = await scene.run("t1", "t2")
+    await scene.ends().look(TRIP.name)
+    await scene.run("t3")
+    folder, counts = tmp_path / "archive", list[list[int]]()
+    for _ in range(2):
+        capsys.readouterr()
+        await archive_sagas(scene.there.up.servers, folder, "*", True)
+        counts.append([*json.loads(capsys.readouterr().out).values()])
+    assert counts == [[3, 0, 2], [0, 3, 2]]
+    assert not path_of(folder, one.key).exists()
+    assert not path_of(folder, gone.key).exists()
+    assert sorted(path.name for path in folder.rglob("*.jsonl")) == ["after-t2.jsonl", "after-t3.jsonl", "t3.jsonl"]
+    again = read_archived(folder, SagaKey.of("trip", "t3"))
+    assert not archive(folder, again.key, again.entries, again.events)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"", b"{", b'{"archive":2,"type":"trip","id":"t1","outcome":"","started":"","ended":""}']
+)
+def test_a_file_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path, wrong: bytes) -> None:
+    key = SagaKey.of("trip", "t1")
+    with pytest.raises(NotArchived, match="there is no saga trip/t1 in the archive"):
+        read_archived(tmp_path, key)
+    path_of(tmp_path, key).parent.mkdir(parents=True)
+    path_of(tmp_path, key).write_bytes(wrong)
+    with pytest.raises(NotArchived, match=r"cannot be read|has format 2"):
+        read_archived(tmp_path, key)
