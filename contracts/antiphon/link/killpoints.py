@@ -38,6 +38,7 @@ POINTS: Final = frozenset(
         "coordinator.halt_walking",  # a page of its sagas was looked at, the next was not
         "coordinator.appended",  # every write is durable, the fact is not acked
         "retention.archived",  # the archive has an old saga, nothing of it was purged
+        "retention.first_entry_deleted",  # the journal has lost its first entry
         "retention.journal_purged",  # of its journal the end alone is left, its events are there
         "retention.beside_purged",  # its entry in PARKED and its timer are gone as well
         "retention.events_purged",  # nothing but its end is left

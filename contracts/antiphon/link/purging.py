@@ -1,8 +1,14 @@
-"""Parts of streams purged: messages by a filter of their subjects, or one by its sequence."""
+"""Messages deleted from streams, one by one.
+
+A purge by subject would be one request, and costs the server a look at the whole stream (2.15.1: 22 ms with 30,000
+messages in it, 0.9 s with 300,000), where a delete by sequence costs 0.1 ms in either.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+import asyncio
+from collections.abc import Iterable
+from typing import Final
 
 from antiphon.contracts.errors import Ambiguous
 
@@ -14,43 +20,39 @@ NOT_THERE: Final = frozenset({"no message found", "stream store EOF"})
 """What the server says of a message that was deleted before, or never was; its code is that of any failure (2.15.1)."""
 
 
-async def purge(link: Link, stream: str, subject_filter: str, before: int = 0) -> int:
-    """Remove what matches for good. Asked twice it removes nothing more.
+async def delete(link: Link, stream: str, sequence: int, *, erases: bool = False) -> bool:
+    """Remove one message for good. Asked twice it removes nothing more.
 
     Args:
-        link: a connection that may purge the stream.
+        link: a connection that may delete from the stream.
         stream: its name.
-        subject_filter: what is removed.
-        before: only messages in front of this sequence; 0 for all.
+        sequence: the message's.
+        erases: whether its bytes are overwritten in the server's files, too. That takes a hundred times as long.
 
     Returns:
-        How many messages were removed.
+        Whether it was there.
 
     Raises:
         Ambiguous: nobody knows whether it was done; ask again.
     """
-    wanted: dict[str, Any] = {"filter": subject_filter, **({"seq": before} if before else {})}
-    answer = await api(link, f"STREAM.PURGE.{stream}", wanted)
-    if error := answer.get("error"):
-        raise Ambiguous(f"stream {stream} was not purged of {subject_filter}: {error.get('description')}")
-    removed: int = answer.get("purged", 0)
-    return removed
-
-
-async def delete(link: Link, stream: str, sequence: int) -> None:
-    """Remove one message for good, if it is there, and overwrite its bytes.
-
-    Raises:
-        Ambiguous: nobody knows whether it was done; ask again.
-    """
-    answer = await api(link, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
-    if (error := answer.get("error")) and error.get("description") not in NOT_THERE:
+    answer = await api(link, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": not erases})
+    error = answer.get("error")
+    if error and error.get("description") not in NOT_THERE:
         raise Ambiguous(f"message {sequence} of stream {stream} was not deleted: {error.get('description')}")
+    return not error
+
+
+async def delete_all(link: Link, stream: str, sequences: Iterable[int]) -> int:
+    """Remove messages, in whatever order, and return how many were there.
+
+    Raises:
+        Ambiguous: nobody knows whether all was done; ask again.
+    """
+    return sum(await asyncio.gather(*(delete(link, stream, sequence) for sequence in sequences)))
 
 
 async def erase(link: Link, stream: str, subject_filter: str, but: int = 0) -> None:
-    """Delete what matches, one by one, so that its bytes are overwritten. A purge leaves them in the server's files
-    until it writes these anew (2.15.1).
+    """Remove what matches, and overwrite its bytes, which otherwise stay in the server's files for some time.
 
     Args:
         link: a connection that may read the stream and delete from it.
@@ -66,4 +68,4 @@ async def erase(link: Link, stream: str, subject_filter: str, but: int = 0) -> N
         after = page[-1].sequence
         for message in page:
             if message.sequence != but:
-                await delete(link, stream, message.sequence)
+                await delete(link, stream, message.sequence, erases=True)

@@ -54,6 +54,9 @@ NEEDS_A_SERVER = {
     "edit": ("edit", "order/mine", "--step", "charge_customer", "--payload", "{}"),
     "resolve": ("resolve", "order/mine", "--step", "charge_customer", "--reason", "by hand"),
     "cancel": ("cancel", "order/mine", "--reason", "a change of mind"),
+    "forget": ("forget", "order/mine", "--reason", "request 17"),
+    "archive": ("archive", "archive"),
+    "purge-inbox": ("purge-inbox", "--database", "sqlite:///:memory:"),
     "pause": ("pause", "--type", "order", "--reason", "a look"),
     "resume": ("resume", "--participant", "billing"),
 }

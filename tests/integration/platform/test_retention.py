@@ -21,7 +21,6 @@ from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.retention import Ends, Keeping
 from antiphon.link import Delivery, Link, set_up
-from antiphon.link.purging import purge
 from antiphon.link.setup import api
 from tests.integration.platform.test_coordinator import Company, company
 from tests.support.raw_worker import answer_message
@@ -245,6 +244,12 @@ async def test_a_half_purged_saga_answers_as_one_that_has_ended(scene: Scene, go
     await purged_in_the_end(scene, handle)
     assert len(scene.there.worker.steps(key)) == 3
     assert [each.saga for each in await waiting(admin)] == []
+
+
+async def purge(link: Link, stream: str, subject_filter: str) -> int:
+    """As an administrator does by hand."""
+    removed: int = (await api(link, f"STREAM.PURGE.{stream}", {"filter": subject_filter}))["purged"]
+    return removed
 
 
 async def pending(link: Link, consumer: str) -> list[None]:

@@ -341,7 +341,7 @@ FOREIGN = {
         subjects.registration_subject("inventory", "x"),
         subjects.verb_subject(VICTIM, "operator", "cancel", "k1"),
         "$JS.API.CONSUMER.DELETE.EVENTS.sweeper",
-        "$JS.API.STREAM.PURGE.ADVISORIES",
+        "$JS.API.STREAM.PURGE.SAGA",
         "$JS.API.STREAM.DELETE.SAGA",
         "$JS.API.STREAM.MSG.DELETE.ADVISORIES",
         "$JS.API.CONSUMER.MSG.NEXT.SAGA.inventory",

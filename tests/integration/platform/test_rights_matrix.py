@@ -279,8 +279,6 @@ def _may_ask(user: str, asked: list[str]) -> bool:
             return user == COORDINATOR
         case ["CONSUMER", "NAMES", "EVENTS"]:
             return user == COORDINATOR
-        case ["STREAM", "PURGE", "SAGA" | "EVENTS" | "PARKED"]:
-            return user == COORDINATOR
         case ["STREAM", "MSG", "DELETE", "SAGA" | "EVENTS" | "PARKED"]:
             return user == COORDINATOR
         case _:
@@ -444,7 +442,7 @@ HEADERS: Final = {
 }
 
 
-ERASES: Final = ("$JS.API.STREAM.PURGE.", "$JS.API.STREAM.MSG.DELETE.")
+ERASES: Final = "$JS.API.STREAM.MSG.DELETE."
 """What erases. Coordinators may, since they purge what is old: rights cover subjects, and not what a request names."""
 
 
@@ -472,7 +470,7 @@ async def test_what_a_user_may_not_is_refused_and_seen_and_what_it_may_does_no_h
         assert [each for each in written if each[1].get("by") not in ("administrator", user)] == []
         assert [each for each, body in written if body["by"] == user and not may_send(user, each)] == []
 
-        assert (len(erases) == 6) is (user == COORDINATOR)
+        assert (len(erases) == 3) is (user == COORDINATOR)
         seen = {each for each in SECRETS if any(each.encode() in data for data in caller.heard)}
         assert seen == {each for each in SECRETS if may_read(user, each)}
 

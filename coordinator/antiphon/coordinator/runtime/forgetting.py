@@ -8,7 +8,7 @@ in between, and each step done twice is done once.
 3. PARKED loses the saga, and each message that was one of its own.
 4. EVENTS loses the saga, the request at the very end.
 
-Messages are deleted one by one, because a purge leaves their bytes in the server's files for some time.
+The bytes of the messages are overwritten in the server's files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from antiphon.contracts.subjects import FORGET, FactAddress
 from antiphon.contracts.topology import EVENTS, PARKED, SAGA
 from antiphon.link import Link
 from antiphon.link.killpoints import reached
-from antiphon.link.purging import delete, erase, purge
+from antiphon.link.purging import delete, erase
 
 from .journals import Journals
 from .parking import HAND_BACK_SECONDS, Parking
@@ -85,10 +85,10 @@ class Forgetting:
         reached("forget.journal_purged")
         await erase(self._link, PARKED, subjects.parked_saga_subject(key))
         async for sequence in self._parked_of(key):
-            await delete(self._link, PARKED, sequence)
+            await delete(self._link, PARKED, sequence, erases=True)
         reached("forget.parked_purged")
         await erase(self._link, EVENTS, subjects.saga_events_filter(key), but=delivery.sequence)
-        await purge(self._link, EVENTS, subjects.saga_events_filter(key))
+        await delete(self._link, EVENTS, delivery.sequence, erases=True)
         self._journals.cache.drop(key)
         delivery.ack()
         log.info("saga.forgotten", saga=str(key), by=user)

@@ -362,8 +362,10 @@ def coordinator_needs(participants: Iterable[str]) -> tuple[Need, ...]:
         *needs,
         *(Need(f"{API}.DIRECT.GET.{stream}", "read sagas whole") for stream in (SAGA, EVENTS)),
         Need(f"{API}.STREAM.MSG.GET.{EVENTS}", "ask the stream's leader whether a saga was ever started"),
-        *(Need(f"{API}.STREAM.PURGE.{stream}", "purge sagas that are old enough") for stream in (SAGA, EVENTS, PARKED)),
-        *(Need(f"{API}.STREAM.MSG.DELETE.{each}", "forget a saga on demand") for each in (SAGA, EVENTS, PARKED)),
+        *(
+            Need(f"{API}.STREAM.MSG.DELETE.{stream}", "purge sagas that are old enough, and forget one on demand")
+            for stream in (SAGA, EVENTS, PARKED)
+        ),
         Need(f"{API}.DIRECT.GET.{PARKED}", "count who waits for a person, for metrics"),
         Need(subjects.registration_subject(COORDINATOR, "*"), "say which sagas it serves and that it is there"),
         Need(f"{API}.STREAM.INFO.*", "find out that a stream is missing, or is not as it must be"),
