@@ -62,7 +62,9 @@ NEEDS_A_SERVER = {
 }
 PATIENT = ("setup", "coordinator", "participant", "exporter", "jaeger-storage")
 """Those that wait five seconds for a server; of them two wait as long for their consumer."""
-NEEDS_STREAMS = {name: arguments for name, arguments in NEEDS_A_SERVER.items() if name != "setup"}
+NO_STREAMS = ("setup", "purge-inbox")
+"""What needs none, or looks into a database first."""
+NEEDS_STREAMS = {name: arguments for name, arguments in NEEDS_A_SERVER.items() if name not in NO_STREAMS}
 
 
 def environment(server: str) -> dict[str, str]:

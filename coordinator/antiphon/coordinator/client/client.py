@@ -107,7 +107,7 @@ class Handle:
         return end
 
     async def status(self) -> Status:
-        """How the saga stands now, from its journal.
+        """How the saga stands now, from its journal; of one that was purged, how it ended.
 
         Raises:
             UnknownSaga: it was never started.

@@ -230,7 +230,8 @@ class Exporter:
         for held in entries:
             if _is_hopeless(held, error):
                 reason = str(error) if isinstance(error, AntiphonError) else class_of(error)
-                log.error("trace.given_up", saga=str(key), sequence=held.sequence, reason=reason)
+                write = log.info if isinstance(error, Purged) else log.error
+                write("trace.given_up", saga=str(key), sequence=held.sequence, reason=reason)
                 held.ack()
             else:
                 held.hand_back(_later(held))
