@@ -7,7 +7,7 @@ participants, whatever coordinators make of it, and without the row it would hav
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -123,7 +123,7 @@ async def _empty(connection: AsyncConnection, key: SagaKey) -> int:
 
 
 @asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[AsyncEngine]:
+async def _opened(url: str) -> AsyncGenerator[AsyncEngine]:
     require_driver(url, *FOR_PARTICIPANTS)
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -83,10 +83,11 @@ def read_overrides(texts: Iterable[str]) -> dict[str, dict[Ending, float | None]
     for text in texts:
         what, _, kept = text.partition("=")
         saga_type, colon, outcome = what.partition(":")
-        named = [each for each in ENDINGS if each == outcome or not colon]
+        named: list[Ending] = [each for each in ENDINGS if each == outcome or not colon]
         if not saga_type or not named:
             raise PlatformError(f"--retention {text}: give TYPE=TIME or TYPE:OUTCOME=TIME, {' or '.join(ENDINGS)}.")
-        found.setdefault(saga_type, {}).update(dict.fromkeys(named, seconds_of(kept, f"--retention {text}")))
+        seconds = seconds_of(kept, f"--retention {text}")
+        found.setdefault(saga_type, {}).update(dict.fromkeys(named, seconds))
     return found
 
 

@@ -204,7 +204,8 @@ class Ends:
         """Up to where everybody has heard the events that he reacts to."""
         answer = await api(self._link, f"CONSUMER.NAMES.{EVENTS}")
         suffix = reactions_consumer_name("")
-        reacting = [name for name in answer.get("consumers") or [] if name.endswith(suffix)]
+        names: list[str] = answer.get("consumers") or []
+        reacting = [name for name in names if name.endswith(suffix)]
         return min([await self._finished(EVENTS, name) for name in reacting], default=SEQUENCE_MAX)
 
     async def _finished(self, stream: str, consumer: str) -> int:

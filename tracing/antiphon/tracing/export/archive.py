@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.contracts.bounds import Number, Sequence
 from antiphon.contracts.clock import rfc3339
 from antiphon.contracts.envelope import decode, unpack
 from antiphon.contracts.errors import AntiphonError, Unusable
@@ -38,7 +39,7 @@ SUFFIX: Final = ".jsonl"
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The first line of a file."""
 
-    archive: int
+    archive: Number
     type: str
     id: str
     outcome: str
@@ -52,8 +53,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     stream: str
     subject: str
-    sequence: int
-    stored_ns: int
+    sequence: Sequence
+    stored_ns: Sequence
     data: str = ""
     base64: str = ""
 
