@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -17,9 +19,10 @@ from packaging.specifiers import SpecifierSet
 from antiphon.deploy.admin.rights import Grant, Rights, server_environment
 from antiphon.deploy.cli.flows import load_parts
 from antiphon.deploy.cli.main import app
-from antiphon.deploy.local.server import find_binary
+from antiphon.deploy.local.server import find_binary, free_port
 from antiphon.deploy.local.styles import Style
 from antiphon.deploy.modules import load_saga
+from antiphon.link.probes import served
 from antiphon.order.saga import order
 from tests.integration.deploy.containers import COMPOSE, DEPLOY, JAEGER, OURS, SERVICES, instructions, is_sent
 from tests.unit.packaging.project import ROOT, settings
@@ -242,3 +245,32 @@ def port(address: str) -> str:
     found = re.search(r":(\d+)(/|$)", address)
     assert found is not None, address
     return found[1]
+
+
+# --- the health check ---------------------------------------------------------------------------------------------
+
+
+def health_check() -> list[str]:
+    """The command of the image's HEALTHCHECK, with this interpreter in the place of the image's."""
+    (line,) = instructions("HEALTHCHECK")
+    _, *arguments = json.loads(line.partition(" CMD ")[2])
+    return [sys.executable, *arguments]
+
+
+async def healthy(**variables: str) -> bool:
+    """Whether a container with these variables is healthy."""
+    process = await asyncio.create_subprocess_exec(
+        *health_check(), env={**os.environ, **variables}, stderr=asyncio.subprocess.DEVNULL
+    )
+    return await process.wait() == 0
+
+
+async def test_a_container_is_healthy_while_its_loop_turns() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    assert not await healthy(ANTIPHON_HTTP=address)
+    with served(address):
+        assert await healthy(ANTIPHON_HTTP=address)
+
+
+async def test_a_container_without_pages_is_not_asked() -> None:
+    assert await healthy(ANTIPHON_HTTP="")
