@@ -28,6 +28,8 @@ from . import careless
 SERVICES = [f"antiphon.order.{name}" for name in ("saga", "inventory", "billing", "shipping")]
 ORDERS = [each for each in load_orders()[:20] if each.order_id != "order-0001"]  # whose customer cannot pay
 
+SERVERS = [f"{SERVER}-{number}" for number in (1, 2, 3)]
+
 shop = pytest.mark.chaos(*SERVICES)
 
 
@@ -158,6 +160,27 @@ async def test_of_a_cluster_one_server_may_be_cut_off_and_one_worker_stand_still
     chaos.heal()
     chaos.go_on("billing")
     await chaos.restart("coordinator-1")
+    await chaos.assert_invariants()
+
+
+@pytest.mark.chaos(*SERVICES, servers=3)
+async def test_processes_leave_a_server_that_is_cut_off_from_the_others_and_can_still_be_reached(
+    chaos: ChaosPlatform,
+) -> None:
+    cut_off, *others = SERVERS
+    chaos.partition("client", cut_off)
+    for other in others:  # until they sit where they will be of no use
+        chaos.partition("billing", other)
+        chaos.partition("coordinator", other)
+    async with one_order(chaos, 13) as (_, handle):
+        assert await completes(handle)
+    for other in others:
+        chaos.heal("billing", other)
+        chaos.heal("coordinator", other)
+        chaos.partition(cut_off, other)
+    async with one_order(chaos, 14) as (_, handle):
+        assert await completes(handle)
+    chaos.heal()
     await chaos.assert_invariants()
 
 

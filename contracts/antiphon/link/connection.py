@@ -269,6 +269,14 @@ class Link:
         """Whether frames reach a server, as far as is known: that one is gone is noticed within five seconds."""
         return self.nc.is_connected
 
+    async def leave(self) -> bool:
+        """Connect to another server, as when this one is gone. False where none is known, or nats-py cannot."""
+        reconnect = getattr(self.nc, "force_reconnect", None)  # nats-py before 2.11 has none
+        if reconnect is None or len(self.nc.servers) < 2:
+            return False
+        await reconnect()
+        return True
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def read(
