@@ -23,6 +23,7 @@ from antiphon.deploy.cli.administration import bytes_in
 from antiphon.deploy.local.server import Server, free_port
 from antiphon.deploy.local.styles import Style
 from antiphon.deploy.modules import CannotLoad
+from antiphon.deploy.services import declared
 from antiphon.link import set_up
 from antiphon.link.setup import api
 from antiphon.order.data import load_orders
@@ -400,7 +401,8 @@ def test_no_time_to_start_in_is_a_matter_of_usage() -> None:
 
 def test_examples_name_what_a_new_project_has() -> None:
     """`antiphon new shop` writes these modules; an older one is beside it where two are compared."""
-    found = set(re.findall(r"\bshop\.(\w+):(\w+)", Path(main.__file__).read_text()))
+    help = Path(main.__file__).read_text() + Path(declared.__file__).read_text()
+    found = set(re.findall(r"\bshop\.(\w+):(\w+)", help))
     assert found <= {("saga", "order"), ("stock", "stock"), ("billing", "billing"), ("saga_v1", "order")}
     assert found >= {("saga", "order"), ("stock", "stock")}
 

@@ -35,7 +35,7 @@ class Stuck(Life):
                 self.due("book_seat")
 
     def resolve(self, step: str = "book_seat", user: str = "ada", asks: bool = True, **said: Any) -> list[Action]:
-        operation = Operation(step=step, reason="slip 7", asks=asks, **said)
+        operation = Operation(step=step, asks=asks, **{"reason": "slip 7", **said})
         return self.take(Operated(self._next(), self.now_ns, user, "resolve", operation))
 
     def rejection(self) -> str:
@@ -49,6 +49,13 @@ class Stuck(Life):
         return self.take(
             Answer(self._next(), self.now_ns, step, "undo", attempt, "exhausted", 1, None, "claim 3 is open", code)
         )
+
+
+def test_a_request_without_a_reason_comes_to_nothing_whoever_sends_it() -> None:
+    life = Stuck()
+    life.resolve(reason="")
+    assert life.rejection() == "say why: a reason is missing"
+    assert life.phases()["book_seat"] == "undoing"
 
 
 def test_the_participant_is_asked_before_an_operators_word_counts() -> None:
