@@ -34,8 +34,10 @@ class Stuck(Life):
             if attempt < attempts:
                 self.due("book_seat")
 
-    def resolve(self, step: str = "book_seat", user: str = "ada", asks: bool = True, **said: Any) -> list[Action]:
-        operation = Operation(step=step, asks=asks, **{"reason": "slip 7", **said})
+    def resolve(
+        self, step: str = "book_seat", user: str = "ada", asks: bool = True, reason: str = "slip 7", **said: Any
+    ) -> list[Action]:
+        operation = Operation(step=step, reason=reason, asks=asks, **said)
         return self.take(Operated(self._next(), self.now_ns, user, "resolve", operation))
 
     def rejection(self) -> str:
