@@ -7,19 +7,22 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from antiphon.contracts.errors import PlatformError
+import msgspec
+
+from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.subjects import Direction
-from antiphon.contracts.topology import ADMINISTRATOR
+from antiphon.contracts.topology import ADMINISTRATOR, SAGA
 from antiphon.coordinator import Antiphon
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.views.timeline import Timeline, spoken
 from antiphon.link import Link
+from antiphon.link.setup import api
 from antiphon.participants import Participant
 
 from ..local.children import Child
@@ -38,9 +41,10 @@ from .gathering import (
     read_timelines,
     readable,
 )
-from .invariants import TIMELINES_MAX, check, report
-from .network import CLIENT, SERVER, Network, Way
+from .invariants import TIMELINES_MAX, Violation, check, report
+from .network import CLIENT, SERVER, Network, Way, server_names
 from .proxy import Proxy
+from .schedule import Targets
 from .troubles import Troubles
 from .witness import Told, witness
 
@@ -50,6 +54,7 @@ Audit = Callable[[Mapping[str, str]], Awaitable[Iterable[str]]]
 TIMELINES_SECONDS: Final = 20.0
 """How long a failed test may take to read what its report shows."""
 READY_SECONDS: Final = 120.0
+LEADER_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.02
 LOG_LINES: Final = 40
 """How much of each log a failed test's report has."""
@@ -74,6 +79,23 @@ class Settings:
     coordinators: int = 1
     workers: Mapping[str, int] = field(default_factory=dict[str, int])
     databases: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a check of the invariants found; as a text empty if all is well.
+
+    Args:
+        left: faults that did not come about, or that nobody ended, in sentences.
+        violations: what must not be.
+        told: the violations in sentences, with the timelines of the first sagas that they are about.
+    """
+
+    left: list[str]
+    violations: list[Violation] = []
+    told: str = ""
+
+    def __str__(self) -> str:
+        return "\n".join([*self.left, *([self.told] if self.told else [])])
 
 
 class ChaosPlatform:
@@ -200,9 +222,17 @@ class ChaosPlatform:
             AssertionError: they do not, or a fault that was planned has not come about; with the sagas' timelines.
         """
         __tracebackhide__ = True
-        wrong = await self._background.ask(self._check(within_seconds, frozenset(still_open)))
-        if wrong:
+        verdict = await self.judge(within_seconds=within_seconds, still_open=still_open)
+        if wrong := str(verdict):
             raise AssertionError(wrong)
+
+    async def judge(self, *, within_seconds: float = BOUND_SECONDS, still_open: Iterable[str] = ()) -> Verdict:
+        """The same for a program: what does not hold, instead of an error.
+
+        Args:
+            within_seconds, still_open: as of `assert_invariants`.
+        """
+        return await self._background.ask(self._check(within_seconds, frozenset(still_open)))
 
     # --- faults of processes ------------------------------------------------------------------------------------------
 
@@ -282,6 +312,42 @@ class ChaosPlatform:
         """How often it died of SIGKILL."""
         return sum(child.exits.count(-signal.SIGKILL) for child in self._children(name))
 
+    def serves(self, name: str) -> bool:
+        """Whether all processes of a name are there and serve, as far as they said; one that stands still does."""
+        servers = all(self._network.servers[each].answers for each in self._servers(name))
+        return servers and all(map(self._is_ready, self._children(name)))
+
+    def pids(self, name: str) -> frozenset[int]:
+        """The process ids of a name: none of them is there again when all have ended and were started again."""
+        servers = (self._network.servers[each].process for each in self._servers(name))
+        own = {child.pid for child in self._children(name)}
+        return frozenset(own | {process.pid for process in servers if process is not None})
+
+    def to_come(self) -> list[str]:
+        """The faults that are planned and have not come about, as `participant point` or `participant do.step`."""
+        return [f"{name} {what}" for name, faults in self._faults.items() for what in faults.left]
+
+    async def leader(self) -> str:
+        """The server that leads stream SAGA now.
+
+        Raises:
+            PlatformError: none does within half a minute.
+        """
+        return await self._background.ask(self._find_leader())
+
+    @property
+    def targets(self) -> Targets:
+        """What can be harmed here."""
+        calls = dict[tuple[str, Direction], None]()
+        for step in (step for definition in self.definitions for step in definition.steps.values()):
+            name = f"{step.name}-0" if step.elements_max else step.name
+            if step.participant in self.participants:
+                calls |= {(name, "do"): None} if step.do is not None else {}
+                calls |= {(name, "undo"): None} if step.undo is not None else {}
+        owned = {name: [each for each, owner in self._owners.items() if owner == name] for name in self.participants}
+        coordinators = [each for each, owner in self._owners.items() if owner == COORDINATOR]
+        return Targets(owned, coordinators, server_names(self._settings.servers), [*calls])
+
     # --- faults of the network ----------------------------------------------------------------------------------------
 
     def partition(self, one: str, other: str = "") -> None:
@@ -347,15 +413,29 @@ class ChaosPlatform:
         finally:
             await link.close()
 
+    async def _find_leader(self) -> str:
+        by_name = {server.name: name for name, server in self._network.servers.items()}
+        if len(by_name) == 1:
+            return next(iter(by_name.values()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEADER_SECONDS):
+                while True:
+                    with suppress(PlatformError, Ambiguous):
+                        async with self._link() as link:
+                            info = await api(link, f"STREAM.INFO.{SAGA}")
+                        if found := by_name.get(info.get("cluster", {}).get("leader", "")):
+                            return found
+                    await asyncio.sleep(LOOK_SECONDS)
+        raise PlatformError(f"no server leads {SAGA} within {LEADER_SECONDS:g} s.")
+
     async def _read_timelines(self) -> list[Timeline]:
         async with asyncio.timeout(TIMELINES_SECONDS), self._link() as link:
             return await read_timelines(link, TIMELINES_MAX)
 
-    async def _check(self, within_seconds: float, still_open: frozenset[str]) -> str:
-        """What is wrong once nothing moves any more, as a text; empty if all is well."""
-        lasting = [f"{name} is left: {what}" for name, what in self._lasting()]
+    async def _check(self, within_seconds: float, still_open: frozenset[str]) -> Verdict:
+        """What is wrong once nothing moves any more."""
         if all(server.process is None for server in self._network.servers.values()):
-            return "\n".join(lasting)  # nobody can say more
+            return Verdict(self._left())  # nobody can say more
         async with self._link() as link:
             await Settling(link, still_open).wait(within_seconds)
             evidence = Evidence(
@@ -373,14 +453,16 @@ class ChaosPlatform:
         evidence.ledgers = await self._read_ledgers()
         evidence.books = [sentence for audit in self._audits for sentence in await audit(self.databases)]
         violations = check(evidence)
-        lasting = [f"{name} is left: {what}" for name, what in self._lasting()]
-        return "\n".join([*lasting, *([report(evidence, violations)] if violations else [])])
+        return Verdict(self._left(), violations, report(evidence, violations) if violations else "")
 
     async def _read_ledgers(self) -> dict[str, list[Effect]]:
         found = dict[str, list[Effect]]()
         for participant, rows in self._ledgers:
             found.setdefault(participant, []).extend(await read_ledger(self.databases[participant], rows))
         return found
+
+    def _left(self) -> list[str]:
+        return [f"{name} is left: {what}" for name, what in self._lasting()]
 
     def _lasting(self) -> Iterator[tuple[str, str]]:
         """Faults that were planned and did not come about, and those that nobody has ended."""

@@ -126,6 +126,18 @@ class ShowByDefault(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
 
+class FaultKind(enum.Enum):
+    """Kinds of faults of `antiphon chaos`."""
+
+    KILL = "kill"
+    STOP = "stop"
+    RESTART = "restart"
+    PARTITION = "partition"
+    SLOW = "slow"
+    FAIL = "fail"
+    POINT = "point"
+
+
 class Format(enum.Enum):
     """How a trace is told."""
 
@@ -356,6 +368,115 @@ def demo(
     from ..local.demo import run_demo
 
     raise SystemExit(asyncio.run(run_demo(orders, folder, style, jaeger)))
+
+
+@app.command(epilog="Example: antiphon chaos --app shop --payload orders.jsonl --minutes 5")
+def chaos(
+    app: Annotated[
+        list[str],
+        typer.Option(
+            "--app",
+            metavar="PACKAGE|MODULE[:SAGA]",
+            help="A saga, or all sagas and participants that a module, or a package with its modules, has; the order "
+            "system by default.",
+        ),
+    ] = [],  # noqa: B006
+    participant: Annotated[
+        list[str], typer.Option("--participant", metavar="MODULE:PARTICIPANT", help="More participants.")
+    ] = [],  # noqa: B006
+    payload: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What your sagas begin with: a JSON object in each line. They are used in turn; ids are made up.",
+        ),
+    ] = None,
+    saga: Annotated[str, typer.Option(metavar="TYPE", help="Which sagas to run, where there are several types.")] = "",
+    style: Annotated[Style, typer.Option(help="Of the order system: who decides what comes next.")] = (
+        Style.ORCHESTRATED
+    ),
+    minutes: Annotated[
+        float, typer.Option(min=0.0, help="How long it goes on; a minute by default, and as long as the faults need.")
+    ] = 0.0,
+    faults: Annotated[int, typer.Option(min=0, help="How many faults; as many as fit by default.")] = 0,
+    every: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long after a fault the next one comes, about.")
+    ] = 3.0,
+    only: Annotated[
+        list[FaultKind],
+        typer.Option(help="Only faults of this kind; all by default. Give it once for each."),
+    ] = [],  # noqa: B006
+    seed: Annotated[
+        int, typer.Option(min=0, help="What all choices are made from; the same schedule again. Drawn by default.")
+    ] = 0,
+    schedule: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Carry out the faults of this file, TOML or .json: of an earlier run, which leaves faults.toml in its "
+            "folder, or written by hand (deploy/docs/chaos.md).",
+        ),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print the schedule, as it stands in a file.")] = False,
+    servers: Annotated[
+        int, typer.Option(min=1, max=3, help="How many nats-servers: 3, with streams of three replicas, or 1.")
+    ] = 3,
+    coordinators: Annotated[int, typer.Option(min=1, help="How many coordinators.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes each participant has.")] = 2,
+    database: Annotated[
+        list[str],
+        typer.Option(
+            "--database",
+            metavar="NAME=URL",
+            help="The database of a participant, by its name, or NAME=postgres for one of a PostgreSQL that is started "
+            "for this; SQLite by default.",
+        ),
+    ] = [],  # noqa: B006
+    at_once: Annotated[int, typer.Option(min=1, help="How many sagas are under way at a time.")] = 10,
+    within: Annotated[
+        float,
+        typer.Option(
+            min=1.0, metavar="SECONDS", help="Within what time after the last fault all sagas must have ended."
+        ),
+    ] = 60.0,
+    folder: Annotated[
+        Path | None, typer.Option(help="Streams, databases and logs; a new folder below .antiphon/ by default.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run sagas through a platform of its own, kill and stop its processes and servers, cut and slow its network, and
+    check that nothing is lost, doubled or left over.
+
+    The last line is `chaos: S sagas, F faults, V violations`. Exit code 0 only where nothing is violated, and every
+    fault that was asked for came about.
+    """
+    from .storms import Asked, run_storm
+
+    if servers == 2:
+        raise typer.BadParameter("a cluster has 3 servers; give 1 or 3.", param_hint="--servers")
+    asked = Asked(
+        app=app,
+        participant=participant,
+        payload=payload,
+        saga=saga,
+        style=style,
+        database=database,
+        servers=1 if servers == 1 else 3,
+        coordinators=coordinators,
+        workers=workers,
+        minutes=minutes,
+        faults=faults,
+        every=every,
+        only=[each.value for each in only],
+        seed=seed,
+        schedule=schedule,
+        at_once=at_once,
+        within=within,
+        folder=folder,
+        plan=plan,
+        json=json,
+    )
+    raise SystemExit(run_storm(asked))
 
 
 # --- the administrator ------------------------------------------------------------------------------------------------

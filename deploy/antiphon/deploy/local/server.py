@@ -140,6 +140,11 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def answers(self) -> bool:
+        """Whether it is there, and lets clients in."""
+        return self.is_running and server_info(self.port).get("server_name") == self.name
+
+    @property
     def exit_code(self) -> int | None:
         """How the process that was started last ended; None as long as it runs, and before any was started."""
         return self.process.poll() if self.process is not None else None
@@ -183,7 +188,7 @@ class Server:
         while time.monotonic() < deadline:
             if not self.is_running:
                 raise ServerUnreachable(f"nats-server ended at its start. {self._last_words()}")
-            if server_info(self.port).get("server_name") == self.name:
+            if self.answers:
                 return
             time.sleep(POLL_SECONDS)
         raise ServerUnreachable(f"nats-server did not answer within {READY_SECONDS:g} s. {self._last_words()}")

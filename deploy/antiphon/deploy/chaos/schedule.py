@@ -1,0 +1,277 @@
+"""A schedule of faults, as a value: made from a seed, written to a file, and read from one."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+from msgspec.structs import replace
+
+from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.subjects import Direction
+
+from .faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
+
+Kind = Literal["kill", "stop", "restart", "partition", "slow", "fail", "point"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+LASTING: Final = ("stop", "partition", "slow")
+"""Faults that last for `seconds`; of the others each is a moment."""
+LEADER: Final = "leader"
+"""The server that leads stream SAGA at the moment of the fault."""
+
+SERVERS: Final = "servers"
+"""The place of all servers, of which one at a time is harmed."""
+
+FIRST_SECONDS: Final = 1.0
+QUIET_SECONDS: Final = 4.0
+"""How long a server is left alone after a fault, so that its peers can do without another one."""
+LONGEST_SECONDS: Final = 8.0
+SHORTEST_SECONDS: Final = 1.0
+DELAYS_SECONDS: Final = (0.02, 0.05, 0.2)
+POINTS: Final = {
+    "participant": [word for word in PARTICIPANT_POINTS if not word.endswith("_effect")],
+    "coordinator": [word for word in COORDINATOR_POINTS if word != "between_appends"],
+}
+"""Where processes die that all sagas come by. A handler with effects outside the database has two more points, and a
+coordinator one where steps run at once."""
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One fault.
+
+    Args:
+        at: how many seconds after the beginning.
+        kind: what is done.
+        target: a process, a participant (all of its processes), `coordinator`, `nats-server`, one server, or `leader`.
+        other: of `partition` and `slow`, the server at the other end of the way; by default all.
+        seconds: of `stop`, `partition` and `slow`, after how long it is over.
+        delay: of `slow`, by how many seconds later everything arrives.
+        point: of `point`, where the process dies, as `chaos.at` calls it.
+        step: of `fail`, whose handler's next call fails.
+        direction: of `fail`, `undo` for the step's compensation.
+        times: of `fail` and `point`, how often.
+    """
+
+    at: float
+    kind: Kind
+    target: str = ""
+    other: str = ""
+    seconds: float = 0.0
+    delay: float = 0.0
+    point: str = ""
+    step: str = ""
+    direction: Direction = "do"
+    times: int = 1
+
+    def __str__(self) -> str:
+        words = [self.kind, self.step or self.target]
+        words += ["from", self.other] if self.other else []
+        words += ["at", self.point] if self.point else []
+        words += ["undo"] if self.direction == "undo" else []
+        words += [f"by {self.delay:g} s"] if self.delay else []
+        words += [f"for {self.seconds:g} s"] if self.seconds else []
+        words += [f"{self.times} times"] if self.times > 1 else []
+        return " ".join(words)
+
+
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The faults of a run, in order.
+
+    Args:
+        faults: all of them.
+        seed: what they were made from, and what sagas are run with.
+    """
+
+    faults: tuple[Fault, ...]
+    seed: int = 0
+
+
+class Targets(msgspec.Struct, frozen=True):
+    """What can be harmed on a platform.
+
+    Args:
+        participants: the processes of each.
+        coordinators: the processes.
+        servers: their names.
+        calls: the steps whose handlers run here, each with `do` or `undo`; of a list its first element.
+    """
+
+    participants: Mapping[str, Sequence[str]]
+    coordinators: Sequence[str]
+    servers: Sequence[str]
+    calls: Sequence[tuple[str, Direction]] = ()
+
+    @property
+    def processes(self) -> list[str]:
+        """All processes but the servers."""
+        return [*self.coordinators, *(name for names in self.participants.values() for name in names)]
+
+    @property
+    def names(self) -> set[str]:
+        """All that a fault may name."""
+        own = {*self.processes, *self.participants, *self.servers, LEADER, "nats-server", "client"}
+        return own | ({"coordinator"} if self.coordinators else set())
+
+    def owner(self, name: str) -> str:
+        """What a process is of: `participant`, `coordinator`, `server` or `leader`."""
+        if name == LEADER:
+            return LEADER
+        if name == "coordinator" or name in self.coordinators:
+            return "coordinator"
+        return "server" if name == "nats-server" or name in self.servers else "participant"
+
+
+def sort_of(fault: Fault, targets: Targets) -> str:
+    """A fault's kind with what it harms, as a table counts them."""
+    if fault.kind == "fail":
+        return "fail a handler" if fault.direction == "do" else "fail a compensation"
+    if fault.kind == "point":
+        return f"kill {targets.owner(fault.target)} {fault.point}"
+    return f"{fault.kind} {'client' if fault.target == 'client' else targets.owner(fault.target)}"
+
+
+# --- made from a seed -------------------------------------------------------------------------------------------------
+
+
+def make(
+    seed: int, targets: Targets, *, count: int = 0, seconds: float = 0.0, every: float, kinds: Collection[str] = ()
+) -> Schedule:
+    """A schedule that a seed stands for: the same again for the same platform.
+
+    Every sort of fault comes up before one comes up twice. A process is left alone while another fault of it lasts, and
+    of the servers one at a time is harmed.
+
+    Args:
+        seed: of all choices.
+        targets: what there is to harm.
+        count: how many faults; as many as fit into the time when 0.
+        seconds: how long it goes on; as long as the faults need when 0.
+        every: after how many seconds the next fault comes, about.
+        kinds: only these; all by default.
+
+    Raises:
+        PlatformError: a kind was asked for that this platform has nothing for.
+    """
+    choose = random.Random(seed)
+    known = {kind: [*_sorts(kind, targets)] for kind in KINDS if not kinds or kind in kinds}
+    for kind, sorts in known.items():
+        if kinds and not sorts:
+            raise PlatformError(f"a fault of the kind {kind} is not possible here: no step has a handler to fail.")
+    every_sort = [sort for sorts in known.values() for sort in sorts]
+    if count and seconds:
+        every = (seconds - FIRST_SECONDS) / count
+    bag, faults = list[Fault](), list[Fault]()
+    free_at = dict.fromkeys((*targets.processes, SERVERS), 0.0)
+    at = FIRST_SECONDS
+    while (not count or len(faults) < count) and (not seconds or count or at < seconds):
+        if not bag:
+            bag = choose.sample(every_sort, len(every_sort))
+        fault = _aimed(bag.pop(), at, choose, targets, free_at)
+        faults.append(fault)
+        at += every * choose.uniform(0.5, 1.5) if not (count and seconds) else every
+    return Schedule(tuple(sorted(faults, key=lambda each: each.at)), seed)
+
+
+def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
+    """The sorts of faults of a kind, each without a time and still aimed at a class: `participant`, `coordinator`."""
+    classes = ["participant"] * bool(targets.participants) + ["coordinator"] * bool(targets.coordinators)
+    match kind:
+        case "kill" | "stop":
+            servers = ["server", *([LEADER] if len(targets.servers) > 1 else [])]
+            yield from (Fault(0, kind, each) for each in (*classes, *servers))
+        case "restart" | "partition" | "slow":
+            yield from (Fault(0, kind, each) for each in (*classes, "server"))
+        case "point":
+            yield from (Fault(0, kind, each, point=point) for each in classes for point in POINTS[each])
+        case "fail":
+            directions = sorted({direction for _, direction in targets.calls})
+            yield from (Fault(0, kind, direction=direction) for direction in directions)
+
+
+def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free_at: dict[str, float]) -> Fault:
+    """A fault of a sort, at something that is free at a time, or as soon as something is."""
+    # Drawn whether it is needed or not, so that a fault more or less changes no other.
+    lasts = round(choose.uniform(SHORTEST_SECONDS, LONGEST_SECONDS), 1) if sort.kind in LASTING else 0.0
+    delay = choose.choice(DELAYS_SECONDS)
+    if sort.kind == "fail":
+        step = choose.choice([step for step, direction in targets.calls if direction == sort.direction])
+        return replace(sort, at=round(at, 2), step=step)
+    if sort.target in ("server", LEADER):
+        target, place = (LEADER if sort.target == LEADER else choose.choice([*targets.servers])), SERVERS
+    else:
+        own = targets.coordinators if sort.target == "coordinator" else targets.processes
+        own = [name for name in own if targets.owner(name) == sort.target]
+        soonest = min(max(at, free_at[name]) for name in own)
+        target = place = choose.choice([name for name in own if free_at[name] <= soonest])
+    at = round(max(at, free_at[place]), 2)
+    free_at[place] = at + lasts + QUIET_SECONDS
+    return replace(sort, at=at, target=target, seconds=lasts, delay=delay if sort.kind == "slow" else 0.0)
+
+
+# --- in a file --------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path, targets: Targets) -> Schedule:
+    """The schedule in a file, TOML or, where it is named `.json`, JSON.
+
+    Raises:
+        PlatformError: it cannot be read, is none, or harms what this platform has not; the sentence says what.
+    """
+    try:
+        data = path.read_bytes()
+        decode = msgspec.json.decode if path.suffix == ".json" else msgspec.toml.decode
+        schedule = decode(data, type=Schedule)
+    except OSError as error:
+        raise PlatformError(f"cannot read the schedule {path}: {error.strerror}.") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise PlatformError(f"{path} holds no schedule: {error}.") from None
+    for number, fault in enumerate(schedule.faults, 1):
+        if wrong := _wrong(fault, targets):
+            raise PlatformError(f"fault {number} of {path}, {fault}, is not possible: {wrong}.")
+    return Schedule(tuple(sorted(schedule.faults, key=lambda each: each.at)), schedule.seed)
+
+
+def write(schedule: Schedule, path: Path) -> None:
+    """Write a schedule into a file, for `read`."""
+    if path.suffix == ".json":
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(schedule)))
+    else:
+        path.write_text(as_toml(schedule))
+
+
+def as_toml(schedule: Schedule) -> str:
+    """A schedule as a person writes it."""
+    blocks = [f"seed = {schedule.seed}"]
+    for fault in schedule.faults:
+        # What JSON writes of a number or of a name is TOML as well.
+        fields: dict[str, Any] = msgspec.to_builtins(fault)
+        blocks.append("\n".join(["[[faults]]", *(f"{name} = {json.dumps(value)}" for name, value in fields.items())]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _wrong(fault: Fault, targets: Targets) -> str:
+    """Why a fault cannot be, or nothing."""
+    if fault.at < 0 or fault.seconds < 0 or fault.delay < 0 or fault.times < 1:
+        return "no time is before the beginning, and it happens at least once"
+    if fault.kind == "fail":
+        known = ", ".join(sorted({step for step, _ in targets.calls})) or "there is none"
+        called = {(fault.step, fault.direction), (f"{fault.step.rpartition('-')[0]}-0", fault.direction)}
+        return "" if called & {*targets.calls} else f"no step here has such a handler to fail; name one of {known}"
+    for name in (fault.target, *([fault.other] if fault.other else [])):
+        if name not in targets.names or (name == LEADER and not targets.servers):
+            return f"there is no {name!r} here; there are {', '.join(sorted(targets.names))}"
+    if fault.target == "client" and fault.kind not in ("partition", "slow"):
+        return "a client can be cut off and slowed only"
+    if fault.kind in LASTING and not fault.seconds:
+        return "say with `seconds` after how long it is over"
+    if fault.kind == "slow" and not fault.delay:
+        return "say with `delay` by how many seconds later everything arrives"
+    if fault.kind == "point":
+        points = {"participant": PARTICIPANT_POINTS, "coordinator": COORDINATOR_POINTS}.get(targets.owner(fault.target))
+        if points is None or fault.point not in points:
+            return f"it has no point {fault.point!r}; name one of {', '.join(points or ['those of a participant'])}"
+    return ""

@@ -1,0 +1,251 @@
+"""A storm: sagas run through a platform while a schedule of faults is carried out on it, and all is checked then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from antiphon.contracts.errors import Ambiguous, PlatformError
+from antiphon.contracts.messages import Event
+from antiphon.coordinator import Antiphon
+from antiphon.coordinator.definition.choreography import AnySaga
+from antiphon.link.killpoints import call_name
+
+from .evidence import BOUND_SECONDS
+from .loads import Load
+from .network import SERVER
+from .platform import ChaosPlatform
+from .schedule import LEADER, Fault, Schedule, sort_of
+from .score import Ran, Score, Struck, outcomes_of, rows_of
+
+COMES_ABOUT_SECONDS: Final = 60.0
+"""Within what time a process must come by a point at which it shall die, and a handler be called that shall fail."""
+SERVES_SECONDS: Final = 60.0
+AGAIN_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 0.02
+TOLD_SECONDS: Final = 10.0
+"""How often it is told how many sagas have ended."""
+AT_ONCE: Final = 10
+
+T = TypeVar("T")
+
+
+class Storm:
+    """Runs once.
+
+    Args:
+        chaos: a platform that serves.
+        schedule: what is done to it.
+        load: what runs meanwhile.
+        say: told what happens, in lines.
+        seconds: how long it goes on at least; until all faults are over in any case.
+        at_once: how many sagas are under way at a time.
+        within_seconds: within what time after the last fault all sagas must have ended.
+    """
+
+    def __init__(
+        self,
+        chaos: ChaosPlatform,
+        schedule: Schedule,
+        load: Load,
+        say: Callable[[str], None],
+        *,
+        seconds: float = 0.0,
+        at_once: int = AT_ONCE,
+        within_seconds: float = BOUND_SECONDS,
+    ) -> None:
+        self._chaos, self._schedule, self._load, self._tell = chaos, schedule, load, say
+        self._seconds, self._at_once, self._within_seconds = seconds, at_once, within_seconds
+        self._targets = chaos.targets
+        self._began = time.monotonic()
+        self._is_over = False
+        self._ran, self._struck, self._impossible = list[Ran](), list[Struck](), list[str]()
+
+    async def run(self) -> Score:
+        """Run it, wait until all is settled, and check."""
+        await self._load.prepare(self._chaos)
+        self._began = time.monotonic()
+        telling = asyncio.create_task(self._tell_now_and_then())
+        async with self._chaos.client() as antiphon:
+            sagas = [asyncio.create_task(self._run_sagas(antiphon)) for _ in range(self._at_once)]
+            try:
+                await self._carry_out(sagas)
+                self._is_over = True
+                self._say("the storm is over; waiting for the sagas that are under way")
+                done, _ = await asyncio.wait(sagas, timeout=self._within_seconds)
+                for task in done:
+                    task.result()
+            finally:
+                for task in (telling, *sagas):
+                    task.cancel()
+                await asyncio.gather(telling, *sagas, return_exceptions=True)
+        seconds = self._now()
+        self._say("checking what must hold")
+        verdict = await self._chaos.judge(within_seconds=self._within_seconds)
+        unheard = sum(not each.outcome for each in self._ran)
+        self._impossible += verdict.left
+        if unheard and not verdict.violations:
+            self._impossible.append(f"{unheard} clients did not hear of a start or an end, and nothing else is wrong")
+        ended = sum(each.ended is not None for each in self._ran)
+        return Score(
+            seed=self._schedule.seed,
+            seconds=round(seconds, 1),
+            sagas=len(self._ran),
+            faults=len(self._struck),
+            outcomes=outcomes_of(self._ran),
+            rate=round(ended / seconds, 1),
+            rows=rows_of(self._struck, self._ran),
+            impossible=self._impossible,
+            violations=[str(each) for each in verdict.violations],
+            told=verdict.told,
+        )
+
+    # --- sagas --------------------------------------------------------------------------------------------------------
+
+    async def _run_sagas(self, antiphon: Antiphon) -> None:
+        """Run one saga after the other."""
+        while not self._is_over:
+            await self._run_saga(antiphon, *self._load.next())
+
+    async def _run_saga(self, antiphon: Antiphon, saga: AnySaga, start: Event, id: str) -> None:
+        ran = Ran(f"{saga.name}/{id}", self._now())
+        self._ran.append(ran)
+        handle = await _until_told(lambda: antiphon.start(saga, start, id=id))
+        ran.outcome = (await _until_told(handle.result)).outcome
+        ran.ended = self._now()
+
+    async def _tell_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(TOLD_SECONDS)
+            ended = sum(each.ended is not None for each in self._ran)
+            self._say(f"{ended} sagas have ended, {len(self._ran) - ended} are under way")
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, sagas: list[asyncio.Task[None]]) -> None:
+        """Carry out the schedule. What fails as nothing may fail ends it."""
+        faults = [asyncio.create_task(self._carry_out_one(fault)) for fault in self._schedule.faults]
+        faults.append(asyncio.create_task(asyncio.sleep(self._seconds)))
+        under_way: set[asyncio.Task[None]] = {*faults}
+        try:
+            while under_way:
+                done, _ = await asyncio.wait({*under_way, *sagas}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                under_way -= done
+        finally:
+            for task in faults:
+                task.cancel()
+            await asyncio.gather(*faults, return_exceptions=True)
+
+    async def _carry_out_one(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.at - self._now())
+        try:
+            await self._strike(fault)
+        except PlatformError as error:
+            self._impossible.append(f"{fault} (at {fault.at:g} s) was not possible: {error}")
+            self._say(self._impossible[-1])
+
+    async def _strike(self, fault: Fault) -> None:
+        chaos, target, other = self._chaos, await self._named(fault.target), await self._named(fault.other)
+        match fault.kind:
+            case "kill":
+                await self._serving(target)
+                before, struck = chaos.pids(target), self._note(fault, target)
+                chaos.kill(target)
+                await self._whole(struck, lambda: not before & chaos.pids(target))
+            case "restart":
+                await self._serving(target)
+                before, struck = chaos.pids(target), self._note(fault, target)
+                await chaos.restart(target)
+                await self._whole(struck, lambda: not before & chaos.pids(target))
+            case "stop":
+                await self._serving(target)
+                self._note(fault, target)
+                chaos.stop(target)
+                await asyncio.sleep(fault.seconds)
+                chaos.go_on(target)
+            case "partition":
+                self._note(fault, target)
+                chaos.partition(target, other)
+                await asyncio.sleep(fault.seconds)
+                chaos.heal(target, other)
+            case "slow":
+                self._note(fault, target)
+                chaos.slow(target, other, seconds=fault.delay)
+                await asyncio.sleep(fault.seconds)
+                chaos.slow(target, other, seconds=0)
+            case "point":
+                before = chaos.pids(target)
+                chaos.at(target, fault.point, fault.times)
+                await self._come_about(f"{target} {fault.point}")
+                await self._whole(self._note(fault, target), lambda: before != chaos.pids(target))
+            case "fail":
+                chaos.fail_next(fault.step, fault.times, direction=fault.direction)
+                await self._come_about(f" {call_name(fault.step, fault.direction)}")
+                self._note(fault, target)
+
+    async def _named(self, name: str) -> str:
+        return await self._chaos.leader() if name == LEADER else name
+
+    def _note(self, fault: Fault, target: str) -> Struck:
+        struck = Struck(fault, sort_of(fault, self._targets), target, self._now())
+        self._struck.append(struck)
+        self._say(f"{fault} ({target})" if LEADER in (fault.target, fault.other) else str(fault))
+        return struck
+
+    async def _whole(self, struck: Struck, has_ended: Callable[[], bool]) -> None:
+        """Wait until what has ended serves again."""
+        await _until(has_ended, SERVES_SECONDS, f"{struck.target} does not end, or is not started again")
+        await self._serving(struck.target)
+        struck.whole = self._now()
+        for server in self._targets.servers:
+            if struck.target in (server, SERVER):
+                self._chaos.troubles.end(server)
+        self._say(f"{struck.target} serves again after {struck.whole - struck.at:.1f} s")
+
+    async def _serving(self, name: str) -> None:
+        """Wait until all of a name serve, so that a fault hits what is there."""
+        try:
+            async with asyncio.timeout(SERVES_SECONDS):
+                while not await asyncio.to_thread(self._chaos.serves, name):  # it may ask a server that stands still
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError:
+            raise PlatformError(f"{name} does not serve within {SERVES_SECONDS:g} s") from None
+
+    async def _come_about(self, planned: str) -> None:
+        await _until(
+            lambda: not any(each.endswith(planned) for each in self._chaos.to_come()),
+            COMES_ABOUT_SECONDS,
+            "nothing came by there",
+        )
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began
+
+    def _say(self, line: str) -> None:
+        self._tell(f"{self._now():7.1f} s  {line}")
+
+
+async def _until_told(ask: Callable[[], Awaitable[T]]) -> T:
+    """What a client is told, who asks again as long as the platform cannot say."""
+    while True:
+        with suppress(PlatformError, Ambiguous):
+            return await ask()
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _until(holds: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    """Wait for something.
+
+    Raises:
+        PlatformError: it does not come to be; with a sentence.
+    """
+    gives_up = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > gives_up:
+            raise PlatformError(f"{otherwise} within {seconds:g} s")
+        await asyncio.sleep(LOOK_SECONDS)

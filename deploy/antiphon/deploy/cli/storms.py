@@ -1,0 +1,211 @@
+"""`antiphon chaos`: a platform of its own in a storm, and a table of what that came to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import typer
+from rich import box
+from rich.table import Table
+
+from antiphon.coordinator.definition.choreography import AnySaga
+from antiphon.participants import Participant
+
+from ..chaos.loads import Load, Orders, Payloads
+from ..chaos.platform import ChaosPlatform, Settings
+from ..chaos.schedule import Kind, Schedule, Targets, as_toml, make, read, write
+from ..chaos.score import Score, Spread
+from ..chaos.storm import Storm
+from ..local.styles import Style
+from ..local.up import parts_of
+from ..modules import CannotLoad, load, load_saga
+from ..render.plain import warn
+from ..render.terminal import console, foreign, say, say_document, say_json
+from .payloads import read_event, read_payload
+
+POSTGRES = "postgres"
+"""What `--database` says of a participant that gets a database of a PostgreSQL that is started for it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for, as the command's options say it."""
+
+    app: Sequence[str]
+    participant: Sequence[str]
+    payload: Path | None
+    saga: str
+    style: Style
+    database: Sequence[str]
+    servers: Literal[1, 3]
+    coordinators: int
+    workers: int
+    minutes: float
+    faults: int
+    every: float
+    only: Sequence[Kind]
+    seed: int
+    schedule: Path | None
+    at_once: int
+    within: float
+    folder: Path | None
+    plan: bool
+    json: bool
+
+
+def run_storm(asked: Asked) -> int:
+    """Run a storm as it was asked for, and return its exit code: 0 if nothing is violated and every fault came about.
+
+    Raises:
+        CannotLoad: sagas, participants or payloads are not as they must be.
+        PlatformError: a fault of the schedule is not possible here, or the platform does not start.
+    """
+    seed = asked.seed or random.SystemRandom().randrange(1, 1 << 31)
+    with _settings(asked) as settings, _folder(asked) as folder:
+        chaos = ChaosPlatform(folder, settings)
+        try:
+            schedule = _schedule(asked, chaos.targets, seed)
+            if asked.plan:
+                _print_schedule(schedule, json=asked.json)
+                return 0
+            sagas = _load(asked, schedule.seed)
+            chaos.start()
+            write(schedule, folder / "faults.toml")
+            tell = warn if asked.json else say
+            tell(
+                f"seed {schedule.seed}, {len(schedule.faults)} faults, {len(chaos.processes)} processes, "
+                f"{settings.servers} servers; all of it stays in {folder}"
+            )
+            storm = Storm(
+                chaos,
+                schedule,
+                sagas,
+                tell,
+                seconds=asked.minutes * 60,
+                at_once=asked.at_once,
+                within_seconds=asked.within,
+            )
+            score = asyncio.run(storm.run())
+        finally:
+            chaos.close()
+    if asked.json:
+        say_json(score)
+    else:
+        _print(score)
+    return 0 if score.is_good else 1
+
+
+@contextmanager
+def _folder(asked: Asked) -> Iterator[Path]:
+    """Where everything is kept; for a schedule that is only printed, somewhere for a moment."""
+    if asked.plan:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        yield asked.folder or Path(".antiphon") / f"chaos-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@contextmanager
+def _settings(asked: Asked) -> Iterator[Settings]:
+    """What the platform consists of; a PostgreSQL that was asked for runs meanwhile.
+
+    Raises:
+        CannotLoad: there is no PostgreSQL.
+    """
+    apps, participants = asked.app, asked.participant
+    if not apps and not participants:
+        apps, participants = [asked.style.saga], [*asked.style.participants.values()]
+    databases = dict(text.partition("=")[::2] for text in asked.database)
+    found = [*parts_of(apps)[1], *(load(path, Participant).name for path in participants)]
+    workers = dict.fromkeys(found, asked.workers)
+    settings = Settings(apps, participants, asked.servers, asked.coordinators, workers, databases)
+    if POSTGRES not in databases.values():
+        yield settings
+        return
+    from ..local.postgres import postgres
+
+    with ExitStack() as ending:
+        try:
+            server = ending.enter_context(postgres())
+        except LookupError as error:
+            raise CannotLoad(f"{error}.") from None
+        databases |= {name: server.new_database() for name, url in databases.items() if url == POSTGRES}
+        yield settings
+
+
+def _schedule(asked: Asked, targets: Targets, seed: int) -> Schedule:
+    if asked.schedule is not None:
+        return read(asked.schedule, targets)
+    minutes = asked.minutes if asked.minutes or asked.faults else 1.0
+    return make(seed, targets, count=asked.faults, seconds=minutes * 60, every=asked.every, kinds=asked.only)
+
+
+def _load(asked: Asked, seed: int) -> Load:
+    """What is run.
+
+    Raises:
+        CannotLoad: it is not said with what, or which saga is meant.
+    """
+    if not asked.app and not asked.participant:
+        if asked.payload is not None:
+            raise CannotLoad("--payload is for sagas of your own, which --app names; the order system has its orders.")
+        return Orders(asked.style, seed)
+    saga = _saga(asked)
+    if asked.payload is None:
+        raise CannotLoad(
+            f"it is not said what sagas of type {saga.name} begin with: --payload FILE, a JSON object in each line."
+        )
+    lines = read_payload(f"@{asked.payload}").decode().splitlines()
+    return Payloads(saga, [read_event(line, saga.start) for line in lines if line.strip()], seed)
+
+
+def _saga(asked: Asked) -> AnySaga:
+    sagas = {saga.name: saga for saga in map(load_saga, parts_of(asked.app)[0])}
+    if asked.saga in sagas:
+        return sagas[asked.saga]
+    if asked.saga or len(sagas) != 1:
+        raise CannotLoad(f"say with --saga which sagas to run: {', '.join(sagas) or 'there is none'}.")
+    return next(iter(sagas.values()))
+
+
+def _print_schedule(schedule: Schedule, *, json: bool) -> None:
+    if json:
+        say_json(schedule)
+    else:
+        say_document(as_toml(schedule))
+
+
+def _print(score: Score) -> None:
+    out = console()
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("fault", "times", "next saga", "under way", "process"):
+        table.add_column(heading, justify="left" if heading == "fault" else "right")
+    for row in score.rows:
+        table.add_row(row.sort, f"{row.faults}", *map(_seconds, (row.next_saga, row.under_way, row.process)))
+    out.print(table)
+    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in score.outcomes.items())
+    say(
+        "Seconds since a fault began, p50 / max: until a saga that began after it had ended; until all that were under",
+        "way had; and until the processes that it ended served again. Where faults overlap, one has a part in the other.",
+        "",
+        f"{outcomes}; {score.rate:g} sagas/s over {score.seconds:g} s; seed {score.seed}; the machine's load is "
+        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+    )
+    for line in score.impossible:
+        out.print(foreign(line, "red"), soft_wrap=True)
+    for line in score.told.splitlines():
+        out.print(foreign(line), soft_wrap=True)
+    typer.echo(score.last_line)
+
+
+def _seconds(spread: Spread | None) -> str:
+    return str(spread) if spread is not None else "-"
