@@ -432,6 +432,14 @@ def chaos(
             "for this; SQLite by default.",
         ),
     ] = [],  # noqa: B006
+    ledger: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=QUERY",
+            help="Books of a participant to be checked, as `chaos.ledger` takes them: a query for saga, step, do or "
+            "undo, and what was done. The order system has its own.",
+        ),
+    ] = [],  # noqa: B006
     at_once: Annotated[int, typer.Option(min=1, help="How many sagas are under way at a time.")] = 10,
     within: Annotated[
         float,
@@ -460,6 +468,7 @@ def chaos(
         payload=payload,
         saga=saga,
         style=style,
+        ledger=ledger,
         database=database,
         servers=1 if servers == 1 else 3,
         coordinators=coordinators,

@@ -45,6 +45,7 @@ class Asked:
     payload: Path | None
     saga: str
     style: Style
+    ledger: Sequence[str]
     database: Sequence[str]
     servers: Literal[1, 3]
     coordinators: int
@@ -79,6 +80,9 @@ def run_storm(asked: Asked) -> int:
                 return 0
             sagas = _load(asked, schedule.seed)
             chaos.start()
+            for text in asked.ledger:
+                participant, _, query = text.partition("=")
+                chaos.ledger(participant, query)
             write(schedule, folder / "faults.toml")
             tell = warn if asked.json else say
             tell(
@@ -194,8 +198,8 @@ def _print(score: Score) -> None:
     out.print(table)
     outcomes = ", ".join(f"{number} {outcome}" for outcome, number in score.outcomes.items())
     say(
-        "Seconds since a fault began, p50 / max: until a saga that began after it had ended; until all that were under",
-        "way had; and until the processes that it ended served again. Where faults overlap, one has a part in the other.",
+        "Seconds since a fault began, p50 / max: until a saga that began after it had ended, until all had ended that",
+        "were under way, and until the processes that it ended served again. Faults that overlap share what they cost.",
         "",
         f"{outcomes}; {score.rate:g} sagas/s over {score.seconds:g} s; seed {score.seed}; the machine's load is "
         f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",

@@ -1,0 +1,98 @@
+"""`antiphon chaos`: real processes in a short storm, what it says of it, and what it says of a violation."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from msgspec import json
+from typer.testing import CliRunner
+
+from antiphon.deploy.chaos import storm
+from antiphon.deploy.chaos.loads import Orders
+from antiphon.deploy.chaos.platform import ChaosPlatform
+from antiphon.deploy.cli.main import app
+
+SMALL = ("--servers", "1", "--coordinators", "1", "--workers", "1")
+TWICE = """
+CREATE TRIGGER twice AFTER INSERT ON ledger WHEN NEW.number = 3 BEGIN
+INSERT INTO ledger (saga, entry, account, amount, reference, idempotency_key)
+VALUES (NEW.saga, NEW.entry, NEW.account, NEW.amount, NEW.reference, NEW.idempotency_key); END
+"""
+
+
+def chaos(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["chaos", "--folder", str(folder), *arguments])
+
+
+def test_orders_survive_a_storm_and_its_schedule_is_kept(tmp_path: Path) -> None:
+    asked = ("--seed", "12", "--faults", "8", "--every", "1.5")
+    ran = chaos(tmp_path / "storm", *asked)
+    lines = ran.stdout.splitlines()
+    assert ran.exit_code == 0, ran.output
+    said = re.fullmatch(r"chaos: (\d+) sagas, 8 faults, 0 violations", lines[-1])
+    assert said is not None
+    assert int(said[1]) > 10
+    assert re.search(
+        r"^\d+ compensated, \d+ completed; .* sagas/s over .* seed 12; the machine's load", ran.stdout, re.M
+    )
+    kept = (tmp_path / "storm/faults.toml").read_text()
+    assert kept == chaos(tmp_path / "plan", *asked, "--plan").stdout
+    assert not (tmp_path / "plan").exists(), "a plan starts nothing"
+
+
+def test_a_ledger_line_that_is_there_twice_fails_it_with_the_sagas_timeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = Orders.prepare
+
+    async def plant(self: Orders, platform: ChaosPlatform) -> None:
+        await prepared(self, platform)
+        with sqlite3.connect(platform.databases["billing"].removeprefix("sqlite:///")) as database:
+            database.executescript(TWICE)
+
+    monkeypatch.setattr(Orders, "prepare", plant)
+    ran = chaos(tmp_path, *SMALL, "--seed", "3", "--faults", "2", "--only", "kill", "--only", "fail")
+    assert ran.exit_code == 1
+    assert re.search(
+        r"^I3 order/storm-\d+: billing has 2 lines of what step charge_customer has done", ran.stdout, re.M
+    )
+    assert re.search(r"^I2 billing: order/storm-\d+ has 2 lines where something was charged", ran.stdout, re.M)
+    assert re.search(r"^--- order/storm-\d+\n(.+\n)*.{19} billing charge_customer: payment\.charged", ran.stdout, re.M)
+    assert re.fullmatch(r"chaos: \d+ sagas, 2 faults, [1-9]\d* violations", ran.stdout.splitlines()[-1])
+
+
+def test_sagas_of_a_teams_own_run_and_a_fault_that_does_not_come_about_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTIPHON_TEST_CARELESS_LEDGER", str(tmp_path / "charges"))
+    monkeypatch.setattr(storm, "COMES_ABOUT_SECONDS", 2.0)
+    (tmp_path / "sales.jsonl").write_text('{"amount": 7}\n{"amount": 8}\n')
+    (tmp_path / "mine.toml").write_text(
+        '[[faults]]\nat = 0.5\nkind = "kill"\ntarget = "till"\n\n'
+        '[[faults]]\nat = 1\nkind = "point"\ntarget = "till"\npoint = "before_effect"\n'
+    )
+    own = ("--app", "tests.chaos.careless", "--payload", str(tmp_path / "sales.jsonl"))
+    ran = chaos(tmp_path / "storm", *SMALL, *own, "--schedule", str(tmp_path / "mine.toml"), "--json")
+    assert ran.exit_code == 1, ran.output
+    score = json.decode(ran.stdout)
+    assert (score["violations"], score["faults"], set(score["outcomes"])) == ([], 1, {"completed"})
+    assert any(
+        each.startswith("point till at before_effect (at 1 s) was not possible") for each in score["impossible"]
+    ), score
+
+
+def test_what_cannot_be_run_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    for arguments, sentence in (
+        (("--app", "tests.chaos.careless"), "it is not said what sagas of type sale begin with: --payload FILE"),
+        (("--payload", "x"), "--payload is for sagas of your own"),
+        (("--app", "tests.chaos.careless", "--saga", "gift"), "say with --saga which sagas to run: sale"),
+        (("--schedule", str(tmp_path / "none.toml")), "cannot read the schedule"),
+    ):
+        ran = chaos(tmp_path / "storm", *arguments)
+        assert ran.exception is not None
+        assert sentence in str(ran.exception)
+    assert not [*(tmp_path / "storm").glob("nats/**/store")]

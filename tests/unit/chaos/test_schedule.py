@@ -1,0 +1,136 @@
+"""Schedules of faults: the same from the same seed, what a file says, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from antiphon.contracts.errors import PlatformError
+from antiphon.deploy.chaos.schedule import KINDS, LEADER, Fault, Schedule, Targets, make, read, sort_of, write
+from antiphon.deploy.chaos.score import Ran, Spread, Struck, outcomes_of, rows_of
+
+SHOP = Targets(
+    participants={"stock": ["stock-1", "stock-2"], "billing": ["billing-1", "billing-2"]},
+    coordinators=["coordinator-1", "coordinator-2"],
+    servers=["nats-server-1", "nats-server-2", "nats-server-3"],
+    calls=[("reserve", "do"), ("reserve", "undo"), ("pack-0", "do")],
+)
+SMALL = Targets({"stock": ["stock"]}, ["coordinator-1"], ["nats-server"])
+
+
+def test_the_same_seed_makes_the_same_schedule_and_another_one_another() -> None:
+    made = [make(seed, SHOP, count=40, every=2.0) for seed in (1, 1, 2)]
+    assert made[0] == made[1]
+    assert made[0].faults != made[2].faults
+
+
+def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
+    faults = make(3, SHOP, count=200, every=2.0).faults
+    sorts = Counter(sort_of(fault, SHOP) for fault in faults)
+    assert {fault.kind for fault in faults} == {*KINDS}
+    assert max(sorts.values()) - min(sorts.values()) <= 1
+    assert {"kill leader", "stop server", "fail a compensation", "kill participant after_commit"} <= sorts.keys()
+
+
+def test_one_server_at_a_time_is_harmed_and_no_process_twice_at_once() -> None:
+    faults = make(4, SHOP, seconds=900, every=1.0).faults
+    by_place: dict[str, list[Fault]] = {}
+    for fault in faults:
+        if fault.kind != "fail":
+            place = "servers" if SHOP.owner(fault.target) in ("server", LEADER) else fault.target
+            by_place.setdefault(place, []).append(fault)
+    assert len(by_place) == 7
+    for harmed in by_place.values():
+        assert all(one.at + one.seconds < next_one.at for one, next_one in pairwise(harmed))
+
+
+def test_so_many_faults_are_spread_over_so_long() -> None:
+    faults = make(5, SHOP, count=20, seconds=300, every=1.0).faults
+    assert len(faults) == 20
+    assert 250 < faults[-1].at < 330
+
+
+def test_what_is_asked_for_and_not_possible_is_said() -> None:
+    assert {fault.kind for fault in make(6, SMALL, count=30, every=1.0, kinds=["kill", "slow"]).faults} == {
+        "kill",
+        "slow",
+    }
+    with pytest.raises(PlatformError, match="a fault of the kind fail is not possible here"):
+        make(6, SMALL, count=30, every=1.0, kinds=["kill", "fail"])
+
+
+@pytest.mark.parametrize("name", ["faults.toml", "faults.json"])
+def test_a_schedule_comes_back_from_a_file_as_it_was(name: str, tmp_path: Path) -> None:
+    schedule = make(7, SHOP, count=60, every=2.0)
+    write(schedule, tmp_path / name)
+    assert read(tmp_path / name, SHOP) == schedule
+
+
+def test_a_person_writes_what_matters_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[[faults]]\nat = 5\nkind = "stop"\ntarget = "leader"\nseconds = 2\n\n'
+        '[[faults]]\nat = 1.5\nkind = "fail"\nstep = "pack-7"\ntimes = 2\n'
+    )
+    assert read(path, SHOP) == Schedule(
+        (Fault(1.5, "fail", step="pack-7", times=2), Fault(5.0, "stop", "leader", seconds=2.0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"kind": "kill", "target": "till"}, "there is no 'till' here; there are billing, billing-1"),
+        ({"kind": "kill"}, "there is no '' here"),
+        ({"kind": "kill", "target": "client"}, "a client can be cut off and slowed only"),
+        ({"kind": "stop", "target": "stock"}, "say with `seconds` after how long it is over"),
+        ({"kind": "slow", "target": "stock", "seconds": 1}, "say with `delay` by how many seconds"),
+        ({"kind": "partition", "target": "stock", "other": "till", "seconds": 1}, "there is no 'till'"),
+        ({"kind": "fail", "step": "pay"}, "no step here has such a handler to fail; name one of pack-0, reserve"),
+        ({"kind": "fail", "step": "pack-1", "direction": "undo"}, "no step here has such a handler to fail"),
+        ({"kind": "point", "target": "stock", "point": "after_append"}, "no point 'after_append'; name one of on_del"),
+        ({"kind": "point", "target": "leader", "point": "on_delivery"}, "it has no point 'on_delivery'"),
+        ({"kind": "kill", "target": "stock", "at": -1}, "no time is before the beginning"),
+        ({"kind": "explode", "target": "stock"}, "holds no schedule: Invalid enum value 'explode'"),
+        ({"kind": "kill", "target": "stock", "second": 1}, "holds no schedule: Object contains unknown field `second`"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused_with_a_sentence(
+    fault: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_bytes(msgspec.json.encode({"faults": [{"at": 1, **fault}]}))
+    with pytest.raises(PlatformError) as told:
+        read(path, SHOP)
+    assert sentence in str(told.value)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match=r"cannot read the schedule .*: No such file"):
+        read(tmp_path / "none.toml", SHOP)
+
+
+def test_recovery_is_told_by_sort_for_new_sagas_for_those_under_way_and_for_processes() -> None:
+    ran = [
+        Ran("order/1", 0.0, 1.0, "completed"),
+        Ran("order/2", 1.5, 9.0, "compensated"),  # under way at both faults
+        Ran("order/3", 3.0, 4.0, "completed"),
+        Ran("order/4", 5.0, 7.0, "completed"),
+        Ran("order/5", 8.0),
+    ]
+    kill = Fault(2.0, "kill", "stock-1")
+    struck = [Struck(kill, "kill participant", "stock-1", at, at + 1.5) for at in (2.0, 4.5)]
+    struck.append(Struck(Fault(8.5, "fail", step="reserve"), "fail a handler", "", 8.5))
+    fail, killed = rows_of(struck, ran)
+    assert (killed.sort, killed.faults) == ("kill participant", 2)
+    assert (killed.next_saga, killed.under_way, killed.process) == (
+        Spread(2.25, 2.5),
+        Spread(5.75, 7.0),
+        Spread(1.5, 1.5),
+    )
+    assert (fail.next_saga, fail.under_way, fail.process) == (None, None, None), "one under way never ended"
+    assert outcomes_of(ran) == {"completed": 3, "compensated": 1, "open": 1}
