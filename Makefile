@@ -3,7 +3,7 @@
 #   PYTHON=command  another Python than python3 to make it with
 #   WORKERS=number  how many processes run tests, each a file at a time: most tests wait, so more than there are cores
 #   LONG_WORKERS=number  the same for make test-long
-#   STYLE=name      the order system of make demo: orchestrated, choreographed or hybrid
+#   STYLE=name      the order system of make demo and make chaos: orchestrated, choreographed or hybrid
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
 VENV ?= .venv
@@ -35,13 +35,20 @@ order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographe
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long check format bench explore floods recovery planted lock locked clean
+.PHONY: help chaos demo test test-long check format bench explore floods recovery planted lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(ready) ## Run a file of orders through a local platform, and kill two of its processes on the way.
 	@$(VENV)/bin/antiphon demo --style $(STYLE) $(ARGS)
+
+# On Debian and Ubuntu PostgreSQL is outside PATH.
+postgres := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) $(shell command -v initdb))
+
+chaos: $(ready) ## Run orders through a storm of kills, standstills and cuts on three servers; ARGS="--minutes 30".
+	@$(VENV)/bin/antiphon chaos --style $(STYLE) --servers 3 --coordinators 2 --workers 2 \
+		$(if $(postgres),--database billing=postgres) $(ARGS)
 
 # Empty, whatever the shell has: tests start some hundred processes, and each would compile all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =

@@ -2,67 +2,65 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from msgspec import json
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from antiphon.deploy.chaos import storm
-from antiphon.deploy.chaos.loads import Orders
-from antiphon.deploy.chaos.platform import ChaosPlatform
 from antiphon.deploy.cli.main import app
 
 SMALL = ("--servers", "1", "--coordinators", "1", "--workers", "1")
 TWICE = """
-CREATE TRIGGER twice AFTER INSERT ON ledger WHEN NEW.number = 3 BEGIN
+CREATE TRIGGER twice AFTER INSERT ON ledger WHEN NEW.number % 20 = 0 BEGIN
 INSERT INTO ledger (saga, entry, account, amount, reference, idempotency_key)
 VALUES (NEW.saga, NEW.entry, NEW.account, NEW.amount, NEW.reference, NEW.idempotency_key); END
 """
 
 
 def chaos(folder: Path, *arguments: str) -> Result:
+    """In this process, so that it can be patched; no server dies in it."""
     return CliRunner().invoke(app, ["chaos", "--folder", str(folder), *arguments])
+
+
+def chaos_beside(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """In a process of its own, as it is used."""
+    command = [sys.executable, "-m", "antiphon.deploy", "chaos", "--folder", str(folder), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
 
 
 def test_orders_survive_a_storm_and_its_schedule_is_kept(tmp_path: Path) -> None:
     asked = ("--seed", "12", "--faults", "8", "--every", "1.5")
-    ran = chaos(tmp_path / "storm", *asked)
-    lines = ran.stdout.splitlines()
-    assert ran.exit_code == 0, ran.output
-    said = re.fullmatch(r"chaos: (\d+) sagas, 8 faults, 0 violations", lines[-1])
+    with chaos_beside(tmp_path / "storm", *asked) as ran:
+        told, _ = ran.communicate()
+    assert ran.returncode == 0, told
+    said = re.fullmatch(r"chaos: (\d+) sagas, 8 faults, 0 violations", told.splitlines()[-1])
     assert said is not None
     assert int(said[1]) > 10
-    assert re.search(
-        r"^\d+ compensated, \d+ completed; .* sagas/s over .* seed 12; the machine's load", ran.stdout, re.M
-    )
+    assert re.search(r"^\d+ compensated, \d+ completed; .* sagas/s over .* seed 12; the machine's load", told, re.M)
     kept = (tmp_path / "storm/faults.toml").read_text()
     assert kept == chaos(tmp_path / "plan", *asked, "--plan").stdout
     assert not (tmp_path / "plan").exists(), "a plan starts nothing"
 
 
-def test_a_ledger_line_that_is_there_twice_fails_it_with_the_sagas_timeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepared = Orders.prepare
-
-    async def plant(self: Orders, platform: ChaosPlatform) -> None:
-        await prepared(self, platform)
-        with sqlite3.connect(platform.databases["billing"].removeprefix("sqlite:///")) as database:
+def test_a_ledger_line_that_is_there_twice_fails_it_with_the_sagas_timeline(tmp_path: Path) -> None:
+    with chaos_beside(tmp_path, *SMALL, "--seed", "3", "--faults", "3") as ran:
+        assert ran.stdout is not None
+        assert "seed 3, 3 faults, 4 processes, 1 servers" in ran.stdout.readline(), "its databases are there"
+        with sqlite3.connect(tmp_path / "billing.db", timeout=60) as database:
             database.executescript(TWICE)
-
-    monkeypatch.setattr(Orders, "prepare", plant)
-    ran = chaos(tmp_path, *SMALL, "--seed", "3", "--faults", "2", "--only", "kill", "--only", "fail")
-    assert ran.exit_code == 1
-    assert re.search(
-        r"^I3 order/storm-\d+: billing has 2 lines of what step charge_customer has done", ran.stdout, re.M
-    )
-    assert re.search(r"^I2 billing: order/storm-\d+ has 2 lines where something was charged", ran.stdout, re.M)
-    assert re.search(r"^--- order/storm-\d+\n(.+\n)*.{19} billing charge_customer: payment\.charged", ran.stdout, re.M)
-    assert re.fullmatch(r"chaos: \d+ sagas, 2 faults, [1-9]\d* violations", ran.stdout.splitlines()[-1])
+        told = ran.stdout.read()
+    assert ran.returncode == 1
+    assert re.search(r"^I3 order/storm-\d+: billing has 2 lines of what step charge_customer has done", told, re.M)
+    assert re.search(r"^I2 billing: order/storm-\d+ has 2 lines where something was charged", told, re.M)
+    assert re.search(r"^--- order/storm-\d+\n(.+\n)*.{19} billing charge_customer: payment\.charged", told, re.M)
+    assert re.fullmatch(r"chaos: \d+ sagas, 3 faults, [1-9]\d* violations", told.splitlines()[-1])
 
 
 def test_sagas_of_a_teams_own_run_and_a_fault_that_does_not_come_about_fails_it(
