@@ -18,7 +18,8 @@ from antiphon.deploy.cli.main import app
 
 SMALL = ("--servers", "1", "--coordinators", "1", "--workers", "1")
 TWICE = """
-CREATE TRIGGER twice AFTER INSERT ON ledger WHEN NEW.number % 20 = 0 BEGIN
+CREATE TRIGGER twice AFTER INSERT ON ledger WHEN NEW.number % 20 = 0
+AND NOT EXISTS (SELECT 1 FROM ledger GROUP BY saga, entry HAVING count(*) > 1) BEGIN
 INSERT INTO ledger (saga, entry, account, amount, reference, idempotency_key)
 VALUES (NEW.saga, NEW.entry, NEW.account, NEW.amount, NEW.reference, NEW.idempotency_key); END
 """

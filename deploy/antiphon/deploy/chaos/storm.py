@@ -151,19 +151,18 @@ class Storm:
 
     async def _strike(self, fault: Fault) -> None:
         chaos, target, other = self._chaos, await self._named(fault.target), await self._named(fault.other)
+        if fault.kind in ("kill", "stop", "restart", "partition", "slow"):
+            await self._serving(target)
         match fault.kind:
             case "kill":
-                await self._serving(target)
                 before, struck = chaos.pids(target), self._note(fault, target)
                 chaos.kill(target)
                 await self._whole(struck, lambda: not before & chaos.pids(target))
             case "restart":
-                await self._serving(target)
                 before, struck = chaos.pids(target), self._note(fault, target)
                 await chaos.restart(target)
                 await self._whole(struck, lambda: not before & chaos.pids(target))
             case "stop":
-                await self._serving(target)
                 self._note(fault, target)
                 chaos.stop(target)
                 await asyncio.sleep(fault.seconds)
