@@ -188,7 +188,7 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
         case "point":
             yield from (Fault(0, kind, each, point=point) for each in classes for point in POINTS[each])
         case "fail":
-            directions = sorted({direction for _, direction in targets.calls})
+            directions: list[Direction] = sorted({direction for _, direction in targets.calls})
             yield from (Fault(0, kind, direction=direction) for direction in directions)
 
 

@@ -7,7 +7,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ def run_storm(asked: Asked) -> int:
 
 
 @contextmanager
-def _folder(asked: Asked) -> Iterator[Path]:
+def _folder(asked: Asked) -> Generator[Path]:
     """Where everything is kept; for a schedule that is only printed, somewhere for a moment."""
     if asked.plan:
         with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ def _folder(asked: Asked) -> Iterator[Path]:
 
 
 @contextmanager
-def _settings(asked: Asked) -> Iterator[Settings]:
+def _settings(asked: Asked) -> Generator[Settings]:
     """What the platform consists of; a PostgreSQL that was asked for runs meanwhile.
 
     Raises:
@@ -128,7 +128,8 @@ def _settings(asked: Asked) -> Iterator[Settings]:
     apps, participants = asked.app, asked.participant
     if not apps and not participants:
         apps, participants = [asked.style.saga], [*asked.style.participants.values()]
-    databases = dict(text.partition("=")[::2] for text in asked.database)
+    given = (text.partition("=") for text in asked.database)
+    databases = {name: url for name, _, url in given}
     found = [*parts_of(apps)[1], *(load(path, Participant).name for path in participants)]
     workers = dict.fromkeys(found, asked.workers)
     settings = Settings(apps, participants, asked.servers, asked.coordinators, workers, databases)
