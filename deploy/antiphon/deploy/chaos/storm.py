@@ -73,6 +73,7 @@ class Storm:
             sagas = [asyncio.create_task(self._run_sagas(antiphon)) for _ in range(self._at_once)]
             try:
                 await self._carry_out(sagas)
+                await self._see_one_through()
                 self._is_over = True
                 self._say("the storm is over; waiting for the sagas that are under way")
                 done, _ = await asyncio.wait(sagas, timeout=self._within_seconds)
@@ -116,6 +117,16 @@ class Storm:
         handle = await _until_told(lambda: antiphon.start(saga, start, id=id))
         ran.outcome = (await _until_told(handle.result)).outcome
         ran.ended = self._now()
+
+    async def _see_one_through(self) -> None:
+        """Go on until a saga that began after the last fault has ended; that none does is for the invariants to say."""
+        since = self._now()
+        with suppress(PlatformError):
+            await _until(
+                lambda: any(each.ended is not None and each.began >= since for each in self._ran),
+                self._within_seconds,
+                "no saga ends",
+            )
 
     async def _tell_now_and_then(self) -> None:
         while True:
