@@ -116,8 +116,13 @@ class Ending:
         """Take a signal; the interpreter calls this wherever the main thread is."""
         self._repeated.take(number)
         if not self._is_armed:
-            self._arm(self._seconds)
+            self.begin()
             self._loop.call_soon_threadsafe(self._complete)
+
+    def begin(self) -> None:
+        """Have the end by force come in time; also where no signal has begun the end, but an error or SystemExit."""
+        if not self._is_armed:
+            self._arm(self._seconds)
 
     def settle(self, are_handlers_left: bool) -> None:
         """Note that all is drained: a process with a handler or thread left is ended by force, any other is not."""

@@ -122,7 +122,9 @@ class Up:
         found |= {key: str(value) for key, value in SERVICES[name].get("environment", {}).items()}
         file = self.folder / SERVICES[name]["env_file"]
         found |= dict(line.split("=", 1) for line in file.read_text().splitlines())
-        here = {"nats:4222": f"{HOST}:{self.port}", "http://jaeger:4318": self.jaeger}
+        # Inside of a container each has the port of the health check to itself.
+        pages = {"127.0.0.1:9464": f"{HOST}:{free_port()}"}
+        here = {"nats:4222": f"{HOST}:{self.port}", "http://jaeger:4318": self.jaeger, **pages}
         for name, address in here.items():
             found = {key: value.replace(name, address) for key, value in found.items()}
         return found

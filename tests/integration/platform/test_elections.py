@@ -12,6 +12,7 @@ import pytest
 
 from antiphon.contracts import Event, PlatformError, StreamMissing, Unanswered
 from antiphon.contracts.errors import Ambiguous
+from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.definition.saga import Saga
@@ -86,6 +87,14 @@ async def pause(antiphon: Antiphon, id: str, timeout: float) -> None:
     await antiphon.operator("ada", timeout=timeout).participant(id).pause("stocktaking")
 
 
+async def there(link: Link, wanted: str) -> list[StoredMessage]:
+    """What EVENTS holds, once it holds anything: a replica may answer that lags behind."""
+    async with asyncio.timeout(ELECTION_SECONDS):
+        while not (found := await link.read_all(EVENTS, [wanted])):
+            await asyncio.sleep(0.05)
+    return found
+
+
 ASKS: dict[str, Ask] = {"start": start, "cancel": cancel, "signal": signal}
 
 
@@ -96,7 +105,7 @@ async def test_what_is_asked_while_a_leader_is_chosen_is_stored_once_there_is_on
     away.kill()
     try:
         await ASKS[what](antiphon, f"{what}-1", ELECTION_SECONDS)
-        stored = await links[0].read_all(EVENTS, [f"evt.*.*.{what}-1.>"])
+        stored = await there(links[0], f"evt.*.*.{what}-1.>")
         assert len(stored) == 1
     finally:
         away.start()

@@ -27,7 +27,12 @@ from tests.unit.contracts.test_envelope import SUBJECT, envelope, raw
 ROOTS = ("contracts", "coordinator", "participants", "tracing", "deploy")
 FOLDER = Path(__file__).parents[3]
 READERS = {"unpack", "unpack_raw", "Decoder", "decode"}
-NO_MESSAGES = ("antiphon.order", "antiphon.coordinator.testing", "antiphon.participants.testing")
+NO_MESSAGES = (
+    "antiphon.order",
+    "antiphon.coordinator.testing",
+    "antiphon.participants.testing",
+    "antiphon.deploy.chaos",
+)
 """What these read are a team's own messages and files."""
 SPELLED = {"cause", "command", "reacts", "retry", "within"}
 """The attributes of an envelope in which a number is written as a text."""

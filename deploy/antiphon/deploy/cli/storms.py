@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import typer
 from rich import box
 from rich.table import Table
 
@@ -209,7 +208,7 @@ def _print(score: Score) -> None:
         out.print(foreign(line, "red"), soft_wrap=True)
     for line in score.told.splitlines():
         out.print(foreign(line), soft_wrap=True)
-    typer.echo(score.last_line)
+    say(score.last_line)
 
 
 def _seconds(spread: Spread | None) -> str:
