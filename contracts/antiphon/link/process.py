@@ -127,8 +127,8 @@ class Ending:
             self._arm(self._seconds)
 
     def settle(self, are_handlers_left: bool) -> None:
-        """Note that all is drained: a process with a handler or thread left is ended by force soon, any other only where
-        it does not come to `over`."""
+        """Note that all is drained: a process with a handler or thread left is ended by force soon, any other only
+        if it does not come to `over`."""
         if not self._is_armed:
             return
         self._is_left = are_handlers_left or bool(self.threads())
