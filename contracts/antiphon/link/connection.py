@@ -38,6 +38,7 @@ from antiphon.contracts.stored import Outcome, Rejected, StoredMessage
 from antiphon.contracts.subjects import is_inbox
 from antiphon.contracts.topology import ANSWERS_PREFIX, SAGA, SERVER_VERSION_MIN, is_of_platform
 
+from .cancels import heed_cancel
 from .delivery import Delivery, Pull
 from .encryption import NOT_ENCRYPTED, tls_context, tls_trouble
 from .fast import fast_transport
@@ -515,7 +516,7 @@ class Link:
     async def _listen(self, events: _Events) -> None:
         self._answers = self.new_inbox()
         await self.subscribe(f"{self._answers}.*", self._on_answer)
-        await self.nc.flush(round(CONNECT_SECONDS))
+        await heed_cancel(self.nc.flush(round(CONNECT_SECONDS)))
         events.link = self
         self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
 
@@ -714,7 +715,7 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
     options = _authentication(credentials)
     try:
         async with events.limit:
-            await nc.connect(
+            opening = nc.connect(
                 servers=urls,
                 name=name,
                 max_reconnect_attempts=-1,
@@ -726,6 +727,7 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
                 **events.options(),
                 **options,
             )
+            await heed_cancel(opening)
             events.connected()
             return nc
     except (TimeoutError, OSError, nats.errors.Error) as error:

@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
+from .cancels import heed_cancel
 from .guard import Guard
 from .transport import FLUSH_SECONDS, HEAD_BYTES, LOST, Handler, require_subject
 
@@ -122,7 +123,7 @@ class FastTransport:
         """Write the frames of this turn, and wait for the server."""
         self.flush()
         with contextlib.suppress(*LOST):
-            await self._nc.flush(seconds)
+            await heed_cancel(self._nc.flush(seconds))
             return True
         return False
 
@@ -149,7 +150,7 @@ class FastTransport:
         # names this subject, for instance that there is no consumer to pull from, would find nobody listening.
         # Should the connection be lost meanwhile, nats-py subscribes again by itself.
         with contextlib.suppress(*LOST):
-            await self._nc.flush(FLUSH_SECONDS)
+            await heed_cancel(self._nc.flush(FLUSH_SECONDS))
         return subscription
 
     async def has_jetstream(self) -> bool:

@@ -26,8 +26,6 @@ from .delivery import Pull
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 CLOSE_SECONDS: Final = 3.0
 """How long connections may take to close where something is left that would keep the process from its end."""
-SETTLED_SECONDS: Final = 15.0
-"""The same where nothing is left: what closes waits for servers, and each of these waits has a bound of its own."""
 DRAIN_SECONDS: Final = 5.0
 """How long what is in hand may take to become durable once nothing more is asked for."""
 LOOK_SECONDS: Final = 0.01
@@ -111,32 +109,23 @@ class Ending:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
         self._threads = set(threading.enumerate())
-        self._is_armed = self._is_left = False
+        self._is_armed = False
         self._repeated = _Repeated()
 
     def tell(self, number: int, frame: FrameType | None) -> None:
         """Take a signal; the interpreter calls this wherever the main thread is."""
         self._repeated.take(number)
         if not self._is_armed:
-            self.begin()
+            self._arm(self._seconds)
             self._loop.call_soon_threadsafe(self._complete)
 
-    def begin(self) -> None:
-        """Have the end by force come in time; also where no signal has begun the end, but an error or SystemExit."""
-        if not self._is_armed:
-            self._arm(self._seconds)
-
     def settle(self, are_handlers_left: bool) -> None:
-        """Note that all is drained: a process with a handler or thread left is ended by force soon, any other only
-        if it does not come to `over`."""
+        """Note that all is drained: a process with a handler or thread left is ended by force, any other is not."""
         if not self._is_armed:
             return
-        self._is_left = are_handlers_left or bool(self.threads())
-        self._arm(CLOSE_SECONDS if self._is_left else SETTLED_SECONDS)
-
-    def over(self) -> None:
-        """Note that connections are closed, too: only what is left of handlers and threads is ended by force then."""
-        if self._is_armed and not self._is_left:
+        if are_handlers_left or self.threads():
+            self._arm(CLOSE_SECONDS)
+        else:
             faulthandler.cancel_dump_traceback_later()
 
     def threads(self) -> list[str]:
@@ -165,7 +154,6 @@ def signals(ending: Ending, numbers: Iterable[int] = STOP_SIGNALS) -> Generator[
     try:
         yield
     finally:
-        ending.over()
         for number, handler in before.items():
             signal.signal(number, handler)
 

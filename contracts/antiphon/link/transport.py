@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 
 from antiphon.contracts.errors import BadIdentity
 
+from .cancels import heed_cancel
 from .guard import Guard
 
 Handler = Callable[[str, str, bytes, bytes | None], None]
@@ -119,7 +120,7 @@ class PublicTransport:
         with contextlib.suppress(*LOST):
             if self._sending is not None:
                 await self._sending
-            await self._nc.flush(seconds)
+            await heed_cancel(self._nc.flush(seconds))
             return True
         return False
 
@@ -140,7 +141,7 @@ class PublicTransport:
         subscription: Subscription = await nc.subscribe(subject, queue=queue, cb=adapt)
         # nats-py only queues it; whoever is asked on this subject as soon as this returns must be heard.
         with contextlib.suppress(*LOST):
-            await self._nc.flush(FLUSH_SECONDS)
+            await heed_cancel(self._nc.flush(FLUSH_SECONDS))
         return subscription
 
     async def has_jetstream(self) -> bool:

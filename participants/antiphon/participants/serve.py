@@ -113,7 +113,6 @@ async def serve(
                         await asyncio.wait((link.failure, ending.told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     probes.ending()
-                    ending.begin()
                     await worker.drain(grace_seconds)
                     if is_accepted:
                         left = worker.held + worker.deaf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,3 +152,72 @@ async def test_on_the_public_api_a_subscription_stands_with_the_server_when_subs
     nc: Any = Recorder()
     await PublicTransport(nc, Guard(say)).subscribe("antiphon.status.*.*", lambda *message: None, "")
     assert calls == ["subscribe antiphon.status.*.*", "flush"]
+
+
+class CancelsTheAsker:
+    """A connection whose answer comes in the same turn of the loop as a cancel of the task that waits for it."""
+
+    def __init__(self) -> None:
+        self.asker: asyncio.Task[None] | None = None
+
+    async def flush(self, seconds: int) -> None:
+        """Wait as nats-py does."""
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        loop.call_soon(self._answer, answer)
+        await asyncio.wait_for(answer, seconds)
+
+    async def subscribe(self, subject: str, **options: object) -> Subscribed:
+        return Subscribed()
+
+    def _answer(self, answer: asyncio.Future[None]) -> None:
+        assert self.asker is not None
+        answer.set_result(None)
+        self.asker.cancel()
+
+
+class Subscribed:
+    _id = 1
+
+
+@pytest.mark.parametrize("transport", [PublicTransport, FastTransport])
+@pytest.mark.parametrize("call", ["flushed", "subscribe"])
+async def test_a_cancel_that_comes_together_with_the_answer_of_the_server_is_heeded(
+    transport: type[PublicTransport | FastTransport], call: str
+) -> None:
+    """Before Python 3.12 `asyncio.wait_for` loses it, and a process that was told to end would go on."""
+    nc: Any = CancelsTheAsker()
+    went_on = False
+
+    async def ask() -> None:
+        nonlocal went_on
+        if call == "flushed":
+            await transport(nc, Guard(say)).flushed()
+        else:
+            await transport(nc, Guard(say)).subscribe("antiphon.status.*.*", lambda *message: None, "")
+        went_on = True
+
+    nc.asker = asyncio.create_task(ask())
+    await asyncio.wait([nc.asker])
+    assert nc.asker.cancelled()
+    assert not went_on
+
+
+async def test_a_task_that_was_cancelled_before_may_still_flush(server: Platform) -> None:
+    """What closes a link runs in a task that is being cancelled."""
+    link = await server.connect("coordinator")
+    flushed: list[bool] = []
+
+    async def end() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            flushed.append(await link._transport.flushed())
+            await link.close()
+
+    task = asyncio.create_task(end())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert flushed == [True]
+    assert link.nc.is_closed
