@@ -126,10 +126,10 @@ def address_of(text: str) -> tuple[str, int]:
     """
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
-        raise PlatformError(f"--http {text}: give a host and a port, such as 127.0.0.1:9464.")
+        raise PlatformError(f"{text!r} is no address. Give a host and a port, such as 127.0.0.1:9464.")
     if not host:
         raise PlatformError(
-            f"--http {text} names no host. Give 127.0.0.1{text} for this machine alone, or 0.0.0.0{text} for "
+            f"{text!r} names no host. Give 127.0.0.1{text} for this machine alone, or 0.0.0.0{text} for "
             "whoever gets there."
         )
     return host.removeprefix("[").removesuffix("]"), int(port)

@@ -117,9 +117,9 @@ async def test_an_address_that_is_taken_is_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("nowhere", "--http nowhere: give a host and a port, such as 127.0.0.1:9464"),
-        ("127.0.0.1:port", "give a host and a port"),
-        ("127.0.0.1:99999999", "give a host and a port"),
+        ("nowhere", "'nowhere' is no address. Give a host and a port, such as 127.0.0.1:9464"),
+        ("127.0.0.1:port", "Give a host and a port"),
+        ("127.0.0.1:99999999", "Give a host and a port"),
         (":29109", "names no host. Give 127.0.0.1:29109 for this machine alone, or 0.0.0.0:29109"),
     ],
 )

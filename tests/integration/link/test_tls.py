@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from antiphon.link import Credentials, Link
 from tests.support.server import until
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""nats-py leaves the socket of a failed handshake to the garbage collector."""
 
 HOST = "127.0.0.1"
 
@@ -46,6 +46,14 @@ class Files:
         path = self.folder / f"{name}.pem"
         made.private_key_and_cert_chain_pem.write_to_path(str(path))
         return str(path)
+
+
+@pytest.fixture(autouse=True)
+def forgotten_sockets() -> Iterator[None]:
+    """nats-py leaves the socket of a failed handshake to the garbage collector, which warns of it in whatever test it
+    runs in."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -85,8 +85,10 @@ def read_overrides(texts: Iterable[str]) -> dict[str, dict[Ending, float | None]
         saga_type, colon, outcome = what.partition(":")
         named: list[Ending] = [each for each in ENDINGS if each == outcome or not colon]
         if not saga_type or not named:
-            raise PlatformError(f"--retention {text}: give TYPE=TIME or TYPE:OUTCOME=TIME, {' or '.join(ENDINGS)}.")
-        seconds = seconds_of(kept, f"--retention {text}")
+            raise PlatformError(
+                f"{text!r} is no retention. Give TYPE=TIME or TYPE:OUTCOME=TIME, {' or '.join(ENDINGS)}."
+            )
+        seconds = seconds_of(kept, text)
         found.setdefault(saga_type, {}).update(dict.fromkeys(named, seconds))
     return found
 
