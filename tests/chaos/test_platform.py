@@ -184,6 +184,24 @@ async def test_processes_leave_a_server_that_is_cut_off_from_the_others_and_can_
     await chaos.assert_invariants()
 
 
+@pytest.mark.chaos(*SERVICES, servers=3)
+async def test_a_client_leaves_a_server_that_is_cut_off_from_the_others_and_can_still_be_reached(
+    chaos: ChaosPlatform,
+) -> None:
+    cut_off, *others = SERVERS
+    for other in others:  # until the client sits where it will be of no use
+        chaos.partition("client", other)
+    async with chaos.client() as antiphon:
+        first, second = ORDERS[15:17]
+        assert await completes(await antiphon.start(order, first, id=first.order_id))
+        for other in others:
+            chaos.heal("client", other)
+            chaos.partition(cut_off, other)
+        assert await completes(await antiphon.start(order, second, id=second.order_id, timeout=120))
+    chaos.heal()
+    await chaos.assert_invariants()
+
+
 @pytest.mark.chaos("tests.chaos.careless")
 async def test_a_handler_that_writes_past_its_transaction_is_found_out(chaos: ChaosPlatform, tmp_path: Path) -> None:
     chaos.ledger("till", careless.charges)

@@ -44,6 +44,7 @@ from .encryption import NOT_ENCRYPTED, tls_context, tls_trouble
 from .fast import fast_transport
 from .faults import say
 from .guard import Guard, InHand
+from .leaving import Leaving
 from .outcomes import outcome_of
 from .reading import (
     BATCH_MAX,
@@ -150,6 +151,8 @@ class Link:
         """By subjects without which the process can do: called when the server refuses one, and that is no failure."""
         self.on_reconnect: list[Callable[[], None]] = []
         """Called each time the connection is back: what was sent meanwhile, by whomever, was not heard here."""
+        self.leaving = Leaving(self)
+        """Told by whoever finds the server of use or of none."""
         self._trouble = ""
         """Why TLS failed last, which is said once."""
         self.on_close: list[Callable[[], object]] = []

@@ -39,12 +39,6 @@ LOOK_SECONDS: Final = 10.0
 LOOK_AGAIN_SECONDS: Final = 2.0
 """How often it looks while something keeps it from its work, so that it goes on soon after that was mended."""
 
-LEAVE_SECONDS: Final = 10.0
-"""After how long a process leaves a server through which it sees nothing, or nothing that works, if there are others.
-The server may be cut off from its cluster, and still be reached. An election takes less."""
-LEAVE_SECONDS_MAX: Final = 60.0
-"""The longest pause between two such moves. Each is twice as long as the one before: it may be the whole cluster."""
-
 NOT_FOUND: Final = 404
 
 Look = Callable[[], Awaitable[list[Difference]]]
@@ -74,8 +68,6 @@ class Fitness:
         """Set when the process becomes ready, and when it is ready no more."""
         self._is_blind = False
         """Whether nothing could be seen the last time."""
-        self._unwell_since: float | None = None
-        self._leave_seconds = LEAVE_SECONDS
         self._soon = asyncio.Event()
         link.on_reconnect.append(self._soon.set)
         changed(0)
@@ -137,21 +129,13 @@ class Fitness:
             self._soon.clear()
             with contextlib.suppress(PlatformError):  # the link ends the process
                 await self.look()
-            await self._leave_in_time()
+            if self._is_unwell():
+                await self._link.leaving.unwell()
+            else:
+                self._link.leaving.well()
 
     def _is_unwell(self) -> bool:
         return self._is_blind or any(each.is_grave for each in self._since)
-
-    async def _leave_in_time(self) -> None:
-        """Go to another server once this one has been of no use for long enough."""
-        now = time.monotonic()
-        if not self._is_unwell():
-            self._unwell_since, self._leave_seconds = None, LEAVE_SECONDS
-        elif self._unwell_since is None or not self._link.is_connected:
-            self._unwell_since = now
-        elif now - self._unwell_since >= self._leave_seconds and await self._link.leave():
-            log.warning("server.left", reason="it may be cut off from its cluster", seconds=self._leave_seconds)
-            self._unwell_since, self._leave_seconds = now, min(LEAVE_SECONDS_MAX, 2 * self._leave_seconds)
 
     def _see(self, found: list[Difference]) -> None:
         now, was_ready = time.monotonic(), self.is_ready

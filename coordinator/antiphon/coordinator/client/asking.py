@@ -27,7 +27,8 @@ from ..decision.sameness import resent
 from .store_once import raise_if_failed
 
 ASK_SECONDS: Final = 10.0
-"""How long coordinators are asked: longer than one takes to be started in the place of one that died."""
+"""How long coordinators are asked, unless something is stored whose writer waits for longer: longer than one takes to
+be started in the place of one that died."""
 ANSWER_SECONDS: Final = 2.5
 """How long each question waits for its answer; whoever is not sure answers after a second."""
 PAUSE_SECONDS: Final = 0.25
@@ -36,8 +37,8 @@ QUESTIONS_MAX: Final = 16
 
 EARLY: Final = "A signal for a saga that is started later is sent with wait_for_start=True, or --wait-for-start."
 UNANSWERED: Final = (
-    "no coordinator answers that has sagas of this type. Nothing was changed. Try again, once one runs: antiphon "
-    "coordinator --app module:saga."
+    "no coordinator answers that has sagas of this type. Try again, once one runs: antiphon coordinator --app "
+    "module:saga."
 )
 
 
@@ -70,7 +71,8 @@ class Asking:
         if told is None:
             what = f"the signal {signal} of saga {key}" if signal else f"the start of saga {key}"
             raise PlatformError(
-                f"{what} is stored already, and whether it is the same cannot be told now: {UNANSWERED}"
+                f"{what} is stored already, perhaps by this very call, and whether it is the same cannot be told now: "
+                f"{UNANSWERED}"
             )
         return told
 
@@ -83,7 +85,10 @@ class Asking:
         """
         told = await self._ask(subjects.same_subject(key), resent(event, prospect=True), timeout_seconds)
         if told is None or not told.prospect:
-            raise PlatformError(f"with which version saga {key} runs, or would begin, cannot be told now: {UNANSWERED}")
+            raise PlatformError(
+                f"with which version saga {key} runs, or would begin, cannot be told now, and nothing was changed: "
+                f"{UNANSWERED}"
+            )
         if told.verdict in ("other", "unread"):
             raise AlreadyStarted(key.type, key.id, told.reason)
         return told
@@ -143,7 +148,7 @@ class Asking:
                 that lags.
         """
         data, loop = msgspec.json.encode(question), asyncio.get_running_loop()
-        gives_up = loop.time() + min(timeout_seconds, ASK_SECONDS)
+        gives_up = loop.time() + (timeout_seconds if is_stored else min(timeout_seconds, ASK_SECONDS))
         while (left := gives_up - loop.time()) > 0:
             told = await self._ask_once(subject, data, min(left, ANSWER_SECONDS))
             is_busy = told is not None and told.verdict == "busy"
@@ -173,6 +178,8 @@ def _checked(
         case "passed":
             raise TooLate(key.type, key.id, what, told.why if told else "")
         case "" if not (waits or is_started):
-            raise PlatformError(f"what would come of {what} for saga {key} cannot be told now: {UNANSWERED}")
+            raise PlatformError(
+                f"what would come of {what} for saga {key} cannot be told now, and nothing was changed: {UNANSWERED}"
+            )
         case _:
             return told

@@ -228,7 +228,8 @@ class Antiphon:
             saga: the definition, or the choreography.
             start: the event it begins with.
             id: names the saga; a token of letters, digits, `_` and `-`.
-            timeout: for how many seconds it is tried to store the start, as while a cluster chooses a leader.
+            timeout: for how many seconds it is tried to store the start, as while a cluster chooses a leader; and for
+                how long coordinators are asked whether one that is stored already is the same.
             version: the version of the definition that it must run with. Left out, it begins with the newest that a
                 coordinator has, and one that was started before goes on with its own. Given, a coordinator has to
                 answer, before the start is stored and once it has begun.
@@ -366,10 +367,12 @@ class Antiphon:
             data = await self._link.request(subjects.status_subject(key))
         except Ambiguous:
             raise_if_failed(self._link)
+            await self._link.leaving.unwell()
             raise PlatformError(
                 f"no coordinator answers that has sagas of type {key.type!r}. Start one: antiphon coordinator --app "
                 "module:saga, or the local platform: antiphon up."
             ) from None
+        self._link.leaving.well()
         try:
             answer = unpack_raw(data, StatusAnswer)
         except Undecodable as error:

@@ -93,10 +93,9 @@ class Attempts:
             PlatformError: the server refused it, or the connection is of no use.
         """
         try:
-            await self._link.store(self._subject, self._data)
-            return True
-        except AlreadyStored:
-            return False
+            is_new = await self._stored()
+            self._link.leaving.well()
+            return is_new
         except NoRoom as error:
             raise PlatformError(
                 f"the server has no room for {self._subject}, so nothing has changed: {error}. Try again once an "
@@ -110,7 +109,15 @@ class Attempts:
         except Ambiguous as error:
             raise_if_failed(self._link)
             self._note(error)
+            await self._link.leaving.unwell()
             return None
+
+    async def _stored(self) -> bool:
+        try:
+            await self._link.store(self._subject, self._data)
+        except AlreadyStored:
+            return False
+        return True
 
     def _note(self, error: Ambiguous) -> None:
         is_nobody = isinstance(error, NobodyStores)
