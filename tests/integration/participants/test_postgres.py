@@ -207,6 +207,28 @@ async def test_a_claim_that_was_cancelled_leaves_a_connection_that_works(postgre
     await database.close()
 
 
+async def waits_for_a_lock(database: PostgresDatabase) -> bool:
+    """Whether a session of this database waits for a transaction of another one."""
+    look = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    async with database._engine.connect() as connection:
+        return bool((await connection.execute(look)).scalar_one())
+
+
+async def test_a_row_that_is_there_is_locked_by_who_claims_it(postgres_server: Postgres) -> None:
+    """A compensation and a late command look at it in one moment: the second sees what the first has made of it."""
+    database = await opened(postgres_server)
+    answer = Answer("x.v1", b"{}")
+    await perform(database, Row("done", 1, answer))
+    async with database.begin(ADDRESS) as inbox:
+        assert await inbox.claim() == Row("done", 1, answer)
+        second = asyncio.ensure_future(perform(database, Row("done", 1, answer)))
+        while not second.done() and not await waits_for_a_lock(database):
+            await asyncio.sleep(0.01)
+        await inbox.settle(Row("undone", 1, answer))
+    assert await second == Row("undone", 1, answer)
+    await database.close()
+
+
 # --- sessions that stay -----------------------------------------------------------------------------------------------
 
 
