@@ -31,6 +31,14 @@ class Over(NamedTuple):
     gone: Collection[SagaKey]
 
 
+class Removed(NamedTuple):
+    """What was removed from an inbox, and what was left."""
+
+    rows: int
+    left: int
+    """Sagas of which not even the end is known, and whose rows stay because nobody said that this is meant."""
+
+
 AreOver = Callable[[list[SagaKey]], Awaitable[Over]]
 """Says which of some sagas are over."""
 
@@ -54,30 +62,31 @@ async def forget_saga(url: str, key: SagaKey) -> int:
         return await _delete(connection, key) + await _empty(connection, key)
 
 
-async def purge_inbox(url: str, before: datetime, are_over: AreOver) -> int:
+async def purge_inbox(url: str, before: datetime, are_over: AreOver, *, with_gone: bool = False) -> Removed:
     """Delete the rows of sagas that have no journal any more.
 
     Args:
         url: the participant's database.
         before: rows that were written later stay.
         are_over: which sagas have none.
-
-    Returns:
-        How many rows were deleted.
+        with_gone: whether also those of sagas of which not even the end is left. A server that never had them, or was
+            restored from an older backup, says the same of sagas whose commands may still come again.
 
     Raises:
         PlatformError: the database cannot be opened, or holds no inbox.
     """
     async with _opened(url) as engine:
-        deleted, last = 0, ("", "")
+        rows, left, last = 0, 0, ("", "")
         while page := await _page(engine, before, last):
             last = page[-1].type, page[-1].id
             over = await are_over(page)
             async with engine.begin() as connection:
                 for key in page:
-                    if key in over.purged:
-                        deleted += await _delete(connection, key, with_reactions=key in over.gone)
-        return deleted
+                    if key in over.gone and not with_gone:
+                        left += 1
+                    elif key in over.purged:
+                        rows += await _delete(connection, key, with_reactions=key in over.gone)
+        return Removed(rows, left)
 
 
 async def _page(engine: AsyncEngine, before: datetime, after: tuple[str, str]) -> list[SagaKey]:

@@ -14,7 +14,14 @@ from antiphon.coordinator.views.timeline import timeline_of
 from antiphon.link import Link
 from antiphon.link.journals import read_journals
 from antiphon.link.sagas import read_events
-from antiphon.tracing.export.archive import Archived, archive, archived_ids, is_archived, read_archived
+from antiphon.tracing.export.archive import (
+    Archived,
+    archive,
+    archived_ids,
+    is_archived,
+    read_archived,
+    require_writable,
+)
 
 from ..modules import CannotLoad
 from ..render.tables import print_timeline
@@ -28,6 +35,7 @@ async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool
     """Archive all sagas of a type that have ended, and are neither archived nor purged."""
     if saga_type != "*":
         check_token(saga_type, "saga type")
+    require_writable(folder)
     written = before = after = purged = 0
     async with reader(server) as link:
         while page := await link.next_page(SAGA, subjects.ends_filter(saga_type), after + 1, PAGE):
@@ -41,7 +49,7 @@ async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool
         say_json({"archived": written, "archived_before": before, "purged_before": purged})
     else:
         gone = f"; of {purged} nothing but the end was left" if purged else ""
-        say(f"{written} sagas archived in {folder}, {before} were there before{gone}.")
+        say(f"archived in {folder}: {written}, there before: {before}{gone}.")
 
 
 async def _archive_all(link: Link, folder: Path, keys: list[SagaKey]) -> int:

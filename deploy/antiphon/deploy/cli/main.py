@@ -1041,6 +1041,14 @@ def purge_inbox(
     older_than: Annotated[
         str, typer.Option(metavar="TIME", help="Rows that were written later stay: 12h, 30d, 52w.")
     ] = "1d",
+    ends_gone: Annotated[
+        bool,
+        typer.Option(
+            "--ends-gone",
+            help="Delete also the rows of sagas of which the server has nothing, not even the end: for installations "
+            "whose coordinators have --keep-ends. Make sure that it is the right server.",
+        ),
+    ] = False,
     server: Server = DEFAULT_SERVER,
     json: Json = False,
 ) -> None:
@@ -1050,7 +1058,7 @@ def purge_inbox(
 
     from .retaining import purge_inbox as purge_in
 
-    asyncio.run(purge_in(server, database, older_than, json))
+    asyncio.run(purge_in(server, database, older_than, ends_gone, json))
 
 
 @app.command(epilog="Example: antiphon pause --participant billing --reason 'their database is moved'")

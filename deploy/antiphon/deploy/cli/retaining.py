@@ -7,8 +7,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from antiphon.contracts import subjects
-from antiphon.contracts.errors import Unusable
-from antiphon.contracts.identity import COORDINATOR, SagaKey
+from antiphon.contracts.errors import PlatformError, Unusable
+from antiphon.contracts.identity import COORDINATOR, SagaKey, is_token
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.definition.retention import seconds_of
@@ -36,7 +36,8 @@ async def forget_saga(
         async with Antiphon.connect(server, name=name, patient=False) as antiphon:
             end = await antiphon.operator(name, timeout=timeout).forget(key.type, key.id, reason)
     answers = {each: await forget_in(url, key) for each, url in databases.items()}
-    left = sorted(_participants_in(journal) - databases.keys())
+    participants = _participants_in(journal)
+    left = sorted(participants - databases.keys())
     if as_json:
         told = {"type": key.type, "id": key.id, "forgotten": end.forgotten, "answers": answers}
         say_json({**told, "inboxes_left": left, "children": children})
@@ -48,6 +49,11 @@ async def forget_saga(
         options = " ".join(f"--database {each}=URL" for each in left)
         warn(
             f"antiphon: the answers of {', '.join(left)} are in their databases still: the same command with {options}"
+        )
+    if not participants:
+        warn(
+            "antiphon: its journal was gone before, so that nobody knows whose inboxes hold answers of it: the same "
+            "command with --database NAME=URL for each participant"
         )
     if children:
         warn(f"antiphon: it has started sagas, which are to be forgotten one by one: {', '.join(children)}")
@@ -70,12 +76,14 @@ async def _children(link: Link, key: SagaKey, journal: list[StoredMessage]) -> l
     return [str(child) for message in starts if (child := subjects.saga_in(message.subject)) is not None]
 
 
-async def purge_inbox(server: str, database: str, older_than: str, as_json: bool) -> None:
+async def purge_inbox(server: str, database: str, older_than: str, ends_gone: bool, as_json: bool) -> None:
     """Delete what an inbox holds of sagas whose journals were purged."""
     from antiphon.participants.purging import Over
     from antiphon.participants.purging import purge_inbox as purge_in
 
-    seconds = seconds_of(older_than, "--older-than") or 0.0
+    seconds = seconds_of(older_than, "--older-than")
+    if seconds is None:
+        raise PlatformError(f"--older-than: nothing is older than {older_than}. Give a time, such as 30d.")
     before = datetime.now(UTC) - timedelta(seconds=seconds)
     async with reader(server) as link:
 
@@ -85,8 +93,20 @@ async def purge_inbox(server: str, database: str, older_than: str, as_json: bool
             purged = {*keys} - {subjects.saga_in(each.subject) for each in starts}
             return Over(purged, purged - {subjects.saga_in(each.subject) for each in ends})
 
-        count = await purge_in(database, before, are_over)
+        removed = await purge_in(_url_in(database), before, are_over, with_gone=ends_gone)
     if as_json:
-        say_json({"deleted": count})
-    else:
-        say(f"{count} rows deleted, of sagas whose journals were purged.")
+        say_json({"deleted": removed.rows, "sagas_left": removed.left})
+        return
+    say(f"rows deleted, of sagas whose journals were purged: {removed.rows}.")
+    if removed.left:
+        warn(
+            f"antiphon: sagas whose rows stay, because this server knows nothing of them, not even their ends: "
+            f"{removed.left}. Is it the right server, with all its streams? Where ends are purged as well "
+            "(--keep-ends), add --ends-gone."
+        )
+
+
+def _url_in(database: str) -> str:
+    """The URL in `URL` or `NAME=URL`, which other commands take."""
+    name, _, url = database.partition("=")
+    return url if url and is_token(name) else database

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 import msgspec
@@ -108,7 +109,7 @@ def archive(folder: Path, key: SagaKey, entries: list[StoredMessage], events: li
         raise NotArchived(f"saga {key} was purged, so that there is nothing to archive of it")
     lines = b"".join(msgspec.json.encode(each) + b"\n" for each in _lines(key, entries, events))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         _write(path, lines)
     except OSError as error:
         raise NotArchived(f"saga {key} cannot be archived at {path}: {error.strerror}") from None
@@ -158,11 +159,48 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that the disk has them."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder of an archive, and find out whether files can be written there.
+
+    Raises:
+        NotArchived: they cannot.
+    """
+    try:
+        _make_folder(folder)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise NotArchived(f"no archive can be written at {folder}: {error.strerror}.") from None
+
+
+def require_archive(folder: Path) -> None:
+    """Refuse to read from what is no folder.
+
+    Raises:
+        NotArchived: it is none.
+    """
+    if not folder.is_dir():
+        raise NotArchived(f"there is no archive at {folder}: it is no folder.")
 
 
 def read_archived(folder: Path, key: SagaKey) -> Archived:
@@ -171,6 +209,7 @@ def read_archived(folder: Path, key: SagaKey) -> Archived:
     Raises:
         NotArchived: there is none, or it cannot be read.
     """
+    require_archive(folder)
     path = path_of(folder, key)
     try:
         lines = path.read_bytes().splitlines()
@@ -194,6 +233,11 @@ def _of(stream: str, lines: Iterable[Line]) -> list[StoredMessage]:
 
 
 def archived_ids(folder: Path, saga_id: str) -> list[SagaKey]:
-    """The sagas with an id, of whatever type, that an archive has."""
+    """The sagas with an id, of whatever type, that an archive has.
+
+    Raises:
+        NotArchived: there is no archive.
+    """
+    require_archive(folder)
     found = sorted(folder.glob(f"*/*/{saga_id}{SUFFIX}"))
     return [SagaKey.of(path.parent.parent.name, saga_id) for path in found]
