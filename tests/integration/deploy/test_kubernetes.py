@@ -73,7 +73,8 @@ class Cluster:
         found = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
         for each in container["env"]:
             if "value" in each:
-                found[each["name"]] = files.get(each["value"], each["value"])
+                value: str = each["value"]
+                found[each["name"]] = files.get(value, value)
             else:
                 reference = each["valueFrom"]["secretKeyRef"]
                 found[each["name"]] = self.secret(reference["name"], reference["key"])
@@ -181,12 +182,10 @@ async def test_the_processes_of_the_chart_are_ready_bring_an_order_to_its_end_an
     assert outcome.outcome == "completed", cluster.logs()
     await until(lambda: cluster.lag("inventory") == 0, what="a lag of nothing")
     await until(lambda: traces[0].spans, what=f"a span of the order in the backend\n{cluster.logs()}")
-    for name in DEPLOYMENTS:
-        for page in ("/livez", "/readyz"):
-            await until(
-                lambda name=name, page=page: cluster.answers(name, page), what=f"{name} {page}\n{cluster.logs()}"
-            )  # type: ignore[misc]
-
+    await until(
+        lambda: all(cluster.answers(name, page) for name in DEPLOYMENTS for page in ("/livez", "/readyz")),
+        what=f"processes that live and are ready\n{cluster.logs()}",
+    )
     for name, document in DEPLOYMENTS.items():
         for process in cluster.processes[name]:
             process.terminate()

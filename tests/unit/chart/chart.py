@@ -50,14 +50,15 @@ def rendered(name: str) -> list[Document]:
 
 def merged(name: str) -> Document:
     """Values as helm merges them over the chart's own."""
-    return _over(yaml.safe_load((CHART / "values.yaml").read_text()), yaml.safe_load(VALUES[name].read_text()))
+    return over(yaml.safe_load((CHART / "values.yaml").read_text()), yaml.safe_load(VALUES[name].read_text()))
 
 
-def _over(general: Document, own: Document) -> Document:
+def over(general: Document, own: Document) -> Document:
+    """Values over others, as helm merges them: lists take each other's place."""
     found = dict(general)
     for key, value in own.items():
         is_nested = isinstance(value, dict) and isinstance(general.get(key), dict)
-        found[key] = _over(general[key], value) if is_nested else value
+        found[key] = over(general[key], value) if is_nested else value
     return found
 
 

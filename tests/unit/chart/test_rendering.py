@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from typer.testing import CliRunner
@@ -48,7 +48,7 @@ OUR_VARIABLES: Final = re.compile(r"ANTIPHON_|NATS_|DATABASE_")
 SECRET_NAME: Final = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY$|NKEY|CREDS|HEADERS|DATABASE_URL|ANTIPHON_READMODEL")
 
 
-def of_kind(*kinds: str) -> Any:
+def of_kind(*kinds: str) -> pytest.MarkDecorator:
     """A parameter for each object of these kinds, in all renderings."""
     found = [(name, each) for name, each in EVERY if each["kind"] in kinds]
     assert found

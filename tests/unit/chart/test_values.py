@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -11,9 +12,13 @@ import jsonschema
 import pytest
 import yaml
 
+from antiphon.contracts.topology import RECOVERY_SECONDS
 from antiphon.deploy.services.declared import COORDINATOR, EXPORTER, PARTICIPANT, READMODEL, Service
-from tests.unit.chart.chart import CHART, VALUES, Document, find_helm, merged, render, run_helm
+from tests.unit.chart.chart import CHART, FOLDER, VALUES, Document, find_helm, merged, over, render, run_helm
+from tests.unit.packaging.project import ROOT, settings
+from tests.unit.packaging.readme import blocks
 
+PAGE: Final = ROOT / "deploy/docs/kubernetes.md"
 SCHEMA: Final[Document] = json.loads((CHART / "values.schema.json").read_text())
 GIVEN_BY_THE_CHART: Final = {
     *("NATS_URL", "NATS_USER", "NATS_PASSWORD", "NATS_CREDS", "NATS_NKEY", "NATS_CA", "NATS_CERT", "NATS_KEY"),
@@ -40,6 +45,46 @@ def changed(path: str, value: Any, name: str = "everything") -> Document:
     else:
         place[last] = value
     return found
+
+
+def test_the_chart_is_of_the_projects_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == settings()["project"]["version"]
+
+
+@pytest.mark.parametrize("name", ["nats", "jaeger"])
+def test_others_are_of_the_releases_that_compose_has(name: str) -> None:
+    values = yaml.safe_load((FOLDER / f"others/{name}.yaml").read_text())
+    image = values["container" if name == "nats" else name]["image"]
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"][name]["image"]
+    assert compose.endswith(f":{image['tag']}")
+
+
+def test_the_servers_lose_nothing_when_the_power_fails() -> None:
+    """As in nats.conf.example: three servers, and an fsync before each confirmation."""
+    config = yaml.safe_load((FOLDER / "others/nats.yaml").read_text())["config"]
+    assert config["cluster"] == {"enabled": True, "replicas": 3}
+    assert config["jetstream"]["merge"] == {"sync_interval": "always"}
+    assert "sync_interval: always" in (ROOT / "deploy/nats.conf.example").read_text()
+
+
+def test_the_values_of_the_page_are_taken() -> None:
+    found = [yaml.safe_load("\n".join(each.lines)) for each in blocks(PAGE.read_text()) if each.language == "yaml"]
+    whole, scaling = found
+    assert faults(over(yaml.safe_load((CHART / "values.yaml").read_text()), whole)) == []
+    assert faults(changed("participants.1.scaling", scaling["scaling"])) == []
+
+
+def test_the_page_tells_the_times_that_a_start_from_zero_is_given() -> None:
+    """And the four seconds in which what a worker holds that dies is done by another."""
+    defaults = (CHART / "templates/_scaling.tpl").read_text()
+    (polling,) = re.findall(r'"pollingSeconds" (\d+)', defaults)
+    (starting,) = re.findall(r'"startSeconds" (\d+)', defaults)
+    assert f"addf $scaling.pollingSeconds $scaling.startSeconds {RECOVERY_SECONDS:g} " in defaults
+    said = " ".join(PAGE.read_text().split())
+    assert f"(`pollingSeconds`, {polling})" in said
+    assert f"(`startSeconds`, {starting} unless" in said
+    assert f"`pollingSeconds` + `startSeconds` + {RECOVERY_SECONDS:g} s" in said.replace("> ", "")
 
 
 def test_the_schema_is_one() -> None:

@@ -73,6 +73,8 @@ metadata:
   labels: {{- include "antiphon.labels" . | nindent 4 }}
 spec:
   maxUnavailable: 1
+  # While the servers are away nobody is ready, and nodes can be drained all the same.
+  unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels: {{- include "antiphon.selectorLabels" . | nindent 6 }}
 {{- if .root.Values.networkPolicy.enabled }}
