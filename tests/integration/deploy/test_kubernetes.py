@@ -186,9 +186,10 @@ async def test_the_processes_of_the_chart_are_ready_bring_an_order_to_its_end_an
         lambda: all(cluster.answers(name, page) for name in DEPLOYMENTS for page in ("/livez", "/readyz")),
         what=f"processes that live and are ready\n{cluster.logs()}",
     )
-    for name, document in DEPLOYMENTS.items():
+    for name in DEPLOYMENTS:
         for process in cluster.processes[name]:
             process.terminate()
+    for name, document in DEPLOYMENTS.items():
         grace = document["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
         assert {each.wait(grace) for each in cluster.processes[name]} == {0}, cluster.logs()
 
