@@ -332,7 +332,7 @@ def test_another_payload_for_the_same_id_changes_nothing(up: Platform) -> None:
     """Without a coordinator nobody compares it, so nobody is told that it is the same."""
     other = msgspec.json.encode(msgspec.structs.replace(ORDER, quantity=ORDER.quantity + 1)).decode()
     ran = antiphon("start", SAGA, "--id", "mine", "--payload", other, server=up.servers)
-    assert_one_sentence(ran, "the start of saga order/mine is stored already", "Nothing was changed")
+    assert_one_sentence(ran, "the start of saga order/mine is stored already", "nothing was changed")
 
 
 def test_an_unknown_saga_is_a_sentence(up: Platform) -> None:
@@ -376,7 +376,7 @@ def test_a_signal_is_checked_before_it_is_sent_since_the_first_one_counts(up: Pl
     stored = antiphon(*signal, '{"by": "Ada"}', server=up.servers)  # which no coordinator takes in
     assert_one_sentence(stored, "the request to signal saga guarded/g1 is stored, and no coordinator has", code=3)
     again = antiphon(*signal, '{"by": "Bob"}', server=up.servers)  # which no coordinator compares
-    assert_one_sentence(again, "the signal trip-cleared of saga guarded/g1 is stored already", "Nothing was changed")
+    assert_one_sentence(again, "the signal trip-cleared of saga guarded/g1 is stored already", "nothing was changed")
 
 
 def test_nothing_that_waits_is_said_in_words(up: Platform) -> None:

@@ -27,8 +27,7 @@ from ..decision.sameness import resent
 from .store_once import raise_if_failed
 
 ASK_SECONDS: Final = 10.0
-"""How long coordinators are asked, unless something is stored whose writer waits for longer: longer than one takes to
-be started in the place of one that died."""
+"""How long coordinators are asked: longer than one takes to be started in the place of one that died."""
 ANSWER_SECONDS: Final = 2.5
 """How long each question waits for its answer; whoever is not sure answers after a second."""
 PAUSE_SECONDS: Final = 0.25
@@ -53,7 +52,7 @@ class Asking:
         self._link, self._places = link, asyncio.Semaphore(QUESTIONS_MAX)
 
     async def whether_same(
-        self, key: SagaKey, event: Event, signal: str = "", *, timeout_seconds: float = ASK_SECONDS
+        self, key: SagaKey, event: Event, signal: str = "", *, timeout_seconds: float, is_unsure: bool
     ) -> ResentAnswer:
         """Whether the start that is stored, or the signal, is this event, and with which version a saga runs.
 
@@ -62,17 +61,20 @@ class Asking:
             event: what was to be stored.
             signal: the step that waits for it; empty for a start.
             timeout_seconds: for how long coordinators are asked at most.
+            is_unsure: whether the caller itself may have stored it. The coordinators may then be moving to another
+                server, as the caller was, so that it is worth waiting for them.
 
         Raises:
             PlatformError: no coordinator can tell now; nothing is known of what is stored.
         """
         question = resent(event, prospect=not signal)
-        told = await self._ask(subjects.same_subject(key, signal), question, timeout_seconds, is_stored=True)
+        subject = subjects.same_subject(key, signal)
+        told = await self._ask(subject, question, timeout_seconds, is_stored=True, is_patient=is_unsure)
         if told is None:
             what = f"the signal {signal} of saga {key}" if signal else f"the start of saga {key}"
             raise PlatformError(
-                f"{what} is stored already, perhaps by this very call, and whether it is the same cannot be told now: "
-                f"{UNANSWERED}"
+                f"{what} is stored already{', perhaps by this very call' if is_unsure else ''}, and whether it is the "
+                f"same cannot be told now{'' if is_unsure else ', and nothing was changed'}: {UNANSWERED}"
             )
         return told
 
@@ -136,6 +138,7 @@ class Asking:
         *,
         asks_once: bool = False,
         is_stored: bool = False,
+        is_patient: bool = False,
     ) -> ResentAnswer | None:
         """Ask until a coordinator answers; None if none does.
 
@@ -146,9 +149,10 @@ class Asking:
             asks_once: whether silence is answer enough.
             is_stored: whether something is known to be stored: a coordinator that finds nothing reads from a replica
                 that lags.
+            is_patient: whether they are asked for all of that time, however long it is.
         """
         data, loop = msgspec.json.encode(question), asyncio.get_running_loop()
-        gives_up = loop.time() + (timeout_seconds if is_stored else min(timeout_seconds, ASK_SECONDS))
+        gives_up = loop.time() + (timeout_seconds if is_patient else min(timeout_seconds, ASK_SECONDS))
         while (left := gives_up - loop.time()) > 0:
             told = await self._ask_once(subject, data, min(left, ANSWER_SECONDS))
             is_busy = told is not None and told.verdict == "busy"

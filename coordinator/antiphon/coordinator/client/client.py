@@ -228,8 +228,7 @@ class Antiphon:
             saga: the definition, or the choreography.
             start: the event it begins with.
             id: names the saga; a token of letters, digits, `_` and `-`.
-            timeout: for how many seconds it is tried to store the start, as while a cluster chooses a leader; and for
-                how long coordinators are asked whether one that is stored already is the same.
+            timeout: for how many seconds it is tried to store the start, as while a cluster chooses a leader.
             version: the version of the definition that it must run with. Left out, it begins with the newest that a
                 coordinator has, and one that was started before goes on with its own. Given, a coordinator has to
                 answer, before the start is stored and once it has begun.
@@ -255,8 +254,9 @@ class Antiphon:
         if version is not None:
             _require_version(key, await self._asking.of_start(key, start, timeout), version)
         handle = Handle(self, key, saga, start)
-        if not await store_once(self._link, subject, data, timeout):
-            told = await self._asking.whether_same(key, start, timeout_seconds=timeout)
+        if (stored := await store_once(self._link, subject, data, timeout)) != "now":
+            is_unsure = stored == "unsure"
+            told = await self._asking.whether_same(key, start, timeout_seconds=timeout, is_unsure=is_unsure)
             if told.verdict != "same":
                 raise AlreadyStarted(key.type, key.id, told.reason)
             handle.was_started, handle.version = True, told.version
@@ -434,8 +434,9 @@ class Antiphon:
         told = await self._asking.of_signal(key, signal, event, timeout_seconds, is_started=is_started, waits=waits)
         if told is not None and told.verdict == "same":
             return told.prospect
-        if not await store_once(self._link, subject, data, timeout_seconds):
-            again = await self._asking.whether_same(key, event, signal, timeout_seconds=timeout_seconds)
+        if (stored := await store_once(self._link, subject, data, timeout_seconds)) != "now":
+            seconds, is_unsure = timeout_seconds, stored == "unsure"
+            again = await self._asking.whether_same(key, event, signal, timeout_seconds=seconds, is_unsure=is_unsure)
             if again.verdict != "same":
                 raise AlreadySignalled(key.type, key.id, signal, again.reason)
         return told.prospect if told is not None else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -54,8 +54,12 @@ def is_started_with(end: End, payload: Event) -> bool:
     return end.start == "" or has_digest(end.start, again.type, again.data, again.defaults)
 
 
-async def store_once(link: Link, subject: str, data: bytes, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
-    """Store a message whose subject takes one; false if there was one already.
+Stored = Literal["now", "before", "unsure"]
+"""When a message was stored: by this call, before it, or by whom is not known, since an earlier try had no answer."""
+
+
+async def store_once(link: Link, subject: str, data: bytes, timeout_seconds: float = TIMEOUT_SECONDS) -> Stored:
+    """Store a message whose subject takes one, unless there is one already.
 
     Args:
         link: a connection that may store it.
@@ -70,9 +74,9 @@ async def store_once(link: Link, subject: str, data: bytes, timeout_seconds: flo
     attempts = Attempts(link, subject, data)
     try:
         async with asyncio.timeout(timeout_seconds):
-            while (is_new := await attempts.store()) is None:
+            while (stored := await attempts.store()) is None:
                 await asyncio.sleep(PAUSE_SECONDS)
-        return is_new
+        return stored
     except TimeoutError:
         raise_if_failed(link)
         raise attempts.unanswered(timeout_seconds) from None
@@ -84,18 +88,19 @@ class Attempts:
     def __init__(self, link: Link, subject: str, data: bytes) -> None:
         self._link, self._subject, self._data = link, subject, data
         self._why, self._remedy = "the server did not answer", ""
+        self._is_first = True
 
-    async def store(self) -> bool | None:
-        """Try once: whether it is stored now, or was before; None if nobody knows.
+    async def store(self) -> Stored | None:
+        """Try once: when it was stored; None if nobody knows whether it is.
 
         Raises:
             StreamMissing: no stream has the subject, and none is about to.
             PlatformError: the server refused it, or the connection is of no use.
         """
         try:
-            is_new = await self._stored()
+            stored = await self._stored()
             self._link.leaving.well()
-            return is_new
+            return stored
         except NoRoom as error:
             raise PlatformError(
                 f"the server has no room for {self._subject}, so nothing has changed: {error}. Try again once an "
@@ -109,15 +114,16 @@ class Attempts:
         except Ambiguous as error:
             raise_if_failed(self._link)
             self._note(error)
+            self._is_first = False
             await self._link.leaving.unwell()
             return None
 
-    async def _stored(self) -> bool:
+    async def _stored(self) -> Stored:
         try:
             await self._link.store(self._subject, self._data)
         except AlreadyStored:
-            return False
-        return True
+            return "before" if self._is_first else "unsure"
+        return "now"
 
     def _note(self, error: Ambiguous) -> None:
         is_nobody = isinstance(error, NobodyStores)
