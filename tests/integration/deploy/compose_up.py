@@ -123,7 +123,7 @@ class Up:
         file = self.folder / SERVICES[name]["env_file"]
         found |= dict(line.split("=", 1) for line in file.read_text().splitlines())
         # Inside of a container each has the port of the health check to itself.
-        pages = {"127.0.0.1:9464": f"{HOST}:{free_port()}"}
+        pages = {"0.0.0.0:9464": f"{HOST}:{free_port()}"}
         here = {"nats:4222": f"{HOST}:{self.port}", "http://jaeger:4318": self.jaeger, **pages}
         for name, address in here.items():
             found = {key: value.replace(name, address) for key, value in found.items()}

@@ -37,18 +37,33 @@ Gauges = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 DIFFERENCES: Final = "antiphon.platform.differences"
 
-GAUGES: Final = {
-    "antiphon.sagas.open": "Sagas that have not ended, as the sweeper has them: at most a minute late.",
-    "antiphon.sagas.waiting": "Sagas that wait for a person.",
-    "antiphon.consumer.pending": "Messages that a consumer has not delivered yet.",
-    "antiphon.consumer.unacked": "Messages that a consumer has delivered and nobody has acked yet.",
-    "antiphon.events.filled": "The share of its room that EVENTS has taken, from 0 to 1.",
-    "antiphon.parked.filled": "The share of its room that PARKED has taken, from 0 to 1.",
-    "antiphon.starts.waiting": "Starts that wait to be taken in, where many do, judged by the oldest.",
-    "antiphon.requests.waiting": "Requests of one source that wait for an answer.",
-    "antiphon.sagas.bounded": "Open sagas of a type that has a bound, as far as they were counted for it.",
-    DIFFERENCES: "How many things of the platform are not as they must be, as this process sees it.",
-}
+_CONSUMER: Final = ("messaging.consumer.group.name", "messaging.destination.name")
+
+GAUGES: Final = (
+    Instrument("antiphon.sagas.open", "", "Sagas that have not ended, as the sweeper has them: at most a minute late."),
+    Instrument("antiphon.sagas.waiting", "", "Sagas that wait for a person."),
+    Instrument("antiphon.consumer.pending", "", "Messages that a consumer has not delivered yet.", _CONSUMER),
+    Instrument(
+        "antiphon.consumer.unacked", "", "Messages that a consumer has delivered and nobody has acked yet.", _CONSUMER
+    ),
+    Instrument("antiphon.events.filled", "", "The share of its room that EVENTS has taken, from 0 to 1."),
+    Instrument("antiphon.parked.filled", "", "The share of its room that PARKED has taken, from 0 to 1."),
+    Instrument(
+        "antiphon.starts.waiting",
+        "",
+        "Starts that wait to be taken in, where many do, judged by the oldest.",
+        ("saga.type",),
+    ),
+    Instrument("antiphon.requests.waiting", "", "Requests of one source that wait for an answer.", ("saga.source",)),
+    Instrument(
+        "antiphon.sagas.bounded",
+        "",
+        "Open sagas of a type that has a bound, as far as they were counted for it.",
+        ("saga.type",),
+    ),
+    Instrument(DIFFERENCES, "", "How many things of the platform are not as they must be, as this process sees it."),
+)
+"""What is looked up now and then."""
 
 
 @contextmanager
@@ -176,8 +191,9 @@ def _instruments(meter: Any, counts: Counts, gauges: Gauges) -> None:
     for what, instrument in COUNTERS.items():
         call = partial(totals, what, instrument)
         meter.create_observable_counter(instrument.name, [call], unit=instrument.unit, description=instrument.help)
-    for name, help in GAUGES.items():
-        meter.create_observable_gauge(name, [partial(looked_up, name)], description=help)
+    for gauge in GAUGES:
+        call = partial(looked_up, gauge.name)
+        meter.create_observable_gauge(gauge.name, [call], unit=gauge.unit, description=gauge.help)
     counts.record = _recorder(meter)
 
 
