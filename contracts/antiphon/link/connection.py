@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import nats
@@ -64,6 +65,8 @@ log = structlog.get_logger()
 
 ANSWER_SECONDS_MAX: Final = 5.0
 """How long a publish or a read may go unanswered before it counts as ambiguous."""
+SCHEMES: Final = frozenset(("nats", "tls", "ws", "wss"))
+"""Of URLs at which nats-py finds a server."""
 CONNECT_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2
 """How long a server may take for the last frames."""
@@ -178,11 +181,13 @@ class Link:
             patient: whether to try again where nobody listens yet; a person at a terminal would rather know.
 
         Raises:
-            ServerUnreachable: nobody answers there.
+            ServerUnreachable: nobody answers there, or it is no address of a server.
             RightsMissing: the server does not let this user in.
             ServerUnfit: the server has no JetStream or is too old.
         """
         urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else servers
+        for url in urls:
+            _require_address(url)
         who = credentials or Credentials.from_environment()
         events = _Events(len(urls), timeout_seconds, patient)
         nc = await _open(urls, name, who, events)
@@ -738,6 +743,28 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
         raise _connect_error(urls, [*events.errors, error]) from None
 
 
+def _require_address(url: str) -> None:
+    """Refuse what nats-py would fail at without a sentence.
+
+    Raises:
+        ServerUnreachable: it is no address of a server.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        is_address = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or half an IPv6 address
+        is_address = False
+    if not is_address:
+        raise ServerUnreachable(
+            f"{_without_password(url)!r} is no address of a NATS server. Give one such as nats://127.0.0.1:4222, or "
+            "several with commas between them, in NATS_URL or --server."
+        )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
 def _authentication(credentials: Credentials) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if credentials.password is not None:
@@ -773,7 +800,7 @@ def _is_unwelcome(error: Exception) -> bool:
 
 
 def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
-    where = ", ".join(re.sub(r"//[^/@]*@", "//", url) for url in urls)
+    where = ", ".join(map(_without_password, urls))
     if any(map(_is_unwelcome, errors)):
         return RightsMissing(
             f"the server at {where} does not let this user in. Set NATS_USER and NATS_PASSWORD, or NATS_CREDS, or "

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import SagaKey
@@ -33,7 +32,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 async def call(*words: str) -> Result:
     """The command line, which has an event loop of its own."""
-    return await asyncio.to_thread(CliRunner().invoke, app, [*words])
+    return await asyncio.to_thread(lambda: CliRunner().invoke(app, [*words]))
 
 
 async def inbox_of(folder: Path, *sagas: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 
 from antiphon.contracts import SagaKey
-from antiphon.contracts.errors import ServerUnfit
+from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
 from antiphon.contracts.subjects import start_subject
 from antiphon.contracts.topology import EVENTS, STARTS
 from antiphon.deploy.local.server import Server
@@ -221,3 +221,13 @@ async def test_a_task_that_was_cancelled_before_may_still_flush(server: Platform
     await asyncio.wait([task])
     assert flushed == [True]
     assert link.nc.is_closed
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "nats://", "nats://user:secret@host:port", "http://127.0.0.1:1", "nats://127.0.0.1:99999", "nats://[::1"],
+)
+async def test_what_is_no_address_of_a_server_is_a_sentence_without_passwords(url: str) -> None:
+    with pytest.raises(ServerUnreachable, match="is no address of a NATS server") as refused:
+        await Link.connect(url, name="coordinator", credentials=Credentials())
+    assert "secret" not in str(refused.value)

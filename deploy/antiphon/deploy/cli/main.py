@@ -242,6 +242,32 @@ def settings(
     list_settings(process or [], file, json=json)
 
 
+@app.command(epilog="Example: antiphon doctor --server nats://nats-1,nats://nats-2 --monitor http://nats-1:8222")
+def doctor(
+    server: Server = DEFAULT_SERVER,
+    monitor: Annotated[
+        list[str],
+        typer.Option(
+            "--monitor",
+            metavar="URL",
+            help="Where a server shows its monitoring pages (http: in its configuration); once for each server.",
+        ),
+    ] = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Check a deployment, with an administrator's rights: the servers, encryption and passwords, streams and their
+    copies, room, clocks, who works and keeps up, and what waits for a person. Each finding comes with what mends it.
+
+    It changes nothing. Exit code 1 where there is a fault.
+    """
+    import asyncio
+
+    from .doctor import diagnose
+
+    if not asyncio.run(diagnose(server, monitor, json)):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: antiphon up --app shop -- pytest tests/integration")
 def up(
     command: Annotated[

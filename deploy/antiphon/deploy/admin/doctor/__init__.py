@@ -1,0 +1,1 @@
+"""`antiphon doctor`: what a deployment lacks, and what mends it."""

@@ -1,0 +1,38 @@
+"""Whether clocks agree. Timers are the servers'; time stamps in journals and traces are those of who wrote them."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Final
+
+from antiphon.contracts.topology import SAGA
+from antiphon.link.setup import api
+
+from .findings import Deployment, Finding
+
+APART_SECONDS: Final = 1.0
+"""From here on traces show what follows before what it follows from."""
+FAR_SECONDS: Final = 30.0
+"""From here on deadlines and retention are off by what matters."""
+
+
+async def clocks(found: Deployment) -> list[Finding]:
+    """How far the clock of the server that answers is from that of this machine."""
+    before = time.time()
+    answer = await api(found.link, f"STREAM.INFO.{SAGA}")
+    after = time.time()
+    try:
+        theirs = datetime.fromisoformat(str(answer["ts"])[:26].rstrip("Z") + "+00:00").timestamp()
+    except (KeyError, ValueError):
+        return [Finding("clocks", "unknown", "the server does not say what time it is")]
+    return [judged("the server's clock", theirs - (before + after) / 2)]
+
+
+def judged(what: str, seconds: float) -> Finding:
+    """What a difference means."""
+    if abs(seconds) < APART_SECONDS:
+        return Finding("clocks", "fine", f"{what} agrees with this machine's")
+    way = "ahead of" if seconds > 0 else "behind"
+    said = f"{what} is {abs(seconds):.1f} s {way} this machine's"
+    return Finding("clocks", "fault" if abs(seconds) > FAR_SECONDS else "warning", said, "NTP on both machines")

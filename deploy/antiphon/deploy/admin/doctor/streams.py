@@ -1,0 +1,211 @@
+"""The streams and consumers: as they must be, copied as often as they should be, with room, and worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.contracts.bounds import Number
+from antiphon.contracts.topology import (
+    EVENTS,
+    EXPORTER_CONSUMER,
+    PARKED,
+    PLATFORM_CONSUMERS,
+    REGISTRATIONS,
+    SAGA,
+    STREAMS,
+    Consumer,
+    answers_consumer,
+    is_of_platform,
+    may_be_participant,
+    participant_consumer_name,
+    participant_consumers,
+    reactions_consumer_name,
+)
+from antiphon.link import Link, fitness
+from antiphon.link.setup import api, consumer_configs, heard
+
+from .findings import Deployment, Finding, Grade
+
+BEHIND: Final = 1000
+"""How many messages that wait are pointed out."""
+FILLING, FULL = 0.75, 0.9
+"""Shares of a stream's room. From the second on no saga of a client begins."""
+LAG_MAX: Final = 1000
+"""How many messages a copy may be behind."""
+IDLE: Final = frozenset(("sweeper", "timers"))
+"""Consumers of coordinators that hold messages back on purpose."""
+
+
+async def server(found: Deployment) -> list[Finding]:
+    """The server that answers."""
+    if fault := found.link.payload_fault:
+        return [Finding("server", "fault", fault)]
+    version = found.link.nc.connected_server_version
+    return [Finding("server", "fine", f"nats-server {version.major}.{version.minor}.{version.patch} answers")]
+
+
+async def settings(found: Deployment) -> list[Finding]:
+    """Whether streams and consumers are as `antiphon setup` makes them."""
+    participants = await _participants(found.link)
+    fixed = [*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(await heard(found.link)))]
+    theirs = [each for name in participants for each in participant_consumers(name)]
+    differences = await fitness.settings(found.link, fixed, [*theirs, EXPORTER_CONSUMER])()
+    if not differences:
+        said = f"streams and consumers are as they must be, for {len(participants)} participants"
+        return [Finding("settings", "fine", said)]
+    return [
+        Finding("settings", "fault" if each.is_grave else "warning", each.sentence, each.remedy) for each in differences
+    ]
+
+
+async def copies(found: Deployment) -> list[Finding]:
+    """Whether each stream has a leader, and copies that are up to date."""
+    findings = list[Finding]()
+    for stream in (*STREAMS, REGISTRATIONS):
+        if (info := await _info(found.link, f"STREAM.INFO.{stream.name}")) is not None:
+            findings += _copies_of(stream.name, info, in_cluster=found.link.may_be_clustered)
+    worse = [each for each in findings if each.grade != "fine"]
+    return worse or [Finding("copies", "fine", findings[0].what)] if findings else []
+
+
+def _copies_of(stream: str, info: dict[str, Any], *, in_cluster: bool) -> list[Finding]:
+    cluster: dict[str, Any] = info.get("cluster") or {}
+    others: list[dict[str, Any]] = cluster.get("replicas") or []
+    count = info["config"].get("num_replicas", 1)
+    if not cluster.get("leader"):
+        remedy = "start the servers that are missing; look at their logs"
+        return [Finding("copies", "fault", f"stream {stream} has no leader: nothing can be stored in it", remedy)]
+    away = [str(each.get("name"))[:80] for each in others if each.get("offline")]
+    late = [
+        str(each.get("name"))[:80]
+        for each in others
+        if not each.get("offline") and (not each.get("current") or each.get("lag", 0) > LAG_MAX)
+    ]
+    findings = list[Finding]()
+    if away:
+        said = f"of stream {stream} the copies on {', '.join(away)} are away: one more loss may stop it"
+        findings.append(Finding("copies", "fault", said, "start these servers"))
+    if late:
+        said = f"of stream {stream} the copies on {', '.join(late)} are behind"
+        findings.append(Finding("copies", "warning", said, "wait, and look at these servers' load if that stays so"))
+    if count == 1 and in_cluster:
+        said = f"stream {stream} has one copy, in a cluster: without that one server all stands still"
+        findings.append(Finding("copies", "warning", said, "as administrator: antiphon setup --replicas 3"))
+    return findings or [Finding("copies", "fine", f"each stream has a leader and {count} of {count} copies")]
+
+
+async def room(found: Deployment) -> list[Finding]:
+    """How full the streams are that have a bound, and the account."""
+    findings = list[Finding]()
+    for stream in (EVENTS, PARKED):
+        info = await _info(found.link, f"STREAM.INFO.{stream}")
+        if info is not None and (most := info["config"].get("max_bytes", -1)) > 0:
+            findings.append(_filled(f"stream {stream}", info["state"]["bytes"], most, f"--{stream.lower()}-max-bytes"))
+    account = await api(found.link, "INFO")
+    most = (account.get("limits") or {}).get("max_storage", -1)
+    if most > 0:
+        findings.append(_filled("the account's storage", account.get("storage", 0), most, "a larger limit"))
+    return findings
+
+
+def _filled(what: str, used: int, most: int, remedy: str) -> Finding:
+    share, said = used / most, f"{what} has taken {used / 1e9:.3f} of {most / 1e9:.3f} GB"
+    grade: Grade = "fault" if share >= FULL else "warning" if share >= FILLING else "fine"
+    if grade == "fine":
+        return Finding("room", grade, said)
+    more = f"antiphon setup {remedy}" if remedy.startswith("--") else remedy
+    return Finding("room", grade, said, f"have old sagas purged (deploy/docs/deletion.md), or {more}")
+
+
+class Work(msgspec.Struct, frozen=True):
+    """How a consumer is worked on."""
+
+    name: str
+    num_pending: Number = 0
+    num_ack_pending: Number = 0
+    num_waiting: Number = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody asks for messages, or has any in hand."""
+        return not self.num_waiting and not self.num_ack_pending
+
+
+async def work(found: Deployment) -> list[Finding]:
+    """Whether somebody works on each consumer, and keeps up."""
+    participants = await _participants(found.link)
+    fixed = [*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(await heard(found.link)))]
+    findings = await _coordinators(found.link, fixed)
+    for name in participants:
+        findings += await _workers(found.link, name)
+    exporter = await _work(found.link, SAGA, EXPORTER_CONSUMER.name)
+    if exporter is not None:
+        findings.append(_exporter(exporter))
+    return findings
+
+
+async def _coordinators(link: Link, consumers: Iterable[Consumer]) -> list[Finding]:
+    works = [each for one in consumers if (each := await _work(link, one.stream, one.name)) is not None]
+    idle = [each.name for each in works if each.is_idle]
+    behind = [each for each in works if each.num_pending > BEHIND and each.name not in IDLE]
+    if len(idle) == len(works):
+        remedy = "start one: antiphon coordinator --app …"
+        return [Finding("coordinators", "fault", "no coordinator runs: sagas stand still", remedy)]
+    if idle:
+        said = f"no coordinator hears {', '.join(idle)}"
+        return [Finding("coordinators", "fault", said, "look at the coordinators' logs; start one of this release")]
+    return [
+        Finding("coordinators", "warning", f"{each.num_pending} messages wait in {each.name}", "more coordinators")
+        for each in behind
+    ] or [Finding("coordinators", "fine", "coordinators run and keep up")]
+
+
+async def _workers(link: Link, participant: str) -> list[Finding]:
+    names = (
+        (SAGA, participant_consumer_name(participant, "do")),
+        (SAGA, participant_consumer_name(participant, "undo")),
+        (EVENTS, reactions_consumer_name(participant)),
+    )
+    works = [each for stream, name in names if (each := await _work(link, stream, name)) is not None]
+    waiting = sum(each.num_pending for each in works)
+    start = f"start a worker: antiphon participant MODULE:{participant}"
+    if all(each.is_idle for each in works):
+        said = f"no worker of {participant} runs"
+        if waiting:
+            return [Finding("participants", "fault", f"{said}, and {waiting} messages wait for one", start)]
+        return [Finding("participants", "warning", f"{said}; nothing waits for one", start)]
+    if waiting > BEHIND:
+        return [Finding("participants", "warning", f"{waiting} messages wait for {participant}", "more workers")]
+    return [Finding("participants", "fine", f"{participant} runs and keeps up")]
+
+
+def _exporter(exporter: Work) -> Finding:
+    if exporter.is_idle:
+        said = (
+            f"no exporter runs; {exporter.num_pending} messages of journals wait for one, and old sagas are not purged"
+        )
+        remedy = "antiphon exporter; or where there is to be none, delete its consumer: nats consumer rm SAGA exporter"
+        return Finding("exporter", "warning", said, remedy)
+    if exporter.num_pending > BEHIND:
+        remedy = "look at its log: is the tracing backend away?"
+        return Finding("exporter", "warning", f"{exporter.num_pending} messages wait for the exporter", remedy)
+    return Finding("exporter", "fine", "the exporter runs and keeps up")
+
+
+async def _participants(link: Link) -> list[str]:
+    names = {name for stream, name in await consumer_configs(link) if stream == SAGA and not is_of_platform(name)}
+    return sorted(name for name in names if may_be_participant(name))
+
+
+async def _work(link: Link, stream: str, consumer: str) -> Work | None:
+    info = await _info(link, f"CONSUMER.INFO.{stream}.{consumer}")
+    return None if info is None else msgspec.convert(info, Work)
+
+
+async def _info(link: Link, subject: str) -> dict[str, Any] | None:
+    """What the server tells; None where there is nothing of that name, which `settings` says."""
+    answer = await api(link, subject)
+    return None if "error" in answer else answer

@@ -1,0 +1,210 @@
+"""`antiphon doctor` on real servers: each fault is made on purpose, found, and told with what mends it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+from typer.testing import CliRunner
+
+from antiphon.contracts.topology import SAGA
+from antiphon.deploy.admin.doctor.clocks import judged
+from antiphon.deploy.admin.doctor.examination import CHECKS, examine
+from antiphon.deploy.admin.doctor.findings import Deployment, Finding
+from antiphon.deploy.admin.doctor.streams import _copies_of, _filled
+from antiphon.deploy.cli.main import app
+from antiphon.deploy.local.server import HOST, Server, free_port
+from antiphon.link import Credentials, Link
+from antiphon.link.setup import api, set_up
+from tests.integration.platform.test_coordinator import Company, company, idle
+from tests.support.server import until
+from tests.support.trip import ASKED, TRIP
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def forgotten_sockets() -> Iterator[None]:
+    """nats-py leaves the socket of who was not let in to the garbage collector."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+async def there(tmp_path: Path) -> AsyncIterator[Company]:
+    async with company(tmp_path, "accounts") as everybody:
+        yield everybody
+
+
+async def findings(there: Company, *checks: str) -> list[Finding]:
+    """What an administrator is told, of these checks alone if any are named."""
+    up = there.up
+    link, credentials = await there.link("administrator"), up.credentials("administrator")
+    found = [each async for each in examine(Deployment(link, (up.servers,), credentials))]
+    return [each for each in found if not checks or each.check in checks]
+
+
+def told(found: list[Finding], grade: str) -> str:
+    return "\n".join(f"{each.check}: {each.what} -> {each.remedy}" for each in found if each.grade == grade)
+
+
+async def test_a_platform_at_work_has_no_fault_and_each_check_is_heard_of(there: Company) -> None:
+    await there.coordinate()
+    await there.work()
+    found = await findings(there)
+    assert told(found, "fault") == ""
+    assert told(found, "unknown").startswith("servers: how often servers sync")
+    assert told(found, "warning").startswith("exporter: no exporter runs")
+    fine = {each.check for each in found if each.grade == "fine"}
+    assert {"server", "passwords", "settings", "copies", "room", "clocks", "coordinators", "participants"} <= fine
+    assert "nobody gets in without a password" in told(found, "fine")
+
+
+async def test_who_does_not_work_and_what_waits_for_whom_is_told(there: Company) -> None:
+    found = await findings(there, "coordinators", "participants")
+    assert "no coordinator runs" in told(found, "fault")
+    assert "no worker of bank runs; nothing waits for one" in told(found, "warning")
+    await there.coordinate()
+    await (await there.client()).start(TRIP, ASKED, id="t1")
+    link = await there.link("administrator")
+    await until(lambda: waits(link))
+    found = await findings(there, "coordinators", "participants")
+    assert "no worker of hotel runs, and 1 messages wait for one -> start a worker" in told(found, "fault")
+    assert "coordinators run and keep up" in told(found, "fine")
+
+
+async def waits(link: Link) -> bool:
+    info = await api(link, f"CONSUMER.INFO.{SAGA}.hotel")
+    return bool(info["num_pending"])
+
+
+async def test_a_consumer_that_is_gone_and_a_setting_that_differs_are_told(there: Company) -> None:
+    link = await there.link("administrator")
+    await api(link, f"CONSUMER.DELETE.{SAGA}.timers")
+    config = (await api(link, f"STREAM.INFO.{SAGA}"))["config"]
+    await api(link, f"STREAM.UPDATE.{SAGA}", config | {"max_age": 3_600_000_000_000})
+    faults = told(await findings(there, "settings"), "fault")
+    assert "timers" in faults
+    assert "max_age" in faults
+    assert "antiphon setup" in faults
+
+
+async def test_what_a_person_has_to_do_is_told(there: Company) -> None:
+    await there.coordinate()
+    await there.work(idle)
+    operator = (await there.client("operator")).operator("operator")
+    await operator.participant("bank").pause("stocktaking")
+    found = told(await findings(there, "parked", "paused"), "warning")
+    assert "participant bank is paused by operator: stocktaking -> antiphon resume --participant bank" in found
+
+
+@contextmanager
+def monitored(folder: Path, sync: str) -> Iterator[tuple[Server, str]]:
+    """A server without accounts, with monitoring pages."""
+    page = f"{HOST}:{free_port()}"
+    with Server(folder / "nats", sync_interval=sync, accounts=f'http: "{page}"') as server:
+        yield server, f"http://{page}"
+
+
+async def of_server(server: Server, monitor: str, check: str) -> list[Finding]:
+    link = await Link.connect(server.url, name="administrator", credentials=Credentials())
+    try:
+        await set_up(link, ["stock"])
+        deployment = Deployment(link, (server.url,), Credentials(), (monitor,) if monitor else ())
+        return await CHECKS[check](deployment)
+    finally:
+        await link.close()
+
+
+async def test_the_only_copy_on_a_server_that_syncs_now_and_then_is_a_warning(tmp_path: Path) -> None:
+    with monitored(tmp_path / "a", "always") as (server, monitor):
+        assert told(await of_server(server, monitor, "servers"), "warning") == ""
+        assert "syncs each write" in told(await of_server(server, monitor, "servers"), "fine")
+        assert "lets everybody in" in told(await of_server(server, monitor, "passwords"), "warning")
+    with monitored(tmp_path / "b", "2m") as (server, monitor):
+        said = told(await of_server(server, monitor, "servers"), "warning")
+        assert "syncs every 120 s, and holds the only copy" in said
+        assert "could not be read" in told(await of_server(server, "http://127.0.0.1:1", "servers"), "unknown")
+        assert "is no http:// or https:// URL" in told(await of_server(server, "file:///x", "servers"), "unknown")
+
+
+@pytest.mark.parametrize(
+    ("days", "grade", "said"),
+    [(100, "fine", "is good until"), (20, "warning", "runs out on"), (3, "fault", "runs out on")],
+)
+async def test_a_certificate_that_runs_out_is_told_in_time(tmp_path: Path, days: int, grade: str, said: str) -> None:
+    ca, until = trustme.CA(), datetime.now() + timedelta(days=days)  # noqa: DTZ005 # as trustme takes it
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca.issue_cert(HOST, not_after=until).private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
+    file = f'"{tmp_path}/cert.pem"'
+    tls = f'tls {{ cert_file: {file}, key_file: {file}, ca_file: "{tmp_path}/ca.pem", verify: true }}'
+    files = {name: str(tmp_path / "cert.pem") for name in ("cert_file", "key_file")}
+    credentials = Credentials(ca_file=str(tmp_path / "ca.pem"), **files)
+    with Server(tmp_path / "nats", accounts=tls) as server:
+        link = await Link.connect(server.url, name="administrator", credentials=credentials)
+        deployment = Deployment(link, (server.url,), credentials)
+        found = await CHECKS["certificates"](deployment)
+        assert [each.grade for each in found] == [grade, grade]
+        assert all(said in each.what for each in found)
+        assert "the connection is encrypted" in told(await CHECKS["encryption"](deployment), "fine")
+        await link.close()
+
+
+async def test_an_unencrypted_connection_to_another_machine_is_a_warning(there: Company) -> None:
+    link = await there.link("administrator")
+    found = await CHECKS["encryption"](Deployment(link, ("nats://nats.example:4222",), Credentials()))
+    assert "with nats.example is not encrypted" in told(found, "warning")
+
+
+def test_copies_that_are_away_or_late_and_a_stream_without_a_leader_are_told() -> None:
+    def of(**cluster: object) -> list[str]:
+        info = {"config": {"num_replicas": 3}, "cluster": cluster}
+        return [f"{each.grade}: {each.what}" for each in _copies_of(SAGA, info, in_cluster=True)]
+
+    here = {"name": "b", "current": True}
+    assert of(leader="a", replicas=[here, here]) == ["fine: each stream has a leader and 3 of 3 copies"]
+    assert of(replicas=[here]) == ["fault: stream SAGA has no leader: nothing can be stored in it"]
+    (away,) = of(leader="a", replicas=[here, {"name": "c", "offline": True}])
+    assert away.startswith("fault: of stream SAGA the copies on c are away")
+    (late,) = of(leader="a", replicas=[here, {"name": "c", "current": False}])
+    assert late.startswith("warning: of stream SAGA the copies on c are behind")
+
+
+def test_a_share_of_the_room_and_a_difference_of_clocks_are_graded() -> None:
+    assert [_filled("x", used, 100, "--events-max-bytes").grade for used in (74, 75, 89, 90)] == [
+        "fine",
+        "warning",
+        "warning",
+        "fault",
+    ]
+    assert [judged("x", seconds).grade for seconds in (0.5, -2, 29, -31)] == ["fine", "warning", "warning", "fault"]
+    assert judged("the server's clock", -2).what == "the server's clock is 2.0 s behind this machine's"
+
+
+async def test_the_command_tells_programs_as_well_and_fails_where_there_is_a_fault(
+    there: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in there.up.environment("administrator").items():
+        monkeypatch.setenv(name, value)
+    ran = await asyncio.to_thread(lambda: CliRunner().invoke(app, ["doctor", "--json"]))
+    assert ran.exit_code == 1, ran.output
+    found = json.loads(ran.stdout)
+    assert found["fault"] == len([each for each in found["findings"] if each["grade"] == "fault"]) > 0
+    ran = await asyncio.to_thread(lambda: CliRunner().invoke(app, ["doctor", "--server", "nats://127.0.0.1:1"]))
+    assert ran.exit_code == 1
+    assert "no NATS server answers" in ran.stdout
+    assert "1 fault, 0 warnings" in ran.stdout
+
+
+async def test_who_may_not_ask_is_told_so_and_the_other_checks_go_on(there: Company) -> None:
+    link = await there.link("client")
+    found = [each async for each in examine(Deployment(link, (there.up.servers,), there.up.credentials("client")))]
+    assert "set NATS_USER and NATS_PASSWORD to the administrator's" in told(found, "unknown")
+    assert "nats-server" in told(found, "fine")
