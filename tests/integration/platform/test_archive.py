@@ -17,7 +17,7 @@ from antiphon.coordinator.runtime.retention import Keeping
 from antiphon.coordinator.views.timeline import timeline_of
 from antiphon.deploy.cli.archives import archive_sagas, read_from
 from antiphon.deploy.cli.main import app
-from antiphon.tracing.export.archive import NotArchived, archive, path_of, read_archived
+from antiphon.tracing.export.archive import NotArchived, archive, is_archived, path_of, read_archived
 from antiphon.tracing.export.reading import read_projection
 from tests.integration.platform.test_coordinator import company
 from tests.integration.platform.test_retention import ONLY_ITS_END, Scene
@@ -87,8 +87,37 @@ async def test_archiving_by_hand_twice_changes_nothing(
     assert not archive(folder, again.key, again.entries, again.events)
 
 
+async def test_a_file_of_another_saga_with_the_same_id_or_half_a_file_is_no_archive_of_this_one(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """An id is free again once its end was purged; and disks lose the ends of files."""
+    (one, two) = await scene.run("t1", "t2")
+    folder, reader = tmp_path / "archive", await scene.there.link("administrator")
+    for key, former in ((one.key, whole_of_another(one.key)), (two.key, b"")):
+        path_of(folder, key).parent.mkdir(parents=True, exist_ok=True)
+        path_of(folder, key).write_bytes(former)
+        end = await reader.get_last(SAGA, subjects.end_subject(key))
+        assert end is not None
+        assert not is_archived(folder, key, end)
+    before = [await timeline(reader, key) for key in (one.key, two.key)]
+    await scene.ends(keeping=Keeping(archive=folder)).look(TRIP.name)
+    for key, told in zip((one.key, two.key), before, strict=True):
+        assert await scene.left_of(key) == ONLY_ITS_END
+        found = read_from(folder, key.id)
+        assert timeline_of(key, SagaPages(found.entries, found.events)) == told
+        end = await reader.get_last(SAGA, subjects.end_subject(key))
+        assert end is not None
+        assert is_archived(folder, key, end)
+    assert path_of(folder, one.key).read_bytes() == whole_of_another(one.key), "another saga's archive stays"
+
+
+def whole_of_another(key: SagaKey) -> bytes:
+    head = {"archive": 1, "type": key.type, "id": key.id, "outcome": "completed", "started": "2020", "ended": "2020"}
+    return json.dumps(head).encode() + b'\n{"stream":"SAGA","subject":"x","sequence":1,"stored_ns":1}\n{"trace":null}\n'
+
+
 @pytest.mark.parametrize(
-    "wrong", [b"", b"{", b'{"archive":2,"type":"trip","id":"t1","outcome":"","started":"","ended":""}']
+    "wrong", [b"", b"{\n{\n{", b'{"archive":2,"type":"trip","id":"t1","outcome":"","started":"","ended":""}\n{}\n{}']
 )
 def test_a_file_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path, wrong: bytes) -> None:
     key = SagaKey.of("trip", "t1")

@@ -266,11 +266,13 @@ class Ends:
         folder = self._keeping.archive
         if folder is None or decode(old.entries[0].data, old.entries[0].subject).definition == "":
             return True
-        from antiphon.tracing.export.archive import NotArchived, archive
+        from antiphon.tracing.export.archive import AlreadyPurged, NotArchived, archive
 
         events = await read_events(self._link, old.key, old.entries)
         try:
             await asyncio.to_thread(archive, folder, old.key, old.entries, events.messages)
+        except AlreadyPurged:  # by another coordinator, which is to say that it has archived it
+            return False
         except NotArchived as error:
             self._say("retention.not_archived", str(folder), reason=str(error), remedy=WAITS[ARCHIVE])
             return False

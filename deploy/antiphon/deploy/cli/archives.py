@@ -40,9 +40,9 @@ async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool
     async with reader(server) as link:
         while page := await link.next_page(SAGA, subjects.ends_filter(saga_type), after + 1, PAGE):
             after = page[-1].sequence
-            keys = [subjects.parse_entry(end.subject).saga for end in page]
-            wanted = [key for key in keys if not is_archived(folder, key)]
-            before += len(keys) - len(wanted)
+            ends = {subjects.parse_entry(end.subject).saga: end for end in page}
+            wanted = [key for key, end in ends.items() if not is_archived(folder, key, end)]
+            before += len(ends) - len(wanted)
             new = await _archive_all(link, folder, wanted)
             written, purged = written + new, purged + len(wanted) - new
     if as_json:

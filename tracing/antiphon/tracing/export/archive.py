@@ -35,6 +35,10 @@ from .formats import otlp
 FORMAT: Final = 1
 """The version of the files. One with a higher version is not read."""
 SUFFIX: Final = ".jsonl"
+LINES_MIN: Final = 3
+"""The first one, the end of the saga, the trace."""
+WHOLE: Final = b"}\n"
+"""How a whole file ends."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -76,15 +80,41 @@ class NotArchived(AntiphonError):
     """An archive has no such saga, or cannot be read or written."""
 
 
-def path_of(folder: Path, key: SagaKey) -> Path:
-    """Where a saga's file is: `order/37/order-0001.jsonl`, below its type and its partition."""
+class AlreadyPurged(NotArchived):
+    """Nothing is left of a saga that could be archived."""
+
+
+def path_of(folder: Path, key: SagaKey, sequence: int = 0) -> Path:
+    """Where a saga's file is: `order/37/order-0001.jsonl`, below its type and its partition.
+
+    Args:
+        folder: the archive.
+        key: the saga.
+        sequence: that of its end in SAGA, where another saga with its id has the file of that name.
+    """
     partition, saga_type, saga_id = key.path.split(".")
-    return folder / saga_type / partition / f"{saga_id}{SUFFIX}"
+    return folder / saga_type / partition / f"{saga_id}{f'.{sequence}' if sequence else ''}{SUFFIX}"
 
 
-def is_archived(folder: Path, key: SagaKey) -> bool:
-    """Whether a saga's file is there; then it is whole."""
-    return path_of(folder, key).exists()
+def is_archived(folder: Path, key: SagaKey, end: StoredMessage) -> bool:
+    """Whether the file of a saga is there, going by its first line and its end.
+
+    Args:
+        folder: the archive.
+        key: the saga.
+        end: its end. An id may begin another saga once the end of the first one was purged.
+    """
+    ended = rfc3339(end.stored_ns)
+    return any(_ended_of(path) == ended for path in (path_of(folder, key), path_of(folder, key, end.sequence)))
+
+
+def _ended_of(path: Path) -> str:
+    """When the saga ended that a file holds; empty where there is none, or not the whole of it."""
+    with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError), path.open("rb") as file:
+        head = msgspec.json.decode(file.readline(), type=Head)
+        file.seek(-len(WHOLE), os.SEEK_END)
+        return head.ended if file.read() == WHOLE else ""
+    return ""
 
 
 def archive(folder: Path, key: SagaKey, entries: list[StoredMessage], events: list[StoredMessage]) -> bool:
@@ -102,18 +132,32 @@ def archive(folder: Path, key: SagaKey, entries: list[StoredMessage], events: li
     Raises:
         NotArchived: it has not ended or was purged, or the file cannot be written.
     """
+    if is_purged(entries, events):
+        raise AlreadyPurged(f"saga {key} was purged, so that there is nothing to archive of it")
+    lines = [msgspec.json.encode(each) for each in _lines(key, entries, events)]
     path = path_of(folder, key)
     if path.exists():
-        return False
-    if is_purged(entries, events):
-        raise NotArchived(f"saga {key} was purged, so that there is nothing to archive of it")
-    lines = b"".join(msgspec.json.encode(each) + b"\n" for each in _lines(key, entries, events))
+        if _has(path, lines):
+            return False
+        # Another saga with this id, or not the whole of this one: what is there may be all that is left of it.
+        path = path_of(folder, key, entries[-1].sequence)
+        if _has(path, lines):
+            return False
     try:
         _make_folder(path.parent)
-        _write(path, lines)
+        _write(path, b"".join(line + b"\n" for line in lines))
     except OSError as error:
         raise NotArchived(f"saga {key} cannot be archived at {path}: {error.strerror}") from None
     return True
+
+
+def _has(path: Path, lines: list[bytes]) -> bool:
+    """Whether a file holds a saga: its first line, and all messages; there may be more, and another trace."""
+    try:
+        there = path.read_bytes().splitlines()
+    except OSError:
+        return False
+    return there[:1] == lines[:1] and {*lines[1:-1]} <= {*there[1:-1]}
 
 
 def _lines(key: SagaKey, entries: list[StoredMessage], events: list[StoredMessage]) -> Iterator[object]:
@@ -210,18 +254,26 @@ def read_archived(folder: Path, key: SagaKey) -> Archived:
         NotArchived: there is none, or it cannot be read.
     """
     require_archive(folder)
-    path = path_of(folder, key)
+    path = _newest(folder, key)
     try:
         lines = path.read_bytes().splitlines()
+        if len(lines) < LINES_MIN:
+            raise NotArchived(f"{path} cannot be read: it is cut off.")
         version = msgspec.json.decode(lines[0], type=Head).archive
         if version > FORMAT:
             raise NotArchived(f"{path} has format {version}, and this release reads none above {FORMAT}.")
         messages = [msgspec.json.decode(line, type=Line) for line in lines[1:-1]]
     except FileNotFoundError:
         raise NotArchived(f"there is no saga {key} in the archive {folder}.") from None
-    except (OSError, msgspec.MsgspecError, IndexError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NotArchived(f"{path} cannot be read: {error}.") from None
     return Archived(key, _of(SAGA, messages), _of(EVENTS, messages))
+
+
+def _newest(folder: Path, key: SagaKey) -> Path:
+    """The file of the saga that ended last, of those with the same id."""
+    first = path_of(folder, key)
+    return max([first, *first.parent.glob(f"{key.id}.*{SUFFIX}")], key=lambda path: (_ended_of(path), path == first))
 
 
 def _of(stream: str, lines: Iterable[Line]) -> list[StoredMessage]:
@@ -239,5 +291,5 @@ def archived_ids(folder: Path, saga_id: str) -> list[SagaKey]:
         NotArchived: there is no archive.
     """
     require_archive(folder)
-    found = sorted(folder.glob(f"*/*/{saga_id}{SUFFIX}"))
-    return [SagaKey.of(path.parent.parent.name, saga_id) for path in found]
+    found = [*folder.glob(f"*/*/{saga_id}{SUFFIX}"), *folder.glob(f"*/*/{saga_id}.*{SUFFIX}")]
+    return [SagaKey.of(saga_type, saga_id) for saga_type in sorted({path.parent.parent.name for path in found})]
