@@ -173,6 +173,8 @@ class Registration(Capabilities, frozen=True, kw_only=True):
     """What was left out, and why."""
     wire: Number = 1
     """The form of the wire that it speaks; releases before the second form do not say it."""
+    archives: bool = False
+    """Of a coordinator: whether it writes old sagas to an archive before it purges them."""
 
     @property
     def subject(self) -> str:

@@ -47,6 +47,8 @@ async def registered(
     renew_seconds: float = RENEW_SECONDS,
     instance: str = "",
     fitness: Fitness | None = None,
+    *,
+    archives: bool = False,
 ) -> AsyncGenerator[None]:
     """Keep this process registered for as long as the block lasts and it is ready. A registration that fails is a line
     in the log.
@@ -57,8 +59,9 @@ async def registered(
         renew_seconds: how often the registration is stored.
         instance: the name of this process; made up when left out.
         fitness: says whether it is ready; always, when left out.
+        archives: whether it writes old sagas to an archive before it purges them.
     """
-    saying = _Saying(link, registration_of(capabilities, instance))
+    saying = _Saying(link, registration_of(capabilities, instance, archives=archives))
     renewing = asyncio.ensure_future(saying.again_and_again(renew_seconds, fitness))
     try:
         yield
@@ -72,7 +75,7 @@ def new_instance() -> str:
     return f"{token(socket.gethostname())[:HOST_CHARS]}-{secrets.token_hex(6)}"
 
 
-def registration_of(capabilities: Capabilities, instance: str = "") -> Registration:
+def registration_of(capabilities: Capabilities, instance: str = "", *, archives: bool = False) -> Registration:
     """The registration of this process, under an instance name that no other process has."""
     return Registration(
         name=capabilities.name,
@@ -84,6 +87,7 @@ def registration_of(capabilities: Capabilities, instance: str = "") -> Registrat
         started=datetime.now(UTC),
         version=printable(os.environ.get(VERSION_VARIABLE, "")),
         wire=WIRE,
+        archives=archives,
         library=f"antiphon {importlib.metadata.version('antiphon')}, Python {platform.python_version()}",
     )
 

@@ -7,20 +7,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from antiphon.contracts import SagaKey, subjects
+from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.stored import SagaPages
-from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA
+from antiphon.coordinator.definition.capabilities import capabilities_of
 from antiphon.coordinator.reading.sagas import timeline
 from antiphon.coordinator.runtime.retention import Keeping
 from antiphon.coordinator.views.timeline import timeline_of
 from antiphon.deploy.cli.archives import archive_sagas, read_from
 from antiphon.deploy.cli.main import app
+from antiphon.link.registration import registered
 from antiphon.tracing.export.archive import NotArchived, archive, is_archived, path_of, read_archived
 from antiphon.tracing.export.reading import read_projection
 from tests.integration.platform.test_coordinator import company
-from tests.integration.platform.test_retention import ONLY_ITS_END, Scene
+from tests.integration.platform.test_retention import ONLY_ITS_END, Scene, until_async
 from tests.support.server import FORMS
 from tests.support.trip import TRIP
 
@@ -127,3 +131,21 @@ def test_a_file_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path, wrong:
     path_of(tmp_path, key).write_bytes(wrong)
     with pytest.raises(NotArchived, match=r"cannot be read|has format 2"):
         read_archived(tmp_path, key)
+
+
+async def test_who_has_no_archive_purges_nothing_while_another_coordinator_has_one(
+    scene: Scene, tmp_path: Path
+) -> None:
+    (handle,) = await scene.run("t1")
+    before = await scene.left_of(handle.key)
+    other = await scene.there.link("coordinator")
+    async with registered(other, capabilities_of([TRIP.definition]), archives=True):
+        subject = subjects.registration_subject(COORDINATOR, "*")
+        await until_async(lambda: other.read_all(REGISTRATIONS.name, [subject]), len_is=1)
+        with capture_logs() as lines:
+            await scene.ends().look(TRIP.name)
+        assert [line["event"] for line in lines] == ["retention.waits"]
+        assert "give both the same --archive" in lines[0]["remedy"]
+        assert await scene.left_of(handle.key) == before
+        await scene.ends(keeping=Keeping(archive=tmp_path / "archive")).look(TRIP.name)
+        assert await scene.left_of(handle.key) == ONLY_ITS_END

@@ -31,8 +31,9 @@ from antiphon.contracts.errors import Ambiguous, Unusable
 from antiphon.contracts.identity import CLIENT, COORDINATOR, SagaKey
 from antiphon.contracts.payloads import END_TYPE, ChildStart, End, Ending
 from antiphon.contracts.reader import named_sequences
+from antiphon.contracts.registration import read_registration
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.topology import EVENTS, EXPORTER, PARKED, SAGA, reactions_consumer_name
+from antiphon.contracts.topology import EVENTS, EXPORTER, PARKED, REGISTRATIONS, SAGA, reactions_consumer_name
 from antiphon.link import Link
 from antiphon.link.faults import say
 from antiphon.link.journals import read_journals
@@ -116,6 +117,10 @@ class Ends:
         self._counts, self._now_ns = coordinator.counts, coordinator.journals.now_ns
         self._next_at = 0.0
         self._said: dict[str, float] = {}
+        refused = f"$JS.API.DIRECT.GET.{REGISTRATIONS.name}"
+        link.on_refused[refused] = lambda error: self._say(
+            "retention.waits", refused, reason=str(error), remedy="have the accounts made anew: antiphon rights"
+        )
 
     @asynccontextmanager
     async def brought_about(self) -> AsyncGenerator[None]:
@@ -150,6 +155,8 @@ class Ends:
         retention, after = self._retentions[saga_type], 0
         shortest = retention.shortest
         assert shortest is not None, f"{saga_type} is kept for ever"
+        if self._keeping.archive is None and await self._others_archive():
+            return
         while page := await self._link.next_page(EVENTS, subjects.starts_filter(saga_type), after + 1, PAGE):
             after = page[-1].sequence
             await self._purge_old(retention, page)
@@ -157,6 +164,15 @@ class Ends:
                 break  # nothing that began later can have ended for longer
         if self._keeping.ends_seconds is not None:
             await self._look_at_ends(saga_type, self._keeping.ends_seconds)
+
+    async def _others_archive(self) -> bool:
+        """Whether another coordinator writes old sagas to an archive, which this one would purge without that."""
+        for stored in await self._link.read_all(REGISTRATIONS.name, [subjects.registration_subject(COORDINATOR, "*")]):
+            with suppress(Unusable):
+                if read_registration(stored.subject, stored.data).archives:
+                    self._say("retention.waits", ARCHIVE, coordinator=stored.subject, remedy=WAITS[REGISTRATIONS.name])
+                    return True
+        return False
 
     # --- which are old ------------------------------------------------------------------------------------------------
 
@@ -339,6 +355,8 @@ class Ends:
 ARCHIVE: Final = "archive"
 WAITS: Final = {
     ARCHIVE: "old sagas stay until the folder that --archive names can be written",
+    REGISTRATIONS.name: "another coordinator archives old sagas before it purges them, and this one would not: give "
+    "both the same --archive",
     EXPORTER: "old sagas stay until the exporter has handed over their traces; run it, or where there is to be none, "
     "delete its consumer: nats consumer rm SAGA exporter",
     EVENTS: "old sagas stay until everybody has heard the events that he reacts to; run these participants, or, of one "

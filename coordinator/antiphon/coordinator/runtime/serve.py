@@ -144,7 +144,8 @@ async def serve(
             told = told_to_stop()  # before anybody hears that it is ready, and may tell it
             log.info("coordinator.ready", sagas=[definition.label for definition in definitions])
             probes.ready(link, fitness)
-            async with registered(link, capabilities_of(definitions), fitness=fitness):
+            archives = keeping.archive is not None
+            async with registered(link, capabilities_of(definitions), fitness=fitness, archives=archives):
                 await link.until(told)
             probes.ending()
             pulls = attached.stop_looking()

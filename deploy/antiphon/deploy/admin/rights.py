@@ -361,6 +361,7 @@ def coordinator_needs(participants: Iterable[str]) -> tuple[Need, ...]:
     return (
         *needs,
         *(Need(f"{API}.DIRECT.GET.{stream}", "read sagas whole") for stream in (SAGA, EVENTS)),
+        Need(f"{API}.DIRECT.GET.{REGISTRATIONS.name}", "see whether another coordinator archives old sagas"),
         Need(f"{API}.STREAM.MSG.GET.{EVENTS}", "ask the stream's leader whether a saga was ever started"),
         *(
             Need(f"{API}.STREAM.MSG.DELETE.{stream}", "purge sagas that are old enough, and forget one on demand")
