@@ -18,6 +18,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
+from .engines import first_line
 from .faults import Fault
 from .reasons import OwnWords
 from .sql import CommittedByItself, refuse_to_end, refused
@@ -41,6 +42,10 @@ class StatementCancelled(OwnWords):
     """A handler's own time-out ended a statement and its transaction with it, and the handler goes on all the same."""
 
 
+class RolledBack(OwnWords):
+    """A constraint has rolled the handler's transaction back, and the handler went on all the same."""
+
+
 class Loan:
     """The connection as one command has it, inside its savepoint.
 
@@ -55,6 +60,7 @@ class Loan:
         "_thread",
         "_writer",
         "connection",
+        "constraint",
         "fault",
         "interrupted",
         "is_ended",
@@ -71,6 +77,8 @@ class Loan:
         """Whether the handler ended its transaction, or tried to and went on."""
         self.interrupted = False
         """Whether a statement was cancelled by the handler: SQLite may have rolled its transaction back."""
+        self.constraint: sqlite3.IntegrityError | None = None
+        """The error of a constraint that has rolled all back: `RAISE(ROLLBACK)`, `ON CONFLICT ROLLBACK`."""
         self.fault: Fault | None = None
         """The first error that may mean that SQLite gave the transaction up."""
         self.running: asyncio.Future[Any] | None = None
@@ -81,6 +89,7 @@ class Loan:
 
         Raises:
             sqlite3.Error: it must not run.
+            RolledBack: a constraint has ended the transaction before.
         """
         if self.is_over or not self._writer.has_turn(self._member):
             raise sqlite3.ProgrammingError(
@@ -88,6 +97,9 @@ class Loan:
             )
         self.check_complete()
         if not self.connection.in_transaction:
+            if self.constraint is not None:
+                reason = first_line(self.constraint)
+                raise RolledBack(f"a constraint has rolled back the transaction ({reason}); nothing of it is committed")
             raise sqlite3.OperationalError("SQLite has rolled the transaction back after an earlier error")
 
     def check_complete(self) -> None:
@@ -160,7 +172,9 @@ class Loan:
         return rows
 
     def notice(self, error: sqlite3.Error) -> None:
-        """Keep the first error that may mean that SQLite gave the transaction up."""
+        """Keep the first error that may mean that SQLite gave the transaction up, and whose doing it was."""
+        if isinstance(error, sqlite3.IntegrityError) and not self.connection.in_transaction:
+            self.constraint = error
         fault = Fault(error, is_disconnect=False)
         if fault.is_passing and self.fault is None:
             self.fault = fault

@@ -109,6 +109,8 @@ class Share:
         lost = self._writer.give_up(self._member)
         if not isinstance(error, Exception) or (lost is not None and not isinstance(lost, Busy)):
             return error
+        if loan.constraint is not None:  # SQLite did what the handler's own tables told it to
+            return error
         # Where the handler's own time-out ended a statement, SQLite did what it was told.
         is_given_up = lost is not None and not loan.interrupted
         if loan.fault is not None:

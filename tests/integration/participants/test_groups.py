@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Engine, ForeignKey, Integer, MetaData, Table, event, insert, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import registry
 
@@ -18,6 +19,7 @@ from antiphon.contracts import Refused, Unavailable
 from antiphon.participants import Transaction, writer
 from antiphon.participants.databases import Busy
 from antiphon.participants.inbox import Spent
+from antiphon.participants.loan import RolledBack
 from antiphon.participants.sql import CommittedByItself
 from antiphon.participants.sqlite import SqliteDatabase
 from antiphon.participants.testing import Service
@@ -265,6 +267,35 @@ async def test_who_is_cancelled_when_it_has_just_got_its_turn_leaves_it_to_the_n
     assert second.cancelled()
     assert turns.has_turn(member)
     turns.give_up(member)
+
+
+@pytest.mark.parametrize("is_caught", [False, True])
+async def test_a_constraint_that_rolls_all_back_costs_its_culprit_an_attempt_and_nobody_else(
+    sqlite_store: Store, is_caught: bool
+) -> None:
+    """SQLite ends the whole transaction for `RAISE(ROLLBACK)` and `ON CONFLICT ROLLBACK`, as where a disk is full."""
+
+    async def on_forbidden(tx: Transaction) -> None:
+        if tx.saga_id == "1":
+            try:
+                await tx.execute(text("INSERT INTO only_one VALUES (1)"))
+            except IntegrityError:
+                if not is_caught:
+                    raise
+
+    database = await open_sqlite(sqlite_store)
+    connection = database._connection
+    assert connection is not None
+    connection.execute("CREATE TABLE only_one (number INTEGER PRIMARY KEY ON CONFLICT ROLLBACK)")
+    connection.execute("INSERT INTO only_one VALUES (1)")
+    found = await asyncio.gather(
+        *(Stock(on_reserve=on_forbidden).do(database, saga=str(number)) for number in range(3)), return_exceptions=True
+    )
+    assert isinstance(found[1], RolledBack if is_caught else IntegrityError)
+    assert all(isinstance(each, Busy) or each == RESERVED for each in (found[0], found[2])), "no attempt of theirs"
+    for number in (0, 2):
+        assert await Stock().do(database, saga=str(number)) == RESERVED
+    assert await sqlite_store.effects() == ["reserved"] * 2
 
 
 shelves = MetaData()

@@ -149,7 +149,7 @@ def no_effect_happens_twice(evidence: Evidence) -> Sentences:
             if len(lines) > 1:
                 done = "done" if direction == "do" else "taken back"
                 whose = evidence.by_name.get(saga_name)
-                said = f"{name} has {len(lines)} lines of what step {step} has {done}: {', '.join(lines)}"
+                said = f"{name} has {len(lines)} lines of what step {step} has {done}: {', '.join(map(str, lines))}"
                 yield (whose.key, said) if whose else (None, f"{said} (for {saga_name}, which is no saga)")
 
 
