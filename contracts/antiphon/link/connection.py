@@ -16,6 +16,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection
+from importlib.util import find_spec
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -769,6 +770,13 @@ def _authentication(credentials: Credentials) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if credentials.password is not None:
         options |= {"user": credentials.user, "password": credentials.password}
+    if (credentials.creds_file or credentials.nkey_file) and find_spec("nkeys") is None:
+        raise PlatformError(
+            "NATS_CREDS and NATS_NKEY need a package that is not installed: pip install 'antiphon[nkeys]'"
+        )
+    for variable, path in (("NATS_CREDS", credentials.creds_file), ("NATS_NKEY", credentials.nkey_file)):
+        if path is not None:
+            read_secret(path, variable)
     if credentials.creds_file is not None:
         options["user_credentials"] = credentials.creds_file
     if credentials.nkey_file is not None:

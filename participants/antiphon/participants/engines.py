@@ -6,6 +6,7 @@ SQLAlchemy is imported only where an engine is opened, so that whoever needs no 
 from __future__ import annotations
 
 import asyncio
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -29,6 +30,8 @@ Dialect = Literal["sqlite", "postgresql"]
 
 DIALECTS: Final[dict[str, Dialect]] = {"sqlite": "sqlite", "postgresql": "postgresql", "postgres": "postgresql"}
 """By the URL's scheme."""
+SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,30}")
+"""What may stand before the colon of a URL."""
 DRIVERS: Final = {"sqlite": ("sqlite", "aiosqlite"), "postgresql": ("postgres", "asyncpg")}
 """The extra that brings the driver, and the driver."""
 
@@ -55,7 +58,9 @@ def require_driver(
     scheme, _, rest = url.partition(":")
     dialect = DIALECTS.get(scheme.partition("+")[0])
     if dialect is None:
-        raise PlatformError(f"{scheme!r} is no database {use}. Give {urls}.")
+        # Without a scheme it may be anything, such as a password that stands in the wrong variable.
+        what = repr(scheme) if rest and SCHEME.fullmatch(scheme) else "what was given (not shown, it may be a secret)"
+        raise PlatformError(f"{what} is no database {use}. Give {urls}.")
     extra, driver = DRIVERS[dialect]
     try:
         import_module("sqlalchemy")
@@ -138,6 +143,8 @@ def _open_postgres(url: str, connections: int) -> AsyncEngine:
         )
     except ArgumentError as error:
         raise PlatformError(f"no database URL: {first_line(error)}. Give postgresql://user@host/name.") from None
+    except ValueError:  # a port that is none; its text would have the password
+        raise PlatformError("no database URL: its port is no number. Give postgresql://user@host:5432/name.") from None
 
 
 _CLOSING: Final = set[asyncio.Future[None]]()

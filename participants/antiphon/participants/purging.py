@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import BY_ITSELF
 
-from .engines import FOR_PARTICIPANTS, open_engine, require_driver
+from .engines import FOR_PARTICIPANTS, first_line, open_engine, require_driver
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 PAGE: Final = 200
+MEMORY: Final = ":memory:"
 
 
 class Over(NamedTuple):
@@ -41,6 +43,20 @@ class Removed(NamedTuple):
 
 AreOver = Callable[[list[SagaKey]], Awaitable[Over]]
 """Says which of some sagas are over."""
+
+
+async def require_inbox(url: str) -> None:
+    """Check that a database can be opened and holds an inbox.
+
+    Raises:
+        PlatformError: it cannot, or does not.
+    """
+    from sqlalchemy import select
+
+    from .tables import inbox
+
+    async with _opened(url) as engine, engine.connect() as connection:
+        await connection.execute(select(inbox.c.step).limit(1))
 
 
 async def forget_saga(url: str, key: SagaKey) -> int:
@@ -137,12 +153,19 @@ async def _opened(url: str) -> AsyncGenerator[AsyncEngine]:
     from sqlalchemy.exc import SQLAlchemyError
 
     engine = open_engine(url)
+    where = engine.url.set(drivername=engine.dialect.name).render_as_string(hide_password=True)
+    if engine.dialect.name == "sqlite":
+        _require_file(engine.url.database or MEMORY, where)
     try:
         yield engine
-    except SQLAlchemyError as error:
-        raise PlatformError(
-            f"the inbox at {engine.url.render_as_string(hide_password=True)} cannot be used "
-            f"({type(error).__name__}). Is it the participant's database?"
-        ) from None
+    except (OSError, SQLAlchemyError) as error:
+        why = first_line(error) if isinstance(error, OSError) else type(error).__name__
+        raise PlatformError(f"the inbox at {where} cannot be used ({why}). Is it the participant's database?") from None
     finally:
         await engine.dispose()
+
+
+def _require_file(path: str, where: str) -> None:
+    """Refuse a path at which SQLite would make a new, empty file."""
+    if path != MEMORY and not Path(path).is_file():
+        raise PlatformError(f"the inbox at {where} cannot be used: there is no such file.")

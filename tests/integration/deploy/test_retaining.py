@@ -82,6 +82,29 @@ async def test_what_is_left_of_a_saga_that_is_forgotten_is_named(scene: Scene, t
     assert "nobody knows whose inboxes hold answers" in told.stderr
 
 
+async def test_nothing_is_forgotten_where_a_database_cannot_be_had_or_nobody_says_why(
+    scene: Scene, tmp_path: Path
+) -> None:
+    (handle,) = await scene.run("t1")
+    before, server = await scene.left_of(handle.key), ("--server", scene.there.up.servers)
+    file = f"sqlite:///{tmp_path}/mistyped.db"
+    for words, said in (
+        (("--reason", "r", "--database", f"bank={file}"), "there is no such file"),
+        (("--reason", "r", "--database", "bank=postgresql://nobody:hush@127.0.0.1:1/x"), "cannot be used"),
+        (("--reason", "r", "--database", "bank=postgresql://nobody:hush@127.0.0.1:port/x"), "its port is no number"),
+        (("--reason", " "), "--reason: say why"),
+    ):
+        told = await call("forget", "trip/t1", *words, *server)
+        assert isinstance(told.exception, PlatformError)
+        assert said in str(told.exception)
+        assert "hush" not in str(told.exception)
+    assert await scene.left_of(handle.key) == before
+    assert not (tmp_path / "mistyped.db").exists()
+    url = await inbox_of(tmp_path, "t1")
+    told = await call("forget", "trip/t1", "--reason", "r", "--database", f"bnk={url}", *server)
+    assert "nothing is known of a participant bnk" in told.stderr
+
+
 async def test_an_archive_that_cannot_be_written_or_read_is_told_before_anything_else(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nkeys  # type: ignore[import-untyped] # it has no annotations
 import pytest
 from nats.aio.client import Client
 
 from antiphon.contracts import SagaKey
-from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
+from antiphon.contracts.errors import PlatformError, ServerUnfit, ServerUnreachable
 from antiphon.contracts.subjects import start_subject
 from antiphon.contracts.topology import EVENTS, STARTS
 from antiphon.deploy.local.server import Server
@@ -231,3 +233,23 @@ async def test_what_is_no_address_of_a_server_is_a_sentence_without_passwords(ur
     with pytest.raises(ServerUnreachable, match="is no address of a NATS server") as refused:
         await Link.connect(url, name="coordinator", credentials=Credentials())
     assert "secret" not in str(refused.value)
+
+
+async def test_a_user_is_known_by_an_nkey(tmp_path: Path) -> None:
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    (tmp_path / "seed").write_bytes(seed)
+    key: Any = nkeys.from_seed(bytearray(seed)).public_key
+    with Server(tmp_path / "nats", accounts=f"authorization {{ users: [{{ nkey: {key.decode()} }}] }}") as server:
+        credentials = Credentials(user="stock", nkey_file=str(tmp_path / "seed"))
+        link = await Link.connect(server.url, name="stock", credentials=credentials)
+        await link.close()
+
+
+async def test_without_the_extra_an_nkey_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seed").touch()
+    with pytest.raises(PlatformError, match=r"NATS_CREDS: .* cannot be read"):
+        await Link.connect("nats://127.0.0.1:1", name="stock", credentials=Credentials(creds_file=str(tmp_path / "no")))
+    monkeypatch.setattr(connection, "find_spec", lambda name: None)
+    credentials = Credentials(nkey_file=str(tmp_path / "seed"))
+    with pytest.raises(PlatformError, match=r"pip install 'antiphon\[nkeys\]'"):
+        await Link.connect("nats://127.0.0.1:1", name="stock", credentials=credentials)

@@ -285,6 +285,7 @@ def test_what_lives_in_memory_leaves_nothing() -> None:
 @pytest.mark.parametrize("open_", [lambda url: open_notes(url, "stock", "w1"), open_database])
 def test_what_is_no_database_of_a_participant_is_called_so(open_: Callable[[str], object]) -> None:
     with pytest.raises(
-        PlatformError, match=r"'foo.db' is no database that a participant can use\. Give sqlite:///path"
+        PlatformError,
+        match=r"what was given \(not shown, .*\) is no database that a participant can use\. Give sqlite:///path",
     ):
         open_("foo.db")

@@ -117,6 +117,9 @@ async def test_the_rows_of_sagas_that_the_server_does_not_know_stay_unless_that_
 
 
 async def test_a_database_without_an_inbox_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="there is no such file"):
+        await forget_saga(f"sqlite:///{tmp_path}/other.db", SagaKey.of("order", "s1"))
+    (tmp_path / "other.db").touch()
     with pytest.raises(PlatformError, match=r"cannot be used .* Is it the participant's database"):
         await forget_saga(f"sqlite:///{tmp_path}/other.db", SagaKey.of("order", "s1"))
     with pytest.raises(PlatformError, match="no database"):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import PlatformError, Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey, is_token
-from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.topology import EVENTS, SAGA, may_be_participant
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.definition.retention import seconds_of
 from antiphon.coordinator.views.timeline import child_ids
@@ -26,17 +26,27 @@ async def forget_saga(
 ) -> None:
     """Have a saga forgotten by the coordinators, then by the inboxes of the participants whose databases are given."""
     from antiphon.participants.purging import forget_saga as forget_in
+    from antiphon.participants.purging import require_inbox
 
+    if not reason.strip():
+        raise PlatformError("--reason: say why; it stays, with who had it forgotten.")
+    for each in databases.values():  # before anything is deleted
+        await require_inbox(each)
     name = user or who_asks()
     with only_for("operators", OF_CLIENTS):
         async with reader(server) as link:
             key = await find(link, id)
             journal = await link.read_all(SAGA, [subjects.journal_filter(key)])
             children = await _children(link, key, journal)
+            participants = _participants_in(journal) | await _sources(link, key)
+        for each in sorted(databases.keys() - participants) if participants else ():
+            warn(
+                f"antiphon: nothing is known of a participant {each} in saga {key}, but of "
+                f"{', '.join(sorted(participants))}"
+            )
         async with Antiphon.connect(server, name=name, patient=False) as antiphon:
             end = await antiphon.operator(name, timeout=timeout).forget(key.type, key.id, reason)
     answers = {each: await forget_in(url, key) for each, url in databases.items()}
-    participants = _participants_in(journal)
     left = sorted(participants - databases.keys())
     if as_json:
         told = {"type": key.type, "id": key.id, "forgotten": end.forgotten, "answers": answers}
@@ -68,6 +78,12 @@ def _participants_in(journal: list[StoredMessage]) -> set[str]:
             if command is not None and command.participant != COORDINATOR:
                 found.add(command.participant)
     return found
+
+
+async def _sources(link: Link, key: SagaKey) -> set[str]:
+    """Who has said something in a saga: participants that react to events are commanded by nobody."""
+    events = await link.read_all(EVENTS, [subjects.saga_events_filter(key)])
+    return set(filter(may_be_participant, (subjects.saga_source(each.subject) for each in events)))
 
 
 async def _children(link: Link, key: SagaKey, journal: list[StoredMessage]) -> list[str]:

@@ -7,6 +7,7 @@ each of its starts late.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -58,6 +59,10 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         return self.name.replace("-", "_")
 
 
+PASSWORD: Final = re.compile(r"//[^/@\s]*@")
+"""The user in a URL, and the password."""
+
+
 class Value(msgspec.Struct, frozen=True):
     """What holds for a setting, and where it comes from: `option`, a variable, a file with a key, or `default`."""
 
@@ -68,7 +73,9 @@ class Value(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> Any:
         """The value as people may see it."""
-        return HIDDEN if self.setting.is_secret and self.value else self.value
+        if self.setting.is_secret and self.value:
+            return HIDDEN
+        return PASSWORD.sub("//", self.value) if isinstance(self.value, str) else self.value
 
 
 class Mistaken(PlatformError):
