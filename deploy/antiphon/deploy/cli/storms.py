@@ -7,16 +7,18 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from rich import box
 from rich.table import Table
 
 from antiphon.coordinator.definition.choreography import AnySaga
+from antiphon.coordinator.definition.definition import Definition
 from antiphon.participants import Participant
 
 from ..chaos.loads import Load, Orders, Payloads
@@ -73,7 +75,7 @@ def run_storm(asked: Asked) -> int:
     with _settings(asked) as settings, _folder(asked) as folder:
         chaos = ChaosPlatform(folder, settings)
         try:
-            schedule = _schedule(asked, chaos.targets, seed)
+            schedule = _schedule(asked, _targets(asked, chaos.targets), seed)
             if asked.plan:
                 _print_schedule(schedule, json=asked.json)
                 return 0
@@ -144,6 +146,21 @@ def _settings(asked: Asked) -> Generator[Settings]:
             raise CannotLoad(f"{error}.") from None
         databases |= {name: server.new_database() for name, url in databases.items() if url == POSTGRES}
         yield settings
+
+
+def _targets(asked: Asked, targets: Targets) -> Targets:
+    """What the sagas that are run come by: a fault of a step of others would never come about."""
+    if not asked.app:
+        return targets
+    mine = {step for definition in _with_children(_saga(asked).definition) for step in definition.steps}
+    calls = [each for each in targets.calls if each[0] in mine or each[0].rpartition("-")[0] in mine]
+    return msgspec.structs.replace(targets, calls=calls)
+
+
+def _with_children(definition: Definition) -> Iterator[Definition]:
+    yield definition
+    for child in definition.children:
+        yield from _with_children(child)
 
 
 def _schedule(asked: Asked, targets: Targets, seed: int) -> Schedule:
