@@ -84,6 +84,17 @@ def test_a_mistake_in_a_file_is_told_with_its_place(tmp_path: Path, text: str, s
     assert "antiphon.toml" in str(raised.value)
 
 
+def test_all_mistakes_are_told_at_once_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = toml(tmp_path, "concurency = 3\nhttp = 5\n[participants]\n")
+    with pytest.raises(Mistaken) as raised:
+        settings_of(PARTICIPANT, {"settings": file}, {**NEEDED, "ANTIPHON_LOG": "loud"})
+    assert len(str(raised.value).splitlines()) == 5
+    monkeypatch.setenv("ANTIPHON_LOG", "loud")
+    ran = CliRunner().invoke(app, ["settings", "participant", "--settings", file])
+    assert ran.exit_code == 2
+    assert len(ran.stderr.splitlines()) == 5
+
+
 def test_a_file_is_for_all_processes_and_keys_of_another_one_are_no_mistake(tmp_path: Path) -> None:
     file = toml(tmp_path, "handler-seconds = 5\n[coordinator]\napp = ['shop', 'returns']\nopen_max = ['order=5']\n")
     assert settings_of(COORDINATOR, {}, {"ANTIPHON_SETTINGS": file})["app"] == ["shop", "returns"]

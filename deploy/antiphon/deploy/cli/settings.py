@@ -10,10 +10,12 @@ import typer
 from rich import box
 from rich.table import Table
 
+from .. import exit_codes
+from ..render.plain import warn
 from ..render.terminal import console, foreign, say, say_json
 from ..services.declared import COMMON, FILE, SERVICES
 from ..services.running import settings_of
-from ..services.settings import DEFAULT, FILE_SUFFIX, Value
+from ..services.settings import DEFAULT, FILE_SUFFIX, Mistaken, Value
 
 ALL: Final = "all"
 """What stands where a setting is one of every process."""
@@ -28,13 +30,17 @@ def list_settings(names: list[str], path: str, *, json: bool) -> None:
         json: whether for programs.
 
     Raises:
-        Mistaken: some cannot hold.
+        SystemExit: some cannot hold.
     """
     if unknown := sorted({*names} - SERVICES.keys()):
         raise typer.BadParameter(f"there is no process {unknown[0]!r}; there are {', '.join(SERVICES)}.")
     rows = list[tuple[str, Value]]()
     for service in [SERVICES[name] for name in names] or SERVICES.values():
-        given = settings_of(service, {FILE.key: path or None}, os.environ, is_complete=False)
+        try:
+            given = settings_of(service, {FILE.key: path or None}, os.environ, is_complete=False)
+        except Mistaken as error:
+            warn(*f"antiphon: {error}".splitlines())
+            raise SystemExit(exit_codes.USAGE) from None
         rows += [(ALL if each.setting in COMMON else service.name, each) for each in given]
     once = {(process, value.setting.key): value for process, value in rows}
     if json:

@@ -83,8 +83,8 @@ def settings_of(
     """
     path = options.get(FILE.key) or environment.get(FILE.variable, "")
     known = [setting for each in SERVICES.values() for setting in each.settings]
-    file = read_file(path, SERVICES, service.name, known) if path else {}
-    return resolve(service.settings, options, environment, file, is_complete=is_complete)
+    file, mistakes = read_file(path, SERVICES, service.name, known) if path else ({}, [])
+    return resolve(service.settings, options, environment, file, is_complete=is_complete, mistakes=mistakes)
 
 
 def run(service: Service, options: Mapping[str, Any]) -> None:

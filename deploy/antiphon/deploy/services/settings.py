@@ -101,6 +101,7 @@ def resolve(
     file: Mapping[str, tuple[Any, str]],
     *,
     is_complete: bool = True,
+    mistakes: Iterable[str] = (),
 ) -> Values:
     """The value of each setting.
 
@@ -110,11 +111,12 @@ def resolve(
         environment: variables.
         file: what a file gave, by keys, each with where it stands.
         is_complete: whether it is a mistake that somebody must give a setting and nobody has.
+        mistakes: those that were found in the file before.
 
     Raises:
         Mistaken: at least one cannot hold.
     """
-    found, mistakes = dict[str, Value](), list[str]()
+    found, mistakes = dict[str, Value](), [*mistakes]
     for setting in settings:
         try:
             given, origin = _given(setting, options, environment, file)
@@ -138,7 +140,9 @@ def resolve(
     return Values(found)
 
 
-def read_file(path: str, tables: Iterable[str], table: str, settings: Iterable[Setting]) -> dict[str, tuple[Any, str]]:
+def read_file(
+    path: str, tables: Iterable[str], table: str, settings: Iterable[Setting]
+) -> tuple[dict[str, tuple[Any, str]], list[str]]:
     """What a TOML file gives one process: the keys at its top, for all, and those in the process's own table.
 
     Args:
@@ -148,10 +152,10 @@ def read_file(path: str, tables: Iterable[str], table: str, settings: Iterable[S
         settings: of all processes, so that a key of another one's is no mistake at the top.
 
     Returns:
-        By keys the value, and where it stands.
+        By keys the value, and where it stands; and a sentence for each key that is nobody's.
 
     Raises:
-        Mistaken: it cannot be read, or has keys that are nobody's.
+        Mistaken: it cannot be read.
     """
     try:
         with open(path, "rb") as opened:
@@ -182,9 +186,7 @@ def read_file(path: str, tables: Iterable[str], table: str, settings: Iterable[S
                 continue
             for inner, each in cast("dict[str, Any]", value).items():
                 take(inner, each, f"{key}.", known, counts=key == table)
-    if mistakes:
-        raise Mistaken(_all_of(mistakes))
-    return found
+    return found, mistakes
 
 
 def _all_of(mistakes: list[str]) -> str:
