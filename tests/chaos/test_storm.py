@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from msgspec import json
 from typer.testing import CliRunner, Result
@@ -30,10 +32,11 @@ def chaos(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["chaos", "--folder", str(folder), *arguments])
 
 
-def chaos_beside(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def chaos_beside(folder: Path, *arguments: str, stderr: int | None = None) -> subprocess.Popen[str]:
     """In a process of its own, as it is used."""
     command = [sys.executable, "-m", "antiphon.deploy", "chaos", "--folder", str(folder), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
 
 
 def test_orders_survive_a_storm_and_its_schedule_is_kept(tmp_path: Path) -> None:
@@ -48,6 +51,25 @@ def test_orders_survive_a_storm_and_its_schedule_is_kept(tmp_path: Path) -> None
     kept = (tmp_path / "storm/faults.toml").read_text()
     assert kept == chaos(tmp_path / "plan", *asked, "--plan").stdout
     assert not (tmp_path / "plan").exists(), "a plan starts nothing"
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
+def test_a_storm_that_is_told_to_end_ends_what_it_started_and_says_how_to_have_it_again(
+    tmp_path: Path, signals: tuple[signal.Signals, ...]
+) -> None:
+    with chaos_beside(tmp_path, *SMALL, "--seed", "3", "--minutes", "10", stderr=subprocess.PIPE) as ran:
+        assert ran.stdout is not None
+        assert ran.stderr is not None
+        ran.stdout.readline()
+        children = psutil.Process(ran.pid).children(recursive=True)
+        assert len(children) > 4
+        for number in signals:
+            ran.send_signal(number)
+        told = ran.stderr.read()
+    assert ran.returncode not in (0, 1)
+    assert f"--schedule {tmp_path / 'faults.toml'} has the same faults again" in told
+    assert (tmp_path / "faults.toml").exists()
+    assert psutil.wait_procs(children, timeout=120)[1] == []
 
 
 def test_a_ledger_line_that_is_there_twice_fails_it_with_the_sagas_timeline(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def seconds_of(text: str, where: str) -> float | None:
     seconds = int(said.group(1)) * UNITS[said.group(2)] if said else 0
     if not 0 < seconds <= DAYS_MAX * UNITS["d"]:
         raise PlatformError(
-            f"{where}: {text!r} is no time. Give a number and a unit, 90m, 12h, 30d, 52w, or {FOR_EVER}."
+            f"{where}: {text!r} is no time. Give a whole number above 0 and a unit, up to a hundred years, such as "
+            f"90m, 12h, 30d or 52w; or {FOR_EVER}."
         )
     return float(seconds)
 

@@ -107,6 +107,7 @@ async def serve(
     Raises:
         PlatformError: the environment or the platform is not as it must be, a type cannot have a bound, or a retention
             is given for a type that is not here; the sentence has the remedy.
+        NotArchived: the archive cannot be written.
         DefinitionError: a definition is not complete.
         ContractsChanged: messages of a definition have changed, and sagas in flight began with the ones before.
     """
@@ -115,6 +116,10 @@ async def serve(
     definitions = [saga.definition for saga in sagas]
     require_bounds(open_max or {}, definitions)
     kept = retentions({name: each.newest.retention for name, each in by_type(definitions).items()}, keeping.overrides)
+    if keeping.archive is not None:
+        from antiphon.tracing.export.archive import require_writable
+
+        require_writable(keeping.archive)
     gauges: Gauges = {}
     async with AsyncExitStack() as held:
         probes = held.enter_context(served(http))

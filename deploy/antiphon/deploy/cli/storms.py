@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from ..render.plain import warn
 from ..render.terminal import console, foreign, say, say_document, say_json
 from .payloads import read_event, read_payload
 
+INTERRUPTED = 130
+"""The exit code of a storm that was told to end, as shells have it for Ctrl-C."""
 POSTGRES = "postgres"
 """What `--database` says of a participant that gets a database of a PostgreSQL that is started for it."""
 
@@ -72,7 +75,7 @@ def run_storm(asked: Asked) -> int:
         PlatformError: a fault of the schedule is not possible here, or the platform does not start.
     """
     seed = asked.seed or random.SystemRandom().randrange(1, 1 << 31)
-    with _settings(asked) as settings, _folder(asked) as folder:
+    with _signals(signal.SIGTERM, _as_ctrl_c), _settings(asked) as settings, _folder(asked) as folder:
         chaos = ChaosPlatform(folder, settings)
         try:
             schedule = _schedule(asked, _targets(asked, chaos.targets), seed)
@@ -80,11 +83,12 @@ def run_storm(asked: Asked) -> int:
                 _print_schedule(schedule, json=asked.json)
                 return 0
             sagas = _load(asked, schedule.seed)
+            folder.mkdir(parents=True, exist_ok=True)
+            write(schedule, folder / "faults.toml")
             chaos.start()
             for text in asked.ledger:
                 participant, _, query = text.partition("=")
                 chaos.ledger(participant, query)
-            write(schedule, folder / "faults.toml")
             tell = warn if asked.json else say
             tell(
                 f"seed {schedule.seed}, {len(schedule.faults)} faults, {len(chaos.processes)} processes, "
@@ -100,13 +104,34 @@ def run_storm(asked: Asked) -> int:
                 within_seconds=asked.within,
             )
             score = asyncio.run(storm.run())
-        finally:
-            chaos.close()
+        except KeyboardInterrupt:
+            warn(
+                f"antiphon: told to end; nothing was checked. What was seen until now stays in {folder}, and "
+                f"--schedule {folder / 'faults.toml'} has the same faults again."
+            )
+            raise SystemExit(INTERRUPTED) from None
+        finally:  # whoever is told to end once more ends what it started all the same
+            with _signals(signal.SIGTERM, signal.SIG_IGN), _signals(signal.SIGINT, signal.SIG_IGN):
+                chaos.close()
     if asked.json:
         say_json(score)
     else:
         _print(score)
     return 0 if score.is_good else 1
+
+
+@contextmanager
+def _signals(number: signal.Signals, handler: Callable[[int, object], None] | signal.Handlers) -> Generator[None]:
+    """Have a signal handled so for the length of the block."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _as_ctrl_c(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -66,10 +66,17 @@ def _page(url: str, name: str) -> dict[str, Any]:
     except HTTPError as error:  # /healthz says with a status that something is wrong, and what in its body
         with error:
             data = error.read(BYTES_MAX)
-    found: Any = json.loads(data)
+    found = json.loads(data)
     if not isinstance(found, dict):
         raise ValueError("it is no page of a nats-server")
-    return found
+    return cast("dict[str, Any]", found)
+
+
+def _part(page: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A part of a page; empty where it is not there."""
+    for name in names:
+        page = page.get(name) or {}
+    return page
 
 
 def _health(name: str, page: dict[str, Any]) -> list[Finding]:
@@ -80,7 +87,7 @@ def _health(name: str, page: dict[str, Any]) -> list[Finding]:
 
 
 def _sync(name: str, page: dict[str, Any], copies: int) -> list[Finding]:
-    config: dict[str, Any] = (page.get("jetstream") or {}).get("config") or {}
+    config = _part(page, "jetstream", "config")
     if not config:
         return [Finding("servers", "fault", f"{name} runs without JetStream", "jetstream {} in its configuration")]
     if config.get("sync_always"):
@@ -104,9 +111,8 @@ def _sync(name: str, page: dict[str, Any], copies: int) -> list[Finding]:
 
 
 def _disk(name: str, page: dict[str, Any]) -> list[Finding]:
-    jetstream = page.get("jetstream") or {}
-    most = (jetstream.get("config") or {}).get("max_storage", 0)
-    used = (jetstream.get("stats") or {}).get("storage", 0)
+    most: int = _part(page, "jetstream", "config").get("max_storage", 0)
+    used: int = _part(page, "jetstream", "stats").get("storage", 0)
     if most <= 0:
         return []
     said = f"{name} has stored {used / 1e9:.3f} of {most / 1e9:.3f} GB"

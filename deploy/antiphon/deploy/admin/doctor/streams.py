@@ -105,8 +105,8 @@ async def room(found: Deployment) -> list[Finding]:
         if info is not None and (most := info["config"].get("max_bytes", -1)) > 0:
             findings.append(_filled(f"stream {stream}", info["state"]["bytes"], most, f"--{stream.lower()}-max-bytes"))
     account = await api(found.link, "INFO")
-    most = (account.get("limits") or {}).get("max_storage", -1)
-    if most > 0:
+    limits: dict[str, int] = account.get("limits") or {}
+    if (most := limits.get("max_storage", -1)) > 0:
         findings.append(_filled("the account's storage", account.get("storage", 0), most, "a larger limit"))
     return findings
 
