@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from typing import Final
 
@@ -26,6 +27,7 @@ def tls_context(ca_file: str | None, cert_file: str | None, key_file: str | None
     Raises:
         PlatformError: a file is missing, or is not what it should be.
     """
+    logging.getLogger("asyncio").addFilter(_is_worth_saying)
     if key_file and not cert_file:
         raise PlatformError("NATS_KEY is the key of a certificate, and NATS_CERT names none. Set both.")
     try:
@@ -42,6 +44,12 @@ def tls_context(ca_file: str | None, cert_file: str | None, key_file: str | None
                 "key without a passphrase."
             ) from None
     return context
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Not what asyncio says whenever nats-py closes an encrypted connection. However often the filter is added, it is
+    there once."""
+    return not record.getMessage().startswith("returning true from eof_received()")
 
 
 def _without_passphrase() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,6 +96,17 @@ async def test_a_server_that_wants_a_certificate_gets_one_of_its_own_ca_or_refus
             await connect(server, files.ca, files.issue("foreign", ca=files.theirs))
         with pytest.raises(ServerUnreachable, match=r"certificate of this process has expired|wants a certificate"):
             await connect(server, files.ca, files.issue("old", expired=True))
+
+
+async def test_the_end_of_an_encrypted_connection_is_nothing_that_a_terminal_shows(
+    tmp_path: Path, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    with encrypting(tmp_path, files.issue("server")) as server:
+        link = await Link.connect(server.url, name="test", credentials=Credentials(ca_file=files.ca))
+        await link.close()
+        gc.collect()
+        await asyncio.sleep(0.1)
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @pytest.mark.parametrize(
