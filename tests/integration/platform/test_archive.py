@@ -87,6 +87,12 @@ async def test_archiving_by_hand_twice_changes_nothing(
     assert not path_of(folder, one.key).exists()
     assert not path_of(folder, gone.key).exists()
     assert sorted(path.name for path in folder.rglob("*.jsonl")) == ["after-t2.jsonl", "after-t3.jsonl", "t3.jsonl"]
+    path_of(folder, SagaKey.of("trip", "damaged")).parent.mkdir(exist_ok=True, parents=True)
+    path_of(folder, SagaKey.of("trip", "damaged")).touch()
+    told = CliRunner().invoke(app, ["list", "--archive", str(folder), "--limit", "2", "--json"])
+    assert [each["id"] for each in json.loads(told.stdout)] == ["after-t3", "t3"]
+    assert "the 2 that were started last, of 3" in told.stderr
+    assert "cannot be read in" in told.stderr
     again = read_archived(folder, SagaKey.of("trip", "t3"))
     assert not archive(folder, again.key, again.entries, again.events)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from pathlib import Path
 
 from antiphon.contracts import subjects
@@ -10,13 +11,15 @@ from antiphon.contracts.identity import SagaKey, check_token
 from antiphon.contracts.reader import is_purged
 from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.topology import SAGA
-from antiphon.coordinator.views.timeline import timeline_of
+from antiphon.coordinator.views.timeline import Summary, timeline_of
 from antiphon.link import Link
 from antiphon.link.journals import read_journals
 from antiphon.link.sagas import read_events
 from antiphon.tracing.export.archive import (
     Archived,
+    Head,
     archive,
+    archived,
     archived_ids,
     is_archived,
     read_archived,
@@ -24,8 +27,10 @@ from antiphon.tracing.export.archive import (
 )
 
 from ..modules import CannotLoad
-from ..render.tables import print_timeline
+from ..render.plain import warn
+from ..render.tables import print_summaries, print_timeline
 from ..render.terminal import say, say_json
+from .filters import more_than
 from .sagas import reader, with_link
 
 PAGE = 200
@@ -80,6 +85,38 @@ def read_from(folder: Path, id: str) -> Archived:
             return read_archived(folder, key)
         case _:
             raise CannotLoad(f"several sagas have the id {id}: {', '.join(map(str, keys))}. Give the type as well.")
+
+
+def list_archived(folder: Path, saga_type: str, limit: int, as_json: bool) -> None:
+    """Print the sagas of an archive, those that were started last first."""
+    if saga_type != "*":
+        check_token(saga_type, "saga type")
+    heads, unreadable = list[Head](), 0
+    for each in archived(folder, saga_type):
+        if isinstance(each, Head):
+            heads.append(each)
+        else:
+            unreadable += 1
+    newest = heapq.nlargest(limit, heads, key=lambda head: head.started)
+    found = [
+        Summary(
+            type=each.type,
+            id=each.id,
+            state="compensated" if each.outcome == "compensated" else "completed",
+            started=each.started,
+            ended=each.ended,
+            reason=each.reason,
+        )
+        for each in newest
+    ]
+    if as_json:
+        say_json(found)
+    else:
+        print_summaries(found, saga_type)
+    if len(heads) > limit:
+        warn(f"antiphon: {more_than(limit, len(heads))}")
+    if unreadable:
+        warn(f"antiphon: files that cannot be read in {folder}: {unreadable}")
 
 
 def show_archived(folder: Path, id: str, as_json: bool) -> None:

@@ -728,14 +728,22 @@ def list_(
             "filter but the type, and no order.",
         ),
     ] = "",
+    archive: FromArchive = None,
     json: Json = False,
 ) -> None:
-    """List sagas, newest first: by the read model in milliseconds, or else from the streams."""
+    """List sagas, newest first: by the read model in milliseconds, or else from the streams, or from an archive."""
     import asyncio
 
     from .filters import nanoseconds, pair, require_no_filters, state_of
 
     wanted, older_ns, keys = state_of(state), nanoseconds(older_than) if older_than else 0, [*map(pair, key)]
+    by_model = {"state": state, "parked": parked, "older-than": older_than, "key": key, "sort": sort != "started"}
+    if archive is not None:
+        from .archives import list_archived
+
+        require_no_filters(by_model)
+        list_archived(archive, type, limit, json)
+        return
     if database:
         from antiphon.participants.engines import require_driver
 
@@ -746,7 +754,6 @@ def list_(
         return
     from .sagas import list_sagas
 
-    by_model = {"state": state, "parked": parked, "older-than": older_than, "key": key, "sort": sort != "started"}
     require_no_filters(by_model)
     asyncio.run(list_sagas(server, type, limit, json))
 

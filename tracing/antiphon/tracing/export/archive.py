@@ -284,6 +284,25 @@ def _of(stream: str, lines: Iterable[Line]) -> list[StoredMessage]:
     ]
 
 
+def archived(folder: Path, saga_type: str = "*") -> Iterator[Head | Path]:
+    """The first line of each file of an archive, or the path of one that has none that can be read.
+
+    Args:
+        folder: the archive.
+        saga_type: of which sagas; `*` for all.
+
+    Raises:
+        NotArchived: there is no archive.
+    """
+    require_archive(folder)
+    for path in folder.glob(f"{saga_type}/*/*{SUFFIX}"):
+        try:
+            with path.open("rb") as file:
+                yield msgspec.json.decode(file.readline(), type=Head)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            yield path
+
+
 def archived_ids(folder: Path, saga_id: str) -> list[SagaKey]:
     """The sagas with an id, of whatever type, that an archive has.
 

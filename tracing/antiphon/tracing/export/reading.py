@@ -33,10 +33,11 @@ class Purged(NotThere):
     def __init__(self, key: SagaKey, end: StoredMessage, is_certain: bool) -> None:
         self.is_certain = is_certain
         """Whether its journal lacks entries, and not just EVENTS facts, which a replica that lags may lack as well."""
-        outcome = unpack(decode(end.data, end.subject), END_TYPE, End).outcome
+        found = unpack(decode(end.data, end.subject), END_TYPE, End)
+        gone = f"and was forgotten {found.forgotten}" if found.forgotten else "and its journal was purged since"
         super().__init__(
-            f"saga {key} has ended, {outcome}, on {rfc3339(end.stored_ns)[:10]}, and its journal was purged since. Its "
-            "trace is where it was exported to; where the saga was archived: --archive FOLDER"
+            f"saga {key} has ended, {found.outcome}, on {rfc3339(end.stored_ns)[:10]}, {gone}. Its trace is where it "
+            "was exported to; where the saga was archived: --archive FOLDER"
         )
 
 
