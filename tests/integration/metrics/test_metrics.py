@@ -23,7 +23,7 @@ from antiphon.link.probes import Probes, served
 from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.tracing.telemetry.counts import COUNTERS, SPANS, Counts
-from antiphon.tracing.telemetry.metrics import ENDPOINTS, GAUGES, Gauges, measuring
+from antiphon.tracing.telemetry.metrics import ENDPOINTS, GAUGES, READY, Gauges, measuring
 from tests.support.processes import Fleet, listeners, run_orders, supervised
 from tests.support.server import platform, until
 
@@ -102,7 +102,7 @@ async def test_without_the_extra_the_page_says_what_to_install_and_the_process_g
 
 def test_every_instrument_is_described() -> None:
     described = (Path(__file__).parents[3] / "tracing" / "README.md").read_text()
-    names = [each.name for each in (*COUNTERS.values(), *SPANS.values(), *GAUGES)]
+    names = [each.name for each in (*COUNTERS.values(), *SPANS.values(), *GAUGES, READY)]
     assert [name for name in names if f"`{name}`" not in described] == []
 
 

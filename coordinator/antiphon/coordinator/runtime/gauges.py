@@ -35,7 +35,7 @@ WAITING_EVERY: Final = 6
 WAITING_SECONDS_MAX: Final = 5.0
 """For how long; with thousands that wait the number stays the one before."""
 
-LAGS: Final = ("antiphon.consumer.pending", "antiphon.consumer.unacked")
+LAGS: Final = ("antiphon.consumer.pending", "antiphon.consumer.unacked", "antiphon.consumer.pulls")
 
 log = structlog.get_logger()
 
@@ -48,6 +48,7 @@ class _Error(msgspec.Struct):
 class _Info(msgspec.Struct):
     num_pending: Sequence = 0
     num_ack_pending: Sequence = 0
+    num_waiting: Sequence = 0
     error: _Error | None = None
 
 
@@ -97,6 +98,7 @@ async def _look(link: Link, stream: str, consumer: str, gauges: Gauges) -> None:
         return
     gauges["antiphon.consumer.pending", which] = info.num_pending
     gauges["antiphon.consumer.unacked", which] = info.num_ack_pending
+    gauges["antiphon.consumer.pulls", which] = info.num_waiting
     if consumer == SWEEPER:
         gauges["antiphon.sagas.open", ()] = info.num_pending + info.num_ack_pending
 

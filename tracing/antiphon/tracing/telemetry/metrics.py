@@ -37,6 +37,7 @@ Gauges = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 DIFFERENCES: Final = "antiphon.platform.differences"
 
+READY: Final = Instrument("antiphon.process.ready", "", "Whether this process is ready, 0 or 1: what /readyz says.")
 _CONSUMER: Final = ("messaging.consumer.group.name", "messaging.destination.name")
 
 GAUGES: Final = (
@@ -45,6 +46,9 @@ GAUGES: Final = (
     Instrument("antiphon.consumer.pending", "", "Messages that a consumer has not delivered yet.", _CONSUMER),
     Instrument(
         "antiphon.consumer.unacked", "", "Messages that a consumer has delivered and nobody has acked yet.", _CONSUMER
+    ),
+    Instrument(
+        "antiphon.consumer.pulls", "", "Requests for messages that wait at a consumer: of workers with room.", _CONSUMER
     ),
     Instrument("antiphon.events.filled", "", "The share of its room that EVENTS has taken, from 0 to 1."),
     Instrument("antiphon.parked.filled", "", "The share of its room that PARKED has taken, from 0 to 1."),
@@ -99,7 +103,7 @@ def measuring(counts: Counts, gauges: Gauges, probes: Probes, service: str) -> G
             resource=Resource.create({"service.name": service}),
             views=[View(instrument_unit="s", aggregation=ExplicitBucketHistogramAggregation(BOUNDS_SECONDS))],
         )
-        _instruments(provider.get_meter("antiphon"), counts, gauges)
+        _instruments(provider.get_meter("antiphon"), counts, gauges, probes)
         try:
             yield
         finally:
@@ -175,7 +179,7 @@ def _fetched(probes: Probes) -> Generator[list[Any]]:
         probes.metrics = None
 
 
-def _instruments(meter: Any, counts: Counts, gauges: Gauges) -> None:
+def _instruments(meter: Any, counts: Counts, gauges: Gauges, probes: Probes) -> None:
     from opentelemetry.metrics import Observation
 
     def totals(what: What, instrument: Instrument, options: object) -> Iterator[Observation]:
@@ -188,6 +192,10 @@ def _instruments(meter: Any, counts: Counts, gauges: Gauges) -> None:
             if found == name:
                 yield Observation(value, dict(attributes))
 
+    def ready(options: object) -> Iterator[Observation]:
+        yield Observation(0 if probes.obstacles() else 1)
+
+    meter.create_observable_gauge(READY.name, [ready], unit=READY.unit, description=READY.help)
     for what, instrument in COUNTERS.items():
         call = partial(totals, what, instrument)
         meter.create_observable_counter(instrument.name, [call], unit=instrument.unit, description=instrument.help)
