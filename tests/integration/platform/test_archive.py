@@ -121,6 +121,19 @@ async def test_a_file_of_another_saga_with_the_same_id_or_half_a_file_is_no_arch
     assert path_of(folder, one.key).read_bytes() == whole_of_another(one.key), "another saga's archive stays"
 
 
+async def test_what_came_after_a_saga_was_archived_is_archived_before_the_purge(scene: Scene, tmp_path: Path) -> None:
+    (handle,) = await scene.run("t1")
+    key, folder, reader = handle.key, tmp_path / "archive", await scene.there.link("administrator")
+    entries = await reader.read_all(SAGA, [subjects.journal_filter(key)])
+    assert archive(folder, key, entries, await reader.read_all(EVENTS, [subjects.saga_events_filter(key)]))
+    late = subjects.event_subject(key.path, "bank", "noise", "charge_card", 9)
+    await reader.store(late, b"late")
+    await scene.run("t2")
+    await scene.ends(keeping=Keeping(archive=folder)).look(TRIP.name)
+    assert await scene.left_of(key) == ONLY_ITS_END
+    assert late in [each.subject for each in read_archived(folder, key).events]
+
+
 def whole_of_another(key: SagaKey) -> bytes:
     head = {"archive": 1, "type": key.type, "id": key.id, "outcome": "completed", "started": "2020", "ended": "2020"}
     return json.dumps(head).encode() + b'\n{"stream":"SAGA","subject":"x","sequence":1,"stored_ns":1}\n{"trace":null}\n'

@@ -271,9 +271,10 @@ def read_archived(folder: Path, key: SagaKey) -> Archived:
 
 
 def _newest(folder: Path, key: SagaKey) -> Path:
-    """The file of the saga that ended last, of those with the same id."""
+    """The file of the saga that ended last, of those with the same id; of two of one saga that which was written later
+    and has more."""
     first = path_of(folder, key)
-    return max([first, *first.parent.glob(f"{key.id}.*{SUFFIX}")], key=lambda path: (_ended_of(path), path == first))
+    return max([first, *first.parent.glob(f"{key.id}.*{SUFFIX}")], key=lambda path: (_ended_of(path), path != first))
 
 
 def _of(stream: str, lines: Iterable[Line]) -> list[StoredMessage]:
