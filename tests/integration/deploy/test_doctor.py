@@ -15,13 +15,15 @@ import trustme
 from typer.testing import CliRunner
 
 from antiphon.contracts.topology import SAGA
+from antiphon.deploy.admin.doctor.access import _of_server
 from antiphon.deploy.admin.doctor.clocks import judged
 from antiphon.deploy.admin.doctor.examination import CHECKS, examine
 from antiphon.deploy.admin.doctor.findings import Deployment, Finding
+from antiphon.deploy.admin.doctor.monitor import _part
 from antiphon.deploy.admin.doctor.streams import _copies_of, _filled
 from antiphon.deploy.cli.main import app
 from antiphon.deploy.local.server import HOST, Server, free_port
-from antiphon.link import Credentials, Link
+from antiphon.link import Credentials, Delivery, Link
 from antiphon.link.setup import api, set_up
 from tests.integration.platform.test_coordinator import Company, company, idle
 from tests.support.server import until
@@ -76,8 +78,26 @@ async def test_who_does_not_work_and_what_waits_for_whom_is_told(there: Company)
     link = await there.link("administrator")
     await until(lambda: waits(link))
     found = await findings(there, "coordinators", "participants")
-    assert "no worker of hotel runs, and 1 messages wait for one -> start a worker" in told(found, "fault")
+    assert (
+        "no worker of hotel runs, or all its places are taken; messages that are not done: 1 -> start a worker"
+        in told(found, "fault")
+    )
     assert "coordinators run and keep up" in told(found, "fine")
+
+
+async def test_a_worker_that_died_with_a_command_in_hand_is_not_at_work(there: Company) -> None:
+    await there.coordinate()
+    await (await there.client()).start(TRIP, ASKED, id="t1")
+    link = await there.link("administrator")
+    await until(lambda: waits(link))
+    worker = await there.up.connect("hotel")
+    taken: list[Delivery] = []
+    pull = await worker.pull(SAGA, "hotel", 10, taken.append)
+    await until(lambda: bool(taken))
+    pull.close()
+    await worker.nc.close()
+    found = await findings(there, "participants")
+    assert "no worker of hotel runs, or all its places are taken; messages that are not done: 1" in told(found, "fault")
 
 
 async def waits(link: Link) -> bool:
@@ -103,6 +123,31 @@ async def test_what_a_person_has_to_do_is_told(there: Company) -> None:
     await operator.participant("bank").pause("stocktaking")
     found = told(await findings(there, "parked", "paused"), "warning")
     assert "participant bank is paused by operator: stocktaking -> antiphon resume --participant bank" in found
+
+
+async def test_a_server_without_streams_is_a_fault_and_odd_monitoring_pages_end_no_other_check(tmp_path: Path) -> None:
+    with Server(tmp_path / "nats") as server:
+        link = await Link.connect(server.url, name="administrator", credentials=Credentials())
+        deployment = Deployment(link, (server.url,), Credentials(), (server.url.replace("nats://", "http://"),))
+        found = [each async for each in examine(deployment)]
+        await link.close()
+    assert "stream SAGA" in told(found, "fault")
+    assert "http://" in told(found, "unknown")
+    assert {each.check for each in found} >= {"parked", "passwords"}
+    assert _part({"jetstream": [1]}, "jetstream", "config") == {}
+
+
+async def test_a_certificate_that_has_run_out_is_a_fault(tmp_path: Path) -> None:
+    ca, until = trustme.CA(), datetime(2021, 1, 1)  # noqa: DTZ001 # as trustme takes it
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    made = ca.issue_cert(HOST, not_before=datetime(2020, 1, 1), not_after=until)  # noqa: DTZ001
+    made.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
+    file = f'"{tmp_path}/cert.pem"'
+    with Server(tmp_path / "nats", accounts=f"tls {{ cert_file: {file}, key_file: {file} }}") as server:
+        host, port = server.url.removeprefix("nats://").split(":")
+        finding = await _of_server(Credentials(ca_file=str(tmp_path / "ca.pem")), host, int(port))
+    assert (finding.grade, finding.remedy) == ("fault", "Give the server a new one.")
+    assert "certificate has expired" in finding.what
 
 
 @contextmanager

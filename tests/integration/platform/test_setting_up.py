@@ -301,7 +301,7 @@ async def test_the_consumer_for_all_answers_goes_on_demand_once_nobody_pulls_fro
         assert await heard(link) == {"hotel", "airline"}
 
 
-def of_release_one(capabilities: Capabilities, instance: str) -> Registration:
+def of_release_one(capabilities: Capabilities, instance: str, **later: object) -> Registration:
     return Registration(
         name=capabilities.name,
         sagas=capabilities.sagas,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from antiphon.contracts.errors import PlatformError, RightsMissing
 from antiphon.link import Credentials, Link
-from antiphon.link.encryption import tls_context
+from antiphon.link.encryption import tls_context, tls_trouble
 
 from .findings import Deployment, Finding, Grade
 
@@ -48,7 +48,10 @@ async def certificates(found: Deployment) -> list[Finding]:
 async def door(found: Deployment) -> list[Finding]:
     """Whether the server lets anybody in."""
     own = found.credentials
-    nobody = Credentials(ca_file=own.ca_file, cert_file=own.cert_file, key_file=own.key_file)
+    if own.cert_file:  # which may be what the server knows a user by (verify_and_map)
+        said = "whether a certificate alone lets anybody in is not tried"
+        return [Finding("passwords", "unknown", said, "look at the server's configuration: accounts, verify_and_map")]
+    nobody = Credentials(ca_file=own.ca_file)
     try:
         link = await Link.connect(
             list(found.servers), name="doctor", credentials=nobody, timeout_seconds=SECONDS, patient=False
@@ -84,6 +87,9 @@ async def _of_server(credentials: Credentials, host: str, port: int) -> Finding:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
+    except ssl.SSLCertVerificationError as error:
+        sentence, _, remedy = tls_trouble(error).partition(". ")
+        return Finding("certificates", "fault", f"{what}: {sentence}", remedy)
     except (OSError, TimeoutError, ValueError) as error:
         return Finding(
             "certificates", "unknown", f"{what} could not be looked at ({str(error) or type(error).__name__})"

@@ -43,8 +43,8 @@ async def examine(deployment: Deployment) -> AsyncGenerator[Finding]:
             found = [_unknown(name, str(error), "set NATS_USER and NATS_PASSWORD to the administrator's")]
         except AntiphonError as error:
             found = [_unknown(name, str(error))]
-        except (KeyError, TypeError, ValueError) as error:  # an answer of a shape that this release does not know
-            found = [_unknown(name, f"the server's answer cannot be read ({error!r:.200})")]
+        except Exception as error:  # an answer of a shape that this release does not know; the other checks go on
+            found = [_unknown(name, f"what it was told cannot be read ({error!r:.200})")]
         for each in found:
             yield each
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from datetime import datetime
+from http.client import HTTPException
 from typing import Any, Final, cast
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -34,7 +35,7 @@ async def servers(found: Deployment) -> list[Finding]:
         try:
             page = await asyncio.to_thread(_page, url, "varz")
             health = await asyncio.to_thread(_page, url, "healthz")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException, RecursionError) as error:
             findings.append(Finding("servers", "unknown", f"{url} could not be read ({error})"))
             continue
         name = str(page.get("server_name", url))[:80]
@@ -75,7 +76,8 @@ def _page(url: str, name: str) -> dict[str, Any]:
 def _part(page: dict[str, Any], *names: str) -> dict[str, Any]:
     """A part of a page; empty where it is not there."""
     for name in names:
-        page = page.get(name) or {}
+        part: Any = page.get(name)
+        page = cast("dict[str, Any]", part) if isinstance(part, dict) else {}
     return page
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from antiphon.contracts.bounds import Number
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.topology import (
     EVENTS,
     EXPORTER_CONSUMER,
     PARKED,
+    PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
     REGISTRATIONS,
     SAGA,
     STREAMS,
-    Consumer,
     answers_consumer,
     is_of_platform,
     may_be_participant,
@@ -35,6 +37,8 @@ FILLING, FULL = 0.75, 0.9
 """Shares of a stream's room. From the second on no saga of a client begins."""
 LAG_MAX: Final = 1000
 """How many messages a copy may be behind."""
+MOVES_SECONDS: Final = PARTICIPANT_ACK_WAIT_SECONDS + 1.0
+"""How far apart it is looked whether anybody ends what he has in hand."""
 IDLE: Final = frozenset(("sweeper", "timers"))
 """Consumers of coordinators that hold messages back on purpose."""
 
@@ -49,8 +53,11 @@ async def server(found: Deployment) -> list[Finding]:
 
 async def settings(found: Deployment) -> list[Finding]:
     """Whether streams and consumers are as `antiphon setup` makes them."""
-    participants = await _participants(found.link)
-    fixed = [*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(await heard(found.link)))]
+    try:
+        participants, answering = await _participants(found.link), await heard(found.link)
+    except PlatformError:  # there are no streams, which is what is looked at here
+        participants, answering = [], set[str]()
+    fixed = [*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(answering))]
     theirs = [each for name in participants for each in participant_consumers(name)]
     differences = await fitness.settings(found.link, fixed, [*theirs, EXPORTER_CONSUMER])()
     if not differences:
@@ -120,6 +127,12 @@ def _filled(what: str, used: int, most: int, remedy: str) -> Finding:
     return Finding("room", grade, said, f"have old sagas purged (deploy/docs/deletion.md), or {more}")
 
 
+class Place(msgspec.Struct, frozen=True):
+    """How far a consumer has come."""
+
+    consumer_seq: Number = 0
+
+
 class Work(msgspec.Struct, frozen=True):
     """How a consumer is worked on."""
 
@@ -127,28 +140,29 @@ class Work(msgspec.Struct, frozen=True):
     num_pending: Number = 0
     num_ack_pending: Number = 0
     num_waiting: Number = 0
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody asks for messages, or has any in hand."""
-        return not self.num_waiting and not self.num_ack_pending
+    delivered: Place = Place()
+    ack_floor: Place = Place()
+    is_idle: bool = False
+    """Whether nobody asks for messages, nor ends any. What was in a dead worker's hands counts as in hand until
+    somebody asks for it."""
 
 
 async def work(found: Deployment) -> list[Finding]:
     """Whether somebody works on each consumer, and keeps up."""
     participants = await _participants(found.link)
     fixed = [*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(await heard(found.link)))]
-    findings = await _coordinators(found.link, fixed)
-    for name in participants:
-        findings += await _workers(found.link, name)
-    exporter = await _work(found.link, SAGA, EXPORTER_CONSUMER.name)
-    if exporter is not None:
+    theirs = {name: _consumers_of(name) for name in participants}
+    consumers = [(each.stream, each.name) for each in (*fixed, EXPORTER_CONSUMER)]
+    works = await _works(found.link, [*consumers, *(each for names in theirs.values() for each in names)])
+    findings = _coordinators([works[each.name] for each in fixed if each.name in works])
+    for name, its in theirs.items():
+        findings += _workers(name, [works[consumer] for _, consumer in its if consumer in works])
+    if (exporter := works.get(EXPORTER_CONSUMER.name)) is not None:
         findings.append(_exporter(exporter))
     return findings
 
 
-async def _coordinators(link: Link, consumers: Iterable[Consumer]) -> list[Finding]:
-    works = [each for one in consumers if (each := await _work(link, one.stream, one.name)) is not None]
+def _coordinators(works: list[Work]) -> list[Finding]:
     idle = [each.name for each in works if each.is_idle]
     behind = [each for each in works if each.num_pending > BEHIND and each.name not in IDLE]
     if len(idle) == len(works):
@@ -163,22 +177,25 @@ async def _coordinators(link: Link, consumers: Iterable[Consumer]) -> list[Findi
     ] or [Finding("coordinators", "fine", "coordinators run and keep up")]
 
 
-async def _workers(link: Link, participant: str) -> list[Finding]:
-    names = (
+def _consumers_of(participant: str) -> list[tuple[str, str]]:
+    return [
         (SAGA, participant_consumer_name(participant, "do")),
         (SAGA, participant_consumer_name(participant, "undo")),
         (EVENTS, reactions_consumer_name(participant)),
-    )
-    works = [each for stream, name in names if (each := await _work(link, stream, name)) is not None]
-    waiting = sum(each.num_pending for each in works)
+    ]
+
+
+def _workers(participant: str, works: list[Work]) -> list[Finding]:
+    waiting = sum(each.num_pending + each.num_ack_pending for each in works if each.is_idle)
     start = f"start a worker: antiphon participant MODULE:{participant}"
     if all(each.is_idle for each in works):
         said = f"no worker of {participant} runs"
         if waiting:
-            return [Finding("participants", "fault", f"{said}, and {waiting} messages wait for one", start)]
+            more = f"{said}, or all its places are taken; messages that are not done: {waiting}"
+            return [Finding("participants", "fault", more, start)]
         return [Finding("participants", "warning", f"{said}; nothing waits for one", start)]
-    if waiting > BEHIND:
-        return [Finding("participants", "warning", f"{waiting} messages wait for {participant}", "more workers")]
+    if (pending := sum(each.num_pending for each in works)) > BEHIND:
+        return [Finding("participants", "warning", f"{pending} messages wait for {participant}", "more workers")]
     return [Finding("participants", "fine", f"{participant} runs and keeps up")]
 
 
@@ -198,6 +215,22 @@ def _exporter(exporter: Work) -> Finding:
 async def _participants(link: Link) -> list[str]:
     names = {name for stream, name in await consumer_configs(link) if stream == SAGA and not is_of_platform(name)}
     return sorted(name for name in names if may_be_participant(name))
+
+
+async def _works(link: Link, consumers: Sequence[tuple[str, str]]) -> dict[str, Work]:
+    """How consumers are worked on, by their names. Where nobody asks for messages it is looked twice: whoever is busy
+    with all that he may hold ends some of it meanwhile."""
+    found = {name: await _work(link, stream, name) for stream, name in consumers}
+    works = {name: work for name, work in found.items() if work is not None}
+    silent = {name for name, work in works.items() if not work.num_waiting}
+    if any(works[name].num_ack_pending for name in silent):
+        await asyncio.sleep(MOVES_SECONDS)
+    for stream, name in consumers:
+        if name in silent and (again := await _work(link, stream, name)) is not None:
+            before = works[name]
+            moved = again.num_waiting or (again.delivered, again.ack_floor) != (before.delivered, before.ack_floor)
+            works[name] = msgspec.structs.replace(again, is_idle=not moved)
+    return works
 
 
 async def _work(link: Link, stream: str, consumer: str) -> Work | None:
