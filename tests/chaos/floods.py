@@ -183,7 +183,7 @@ async def flood(name: str, count: int, victim: SagaKey, servers: str, user: str,
 async def flooding(up: Platform, name: str, count: int, victim: SagaKey) -> Published:
     """The same from a process of its own."""
     user = KINDS[name].user
-    password = up.passwords[user]
+    password = up.credentials(user).password or ""
     arguments = [name, str(count), victim.type, victim.id, up.servers, user, password]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.chaos.floods", "flood", *arguments), stdout=asyncio.subprocess.PIPE

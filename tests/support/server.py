@@ -1,4 +1,4 @@
-"""A real server for tests, in both forms: `plain` lets everybody in, `accounts` is the production form.
+"""A real server for tests: `plain` lets everybody in, `accounts` is the production form, and `jwt` the same, signed.
 
 with platform(tmp_path, "accounts", participants=("inventory",)) as up:
     await up.set_up()
@@ -12,18 +12,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, Listener
-from antiphon.deploy.admin.rights import EVERYTHING, Rights, server_environment
+from antiphon.deploy.admin.logins import NOBODY, Logins, by_creds, by_password
+from antiphon.deploy.admin.rights import EVERYTHING, Rights
 from antiphon.deploy.local.server import ClusterSeat, Server, seats
 from antiphon.link import Credentials, Link, set_up
 
-Form = Literal["plain", "accounts"]
+Form = Literal["plain", "accounts", "jwt"]
 FORMS: tuple[Form, ...] = ("plain", "accounts")
+RIGHTS_FORMS: tuple[Form, ...] = ("accounts", "jwt")
+"""For what is about rights: they are the same in both."""
 
 PARTICIPANTS = ("inventory", "billing", "shipping")
 
@@ -35,7 +38,7 @@ class Platform:
     nodes: list[Server]
     form: Form
     participants: tuple[str, ...]
-    passwords: dict[str, str] = field(default_factory=dict)
+    logins: Logins = NOBODY
 
     @property
     def server(self) -> Server:
@@ -48,20 +51,15 @@ class Platform:
         return ",".join(node.url for node in self.nodes)
 
     def credentials(self, user: str) -> Credentials:
-        """How a user of the accounts form connects: administrator, coordinator, client, or a participant's name.
+        """How a user of the forms with rights connects: administrator, coordinator, client, or a participant's name.
 
         In the plain form everybody is nobody.
         """
-        if self.form == "plain":
-            return Credentials()
-        return Credentials(user=user, password=self.passwords[user])
+        return Credentials() if self.form == "plain" else self.logins.users[user]
 
     def environment(self, user: str) -> dict[str, str]:
         """The same for a child process, with NATS_URL."""
-        found = {"NATS_URL": self.servers}
-        if self.form == "accounts":
-            found |= {"NATS_USER": user, "NATS_PASSWORD": self.passwords[user]}
-        return found
+        return {"NATS_URL": self.servers, **({} if self.form == "plain" else self.logins.environment(user))}
 
     async def connect(self, user: str, name: str = "") -> Link:
         """A link of that user; its name is the user's unless another is given."""
@@ -94,21 +92,22 @@ def platform(
     sync_interval: str = "2m",
     store_bytes: int = 0,
     rights: Callable[[Rights], Rights] = lambda rights: rights,
+    change: Callable[[Logins], Logins] = lambda logins: logins,
 ) -> Iterator[Platform]:
     """Start a server, or a cluster of three, and end it after the block.
 
     Args:
         folder: where its files go.
-        form: `plain`, or `accounts` as in production.
+        form: `plain`, or `accounts` or `jwt` as in production.
         participants: whose accounts and consumers there shall be.
         nodes: 3 for a cluster.
         sync_interval: the server's default by default; a kill -9 loses nothing with it, a power failure would.
         store_bytes: how much each server's streams may take; most of the disk when 0.
         rights: changes the accounts, for tests of tests.
+        change: changes how users log in, such as by TLS.
     """
     given = rights(Rights(participants, {CLIENT: [EVERYTHING]}))
-    passwords = given.new_passwords() if form == "accounts" else {}
-    accounts = given.config() if form == "accounts" else ""
+    logins = change(_logins(given, form, folder))
     places: list[ClusterSeat | None] = [None] if nodes == 1 else list(seats(nodes))
     servers = [
         Server(
@@ -116,8 +115,8 @@ def platform(
             seat=seat,
             sync_interval=sync_interval,
             store_bytes=store_bytes,
-            accounts=accounts,
-            environment=server_environment(passwords),
+            accounts=logins.config,
+            environment=dict(logins.server),
         )
         for number, seat in enumerate(places, 1)
     ]
@@ -126,10 +125,20 @@ def platform(
             server.launch()
         for server in servers:
             server.wait_ready()
-        yield Platform(servers, form, participants, passwords)
+        yield Platform(servers, form, participants, logins)
     finally:
         for server in servers:
             server.kill()
+
+
+def _logins(rights: Rights, form: Form, folder: Path) -> Logins:
+    match form:
+        case "plain":
+            return NOBODY
+        case "accounts":
+            return by_password(rights)
+        case "jwt":
+            return by_creds(rights, folder / "creds")
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 120.0, what: str = "the condition") -> None:

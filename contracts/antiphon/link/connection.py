@@ -41,6 +41,7 @@ from antiphon.contracts.subjects import is_inbox
 from antiphon.contracts.topology import ANSWERS_PREFIX, SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .cancels import heed_cancel
+from .creds import user_in
 from .delivery import Delivery, Pull
 from .encryption import NOT_ENCRYPTED, tls_context, tls_trouble
 from .fast import fast_transport
@@ -86,7 +87,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     never logged.
 
     The user also names the inboxes, since the right to listen there belongs to the user: several processes may share
-    one. With a creds or nkey file, or a certificate, it proves nothing and only names them.
+    one. With a creds or nkey file, or a certificate, it proves nothing and only names them; a creds file says the user
+    itself, where nobody else does.
 
     With any of the three files for TLS nothing is told to a server that does not encrypt. The names of the variables
     are those of NATS' own command line.
@@ -122,6 +124,17 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
             cert_file=take("NATS_CERT"),
             key_file=take("NATS_KEY"),
         )
+
+    @property
+    def login(self) -> str:
+        """The user, as given or as the creds file calls it; empty for nobody in particular.
+
+        Raises:
+            PlatformError: the file cannot be read.
+        """
+        if self.user or not self.creds_file:
+            return self.user or ""
+        return user_in(read_secret(self.creds_file, "NATS_CREDS"))
 
     @property
     def wants_tls(self) -> bool:
@@ -192,7 +205,7 @@ class Link:
         who = credentials or Credentials.from_environment()
         events = _Events(len(urls), timeout_seconds, patient)
         nc = await _open(urls, name, who, events)
-        link = cls(nc, who.user or name)
+        link = cls(nc, who.login or name)
         try:
             _require_version(nc)
             if too_small := link.payload_fault:
@@ -732,7 +745,7 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
                 connect_timeout=2,
                 ping_interval=PING_SECONDS,  # type: ignore[arg-type] # as above
                 max_outstanding_pings=PINGS_MAX,
-                inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', credentials.user or name)}",
+                inbox_prefix=f"_INBOX_{re.sub(r'[^A-Za-z0-9_-]', '_', credentials.login or name)}",
                 **events.options(),
                 **options,
             )

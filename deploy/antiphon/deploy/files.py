@@ -34,3 +34,10 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner may enter, and all above it that are missing, unless it is there."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700)

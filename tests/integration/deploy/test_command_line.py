@@ -514,9 +514,9 @@ def serving(arguments: tuple[str, ...], server: str, log: Path) -> subprocess.Po
         )
 
 
-@pytest.mark.parametrize("style", list(Style))
-def test_a_short_demo_ends_with_balanced_ledgers(style: Style, tmp_path: Path) -> None:
-    options = ["--style", style, "--orders", "10", "--folder", str(tmp_path / "demo")]
+@pytest.mark.parametrize(("style", "more"), [*((style, []) for style in Style), (Style.HYBRID, ["--jwt"])])
+def test_a_short_demo_ends_with_balanced_ledgers(style: Style, more: list[str], tmp_path: Path) -> None:
+    options = [*more, "--style", style, "--orders", "10", "--folder", str(tmp_path / "demo")]
     ran = subprocess.run(
         [sys.executable, "-m", "antiphon.deploy", "demo", *options],
         env=environment("nats://127.0.0.1:1"),

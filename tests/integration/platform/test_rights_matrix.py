@@ -24,7 +24,8 @@ from antiphon.contracts.identity import CLIENT, COORDINATOR, OPERATOR, SagaKey
 from antiphon.contracts.topology import ADVISORIES, EVENTS, EXPORTER, PARKED, READMODEL, REGISTRATIONS, SAGA
 from antiphon.deploy.admin.rights import Grant, Rights
 from antiphon.link import AlreadyStored, Link
-from tests.support.server import Platform, platform
+from tests.support.certificates import mutual_tls
+from tests.support.server import RIGHTS_FORMS, Form, Platform, platform
 
 PARTICIPANTS: Final = ("inventory", "billing")
 CLIENTS: Final[dict[str, dict[str, set[str]]]] = {
@@ -353,9 +354,10 @@ def _bodies(user: str, subject: str) -> list[bytes]:
 
 
 @asynccontextmanager
-async def stage(folder: Path) -> AsyncIterator[Platform]:
+async def stage(folder: Path, form: Form = "accounts", *, is_encrypted: bool = False) -> AsyncIterator[Platform]:
     """The platform, with something of everybody's on it."""
-    with platform(folder, "accounts", participants=PARTICIPANTS, rights=rights) as up:
+    change = mutual_tls(folder) if is_encrypted else lambda logins: logins
+    with platform(folder, form, participants=PARTICIPANTS, rights=rights, change=change) as up:
         await up.set_up(listeners=LISTENERS)
         administrator = await up.connect("administrator")
         try:
@@ -446,9 +448,22 @@ ERASES: Final = "$JS.API.STREAM.MSG.DELETE."
 """What erases. Coordinators may, since they purge what is old: rights cover subjects, and not what a request names."""
 
 
+@pytest.mark.parametrize("form", RIGHTS_FORMS)
 @pytest.mark.parametrize("user", USERS)
-async def test_what_a_user_may_not_is_refused_and_seen_and_what_it_may_does_no_harm(user: str, tmp_path: Path) -> None:
-    async with stage(tmp_path) as up, AsyncExitStack() as stack:
+async def test_what_a_user_may_not_is_refused_and_seen_and_what_it_may_does_no_harm(
+    user: str, form: Form, tmp_path: Path
+) -> None:
+    await tries_everything(user, form, tmp_path)
+
+
+@pytest.mark.parametrize("form", RIGHTS_FORMS)
+async def test_it_is_the_same_where_both_sides_prove_by_certificates_who_they_are(form: Form, tmp_path: Path) -> None:
+    await tries_everything("inventory", form, tmp_path, is_encrypted=True)
+
+
+async def tries_everything(user: str, form: Form, folder: Path, *, is_encrypted: bool = False) -> None:
+    """Send all subjects, and look at what was refused, stored and read."""
+    async with stage(folder, form, is_encrypted=is_encrypted) as up, AsyncExitStack() as stack:
         caller = await Caller.connect(up, user)
         stack.push_async_callback(caller.link.close)
         allowed = [subject for subject in ALL if may_send(user, subject)]
@@ -482,11 +497,12 @@ def _fresh(writes: Iterable[str], name: str) -> Iterator[str]:
             yield subject.replace(".one", f".{name.lower()}")
 
 
+@pytest.mark.parametrize("form", RIGHTS_FORMS)
 @pytest.mark.parametrize("user", USERS)
-async def test_what_a_user_may_not_hear_is_refused_and_seen(user: str, tmp_path: Path) -> None:
+async def test_what_a_user_may_not_hear_is_refused_and_seen(user: str, form: Form, tmp_path: Path) -> None:
     inboxes = {f"_INBOX_{each}.>" for each in USERS}
     wanted = {*FILTERS, *inboxes, *FOREIGN, ">", "*.>", "$SYS.>", "$JS.>"}
-    async with stage(tmp_path) as up:
+    async with stage(tmp_path, form) as up:
         caller = await Caller.connect(up, user)
         for each in sorted(wanted):
             await caller.link.subscribe(each, lambda *_: None)

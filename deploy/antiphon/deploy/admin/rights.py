@@ -243,7 +243,7 @@ class Rights:
         lines += [f"      {_user_line(user, self.nkeys.get(user.name))}" for user in account.users]
         lines.append("    ]")
         if account.name == PLATFORM:
-            lines += ["    jetstream: enabled", "    exports: [", *_exports(accounts), "    ]"]
+            lines += ["    jetstream: enabled", "    exports: [", *map(_export_line, exports(accounts)), "    ]"]
         if account.needs:
             lines += ["    imports: [", *(_import_line(need) for need in account.needs), "    ]"]
         return [*lines, "  }"]
@@ -451,19 +451,33 @@ def _check_names(participants: Sequence[str], clients: Sequence[str], operators:
 # --- as the server's configuration ------------------------------------------------------------------------------------
 
 
-def _exports(accounts: Iterable[Account]) -> list[str]:
-    """One line a subject: a second export of the same subject would replace the first."""
-    takers = defaultdict[Need, list[str]](list)
+@dataclass(frozen=True)
+class Export:
+    """A subject of the platform, how it answers, and the accounts that use it."""
+
+    subject: str
+    kind: Literal["one", "many", "feed"]
+    takers: tuple[str, ...]
+
+    @property
+    def is_feed(self) -> bool:
+        """Whether it comes without being asked for."""
+        return self.kind == "feed"
+
+
+def exports(accounts: Iterable[Account]) -> list[Export]:
+    """What the platform's account exports, each subject once: a second export of a subject may replace the first."""
+    takers = defaultdict[tuple[str, Literal["one", "many", "feed"]], list[str]](list)
     for account in accounts:
         for need in account.needs:
-            takers[need].append(account.name)
-    return [_export_line(need, names) for need, names in takers.items()]
+            takers[need.subject, need.kind].append(account.name)
+    return [Export(subject, kind, tuple(names)) for (subject, kind), names in takers.items()]
 
 
-def _export_line(need: Need, takers: list[str]) -> str:
-    kind = "stream" if need.kind == "feed" else "service"
-    answers = ", response_type: stream" if need.kind == "many" else ""
-    return f"      {{ {kind}: {_quoted(need.subject)}{answers}, accounts: {_listed(takers)} }}"
+def _export_line(export: Export) -> str:
+    kind = "stream" if export.is_feed else "service"
+    answers = ", response_type: stream" if export.kind == "many" else ""
+    return f"      {{ {kind}: {_quoted(export.subject)}{answers}, accounts: {_listed(export.takers)} }}"
 
 
 def _import_line(need: Need) -> str:

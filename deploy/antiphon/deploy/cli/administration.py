@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from antiphon.link.setup import (
 )
 from antiphon.participants.participant import Participant
 
+from ..admin.operator_mode import KEYS, signed, write_signed
 from ..admin.rights import ANY, Grant, Rights, write_secrets
 from ..modules import CannotLoad
 from ..render.plain import warn
@@ -161,8 +163,11 @@ def print_rights(
     operators: Sequence[str],
     nkeys: Sequence[str],
     folder: Path | None,
+    jwt: Path | None,
 ) -> None:
-    """Print the accounts, and write new passwords where the administrator wants them."""
+    """Print the accounts, and write new passwords or creds files where the administrator wants them."""
+    if jwt is not None and (nkeys or folder is not None):
+        raise CannotLoad("with --jwt users have creds files: leave out --nkey and --secrets.")
     starts = {part.name: part.starts for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)}
     if apps and not starts:
         raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
@@ -176,11 +181,10 @@ def print_rights(
     rights = Rights(
         tuple(starts), granted(clients), operators, dict(map(_nkey, nkeys)), starts, former_clients=former_clients
     )
+    config = _signed(rights, jwt) if jwt is not None else rights.config()
     if folder is not None:
-        try:
+        with _told_if_no_place(folder):
             files = write_secrets(folder, rights.new_passwords())
-        except OSError as error:
-            raise CannotLoad(f"cannot write secrets to {folder}: {error.strerror}.") from None
         warn(f"wrote {len(files)} files to {folder}/, readable by you only.")
     if not clients and not former_clients:
         warn("no client has an account: whoever starts sagas needs one, --client NAME=TYPE.")
@@ -189,7 +193,26 @@ def print_rights(
             f"{name} may start, cancel and signal every saga, and read what others have started, as clients of an "
             "earlier release need it; name it with --client once it runs this one."
         )
-    say_document(rights.config())
+    say_document(config)
+
+
+def _signed(rights: Rights, folder: Path) -> str:
+    with _told_if_no_place(folder):
+        made = signed(rights, folder)
+        files = write_signed(folder, made)
+    warn(
+        f"wrote {len(files)} files to {folder}/, readable by you only. Whoever has {folder / KEYS}/ can make users: "
+        "keep it where you keep secrets, and give it to no server."
+    )
+    return made.config
+
+
+@contextmanager
+def _told_if_no_place(folder: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotLoad(f"cannot write secrets to {folder}: {error.strerror}.") from None
 
 
 def granted(clients: Iterable[str]) -> dict[str, list[Grant]]:

@@ -387,13 +387,16 @@ def demo(
     ] = None,
     style: Annotated[Style, typer.Option(help="Who decides what comes next.")] = Style.ORCHESTRATED,
     jaeger: IntoJaeger = "",
+    jwt: Annotated[
+        bool, typer.Option("--jwt", help="With accounts and users as in NATS' operator mode, instead of passwords.")
+    ] = False,
 ) -> None:
     """Run a file of orders through a local platform, kill two of its processes on the way, and audit the books."""
     import asyncio
 
     from ..local.demo import run_demo
 
-    raise SystemExit(asyncio.run(run_demo(orders, folder, style, jaeger)))
+    raise SystemExit(asyncio.run(run_demo(orders, folder, style, jaeger, jwt)))
 
 
 @app.command(epilog="Example: antiphon chaos --app shop --payload orders.jsonl --minutes 5")
@@ -636,6 +639,14 @@ def rights(
     secrets: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Make passwords and write them there, one file for each user.")
     ] = None,
+    jwt: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The same rights in NATS' operator mode, signed: keys, JWTs and a creds file for each user are there. "
+            "Keys that are there already are used again. It needs the extra nkeys.",
+        ),
+    ] = None,
 ) -> None:
     """Print the accounts for nats.conf: everybody may do what their role needs. The text itself holds no secrets.
 
@@ -645,7 +656,7 @@ def rights(
     """
     from .administration import print_rights
 
-    print_rights(app, participant, client, former_client, operator or ["operator"], nkey, secrets)
+    print_rights(app, participant, client, former_client, operator or ["operator"], nkey, secrets, jwt)
 
 
 # --- definitions ------------------------------------------------------------------------------------------------------

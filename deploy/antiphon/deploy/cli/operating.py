@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import re
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -18,7 +17,7 @@ from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.client.operator import MessageVerbs, Operator, PauseVerbs, SagaVerbs
 from antiphon.coordinator.reading.parked import dismissals, parked_message, waiting_page
 from antiphon.coordinator.views.parked import Message
-from antiphon.link import Link
+from antiphon.link import Credentials, Link
 
 from ..render.tables import print_dismissals, print_waiting
 from ..render.terminal import say, say_json
@@ -148,7 +147,7 @@ def _pause_verbs(operator: Operator, kind: str, name: str) -> PauseVerbs:
 def who_asks() -> str:
     """The connection's user, or whoever is logged in here."""
     try:
-        name = os.environ.get("NATS_USER") or getpass.getuser()
+        name = Credentials.from_environment().login or getpass.getuser()
     except (OSError, KeyError):
         raise NotNamed("nobody knows who you are here. Say so: --as NAME.") from None
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:TOKEN_CHARS_MAX]

@@ -37,7 +37,9 @@ from antiphon.order.data import load_orders
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Report, reconcile
 
+from ..admin.logins import by_creds, by_password
 from ..admin.rights import Grant, Rights
+from ..files import told_if_unwritable
 from ..modules import load_saga
 from ..render.tables import print_timeline
 from ..render.terminal import console, foreign, parts
@@ -85,7 +87,7 @@ class Audit:
         )
 
 
-async def run_demo(orders: int, folder: Path | None, style: Style, jaeger: str = "") -> int:
+async def run_demo(orders: int, folder: Path | None, style: Style, jaeger: str = "", is_signed: bool = False) -> int:
     """Run the demo in one of the styles and return its exit code: 0 if every saga has ended and the books balance.
 
     Args:
@@ -93,9 +95,11 @@ async def run_demo(orders: int, folder: Path | None, style: Style, jaeger: str =
         folder: for streams, databases and logs.
         style: who decides what comes next.
         jaeger: the page of a Jaeger that runs, which gets every trace.
+        is_signed: whether the accounts are those of NATS' operator mode, and users have creds files.
 
     Raises:
         PlatformError: `jaeger` is no address of a page, or a process does not start.
+        CannotWrite: creds files cannot be written to the folder.
     """
     out = console()
     folder = folder or Path(".antiphon") / f"demo-{_now():%Y%m%d-%H%M%S}"
@@ -103,8 +107,10 @@ async def run_demo(orders: int, folder: Path | None, style: Style, jaeger: str =
     # With the accounts of production: nobody here has a right that it would lack there.
     clients = {CLIENT: [Grant(saga.name, ("start", "read"))]}
     rights = Rights(tuple(style.participants), clients)
+    with told_if_unwritable("creds files", folder):
+        logins = by_creds(rights, folder / "creds") if is_signed else by_password(rights)
     platform = LocalPlatform(
-        folder, [style.saga], style.participants, _nobody, _noter(out), jaeger=jaeger, rights=rights
+        folder, [style.saga], style.participants, _nobody, _noter(out), jaeger=jaeger, logins=logins
     )
     placed = _orders(orders, run_before=platform.server.store.exists())
     try:

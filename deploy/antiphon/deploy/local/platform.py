@@ -28,7 +28,7 @@ from antiphon.link.setup import api
 from antiphon.participants import Participant
 from antiphon.tracing.projection.links import VARIABLE, require_page
 
-from ..admin.rights import Rights, server_environment
+from ..admin.logins import NOBODY, Logins
 from ..files import told_if_unwritable
 from ..modules import load
 from .children import Child, Say
@@ -67,9 +67,9 @@ class LocalPlatform:
         http: `host:port` where the first process answers /livez, /readyz, /version and /metrics; the others get the
             free ports after it. Nowhere when empty.
         incompatible_contracts: whether coordinators run although sagas in flight began with messages that do not fit.
-        rights: the accounts of the server, as on a server of production; then every process connects as its own user,
-            and `credentials` has those of everybody else. Whoever comes is let in when it is None.
-        servers: a cluster in the place of one server, which then has no accounts.
+        logins: the users of the server, as on a server of production; then every process connects as its own user, and
+            `credentials` has those of everybody else. Whoever comes is let in when it is left out.
+        servers: a cluster in the place of one server. Its configuration says itself who may connect.
         workers: how many processes each participant has; one where it is not named.
         variables: what the environment of a process holds beside the usual.
     """
@@ -89,21 +89,21 @@ class LocalPlatform:
         jaeger: str = "",
         http: str = "",
         incompatible_contracts: bool = False,
-        rights: Rights | None = None,
+        logins: Logins = NOBODY,
         servers: Sequence[Server] = (),
         workers: Mapping[str, int] | None = None,
         variables: Variables = lambda name: {},
     ) -> None:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
-        self._passwords = rights.new_passwords() if rights is not None else {}
+        self._logins = logins
         self.servers = tuple(servers) or (
             Server(
                 self.folder / "nats",
                 port=port,
                 log_file=self.logs / "nats-server.log",
-                accounts=rights.config() if rights is not None else "",
-                environment=server_environment(self._passwords),
+                accounts=logins.config,
+                environment=dict(logins.server),
             ),
         )
         self._workers, self._variables = workers or {}, variables
@@ -139,7 +139,7 @@ class LocalPlatform:
 
     def credentials(self, user: str) -> Credentials:
         """How a user connects; as nobody in particular where the server has no accounts."""
-        return Credentials(user=user, password=self._passwords[user]) if self._passwords else Credentials()
+        return self._logins.users[user] if self._logins.users else Credentials()
 
     async def start(self) -> None:
         """Start the server, create what it must hold, start the processes, and wait until all of them serve.
@@ -246,8 +246,8 @@ class LocalPlatform:
         environment |= self._variables(name)
         if user in self.databases:
             environment["DATABASE_URL"] = self.databases[user]
-        if self._passwords:
-            environment |= {"NATS_USER": user, "NATS_PASSWORD": self._passwords[user]}
+        if self._logins.users:
+            environment |= self._logins.environment(user)
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
         await child.start()
 
