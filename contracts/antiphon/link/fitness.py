@@ -25,7 +25,7 @@ from antiphon.contracts.differences import (
 )
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
 from antiphon.contracts.stored import NobodyReads
-from antiphon.contracts.topology import REGISTRATIONS, STREAMS, Consumer
+from antiphon.contracts.topology import REGISTRATIONS, SAGA, STREAMS, Consumer
 
 from .connection import Link, missing
 from .delivery import Pull
@@ -163,6 +163,17 @@ class Fitness:
 
 
 # --- what is looked at ------------------------------------------------------------------------------------------------
+
+
+def cluster(link: Link) -> Look:
+    """Look whether the servers that lead the streams answer through this one: for a connection beside the one by which
+    a process sees everything else. It may be at a server that was cut off, and leaves it then."""
+
+    async def look() -> list[Difference]:
+        await api(link, f"STREAM.INFO.{SAGA}")
+        return []
+
+    return look
 
 
 def payload(link: Link) -> Look:

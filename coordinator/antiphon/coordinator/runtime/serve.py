@@ -29,7 +29,7 @@ from antiphon.contracts.topology import (
 )
 from antiphon.link import Credentials, Link, Pull, require_platform, settle_collector
 from antiphon.link.faults import settle_tracebacks
-from antiphon.link.fitness import Fitness, payload, settings
+from antiphon.link.fitness import Fitness, cluster, payload, settings
 from antiphon.link.probes import Probes, served
 from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
@@ -163,7 +163,7 @@ async def _asked(
     link: Link, servers: str | list[str], name: str, credentials: Credentials | None
 ) -> AsyncGenerator[Link]:
     """A second connection, for requests of clients: where a flood of them has the server drop it, facts still come. Its
-    failure is the first one's, too."""
+    failure is the first one's, too; that its server is cut off from the others it has to notice by itself."""
 
     def fail(failed: asyncio.Future[PlatformError]) -> None:
         if not link.failure.done():
@@ -172,7 +172,8 @@ async def _asked(
     asked = await Link.connect(servers, name=name, credentials=credentials)
     asked.failure.add_done_callback(fail)
     try:
-        yield asked
+        async with Fitness(asked, [cluster(asked)]).watched():
+            yield asked
     finally:
         asked.failure.remove_done_callback(fail)
         await asked.close()
