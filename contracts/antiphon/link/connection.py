@@ -16,9 +16,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from importlib.util import find_spec
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 import nats
@@ -40,8 +38,9 @@ from antiphon.contracts.stored import Outcome, Rejected, StoredMessage
 from antiphon.contracts.subjects import is_inbox
 from antiphon.contracts.topology import ANSWERS_PREFIX, SAGA, SERVER_VERSION_MIN, is_of_platform
 
+from .addresses import ask_for_tls, require_address, without_password
 from .cancels import heed_cancel
-from .creds import user_in
+from .creds import require_nkeys, user_in
 from .delivery import Delivery, Pull
 from .encryption import NOT_ENCRYPTED, tls_context, tls_trouble
 from .fast import fast_transport
@@ -67,8 +66,6 @@ log = structlog.get_logger()
 
 ANSWER_SECONDS_MAX: Final = 5.0
 """How long a publish or a read may go unanswered before it counts as ambiguous."""
-SCHEMES: Final = frozenset(("nats", "tls", "ws", "wss"))
-"""Of URLs at which nats-py finds a server."""
 CONNECT_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2
 """How long a server may take for the last frames."""
@@ -201,7 +198,7 @@ class Link:
         """
         urls = [url.strip() for url in servers.split(",")] if isinstance(servers, str) else servers
         for url in urls:
-            _require_address(url)
+            require_address(url)
         who = credentials or Credentials.from_environment()
         events = _Events(len(urls), timeout_seconds, patient)
         nc = await _open(urls, name, who, events)
@@ -733,7 +730,7 @@ class _Client(Client):
 async def _open(urls: list[str], name: str, credentials: Credentials, events: _Events) -> Client:
     """Connect within the time, or raise the sentence that says why not."""
     nc = _Client()
-    nc.is_tls_wanted = credentials.wants_tls or any(url.startswith("tls://") for url in urls)
+    nc.is_tls_wanted = credentials.wants_tls or ask_for_tls(urls)
     options = _authentication(credentials)
     try:
         async with events.limit:
@@ -757,36 +754,12 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
         raise _connect_error(urls, [*events.errors, error]) from None
 
 
-def _require_address(url: str) -> None:
-    """Refuse what nats-py would fail at without a sentence.
-
-    Raises:
-        ServerUnreachable: it is no address of a server.
-    """
-    try:
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        is_address = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, or half an IPv6 address
-        is_address = False
-    if not is_address:
-        raise ServerUnreachable(
-            f"{_without_password(url)!r} is no address of a NATS server. Give one such as nats://127.0.0.1:4222, or "
-            "several with commas between them, in NATS_URL or --server."
-        )
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", url)
-
-
 def _authentication(credentials: Credentials) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if credentials.password is not None:
         options |= {"user": credentials.user, "password": credentials.password}
-    if (credentials.creds_file or credentials.nkey_file) and find_spec("nkeys") is None:
-        raise PlatformError(
-            "NATS_CREDS and NATS_NKEY need a package that is not installed: pip install 'antiphon[nkeys]'"
-        )
+    if credentials.creds_file or credentials.nkey_file:
+        require_nkeys("NATS_CREDS and NATS_NKEY need")
     for variable, path in (("NATS_CREDS", credentials.creds_file), ("NATS_NKEY", credentials.nkey_file)):
         if path is not None:
             read_secret(path, variable)
@@ -821,7 +794,7 @@ def _is_unwelcome(error: Exception) -> bool:
 
 
 def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
-    where = ", ".join(map(_without_password, urls))
+    where = ", ".join(map(without_password, urls))
     if any(map(_is_unwelcome, errors)):
         return RightsMissing(
             f"the server at {where} does not let this user in. Set NATS_USER and NATS_PASSWORD, or NATS_CREDS, or "

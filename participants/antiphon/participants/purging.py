@@ -166,6 +166,6 @@ async def _opened(url: str) -> AsyncGenerator[AsyncEngine]:
 
 
 def _require_file(path: str, where: str) -> None:
-    """Refuse a path at which SQLite would make a new, empty file."""
-    if path != MEMORY and not Path(path).is_file():
+    """Refuse a path at which SQLite would make a new, empty file. Of a `file:` URI SQLite itself says what is wrong."""
+    if path != MEMORY and not path.startswith("file:") and not Path(path).is_file():
         raise PlatformError(f"the inbox at {where} cannot be used: there is no such file.")

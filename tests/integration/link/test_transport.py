@@ -18,7 +18,7 @@ from antiphon.contracts.errors import PlatformError, ServerUnfit, ServerUnreacha
 from antiphon.contracts.subjects import start_subject
 from antiphon.contracts.topology import EVENTS, STARTS
 from antiphon.deploy.local.server import Server
-from antiphon.link import Credentials, Delivery, Link, connection, fast
+from antiphon.link import Credentials, Delivery, Link, connection, creds, fast
 from antiphon.link.fast import PUBLIC_VARIABLE, FastTransport
 from antiphon.link.faults import say
 from antiphon.link.guard import Guard
@@ -227,7 +227,16 @@ async def test_a_task_that_was_cancelled_before_may_still_flush(server: Platform
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nats://", "nats://user:secret@host:port", "http://127.0.0.1:1", "nats://127.0.0.1:99999", "nats://[::1"],
+    [
+        "",
+        "nats://",
+        "nats://user:secret@host:port",
+        "nats://user:sec/secret@host",
+        "nats://user:at@secret@host:port",
+        "http://127.0.0.1:1",
+        "nats://127.0.0.1:99999",
+        "nats://[::1",
+    ],
 )
 async def test_what_is_no_address_of_a_server_is_a_sentence_without_passwords(url: str) -> None:
     with pytest.raises(ServerUnreachable, match="is no address of a NATS server") as refused:
@@ -249,7 +258,7 @@ async def test_without_the_extra_an_nkey_is_a_sentence(tmp_path: Path, monkeypat
     (tmp_path / "seed").touch()
     with pytest.raises(PlatformError, match=r"NATS_CREDS: .* cannot be read"):
         await Link.connect("nats://127.0.0.1:1", name="stock", credentials=Credentials(creds_file=str(tmp_path / "no")))
-    monkeypatch.setattr(connection, "find_spec", lambda name: None)
+    monkeypatch.setattr(creds, "find_spec", lambda name: None)
     credentials = Credentials(nkey_file=str(tmp_path / "seed"))
     with pytest.raises(PlatformError, match=r"pip install 'antiphon\[nkeys\]'"):
         await Link.connect("nats://127.0.0.1:1", name="stock", credentials=credentials)

@@ -130,7 +130,7 @@ def test_secrets_come_from_files_and_are_shown_to_nobody(tmp_path: Path, monkeyp
         path.write_text(f"postgresql://of-{name}:hidden@db/x\n")
         monkeypatch.setenv(f"{name}_FILE", str(path))
     monkeypatch.setenv("NATS_USER", "billing")
-    monkeypatch.setenv("NATS_URL", "nats://me:hidden@nats-1:4222,nats://me:hidden@nats-2:4222")
+    monkeypatch.setenv("NATS_URL", "nats://me:hidden@nats-1:4222,nats://me:a/b@hidden@nats-2:4222")
     for arguments in (["settings"], ["settings", "participant", "--json"]):
         ran = CliRunner().invoke(app, arguments, env={"COLUMNS": "250"})
         assert ran.exit_code == 0, ran.output

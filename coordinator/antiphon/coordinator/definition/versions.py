@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -37,7 +37,7 @@ def by_type(definitions: Iterable[Definition]) -> dict[str, Versions]:
         DefinitionError: two have one version and different shapes.
     """
     found: dict[str, dict[int, Definition]] = {}
-    for definition in _with_children(definitions):
+    for definition in with_children(definitions):
         versions = found.setdefault(definition.name, {})
         other = versions.setdefault(definition.version, definition)
         if other.shape != definition.shape:
@@ -54,7 +54,8 @@ def _versions(versions: dict[int, Definition]) -> Versions:
     return Versions(definitions, sources, all(each.is_led for each in definitions))
 
 
-def _with_children(definitions: Iterable[Definition]) -> Iterable[Definition]:
+def with_children(definitions: Iterable[Definition]) -> Iterator[Definition]:
+    """Definitions, and those of all sagas that they start, however deep."""
     for definition in definitions:
         yield definition
-        yield from _with_children(definition.children)
+        yield from with_children(definition.children)

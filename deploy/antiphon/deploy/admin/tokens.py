@@ -11,11 +11,11 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from antiphon.contracts.errors import PlatformError
+from antiphon.link.creds import require_nkeys
 
 from ..files import make_private, write_private
 
@@ -114,8 +114,7 @@ def creds(token: str, key: Key) -> str:
 
 
 def _nkeys() -> Any:
-    if find_spec("nkeys") is None:
-        raise PlatformError("JWTs need a package that is not installed: pip install 'antiphon[nkeys]'")
+    require_nkeys("JWTs need")
     import nkeys  # type: ignore[import-untyped] # it has no annotations
 
     return nkeys

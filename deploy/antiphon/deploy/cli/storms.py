@@ -8,7 +8,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from rich import box
 from rich.table import Table
 
 from antiphon.coordinator.definition.choreography import AnySaga
-from antiphon.coordinator.definition.definition import Definition
+from antiphon.coordinator.definition.versions import with_children
 from antiphon.participants import Participant
 
 from ..chaos.loads import Load, Orders, Payloads
@@ -177,15 +177,9 @@ def _targets(asked: Asked, targets: Targets) -> Targets:
     """What the sagas that are run come by: a fault of a step of others would never come about."""
     if not asked.app:
         return targets
-    mine = {step for definition in _with_children(_saga(asked).definition) for step in definition.steps}
+    mine = {step for definition in with_children([_saga(asked).definition]) for step in definition.steps}
     calls = [each for each in targets.calls if each[0] in mine or each[0].rpartition("-")[0] in mine]
     return msgspec.structs.replace(targets, calls=calls)
-
-
-def _with_children(definition: Definition) -> Iterator[Definition]:
-    yield definition
-    for child in definition.children:
-        yield from _with_children(child)
 
 
 def _schedule(asked: Asked, targets: Targets, seed: int) -> Schedule:

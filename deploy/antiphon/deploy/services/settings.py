@@ -7,7 +7,6 @@ each of its starts late.
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Final, cast
 import msgspec
 
 from antiphon.contracts.errors import PlatformError
+from antiphon.link.addresses import without_password
 
 YES: Final = frozenset({"1", "true", "yes", "on"})
 NO: Final = frozenset({"0", "false", "no", "off"})
@@ -59,10 +59,6 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         return self.name.replace("-", "_")
 
 
-PASSWORD: Final = re.compile(r"//[^/@\s]*@")
-"""The user in a URL, and the password."""
-
-
 class Value(msgspec.Struct, frozen=True):
     """What holds for a setting, and where it comes from: `option`, a variable, a file with a key, or `default`."""
 
@@ -75,7 +71,7 @@ class Value(msgspec.Struct, frozen=True):
         """The value as people may see it."""
         if self.setting.is_secret and self.value:
             return HIDDEN
-        return PASSWORD.sub("//", self.value) if isinstance(self.value, str) else self.value
+        return without_password(self.value) if isinstance(self.value, str) else self.value
 
 
 class Mistaken(PlatformError):

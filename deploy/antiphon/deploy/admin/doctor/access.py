@@ -8,15 +8,14 @@ import ssl
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from antiphon.contracts.errors import PlatformError, RightsMissing
 from antiphon.link import Credentials, Link
+from antiphon.link.addresses import ask_for_tls, place_of
 from antiphon.link.encryption import tls_context, tls_trouble
 
 from .findings import Deployment, Finding, Grade
 
-NATS_PORT: Final = 4222
 SECONDS: Final = 5.0
 DAY: Final = 86_400.0
 SOON_DAYS, AT_ONCE_DAYS = 30, 7
@@ -28,7 +27,7 @@ async def encryption(found: Deployment) -> list[Finding]:
     """Whether others on the network can read along."""
     if _wants_tls(found):
         return [Finding("encryption", "fine", "the connection is encrypted")]
-    far = [host for host, _ in _places(found.servers) if host not in LOOPBACK]
+    far = [host for host, _ in map(place_of, found.servers) if host not in LOOPBACK]
     if not far:
         return [Finding("encryption", "fine", "not encrypted, and the server is on this machine")]
     remedy = "TLS at the server, and NATS_CA (or tls:// in the URL) for each process: deploy/README.md, TLS"
@@ -39,7 +38,7 @@ async def certificates(found: Deployment) -> list[Finding]:
     """For how long the certificates of the servers, and that of this user, are good."""
     if not _wants_tls(found):
         return []
-    findings = [await _of_server(found.credentials, host, port) for host, port in _places(found.servers)]
+    findings = [await _of_server(found.credentials, host, port) for host, port in map(place_of, found.servers)]
     if found.credentials.cert_file:
         findings.append(_of_file(found.credentials.cert_file))
     return findings
@@ -64,12 +63,7 @@ async def door(found: Deployment) -> list[Finding]:
 
 
 def _wants_tls(found: Deployment) -> bool:
-    return found.credentials.wants_tls or any(url.startswith("tls://") for url in found.servers)
-
-
-def _places(urls: tuple[str, ...]) -> list[tuple[str, int]]:
-    parts = [urlsplit(url if "://" in url else f"nats://{url}") for url in urls]
-    return [(each.hostname or "localhost", each.port or NATS_PORT) for each in parts]
+    return found.credentials.wants_tls or ask_for_tls(found.servers)
 
 
 async def _of_server(credentials: Credentials, host: str, port: int) -> Finding:

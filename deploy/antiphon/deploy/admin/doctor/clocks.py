@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from antiphon.contracts.topology import SAGA
 from antiphon.link.setup import api
@@ -22,11 +25,18 @@ async def clocks(found: Deployment) -> list[Finding]:
     before = time.time()
     answer = await api(found.link, f"STREAM.INFO.{SAGA}")
     after = time.time()
-    try:
-        theirs = datetime.fromisoformat(str(answer["ts"])[:26].rstrip("Z") + "+00:00").timestamp()
-    except (KeyError, ValueError):
+    theirs = time_in(answer, "ts")
+    if theirs is None:
         return [Finding("clocks", "unknown", "the server does not say what time it is")]
     return [judged("the server's clock", theirs - (before + after) / 2)]
+
+
+def time_in(page: Mapping[str, Any], name: str) -> float | None:
+    """A time that a server tells, in seconds since 1970; None where it tells none."""
+    try:
+        return msgspec.convert(page.get(name), datetime, strict=False).timestamp()
+    except msgspec.ValidationError:
+        return None
 
 
 def judged(what: str, seconds: float) -> Finding:

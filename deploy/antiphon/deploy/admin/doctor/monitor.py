@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from datetime import datetime
 from http.client import HTTPException
 from typing import Any, Final, cast
 from urllib.error import HTTPError
@@ -14,7 +13,7 @@ from urllib.request import urlopen
 from antiphon.contracts.topology import SAGA
 from antiphon.link.setup import api
 
-from .clocks import judged
+from .clocks import judged, time_in
 from .findings import Deployment, Finding
 
 SECONDS: Final = 5.0
@@ -124,8 +123,5 @@ def _disk(name: str, page: dict[str, Any]) -> list[Finding]:
 
 
 def _clock(name: str, page: dict[str, Any]) -> list[Finding]:
-    try:
-        theirs = datetime.fromisoformat(str(page["now"])[:26].rstrip("Z") + "+00:00").timestamp()
-    except (KeyError, ValueError):
-        return []
-    return [judged(f"the clock of {name}", theirs - time.time())]
+    theirs = time_in(page, "now")
+    return [] if theirs is None else [judged(f"the clock of {name}", theirs - time.time())]
