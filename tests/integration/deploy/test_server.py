@@ -18,11 +18,15 @@ import pytest
 
 from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
 from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
-from antiphon.contracts.topology import EVENTS, STREAMS
+from antiphon.contracts.topology import EVENTS, SERVER_VERSION_MIN, STREAMS
+from antiphon.deploy.local import server
 from antiphon.deploy.local.server import Server, find_binary, server_info
 from antiphon.link import Link
 from antiphon.link.setup import api
 from tests.support.server import Platform, platform, until
+
+TOO_OLD = os.environ.get("ANTIPHON_TEST_SERVER_TOO_OLD", "")
+"""The last nats-server that is refused, where there is one."""
 
 
 async def test_a_killed_server_comes_back_on_its_port_with_what_it_held(tmp_path: Path) -> None:
@@ -84,6 +88,7 @@ def test_the_platform_writes_every_message_through_to_the_disk(tmp_path: Path) -
     assert 'sync_interval: "always"' in Server(tmp_path).config()
 
 
+@pytest.mark.skipif(bool(TOO_OLD), reason="make oldest brings a server of its own")
 def test_without_a_server_program_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -124,8 +129,21 @@ def server_that_says(version: str, max_payload: int = 1_048_576) -> Iterator[str
 
 
 async def test_a_server_without_message_schedules_is_too_old() -> None:
-    with server_that_says("2.11.9") as url, pytest.raises(ServerUnfit, match=r"2\.11\.9.*2\.12.*Upgrade"):
+    with server_that_says("2.12.7") as url, pytest.raises(ServerUnfit, match=r"2\.12\.7.*2\.12\.8.*Upgrade"):
         await Link.connect(url, name="test")
+
+
+@pytest.mark.skipif(not TOO_OLD, reason="make oldest has such a server")
+async def test_the_last_server_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "find_binary", lambda: TOO_OLD)
+    with Server(tmp_path) as old, pytest.raises(ServerUnfit, match=r"2\.12\.7, and sagas need 2\.12\.8 or newer"):
+        await Link.connect(old.url, name="test")
+
+
+def test_with_make_oldest_it_is_the_oldest_one_that_is_supported(tmp_path: Path) -> None:
+    with Server(tmp_path) as each:
+        version = tuple(map(int, server_info(each.port)["version"].split(".")))
+    assert version == SERVER_VERSION_MIN if "ANTIPHON_TEST_SERVER" in os.environ else version > SERVER_VERSION_MIN
 
 
 def test_the_command_line_says_so_too() -> None:
