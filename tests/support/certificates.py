@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import trustme
@@ -11,11 +10,21 @@ from antiphon.deploy.admin.logins import Logins
 from antiphon.deploy.local.server import HOST
 
 
-def mutual_tls(folder: Path) -> Callable[[Logins], Logins]:
-    """What changes logins so that no connection is let in without a certificate, servers among each other neither."""
-    authority = trustme.CA()
-    ca, shown = str(folder / "ca.pem"), str(folder / "shown.pem")
-    authority.cert_pem.write_to_path(ca)
-    authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(shown)
-    tls = f'tls {{ cert_file: "{shown}", key_file: "{shown}", ca_file: "{ca}", verify: true }}'
-    return lambda logins: logins.encrypted(ca, shown, tls)
+class MutualTLS:
+    """Nobody connects without a certificate, to a server that has none.
+
+    Args:
+        folder: where the files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        self.ca, self.shown = str(folder / "ca.pem"), str(folder / "shown.pem")
+        authority.cert_pem.write_to_path(self.ca)
+        authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(self.shown)
+        self.config = f'cert_file: "{self.shown}", key_file: "{self.shown}", ca_file: "{self.ca}", verify: true'
+        """What a server's block `tls` holds, for clients as for peers."""
+
+    def of(self, logins: Logins) -> Logins:
+        """The same logins, encrypted."""
+        return logins.encrypted(self.ca, self.shown, f"tls {{ {self.config} }}")

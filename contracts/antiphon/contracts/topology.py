@@ -37,8 +37,8 @@ PLATFORM_USERS: Final = (ADMINISTRATOR, READMODEL, EXPORTER, *identity.PLATFORM_
 """Who connects, beside participants, where nobody gave them other names."""
 
 SERVER_VERSION_MIN: Final = (2, 12, 8)
-"""Message schedules came with 2.12.0. Before 2.12.8 a server heeds `Nats-Schedule-Next` in streams without schedules, so
-that whoever may store one event could erase those of others. tests/servers has both sides of this line."""
+"""Message schedules came with 2.12.0. Before 2.12.8 a server heeds `Nats-Schedule-Next` in streams without schedules:
+whoever may store one event could erase those of others. tests/servers has both sides of this line."""
 
 COORDINATOR_ACK_WAIT_SECONDS: Final = 3.0
 """How long a fact waits for another coordinator after the one that held it died."""

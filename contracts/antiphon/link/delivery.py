@@ -28,6 +28,8 @@ HEARTBEAT_SECONDS: Final = 2
 QUIET_SECONDS: Final = 0.1
 """A pull that got nothing for this long is taken to have nothing under way."""
 DRAIN_SECONDS_MAX: Final = 2.0
+CLUSTER_DRAIN_SECONDS_MAX: Final = PULL_EXPIRES_SECONDS + 1.0
+"""How long a drain waits for the end of its requests where the server may be one of several: until they expire."""
 SILENCE_SECONDS_MAX: Final = 5.0
 """After two missed heartbeats the pull is asked anew: its consumer's leader may have died with it."""
 FAULT_SECONDS: Final = 1.0
@@ -214,9 +216,16 @@ class Pull:
         Without this the server goes on to serve the requests that stand, for as long as they last, and each message
         it sends and gets back counts as a delivery. So does one that it is about to send when the subscription goes,
         hence the wait: either the requests are used up, or there is nothing to send just now.
+
+        A cluster goes on even when the subscription has gone, where the consumer is imported from another account and
+        its leader is another server than this one: as long as a request stands, it delivers to nobody. So there the
+        wait lasts until all requests are used up or have expired.
         """
         self._stopped = self._draining = True
         self._heard = started = time.monotonic()
+        if self.link.may_be_clustered:
+            while self._asked and time.monotonic() < started + CLUSTER_DRAIN_SECONDS_MAX:
+                await asyncio.sleep(QUIET_SECONDS / 10)
         while self._asked and self._heard + QUIET_SECONDS > time.monotonic() < started + DRAIN_SECONDS_MAX:
             await asyncio.sleep(QUIET_SECONDS / 10)
         if self._subscription is not None:

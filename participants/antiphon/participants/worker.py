@@ -160,12 +160,14 @@ class Worker:
         """Take nothing more, let what is running end within the grace, and hand the rest back, which is no attempt.
 
         Args:
-            grace_seconds: how long handlers may go on before they are cancelled.
+            grace_seconds: how long handlers may go on before they are cancelled; longer where the server still has
+                requests to serve, which on a cluster takes some seconds.
         """
+        began = self._loop.time()
         self._jobs.is_draining = True
         self._alone.close()
         await asyncio.gather(*(pull.drain() for pull in self.pulls))
-        if not await self._jobs.is_idle(grace_seconds):
+        if not await self._jobs.is_idle(max(0.0, grace_seconds - (self._loop.time() - began))):
             for job in self._jobs.held:
                 if job.task is not None:
                     job.is_leaving = True

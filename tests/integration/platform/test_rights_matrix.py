@@ -24,7 +24,7 @@ from antiphon.contracts.identity import CLIENT, COORDINATOR, OPERATOR, SagaKey
 from antiphon.contracts.topology import ADVISORIES, EVENTS, EXPORTER, PARKED, READMODEL, REGISTRATIONS, SAGA
 from antiphon.deploy.admin.rights import Grant, Rights
 from antiphon.link import AlreadyStored, Link
-from tests.support.certificates import mutual_tls
+from tests.support.certificates import MutualTLS
 from tests.support.server import RIGHTS_FORMS, Form, Platform, platform
 
 PARTICIPANTS: Final = ("inventory", "billing")
@@ -356,7 +356,7 @@ def _bodies(user: str, subject: str) -> list[bytes]:
 @asynccontextmanager
 async def stage(folder: Path, form: Form = "accounts", *, is_encrypted: bool = False) -> AsyncIterator[Platform]:
     """The platform, with something of everybody's on it."""
-    change = mutual_tls(folder) if is_encrypted else lambda logins: logins
+    change = MutualTLS(folder).of if is_encrypted else lambda logins: logins
     with platform(folder, form, participants=PARTICIPANTS, rights=rights, change=change) as up:
         await up.set_up(listeners=LISTENERS)
         administrator = await up.connect("administrator")

@@ -71,13 +71,14 @@ class ClusterSeat:
     """One server's place in a cluster: the port its peers reach it at, and theirs.
 
     With `is_told_nowhere` neither peers nor clients learn of another way to it than the ports they were given, so that
-    all of them may lead through proxies.
+    all of them may lead through proxies. `tls` is what the block of that name holds between peers; empty for none.
     """
 
     name: str
     port: int
     peers: tuple[int, ...]
     is_told_nowhere: bool = False
+    tls: str = ""
 
     def lines(self) -> list[str]:
         routes = ", ".join(f'"nats-route://{HOST}:{port}"' for port in self.peers)
@@ -85,7 +86,8 @@ class ClusterSeat:
         # A way that is cut is noticed within seconds; by default it takes minutes, in which reads go there in vain.
         hidden = f', no_advertise: true, cluster_advertise: "{HOST}:1", ping_interval: "2s", ping_max: 2'
         hidden = hidden if self.is_told_nowhere else ""
-        return [f'cluster {{ name: "{self.name}", listen: "{HOST}:{self.port}", routes: [{routes}]{hidden} }}']
+        tls = f", tls {{ {self.tls} }}" if self.tls else ""
+        return [f'cluster {{ name: "{self.name}", listen: "{HOST}:{self.port}", routes: [{routes}]{hidden}{tls} }}']
 
 
 @dataclass
