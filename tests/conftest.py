@@ -18,7 +18,8 @@ from tests.support.logs import plain_logs
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 if path := os.environ.get("ANTIPHON_TEST_SERVER"):  # make oldest
-    server.find_binary = lambda: path
+    found: Final = path
+    server.find_binary = lambda: found
 
 plain_logs()
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import pytest
@@ -19,6 +19,7 @@ import pytest
 from antiphon.contracts.envelope import decode
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import CLIENT, COORDINATOR, SagaKey
+from antiphon.contracts.payloads import Ending
 from antiphon.contracts.subjects import command_subject, parse_fact
 from antiphon.contracts.topology import ADMINISTRATOR, EVENTS, REGISTRATIONS, SAGA, STREAMS
 from antiphon.coordinator import Antiphon
@@ -52,7 +53,7 @@ class Load:
 
     platform: LocalPlatform
     placed: dict[str, OrderPlaced] = field(default_factory=dict[str, OrderPlaced])
-    outcomes: dict[str, str] = field(default_factory=dict[str, str])
+    outcomes: dict[str, Ending] = field(default_factory=dict[str, Ending])
     is_over: bool = False
 
     async def run(self) -> None:
@@ -230,14 +231,14 @@ async def current(link: Link, request: str) -> None:
         await asyncio.sleep(0.1)
 
 
-async def asked(link: Link, request: str) -> dict[str, object] | None:
+async def asked(link: Link, request: str) -> dict[str, Any] | None:
     try:
         return await api(link, request)
     except (PlatformError, Ambiguous):
         return None
 
 
-def _is_current(info: dict[str, object]) -> bool:
+def _is_current(info: dict[str, Any]) -> bool:
     replicas = info.get("replicas") or []
     return bool(info.get("leader")) and len(replicas) == 2 and all(each.get("current") for each in replicas)
 
