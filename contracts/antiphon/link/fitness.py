@@ -30,7 +30,7 @@ from antiphon.contracts.topology import REGISTRATIONS, SAGA, STREAMS, Consumer
 from .connection import Link, missing
 from .delivery import Pull
 from .faults import say
-from .setup import CONSUMER_SECONDS, ELECTION_SECONDS, api
+from .setup import CONSUMER_SECONDS, ELECTION_SECONDS, info_of
 
 log = structlog.get_logger()
 
@@ -38,8 +38,6 @@ LOOK_SECONDS: Final = 10.0
 """How often a process looks. A coordinator asks some twenty questions, each of which takes the server about 0.1 ms."""
 LOOK_AGAIN_SECONDS: Final = 2.0
 """How often it looks while something keeps it from its work, so that it goes on soon after that was mended."""
-
-NOT_FOUND: Final = 404
 
 Look = Callable[[], Awaitable[list[Difference]]]
 """Finds what is not as it must be.
@@ -76,6 +74,11 @@ class Fitness:
     def is_ready(self) -> bool:
         """Whether nothing keeps the process from its work."""
         return not any(each.is_grave for each in self.differences)
+
+    @property
+    def is_unwell(self) -> bool:
+        """Whether the last look saw nothing, or anything that keeps the process from its work."""
+        return self._is_blind or any(each.is_grave for each in self._since)
 
     async def until_ready(self, told: asyncio.Event | None = None) -> None:
         """Look until nothing keeps the process from its work, or it is told to end.
@@ -122,20 +125,17 @@ class Fitness:
 
     async def _keep_looking(self) -> None:
         while True:
-            pause = LOOK_AGAIN_SECONDS if self._is_unwell() else LOOK_SECONDS
+            pause = LOOK_AGAIN_SECONDS if self.is_unwell else LOOK_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._soon.wait()
             self._soon.clear()
             with contextlib.suppress(PlatformError):  # the link ends the process
                 await self.look()
-            if self._is_unwell():
+            if self.is_unwell:
                 await self._link.leaving.unwell()
             else:
                 self._link.leaving.well()
-
-    def _is_unwell(self) -> bool:
-        return self._is_blind or any(each.is_grave for each in self._since)
 
     def _see(self, found: list[Difference]) -> None:
         now, was_ready = time.monotonic(), self.is_ready
@@ -170,7 +170,7 @@ def cluster(link: Link) -> Look:
     a process sees everything else. It may be at a server that was cut off, and leaves it then."""
 
     async def look() -> list[Difference]:
-        await api(link, f"STREAM.INFO.{SAGA}")
+        await info_of(link, f"STREAM.INFO.{SAGA}")
         return []
 
     return look
@@ -248,14 +248,8 @@ async def _config(link: Link, subject: str) -> Config | None:
     Raises:
         Ambiguous: the server cannot tell.
     """
-    answer = await api(link, subject)
-    error = answer.get("error")
-    if error is None:
-        config: Config = answer["config"]
-        return config
-    if error.get("code") == NOT_FOUND:
-        return None
-    raise Ambiguous(f"the server cannot tell ({error.get('description')})")
+    info = await info_of(link, subject)
+    return info and info["config"]
 
 
 def pulls(link: Link, of: Callable[[], Iterable[Pull]]) -> Look:

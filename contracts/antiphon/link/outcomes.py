@@ -14,6 +14,7 @@ from antiphon.contracts.bounds import Number, Sequence
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.stored import AlreadyStored, NobodyStores, NoRoom, Outcome, Rejected
 
+NOT_FOUND: Final = 404
 CONSUMER_NOT_FOUND: Final = 10014
 CONFLICTS: Final = frozenset({10071, 10164})
 """Another message is the last; another guarded write is in flight, which three replicas say."""

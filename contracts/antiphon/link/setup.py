@@ -53,7 +53,7 @@ from antiphon.contracts.topology import (
 
 from .connection import Link, missing
 from .delivery import Pull
-from .outcomes import CONSUMER_NOT_FOUND
+from .outcomes import CONSUMER_NOT_FOUND, NOT_FOUND
 
 TRIES_MAX: Final = 40
 WAIT_SECONDS: Final = 0.25
@@ -221,8 +221,8 @@ async def _require(link: Link, subject: str, otherwise: StreamMissing) -> None:
 
 async def left_behind(link: Link, participant: str) -> int | None:
     """How many events wait in the consumer that was made for a participant's reactions; None if it has none."""
-    answer = await api(link, f"CONSUMER.INFO.{EVENTS}.{reactions_consumer_name(participant)}")
-    return answer["num_pending"] + answer["num_ack_pending"] if "error" not in answer else None
+    info = await info_of(link, f"CONSUMER.INFO.{EVENTS}.{reactions_consumer_name(participant)}")
+    return None if info is None else info["num_pending"] + info["num_ack_pending"]
 
 
 async def forget_reactions(link: Link, participant: str) -> None:
@@ -240,7 +240,7 @@ async def heard(link: Link) -> set[str]:
     Raises:
         PlatformError: the server cannot tell.
     """
-    return answering_participants(await _consumer_names(link, EVENTS))
+    return answering_participants(await consumer_names(link, EVENTS))
 
 
 async def require_answers(link: Link) -> None:
@@ -258,8 +258,7 @@ async def require_answers(link: Link) -> None:
 
 async def former_consumers(link: Link) -> list[str]:
     """The consumers that are there from which only coordinators of earlier releases pull."""
-    found = [await api(link, f"CONSUMER.INFO.{EVENTS}.{name}") for name in FORMER_CONSUMERS]
-    return [name for name, info in zip(FORMER_CONSUMERS, found, strict=True) if "error" not in info]
+    return [name for name in FORMER_CONSUMERS if await info_of(link, f"CONSUMER.INFO.{EVENTS}.{name}") is not None]
 
 
 async def former_coordinators(link: Link) -> int:
@@ -273,8 +272,8 @@ async def former_coordinators(link: Link) -> int:
     for stored in await link.read_all(REGISTRATIONS.name, [registration_subject(COORDINATOR, "*")]):
         with contextlib.suppress(Unusable):
             said += read_registration(stored.subject, stored.data).wire < WIRE
-    found = [await api(link, f"CONSUMER.INFO.{EVENTS}.{name}") for name in FORMER_CONSUMERS]
-    pulls: int = sum(info.get("num_waiting", 0) for info in found)
+    found = [await info_of(link, f"CONSUMER.INFO.{EVENTS}.{name}") for name in FORMER_CONSUMERS]
+    pulls: int = sum(info.get("num_waiting", 0) for info in found if info is not None)
     return max(said, pulls)
 
 
@@ -358,12 +357,16 @@ def _beginning(consumer: Consumer, there: dict[str, Any], first: int) -> Consume
 
 async def _participants(link: Link) -> set[str]:
     """All participants that have consumers for commands and for compensations."""
-    names = await _consumer_names(link, SAGA)
+    names = await consumer_names(link, SAGA)
     return {name for name in names if participant_consumer_name(name, "undo") in names}
 
 
-async def _consumer_names(link: Link, stream: str) -> set[str]:
-    """The names of all consumers of a stream, asked page by page."""
+async def consumer_names(link: Link, stream: str) -> set[str]:
+    """The names of all consumers of a stream, asked page by page.
+
+    Raises:
+        PlatformError: the server cannot tell.
+    """
     names = set[str]()
     while True:
         answer = await _insist(link, f"CONSUMER.NAMES.{stream}", {"offset": len(names)})
@@ -444,12 +447,12 @@ async def room_of(link: Link, stream: str) -> Room | None:
     """How full a stream is; None where there is no such stream.
 
     Raises:
-        Ambiguous: the server gave no answer.
+        Ambiguous: the server cannot tell.
     """
-    answer = await api(link, f"STREAM.INFO.{stream}")
-    if "error" in answer:
+    info = await info_of(link, f"STREAM.INFO.{stream}")
+    if info is None:
         return None
-    return Room(answer["state"]["bytes"], max(0, answer["config"].get("max_bytes", 0)))
+    return Room(info["state"]["bytes"], max(0, info["config"].get("max_bytes", 0)))
 
 
 async def _ensure_bounded(
@@ -478,7 +481,7 @@ async def _half_of_the_room(link: Link, name: str, replicas: int, most: int) -> 
     The server tells nobody but its own administrator how much it may store, so a stream is made for a moment that wants
     that much. What is stored without being set aside counts as well.
     """
-    used = int((await api(link, "INFO")).get("storage", 0))
+    used = int((await info_of(link, "INFO") or {}).get("storage", 0))
     for exponent in range(most.bit_length(), ROOM_EXPONENT_MIN, -1):
         if await _can_set_aside(link, replicas, used + (1 << exponent)):
             return 1 << (exponent - 1)
@@ -563,6 +566,28 @@ async def api(link: Link, subject: str, body: dict[str, Any] | None = None) -> d
     if answer.get("error", {}).get("err_code") in (10039, 10076):
         raise ServerUnfit(f"JetStream is not enabled for this account: {answer['error'].get('description')}.")
     return answer
+
+
+async def info_of(link: Link, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """What JetStream tells of a stream, of a consumer or of the account; None where there is nothing of that name.
+
+    Args:
+        link: a connection that may ask.
+        subject: the request's subject behind `$JS.API.`, such as `STREAM.INFO.EVENTS`.
+        body: the request itself, such as from where on a list is wanted.
+
+    Raises:
+        Ambiguous: nothing can be told now, as while no server leads. It must not be taken for "not there".
+        ServerUnfit: JetStream is not there.
+        RightsMissing: this user may not ask.
+    """
+    answer = await api(link, subject, body)
+    error = answer.get("error")
+    if error is None:
+        return answer
+    if error.get("code") == NOT_FOUND:
+        return None
+    raise Ambiguous(f"the server cannot tell ({subject}: {error.get('description')})")
 
 
 async def require_accepted(pulls: Iterable[Pull], waits: Callable[[StreamMissing, float], None]) -> None:

@@ -223,3 +223,17 @@ async def test_the_pages_of_all_processes_add_up_to_what_happened(tmp_path: Path
                 "inventory",
                 "billing-undo",
             } <= consumers
+            inventory = {"messaging_consumer_group_name": "inventory"}
+            await until(
+                lambda: are_in(
+                    lambda found: (
+                        total(found, "antiphon_process_ready") == len(addresses)
+                        and total(found, "antiphon_consumer_pulls", **inventory) > 0
+                    )
+                ),
+                what="all to be ready, and the inventory's worker to be seen",
+            )
+            up.server.kill()
+            away = "the processes to say that the server is away"
+            await until(lambda: are_in(lambda found: total(found, "antiphon_process_ready") == 0), what=away)
+            up.server.start()

@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 
 from antiphon.contracts import AlreadyStarted, Event, SagaKey, TooLate, subjects
+from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.topology import EVENTS, EXPORTER, SAGA, Listener, reactions_consumer_name
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.decision.entries import child_id
@@ -18,9 +19,10 @@ from antiphon.coordinator.definition.retention import Retention
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.reading.parked import waiting
+from antiphon.coordinator.runtime import retention as runtime
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.retention import Ends, Keeping
-from antiphon.link import Delivery, Link, set_up
+from antiphon.link import Delivery, Link, set_up, setup
 from antiphon.link.setup import api
 from tests.integration.platform.test_coordinator import Company, company
 from tests.support.raw_worker import answer_message
@@ -143,6 +145,46 @@ async def test_the_saga_of_the_last_event_stays_so_that_readers_find_their_place
     last = await scene.link.get_latest(EVENTS, subjects.EVENTS_FILTER)
     assert last is not None
     assert subjects.saga_in(last.subject) == SagaKey.of("trip", "after-t1")
+
+
+@pytest.mark.parametrize("subject", [f"CONSUMER.INFO.{SAGA}.{EXPORTER}", f"CONSUMER.NAMES.{EVENTS}"])
+async def test_a_saga_stays_while_no_server_leads_that_could_tell_who_has_read_it(
+    scene: Scene, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, no_leader = scene.link.request, b'{"error": {"code": 503, "err_code": 10008, "description": "unavailable"}}'
+
+    async def request(to: str, data: bytes = b"") -> bytes:
+        return no_leader if to == f"$JS.API.{subject}" else await asked(to, data)
+
+    (handle,) = await scene.run("t1")
+    with monkeypatch.context() as patched:
+        patched.setattr(scene.link, "request", request)
+        patched.setattr(setup, "WAIT_SECONDS", 0.0)
+        with pytest.raises((Ambiguous, PlatformError), match="unavailable"):
+            await scene.ends().look(TRIP.name)
+    assert len(await scene.left_of(handle.key)) > 1
+    await scene.ends().look(TRIP.name)
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+
+
+async def test_a_saga_stays_while_one_of_several_servers_may_not_know_the_exporter(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, gone = scene.link.request, b'{"error": {"code": 404, "err_code": 10014, "description": "not found"}}'
+
+    async def request(to: str, data: bytes = b"") -> bytes:
+        return gone if to == f"$JS.API.CONSUMER.INFO.{SAGA}.{EXPORTER}" else await asked(to, data)
+
+    (handle,) = await scene.run("t1")
+    monkeypatch.setattr(scene.link, "request", request)
+    monkeypatch.setattr(Link, "may_be_clustered", property(lambda link: True))
+    ends = scene.ends()
+    with pytest.raises(Ambiguous, match="may not know yet that there is a consumer exporter"):
+        await ends.look(TRIP.name)
+    assert len(await scene.left_of(handle.key)) > 1
+    monkeypatch.setattr(runtime, "ELECTION_SECONDS", 0.0)
+    await ends.look(TRIP.name)
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
 
 
 async def test_a_saga_stays_until_the_exporter_has_its_trace(scene: Scene) -> None:

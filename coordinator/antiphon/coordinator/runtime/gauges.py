@@ -93,6 +93,7 @@ async def _look(link: Link, stream: str, consumer: str, gauges: Gauges) -> None:
     if info.error is not None:
         if info.error.err_code != CONSUMER_NOT_FOUND:
             log.info("gauges.not_seen", consumer=consumer, reason=info.error.description)
+            return
         for name in LAGS:  # drop the gauges of a missing consumer
             gauges.pop((name, which), None)
         return

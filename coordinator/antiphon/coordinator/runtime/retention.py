@@ -27,7 +27,7 @@ import structlog
 
 from antiphon.contracts import subjects
 from antiphon.contracts.envelope import decode, unpack, unpack_raw
-from antiphon.contracts.errors import Ambiguous, Unusable
+from antiphon.contracts.errors import Ambiguous, PlatformError, Unusable
 from antiphon.contracts.identity import CLIENT, COORDINATOR, SagaKey
 from antiphon.contracts.payloads import END_TYPE, ChildStart, End, Ending
 from antiphon.contracts.reader import named_sequences
@@ -40,7 +40,7 @@ from antiphon.link.journals import read_journals
 from antiphon.link.killpoints import reached
 from antiphon.link.purging import delete_all
 from antiphon.link.sagas import read_events
-from antiphon.link.setup import api
+from antiphon.link.setup import ELECTION_SECONDS, consumer_names, info_of
 
 from ..definition.retention import Overrides, Retention
 from ..views.timeline import child_ids
@@ -117,6 +117,10 @@ class Ends:
         self._counts, self._now_ns = coordinator.counts, coordinator.journals.now_ns
         self._next_at = 0.0
         self._said: dict[str, float] = {}
+        self._reacting = set[str]()
+        """The consumers of reactions that were ever seen: a server that has just become the leader may not list all."""
+        self._missed: dict[str, float] = {}
+        """Since when the server has said that a consumer is not there."""
         refused = f"$JS.API.DIRECT.GET.{REGISTRATIONS.name}"
         link.on_refused[refused] = lambda error: self._say(
             "retention.waits", refused, reason=str(error), remedy="have the accounts made anew: antiphon rights"
@@ -145,7 +149,7 @@ class Ends:
         """Look once. What goes wrong ends this look, and the next one begins anew."""
         try:
             await self.look(saga_type)
-        except Ambiguous as error:
+        except (Ambiguous, PlatformError) as error:
             self._say("retention.interrupted", saga_type, reason=str(error))
         except Exception as error:
             say("retention.faulty", error, saga_type)
@@ -218,22 +222,39 @@ class Ends:
 
     async def _heard(self) -> int:
         """Up to where everybody has heard the events that he reacts to."""
-        answer = await api(self._link, f"CONSUMER.NAMES.{EVENTS}")
         suffix = reactions_consumer_name("")
-        names: list[str] = answer.get("consumers") or []
-        reacting = [name for name in names if name.endswith(suffix)]
-        return min([await self._finished(EVENTS, name) for name in reacting], default=SEQUENCE_MAX)
+        self._reacting |= {name for name in await consumer_names(self._link, EVENTS) if name.endswith(suffix)}
+        return min([await self._finished(EVENTS, name) for name in sorted(self._reacting)], default=SEQUENCE_MAX)
 
     async def _finished(self, stream: str, consumer: str) -> int:
         """Up to which sequence a consumer has finished everything. One that is not there, or from which nobody ever
-        pulled, holds nothing up."""
-        info = await api(self._link, f"CONSUMER.INFO.{stream}.{consumer}")
-        if "error" in info or _is_unused(info):
+        pulled, holds nothing up.
+
+        Raises:
+            Ambiguous: the server cannot tell.
+        """
+        info = await info_of(self._link, f"CONSUMER.INFO.{stream}.{consumer}")
+        if info is None:
+            self._require_gone(consumer)
+            return SEQUENCE_MAX
+        self._missed.pop(consumer, None)
+        if _is_unused(info):
             return SEQUENCE_MAX
         if not (info["num_pending"] or info["num_ack_pending"]):
             return SEQUENCE_MAX
         floor: int = info["ack_floor" if info["num_ack_pending"] else "delivered"]["stream_seq"]
         return floor
+
+    def _require_gone(self, consumer: str) -> None:
+        """Doubt for a while that a consumer is not there: one of several servers may not know yet.
+
+        Raises:
+            Ambiguous: it may be there.
+        """
+        now = asyncio.get_running_loop().time()
+        since = self._missed.setdefault(consumer, now)
+        if self._link.may_be_clustered and now - since < ELECTION_SECONDS:
+            raise Ambiguous(f"the server may not know yet that there is a consumer {consumer}")
 
     def _is_dealt_with(self, old: Old, limits: Limits) -> bool:
         if old.key == limits.last:

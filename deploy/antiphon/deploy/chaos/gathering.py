@@ -16,7 +16,7 @@ from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.reading.sagas import timeline
 from antiphon.coordinator.views.timeline import Timeline
 from antiphon.link import Link
-from antiphon.link.setup import api
+from antiphon.link.setup import info_of
 from antiphon.participants.engines import open_engine
 
 from .evidence import ConsumerState, Effect, Evidence, InboxRow
@@ -80,9 +80,9 @@ class Settling:
 async def is_replicated(link: Link) -> bool:
     """Whether every replica of the streams has all that was stored."""
     for stream in (EVENTS, SAGA, PARKED):
-        info = await api(link, f"STREAM.INFO.{stream}")
+        info = await info_of(link, f"STREAM.INFO.{stream}") or {}
         replicas: list[dict[str, Any]] = info.get("cluster", {}).get("replicas") or []
-        if "error" in info or not all(each.get("current") and not each.get("lag") for each in replicas):
+        if not info or not all(each.get("current") and not each.get("lag") for each in replicas):
             return False
     return True
 
@@ -93,7 +93,7 @@ async def read_consumers(link: Link) -> list[ConsumerState]:
     for stream in (EVENTS, SAGA):
         total = 1
         while (offset := sum(each.stream == stream for each in found)) < total:
-            answer = await api(link, f"CONSUMER.LIST.{stream}", {"offset": offset})
+            answer = await info_of(link, f"CONSUMER.LIST.{stream}", {"offset": offset}) or {}
             infos: list[dict[str, Any]] = answer.get("consumers") or []
             total = answer.get("total", 0) if infos else 0
             found += [
@@ -117,8 +117,8 @@ async def read_streams(link: Link, evidence: Evidence) -> None:
         if each.kind not in ("saga", "paused")
     ]
     evidence.consumers = await read_consumers(link)
-    state = (await api(link, f"STREAM.INFO.{EVENTS}"))["state"]
-    evidence.erased = state["last_seq"] - state["messages"]
+    if (info := await info_of(link, f"STREAM.INFO.{EVENTS}")) is not None:
+        evidence.erased = info["state"]["last_seq"] - info["state"]["messages"]
 
 
 async def read_inbox(url: str) -> list[InboxRow]:

@@ -27,7 +27,7 @@ from antiphon.contracts.topology import (
     reactions_consumer_name,
 )
 from antiphon.link import Link, fitness
-from antiphon.link.setup import api, consumer_configs, heard
+from antiphon.link.setup import consumer_configs, heard, info_of
 
 from .findings import Deployment, Finding, Grade
 
@@ -72,7 +72,7 @@ async def copies(found: Deployment) -> list[Finding]:
     """Whether each stream has a leader, and copies that are up to date."""
     findings = list[Finding]()
     for stream in (*STREAMS, REGISTRATIONS):
-        if (info := await _info(found.link, f"STREAM.INFO.{stream.name}")) is not None:
+        if (info := await info_of(found.link, f"STREAM.INFO.{stream.name}")) is not None:
             findings += _copies_of(stream.name, info, in_cluster=found.link.may_be_clustered)
     worse = [each for each in findings if each.grade != "fine"]
     return worse or [Finding("copies", "fine", findings[0].what)] if findings else []
@@ -108,10 +108,10 @@ async def room(found: Deployment) -> list[Finding]:
     """How full the streams are that have a bound, and the account."""
     findings = list[Finding]()
     for stream in (EVENTS, PARKED):
-        info = await _info(found.link, f"STREAM.INFO.{stream}")
+        info = await info_of(found.link, f"STREAM.INFO.{stream}")
         if info is not None and (most := info["config"].get("max_bytes", -1)) > 0:
             findings.append(_filled(f"stream {stream}", info["state"]["bytes"], most, f"--{stream.lower()}-max-bytes"))
-    account = await api(found.link, "INFO")
+    account = await info_of(found.link, "INFO") or {}
     limits: dict[str, int] = account.get("limits") or {}
     if (most := limits.get("max_storage", -1)) > 0:
         findings.append(_filled("the account's storage", account.get("storage", 0), most, "a larger limit"))
@@ -234,11 +234,5 @@ async def _works(link: Link, consumers: Sequence[tuple[str, str]]) -> dict[str, 
 
 
 async def _work(link: Link, stream: str, consumer: str) -> Work | None:
-    info = await _info(link, f"CONSUMER.INFO.{stream}.{consumer}")
+    info = await info_of(link, f"CONSUMER.INFO.{stream}.{consumer}")
     return None if info is None else msgspec.convert(info, Work)
-
-
-async def _info(link: Link, subject: str) -> dict[str, Any] | None:
-    """What the server tells; None where there is nothing of that name, which `settings` says."""
-    answer = await api(link, subject)
-    return None if "error" in answer else answer
