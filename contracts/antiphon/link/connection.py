@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import math
 import os
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection
@@ -716,7 +717,8 @@ class _Events:
 
 
 class _Client(Client):
-    """nats-py's client, which tells a server nothing before the connection is encrypted as it was asked for."""
+    """nats-py's client, which tells a server nothing before the connection is encrypted as it was asked for, and closes
+    what a server has accepted without a greeting."""
 
     is_tls_wanted = False
 
@@ -725,6 +727,12 @@ class _Client(Client):
         if self.is_tls_wanted and not self._server_info.get("tls_required"):
             raise nats.errors.Error(NOT_ENCRYPTED)
         return super()._connect_command()
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if self._transport is not None:
+            transport: Any = self._transport  # which has no types
+            transport.close()  # else it is forgotten, and stays open until it is collected
+        await super()._connect_to_server(s)
 
 
 async def _open(urls: list[str], name: str, credentials: Credentials, events: _Events) -> Client:
@@ -735,7 +743,8 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
     try:
         async with events.limit:
             opening = nc.connect(
-                servers=urls,
+                servers=random.sample(urls, len(urls)),
+                dont_randomize=True,  # else a server that is left may be the next one, too
                 name=name,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.5,  # type: ignore[arg-type] # documented as seconds, and a float works
