@@ -191,10 +191,15 @@ async def test_the_pages_of_all_processes_add_up_to_what_happened(tmp_path: Path
         with supervised(running.children):
             report = await run_orders(up, running, orders)
             ended = Counter(completed=report.completed, compensated=report.compensated)
-            pages: list[Page] = []
+            pages, page_of = list[Page](), dict[str, Page]()
 
             def are_in(condition: Callable[[list[Page]], bool]) -> bool:
-                pages[:] = [fetch(address) for address in addresses.values()]
+                for role, address in addresses.items():
+                    try:
+                        page_of[role] = fetch(address)
+                    except HTTPError as error:
+                        raise AssertionError(f"{role}: {error.read().decode()}\n{running.logs()}") from None
+                pages[:] = page_of.values()
                 return condition(pages)
 
             await until(
