@@ -297,6 +297,16 @@ class Worker {
       await this.#js.publish(subject, bytes);
     } catch (error) {
       if (!(error.code === 10077 && error.message.includes("per subject"))) throw error;
+      await this.#makeSure(subject, bytes);
+    }
+  }
+
+  /** A leader that is cut off says "already" of what it has only proposed. By this header it tells the two apart. */
+  async #makeSure(subject, bytes) {
+    try {
+      await this.#js.publish(subject, bytes, { expect: { lastSubjectSequence: 0 } });
+    } catch (error) {
+      if (error.code !== 10071) throw error;
     }
   }
 

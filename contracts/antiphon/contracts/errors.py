@@ -132,6 +132,10 @@ class Conflict(AntiphonError):
     """Somebody else wrote to this journal first. Nobody must act: read the journal again and decide again."""
 
 
+class InFlight(Conflict):
+    """Somebody else's write to this journal is under way: it may be stored in a moment, or never."""
+
+
 class Ambiguous(AntiphonError):
     """The connection or the server gave no answer to a write, which may or may not be stored.
 

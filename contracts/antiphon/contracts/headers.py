@@ -29,16 +29,21 @@ def first_timer_guard(saga: SagaKey) -> str:
     return _guard(timer_subject(saga), 0)
 
 
+GUARD: Final = "Nats-Expected-Last-Subject-Sequence: "
+"""How the header begins that lets a message be stored only after a certain one."""
+
+FIRST: Final = f"{GUARD}0\r\n"
+"""Store only what is the first at its own subject. Where there is one already, the server says whether that is stored
+(10071) or only proposed (10164); its refusal of a second message does not."""
+
+
 def first_write_guard(subject: str) -> str:
     """Store only what is the first at its subject."""
     return _guard(subject, 0)
 
 
 def _guard(subject_filter: str, last_sequence: int) -> str:
-    return (
-        f"Nats-Expected-Last-Subject-Sequence: {last_sequence}\r\n"
-        f"Nats-Expected-Last-Subject-Sequence-Subject: {subject_filter}\r\n"
-    )
+    return f"{GUARD}{last_sequence}\r\nNats-Expected-Last-Subject-Sequence-Subject: {subject_filter}\r\n"
 
 
 def schedule_header(saga: SagaKey, due_ns: int) -> str:

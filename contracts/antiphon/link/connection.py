@@ -28,14 +28,17 @@ from nats.aio.subscription import Subscription
 
 from antiphon.contracts.errors import (
     Ambiguous,
+    Conflict,
+    InFlight,
     PlatformError,
     RightsMissing,
     ServerUnfit,
     ServerUnreachable,
     StreamMissing,
 )
+from antiphon.contracts.headers import FIRST, GUARD
 from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
-from antiphon.contracts.stored import Outcome, Rejected, StoredMessage
+from antiphon.contracts.stored import AlreadyStored, Outcome, Rejected, StoredMessage
 from antiphon.contracts.subjects import is_inbox
 from antiphon.contracts.topology import ANSWERS_PREFIX, SAGA, SERVER_VERSION_MIN, is_of_platform
 
@@ -64,6 +67,9 @@ from .reading import (
 from .transport import LOST, Handler, PublicTransport, Transport
 
 log = structlog.get_logger()
+
+Message = tuple[str, bytes, str]
+"""A subject, what is to be stored there, and its headers."""
 
 ANSWER_SECONDS_MAX: Final = 5.0
 """How long a publish or a read may go unanswered before it counts as ambiguous."""
@@ -158,7 +164,7 @@ class Link:
         self.guard = Guard(say)
         """Calls every callback there is: nothing that one raises ends the connection, or keeps others waiting."""
         self._transport: Transport = fast_transport(nc, self.guard) or PublicTransport(nc, self.guard)
-        self._pending: dict[str, tuple[float, InHand | None, Callable[[Outcome], None]]] = {}
+        self._pending: dict[str, tuple[float, InHand | None, Callable[[Outcome], None], Message | None]] = {}
         self._reads: dict[str, Read] = {}
         self._pulls: list[Pull] = []
         self._tick: asyncio.TimerHandle | None = None
@@ -232,14 +238,19 @@ class Link:
             self.send(reply, data)
 
     def publish(self, subject: str, data: bytes, headers: str, then: Callable[[Outcome], None]) -> None:
-        """Store a message in the stream that has the subject, and call `then` once with what became of it."""
+        """Store a message in the stream that has the subject, and call `then` once with what became of it.
+
+        `AlreadyStored` is certain: a leader that was cut off says so of what it has only proposed, so it is asked again
+        by a header that tells the two apart.
+        """
         token = self._token()
         if not self._transport.send(subject, data, headers, f"{self._answers}.{token}"):
             self._say_too_large(subject, data)
             refused = Rejected(f"{len(data)} bytes are more than the server takes (max_payload)")
             self._loop.call_soon(self.guard.call, self.guard.current, then, refused)
             return
-        self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then)
+        message = (subject, data, headers)
+        self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, self.guard.current, then, message)
 
     async def store(self, subject: str, data: bytes, headers: str = "") -> int:
         """Store a message and return its stream sequence.
@@ -548,19 +559,39 @@ class Link:
         token = subject.rpartition(".")[2]
         waiting = self._pending.pop(token, None)
         if waiting is not None:
-            _, whose, then = waiting
-            self.guard.call(whose, then, outcome_of(data, headers))
+            _, whose, then, message = waiting
+            outcome = outcome_of(data, headers)
+            if isinstance(outcome, AlreadyStored) and message is not None and GUARD not in message[2]:
+                self._make_sure(message, whose, then, outcome)
+            else:
+                self.guard.call(whose, then, outcome)
             return
         read = self._reads.get(token)
         if read is not None and read.take(data, headers):
             del self._reads[token]
             self.guard.call(read.whose, read.then, read.result)
 
+    def _make_sure(
+        self, message: Message, whose: InHand | None, then: Callable[[Outcome], None], already: AlreadyStored
+    ) -> None:
+        """Ask whether what the server has already is stored, or only proposed by a leader that may be cut off."""
+
+        def on_told(outcome: Outcome) -> None:
+            if isinstance(outcome, InFlight):
+                then(Ambiguous(f"another one is under way, which may never be stored ({outcome})"))
+            else:
+                then(already if isinstance(outcome, Conflict) else outcome)
+
+        subject, data, headers = message
+        token = self._token()
+        self._pending[token] = (self._loop.time() + ANSWER_SECONDS_MAX, whose, on_told, None)
+        self._transport.send(subject, data, headers + FIRST, f"{self._answers}.{token}")
+
     def _on_tick(self) -> None:
         self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
         now = self._loop.time()
-        overdue = [token for token, (deadline, _, _) in self._pending.items() if deadline < now]
-        for _, whose, then in [self._pending.pop(token) for token in overdue]:
+        overdue = [token for token, (deadline, _, _, _) in self._pending.items() if deadline < now]
+        for _, whose, then, _ in [self._pending.pop(token) for token in overdue]:
             self.guard.call(whose, then, Ambiguous("the server did not answer in time"))
         late = [token for token, read in self._reads.items() if read.deadline < now]
         for read in [self._reads.pop(token) for token in late]:
@@ -573,7 +604,7 @@ class Link:
     def _fail_all(self, why: str) -> None:
         pending, self._pending = self._pending, {}
         reads, self._reads = self._reads, {}
-        for _, whose, then in pending.values():
+        for _, whose, then, _ in pending.values():
             self.guard.call(whose, then, Ambiguous(why))
         for read in reads.values():
             self.guard.call(read.whose, read.then, Ambiguous(why))

@@ -11,13 +11,15 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.bounds import Number, Sequence
-from antiphon.contracts.errors import Ambiguous, Conflict
+from antiphon.contracts.errors import Ambiguous, Conflict, InFlight
 from antiphon.contracts.stored import AlreadyStored, NobodyStores, NoRoom, Outcome, Rejected
 
 NOT_FOUND: Final = 404
 CONSUMER_NOT_FOUND: Final = 10014
-CONFLICTS: Final = frozenset({10071, 10164})
-"""Another message is the last; another guarded write is in flight, which three replicas say."""
+CONFLICT: Final = 10071
+"""Another message is the last."""
+IN_FLIGHT: Final = 10164
+"""Another write is in flight, which three replicas say. So does a leader that is cut off: that one is never stored."""
 STORE_FAILED: Final = 10077
 """A family: one message a subject, stream full, disk full. Only its text tells them apart."""
 REFUSALS: Final = frozenset({10111, 10166, 10168, 10174, 10188})
@@ -59,8 +61,10 @@ def outcome_of(data: bytes, headers: bytes | None) -> Outcome:
 def _failure(error: _ApiError) -> Outcome:
     text = f"{error.description} ({error.code}/{error.err_code})"
     code = error.err_code
-    if code in CONFLICTS:
+    if code == CONFLICT:
         return Conflict(text)
+    if code == IN_FLIGHT:
+        return InFlight(text)
     if code == STORE_FAILED and "per subject" in error.description:
         return AlreadyStored(text)
     if code in NO_ROOM:

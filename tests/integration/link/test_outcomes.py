@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from antiphon.contracts.errors import Ambiguous, Conflict
+from antiphon.contracts.errors import Ambiguous, Conflict, InFlight
 from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, NoRoom, Rejected, TooManySubjects
 from antiphon.link.outcomes import outcome_of
 from antiphon.link.reading import Pages, Read
@@ -13,7 +13,7 @@ from antiphon.link.reading import Pages, Read
     ("code", "err_code", "description", "meaning"),
     [
         (400, 10071, "wrong last sequence: 7", Conflict),
-        (400, 10164, "wrong last sequence", Conflict),
+        (400, 10164, "wrong last sequence", InFlight),
         (503, 10077, "maximum messages per subject exceeded", AlreadyStored),
         (503, 10077, "no space left on device", NoRoom),
         (503, 10077, "maximum bytes exceeded", NoRoom),

@@ -166,9 +166,15 @@ class Asking:
     async def _ask_once(self, subject: str, data: bytes, seconds: float) -> ResentAnswer | None:
         try:
             async with self._places:
-                return unpack_raw(await self._link.request(subject, data, seconds), ResentAnswer)
-        except (Ambiguous, Undecodable):  # a later release may say what this one does not know
+                answer = await self._link.request(subject, data, seconds)
+        except Ambiguous:
             raise_if_failed(self._link)
+            await self._link.leaving.unwell()
+            return None
+        self._link.leaving.well()
+        try:
+            return unpack_raw(answer, ResentAnswer)
+        except Undecodable:  # a later release may say what this one does not know
             return None
 
 
