@@ -48,7 +48,7 @@ BREACHES = [
     (CIRCLES, "antiphon.contracts.errors", "def later():\n    import antiphon.contracts.envelope"),
     (CIRCLES, "antiphon.flow.graph", f"{FOR_TYPES}    from antiphon.flow.check import Finding"),
     (
-        "Of the order system only the saga's definition needs the coordinator",
+        "Of the examples only the sagas' definitions need the coordinator",
         "antiphon.order.inventory",
         "import antiphon.coordinator.definition.saga",
     ),

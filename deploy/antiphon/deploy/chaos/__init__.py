@@ -6,10 +6,18 @@ from antiphon.contracts.lazy import on_demand
 
 if TYPE_CHECKING:
     from .evidence import Effect
+    from .loads import Load, Planned
     from .platform import ChaosPlatform, Settings
 else:
     __getattr__, __dir__ = on_demand(
-        __name__, {"ChaosPlatform": ".platform", "Effect": ".evidence", "Settings": ".platform"}
+        __name__,
+        {
+            "ChaosPlatform": ".platform",
+            "Effect": ".evidence",
+            "Load": ".loads",
+            "Planned": ".loads",
+            "Settings": ".platform",
+        },
     )
 
-__all__ = ["ChaosPlatform", "Effect", "Settings"]
+__all__ = ["ChaosPlatform", "Effect", "Load", "Planned", "Settings"]

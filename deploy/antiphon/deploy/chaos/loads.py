@@ -1,44 +1,67 @@
-"""What a storm runs: orders of the order system, of which a share must fail, or sagas with payloads of a team's own."""
+"""What a storm runs: sagas without an end, and what their clients do meanwhile."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, Protocol
-
-import msgspec
-from msgspec.structs import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from antiphon.contracts.messages import Event
+from antiphon.coordinator import Handle
 from antiphon.coordinator.definition.choreography import AnySaga
-from antiphon.participants.engines import open_engine
 
-from ..local.styles import Style
-from ..modules import load_saga
-from .platform import ChaosPlatform
-
-FAILING_SHARE: Final = 0.25
-PLENTY: Final = 1_000_000_000
-"""What is put on every shelf, and on every card's limit, so that orders fail only where they are meant to."""
-STEPS: Final = {"inventory": "reserve_inventory", "billing": "charge_customer", "shipping": "schedule_shipping"}
-UNDONE: Final = {"inventory": "released", "billing": "refunded"}
+if TYPE_CHECKING:
+    from .platform import ChaosPlatform
 
 
-class Load(Protocol):
-    """Sagas without an end."""
+async def wait_only(handle: Handle) -> None:
+    """What a client does while its saga is under way, where nothing else is said."""
 
-    def next(self) -> tuple[AnySaga, Event, str]:
-        """The saga to start next, what it begins with, and its id."""
-        ...
+
+@dataclass(frozen=True)
+class Planned:
+    """A saga that is to be started.
+
+    Args:
+        saga: its definition.
+        start: what it begins with.
+        id: its id.
+        meanwhile: what its client does once it is started, such as to send a signal. It is called again as long as the
+            platform cannot say whether that was heard.
+    """
+
+    saga: AnySaga
+    start: Event
+    id: str
+    meanwhile: Callable[[Handle], Awaitable[None]] = wait_only
+
+
+class Load(ABC):
+    """Sagas without an end. `antiphon chaos --load MODULE:CLASS` makes one of a seed: all choices are made from it."""
+
+    @abstractmethod
+    def next(self) -> Planned:
+        """The saga to start next."""
+
+    def environment(self, folder: Path) -> Mapping[str, str]:
+        """Variables that the platform's processes need.
+
+        Args:
+            folder: the platform's, where more can be kept.
+        """
+        return {}
 
     async def prepare(self, chaos: ChaosPlatform) -> None:
-        """Have a platform that serves be ready for so many sagas, and its books be checked afterwards."""
-        ...
+        """Have a platform that serves be ready for so many sagas, and its books be checked afterwards: see
+        `ChaosPlatform.ledger` and `ChaosPlatform.audit`. By default nothing is."""
+        return
 
 
-class Payloads:
-    """Sagas of a team's own, which begin with given payloads, again and again.
+class Payloads(Load):
+    """Sagas of a team's own, which begin with given payloads, again and again. Nothing is known of their books.
 
     Args:
         saga: their definition.
@@ -49,82 +72,8 @@ class Payloads:
     def __init__(self, saga: AnySaga, payloads: Sequence[Event], seed: int) -> None:
         self._saga, self._payloads, self._seed, self._numbers = saga, payloads, seed, count(1)
 
-    def next(self) -> tuple[AnySaga, Event, str]:
+    def next(self) -> Planned:
         """The next payload under an id that is made up."""
         number = next(self._numbers)
-        return self._saga, self._payloads[(number - 1) % len(self._payloads)], f"storm-{self._seed}-{number}"
-
-    async def prepare(self, chaos: ChaosPlatform) -> None:
-        """Nothing is known of these sagas' books."""
-
-
-class Orders:
-    """Orders of the order system, of which a quarter cannot be fulfilled: there is no such item, the card is declined,
-    or nobody delivers.
-
-    Args:
-        style: who decides what comes next.
-        seed: of all choices.
-    """
-
-    def __init__(self, style: Style, seed: int) -> None:
-        from antiphon.order.data import load_customers, load_orders
-
-        self._style, self._saga = style, load_saga(style.saga)
-        self._choose, self._numbers = random.Random(seed), count(1)
-        cards = {each.customer_id: each.card for each in load_customers()}
-        self._good = [each for each in load_orders() if cards.get(each.customer_id) == "valid" and _is_reached(each)]
-        self._declined = next(each for each, card in cards.items() if card != "valid")
-        self._placed: dict[str, Any] = {}
-
-    def next(self) -> tuple[AnySaga, Event, str]:
-        """The next order."""
-        placed = replace(self._choose.choice(self._good), order_id=f"storm-{next(self._numbers):06}")
-        if self._choose.random() < FAILING_SHARE:
-            placed = self._choose.choice(
-                [
-                    replace(placed, item_id="nobody-has-it"),
-                    replace(placed, customer_id=self._declined),
-                    replace(placed, address="PO Box 7"),
-                ]
-            )
-        self._placed[f"{self._saga.name}/{placed.order_id}"] = placed
-        return self._saga, msgspec.convert(msgspec.to_builtins(placed), self._saga.start), placed.order_id
-
-    async def prepare(self, chaos: ChaosPlatform) -> None:
-        """Fill the shelves and raise the limits, and have the ledgers checked line by line and as a whole."""
-        from antiphon.order.billing import cards
-        from antiphon.order.inventory import stock
-
-        shelves = stock.update().values(initial=stock.c.initial + PLENTY, available=stock.c.available + PLENTY)
-        limits = cards.update().values(credit_limit=cards.c.credit_limit + PLENTY)
-        for participant, statement in (("inventory", shelves), ("billing", limits)):
-            engine = open_engine(chaos.databases[participant])
-            async with engine.begin() as connection:
-                await connection.execute(statement)
-            await engine.dispose()
-        for participant in STEPS:
-            chaos.ledger(participant, self._query(participant))
-
-        async def balanced(databases: Mapping[str, str]) -> Sequence[str]:
-            from antiphon.order.reconciliation import Ended, reconcile
-
-            outcomes: dict[str, Any] = {
-                str(key): next(iter(told)) for key, told in chaos.told.outcomes.items() if len(told) == 1
-            }
-            return (await reconcile(databases, Ended(outcomes, self._placed))).discrepancies
-
-        chaos.audit(balanced)
-
-    def _query(self, participant: str) -> str:
-        """The ledger as `ChaosPlatform.ledger` takes it; where nobody commands, a line is of no step."""
-        step = STEPS[participant] if self._style == Style.ORCHESTRATED else participant
-        undone = f"CASE entry WHEN '{UNDONE.get(participant, '')}' THEN 'undo' ELSE 'do' END"
-        return f"SELECT saga, '{step}', {undone}, reference, account, amount FROM ledger ORDER BY number"
-
-
-def _is_reached(placed: Any) -> bool:
-    from antiphon.order.shipping import CARRIERS, POST_OFFICE_BOX
-
-    reached = {country for countries in CARRIERS.values() for country in countries}
-    return placed.country in reached and not placed.address.startswith(POST_OFFICE_BOX)
+        start = self._payloads[(number - 1) % len(self._payloads)]
+        return Planned(self._saga, start, f"storm-{self._seed}-{number}")

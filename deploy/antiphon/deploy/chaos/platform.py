@@ -19,6 +19,7 @@ from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.subjects import Direction
 from antiphon.contracts.topology import ADMINISTRATOR, SAGA
 from antiphon.coordinator import Antiphon
+from antiphon.coordinator.definition.definition import Definition, StepDefinition
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.views.timeline import Timeline, spoken
 from antiphon.link import Link
@@ -128,6 +129,8 @@ class ChaosPlatform:
         self.troubles = Troubles()
         self.notes: list[str] = []
         """What became of the processes, in order."""
+        self.environment = dict[str, str]()
+        """Variables that coordinators and participants get beside the usual ones, from `start` on."""
         self._settings, self._folder, self._databases = settings, folder.resolve(), databases
         self._owners = self._processes()
         self._faults = self._planned()
@@ -338,15 +341,25 @@ class ChaosPlatform:
     @property
     def targets(self) -> Targets:
         """What can be harmed here."""
+        return self.targets_of(self.definitions)
+
+    def targets_of(self, definitions: Sequence[Definition]) -> Targets:
+        """The same where only these sagas run: a fault where none of them comes by would never come about."""
+        steps = [step for each in definitions for step in each.steps.values() if step.participant in self.participants]
         calls = dict[tuple[str, Direction], None]()
-        for step in (step for definition in self.definitions for step in definition.steps.values()):
+        for step in steps:
             name = f"{step.name}-0" if step.elements_max else step.name
-            if step.participant in self.participants:
-                calls |= {(name, "do"): None} if step.do is not None else {}
-                calls |= {(name, "undo"): None} if step.undo is not None else {}
+            calls |= {(name, "do"): None} if step.do is not None else {}
+            calls |= {(name, "undo"): None} if step.undo is not None else {}
         owned = {name: [each for each, owner in self._owners.items() if owner == name] for name in self.participants}
-        coordinators = [each for each, owner in self._owners.items() if owner == COORDINATOR]
-        return Targets(owned, coordinators, server_names(self._settings.servers), [*calls])
+        return Targets(
+            owned,
+            [each for each, owner in self._owners.items() if owner == COORDINATOR],
+            server_names(self._settings.servers),
+            [*calls],
+            outside=sorted({step.participant for step in steps if self._acts_outside(step)}),
+            has_branches=any(map(_has_branches, definitions)),
+        )
 
     # --- faults of the network ----------------------------------------------------------------------------------------
 
@@ -535,6 +548,7 @@ class ChaosPlatform:
         """What one process is told: its own ways, the faults planned for it, and where the test's modules are."""
         planned = {id(faults): faults for faults in (self._faults[name], self._faults[self._owners[name]])}
         return {
+            **self.environment,
             "NATS_URL": self._network.urls(name),
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "ANTIPHON_LOG_LEVEL": "debug" if os.environ.get("ANTIPHON_LOG_LEVEL") == "debug" else "info",
@@ -641,6 +655,12 @@ class ChaosPlatform:
             raise PlatformError(f"no fault can be planned for {name!r}, only for {', '.join(sorted(self._faults))}.")
         return self._faults[name]
 
+    def _acts_outside(self, step: StepDefinition) -> bool:
+        """Whether the handler of a step's command has effects outside the database."""
+        handlers = load(self.participants[step.participant], Participant).handlers
+        handler = handlers.get(step.do.contract.type) if step.do is not None else None
+        return handler is not None and handler.is_outside
+
     def _owner_of(self, step: str, direction: Direction) -> str:
         """The participant that performs a step."""
         for definition in self.definitions:
@@ -651,3 +671,10 @@ class ChaosPlatform:
                 return found.participant
         known = ", ".join(name for definition in self.definitions for name in definition.steps)
         raise PlatformError(f"no participant of this platform performs a step {step!r}. There are {known}.")
+
+
+def _has_branches(definition: Definition) -> bool:
+    """Whether some of its steps run at once."""
+    roots = [step for step in definition.steps.values() if not step.after]
+    several = any(len(step.dependents) > 1 or step.elements_max > 1 for step in definition.steps.values())
+    return several or len(roots) > 1

@@ -32,12 +32,10 @@ QUIET_SECONDS: Final = 4.0
 LONGEST_SECONDS: Final = 8.0
 SHORTEST_SECONDS: Final = 1.0
 DELAYS_SECONDS: Final = (0.02, 0.05, 0.2)
-POINTS: Final = {
-    "participant": [word for word in PARTICIPANT_POINTS if not word.endswith("_effect")],
-    "coordinator": [word for word in COORDINATOR_POINTS if word != "between_appends"],
-}
-"""Where processes die that all sagas come by. A handler with effects outside the database has two more points, and a
-coordinator one where steps run at once."""
+BETWEEN: Final = "between_appends"
+"""The point that coordinators come by only where steps run at once."""
+EFFECTS: Final = ("before_effect", "after_effect")
+"""The points that participants come by only in handlers with effects outside the database."""
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -98,12 +96,16 @@ class Targets(msgspec.Struct, frozen=True):
         coordinators: the processes.
         servers: their names.
         calls: the steps whose handlers run here, each with `do` or `undo`; of a list its first element.
+        outside: the participants that have handlers with effects outside the database.
+        has_branches: whether steps run at once.
     """
 
     participants: Mapping[str, Sequence[str]]
     coordinators: Sequence[str]
     servers: Sequence[str]
     calls: Sequence[tuple[str, Direction]] = ()
+    outside: Sequence[str] = ()
+    has_branches: bool = False
 
     @property
     def processes(self) -> list[str]:
@@ -115,6 +117,15 @@ class Targets(msgspec.Struct, frozen=True):
         """All that a fault may name."""
         own = {*self.processes, *self.participants, *self.servers, LEADER, "nats-server", "client"}
         return own | ({"coordinator"} if self.coordinators else set())
+
+    @property
+    def points(self) -> dict[str, list[str]]:
+        """Where processes die that the sagas come by, by the class of the process."""
+        outside = [] if self.outside else [*EFFECTS]
+        return {
+            "participant": [word for word in PARTICIPANT_POINTS if word not in outside],
+            "coordinator": [word for word in COORDINATOR_POINTS if self.has_branches or word != BETWEEN],
+        }
 
     def owner(self, name: str) -> str:
         """What a process is of: `participant`, `coordinator`, `server` or `leader`."""
@@ -186,7 +197,7 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
         case "restart" | "partition" | "slow":
             yield from (Fault(0, kind, each) for each in (*classes, "server"))
         case "point":
-            yield from (Fault(0, kind, each, point=point) for each in classes for point in POINTS[each])
+            yield from (Fault(0, kind, each, point=point) for each in classes for point in targets.points[each])
         case "fail":
             directions: list[Direction] = sorted({direction for _, direction in targets.calls})
             yield from (Fault(0, kind, direction=direction) for direction in directions)
@@ -205,6 +216,8 @@ def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free
     else:
         own = targets.coordinators if sort.target == "coordinator" else targets.processes
         own = [name for name in own if targets.owner(name) == sort.target]
+        if sort.point in EFFECTS:
+            own = [name for participant in targets.outside for name in targets.participants[participant]]
         soonest = min(max(at, free_at[name]) for name in own)
         target = place = choose.choice([name for name in own if free_at[name] <= soonest])
     at = round(max(at, free_at[place]), 2)

@@ -9,13 +9,11 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
-from antiphon.contracts.messages import Event
 from antiphon.coordinator import Antiphon
-from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.link.killpoints import call_name
 
 from .evidence import BOUND_SECONDS
-from .loads import Load
+from .loads import Load, Planned
 from .network import SERVER
 from .platform import ChaosPlatform
 from .schedule import LEADER, Fault, Schedule, sort_of
@@ -109,12 +107,13 @@ class Storm:
     async def _run_sagas(self, antiphon: Antiphon) -> None:
         """Run one saga after the other."""
         while not self._is_over:
-            await self._run_saga(antiphon, *self._load.next())
+            await self._run_saga(antiphon, self._load.next())
 
-    async def _run_saga(self, antiphon: Antiphon, saga: AnySaga, start: Event, id: str) -> None:
-        ran = Ran(f"{saga.name}/{id}", self._now())
+    async def _run_saga(self, antiphon: Antiphon, planned: Planned) -> None:
+        ran = Ran(f"{planned.saga.name}/{planned.id}", self._now())
         self._ran.append(ran)
-        handle = await _until_told(lambda: antiphon.start(saga, start, id=id))
+        handle = await _until_told(lambda: antiphon.start(planned.saga, planned.start, id=planned.id))
+        await _until_told(lambda: planned.meanwhile(handle))
         ran.outcome = (await _until_told(handle.result)).outcome
         ran.ended = self._now()
 

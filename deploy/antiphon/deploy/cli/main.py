@@ -420,6 +420,14 @@ def chaos(
             help="What your sagas begin with: a JSON object in each line. They are used in turn; ids are made up.",
         ),
     ] = None,
+    load: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULE:CLASS",
+            help="In the place of --payload: a subclass of antiphon.deploy.chaos.Load, which is made of the seed and "
+            "says what is started, what its client does meanwhile, and which books are checked.",
+        ),
+    ] = "",
     saga: Annotated[str, typer.Option(metavar="TYPE", help="Which sagas to run, where there are several types.")] = "",
     style: Annotated[Style, typer.Option(help="Of the order system: who decides what comes next.")] = (
         Style.ORCHESTRATED
@@ -495,6 +503,7 @@ def chaos(
         app=app,
         participant=participant,
         payload=payload,
+        load=load,
         saga=saga,
         style=style,
         ledger=ledger,

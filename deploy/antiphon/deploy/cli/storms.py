@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from inspect import isabstract
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 from rich import box
 from rich.table import Table
 
@@ -22,7 +22,8 @@ from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.versions import with_children
 from antiphon.participants import Participant
 
-from ..chaos.loads import Load, Orders, Payloads
+from ..chaos.loads import Load, Payloads
+from ..chaos.orders import Orders
 from ..chaos.platform import ChaosPlatform, Settings
 from ..chaos.schedule import Kind, Schedule, Targets, as_toml, make, read, write
 from ..chaos.score import Score, Spread
@@ -47,6 +48,7 @@ class Asked:
     app: Sequence[str]
     participant: Sequence[str]
     payload: Path | None
+    load: str
     saga: str
     style: Style
     ledger: Sequence[str]
@@ -78,13 +80,14 @@ def run_storm(asked: Asked) -> int:
     with _signals(signal.SIGTERM, _as_ctrl_c), _settings(asked) as settings, _folder(asked) as folder:
         chaos = ChaosPlatform(folder, settings)
         try:
-            schedule = _schedule(asked, _targets(asked, chaos.targets), seed)
+            schedule = _schedule(asked, _targets(asked, chaos), seed)
             if asked.plan:
                 _print_schedule(schedule, json=asked.json)
                 return 0
             sagas = _load(asked, schedule.seed)
             folder.mkdir(parents=True, exist_ok=True)
             write(schedule, folder / "faults.toml")
+            chaos.environment.update(sagas.environment(folder.resolve()))
             chaos.start()
             for text in asked.ledger:
                 participant, _, query = text.partition("=")
@@ -173,13 +176,9 @@ def _settings(asked: Asked) -> Generator[Settings]:
         yield settings
 
 
-def _targets(asked: Asked, targets: Targets) -> Targets:
-    """What the sagas that are run come by: a fault of a step of others would never come about."""
-    if not asked.app:
-        return targets
-    mine = {step for definition in with_children([_saga(asked).definition]) for step in definition.steps}
-    calls = [each for each in targets.calls if each[0] in mine or each[0].rpartition("-")[0] in mine]
-    return msgspec.structs.replace(targets, calls=calls)
+def _targets(asked: Asked, chaos: ChaosPlatform) -> Targets:
+    """What the sagas that are run come by."""
+    return chaos.targets_of([*with_children([_saga(asked).definition])]) if asked.app else chaos.targets
 
 
 def _schedule(asked: Asked, targets: Targets, seed: int) -> Schedule:
@@ -196,16 +195,39 @@ def _load(asked: Asked, seed: int) -> Load:
         CannotLoad: it is not said with what, or which saga is meant.
     """
     if not asked.app and not asked.participant:
-        if asked.payload is not None:
-            raise CannotLoad("--payload is for sagas of your own, which --app names; the order system has its orders.")
+        if asked.payload is not None or asked.load:
+            option = "--payload" if asked.payload is not None else "--load"
+            raise CannotLoad(f"{option} is for sagas of your own, which --app names; the order system has its orders.")
         return Orders(asked.style, seed)
+    if asked.load:
+        if asked.payload is not None:
+            raise CannotLoad("--payload and --load both say what is run; give one of them.")
+        return _load_of_a_team(asked.load, seed)
     saga = _saga(asked)
     if asked.payload is None:
         raise CannotLoad(
-            f"it is not said what sagas of type {saga.name} begin with: --payload FILE, a JSON object in each line."
+            f"it is not said what sagas of type {saga.name} begin with: --payload FILE, a JSON object in each line, or "
+            "--load MODULE:CLASS."
         )
     lines = read_payload(f"@{asked.payload}").decode().splitlines()
     return Payloads(saga, [read_event(line, saga.start) for line in lines if line.strip()], seed)
+
+
+def _load_of_a_team(path: str, seed: int) -> Load:
+    """What a class of a team's own makes of the seed.
+
+    Raises:
+        CannotLoad: there is no such class, or it cannot be made of a seed.
+    """
+    made: type[Load] = load(path, type)
+    if not issubclass(made, Load) or isabstract(made):
+        raise CannotLoad(
+            f"{path} is no load: derive it from antiphon.deploy.chaos.Load, and say in `next` what is started."
+        )
+    try:
+        return made(seed)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise CannotLoad(f"{path} cannot be made of a seed: {error}.") from None
 
 
 def _saga(asked: Asked) -> AnySaga:
