@@ -42,9 +42,11 @@ async def hold_room(key: str, destination: str, nights: int) -> str:
         nights: how many; negative where the room is given up.
 
     Raises:
-        Refused: its hotel there is closed.
+        Refused: it has no hotel there, or that is closed.
     """
-    place = HOTELS[destination]
+    place = HOTELS.get(destination)
+    if place is None:
+        raise Refused(f"the chain has no hotel in {destination}")
     if not place.is_open:
         raise Refused(f"the {place.hotel} in {place.city} is closed this season")
     return await _ask(key, "hotels", destination, nights)

@@ -1,4 +1,4 @@
-"""Trips for a storm: a third of them come to nothing, at each step in turn. Clients confirm, cancel, or do both at once."""
+"""Trips for a storm: a third come to nothing, at each step in turn. Clients confirm, cancel, or do both at once."""
 
 from __future__ import annotations
 
