@@ -22,6 +22,7 @@ from antiphon.coordinator.decision.facts import (
     SendClose,
     Signalled,
     Start,
+    Tick,
 )
 from antiphon.coordinator.decision.history import ENTRIES_MAX, wait_ns
 from antiphon.coordinator.decision.plan import plan
@@ -198,6 +199,29 @@ def test_children_of_two_parents_are_never_the_same_saga() -> None:
     long = [child_key(SagaKey.of("order", "x" * 63 + end), "a", step, 1) for end in "yz"]
     assert long[0] != long[1]
     assert child_key(SagaKey.of("order", "7"), "a", step, 2) not in keys
+
+
+# --- which fact an entry names ---------------------------------------------------------------------------------------
+
+
+def test_whoever_completes_a_decision_names_the_fact_that_it_is_of() -> None:
+    """A coordinator dies between two entries, and an earlier fact is what is delivered next, once more."""
+    life = Way(Part(), Part("list", size=3, after=(0,)))
+    life.start()
+    life.take(Answer(2, life.now_ns, "a", "do", 1, "done", 0, Made(what="a")), stored_max=2)
+    assert [entry.cause for entry in life.entries()] == ["e1", "e2", "e2"]
+    life.take(life.facts[1])
+    assert [entry.cause for entry in life.entries()] == ["e1", "e2", "e2", "e2", "e2"]
+    assert life.phases() == {"a": "done", "b": "sent", "b-0": "sent", "b-1": "sent", "b-2": "sent"}
+
+
+def test_whoever_completes_a_decision_on_a_time_that_came_names_that_time() -> None:
+    life = Way(Part(timed=True), Part())
+    life.start()
+    due = earliest_ns(life.history)
+    life.take(Tick(due), stored_max=1)
+    life.take(life.facts[1])
+    assert [entry.cause for entry in life.entries()] == ["e1", "e1", f"t{due}", f"t{due}"]
 
 
 # --- the timer --------------------------------------------------------------------------------------------------------

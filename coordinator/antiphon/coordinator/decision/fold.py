@@ -73,7 +73,7 @@ def apply(history: History, entry: Entry) -> History:
     entries = history.entries if is_instead else history.entries + 1
     sampled = entry.sampled if history.sampled is None else history.sampled
     keys = entry.keys or history.keys
-    history = replace(history, sequence=entry.sequence, entries=entries, keys=keys, sampled=sampled)
+    history = replace(history, sequence=entry.sequence, cause=entry.cause, entries=entries, keys=keys, sampled=sampled)
     match entry.what:
         case Send() as sent:
             return _sent(history, sent, entry.at_ns, entry.payload)

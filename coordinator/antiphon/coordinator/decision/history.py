@@ -139,6 +139,8 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """The sequences of all facts in EVENTS that the journal names."""
     sequence: int = 0
     """Where SAGA holds the last entry: what the next one is guarded with."""
+    cause: str = ""
+    """What the last entry was decided on."""
     entries: int = 0
     keys: dict[str, str] | None = None
     """What the saga is to be found by, as its first entry says."""

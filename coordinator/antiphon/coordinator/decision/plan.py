@@ -101,7 +101,9 @@ def full_plan(
     is_late = not is_tick and has_missed_its_start(told, nanoseconds(time))
     holds = bool(hold) or is_late
     first = _first(history, told, fact, is_new)
-    entries = tuple(_entries(told, first, cause_of(fact), time, holds, author, ratio))
+    # What still follows where the fact is known is the rest of the last decision, which a crash cut short.
+    cause = cause_of(fact) if is_new else history.cause
+    entries = tuple(_entries(told, first, cause, time, holds, author, ratio))
     if _comes_again(history, fact, entries):
         told, author = history, Author()
         again = Record(
