@@ -89,9 +89,18 @@ class Refused(_Verdict):
 
     Args:
         reason: one sentence for whoever asked; it travels, and stays in the journal.
+        nothing_outside: of a handler with effects outside its database: say so where the other side, asked under
+            `outside.idempotency_key`, has said no to that key, and will not act on it later either. Then the refusal
+            counts also where an earlier call of the handler came to no known end, because its process died, for
+            instance. Without it such a refusal is a failed attempt: the earlier call may have acted.
     """
 
     missing = "refused without a reason"
+    nothing_outside: bool = False
+
+    def __init__(self, reason: str = "", *, nothing_outside: bool = False) -> None:
+        super().__init__(reason)
+        self.nothing_outside = nothing_outside
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class Runs:
             await second.commit(decision, answer)
         except Refused as refusal:
             await second.roll_back(refusal)
-            if (no := procedure.refusal(refusal)) is None or not is_clean:
+            if (no := procedure.refusal(refusal)) is None or not (is_clean or refusal.nothing_outside):
                 raise
             body = partial(self._refuse, procedure, execution, seal, no)
             answer = await transact(self.database, execution, body)

@@ -1,8 +1,9 @@
 """Two companies outside of the agency: a chain of hotels and a payment gateway. What they do no transaction undoes.
 
 They stand here for web services, so that the example needs none. Both keep what they were asked for under the key that
-came with it: one key, one effect, however often they are asked. Their memory is a SQLite file, which no service of the
-agency shares a transaction with; ANTIPHON_TRIPS_PARTNERS names it.
+came with it: one key, one effect, however often they are asked. Where they say no to a key they never act on it, and so
+their refusals say `nothing_outside`. Their memory is a SQLite file, which no service of the agency shares a transaction
+with; ANTIPHON_TRIPS_PARTNERS names it.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ async def hold_room(key: str, destination: str, nights: int) -> str:
     """
     place = HOTELS.get(destination)
     if place is None:
-        raise Refused(f"the chain has no hotel in {destination}")
+        raise Refused(f"the chain has no hotel in {destination}", nothing_outside=True)
     if not place.is_open:
-        raise Refused(f"the {place.hotel} in {place.city} is closed this season")
+        raise Refused(f"the {place.hotel} in {place.city} is closed this season", nothing_outside=True)
     return await _ask(key, "hotels", destination, nights)
 
 
@@ -65,7 +66,7 @@ async def move_money(key: str, customer_id: str, amount: int) -> str:
     """
     card = CARDS.get(customer_id, "unknown")
     if card != "valid":
-        raise Refused(f"card declined: the card of {customer_id} is {card}")
+        raise Refused(f"card declined: the card of {customer_id} is {card}", nothing_outside=True)
     return await _ask(key, "gateway", customer_id, amount)
 
 

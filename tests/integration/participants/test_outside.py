@@ -324,6 +324,44 @@ async def test_a_refusal_counts_only_if_no_earlier_run_may_have_acted(store: Sto
     assert row.state == "claimed"
 
 
+async def test_what_the_outside_says_of_the_key_counts_whatever_an_earlier_run_did(store: Store) -> None:
+    """A gateway that declines a card after the first worker died waits for no person."""
+
+    async def decline(outside: Outside) -> None:
+        raise Refused("card declined", nothing_outside=True)
+
+    shop = Shop()
+    worker, shop.on_do = Worker(shop, await store.open()), raise_error
+    assert await worker.do() == "failed"
+    shop.on_do = decline
+    assert await worker.do(deliveries=2) == "refused"
+    row = await worker.row()
+    assert row is not None
+    assert (row.state, row.runs) == ("refused", ())
+    assert await worker.undo() == "nothing found"
+    assert shop.keys == {"order/s1/reserve": 2}
+
+
+async def test_what_the_outside_says_of_the_key_comes_too_late_once_somebody_else_has_the_row(store: Store) -> None:
+    shop = Shop()
+    gate, one, other = Gate(), Worker(shop, await store.open()), Worker(shop, await store.open(), "w2")
+
+    async def decline(outside: Outside) -> None:
+        gate.reached.set()
+        await gate.opened.wait()
+        raise Refused("card declined", nothing_outside=True)
+
+    shop.on_do = decline
+    late = asyncio.create_task(one.do())
+    await gate.reached.wait()
+    shop.on_do = at_once
+    assert await other.do(deliveries=2, is_alone=True) == "reserved"
+    gate.opened.set()
+    with pytest.raises(LostFence):
+        await late
+    assert await store.effects() == ["reserved"]
+
+
 async def test_a_plain_handler_is_not_believed_either_where_a_run_may_have_acted(store: Store) -> None:
     """Another version of the participant has declared the same handler without outside=True."""
 

@@ -36,6 +36,9 @@ SMALL: Final = (
     Config("compensable, outside, 1 fault", "compensable", True, True, 1, 1, closes=False, again=False),
     Config("compensable, outside undo, closes", "compensable", False, True, 0, 1, again=False),
     Config("pivot, outside, closes", "pivot", True, False, 0, 1, turns=False, again=False),
+    Config(
+        "compensable, outside that declines", "compensable", True, True, 1, 1, closes=False, again=False, declines=True
+    ),
     Config("retriable, outside, 1 fault", "retriable", True, False, 1, 1, closes=False),
 )
 """Those that the suite of every day has time for."""

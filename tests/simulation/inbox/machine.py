@@ -66,6 +66,8 @@ class World(NamedTuple):
     outside: int = 0
     outside_undone: int = 0
     """And beyond it: what the outside did under the key of the step."""
+    is_declined: bool = False
+    """The outside has said no to the key of the step."""
     is_by_hand: bool = False
     """An operator said that it is done."""
     belief: tuple[str, int, int] | None = None
@@ -109,6 +111,8 @@ class Config(NamedTuple):
     """Whether the saga may turn when the step is done."""
     again: bool = True
     """Whether there is a second undo or settlement."""
+    declines: bool = False
+    """Whether the outside may say no to a key, which the handler then says of its refusal."""
 
 
 class Order(NamedTuple):
@@ -121,6 +125,8 @@ class Order(NamedTuple):
     resolves_through_inbox: bool = True
     outside_remembers: bool = True
     """No rule of ours but a demand: the outside knows the key also after the compensation."""
+    declines_for_good: bool = True
+    """The same: a key to which the outside has said no has no effect later."""
 
 
 T = TypeVar("T")
@@ -278,6 +284,11 @@ class Machine:
 
     def _run(self, s: State, number: int, w: Worker, who: str) -> Iterator[Step]:
         name, world = MESSAGES[w.message], s.world
+        if KIND[w.message] == "do" and self.config.declines and not world.outside:
+            declined = put(s._replace(world=world._replace(is_declined=True)), number, w._replace(at="ran", got="no"))
+            yield f"{who}calls the outside for {name}: it says no to the key", declined
+            if world.is_declined and self.order.declines_for_good:
+                return
         if KIND[w.message] == "do":
             is_there = world.outside and (self.order.outside_remembers or not world.outside_undone)
             acted = world if is_there else world._replace(outside=world.outside + 1)
@@ -306,7 +317,7 @@ class Machine:
             done = answering(w, "done" if KIND[message] == "do" else "undone")
             text = f"{who}commits the answer to {name} under claim {w.claim}"
             yield text, put(s._replace(row=row, world=world), number, done)
-        elif w.got == "refused" and (w.is_clean or not self.order.refusal_needs_clean):
+        elif w.got == "no" or (w.got == "refused" and (w.is_clean or not self.order.refusal_needs_clean)):
             row = msgspec.structs.replace(ended, state="refused", answer=NO, due_at=None)
             text = f"{who}commits the refusal of {name} under claim {w.claim}"
             yield text, put(s._replace(row=row), number, answering(w, "refused"))

@@ -22,6 +22,7 @@ from .shipped import MACHINE, forget
 OUT = Config("compensable, outside", "compensable", True, True, attempts=1, closes=False)
 OUT_CLOSES = Config("compensable, outside, closes", "compensable", True, True, faults=1, attempts=1)
 UNDO_OUT = Config("compensable, outside undo", "compensable", False, True, faults=0, attempts=1, closes=False)
+DECLINES = OUT._replace(declines=True)
 PLAIN = Config("compensable, plain", "compensable", attempts=1, closes=False)
 PIVOT = Config("pivot, outside", "pivot", True, faults=1, attempts=1, closes=False, turns=False)
 PIVOT_CLOSES = Config("pivot, closes", "pivot", faults=1, attempts=1, turns=False)
@@ -179,6 +180,12 @@ NAIVE: Final[dict[str, Naive]] = {
         "a resolve that the inbox does not hear of",
         PLAIN._replace(closes=True, faults=1),
         order=SOUND._replace(resolves_through_inbox=False),
+    ),
+    "the outside changes its mind": Naive(
+        "the outside acts on a key to which it has said no",
+        DECLINES,
+        order=SOUND._replace(declines_for_good=False),
+        wanted="compensated",
     ),
     "the outside forgets": Naive(
         "the outside forgets a key once it is undone", OUT, order=SOUND._replace(outside_remembers=False)
