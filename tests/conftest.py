@@ -57,6 +57,7 @@ LONGEST: Final = (
     "simulation/inbox/test_states",
     "chaos/test_cluster",
     "chaos/test_reactions",
+    "chaos/test_trips",
     "bench/test_bench",
     "chaos/test_choreographed",
 )
