@@ -5,6 +5,7 @@
 #   LONG_WORKERS=number  the same for make test-long
 #   GO=command      another Go than go, for make chart
 #   STYLE=name      the order system of make demo and make chaos: orchestrated, choreographed or hybrid
+#   SYSTEM=name     the example of make chaos: orders, or trips of the travel agency, which have every shape of a saga
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
 VENV ?= .venv
@@ -13,6 +14,7 @@ WORKERS ?= 4
 LONG_WORKERS ?= 3
 GO ?= go
 STYLE ?= orchestrated
+SYSTEM ?= orders
 ARGS ?=
 
 # Two stamps, so that a change of settings does not install every package again. .ci/run writes the second itself,
@@ -56,9 +58,14 @@ demo: $(ready) ## Run a file of orders through a local platform, and kill two of
 # On Debian and Ubuntu PostgreSQL is outside PATH.
 postgres := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) $(shell command -v initdb))
 
-chaos: $(ready) ## Run orders through a storm of kills, standstills and cuts on three servers; ARGS="--minutes 30".
-	@$(VENV)/bin/antiphon chaos --style $(STYLE) --servers 3 --coordinators 2 --workers 2 \
-		$(if $(postgres),--database billing=postgres) $(ARGS)
+# What runs, with one participant on PostgreSQL where there is one.
+stormy_orders = --style $(STYLE) $(if $(postgres),--database billing=postgres)
+stormy_trips = --app antiphon.trips --saga trip --load antiphon.deploy.chaos.trips:Trips \
+	$(if $(postgres),--database payments=postgres)
+
+chaos: $(ready) ## Run orders, or SYSTEM=trips, through a storm of kills, standstills and cuts on three servers; ARGS="--minutes 30".
+	@$(VENV)/bin/antiphon chaos --servers 3 --coordinators 2 --workers 2 \
+		$(or $(stormy_$(SYSTEM)),$(error SYSTEM is orders or trips, not $(SYSTEM))) $(ARGS)
 
 chart: $(ready) $(helm) ## Render the Helm chart anew into deploy/chart/rendered, and check that; needs Go.
 	@$(VENV)/bin/python -m tests.unit.chart render --helm $(helm) --go $(GO)
@@ -84,13 +91,14 @@ oldest: $(ready) $(old_servers) ## Run what depends on the server with the oldes
 		tests/integration/platform/test_rights_matrix.py tests/integration/deploy/test_operator_mode.py \
 		tests/integration/deploy/test_server.py $(ARGS)
 
-check: $(ready) $(lint) ## Check style, types, layers, the order system's flow, and the files for containers and Kubernetes.
+check: $(ready) $(lint) ## Check style, types, layers, the examples' flows, and the files for containers and Kubernetes.
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/antiphon flow check $(order)
+	$(VENV)/bin/antiphon flow check --app antiphon.trips
 	$(VENV)/bin/hadolint --failure-threshold style deploy/Dockerfile
 	$(node)/bin/node $(VENV)/lint/node_modules/dclint/bin/dclint.cjs \
 		--config deploy/lint/dclint.json --max-warnings 0 deploy/compose.yaml

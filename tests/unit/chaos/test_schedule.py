@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import PlatformError
+from antiphon.deploy.chaos.faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
 from antiphon.deploy.chaos.schedule import KINDS, LEADER, Fault, Schedule, Targets, make, read, sort_of, write
 from antiphon.deploy.chaos.score import Ran, Spread, Struck, outcomes_of, rows_of
 
@@ -34,6 +35,16 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
     assert {fault.kind for fault in faults} == {*KINDS}
     assert max(sorts.values()) - min(sorts.values()) <= 1
     assert {"kill leader", "stop server", "fail a compensation", "kill participant after_commit"} <= sorts.keys()
+
+
+def test_processes_die_only_at_points_that_the_sagas_come_by() -> None:
+    branching = msgspec.structs.replace(SHOP, outside=["billing"], has_branches=True)
+    points = [(fault.target, fault.point) for fault in make(8, branching, count=400, every=2.0, kinds=["point"]).faults]
+    assert {point for _, point in points} == {*PARTICIPANT_POINTS, *COORDINATOR_POINTS}
+    at_effects = {target for target, point in points if point.endswith("_effect")}
+    assert at_effects == {"billing-1", "billing-2"}
+    plain = {fault.point for fault in make(8, SHOP, count=400, every=2.0, kinds=["point"]).faults}
+    assert plain.isdisjoint({"before_effect", "after_effect", "between_appends"})
 
 
 def test_one_server_at_a_time_is_harmed_and_no_process_twice_at_once() -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from antiphon.deploy.chaos.faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
+from antiphon.deploy.chaos.trips import Trips
 from antiphon.deploy.cli.main import app
+from antiphon.trips.messages import TripRequested
 
 SAGAS = """
 from datetime import timedelta
 
 from antiphon.contracts import Command, Compensation, Event
 from antiphon.coordinator import Saga, State
+from antiphon.deploy.chaos import Load, Planned
 from antiphon.participants import Participant, Transaction
 
 
@@ -63,6 +68,20 @@ def saga(name: str, step: str) -> Saga[Asked]:
 
 party = saga("party", "party_room")
 booking = saga("booking", "booking_room")
+
+
+class NoLoad:
+    pass
+
+
+class Endless(Load):
+    pass
+
+
+class Picky(Load):
+    def __init__(self, seed: int, *, of: str) -> None: ...
+
+    def next(self) -> Planned: ...
 """
 
 
@@ -81,3 +100,57 @@ def test_handlers_fail_only_in_steps_of_the_sagas_that_are_run(module: str, saga
     ran = CliRunner().invoke(app, words)
     assert ran.exit_code == 0, ran.output
     assert {each["step"] for each in json.loads(ran.stdout)["faults"]} == {f"{saga}_room"}
+
+
+TRIPS = ("--app", "antiphon.trips", "--load", "antiphon.deploy.chaos.trips:Trips")
+
+
+def planned(*words: str) -> list[dict[str, Any]]:
+    """The faults of a schedule that is only printed."""
+    ran = CliRunner().invoke(app, ["chaos", "--plan", "--json", *words])
+    assert ran.exit_code == 0, ran.output
+    faults: list[dict[str, Any]] = json.loads(ran.stdout)["faults"]
+    return faults
+
+
+def test_where_there_are_branches_and_effects_outside_processes_die_there_too() -> None:
+    words = ("--only", "point", "--faults", "60", "--seed", "1")
+    faults = planned(*TRIPS, "--saga", "trip", *words)
+    assert {each["point"] for each in faults} == {*PARTICIPANT_POINTS, *COORDINATOR_POINTS}
+    outside = {each["target"].rpartition("-")[0] for each in faults if each["point"].endswith("_effect")}
+    assert outside == {"hotel", "payments"}
+    assert not {"before_effect", "between_appends"} & {each["point"] for each in planned(*words)}, "orders have neither"
+    alone = {each["point"] for each in planned(*TRIPS, "--saga", "transfer", *words)}
+    assert not {"before_effect", "between_appends"} & alone, "nor has the child by itself"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--load", "sagas_of_storms:NoLoad"), "sagas_of_storms:NoLoad is no load: derive it from"),
+        (("--load", "sagas_of_storms:Endless"), "sagas_of_storms:Endless is no load: derive it from"),
+        (("--load", "sagas_of_storms:Picky"), "sagas_of_storms:Picky cannot be made of a seed: "),
+        (("--load", "sagas_of_storms:gone"), "sagas_of_storms:gone is no type"),
+        (("--load", "sagas_of_storms:Picky", "--payload", "x"), "--payload and --load both say what is run"),
+    ],
+)
+def test_what_is_no_load_is_refused_before_anything_starts(
+    module: str, words: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    given = ("--app", module, "--saga", "party", "--faults", "1", "--folder", str(tmp_path / "storm"))
+    ran = CliRunner().invoke(app, ["chaos", *given, *words])
+    assert ran.exception is not None
+    assert sentence in str(ran.exception)
+    assert not [*(tmp_path / "storm").glob("nats/**/store")]
+
+
+def test_a_load_for_the_order_system_is_refused() -> None:
+    ran = CliRunner().invoke(app, ["chaos", "--load", "antiphon.deploy.chaos.trips:Trips"])
+    assert "--load is for sagas of your own, which --app names" in str(ran.exception)
+
+
+def test_the_same_seed_asks_for_the_same_trips_and_a_third_of_them_cannot_be_had() -> None:
+    one, same, other = Trips(1), Trips(1), Trips(2)
+    asked = [[load.next().start for _ in range(300)] for load in (one, same, other)]
+    assert asked[0] == asked[1] != asked[2]
+    assert len({each.destination for each in asked[0] if isinstance(each, TripRequested)}) == 8

@@ -12,7 +12,7 @@ from tests.unit.packaging.project import ROOT, files
 
 PARTS = ("contracts", "coordinator", "deploy", "participants", "tracing")
 MADE = re.compile(r"_pb2\.pyi?$")
-WITH_A_README_OF_THEIR_OWN = ("antiphon/order", "antiphon/deploy/template")
+WITH_A_README_OF_THEIR_OWN = ("antiphon/order", "antiphon/trips", "antiphon/deploy/template")
 NO_PLACE_OF_THEIR_OWN = {"__init__.py", "py.typed"}
 
 

@@ -46,6 +46,7 @@ def said_by(script: str) -> str:
         "from antiphon.coordinator.testing import given",
         "from antiphon.participants import Participant, Transaction",
         "import antiphon.order.saga, antiphon.order.choreographed.saga, antiphon.order.hybrid.saga",
+        "import antiphon.trips.saga",
     ],
 )
 def test_what_only_defines_loads_neither_clients_nor_databases(statement: str) -> None:
