@@ -89,10 +89,19 @@ class Books:
 
 @dataclass(frozen=True)
 class Ended:
-    """Every trip that has ended, by its id: how, and what was asked for."""
+    """How trips ended.
+
+    Args:
+        outcomes: of every trip that has ended, by its id.
+        trips: all that were asked for. One that has not ended waits for a person, and may hold anything.
+    """
 
     outcomes: Mapping[str, Outcome]
     trips: Mapping[str, TripRequested]
+
+    def is_open(self, trip_id: str) -> bool:
+        """Whether a trip was asked for, and has not ended."""
+        return trip_id in self.trips and trip_id not in self.outcomes
 
 
 async def reconcile(databases: Mapping[str, str], partners: Path, ended: Ended) -> list[str]:
@@ -104,7 +113,7 @@ async def reconcile(databases: Mapping[str, str], partners: Path, ended: Ended) 
         ended: how every trip ended.
     """
     books = [await read_books(service, databases[service.name]) for service in SERVICES]
-    return [*compare(books, ended), *compare_partners(books, read_requests(partners))]
+    return [*compare(books, ended), *compare_partners(books, read_requests(partners), ended)]
 
 
 async def read_books(service: Service, url: str) -> Books:
@@ -139,7 +148,9 @@ def compare(books: Sequence[Books], ended: Ended) -> Iterator[str]:
         yield from (f"{each.service}: {sentence}" for sentence in (*_of_trips(each, ended), *_of_accounts(each)))
 
 
-def compare_partners(books: Sequence[Books], requests: Sequence[tuple[str, str, str, int]]) -> Iterator[str]:
+def compare_partners(
+    books: Sequence[Books], requests: Sequence[tuple[str, str, str, int]], ended: Ended
+) -> Iterator[str]:
     """Hold what the other companies did against the ledgers of the services that asked them."""
     by_service = {each.service: each for each in books}
     for company, (service, kind) in COMPANIES.items():
@@ -151,7 +162,8 @@ def compare_partners(books: Sequence[Books], requests: Sequence[tuple[str, str, 
             if whose == company:
                 did[key.split("/")[1], f"{kind}{account}"] += amount
         for trip_id, account in sorted({*told, *did}):
-            if (here := told[trip_id, account]) != (there := did[trip_id, account]):
+            here, there = told[trip_id, account], did[trip_id, account]
+            if here != there and not ended.is_open(trip_id):
                 yield f"{company}: trip {trip_id} has {there} on {account}, and {service} has written down {here}"
 
 
@@ -168,10 +180,9 @@ def _of_trips(books: Books, ended: Ended) -> Iterator[str]:
     for trip_id in sorted({*sums, *ended.outcomes}):
         found = {account: amount for account, amount in sums[trip_id].items() if amount}
         outcome, trip = ended.outcomes.get(trip_id), ended.trips.get(trip_id)
-        if outcome is None or trip is None:
-            if found:
-                yield f"{TRIP} {trip_id} has not ended, or never was, and has {found}"
-        elif found != (wanted := owed(trip)[books.service] if outcome == "completed" else {}):
+        if trip is None:
+            yield f"{TRIP} {trip_id} was never asked for, and has {found}"
+        elif outcome is not None and found != (wanted := owed(trip)[books.service] if outcome == "completed" else {}):
             yield f"{TRIP} {trip_id} is {outcome} and should have {dict(wanted)}, and has {found}"
 
 

@@ -38,6 +38,8 @@ from .messages import (
 )
 
 DEADLINE = timedelta(days=14)
+OUTSIDE = Retry(attempts=100)
+"""Of what other companies do. Once the attempts have run out nobody knows whether they did it: a person has to look."""
 
 
 # --- the child: a car with a driver -----------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def cancel_luggage(s: State[TripRequested]) -> CancelLuggage:
     return CancelLuggage(reason=s.reason)
 
 
-@trip.step(retry=Retry(attempts=5))
+@trip.step(retry=OUTSIDE)
 def room(s: State[TripRequested]) -> HoldRoom:
     """Have the hotel's chain hold a room."""
     return HoldRoom(trip_id=s.start.trip_id, destination=s.start.destination, nights=s.start.nights)
@@ -142,7 +144,7 @@ confirmed = trip.signal(TripConfirmed, after=(luggage, room, drive), within=time
 
 
 # The timeout is far above the time in which another worker takes over from one that died: that alone costs no trip.
-@trip.step(after=confirmed, pivot=True, timeout=timedelta(seconds=60), retry=Retry(attempts=5))
+@trip.step(after=confirmed, pivot=True, timeout=timedelta(seconds=60), retry=OUTSIDE)
 def charge_card(s: State[TripRequested]) -> ChargeCard:
     """Charge for what is held. From here on the airline's word decides."""
     return ChargeCard(trip=s.start)

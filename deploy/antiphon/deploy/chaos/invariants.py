@@ -29,6 +29,7 @@ from antiphon.tracing.projection.project import project
 from antiphon.tracing.projection.spans import Span
 
 from .evidence import Evidence, InboxRow, SagaEvidence, Sample, Trouble
+from .waits import Waits
 
 NANO: Final = 1_000_000_000
 TIMELINES_MAX: Final = 5
@@ -104,7 +105,9 @@ def story(saga: SagaEvidence | None) -> list[str]:
 
 
 def every_saga_ends_or_is_parked(evidence: Evidence) -> Sentences:
-    """I1: every started saga ends completed or compensated, or is parked and visible."""
+    """I1: every started saga ends completed or compensated, or is parked and visible, or waits for another that has not
+    ended."""
+    waits = Waits(evidence)
     for key, saga in evidence.sagas.items():
         if saga.end is not None or str(key) in evidence.open:
             continue
@@ -118,8 +121,10 @@ def every_saga_ends_or_is_parked(evidence: Evidence) -> Sentences:
             yield key, f"its journal cannot be read: {error.reason}"
             continue
         if not stands.parked and not stands.paused:
-            waits = f"it waits for {', '.join(stands.waits_for)}" if stands.waits_for else "nothing was sent"
-            yield key, f"it has not ended and is not parked: it is {stands.state}, and {waits}"
+            if waits.for_another(saga) is not None:
+                continue
+            whom = f"it waits for {', '.join(stands.waits_for)}" if stands.waits_for else "nothing was sent"
+            yield key, f"it has not ended and is not parked: it is {stands.state}, and {whom}"
         elif stands.parked and key not in evidence.parked:
             yield key, f"it waits for a person ({stands.parked}), and PARKED says nothing of it"
 
