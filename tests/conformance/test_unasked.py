@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from antiphon.contracts import Event, SagaKey, subjects
 from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.payloads import RECORD_TYPE, Record
+from antiphon.contracts.payloads import RECORD_TYPE, Parked, Record
 from antiphon.contracts.reader import Journal
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.topology import SAGA
@@ -89,6 +90,16 @@ def test_what_is_said_to_a_saga_that_has_ended_costs_one_read() -> None:
         fleet.run()
         assert fleet.pending_facts() == 0
         assert fleet.stores[0].reads - before <= 1
+
+
+@pytest.mark.parametrize("coordinators", [1, 2])
+def test_all_that_is_said_in_a_choreography_that_nobody_started_is_parked(coordinators: int) -> None:
+    fleet = Observers(coordinators)
+    for number in range(5):
+        fleet.put(*said(UNLED, TAKEN, number))
+    fleet.run(10)
+    assert [msgspec.json.decode(data, type=Parked).kind for data in fleet.parked()] == ["orphan"] * 5
+    assert fleet.pending_facts() == 0
 
 
 @pytest.mark.parametrize("coordinators", [1, 2])

@@ -294,6 +294,8 @@ class FactHandler:
         if result.history.definition.is_led:
             is_open = bool(result.history.entries) or isinstance(fact, Tick) or self._has_begun_saga
             return [] if is_open else [each for each in result.unnamed if is_start(each)]
+        if not result.history.entries and not any(map(is_start, result.unnamed)):
+            return []  # nobody started it: earlier facts have no more to say than this one
         earlier = [
             each
             for each in result.unnamed
