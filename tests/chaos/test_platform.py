@@ -136,6 +136,22 @@ async def test_handlers_fail_as_planned_and_are_called_again(chaos: ChaosPlatfor
         chaos.fail_next("schedule_shipping", direction="undo")
 
 
+@pytest.mark.parametrize("user", ["client", "billing"])
+@shop
+async def test_what_a_hostile_user_publishes_is_parked_and_sagas_end(chaos: ChaosPlatform, user: str) -> None:
+    chaos.stop("shipping")
+    async with chaos.client() as antiphon:
+        handles = [await antiphon.start(order, each, id=each.order_id) for each in ORDERS[:3]]
+        await chaos.poison(user, times=2, sagas=[handle.key for handle in handles])
+        chaos.go_on("shipping")
+        assert all([await completes(handle) for handle in handles])
+    await chaos.assert_invariants()
+    with pytest.raises(PlatformError, match=f"there is no message 'rude' of {user}: noise, oversize"):
+        await chaos.poison(user, "rude")
+    with pytest.raises(PlatformError, match="there is no user 'till' here: client, inventory"):
+        await chaos.poison("till")
+
+
 @shop
 async def test_coordinators_die_at_points_of_their_own(chaos: ChaosPlatform) -> None:
     chaos.at("coordinator", "after_append", times=2)
@@ -233,6 +249,8 @@ async def test_a_choreography_is_checked_as_well(chaos: ChaosPlatform) -> None:
         placed = [replace(each, address="PO Box 7") for each in ORDERS[:1]] + ORDERS[1:4]
         starts = [convert(to_builtins(each), OrderCreated) for each in placed]
         handles = [await antiphon.start(choreographed_order, each, id=each.order_id) for each in starts]
+        for user in ("client", "inventory"):
+            await chaos.poison(user, sagas=[handle.key for handle in handles])
         outcomes = [(await handle.result(timeout=120)).outcome for handle in handles]
     assert outcomes == ["compensated", "completed", "completed", "completed"]
     await chaos.assert_invariants()

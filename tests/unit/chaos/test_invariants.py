@@ -121,6 +121,10 @@ def without_end(evidence: Evidence) -> None:
     evidence.sagas[COMPLETED].entries.pop()
 
 
+def unnoticed_poison(evidence: Evidence) -> None:
+    evidence.unnoticed = ["evt.1.order.o.billing.poison-1.on-poison.1"]
+
+
 def without_journal(evidence: Evidence) -> None:
     evidence.sagas[COMPLETED].entries.clear()
 
@@ -295,6 +299,7 @@ PLANTED: list[tuple[str, Callable[[Evidence], None], str]] = [
     ("I9", late, r"order/order-0002: it ended 9\d\.\d s after the last fault, and the bound is 60 s"),
     ("I10", undelivered, "consumer billing of SAGA has 3 messages that were not delivered, and 1 without an ack"),
     ("I10", set_aside, r"PARKED holds a message of billing \(forged\): it lies"),
+    ("I10", unnoticed_poison, r"a hostile user has published evt\.1.*, and PARKED does not list it"),
     ("I10", never_ended_outside, "order/order-0001: it has ended, and shipping has begun step schedule_shipping"),
     ("I11", held_up, r"order/order-0002: inventory took 8\d\.\d s for step reserve_inventory, while billing had"),
     ("I12", grown, "billing has grown from .* to .* MB"),

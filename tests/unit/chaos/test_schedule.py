@@ -34,7 +34,14 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
     sorts = Counter(sort_of(fault, SHOP) for fault in faults)
     assert {fault.kind for fault in faults} == {*KINDS}
     assert max(sorts.values()) - min(sorts.values()) <= 1
-    assert {"kill leader", "stop server", "fail a compensation", "kill participant after_commit"} <= sorts.keys()
+    assert {
+        "poison client",
+        "poison participant",
+        "kill leader",
+        "stop server",
+        "fail a compensation",
+        "kill participant after_commit",
+    } <= sorts.keys()
 
 
 def test_processes_die_only_at_points_that_the_sagas_come_by() -> None:
@@ -51,7 +58,7 @@ def test_one_server_at_a_time_is_harmed_and_no_process_twice_at_once() -> None:
     faults = make(4, SHOP, seconds=900, every=1.0).faults
     by_place: dict[str, list[Fault]] = {}
     for fault in faults:
-        if fault.kind != "fail":
+        if fault.kind not in ("fail", "poison"):
             place = "servers" if SHOP.owner(fault.target) in ("server", LEADER) else fault.target
             by_place.setdefault(place, []).append(fault)
     assert len(by_place) == 7
@@ -97,7 +104,7 @@ def test_a_person_writes_what_matters_in_any_order(tmp_path: Path) -> None:
     [
         ({"kind": "kill", "target": "till"}, "there is no 'till' here; there are billing, billing-1"),
         ({"kind": "kill"}, "there is no '' here"),
-        ({"kind": "kill", "target": "client"}, "a client can be cut off and slowed only"),
+        ({"kind": "kill", "target": "client"}, "a client can be cut off and slowed, and publish"),
         ({"kind": "stop", "target": "stock"}, "say with `seconds` after how long it is over"),
         ({"kind": "slow", "target": "stock", "seconds": 1}, "say with `delay` by how many seconds"),
         ({"kind": "partition", "target": "stock", "other": "till", "seconds": 1}, "there is no 'till'"),
@@ -106,6 +113,8 @@ def test_a_person_writes_what_matters_in_any_order(tmp_path: Path) -> None:
         ({"kind": "point", "target": "stock", "point": "after_append"}, "no point 'after_append'; name one of on_del"),
         ({"kind": "point", "target": "leader", "point": "on_delivery"}, "it has no point 'on_delivery'"),
         ({"kind": "kill", "target": "stock", "at": -1}, "no time is before the beginning"),
+        ({"kind": "poison", "target": "stock-1"}, "only a user can publish: client, stock, billing"),
+        ({"kind": "poison", "target": "client", "message": "lock"}, "it has no such message; name one of noise, overs"),
         ({"kind": "explode", "target": "stock"}, "holds no schedule: Invalid enum value 'explode'"),
         ({"kind": "kill", "target": "stock", "second": 1}, "holds no schedule: Object contains unknown field `second`"),
     ],

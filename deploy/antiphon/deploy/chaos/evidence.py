@@ -147,6 +147,7 @@ class Evidence:
         definitions: by saga type, as far as they are known.
         parked: the sagas that PARKED says wait for a person.
         set_aside: messages that PARKED holds because nobody could use them, in sentences.
+        unnoticed: what hostile users have stored, by subject, or begun, as `type/id`, and PARKED does not list.
         consumers: of the platform.
         inboxes: by participant; none for one whose database cannot be read from outside.
         ledgers: by name.
@@ -166,6 +167,7 @@ class Evidence:
     definitions: Mapping[str, Versions] = field(default_factory=dict[str, Versions])
     parked: frozenset[SagaKey] = frozenset()
     set_aside: Sequence[str] = ()
+    unnoticed: Sequence[str] = ()
     consumers: Sequence[ConsumerState] = ()
     inboxes: Mapping[str, Sequence[InboxRow]] = field(default_factory=dict[str, Sequence[InboxRow]])
     ledgers: Mapping[str, Sequence[Effect]] = field(default_factory=dict[str, Sequence[Effect]])

@@ -20,6 +20,7 @@ from antiphon.link.setup import info_of
 from antiphon.participants.engines import open_engine
 
 from .evidence import ConsumerState, Effect, Evidence, InboxRow
+from .poison import Planted
 
 LOOK_SECONDS: Final = 0.1
 UNCOUNTED: Final = frozenset({SWEEPER, EXPORTER})
@@ -103,18 +104,28 @@ async def read_consumers(link: Link) -> list[ConsumerState]:
     return [each for each in found if each.name not in UNCOUNTED]
 
 
-async def read_streams(link: Link, evidence: Evidence) -> None:
-    """Read both streams once, and what PARKED and the consumers say."""
+async def read_streams(link: Link, evidence: Evidence, planted: Planted) -> None:
+    """Read both streams once, and what PARKED and the consumers say.
+
+    Args:
+        link: a connection with an administrator's rights.
+        evidence: takes all of it.
+        planted: messages of hostile users, which belong to no saga and must be in PARKED.
+    """
     async for message in link.scan(EVENTS, EVENTS_FILTER):
-        evidence.take_event(message)
+        if not planted.is_of(message.subject, saga_in(message.subject)):
+            evidence.take_event(message)
     async for message in link.scan(SAGA, JOURNALS_FILTER):
-        evidence.take_entry(message)
+        if not planted.is_of(message.subject, saga_in(message.subject)):
+            evidence.take_entry(message)
     listed = await waiting(link)
+    found = {each.saga if each.kind == "saga" else each.subject for each in listed}
+    evidence.unnoticed = sorted((planted.messages | planted.sagas) - found)
     evidence.parked = frozenset(SagaKey.of(*each.saga.split("/")) for each in listed if each.kind == "saga")
     evidence.set_aside = [
         f"PARKED holds a message of {each.source or 'nobody knows whom'} ({each.kind}): {each.reason}"
         for each in listed
-        if each.kind not in ("saga", "paused")
+        if each.kind not in ("saga", "paused") and not planted.is_of(each.subject, saga_in(each.subject))
     ]
     evidence.consumers = await read_consumers(link)
     if (info := await info_of(link, f"STREAM.INFO.{EVENTS}")) is not None:

@@ -445,6 +445,8 @@ def nothing_is_left_undelivered(evidence: Evidence) -> Sentences:
             )
     for sentence in evidence.set_aside:
         yield None, sentence
+    for what in evidence.unnoticed:
+        yield None, f"a hostile user has published {what}, which nobody can use, and PARKED does not list it"
     for key, saga in evidence.sagas.items():
         for participant, row in evidence.rows_by_saga.get(key, ()):
             if row.state in ("claimed", "undoing") and saga.end is not None:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
-from antiphon.contracts.identity import COORDINATOR
+from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.subjects import Direction
 from antiphon.contracts.topology import ADMINISTRATOR, SAGA
 from antiphon.coordinator import Antiphon
@@ -44,6 +44,7 @@ from .gathering import (
 )
 from .invariants import TIMELINES_MAX, Violation, check, report
 from .network import CLIENT, SERVER, Network, Way, server_names
+from .poison import Message, Planted, messages_of, publish
 from .proxy import Proxy
 from .schedule import Targets
 from .troubles import Troubles
@@ -141,6 +142,7 @@ class ChaosPlatform:
         self._stopped = set[str]()
         self._ledgers: list[tuple[str, Ledger]] = []
         self._audits: list[Audit] = []
+        self._planted = Planted()
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
@@ -311,6 +313,26 @@ class ChaosPlatform:
         owner = self._owner_of(step, direction)
         self._faults_of(owner).fail(step, direction, times)
 
+    async def poison(self, user: str, message: str = "", times: int = 1, *, sagas: Sequence[SagaKey] = ()) -> None:
+        """Publish what a hostile user may, and nobody can use. `assert_invariants` then asks for all of it in PARKED,
+        and for nothing else.
+
+        Args:
+            user: `client`, or a participant's name.
+            message: which message; of a client `noise`, `oversize`, `deep`, `orphan`, `unknown`, `start` or `question`,
+                of a participant `noise`, `oversize`, `deep`, `forged`, `unknown`, `lock`, `answer` or `heard`. All of
+                them when left out.
+            times: how many of each.
+            sagas: those that the messages are about, in turn; sagas that were never started when left out.
+
+        Raises:
+            PlatformError: there is no such user or message, or the server does not store it.
+        """
+        if user != CLIENT and user not in self.participants:
+            raise PlatformError(f"there is no user {user!r} here: {', '.join([CLIENT, *self.participants])}.")
+        messages = [*messages_of(user, message, times, sagas, self.definitions, self._planted)]
+        await self._background.ask(self._publish(user, messages))
+
     def deaths(self, name: str) -> int:
         """How often it died of SIGKILL."""
         return sum(child.exits.count(-signal.SIGKILL) for child in self._children(name))
@@ -426,6 +448,15 @@ class ChaosPlatform:
         finally:
             await link.close()
 
+    async def _publish(self, user: str, messages: Iterable[Message]) -> None:
+        what = f"the messages of {user}"
+        self.troubles.begin(what, user)
+        try:
+            async with self._link() as link:
+                await publish(link, messages, self._planted)
+        finally:
+            self.troubles.end(what)
+
     async def _find_leader(self) -> str:
         by_name = {server.name: name for name, server in self._network.servers.items()}
         if len(by_name) == 1:
@@ -450,7 +481,7 @@ class ChaosPlatform:
         if all(server.process is None for server in self._network.servers.values()):
             return Verdict(self._left())  # nobody can say more
         async with self._link() as link:
-            await Settling(link, still_open).wait(within_seconds)
+            await Settling(link, still_open | self._planted.sagas).wait(within_seconds)
             evidence = Evidence(
                 definitions=by_type(self.definitions),
                 told_started=frozenset(self.told.started),
@@ -460,7 +491,7 @@ class ChaosPlatform:
                 bound_seconds=within_seconds,
                 open=still_open,
             )
-            await read_streams(link, evidence)
+            await read_streams(link, evidence, self._planted)
         databases = readable(self.databases)
         evidence.inboxes = {name: await read_inbox(url) for name, url in databases.items()}
         evidence.ledgers = await self._read_ledgers()

@@ -15,8 +15,10 @@ from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.subjects import Direction
 
 from .faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
+from .network import CLIENT
+from .poison import forms_of
 
-Kind = Literal["kill", "stop", "restart", "partition", "slow", "fail", "point"]
+Kind = Literal["kill", "stop", "restart", "partition", "slow", "fail", "point", "poison"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LASTING: Final = ("stop", "partition", "slow")
 """Faults that last for `seconds`; of the others each is a moment."""
@@ -44,14 +46,16 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     Args:
         at: how many seconds after the beginning.
         kind: what is done.
-        target: a process, a participant (all of its processes), `coordinator`, `nats-server`, one server, or `leader`.
+        target: a process, a participant (all of its processes), `coordinator`, `nats-server`, one server, or `leader`;
+            of `poison` the user who publishes, a participant or `client`.
         other: of `partition` and `slow`, the server at the other end of the way; by default all.
         seconds: of `stop`, `partition` and `slow`, after how long it is over.
         delay: of `slow`, by how many seconds later everything arrives.
         point: of `point`, where the process dies, as `chaos.at` calls it.
         step: of `fail`, whose handler's next call fails.
         direction: of `fail`, `undo` for the step's compensation.
-        times: of `fail` and `point`, how often.
+        times: of `fail`, `point` and `poison`, how often.
+        message: of `poison`, which message, as `chaos.poison` calls it; by default each of them.
     """
 
     at: float
@@ -64,9 +68,10 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     step: str = ""
     direction: Direction = "do"
     times: int = 1
+    message: str = ""
 
     def __str__(self) -> str:
-        words = [self.kind, self.step or self.target]
+        words = [self.kind, *([self.message] if self.message else []), self.step or self.target]
         words += ["from", self.other] if self.other else []
         words += ["at", self.point] if self.point else []
         words += ["undo"] if self.direction == "undo" else []
@@ -115,7 +120,7 @@ class Targets(msgspec.Struct, frozen=True):
     @property
     def names(self) -> set[str]:
         """All that a fault may name."""
-        own = {*self.processes, *self.participants, *self.servers, LEADER, "nats-server", "client"}
+        own = {*self.processes, *self.participants, *self.servers, LEADER, "nats-server", CLIENT}
         return own | ({"coordinator"} if self.coordinators else set())
 
     @property
@@ -128,9 +133,9 @@ class Targets(msgspec.Struct, frozen=True):
         }
 
     def owner(self, name: str) -> str:
-        """What a process is of: `participant`, `coordinator`, `server` or `leader`."""
-        if name == LEADER:
-            return LEADER
+        """What a process is of: `participant`, `coordinator`, `server`, `leader` or `client`."""
+        if name in (LEADER, CLIENT):
+            return name
         if name == "coordinator" or name in self.coordinators:
             return "coordinator"
         return "server" if name == "nats-server" or name in self.servers else "participant"
@@ -142,7 +147,7 @@ def sort_of(fault: Fault, targets: Targets) -> str:
         return "fail a handler" if fault.direction == "do" else "fail a compensation"
     if fault.kind == "point":
         return f"kill {targets.owner(fault.target)} {fault.point}"
-    return f"{fault.kind} {'client' if fault.target == 'client' else targets.owner(fault.target)}"
+    return f"{fault.kind} {targets.owner(fault.target)}"
 
 
 # --- made from a seed -------------------------------------------------------------------------------------------------
@@ -201,6 +206,8 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
         case "fail":
             directions: list[Direction] = sorted({direction for _, direction in targets.calls})
             yield from (Fault(0, kind, direction=direction) for direction in directions)
+        case "poison":
+            yield from (Fault(0, kind, each) for each in (CLIENT, *["participant"] * bool(targets.participants)))
 
 
 def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free_at: dict[str, float]) -> Fault:
@@ -211,6 +218,9 @@ def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free
     if sort.kind == "fail":
         step = choose.choice([step for step, direction in targets.calls if direction == sort.direction])
         return replace(sort, at=round(at, 2), step=step)
+    if sort.kind == "poison":
+        user = choose.choice([*targets.participants]) if sort.target != CLIENT else CLIENT
+        return replace(sort, at=round(at, 2), target=user)
     if sort.target in ("server", LEADER):
         target, place = (LEADER if sort.target == LEADER else choose.choice([*targets.servers])), SERVERS
     else:
@@ -277,8 +287,13 @@ def _wrong(fault: Fault, targets: Targets) -> str:
     for name in (fault.target, *([fault.other] if fault.other else [])):
         if name not in targets.names or (name == LEADER and not targets.servers):
             return f"there is no {name!r} here; there are {', '.join(sorted(targets.names))}"
-    if fault.target == "client" and fault.kind not in ("partition", "slow"):
-        return "a client can be cut off and slowed only"
+    if fault.kind == "poison":
+        if fault.target not in (CLIENT, *targets.participants):
+            return f"only a user can publish: {', '.join([CLIENT, *targets.participants])}"
+        known = ", ".join(forms_of(fault.target))
+        return "" if fault.message in ("", *forms_of(fault.target)) else f"it has no such message; name one of {known}"
+    if fault.target == CLIENT and fault.kind not in ("partition", "slow"):
+        return "a client can be cut off and slowed, and publish what nobody can use"
     if fault.kind in LASTING and not fault.seconds:
         return "say with `seconds` after how long it is over"
     if fault.kind == "slow" and not fault.delay:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
+from antiphon.contracts.identity import SagaKey
 from antiphon.coordinator import Antiphon
 from antiphon.link.killpoints import call_name
 
@@ -196,6 +197,14 @@ class Storm:
                 chaos.fail_next(fault.step, fault.times, direction=fault.direction)
                 await self._come_about(f" {call_name(fault.step, fault.direction)}")
                 self._note(fault, target)
+            case "poison":
+                self._note(fault, target)
+                await chaos.poison(target, fault.message, fault.times, sagas=self._under_way())
+
+    def _under_way(self) -> list[SagaKey]:
+        """The sagas that have begun and not ended."""
+        names = (each.name.split("/") for each in self._ran if each.ended is None)
+        return [SagaKey.of(type_, id) for type_, id in names]
 
     async def _named(self, name: str) -> str:
         return await self._chaos.leader() if name == LEADER else name

@@ -136,6 +136,7 @@ class FaultKind(enum.Enum):
     SLOW = "slow"
     FAIL = "fail"
     POINT = "point"
+    POISON = "poison"
 
 
 class Format(enum.Enum):
