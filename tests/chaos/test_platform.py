@@ -17,6 +17,7 @@ from antiphon.coordinator import Antiphon, Handle
 from antiphon.deploy.chaos import ChaosPlatform
 from antiphon.deploy.chaos.network import SERVER
 from antiphon.deploy.local.styles import Style
+from antiphon.link.killpoints import HANGS, RAISED
 from antiphon.order.choreographed.messages import OrderCreated
 from antiphon.order.choreographed.saga import choreographed_order
 from antiphon.order.data import load_orders
@@ -134,6 +135,35 @@ async def test_handlers_fail_as_planned_and_are_called_again(chaos: ChaosPlatfor
         chaos.fail_next("reserve_nothing")
     with pytest.raises(PlatformError, match="schedule_shipping has nothing that could fail in the direction undo"):
         chaos.fail_next("schedule_shipping", direction="undo")
+
+
+@pytest.mark.chaos(*SERVICES, handler_seconds=2.0)
+async def test_what_is_no_exception_is_a_failed_attempt_of_a_process_that_lives(
+    chaos: ChaosPlatform, tmp_path: Path
+) -> None:
+    for error in RAISED:
+        chaos.raise_next("reserve_inventory", error)
+    async with chaos.client() as antiphon:
+        handles = [await antiphon.start(order, each, id=each.order_id) for each in ORDERS[:6]]
+        assert all([await completes(handle) for handle in handles])
+    assert [each.exits for each in chaos.processes.values()] == [[], [], [], []]
+    assert not chaos.to_come()
+    await chaos.assert_invariants()
+    with pytest.raises(PlatformError, match="cannot be made to raise 'OSError': SystemExit, "):
+        chaos.raise_next("reserve_inventory", "OSError")
+
+
+@pytest.mark.parametrize("how", HANGS)
+@pytest.mark.chaos(*SERVICES, handler_seconds=2.0, workers={"inventory": 2})
+async def test_a_handler_that_hangs_costs_an_attempt_and_its_saga_ends(chaos: ChaosPlatform, how: str) -> None:
+    chaos.hang_next("reserve_inventory", how, seconds=6.0 if how == "block" else 0.0)
+    async with chaos.client() as antiphon:
+        handles = [await antiphon.start(order, each, id=each.order_id) for each in ORDERS[:6]]
+        assert all([await completes(handle) for handle in handles])
+    assert not chaos.to_come()
+    await chaos.assert_invariants()
+    with pytest.raises(PlatformError, match="hangs in one of the ways wait, deaf, block"):
+        chaos.hang_next("reserve_inventory", "block")
 
 
 @pytest.mark.parametrize("user", ["client", "billing"])

@@ -4,18 +4,23 @@ switch them on.
 `ANTIPHON_KILL_AT=worker.committed:3` sends SIGKILL to the process when it reaches that point for the third time.
 
 `ANTIPHON_FAULTS=/folder` names a folder, or several with `:` between them, in which a test plans faults while processes
-run, each by an empty file that whoever meets it takes away: `worker.committed@1` kills the first process that reaches
-the point, and `do.charge_customer@1` has one call of that step's handler fail. A process that was killed and is started
-again meets the next file, so several files of one name are the first delivery, the second, and so on.
+run, each by a file that whoever meets it takes away: `worker.committed@1` kills the first process that reaches the
+point, and `do.charge_customer@1` harms one call of that step's handler. How stands in the file: nothing has the call
+fail, `raise SystemExit` has it raise that, `wait 5` has it wait for so many seconds before it does anything, `wait 0`
+has it wait for ever, `deaf 0` the same without heeding a cancel, and `block 5` has it keep the process from everything
+else. A process that was killed and is started again meets the next file, so several files of one name are the first
+delivery, the second, and so on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 VARIABLE: Final = "ANTIPHON_KILL_AT"
 FAULTS: Final = "ANTIPHON_FAULTS"
@@ -57,8 +62,24 @@ POINTS: Final = frozenset(
 )
 
 
+T = TypeVar("T")
+
+
 class PlannedFailure(Exception):
     """A test has this call of a handler fail."""
+
+
+class PlannedPanic(BaseException):
+    """A test has this call of a handler raise what is no Exception, as an extension in another language may."""
+
+
+RAISED: Final[dict[str, type[BaseException]]] = {
+    each.__name__: each for each in (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, PlannedPanic)
+}
+"""What a planned call may raise, beside a plain failure."""
+FOR_EVER_SECONDS: Final = 86_400.0
+HANGS: Final = ("wait", "deaf", "block")
+"""How a planned call may hang: until it is cancelled, although it is cancelled, and with the whole process."""
 
 
 def planned_name(what: str, number: int) -> str:
@@ -100,41 +121,64 @@ def _folders() -> list[str]:
 
 def _killed_if_planned(folders: list[str]) -> Callable[[str], None]:
     def reach(point: str) -> None:
-        if _take(folders, point):
+        if _take(folders, point) is not None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return reach
 
 
-def _failing() -> Callable[[str, str], None]:
-    folders = _folders()
-    if not folders:
-        return lambda step, direction: None
+def calling(step: str, direction: str, code: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """A call of the handler of a step, as a test has planned it: the call itself where nothing is planned.
 
-    def call(step: str, direction: str) -> None:
-        if _take(folders, call_name(step, direction)):
-            raise PlannedFailure("a test has this attempt fail")
+    Args:
+        step: whose handler.
+        direction: in which it is called.
+        code: calls it.
+    """
+    if not _CALL_FOLDERS or (how := _take(_CALL_FOLDERS, call_name(step, direction))) is None:
+        return code
 
-    return call
+    async def harmed() -> T:
+        await _harm(how)
+        return await code()
+
+    return harmed
 
 
-def _take(folders: list[str], what: str) -> bool:
-    """Take a planned fault away, so that nobody else meets it; whether there was one."""
+async def _harm(how: str) -> None:
+    """Do what stands in the file of a planned call."""
+    word, _, rest = how.partition(" ")
+    if word == "raise":
+        raise RAISED[rest]("a test has this attempt raise it")
+    if word not in HANGS:
+        raise PlannedFailure("a test has this attempt fail")
+    seconds = float(rest)
+    if word == "block":
+        time.sleep(seconds)  # noqa: ASYNC251  # as a handler does that calls what waits
+    elif word == "wait":
+        await asyncio.sleep(seconds or FOR_EVER_SECONDS)
+    else:
+        ends = time.monotonic() + (seconds or FOR_EVER_SECONDS)
+        while (left := ends - time.monotonic()) > 0:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(left)
+
+
+def _take(folders: list[str], what: str) -> str | None:
+    """Take a planned fault away, so that nobody else meets it: what stands in its file; None if there was none."""
     for folder in folders:
         for name in os.listdir(folder):
             if name.rpartition("@")[0] == what:
                 with suppress(FileNotFoundError):  # another process was quicker
-                    os.unlink(os.path.join(folder, name))
-                    return True
-    return False
+                    path = os.path.join(folder, name)
+                    with open(path, encoding="utf-8") as file:
+                        how = file.read()
+                    os.unlink(path)
+                    return how
+    return None
 
 
 reached: Final = _armed()
 """Say that a named point was reached. Does nothing unless a test switched the point on."""
 
-calling: Final = _failing()
-"""Say that the handler of a step is called now, in a direction.
-
-Raises:
-    PlannedFailure: a test has this call fail.
-"""
+_CALL_FOLDERS: Final = _folders()

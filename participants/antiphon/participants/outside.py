@@ -87,8 +87,10 @@ class Runs:
         second = SecondTransaction(self, execution)
         execution.call = Call()
         try:
-            killpoints.calling(execution.address.step, execution.address.direction)
-            answer = await execution.call.make(partial(procedure.call, decision, second.outside))
+            code = partial(procedure.call, decision, second.outside)
+            answer = await execution.call.make(
+                killpoints.calling(execution.address.step, execution.address.direction, code)
+            )
             killpoints.reached("worker.outside_done")
             seal_or_give_up(seal, answer)
             await second.commit(decision, answer)

@@ -112,9 +112,10 @@ class Performing:
             return await tell(procedure, row, decision, seal, inbox)
         if out := await count_attempt(execution, inbox):
             return await give_up(procedure, row, seal, inbox, out)
-        killpoints.calling(execution.address.step, execution.address.direction)
+        code = partial(procedure.call, decision, inbox.transaction)
+        code = killpoints.calling(execution.address.step, execution.address.direction, code)
         execution.call = Call(execution.watch, execution.on_wait)
-        answer = await execution.call.make(partial(procedure.call, decision, inbox.transaction))
+        answer = await execution.call.make(code)
         seal_or_give_up(seal, answer)
         killpoints.reached("worker.in_transaction")
         await inbox.settle(raised_claim(procedure.done(row, decision, answer)))

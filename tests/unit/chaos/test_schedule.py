@@ -11,7 +11,7 @@ import pytest
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.deploy.chaos.faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
-from antiphon.deploy.chaos.schedule import KINDS, LEADER, Fault, Schedule, Targets, make, read, sort_of, write
+from antiphon.deploy.chaos.schedule import CALLS, KINDS, LEADER, Fault, Schedule, Targets, make, read, sort_of, write
 from antiphon.deploy.chaos.score import Ran, Spread, Struck, outcomes_of, rows_of
 
 SHOP = Targets(
@@ -39,7 +39,9 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
         "poison participant",
         "kill leader",
         "stop server",
-        "fail a compensation",
+        "fail in a compensation",
+        "raise in a handler",
+        "hang (deaf) in a handler",
         "kill participant after_commit",
     } <= sorts.keys()
 
@@ -58,7 +60,7 @@ def test_one_server_at_a_time_is_harmed_and_no_process_twice_at_once() -> None:
     faults = make(4, SHOP, seconds=900, every=1.0).faults
     by_place: dict[str, list[Fault]] = {}
     for fault in faults:
-        if fault.kind not in ("fail", "poison"):
+        if fault.kind not in (*CALLS, "poison"):
             place = "servers" if SHOP.owner(fault.target) in ("server", LEADER) else fault.target
             by_place.setdefault(place, []).append(fault)
     assert len(by_place) == 7
@@ -113,6 +115,12 @@ def test_a_person_writes_what_matters_in_any_order(tmp_path: Path) -> None:
         ({"kind": "point", "target": "stock", "point": "after_append"}, "no point 'after_append'; name one of on_del"),
         ({"kind": "point", "target": "leader", "point": "on_delivery"}, "it has no point 'on_delivery'"),
         ({"kind": "kill", "target": "stock", "at": -1}, "no time is before the beginning"),
+        (
+            {"kind": "raise", "step": "reserve", "error": "OSError"},
+            "say with `error` what is raised, one of SystemExit",
+        ),
+        ({"kind": "hang", "step": "reserve"}, "say with `how` in which way it hangs, one of wait, deaf, block"),
+        ({"kind": "hang", "step": "reserve", "how": "block"}, "of the last for how many `seconds`"),
         ({"kind": "poison", "target": "stock-1"}, "only a user can publish: client, stock, billing"),
         ({"kind": "poison", "target": "client", "message": "lock"}, "it has no such message; name one of noise, overs"),
         ({"kind": "explode", "target": "stock"}, "holds no schedule: Invalid enum value 'explode'"),

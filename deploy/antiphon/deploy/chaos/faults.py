@@ -59,9 +59,9 @@ class Faults:
             raise PlatformError(f"there is no point {point!r}: {', '.join(self._points)}.")
         self._plan(known, times)
 
-    def fail(self, step: str, direction: Direction, times: int) -> None:
-        """Have so many calls of a step's handler fail."""
-        self._plan(call_name(step, direction), times)
+    def fail(self, step: str, direction: Direction, times: int, how: str = "") -> None:
+        """Have so many calls of a step's handler fail, or do what `antiphon.link.killpoints` says otherwise."""
+        self._plan(call_name(step, direction), times, how)
 
     @property
     def left(self) -> list[str]:
@@ -70,7 +70,9 @@ class Faults:
         planned = [path.name.rpartition("@")[0] for path in sorted(self.folder.iterdir())]
         return [words.get(name, name) for name in planned]
 
-    def _plan(self, what: str, times: int) -> None:
+    def _plan(self, what: str, times: int, how: str = "") -> None:
         for _ in range(times):
             self._count += 1
-            (self.folder / planned_name(what, self._count)).touch()
+            written = self.folder.with_suffix(".new")
+            written.write_text(how)
+            written.rename(self.folder / planned_name(what, self._count))  # at once: nobody reads half of it

@@ -23,6 +23,7 @@ from antiphon.coordinator.definition.definition import Definition, StepDefinitio
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.views.timeline import Timeline, spoken
 from antiphon.link import Link
+from antiphon.link.killpoints import HANGS, RAISED
 from antiphon.link.setup import api
 from antiphon.participants import Participant
 
@@ -72,6 +73,7 @@ class Settings:
         servers: 3 for a cluster; then every stream has three replicas.
         coordinators: how many processes.
         workers: how many processes a participant has; one where it is not named.
+        handler_seconds: how long a handler may run before it is cancelled; as their own settings say when 0.
         databases: the URLs of databases by participant; SQLite in the platform's folder for the others.
     """
 
@@ -81,6 +83,7 @@ class Settings:
     coordinators: int = 1
     workers: Mapping[str, int] = field(default_factory=dict[str, int])
     databases: Mapping[str, str] = field(default_factory=dict[str, str])
+    handler_seconds: float = 0.0
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -310,8 +313,41 @@ class ChaosPlatform:
         Raises:
             PlatformError: no saga has such a step, or no participant performs it.
         """
-        owner = self._owner_of(step, direction)
-        self._faults_of(owner).fail(step, direction, times)
+        self._plan_calls(step, direction, times, "")
+
+    def raise_next(self, step: str, error: str = "SystemExit", times: int = 1, *, direction: Direction = "do") -> None:
+        """Have the next calls of a step's handler raise what is no Exception, each of which is a failed attempt.
+
+        Args:
+            step, times, direction: as of `fail_next`.
+            error: `SystemExit`, `KeyboardInterrupt`, `GeneratorExit`, `CancelledError` or `PlannedPanic`, which is
+                no other's subclass.
+
+        Raises:
+            PlatformError: there is no such error, no saga has such a step, or no participant performs it.
+        """
+        if error not in RAISED:
+            raise PlatformError(f"a handler cannot be made to raise {error!r}: {', '.join(RAISED)}.")
+        self._plan_calls(step, direction, times, f"raise {error}")
+
+    def hang_next(
+        self, step: str, how: str = "wait", times: int = 1, *, seconds: float = 0.0, direction: Direction = "do"
+    ) -> None:
+        """Have the next calls of a step's handler hang before they do anything.
+
+        Args:
+            step, times, direction: as of `fail_next`.
+            how: `wait` until it is cancelled, be `deaf` and go on although it is cancelled, or `block` the whole
+                process.
+            seconds: for how long; for ever when 0. Who blocks must say. The platform's `handler_seconds` say when
+                handlers are cancelled.
+
+        Raises:
+            PlatformError: there is no such way to hang, no saga has such a step, or no participant performs it.
+        """
+        if how not in HANGS or (how == "block" and not seconds):
+            raise PlatformError(f"a handler hangs in one of the ways {', '.join(HANGS)}, the last for some seconds.")
+        self._plan_calls(step, direction, times, f"{how} {seconds:g}")
 
     async def poison(self, user: str, message: str = "", times: int = 1, *, sagas: Sequence[SagaKey] = ()) -> None:
         """Publish what a hostile user may, and nobody can use. `assert_invariants` then asks for all of it in PARKED,
@@ -582,6 +618,7 @@ class ChaosPlatform:
             **self.environment,
             "NATS_URL": self._network.urls(name),
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            **({"ANTIPHON_HANDLER_SECONDS": f"{limit:g}"} if (limit := self._settings.handler_seconds) else {}),
             "ANTIPHON_LOG_LEVEL": "debug" if os.environ.get("ANTIPHON_LOG_LEVEL") == "debug" else "info",
             **variables(*planned.values()),
         }
@@ -691,6 +728,9 @@ class ChaosPlatform:
         handlers = load(self.participants[step.participant], Participant).handlers
         handler = handlers.get(step.do.contract.type) if step.do is not None else None
         return handler is not None and handler.is_outside
+
+    def _plan_calls(self, step: str, direction: Direction, times: int, how: str) -> None:
+        self._faults_of(self._owner_of(step, direction)).fail(step, direction, times, how)
 
     def _owner_of(self, step: str, direction: Direction) -> str:
         """The participant that performs a step."""

@@ -13,15 +13,18 @@ from msgspec.structs import replace
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.subjects import Direction
+from antiphon.link.killpoints import HANGS, RAISED
 
 from .faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
 from .network import CLIENT
 from .poison import forms_of
 
-Kind = Literal["kill", "stop", "restart", "partition", "slow", "fail", "point", "poison"]
+Kind = Literal["kill", "stop", "restart", "partition", "slow", "fail", "raise", "hang", "point", "poison"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LASTING: Final = ("stop", "partition", "slow")
 """Faults that last for `seconds`; of the others each is a moment."""
+CALLS: Final = ("fail", "raise", "hang")
+"""Faults of a call of a handler."""
 LEADER: Final = "leader"
 """The server that leads stream SAGA at the moment of the fault."""
 
@@ -49,12 +52,15 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         target: a process, a participant (all of its processes), `coordinator`, `nats-server`, one server, or `leader`;
             of `poison` the user who publishes, a participant or `client`.
         other: of `partition` and `slow`, the server at the other end of the way; by default all.
-        seconds: of `stop`, `partition` and `slow`, after how long it is over.
+        seconds: of `stop`, `partition` and `slow`, after how long it is over; of `hang` for how long the handler
+            hangs, for ever when 0.
         delay: of `slow`, by how many seconds later everything arrives.
         point: of `point`, where the process dies, as `chaos.at` calls it.
-        step: of `fail`, whose handler's next call fails.
-        direction: of `fail`, `undo` for the step's compensation.
-        times: of `fail`, `point` and `poison`, how often.
+        step: of `fail`, `raise` and `hang`, whose handler's next call does so.
+        direction: of these, `undo` for the step's compensation.
+        error: of `raise`, what is raised, as `chaos.raise_next` calls it.
+        how: of `hang`, `wait`, `deaf` or `block`, as of `chaos.hang_next`.
+        times: of `fail`, `raise`, `hang`, `point` and `poison`, how often.
         message: of `poison`, which message, as `chaos.poison` calls it; by default each of them.
     """
 
@@ -69,9 +75,12 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     direction: Direction = "do"
     times: int = 1
     message: str = ""
+    error: str = ""
+    how: str = ""
 
     def __str__(self) -> str:
-        words = [self.kind, *([self.message] if self.message else []), self.step or self.target]
+        manner = self.message or self.error or self.how
+        words = [self.kind, *([manner] if manner else []), self.step or self.target]
         words += ["from", self.other] if self.other else []
         words += ["at", self.point] if self.point else []
         words += ["undo"] if self.direction == "undo" else []
@@ -143,8 +152,9 @@ class Targets(msgspec.Struct, frozen=True):
 
 def sort_of(fault: Fault, targets: Targets) -> str:
     """A fault's kind with what it harms, as a table counts them."""
-    if fault.kind == "fail":
-        return "fail a handler" if fault.direction == "do" else "fail a compensation"
+    if fault.kind in CALLS:
+        kind = f"hang ({fault.how})" if fault.kind == "hang" else fault.kind
+        return f"{kind} in a handler" if fault.direction == "do" else f"{kind} in a compensation"
     if fault.kind == "point":
         return f"kill {targets.owner(fault.target)} {fault.point}"
     return f"{fault.kind} {targets.owner(fault.target)}"
@@ -203,9 +213,10 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
             yield from (Fault(0, kind, each) for each in (*classes, "server"))
         case "point":
             yield from (Fault(0, kind, each, point=point) for each in classes for point in targets.points[each])
-        case "fail":
+        case "fail" | "raise" | "hang":
             directions: list[Direction] = sorted({direction for _, direction in targets.calls})
-            yield from (Fault(0, kind, direction=direction) for direction in directions)
+            ways = HANGS if kind == "hang" else ("",)
+            yield from (Fault(0, kind, direction=direction, how=how) for direction in directions for how in ways)
         case "poison":
             yield from (Fault(0, kind, each) for each in (CLIENT, *["participant"] * bool(targets.participants)))
 
@@ -213,11 +224,13 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
 def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free_at: dict[str, float]) -> Fault:
     """A fault of a sort, at something that is free at a time, or as soon as something is."""
     # Drawn whether it is needed or not, so that a fault more or less changes no other.
-    lasts = round(choose.uniform(SHORTEST_SECONDS, LONGEST_SECONDS), 1) if sort.kind in LASTING else 0.0
+    does_last = sort.kind in LASTING or sort.how == "block"
+    lasts = round(choose.uniform(SHORTEST_SECONDS, LONGEST_SECONDS), 1) if does_last else 0.0
     delay = choose.choice(DELAYS_SECONDS)
-    if sort.kind == "fail":
+    if sort.kind in CALLS:
         step = choose.choice([step for step, direction in targets.calls if direction == sort.direction])
-        return replace(sort, at=round(at, 2), step=step)
+        error = choose.choice([*RAISED]) if sort.kind == "raise" else ""
+        return replace(sort, at=round(at, 2), step=step, error=error, seconds=lasts if sort.how == "block" else 0.0)
     if sort.kind == "poison":
         user = choose.choice([*targets.participants]) if sort.target != CLIENT else CLIENT
         return replace(sort, at=round(at, 2), target=user)
@@ -280,7 +293,13 @@ def _wrong(fault: Fault, targets: Targets) -> str:
     """Why a fault cannot be, or nothing."""
     if fault.at < 0 or fault.seconds < 0 or fault.delay < 0 or fault.times < 1:
         return "no time is before the beginning, and it happens at least once"
-    if fault.kind == "fail":
+    if fault.kind == "raise" and fault.error not in RAISED:
+        return f"say with `error` what is raised, one of {', '.join(RAISED)}"
+    if fault.kind == "hang" and (fault.how not in HANGS or (fault.how == "block" and not fault.seconds)):
+        return (
+            f"say with `how` in which way it hangs, one of {', '.join(HANGS)}, and of the last for how many `seconds`"
+        )
+    if fault.kind in CALLS:
         known = ", ".join(sorted({step for step, _ in targets.calls})) or "there is none"
         called = {(fault.step, fault.direction), (f"{fault.step.rpartition('-')[0]}-0", fault.direction)}
         return "" if called & {*targets.calls} else f"no step here has such a handler to fail; name one of {known}"

@@ -193,13 +193,24 @@ class Storm:
                 chaos.at(target, fault.point, fault.times)
                 await self._come_about(f"{target} {fault.point}")
                 await self._whole(self._note(fault, target), lambda: before != chaos.pids(target))
-            case "fail":
-                chaos.fail_next(fault.step, fault.times, direction=fault.direction)
+            case "fail" | "raise" | "hang":
+                self._plan_calls(fault)
                 await self._come_about(f" {call_name(fault.step, fault.direction)}")
                 self._note(fault, target)
             case "poison":
                 self._note(fault, target)
                 await chaos.poison(target, fault.message, fault.times, sagas=self._under_way())
+
+    def _plan_calls(self, fault: Fault) -> None:
+        """Plan what the next calls of a handler do."""
+        step, times, direction = fault.step, fault.times, fault.direction
+        match fault.kind:
+            case "raise":
+                self._chaos.raise_next(step, fault.error, times, direction=direction)
+            case "hang":
+                self._chaos.hang_next(step, fault.how, times, seconds=fault.seconds, direction=direction)
+            case _:
+                self._chaos.fail_next(step, times, direction=direction)
 
     def _under_way(self) -> list[SagaKey]:
         """The sagas that have begun and not ended."""

@@ -135,6 +135,8 @@ class FaultKind(enum.Enum):
     PARTITION = "partition"
     SLOW = "slow"
     FAIL = "fail"
+    RAISE = "raise"
+    HANG = "hang"
     POINT = "point"
     POISON = "poison"
 
@@ -478,6 +480,12 @@ def chaos(
             "undo, and what was done. The order system has its own.",
         ),
     ] = [],  # noqa: B006
+    handler_seconds: Annotated[
+        float,
+        typer.Option(
+            min=1.0, metavar="SECONDS", help="How long a handler may run; one that hangs for ever is cancelled then."
+        ),
+    ] = 10.0,
     at_once: Annotated[int, typer.Option(min=1, help="How many sagas are under way at a time.")] = 10,
     within: Annotated[
         float,
@@ -512,6 +520,7 @@ def chaos(
         servers=1 if servers == 1 else 3,
         coordinators=coordinators,
         workers=workers,
+        handler_seconds=handler_seconds,
         minutes=minutes,
         faults=faults,
         every=every,

@@ -56,6 +56,7 @@ class Asked:
     servers: Literal[1, 3]
     coordinators: int
     workers: int
+    handler_seconds: float
     minutes: float
     faults: int
     every: float
@@ -161,7 +162,9 @@ def _settings(asked: Asked) -> Generator[Settings]:
     databases = {name: url for name, _, url in given}
     found = [*parts_of(apps)[1], *(load(path, Participant).name for path in participants)]
     workers = dict.fromkeys(found, asked.workers)
-    settings = Settings(apps, participants, asked.servers, asked.coordinators, workers, databases)
+    settings = Settings(
+        apps, participants, asked.servers, asked.coordinators, workers, databases, asked.handler_seconds
+    )
     if POSTGRES not in databases.values():
         yield settings
         return
