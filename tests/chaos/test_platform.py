@@ -166,6 +166,32 @@ async def test_a_handler_that_hangs_costs_an_attempt_and_its_saga_ends(chaos: Ch
         chaos.hang_next("reserve_inventory", "block")
 
 
+@pytest.mark.chaos(*SERVICES, exporter=True, readmodel=True)
+async def test_exporter_and_read_model_have_all_of_it_whatever_becomes_of_them(chaos: ChaosPlatform) -> None:
+    chaos.stop("backend")
+    chaos.at("exporter", "before_send")
+    chaos.at("readmodel", "before_commit", times=2)
+    async with chaos.client() as antiphon:
+        handles = [await antiphon.start(order, each, id=each.order_id) for each in ORDERS[:3]]
+        await chaos.poison("client", sagas=[handle.key for handle in handles])
+        assert all([await completes(handle) for handle in handles])
+        with pytest.raises(AssertionError) as told:
+            await chaos.assert_invariants(within_seconds=5)
+        assert "backend is left: it is stopped" in str(told.value)
+        assert "I8 order/order-0002: the tracing backend lacks" in str(told.value)
+        assert "I10 consumer exporter of SAGA has" in str(told.value)
+        chaos.go_on("backend")
+        chaos.kill("readmodel", stays_dead=True)
+        assert await completes(await antiphon.start(order, ORDERS[3], id=ORDERS[3].order_id))
+        with pytest.raises(AssertionError, match="I14 order/order-0005: the read model has no row of it"):
+            await chaos.assert_invariants(within_seconds=5)
+        await chaos.restart("readmodel")
+        chaos.kill("exporter")
+        await chaos.restart("exporter")
+    assert (chaos.deaths("exporter"), chaos.deaths("readmodel")) == (2, 3)
+    await chaos.assert_invariants()
+
+
 @pytest.mark.parametrize("user", ["client", "billing"])
 @shop
 async def test_what_a_hostile_user_publishes_is_parked_and_sagas_end(chaos: ChaosPlatform, user: str) -> None:

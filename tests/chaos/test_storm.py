@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from antiphon.deploy.chaos import storm
 from antiphon.deploy.cli.main import app
 
-SMALL = ("--servers", "1", "--coordinators", "1", "--workers", "1")
+SMALL = ("--servers", "1", "--coordinators", "1", "--workers", "1", "--no-exporter", "--no-readmodel")
 TWICE = """
 CREATE TRIGGER twice AFTER INSERT ON ledger WHEN NEW.number % 20 = 0
 AND NOT EXISTS (SELECT 1 FROM ledger GROUP BY saga, entry HAVING count(*) > 1) BEGIN

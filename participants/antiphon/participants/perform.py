@@ -112,8 +112,8 @@ class Performing:
             return await tell(procedure, row, decision, seal, inbox)
         if out := await count_attempt(execution, inbox):
             return await give_up(procedure, row, seal, inbox, out)
-        code = partial(procedure.call, decision, inbox.transaction)
-        code = killpoints.calling(execution.address.step, execution.address.direction, code)
+        handler = partial(procedure.call, decision, inbox.transaction)
+        code = killpoints.calling(execution.address.step, execution.address.direction, handler)
         execution.call = Call(execution.watch, execution.on_wait)
         answer = await execution.call.make(code)
         seal_or_give_up(seal, answer)

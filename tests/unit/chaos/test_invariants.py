@@ -26,8 +26,9 @@ from antiphon.contracts.subjects import JOURNALS_FILTER, matches, record_subject
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.testing import rehearse
+from antiphon.deploy.chaos.backend import encoded
 from antiphon.deploy.chaos.evidence import ConsumerState, Effect, Evidence, InboxRow, Sample, Trouble
-from antiphon.deploy.chaos.invariants import GROWTH_BYTES_MIN, INVARIANTS, check, report
+from antiphon.deploy.chaos.invariants import GROWTH_BYTES_MIN, INVARIANTS, check, folded, report
 from antiphon.order.billing import billing
 from antiphon.order.billing import ledger as billing_ledger
 from antiphon.order.data import load_orders
@@ -36,6 +37,7 @@ from antiphon.order.saga import order
 from antiphon.order.shipping import shipping
 from antiphon.participants.tables import inbox
 from antiphon.participants.testing import Service
+from antiphon.tracing.projection.ids import trace_id
 from antiphon.tracing.projection.project import project
 
 ORDERS = load_orders()
@@ -92,7 +94,10 @@ def evidence() -> Evidence:
         found.take_event(message)
     for message in left["entries"]:
         found.take_entry(message)
-    found.traces = {key: project(key, saga.entries, saga.events).spans for key, saga in found.sagas.items()}
+    found.traces = {
+        trace_id(key): encoded(project(key, saga.entries, saga.events).spans) for key, saga in found.sagas.items()
+    }
+    found.listed = {str(key): row for key, saga in found.sagas.items() if (row := folded(saga)) is not None}
     return found
 
 
@@ -105,7 +110,7 @@ def test_a_sound_run_has_all_of_it_and_nothing_is_wrong(evidence: Evidence) -> N
     }
     assert {row.state for rows in evidence.inboxes.values() for row in rows} == {"done", "refused", "undone"}
     assert sorted(effect.direction for effect in evidence.ledgers["billing"]) == ["do", "do", "undo"]
-    assert list(INVARIANTS) == [f"I{number}" for number in range(1, 14)]
+    assert list(INVARIANTS) == [f"I{number}" for number in range(1, 15)]
 
 
 # --- what may be planted ----------------------------------------------------------------------------------------------
@@ -223,13 +228,35 @@ def out_of_turn(evidence: Evidence) -> None:
 
 def span_lost(evidence: Evidence) -> None:
     assert evidence.traces is not None
-    evidence.traces = {**evidence.traces, COMPLETED: evidence.traces[COMPLETED][1:]}
+    spans = evidence.traces[trace_id(COMPLETED)]
+    spans.pop(next(iter(spans)))
 
 
 def span_changed(evidence: Evidence) -> None:
     assert evidence.traces is not None
-    first, *others = evidence.traces[COMPLETED]
-    evidence.traces = {**evidence.traces, COMPLETED: [replace(first, end_ns=first.end_ns + 1), *others]}
+    spans = evidence.traces[trace_id(COMPLETED)]
+    span = next(iter(spans))
+    spans[span] |= {b"another form"}
+
+
+def span_of_nobody(evidence: Evidence) -> None:
+    assert evidence.traces is not None
+    evidence.traces = {**evidence.traces, trace_id(SagaKey.of("order", "nobody")): {}}
+
+
+def unlisted(evidence: Evidence) -> None:
+    evidence.listed = {}
+
+
+def row_behind(evidence: Evidence) -> None:
+    assert evidence.listed is not None
+    before = replace(evidence.listed[str(COMPLETED)], state="running")
+    evidence.listed = {**evidence.listed, str(COMPLETED): before}
+
+
+def row_of_nobody(evidence: Evidence) -> None:
+    assert evidence.listed is not None
+    evidence.listed = {**evidence.listed, "order/nobody": evidence.listed[str(COMPLETED)]}
 
 
 def late(evidence: Evidence) -> None:
@@ -302,9 +329,13 @@ PLANTED: list[tuple[str, Callable[[Evidence], None], str]] = [
     ("I10", unnoticed_poison, r"a hostile user has published evt\.1.*, and PARKED does not list it"),
     ("I10", never_ended_outside, "order/order-0001: it has ended, and shipping has begun step schedule_shipping"),
     ("I11", held_up, r"order/order-0002: inventory took 8\d\.\d s for step reserve_inventory, while billing had"),
+    ("I8", span_of_nobody, "the tracing backend has 1 traces of sagas that never were"),
     ("I12", grown, "billing has grown from .* to .* MB"),
     ("I12", leaking, "billing had .* files and connections open, and has"),
     ("I13", erased, "2 messages of EVENTS are gone, and nobody has purged them"),
+    ("I14", unlisted, "order/order-0002: the read model has no row of it"),
+    ("I14", row_behind, "order/order-0002: the read model says of it state 'running', and not 'completed'"),
+    ("I14", row_of_nobody, "the read model has rows of sagas that never were: order/nobody"),
 ]  # fmt: skip
 
 
@@ -334,4 +365,5 @@ def test_a_report_has_the_timelines_of_the_sagas_concerned(evidence: Evidence) -
 def test_a_saga_that_may_be_under_way_is_left_alone(evidence: Evidence) -> None:
     without_end(evidence)
     evidence.open, evidence.told_outcomes, evidence.traces = frozenset({str(COMPLETED)}), {}, None
+    evidence.listed = None
     assert [str(each) for each in check(evidence)] == []

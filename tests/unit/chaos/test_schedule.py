@@ -19,6 +19,7 @@ SHOP = Targets(
     coordinators=["coordinator-1", "coordinator-2"],
     servers=["nats-server-1", "nats-server-2", "nats-server-3"],
     calls=[("reserve", "do"), ("reserve", "undo"), ("pack-0", "do")],
+    watchers=["exporter", "readmodel"],
 )
 SMALL = Targets({"stock": ["stock"]}, ["coordinator-1"], ["nats-server"])
 
@@ -39,6 +40,9 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
         "poison participant",
         "kill leader",
         "stop server",
+        "stop backend",
+        "restart exporter",
+        "kill readmodel before_commit",
         "fail in a compensation",
         "raise in a handler",
         "hang (deaf) in a handler",
@@ -63,7 +67,7 @@ def test_one_server_at_a_time_is_harmed_and_no_process_twice_at_once() -> None:
         if fault.kind not in (*CALLS, "poison"):
             place = "servers" if SHOP.owner(fault.target) in ("server", LEADER) else fault.target
             by_place.setdefault(place, []).append(fault)
-    assert len(by_place) == 7
+    assert len(by_place) == 10
     for harmed in by_place.values():
         assert all(one.at + one.seconds < next_one.at for one, next_one in pairwise(harmed))
 
@@ -104,7 +108,7 @@ def test_a_person_writes_what_matters_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"kind": "kill", "target": "till"}, "there is no 'till' here; there are billing, billing-1"),
+        ({"kind": "kill", "target": "till"}, "there is no 'till' here; there are backend, billing"),
         ({"kind": "kill"}, "there is no '' here"),
         ({"kind": "kill", "target": "client"}, "a client can be cut off and slowed, and publish"),
         ({"kind": "stop", "target": "stock"}, "say with `seconds` after how long it is over"),
@@ -121,6 +125,11 @@ def test_a_person_writes_what_matters_in_any_order(tmp_path: Path) -> None:
         ),
         ({"kind": "hang", "step": "reserve"}, "say with `how` in which way it hangs, one of wait, deaf, block"),
         ({"kind": "hang", "step": "reserve", "how": "block"}, "of the last for how many `seconds`"),
+        ({"kind": "kill", "target": "backend"}, "a tracing backend can be stopped only"),
+        (
+            {"kind": "point", "target": "exporter", "point": "after_commit"},
+            "name one of on_delivery, before_send",
+        ),
         ({"kind": "poison", "target": "stock-1"}, "only a user can publish: client, stock, billing"),
         ({"kind": "poison", "target": "client", "message": "lock"}, "it has no such message; name one of noise, overs"),
         ({"kind": "explode", "target": "stock"}, "holds no schedule: Invalid enum value 'explode'"),

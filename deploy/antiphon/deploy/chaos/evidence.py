@@ -22,10 +22,15 @@ from antiphon.contracts.subjects import saga_in
 from antiphon.coordinator.definition.definition import Definition
 from antiphon.coordinator.definition.versions import Versions
 from antiphon.coordinator.views.standing import Standing, standing
-from antiphon.tracing.projection.spans import Span
+from antiphon.coordinator.views.summary import Overview
 
 BOUND_SECONDS: Final = 60.0
 """Within what time after the last fault all sagas end, unless a test says otherwise."""
+
+
+StoredTrace = dict[str, frozenset[bytes]]
+"""The spans of a trace as a backend has them, by id, each in all the forms in which it came: more than one is a
+contradiction."""
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
@@ -157,7 +162,8 @@ class Evidence:
         last_fault_ns: when the last fault began or ended, by the server's clock; 0 if there was none.
         bound_seconds: within what time after it all end, and in which nobody is held up by others.
         open: sagas that may be under way still, as `type/id`.
-        traces: what a tracing backend has, by saga; None where none was there.
+        traces: what a tracing backend has, by trace id; None where none was there.
+        listed: the rows of the read model as `type/id`; None where none was kept.
         samples: of processes, in order.
         troubles: what participants or sources did that must hold nobody else up.
         erased: how many messages of EVENTS are gone that nobody purged.
@@ -177,7 +183,8 @@ class Evidence:
     last_fault_ns: int = 0
     bound_seconds: float = BOUND_SECONDS
     open: frozenset[str] = frozenset()
-    traces: Mapping[SagaKey, Sequence[Span]] | None = None
+    traces: Mapping[str, StoredTrace] | None = None
+    listed: Mapping[str, Overview] | None = None
     samples: Sequence[Sample] = ()
     troubles: Sequence[Trouble] = ()
     erased: int = 0

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.subjects import Direction
+from antiphon.contracts.topology import EXPORTER, READMODEL
 from antiphon.link.killpoints import FAULTS, POINTS, call_name, planned_name
 
 PARTICIPANT_POINTS: Final = {
@@ -29,6 +31,27 @@ COORDINATOR_POINTS: Final = {
 }
 """The same of a coordinator: a fact is held and nothing was decided; one of several entries is durable; all are, and
 the fact is not acked."""
+
+EXPORTER_POINTS: Final = {
+    "on_delivery": "exporter.pulled",
+    "before_send": "exporter.projected",
+    "after_send": "exporter.exported",
+}
+"""The same of the exporter: it holds entries of journals; their spans are made; the backend has the spans, and no entry
+is acked."""
+
+READMODEL_POINTS: Final = {
+    "after_read": "readmodel.read",
+    "before_commit": "readmodel.written",
+    "after_commit": "readmodel.committed",
+}
+"""The same of the read model: a page of the streams is read; rows are written and not committed; they are."""
+
+
+def points_of(owner: str) -> dict[str, str]:
+    """Where a process may die, by what it is: `coordinator`, `exporter`, `readmodel`, or else a participant."""
+    others = {COORDINATOR: COORDINATOR_POINTS, EXPORTER: EXPORTER_POINTS, READMODEL: READMODEL_POINTS}
+    return others.get(owner, PARTICIPANT_POINTS)
 
 
 def variables(*planned: Faults) -> dict[str, str]:

@@ -8,23 +8,37 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from antiphon.contracts.errors import Ambiguous, Unusable
+from sqlalchemy.exc import SQLAlchemyError
+
+from antiphon.contracts.errors import Ambiguous, PlatformError, Unusable
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.subjects import BEGINNINGS_FILTERS, ENDS_FILTER, EVENTS_FILTER, JOURNALS_FILTER, saga_in
+from antiphon.contracts.subjects import (
+    BEGINNINGS_FILTERS,
+    ENDS_FILTER,
+    EVENTS_FILTER,
+    JOURNALS_FILTER,
+    is_of_a_saga,
+    saga_in,
+)
 from antiphon.contracts.topology import EVENTS, EXPORTER, PARKED, SAGA, SWEEPER
 from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.reading.sagas import timeline
+from antiphon.coordinator.views.summary import Overview
 from antiphon.coordinator.views.timeline import Timeline
 from antiphon.link import Link
 from antiphon.link.setup import info_of
 from antiphon.participants.engines import open_engine
+from antiphon.tracing.projection.ids import trace_id
 
-from .evidence import ConsumerState, Effect, Evidence, InboxRow
+from ..readmodel.model import Places, Query, opened
+from .evidence import ConsumerState, Effect, Evidence, InboxRow, StoredTrace
 from .poison import Planted
 
 LOOK_SECONDS: Final = 0.1
-UNCOUNTED: Final = frozenset({SWEEPER, EXPORTER})
-"""Consumers that hold messages for as long as sagas are open, or that nobody need pull from."""
+ROWS_MAX: Final = 10_000_000
+"""More rows than a read model of a test has."""
+UNCOUNTED: Final = frozenset({SWEEPER})
+"""Consumers that hold messages for as long as sagas are open."""
 
 Rows = Iterable[Sequence[Any]]
 Ledger = str | Callable[[str], Awaitable[Rows]]
@@ -38,10 +52,13 @@ class Settling:
     Args:
         link: a connection with an administrator's rights.
         open: sagas that may be under way still, as `type/id`.
+        exports: whether an exporter runs.
+        readmodel: the URL of the read model; empty where none is kept.
     """
 
-    def __init__(self, link: Link, open: Iterable[str]) -> None:
+    def __init__(self, link: Link, open: Iterable[str], *, exports: bool = False, readmodel: str = "") -> None:
         self._link, self._allowed = link, frozenset(open)
+        self._exports, self._readmodel = exports, readmodel
         self._open = set[SagaKey]()
         self._read_to = dict.fromkeys((*BEGINNINGS_FILTERS, ENDS_FILTER), 1)
 
@@ -57,17 +74,35 @@ class Settling:
     async def _is_settled(self) -> bool:
         if not await is_replicated(self._link):
             return False  # a direct read may be answered by a replica that is behind
-        if any(each.pending or each.unacked for each in await read_consumers(self._link)):
+        if any(each.pending or each.unacked for each in await read_consumers(self._link, exports=self._exports)):
             return False
         for subject_filter in BEGINNINGS_FILTERS:
             self._open |= await self._news(EVENTS, subject_filter)
         ended = await self._news(SAGA, ENDS_FILTER)
         self._open -= ended
         open_now = {str(key) for key in self._open} - self._allowed
-        if not open_now:
+        if open_now:
+            needed = {each.saga for each in await waiting(self._link) if each.kind == "saga"}
+            if not open_now <= needed:
+                return False
+        return not self._readmodel or await self._is_projected()
+
+    async def _is_projected(self) -> bool:
+        """Whether the read model has all that the streams hold."""
+        with suppress(PlatformError, SQLAlchemyError, OSError):  # it is not there yet
+            async with opened(self._readmodel) as model:
+                live = [each.places for each in await model.generations() if each.is_live]
+            return bool(live) and not await self._is_beyond(live[0])
+        return False
+
+    async def _is_beyond(self, places: Places) -> bool:
+        """Whether the streams hold more than the read model has taken in."""
+        async for message in self._link.scan(SAGA, JOURNALS_FILTER, places.saga.sequence + 1):
+            if is_of_a_saga(message.subject):
+                return True
+        async for _ in self._link.scan(EVENTS, EVENTS_FILTER, places.events.sequence + 1):
             return True
-        needed = {each.saga for each in await waiting(self._link) if each.kind == "saga"}
-        return open_now <= needed
+        return False
 
     async def _news(self, stream: str, subject_filter: str) -> set[SagaKey]:
         found = set[SagaKey]()
@@ -88,8 +123,13 @@ async def is_replicated(link: Link) -> bool:
     return True
 
 
-async def read_consumers(link: Link) -> list[ConsumerState]:
-    """How the consumers of the platform stand."""
+async def read_consumers(link: Link, *, exports: bool) -> list[ConsumerState]:
+    """How the consumers of the platform stand.
+
+    Args:
+        link: a connection with an administrator's rights.
+        exports: whether an exporter runs; else nobody need pull from its consumer.
+    """
     found = list[ConsumerState]()
     for stream in (EVENTS, SAGA):
         total = 1
@@ -101,7 +141,7 @@ async def read_consumers(link: Link) -> list[ConsumerState]:
                 ConsumerState(stream, info["name"], info.get("num_pending", 0), info.get("num_ack_pending", 0))
                 for info in infos
             ]
-    return [each for each in found if each.name not in UNCOUNTED]
+    return [each for each in found if each.name not in UNCOUNTED and (exports or each.name != EXPORTER)]
 
 
 async def read_streams(link: Link, evidence: Evidence, planted: Planted) -> None:
@@ -127,9 +167,27 @@ async def read_streams(link: Link, evidence: Evidence, planted: Planted) -> None
         for each in listed
         if each.kind not in ("saga", "paused") and not planted.is_of(each.subject, saga_in(each.subject))
     ]
-    evidence.consumers = await read_consumers(link)
+    evidence.consumers = await read_consumers(link, exports=evidence.traces is not None)
     if (info := await info_of(link, f"STREAM.INFO.{EVENTS}")) is not None:
         evidence.erased = info["state"]["last_seq"] - info["state"]["messages"]
+
+
+async def read_listed(url: str, planted: Planted) -> dict[str, Overview]:
+    """The rows of the read model, but for sagas that hostile users have begun.
+
+    Args:
+        url: of its database.
+        planted: those sagas.
+    """
+    async with opened(url) as model:
+        rows = [(f"{row.type}/{row.id}", row) for row in await model.find(Query(limit=ROWS_MAX))]
+    return {name: row for name, row in rows if name not in planted.sagas}
+
+
+def untouched(traces: Mapping[str, StoredTrace], planted: Planted) -> dict[str, StoredTrace]:
+    """What a tracing backend has, but for sagas that hostile users have begun."""
+    theirs = {trace_id(SagaKey.of(*name.split("/"))) for name in planted.sagas}
+    return {trace: spans for trace, spans in traces.items() if trace not in theirs}
 
 
 async def read_inbox(url: str) -> list[InboxRow]:

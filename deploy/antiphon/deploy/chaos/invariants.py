@@ -24,11 +24,13 @@ from antiphon.coordinator.decision.fold import Unfoldable, absorb_cause, apply
 from antiphon.coordinator.decision.history import begin
 from antiphon.coordinator.decision.replay import is_news, read_facts
 from antiphon.coordinator.definition.definition import Definition
+from antiphon.coordinator.views.summary import Overview, begun, read_cause, read_told, tell, unread
 from antiphon.coordinator.views.timeline import spoken, timeline_of
+from antiphon.tracing.projection.ids import trace_id
 from antiphon.tracing.projection.project import project
 from antiphon.tracing.projection.spans import Span
 
-from .evidence import Evidence, InboxRow, SagaEvidence, Sample, Trouble
+from .evidence import Evidence, InboxRow, SagaEvidence, Sample, StoredTrace, Trouble
 from .waits import Waits
 
 NANO: Final = 1_000_000_000
@@ -386,14 +388,23 @@ def every_trace_is_whole(evidence: Evidence) -> Sentences:
         if found.outcome:
             yield from ((saga.key, sentence) for sentence in _tree(found.spans))
         if evidence.traces is not None:
-            stored = {span.span_id: span for span in evidence.traces.get(saga.key, ())}
-            wanted = {span.span_id: span for span in found.spans}
-            if lacking := wanted.keys() - stored.keys():
-                yield saga.key, f"the tracing backend lacks {len(lacking)} of its {len(wanted)} spans"
-            if more := stored.keys() - wanted.keys():
-                yield saga.key, f"the tracing backend has {len(more)} spans of nothing that happened"
-            if any(stored[each] != wanted[each] for each in stored.keys() & wanted.keys()):
-                yield saga.key, "the tracing backend has spans that differ from those of its journal"
+            stored = evidence.traces.get(trace_id(saga.key), {})
+            yield from ((saga.key, sentence) for sentence in _exported(found.spans, stored))
+    known = {trace_id(key) for key in evidence.sagas}
+    if strays := (evidence.traces or {}).keys() - known:
+        yield None, f"the tracing backend has {len(strays)} traces of sagas that never were"
+
+
+def _exported(spans: tuple[Span, ...], stored: StoredTrace) -> Iterator[str]:
+    from .backend import encoded  # needs the extra `otlp`, as whoever sent spans does
+
+    wanted = encoded(spans)
+    if lacking := wanted.keys() - stored.keys():
+        yield f"the tracing backend lacks {len(lacking)} of its {len(wanted)} spans"
+    if more := stored.keys() - wanted.keys():
+        yield f"the tracing backend has {len(more)} spans of nothing that happened"
+    if any(stored[each] != wanted[each] for each in stored.keys() & wanted.keys()):
+        yield "the tracing backend has spans that differ from those of its journal"
 
 
 def _tree(spans: tuple[Span, ...]) -> Iterator[str]:
@@ -413,7 +424,7 @@ def _tree(spans: tuple[Span, ...]) -> Iterator[str]:
             yield f"the span {span.name!r} does not lie inside its parent {parent.name!r}"
 
 
-# --- I9 to I13: time, and others --------------------------------------------------------------------------------------
+# --- I9 to I14: time, and others --------------------------------------------------------------------------------------
 
 
 def all_end_in_time(evidence: Evidence) -> Sentences:
@@ -482,6 +493,42 @@ def nobody_erases_what_others_wrote(evidence: Evidence) -> Sentences:
         yield None, f"{evidence.erased} messages of EVENTS are gone, and nobody has purged them"
 
 
+def the_read_model_agrees_with_the_journals(evidence: Evidence) -> Sentences:
+    """I14: the read model has a row for each saga, which is the fold of its journal, and no other."""
+    if evidence.listed is None:
+        return
+    for key, saga in evidence.sagas.items():
+        try:
+            wanted = folded(saga)
+        except Unusable:
+            continue  # I6 says so
+        row = evidence.listed.get(str(key))
+        if wanted is None and row is None:
+            continue
+        if row is None or wanted is None:
+            yield key, "the read model has no row of it" if row is None else "the read model has a row of it"
+        elif row != wanted:
+            wrong = [name for name in wanted.__struct_fields__ if getattr(row, name) != getattr(wanted, name)]
+            said = ", ".join(f"{name} {getattr(row, name)!r}, and not {getattr(wanted, name)!r}" for name in wrong)
+            yield key, f"the read model says of it {said}"
+    if strays := evidence.listed.keys() - evidence.by_name.keys():
+        yield None, f"the read model has rows of sagas that never were: {', '.join(sorted(strays)[:5])}"
+
+
+def folded(saga: SagaEvidence) -> Overview | None:
+    """The row of a saga, folded from both streams at once; None of one that has none."""
+    row, causes = unread(saga.key), {message.sequence: read_cause(message) for message in saga.events}
+    starts = [cause for cause in causes.values() if cause is not None and cause.address.is_start]
+    if not starts and not saga.entries:
+        return None
+    for start in starts:
+        row = begun(row, start)
+    for message in saga.entries:
+        if (told := read_told(message)) is not None:
+            row = tell(row, told, causes.get(told.cause_sequence))
+    return row
+
+
 def _held_up(evidence: Evidence, troubles: list[Trouble]) -> Sentences:
     """Commands to those who had no trouble that took longer than the bound while others had some."""
     if not troubles:
@@ -530,4 +577,5 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
     "I11": nobody_is_held_up_by_others,
     "I12": nothing_grows,
     "I13": nobody_erases_what_others_wrote,
+    "I14": the_read_model_agrees_with_the_journals,
 }

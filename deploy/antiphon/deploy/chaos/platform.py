@@ -9,15 +9,16 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.subjects import Direction
-from antiphon.contracts.topology import ADMINISTRATOR, SAGA
+from antiphon.contracts.topology import ADMINISTRATOR, EXPORTER, READMODEL, SAGA
 from antiphon.coordinator import Antiphon
 from antiphon.coordinator.definition.definition import Definition, StepDefinition
 from antiphon.coordinator.definition.versions import by_type
@@ -33,29 +34,36 @@ from ..local.up import databases_of, parts_of
 from ..modules import CannotLoad, load, load_saga
 from .background import Background
 from .evidence import BOUND_SECONDS, Effect, Evidence
-from .faults import COORDINATOR_POINTS, PARTICIPANT_POINTS, Faults, variables
+from .faults import Faults, points_of, variables
 from .gathering import (
     Ledger,
     Settling,
     read_inbox,
     read_ledger,
+    read_listed,
     read_streams,
     read_timelines,
     readable,
+    untouched,
 )
 from .invariants import TIMELINES_MAX, Violation, check, report
 from .network import CLIENT, SERVER, Network, Way, server_names
 from .poison import Message, Planted, messages_of, publish
 from .proxy import Proxy
-from .schedule import Targets
+from .schedule import BACKEND, Targets
 from .troubles import Troubles
 from .witness import Told, witness
+
+if TYPE_CHECKING:
+    from .backend import TracingBackend
 
 Audit = Callable[[Mapping[str, str]], Awaitable[Iterable[str]]]
 """Is given the databases' URLs by participant, and says in sentences what is wrong in them."""
 
 TIMELINES_SECONDS: Final = 20.0
 """How long a failed test may take to read what its report shows."""
+WATCHERS: Final = (EXPORTER, READMODEL)
+"""Processes that look at the sagas, and for which none waits."""
 READY_SECONDS: Final = 120.0
 LEADER_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.02
@@ -74,6 +82,8 @@ class Settings:
         coordinators: how many processes.
         workers: how many processes a participant has; one where it is not named.
         handler_seconds: how long a handler may run before it is cancelled; as their own settings say when 0.
+        exporter: whether an exporter runs, with a tracing backend of its own, which is held against the journals.
+        readmodel: whether a read model is kept, which is held against the journals as well.
         databases: the URLs of databases by participant; SQLite in the platform's folder for the others.
     """
 
@@ -84,6 +94,8 @@ class Settings:
     workers: Mapping[str, int] = field(default_factory=dict[str, int])
     databases: Mapping[str, str] = field(default_factory=dict[str, str])
     handler_seconds: float = 0.0
+    exporter: bool = False
+    readmodel: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -106,7 +118,8 @@ class Verdict(msgspec.Struct, frozen=True):
 class ChaosPlatform:
     """My platform, to be harmed. Names are those of processes: `billing`, `coordinator-1`, `nats-server`; of one of
     several workers `billing-1`, of one of three servers `nats-server-1`, and `client` for all clients of the test. The
-    name without a number means all of a kind.
+    name without a number means all of a kind. Where they run there are `exporter`, `backend`, to which it sends, and
+    `readmodel`.
 
     What dies is started again, as an orchestrator would, unless it is to stay dead.
 
@@ -146,6 +159,8 @@ class ChaosPlatform:
         self._ledgers: list[tuple[str, Ledger]] = []
         self._audits: list[Audit] = []
         self._planted = Planted()
+        self._backend = _new_backend() if settings.exporter else None
+        self._readmodel = f"sqlite:///{self._folder / READMODEL}.db" if settings.readmodel else ""
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
@@ -265,7 +280,8 @@ class ChaosPlatform:
         self._stopped -= set(self._names(name))
 
     def stop(self, name: str) -> None:
-        """SIGSTOP: it stands still, with its connections open, until `go_on`."""
+        """SIGSTOP: it stands still, with its connections open, until `go_on`. A stopped `backend` refuses what it is
+        sent."""
         self._begin_trouble(name)
         self._send(name, signal.SIGSTOP)
         self._stopped |= set(self._names(name))
@@ -417,6 +433,7 @@ class ChaosPlatform:
             [*calls],
             outside=sorted({step.participant for step in steps if self._acts_outside(step)}),
             has_branches=any(map(_has_branches, definitions)),
+            watchers=[each for each, owner in self._owners.items() if owner in WATCHERS],
         )
 
     # --- faults of the network ----------------------------------------------------------------------------------------
@@ -517,7 +534,9 @@ class ChaosPlatform:
         if all(server.process is None for server in self._network.servers.values()):
             return Verdict(self._left())  # nobody can say more
         async with self._link() as link:
-            await Settling(link, still_open | self._planted.sagas).wait(within_seconds)
+            exports, readmodel = self._backend is not None, self._readmodel
+            allowed = still_open | self._planted.sagas
+            await Settling(link, allowed, exports=exports, readmodel=readmodel).wait(within_seconds)
             evidence = Evidence(
                 definitions=by_type(self.definitions),
                 told_started=frozenset(self.told.started),
@@ -526,8 +545,11 @@ class ChaosPlatform:
                 last_fault_ns=self.troubles.last_ns,
                 bound_seconds=within_seconds,
                 open=still_open,
+                traces=untouched(self._backend.traces, self._planted) if self._backend is not None else None,
             )
             await read_streams(link, evidence, self._planted)
+        if readmodel:
+            evidence.listed = await read_listed(readmodel, self._planted)
         databases = readable(self.databases)
         evidence.inboxes = {name: await read_inbox(url) for name, url in databases.items()}
         evidence.ledgers = await self._read_ledgers()
@@ -571,21 +593,18 @@ class ChaosPlatform:
         for participant in self.participants:
             names = worker_names(participant, self._settings.workers.get(participant, 1))
             found |= dict.fromkeys(names, participant)
-        return found
+        found |= {EXPORTER: EXPORTER} if self._settings.exporter else {}
+        return found | ({READMODEL: READMODEL} if self._settings.readmodel else {})
 
     def _planned(self) -> dict[str, Faults]:
         """Where faults are planned, for each process and for all of a kind."""
         owners = self._owners | {owner: owner for owner in self._owners.values()}
-        return {
-            name: Faults(
-                self._folder / "faults" / name,
-                PARTICIPANT_POINTS if owner in self.participants else COORDINATOR_POINTS,
-            )
-            for name, owner in owners.items()
-        }
+        return {name: Faults(self._folder / "faults" / name, points_of(owner)) for name, owner in owners.items()}
 
     async def _start(self) -> None:
         await self._network.start(self._owners)
+        if self._backend is not None:
+            self._backend.start()
         self._platform = LocalPlatform(
             self._folder,
             self.sagas,
@@ -597,6 +616,8 @@ class ChaosPlatform:
             servers=list(self._network.servers.values()),
             workers=self._settings.workers,
             variables=self._variables,
+            exporter=self._settings.exporter,
+            readmodel=self._readmodel,
         )
         await self._platform.start()
         await self._wait_ready(list(self._platform.children))
@@ -610,6 +631,8 @@ class ChaosPlatform:
         if self._platform is not None:
             await self._platform.stop()
         await self._network.stop()
+        if self._backend is not None:
+            self._backend.stop()
 
     def _variables(self, name: str) -> dict[str, str]:
         """What one process is told: its own ways, the faults planned for it, and where the test's modules are."""
@@ -620,12 +643,14 @@ class ChaosPlatform:
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             **({"ANTIPHON_HANDLER_SECONDS": f"{limit:g}"} if (limit := self._settings.handler_seconds) else {}),
             "ANTIPHON_LOG_LEVEL": "debug" if os.environ.get("ANTIPHON_LOG_LEVEL") == "debug" else "info",
+            **(self._backend.variables if name == EXPORTER and self._backend is not None else {}),
             **variables(*planned.values()),
         }
 
     def _hear(self, name: str, line: str) -> None:
         """Notice that a process is ready in its present life."""
-        if f"{'participant' if self._owners[name] in self.participants else 'coordinator'}.ready" in line:
+        owner = self._owners[name]
+        if f"{'participant' if owner in self.participants else owner}.ready" in line:
             self._ready_lives[name] = self._running.children[name].lives
             self.troubles.end(name)
 
@@ -677,6 +702,8 @@ class ChaosPlatform:
         await self._wait_ready([child.name for child in children])
 
     def _send(self, name: str, number: signal.Signals) -> None:
+        if name == BACKEND and self._backend is not None:
+            self._backend.refuses = number == signal.SIGSTOP
         for child in self._children(name):
             child.send_signal(number)
         for server in self._servers(name):
@@ -691,10 +718,11 @@ class ChaosPlatform:
         return found
 
     def _begin_trouble(self, name: str) -> None:
-        """Note that something is done to processes or servers: of participants it is their own trouble."""
+        """Note that something is done to processes or servers: it is the own trouble of participants, and of those for
+        which no saga waits."""
         for each in self._names(name):
-            owner = self._owners.get(each, "")
-            self.troubles.begin(each, owner if owner in self.participants else "")
+            owner = BACKEND if each == BACKEND else self._owners.get(each, "")
+            self.troubles.begin(each, owner if owner in (*self.participants, *WATCHERS, BACKEND) else "")
 
     def _children(self, name: str) -> list[Child]:
         return [self._running.children[each] for each in self._names(name) if each in self._owners]
@@ -708,7 +736,7 @@ class ChaosPlatform:
         Raises:
             PlatformError: nothing.
         """
-        known = [*self._owners, *self._network.servers, CLIENT]
+        known = [*self._owners, *self._network.servers, CLIENT, *([BACKEND] if self._backend is not None else [])]
         found = [
             each
             for each in known
@@ -749,3 +777,33 @@ def _has_branches(definition: Definition) -> bool:
     roots = [step for step in definition.steps.values() if not step.after]
     several = any(len(step.dependents) > 1 or step.elements_max > 1 for step in definition.steps.values())
     return several or len(roots) > 1
+
+
+def can_export() -> bool:
+    """Whether an exporter can run here, and a tracing backend: the extra `otlp` is installed."""
+    return _is_installed("opentelemetry.exporter.otlp.proto.http")
+
+
+def can_list() -> bool:
+    """Whether a read model can be kept in SQLite here: the extra `sqlite` is installed."""
+    return _is_installed("aiosqlite")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is what it would be in
+        return False
+
+
+def _new_backend() -> TracingBackend:
+    """A tracing backend.
+
+    Raises:
+        CannotLoad: this installation has none.
+    """
+    try:
+        from .backend import TracingBackend
+    except ImportError:
+        raise CannotLoad("an exporter needs the extra `otlp`: pip install 'antiphon[otlp]'.") from None
+    return TracingBackend()

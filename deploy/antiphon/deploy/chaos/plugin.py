@@ -38,9 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the mark known."""
     config.addinivalue_line(
         "markers",
-        f"{MARK}(*apps, participants=(), servers=1, coordinators=1, workers={{}}, databases={{}}, handler_seconds=0): "
-        f"what the platform of the fixture `chaos` consists of; without apps and participants what {APPS} and "
-        f"{PARTICIPANTS} say.",
+        f"{MARK}(*apps, participants=(), servers=1, coordinators=1, workers={{}}, databases={{}}, handler_seconds=0, "
+        "exporter=False, readmodel=False): what the platform of the fixture `chaos` consists of; without apps and "
+        f"participants what {APPS} and {PARTICIPANTS} say.",
     )
 
 

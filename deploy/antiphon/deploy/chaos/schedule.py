@@ -13,9 +13,10 @@ from msgspec.structs import replace
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.subjects import Direction
+from antiphon.contracts.topology import EXPORTER, READMODEL
 from antiphon.link.killpoints import HANGS, RAISED
 
-from .faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
+from .faults import COORDINATOR_POINTS, EXPORTER_POINTS, PARTICIPANT_POINTS, READMODEL_POINTS, points_of
 from .network import CLIENT
 from .poison import forms_of
 
@@ -25,6 +26,8 @@ LASTING: Final = ("stop", "partition", "slow")
 """Faults that last for `seconds`; of the others each is a moment."""
 CALLS: Final = ("fail", "raise", "hang")
 """Faults of a call of a handler."""
+BACKEND: Final = "backend"
+"""Where the exporter sends spans; it can be stopped only, and refuses them then."""
 LEADER: Final = "leader"
 """The server that leads stream SAGA at the moment of the fault."""
 
@@ -112,6 +115,7 @@ class Targets(msgspec.Struct, frozen=True):
         calls: the steps whose handlers run here, each with `do` or `undo`; of a list its first element.
         outside: the participants that have handlers with effects outside the database.
         has_branches: whether steps run at once.
+        watchers: of `exporter` and `readmodel` those that run.
     """
 
     participants: Mapping[str, Sequence[str]]
@@ -120,16 +124,23 @@ class Targets(msgspec.Struct, frozen=True):
     calls: Sequence[tuple[str, Direction]] = ()
     outside: Sequence[str] = ()
     has_branches: bool = False
+    watchers: Sequence[str] = ()
 
     @property
     def processes(self) -> list[str]:
         """All processes but the servers."""
-        return [*self.coordinators, *(name for names in self.participants.values() for name in names)]
+        own = (name for names in self.participants.values() for name in names)
+        return [*self.coordinators, *own, *self.watchers]
+
+    @property
+    def backend(self) -> list[str]:
+        """`backend` where there is one."""
+        return [BACKEND] if EXPORTER in self.watchers else []
 
     @property
     def names(self) -> set[str]:
         """All that a fault may name."""
-        own = {*self.processes, *self.participants, *self.servers, LEADER, "nats-server", CLIENT}
+        own = {*self.processes, *self.participants, *self.servers, *self.backend, LEADER, "nats-server", CLIENT}
         return own | ({"coordinator"} if self.coordinators else set())
 
     @property
@@ -139,11 +150,13 @@ class Targets(msgspec.Struct, frozen=True):
         return {
             "participant": [word for word in PARTICIPANT_POINTS if word not in outside],
             "coordinator": [word for word in COORDINATOR_POINTS if self.has_branches or word != BETWEEN],
+            EXPORTER: [*EXPORTER_POINTS],
+            READMODEL: [*READMODEL_POINTS],
         }
 
     def owner(self, name: str) -> str:
-        """What a process is of: `participant`, `coordinator`, `server`, `leader` or `client`."""
-        if name in (LEADER, CLIENT):
+        """What a process is of: `participant`, `coordinator` or `server`; itself where there is one of its kind."""
+        if name in (LEADER, CLIENT, BACKEND, *self.watchers):
             return name
         if name == "coordinator" or name in self.coordinators:
             return "coordinator"
@@ -191,7 +204,7 @@ def make(
     if count and seconds:
         every = (seconds - FIRST_SECONDS) / count
     bag, faults = list[Fault](), list[Fault]()
-    free_at = dict.fromkeys((*targets.processes, SERVERS), 0.0)
+    free_at = dict.fromkeys((*targets.processes, *targets.backend, SERVERS), 0.0)
     at = FIRST_SECONDS
     while (not count or len(faults) < count) and (not seconds or count or at < seconds):
         if not bag:
@@ -205,10 +218,12 @@ def make(
 def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
     """The sorts of faults of a kind, each without a time and still aimed at a class: `participant`, `coordinator`."""
     classes = ["participant"] * bool(targets.participants) + ["coordinator"] * bool(targets.coordinators)
+    classes += targets.watchers
     match kind:
         case "kill" | "stop":
             servers = ["server", *([LEADER] if len(targets.servers) > 1 else [])]
-            yield from (Fault(0, kind, each) for each in (*classes, *servers))
+            backend = targets.backend if kind == "stop" else []
+            yield from (Fault(0, kind, each) for each in (*classes, *servers, *backend))
         case "restart" | "partition" | "slow":
             yield from (Fault(0, kind, each) for each in (*classes, "server"))
         case "point":
@@ -237,7 +252,7 @@ def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free
     if sort.target in ("server", LEADER):
         target, place = (LEADER if sort.target == LEADER else choose.choice([*targets.servers])), SERVERS
     else:
-        own = targets.coordinators if sort.target == "coordinator" else targets.processes
+        own = [*targets.processes, *targets.backend]
         own = [name for name in own if targets.owner(name) == sort.target]
         if sort.point in EFFECTS:
             own = [name for participant in targets.outside for name in targets.participants[participant]]
@@ -313,12 +328,15 @@ def _wrong(fault: Fault, targets: Targets) -> str:
         return "" if fault.message in ("", *forms_of(fault.target)) else f"it has no such message; name one of {known}"
     if fault.target == CLIENT and fault.kind not in ("partition", "slow"):
         return "a client can be cut off and slowed, and publish what nobody can use"
+    if fault.target == BACKEND and fault.kind != "stop":
+        return "a tracing backend can be stopped only"
     if fault.kind in LASTING and not fault.seconds:
         return "say with `seconds` after how long it is over"
     if fault.kind == "slow" and not fault.delay:
         return "say with `delay` by how many seconds later everything arrives"
     if fault.kind == "point":
-        points = {"participant": PARTICIPANT_POINTS, "coordinator": COORDINATOR_POINTS}.get(targets.owner(fault.target))
-        if points is None or fault.point not in points:
+        owner = targets.owner(fault.target)
+        points = points_of(owner) if owner not in ("server", LEADER) else {}
+        if fault.point not in points:
             return f"it has no point {fault.point!r}; name one of {', '.join(points or ['those of a participant'])}"
     return ""

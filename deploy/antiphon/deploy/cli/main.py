@@ -486,6 +486,20 @@ def chaos(
             min=1.0, metavar="SECONDS", help="How long a handler may run; one that hangs for ever is cancelled then."
         ),
     ] = 10.0,
+    exporter: Annotated[
+        bool | None,
+        typer.Option(
+            help="An exporter, which is harmed too, and its backend, which is held against the journals; by default "
+            "where the extra otlp is installed."
+        ),
+    ] = None,
+    readmodel: Annotated[
+        bool | None,
+        typer.Option(
+            help="A read model, whose process is harmed too, and which is held against the journals; by default "
+            "where the extra sqlite is installed."
+        ),
+    ] = None,
     at_once: Annotated[int, typer.Option(min=1, help="How many sagas are under way at a time.")] = 10,
     within: Annotated[
         float,
@@ -521,6 +535,8 @@ def chaos(
         coordinators=coordinators,
         workers=workers,
         handler_seconds=handler_seconds,
+        exporter=exporter,
+        readmodel=readmodel,
         minutes=minutes,
         faults=faults,
         every=every,

@@ -24,7 +24,7 @@ from antiphon.participants import Participant
 
 from ..chaos.loads import Load, Payloads
 from ..chaos.orders import Orders
-from ..chaos.platform import ChaosPlatform, Settings
+from ..chaos.platform import ChaosPlatform, Settings, can_export, can_list
 from ..chaos.schedule import Kind, Schedule, Targets, as_toml, make, read, write
 from ..chaos.score import Score, Spread
 from ..chaos.storm import Storm
@@ -57,6 +57,8 @@ class Asked:
     coordinators: int
     workers: int
     handler_seconds: float
+    exporter: bool | None
+    readmodel: bool | None
     minutes: float
     faults: int
     every: float
@@ -98,6 +100,12 @@ def run_storm(asked: Asked) -> int:
                 f"seed {schedule.seed}, {len(schedule.faults)} faults, {len(chaos.processes)} processes, "
                 f"{settings.servers} servers; all of it stays in {folder}"
             )
+            for name, runs, extra in (
+                ("exporter", settings.exporter, "otlp"),
+                ("read model", settings.readmodel, "sqlite"),
+            ):
+                if not runs:
+                    tell(f"no {name} runs: it is switched off, or the extra {extra} is not installed")
             storm = Storm(
                 chaos,
                 schedule,
@@ -163,7 +171,15 @@ def _settings(asked: Asked) -> Generator[Settings]:
     found = [*parts_of(apps)[1], *(load(path, Participant).name for path in participants)]
     workers = dict.fromkeys(found, asked.workers)
     settings = Settings(
-        apps, participants, asked.servers, asked.coordinators, workers, databases, asked.handler_seconds
+        apps,
+        participants,
+        asked.servers,
+        asked.coordinators,
+        workers,
+        databases,
+        asked.handler_seconds,
+        exporter=can_export() if asked.exporter is None else asked.exporter,
+        readmodel=can_list() if asked.readmodel is None else asked.readmodel,
     )
     if POSTGRES not in databases.values():
         yield settings
@@ -222,13 +238,13 @@ def _load_of_a_team(path: str, seed: int) -> Load:
     Raises:
         CannotLoad: there is no such class, or it cannot be made of a seed.
     """
-    made: type[Load] = load(path, type)
+    made = load(path, type)
     if not issubclass(made, Load) or isabstract(made):
         raise CannotLoad(
             f"{path} is no load: derive it from antiphon.deploy.chaos.Load, and say in `next` what is started."
         )
     try:
-        return made(seed)  # type: ignore[call-arg]
+        return made(seed)  # type: ignore[call-arg] # a class of a team's own
     except TypeError as error:
         raise CannotLoad(f"{path} cannot be made of a seed: {error}.") from None
 

@@ -18,6 +18,7 @@ from antiphon.contracts.topology import (
     EVENTS,
     EXPORTER,
     PARTICIPANT_ACK_WAIT_SECONDS,
+    READMODEL,
     SAGA,
     STARTS,
     answers_consumer_name,
@@ -72,6 +73,8 @@ class LocalPlatform:
         servers: a cluster in the place of one server. Its configuration says itself who may connect.
         workers: how many processes each participant has; one where it is not named.
         variables: what the environment of a process holds beside the usual.
+        exporter: whether there is one without Jaeger, too; its `variables` say where it sends to.
+        readmodel: the URL of the database in which the read model of all sagas is kept; none is when empty.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class LocalPlatform:
         servers: Sequence[Server] = (),
         workers: Mapping[str, int] | None = None,
         variables: Variables = lambda name: {},
+        exporter: bool = False,
+        readmodel: str = "",
     ) -> None:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
@@ -113,6 +118,7 @@ class LocalPlatform:
         self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
         self._incompatible = ["--incompatible-contracts"] if incompatible_contracts else []
         self._environment = _looked_at(jaeger) if jaeger else {}
+        self._has_exporter, self._readmodel = exporter or bool(jaeger), readmodel
         self._addresses = _free_addresses(*address_of(http)) if http else None
         self.children: dict[str, Child] = {}
         self._server_keepers: list[asyncio.Task[None]] = []
@@ -230,8 +236,10 @@ class LocalPlatform:
         for participant, path in self._participants.items():
             for name in self.processes_of(participant):
                 await self._start_observed(name, participant, ["participant", path, "--error-texts"])
-        if self._environment:
+        if self._has_exporter:
             await self._start(EXPORTER, EXPORTER, ["exporter"])
+        if self._readmodel:
+            await self._start(READMODEL, READMODEL, ["readmodel"])
 
     async def _start_observed(self, name: str, user: str, arguments: list[str]) -> None:
         if self._addresses is not None:
@@ -246,6 +254,8 @@ class LocalPlatform:
         environment |= self._variables(name)
         if user in self.databases:
             environment["DATABASE_URL"] = self.databases[user]
+        if user == READMODEL:
+            environment["ANTIPHON_READMODEL"] = self._readmodel
         if self._logins.users:
             environment |= self._logins.environment(user)
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
@@ -270,7 +280,7 @@ class LocalPlatform:
         heard = map(answers_consumer_name, self._participants)
         wanted = {f"{EVENTS}.{name}": self._coordinators for name in (STARTS, *heard)}
         wanted |= {f"{SAGA}.{name}": len(self.processes_of(name)) for name in self._participants}
-        wanted |= {f"{SAGA}.{EXPORTER}": 1} if self._environment else {}
+        wanted |= {f"{SAGA}.{EXPORTER}": 1} if self._has_exporter else {}
         try:
             async with asyncio.timeout(SERVING_SECONDS):
                 while wanted:
