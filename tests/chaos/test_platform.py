@@ -192,6 +192,38 @@ async def test_exporter_and_read_model_have_all_of_it_whatever_becomes_of_them(c
     await chaos.assert_invariants()
 
 
+@pytest.mark.chaos(*SERVICES, readmodel=True)
+async def test_sagas_wait_for_a_database_that_another_process_has_locked(chaos: ChaosPlatform) -> None:
+    for name in ("inventory", "readmodel"):
+        await chaos.lock(name)
+    async with one_order(chaos, 0) as (_, handle):
+        assert await is_going_on(handle)
+        with pytest.raises(AssertionError, match=r"inventory is left: its database is locked: `await chaos\.unlock`"):
+            await chaos.assert_invariants(within_seconds=1)
+        for name in ("inventory", "readmodel"):
+            await chaos.unlock(name)
+        assert await completes(handle)
+    await chaos.assert_invariants()
+    with pytest.raises(PlatformError, match="'till' has no SQLite database to lock: inventory, billing, shipping, rea"):
+        await chaos.lock("till")
+
+
+@pytest.mark.chaos(*SERVICES, databases={"billing": "postgres"})
+async def test_a_postgresql_that_is_killed_costs_no_effect(chaos: ChaosPlatform) -> None:
+    chaos.kill("postgres", stays_dead=True)
+    async with chaos.client() as antiphon:
+        handles = [await antiphon.start(order, each, id=each.order_id) for each in ORDERS[:3]]
+        assert await is_going_on(handles[0])
+        await chaos.restart("postgres")
+        assert all([await completes(handle) for handle in handles])
+        chaos.kill("postgres")
+        await until(lambda: chaos.serves("postgres"), what="PostgreSQL started again")
+        assert await completes(await antiphon.start(order, ORDERS[3], id=ORDERS[3].order_id))
+    await chaos.assert_invariants()
+    with pytest.raises(PlatformError, match="'billing' has no SQLite database to lock"):
+        await chaos.lock("billing")
+
+
 @pytest.mark.parametrize("user", ["client", "billing"])
 @shop
 async def test_what_a_hostile_user_publishes_is_parked_and_sagas_end(chaos: ChaosPlatform, user: str) -> None:

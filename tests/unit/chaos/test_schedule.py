@@ -20,6 +20,8 @@ SHOP = Targets(
     servers=["nats-server-1", "nats-server-2", "nats-server-3"],
     calls=[("reserve", "do"), ("reserve", "undo"), ("pack-0", "do")],
     watchers=["exporter", "readmodel"],
+    sqlite=["stock", "readmodel"],
+    has_postgres=True,
 )
 SMALL = Targets({"stock": ["stock"]}, ["coordinator-1"], ["nats-server"])
 
@@ -40,6 +42,9 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
         "poison participant",
         "kill leader",
         "stop server",
+        "lock database",
+        "kill postgres",
+        "restart postgres",
         "stop backend",
         "restart exporter",
         "kill readmodel before_commit",
@@ -66,8 +71,9 @@ def test_one_server_at_a_time_is_harmed_and_no_process_twice_at_once() -> None:
     for fault in faults:
         if fault.kind not in (*CALLS, "poison"):
             place = "servers" if SHOP.owner(fault.target) in ("server", LEADER) else fault.target
+            place += " lock" if fault.kind == "lock" else ""
             by_place.setdefault(place, []).append(fault)
-    assert len(by_place) == 10
+    assert len(by_place) == 13
     for harmed in by_place.values():
         assert all(one.at + one.seconds < next_one.at for one, next_one in pairwise(harmed))
 
@@ -125,6 +131,8 @@ def test_a_person_writes_what_matters_in_any_order(tmp_path: Path) -> None:
         ),
         ({"kind": "hang", "step": "reserve"}, "say with `how` in which way it hangs, one of wait, deaf, block"),
         ({"kind": "hang", "step": "reserve", "how": "block"}, "of the last for how many `seconds`"),
+        ({"kind": "lock", "target": "billing", "seconds": 1}, "name one of stock, readmodel, and say `seconds`"),
+        ({"kind": "stop", "target": "postgres", "seconds": 1}, "PostgreSQL can be killed and restarted only"),
         ({"kind": "kill", "target": "backend"}, "a tracing backend can be stopped only"),
         (
             {"kind": "point", "target": "exporter", "point": "after_commit"},

@@ -47,14 +47,16 @@ from .gathering import (
     untouched,
 )
 from .invariants import TIMELINES_MAX, Violation, check, report
+from .locks import SQLITE, Locks
 from .network import CLIENT, SERVER, Network, Way, server_names
 from .poison import Message, Planted, messages_of, publish
 from .proxy import Proxy
-from .schedule import BACKEND, Targets
+from .schedule import BACKEND, POSTGRES, Targets
 from .troubles import Troubles
 from .witness import Told, witness
 
 if TYPE_CHECKING:
+    from ..local.postgres import Postgres
     from .backend import TracingBackend
 
 Audit = Callable[[Mapping[str, str]], Awaitable[Iterable[str]]]
@@ -84,6 +86,7 @@ class Settings:
         handler_seconds: how long a handler may run before it is cancelled; as their own settings say when 0.
         exporter: whether an exporter runs, with a tracing backend of its own, which is held against the journals.
         readmodel: whether a read model is kept, which is held against the journals as well.
+        postgres: the PostgreSQL in which `databases` are, where a test may kill it.
         databases: the URLs of databases by participant; SQLite in the platform's folder for the others.
     """
 
@@ -96,6 +99,7 @@ class Settings:
     handler_seconds: float = 0.0
     exporter: bool = False
     readmodel: bool = False
+    postgres: Postgres | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -118,8 +122,8 @@ class Verdict(msgspec.Struct, frozen=True):
 class ChaosPlatform:
     """My platform, to be harmed. Names are those of processes: `billing`, `coordinator-1`, `nats-server`; of one of
     several workers `billing-1`, of one of three servers `nats-server-1`, and `client` for all clients of the test. The
-    name without a number means all of a kind. Where they run there are `exporter`, `backend`, to which it sends, and
-    `readmodel`.
+    name without a number means all of a kind. Where they run there are `exporter`, `backend`, to which it sends,
+    `readmodel`, and `postgres`.
 
     What dies is started again, as an orchestrator would, unless it is to stay dead.
 
@@ -159,6 +163,8 @@ class ChaosPlatform:
         self._ledgers: list[tuple[str, Ledger]] = []
         self._audits: list[Audit] = []
         self._planted = Planted()
+        self._locks, self._postgres_lives = Locks(), 1
+        self._postgres_coming: asyncio.Task[None] | None = None
         self._backend = _new_backend() if settings.exporter else None
         self._readmodel = f"sqlite:///{self._folder / READMODEL}.db" if settings.readmodel else ""
 
@@ -267,6 +273,8 @@ class ChaosPlatform:
             stays_dead: whether nobody starts it again before `restart`.
         """
         self._begin_trouble(name)
+        if name == POSTGRES:
+            self._background.run(self._kill_postgres(stays_dead))
         for child in self._children(name):
             if stays_dead:
                 self._background.call(child.stay_away)
@@ -301,6 +309,25 @@ class ChaosPlatform:
         """
         self._begin_trouble(name)
         await self._background.ask(self._restart(name))
+
+    async def lock(self, name: str) -> None:
+        """Have another process hold the write lock of an SQLite database, until `unlock`.
+
+        Args:
+            name: of a participant, or `readmodel`.
+
+        Raises:
+            PlatformError: it has no SQLite database, or others do not let go of the lock within half a minute.
+        """
+        if (url := self._sqlite.get(name)) is None:
+            raise PlatformError(f"{name!r} has no SQLite database to lock: {', '.join(self._sqlite) or 'nobody has'}.")
+        self.troubles.begin(f"the database of {name}", name)
+        await self._background.ask(self._locks.hold(name, url))
+
+    async def unlock(self, name: str) -> None:
+        """Have the lock on a database released."""
+        await self._background.ask(self._locks.release(name))
+        self.troubles.end(f"the database of {name}")
 
     def at(self, name: str, point: str, times: int = 1) -> None:
         """Have it die when it reaches a point, and again when that is reached once more: with `times=2` on the first
@@ -391,11 +418,15 @@ class ChaosPlatform:
 
     def serves(self, name: str) -> bool:
         """Whether all processes of a name are there and serve, as far as they said; one that stands still does."""
+        if name == POSTGRES and self._settings.postgres is not None:
+            return self._postgres_coming is None and self._settings.postgres.answers
         servers = all(self._network.servers[each].answers for each in self._servers(name))
         return servers and all(map(self._is_ready, self._children(name)))
 
     def pids(self, name: str) -> frozenset[int]:
         """The process ids of a name: none of them is there again when all have ended and were started again."""
+        if name == POSTGRES:
+            return frozenset({self._postgres_lives})  # a life's number tells lives apart as well
         servers = (self._network.servers[each].process for each in self._servers(name))
         own = {child.pid for child in self._children(name)}
         return frozenset(own | {process.pid for process in servers if process is not None})
@@ -434,6 +465,8 @@ class ChaosPlatform:
             outside=sorted({step.participant for step in steps if self._acts_outside(step)}),
             has_branches=any(map(_has_branches, definitions)),
             watchers=[each for each, owner in self._owners.items() if owner in WATCHERS],
+            sqlite=[*self._sqlite],
+            has_postgres=self._settings.postgres is not None,
         )
 
     # --- faults of the network ----------------------------------------------------------------------------------------
@@ -571,6 +604,8 @@ class ChaosPlatform:
         for name, faults in self._faults.items():
             for what in faults.left:
                 yield name, f"a fault was planned that did not come about, {what}"
+        for name in self._locks.held:
+            yield name, "its database is locked: `await chaos.unlock` ends that"
         for name in sorted(self._stopped):
             yield name, "it is stopped: `chaos.go_on` has it go on"
         dead = [child.name for child in self._running.children.values() if child.is_away]
@@ -622,7 +657,34 @@ class ChaosPlatform:
         await self._platform.start()
         await self._wait_ready(list(self._platform.children))
 
+    @property
+    def _sqlite(self) -> dict[str, str]:
+        """The SQLite databases by whose they are."""
+        given = self._databases
+        found = {name: f"{SQLITE}{self._folder / name}.db" for name in self.participants} | given
+        found |= {READMODEL: self._readmodel} if self._readmodel else {}
+        return {name: url for name, url in found.items() if url.startswith(SQLITE)}
+
+    async def _kill_postgres(self, stays_dead: bool) -> None:
+        assert self._settings.postgres is not None, "it has a name"
+        await asyncio.to_thread(self._settings.postgres.kill)
+        if not stays_dead:
+            self._postgres_coming = asyncio.create_task(self._start_postgres())
+
+    async def _start_postgres(self) -> None:
+        assert self._settings.postgres is not None, "it has a name"
+        try:
+            await asyncio.to_thread(self._settings.postgres.start_again)
+        finally:
+            self._postgres_coming = None
+        self._postgres_lives += 1
+        self.troubles.end(POSTGRES)
+
     async def _close(self) -> None:
+        for name in self._locks.held:
+            await self._locks.release(name)
+        if self._settings.postgres is not None and not self._settings.postgres.postmaster:
+            await self._start_postgres()
         for proxy in self._network.ways.values():
             proxy.mend()
             proxy.delay_seconds = 0.0
@@ -688,6 +750,11 @@ class ChaosPlatform:
                 raise PlatformError(f"{child.name} is stopped: `chaos.go_on({child.name!r})` has it go on.")
 
     async def _restart(self, name: str) -> None:
+        if name == POSTGRES and self._settings.postgres is not None:
+            if self._postgres_coming is not None:
+                await self._postgres_coming
+            await asyncio.to_thread(self._settings.postgres.stop)
+            await self._start_postgres()
         for server in self._servers(name):
             await asyncio.to_thread(self._network.servers[server].stop)
             self._network.servers[server].launch()  # by this thread, with which the system ends it
@@ -722,7 +789,14 @@ class ChaosPlatform:
         which no saga waits."""
         for each in self._names(name):
             owner = BACKEND if each == BACKEND else self._owners.get(each, "")
+            if each == POSTGRES and len(theirs := self._in_postgres) == 1:
+                owner = theirs[0]
             self.troubles.begin(each, owner if owner in (*self.participants, *WATCHERS, BACKEND) else "")
+
+    @property
+    def _in_postgres(self) -> list[str]:
+        """The participants whose databases are in the PostgreSQL that may be killed."""
+        return [name for name, url in self._databases.items() if url.startswith("postgresql")]
 
     def _children(self, name: str) -> list[Child]:
         return [self._running.children[each] for each in self._names(name) if each in self._owners]
@@ -736,7 +810,7 @@ class ChaosPlatform:
         Raises:
             PlatformError: nothing.
         """
-        known = [*self._owners, *self._network.servers, CLIENT, *([BACKEND] if self._backend is not None else [])]
+        known = [*self._owners, *self._network.servers, CLIENT, *self._others]
         found = [
             each
             for each in known
@@ -745,6 +819,12 @@ class ChaosPlatform:
         if not found:
             raise PlatformError(f"there is no {name!r} here: {', '.join(known)}.")
         return found
+
+    @property
+    def _others(self) -> list[str]:
+        """What is neither a process of the platform nor a server of NATS."""
+        backend = [BACKEND] if self._backend is not None else []
+        return [*backend, *([POSTGRES] if self._settings.postgres is not None else [])]
 
     def _faults_of(self, name: str) -> Faults:
         if name not in self._faults:

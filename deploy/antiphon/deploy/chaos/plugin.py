@@ -53,11 +53,10 @@ def chaos(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChaosPlatf
     from .platform import ChaosPlatform, Settings
 
     marks = {**_defaults(request.config), **_marked(request.node)}
-    databases = {
-        name: request.getfixturevalue("antiphon_postgres").new_database() if url == POSTGRES else url
-        for name, url in marks.pop("databases", {}).items()
-    }
-    platform = ChaosPlatform(tmp_path / "platform", Settings(**marks, databases=databases))
+    asked = marks.pop("databases", {})
+    postgres = request.getfixturevalue("antiphon_postgres") if POSTGRES in asked.values() else None
+    databases = {name: postgres.new_database() if postgres and url == POSTGRES else url for name, url in asked.items()}
+    platform = ChaosPlatform(tmp_path / "platform", Settings(**marks, databases=databases, postgres=postgres))
     request.node.stash[_platform] = platform
     try:
         platform.start()

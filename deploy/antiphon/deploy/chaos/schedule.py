@@ -20,14 +20,17 @@ from .faults import COORDINATOR_POINTS, EXPORTER_POINTS, PARTICIPANT_POINTS, REA
 from .network import CLIENT
 from .poison import forms_of
 
-Kind = Literal["kill", "stop", "restart", "partition", "slow", "fail", "raise", "hang", "point", "poison"]
+Kind = Literal["kill", "stop", "restart", "partition", "slow", "fail", "raise", "hang", "point", "poison", "lock"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-LASTING: Final = ("stop", "partition", "slow")
+LASTING: Final = ("stop", "partition", "slow", "lock")
 """Faults that last for `seconds`; of the others each is a moment."""
 CALLS: Final = ("fail", "raise", "hang")
 """Faults of a call of a handler."""
 BACKEND: Final = "backend"
 """Where the exporter sends spans; it can be stopped only, and refuses them then."""
+POSTGRES: Final = "postgres"
+"""The PostgreSQL of a run, which can be killed and restarted."""
+DATABASE: Final = "database"
 LEADER: Final = "leader"
 """The server that leads stream SAGA at the moment of the fault."""
 
@@ -53,9 +56,10 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         at: how many seconds after the beginning.
         kind: what is done.
         target: a process, a participant (all of its processes), `coordinator`, `nats-server`, one server, or `leader`;
-            of `poison` the user who publishes, a participant or `client`.
+            of `poison` the user who publishes, a participant or `client`; of `lock` whose SQLite database another
+            process locks.
         other: of `partition` and `slow`, the server at the other end of the way; by default all.
-        seconds: of `stop`, `partition` and `slow`, after how long it is over; of `hang` for how long the handler
+        seconds: of `stop`, `partition`, `slow` and `lock`, after how long it is over; of `hang` how long the handler
             hangs, for ever when 0.
         delay: of `slow`, by how many seconds later everything arrives.
         point: of `point`, where the process dies, as `chaos.at` calls it.
@@ -116,6 +120,8 @@ class Targets(msgspec.Struct, frozen=True):
         outside: the participants that have handlers with effects outside the database.
         has_branches: whether steps run at once.
         watchers: of `exporter` and `readmodel` those that run.
+        sqlite: whose databases are SQLite's.
+        has_postgres: whether there is a PostgreSQL that may be killed.
     """
 
     participants: Mapping[str, Sequence[str]]
@@ -125,6 +131,8 @@ class Targets(msgspec.Struct, frozen=True):
     outside: Sequence[str] = ()
     has_branches: bool = False
     watchers: Sequence[str] = ()
+    sqlite: Sequence[str] = ()
+    has_postgres: bool = False
 
     @property
     def processes(self) -> list[str]:
@@ -141,6 +149,7 @@ class Targets(msgspec.Struct, frozen=True):
     def names(self) -> set[str]:
         """All that a fault may name."""
         own = {*self.processes, *self.participants, *self.servers, *self.backend, LEADER, "nats-server", CLIENT}
+        own |= {POSTGRES} if self.has_postgres else set()
         return own | ({"coordinator"} if self.coordinators else set())
 
     @property
@@ -156,7 +165,7 @@ class Targets(msgspec.Struct, frozen=True):
 
     def owner(self, name: str) -> str:
         """What a process is of: `participant`, `coordinator` or `server`; itself where there is one of its kind."""
-        if name in (LEADER, CLIENT, BACKEND, *self.watchers):
+        if name in (LEADER, CLIENT, BACKEND, POSTGRES, *self.watchers):
             return name
         if name == "coordinator" or name in self.coordinators:
             return "coordinator"
@@ -168,6 +177,8 @@ def sort_of(fault: Fault, targets: Targets) -> str:
     if fault.kind in CALLS:
         kind = f"hang ({fault.how})" if fault.kind == "hang" else fault.kind
         return f"{kind} in a handler" if fault.direction == "do" else f"{kind} in a compensation"
+    if fault.kind == "lock":
+        return "lock database"
     if fault.kind == "point":
         return f"kill {targets.owner(fault.target)} {fault.point}"
     return f"{fault.kind} {targets.owner(fault.target)}"
@@ -199,12 +210,13 @@ def make(
     known = {kind: [*_sorts(kind, targets)] for kind in KINDS if not kinds or kind in kinds}
     for kind, sorts in known.items():
         if kinds and not sorts:
-            raise PlatformError(f"a fault of the kind {kind} is not possible here: no step has a handler to fail.")
+            raise PlatformError(f"a fault of the kind {kind} is not possible here: {_why_not(kind)}.")
     every_sort = [sort for sorts in known.values() for sort in sorts]
     if count and seconds:
         every = (seconds - FIRST_SECONDS) / count
     bag, faults = list[Fault](), list[Fault]()
-    free_at = dict.fromkeys((*targets.processes, *targets.backend, SERVERS), 0.0)
+    databases = map(_database_of, targets.sqlite)
+    free_at = dict.fromkeys((*targets.processes, *targets.backend, *databases, POSTGRES, SERVERS), 0.0)
     at = FIRST_SECONDS
     while (not count or len(faults) < count) and (not seconds or count or at < seconds):
         if not bag:
@@ -223,9 +235,13 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
         case "kill" | "stop":
             servers = ["server", *([LEADER] if len(targets.servers) > 1 else [])]
             backend = targets.backend if kind == "stop" else []
-            yield from (Fault(0, kind, each) for each in (*classes, *servers, *backend))
+            database = [POSTGRES] * targets.has_postgres if kind == "kill" else []
+            yield from (Fault(0, kind, each) for each in (*classes, *servers, *backend, *database))
         case "restart" | "partition" | "slow":
-            yield from (Fault(0, kind, each) for each in (*classes, "server"))
+            database = [POSTGRES] * targets.has_postgres if kind == "restart" else []
+            yield from (Fault(0, kind, each) for each in (*classes, "server", *database))
+        case "lock":
+            yield from [Fault(0, kind, DATABASE)] * bool(targets.sqlite)
         case "point":
             yield from (Fault(0, kind, each, point=point) for each in classes for point in targets.points[each])
         case "fail" | "raise" | "hang":
@@ -249,10 +265,13 @@ def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free
     if sort.kind == "poison":
         user = choose.choice([*targets.participants]) if sort.target != CLIENT else CLIENT
         return replace(sort, at=round(at, 2), target=user)
-    if sort.target in ("server", LEADER):
+    if sort.target == DATABASE:
+        target = choose.choice([*targets.sqlite])
+        place = _database_of(target)
+    elif sort.target in ("server", LEADER):
         target, place = (LEADER if sort.target == LEADER else choose.choice([*targets.servers])), SERVERS
     else:
-        own = [*targets.processes, *targets.backend]
+        own = [*targets.processes, *targets.backend, *[POSTGRES] * targets.has_postgres]
         own = [name for name in own if targets.owner(name) == sort.target]
         if sort.point in EFFECTS:
             own = [name for participant in targets.outside for name in targets.participants[participant]]
@@ -261,6 +280,17 @@ def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free
     at = round(max(at, free_at[place]), 2)
     free_at[place] = at + lasts + QUIET_SECONDS
     return replace(sort, at=at, target=target, seconds=lasts, delay=delay if sort.kind == "slow" else 0.0)
+
+
+def _database_of(name: str) -> str:
+    return f"database of {name}"
+
+
+def _why_not(kind: Kind) -> str:
+    """Why there is no fault of a kind on a platform."""
+    if kind == "lock":
+        return "nobody has an SQLite database"
+    return "no step has a handler to fail" if kind in CALLS else "there is nobody whom it could hit"
 
 
 # --- in a file --------------------------------------------------------------------------------------------------------
@@ -318,6 +348,9 @@ def _wrong(fault: Fault, targets: Targets) -> str:
         known = ", ".join(sorted({step for step, _ in targets.calls})) or "there is none"
         called = {(fault.step, fault.direction), (f"{fault.step.rpartition('-')[0]}-0", fault.direction)}
         return "" if called & {*targets.calls} else f"no step here has such a handler to fail; name one of {known}"
+    if fault.kind == "lock":
+        is_whose = fault.target in targets.sqlite and fault.seconds
+        return "" if is_whose else f"name one of {', '.join(targets.sqlite) or 'nobody'}, and say `seconds`"
     for name in (fault.target, *([fault.other] if fault.other else [])):
         if name not in targets.names or (name == LEADER and not targets.servers):
             return f"there is no {name!r} here; there are {', '.join(sorted(targets.names))}"
@@ -328,6 +361,8 @@ def _wrong(fault: Fault, targets: Targets) -> str:
         return "" if fault.message in ("", *forms_of(fault.target)) else f"it has no such message; name one of {known}"
     if fault.target == CLIENT and fault.kind not in ("partition", "slow"):
         return "a client can be cut off and slowed, and publish what nobody can use"
+    if fault.target == POSTGRES and fault.kind not in ("kill", "restart"):
+        return "PostgreSQL can be killed and restarted only"
     if fault.target == BACKEND and fault.kind != "stop":
         return "a tracing backend can be stopped only"
     if fault.kind in LASTING and not fault.seconds:

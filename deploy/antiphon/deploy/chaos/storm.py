@@ -197,6 +197,11 @@ class Storm:
                 self._plan_calls(fault)
                 await self._come_about(f" {call_name(fault.step, fault.direction)}")
                 self._note(fault, target)
+            case "lock":
+                self._note(fault, target)
+                await chaos.lock(target)
+                await asyncio.sleep(fault.seconds)
+                await chaos.unlock(target)
             case "poison":
                 self._note(fault, target)
                 await chaos.poison(target, fault.message, fault.times, sagas=self._under_way())

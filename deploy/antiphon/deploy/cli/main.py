@@ -139,6 +139,7 @@ class FaultKind(enum.Enum):
     HANG = "hang"
     POINT = "point"
     POISON = "poison"
+    LOCK = "lock"
 
 
 class Format(enum.Enum):

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isabstract
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from antiphon.participants import Participant
 from ..chaos.loads import Load, Payloads
 from ..chaos.orders import Orders
 from ..chaos.platform import ChaosPlatform, Settings, can_export, can_list
-from ..chaos.schedule import Kind, Schedule, Targets, as_toml, make, read, write
+from ..chaos.schedule import POSTGRES, Kind, Schedule, Targets, as_toml, make, read, write
 from ..chaos.score import Score, Spread
 from ..chaos.storm import Storm
 from ..local.styles import Style
@@ -37,8 +37,6 @@ from .payloads import read_event, read_payload
 
 INTERRUPTED = 130
 """The exit code of a storm that was told to end, as shells have it for Ctrl-C."""
-POSTGRES = "postgres"
-"""What `--database` says of a participant that gets a database of a PostgreSQL that is started for it."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ def _settings(asked: Asked) -> Generator[Settings]:
         except LookupError as error:
             raise CannotLoad(f"{error}.") from None
         databases |= {name: server.new_database() for name, url in databases.items() if url == POSTGRES}
-        yield settings
+        yield replace(settings, postgres=server)
 
 
 def _targets(asked: Asked, chaos: ChaosPlatform) -> Targets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -77,6 +78,42 @@ class Postgres:
         if done.returncode != 0:
             self._process.terminate()
         self._process.wait(START_SECONDS)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        return self._run("pg_isready", "-q").returncode == 0
+
+    @property
+    def postmaster(self) -> int:
+        """The process id of the server, which is no child of ours where it runs as another user; 0 without it."""
+        try:
+            return int((self._folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
+        except (OSError, ValueError):
+            return 0
+
+    def kill(self) -> None:
+        """SIGKILL. What it had begun is rolled back when it is started again."""
+        if pid := self.postmaster:
+            os.kill(pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(START_SECONDS)
+
+    def start_again(self) -> None:
+        """Start it after it was killed: its processes may still hold its memory for a moment.
+
+        Raises:
+            RuntimeError: it does not start; with its log.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.start()
+                return
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def new_database(self) -> str:
         """The URL of an empty database."""
