@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from antiphon.contracts.errors import PlatformError, StillRunning
 from antiphon.coordinator import Antiphon, Handle
 from antiphon.deploy.chaos import ChaosPlatform
+from antiphon.deploy.chaos.disks import why_not
 from antiphon.deploy.chaos.network import SERVER
 from antiphon.deploy.local.styles import Style
 from antiphon.link.killpoints import HANGS, RAISED
@@ -29,6 +30,7 @@ from . import careless
 SERVICES = [f"antiphon.order.{name}" for name in ("saga", "inventory", "billing", "shipping")]
 ORDERS = [each for each in load_orders()[:20] if each.order_id != "order-0001"]  # whose customer cannot pay
 
+WHY_NO_DISKS = why_not()
 SERVERS = [f"{SERVER}-{number}" for number in (1, 2, 3)]
 
 shop = pytest.mark.chaos(*SERVICES)
@@ -206,6 +208,23 @@ async def test_sagas_wait_for_a_database_that_another_process_has_locked(chaos: 
     await chaos.assert_invariants()
     with pytest.raises(PlatformError, match="'till' has no SQLite database to lock: inventory, billing, shipping, rea"):
         await chaos.lock("till")
+
+
+@pytest.mark.skipif(bool(WHY_NO_DISKS), reason=WHY_NO_DISKS)
+@pytest.mark.chaos(*SERVICES, small_disks=True)
+async def test_sagas_wait_for_a_disk_that_is_full(chaos: ChaosPlatform) -> None:
+    chaos.fill("inventory")
+    async with chaos.client() as antiphon:
+        handles = [await antiphon.start(order, each, id=each.order_id) for each in ORDERS[:3]]
+        assert await is_going_on(handles[0])
+        with pytest.raises(AssertionError, match=r"inventory is left: its disk is full: `chaos\.free` ends that"):
+            await chaos.assert_invariants(within_seconds=1)
+        chaos.kill("inventory")
+        chaos.free("inventory")
+        assert all([await completes(handle) for handle in handles])
+    await chaos.assert_invariants()
+    with pytest.raises(PlatformError, match="'till' has no small disk: inventory, billing, shipping"):
+        chaos.fill("till")
 
 
 @pytest.mark.chaos(*SERVICES, databases={"billing": "postgres"})

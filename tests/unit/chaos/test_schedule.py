@@ -22,6 +22,7 @@ SHOP = Targets(
     watchers=["exporter", "readmodel"],
     sqlite=["stock", "readmodel"],
     has_postgres=True,
+    disks=["stock"],
 )
 SMALL = Targets({"stock": ["stock"]}, ["coordinator-1"], ["nats-server"])
 
@@ -43,6 +44,7 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
         "kill leader",
         "stop server",
         "lock database",
+        "fill disk",
         "kill postgres",
         "restart postgres",
         "stop backend",
@@ -71,7 +73,7 @@ def test_one_server_at_a_time_is_harmed_and_no_process_twice_at_once() -> None:
     for fault in faults:
         if fault.kind not in (*CALLS, "poison"):
             place = "servers" if SHOP.owner(fault.target) in ("server", LEADER) else fault.target
-            place += " lock" if fault.kind == "lock" else ""
+            place += " database" if fault.kind in ("lock", "fill") else ""
             by_place.setdefault(place, []).append(fault)
     assert len(by_place) == 13
     for harmed in by_place.values():

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from antiphon.deploy.chaos.faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
 from antiphon.deploy.chaos.trips import Trips
+from antiphon.deploy.cli import storms
 from antiphon.deploy.cli.main import app
 from antiphon.trips.messages import TripRequested
 
@@ -154,3 +155,17 @@ def test_the_same_seed_asks_for_the_same_trips_and_a_third_of_them_cannot_be_had
     asked = [[load.next().start for _ in range(300)] for load in (one, same, other)]
     assert asked[0] == asked[1] != asked[2]
     assert len({each.destination for each in asked[0] if isinstance(each, TripRequested)}) == 8
+
+
+@pytest.mark.parametrize("kind", ["fill", "stop"])
+def test_a_disk_that_cannot_be_filled_fails_only_who_asked_for_that(
+    module: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storms, "why_not", lambda: "nobody may mount anything.")
+    words = ["chaos", "--app", module, "--saga", "party", "--plan", "--json", "--only", kind, "--faults", "5"]
+    ran = CliRunner().invoke(app, words)
+    if kind == "fill":
+        assert str(ran.exception) == "a fault of the kind fill is not possible here: nobody may mount anything."
+    else:
+        assert ran.exit_code == 0, ran.output
+        assert "no disk will be full: nobody may mount anything." in ran.stderr

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -33,6 +34,7 @@ from ..local.platform import LocalPlatform, worker_names
 from ..local.up import databases_of, parts_of
 from ..modules import CannotLoad, load, load_saga
 from .background import Background
+from .disks import Disk, enter
 from .evidence import BOUND_SECONDS, Effect, Evidence
 from .faults import Faults, points_of, variables
 from .gathering import (
@@ -86,6 +88,7 @@ class Settings:
         handler_seconds: how long a handler may run before it is cancelled; as their own settings say when 0.
         exporter: whether an exporter runs, with a tracing backend of its own, which is held against the journals.
         readmodel: whether a read model is kept, which is held against the journals as well.
+        small_disks: whether each participant's SQLite database has a small disk of its own, which a test may fill.
         postgres: the PostgreSQL in which `databases` are, where a test may kill it.
         databases: the URLs of databases by participant; SQLite in the platform's folder for the others.
     """
@@ -100,6 +103,7 @@ class Settings:
     exporter: bool = False
     readmodel: bool = False
     postgres: Postgres | None = None
+    small_disks: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -153,9 +157,13 @@ class ChaosPlatform:
         self.environment = dict[str, str]()
         """Variables that coordinators and participants get beside the usual ones, from `start` on."""
         self._settings, self._folder, self._databases = settings, folder.resolve(), databases
+        self._disks = dict[str, Disk]()
+        if settings.small_disks:
+            disks = {name: Disk(self._folder / "disks" / name) for name in self.participants if name not in databases}
+            self._databases |= {name: f"{SQLITE}{disk.folder / name}.db" for name, disk in disks.items()}
+            self._disks = disks
         self._owners = self._processes()
         self._faults = self._planned()
-        self._background = Background()
         self._network = Network(self._folder / "nats", self._folder / "logs", settings.servers)
         self._platform: LocalPlatform | None = None
         self._ready_lives: dict[str, int] = {}
@@ -174,8 +182,10 @@ class ChaosPlatform:
         """Start everything, and wait until all processes serve.
 
         Raises:
-            PlatformError: something does not start; the sentence says why.
+            PlatformError: something does not start, or no small disk can be mounted; the sentence says why.
         """
+        if self._disks:
+            enter()  # before the thread is started that shall see them
         self._background.run(self._start())
 
     def close(self) -> None:
@@ -192,6 +202,11 @@ class ChaosPlatform:
             PlatformError: one cannot, or does not within two minutes; the sentence says which.
         """
         await self._background.ask(self._wait_ready(list(self._running.children)))
+
+    @cached_property
+    def _background(self) -> Background:
+        """What starts all processes, and talks to the servers."""
+        return Background()
 
     @property
     def databases(self) -> Mapping[str, str]:
@@ -328,6 +343,24 @@ class ChaosPlatform:
         """Have the lock on a database released."""
         await self._background.ask(self._locks.release(name))
         self.troubles.end(f"the database of {name}")
+
+    def fill(self, name: str) -> None:
+        """Leave no room on the disk of a participant's database, until `free`.
+
+        Args:
+            name: of a participant.
+
+        Raises:
+            PlatformError: its database has no small disk.
+        """
+        disk = self._disk_of(name)
+        self.troubles.begin(f"the disk of {name}", name)
+        disk.fill()
+
+    def free(self, name: str) -> None:
+        """Give the room back."""
+        self._disk_of(name).free()
+        self.troubles.end(f"the disk of {name}")
 
     def at(self, name: str, point: str, times: int = 1) -> None:
         """Have it die when it reaches a point, and again when that is reached once more: with `times=2` on the first
@@ -467,6 +500,7 @@ class ChaosPlatform:
             watchers=[each for each, owner in self._owners.items() if owner in WATCHERS],
             sqlite=[*self._sqlite],
             has_postgres=self._settings.postgres is not None,
+            disks=[*self._disks],
         )
 
     # --- faults of the network ----------------------------------------------------------------------------------------
@@ -604,6 +638,8 @@ class ChaosPlatform:
         for name, faults in self._faults.items():
             for what in faults.left:
                 yield name, f"a fault was planned that did not come about, {what}"
+        for name in (name for name, disk in self._disks.items() if disk.is_full):
+            yield name, "its disk is full: `chaos.free` ends that"
         for name in self._locks.held:
             yield name, "its database is locked: `await chaos.unlock` ends that"
         for name in sorted(self._stopped):
@@ -637,6 +673,8 @@ class ChaosPlatform:
         return {name: Faults(self._folder / "faults" / name, points_of(owner)) for name, owner in owners.items()}
 
     async def _start(self) -> None:
+        for disk in self._disks.values():
+            disk.mount()
         await self._network.start(self._owners)
         if self._backend is not None:
             self._backend.start()
@@ -683,6 +721,8 @@ class ChaosPlatform:
     async def _close(self) -> None:
         for name in self._locks.held:
             await self._locks.release(name)
+        for disk in self._disks.values():
+            disk.free()
         if self._settings.postgres is not None and not self._settings.postgres.postmaster:
             await self._start_postgres()
         for proxy in self._network.ways.values():
@@ -695,6 +735,8 @@ class ChaosPlatform:
         await self._network.stop()
         if self._backend is not None:
             self._backend.stop()
+        for disk in self._disks.values():
+            disk.unmount()
 
     def _variables(self, name: str) -> dict[str, str]:
         """What one process is told: its own ways, the faults planned for it, and where the test's modules are."""
@@ -825,6 +867,12 @@ class ChaosPlatform:
         """What is neither a process of the platform nor a server of NATS."""
         backend = [BACKEND] if self._backend is not None else []
         return [*backend, *([POSTGRES] if self._settings.postgres is not None else [])]
+
+    def _disk_of(self, name: str) -> Disk:
+        if name not in self._disks:
+            known = ", ".join(self._disks) or "nobody has"
+            raise PlatformError(f"{name!r} has no small disk: {known}. With small_disks each SQLite database has one.")
+        return self._disks[name]
 
     def _faults_of(self, name: str) -> Faults:
         if name not in self._faults:

@@ -20,9 +20,11 @@ from .faults import COORDINATOR_POINTS, EXPORTER_POINTS, PARTICIPANT_POINTS, REA
 from .network import CLIENT
 from .poison import forms_of
 
-Kind = Literal["kill", "stop", "restart", "partition", "slow", "fail", "raise", "hang", "point", "poison", "lock"]
+Kind = Literal[
+    "kill", "stop", "restart", "partition", "slow", "fail", "raise", "hang", "point", "poison", "lock", "fill"
+]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-LASTING: Final = ("stop", "partition", "slow", "lock")
+LASTING: Final = ("stop", "partition", "slow", "lock", "fill")
 """Faults that last for `seconds`; of the others each is a moment."""
 CALLS: Final = ("fail", "raise", "hang")
 """Faults of a call of a handler."""
@@ -30,7 +32,8 @@ BACKEND: Final = "backend"
 """Where the exporter sends spans; it can be stopped only, and refuses them then."""
 POSTGRES: Final = "postgres"
 """The PostgreSQL of a run, which can be killed and restarted."""
-DATABASE: Final = "database"
+OF_DATABASES: Final[Mapping[str, str]] = {"lock": "database", "fill": "disk"}
+"""Faults of a database, each with what of it is harmed."""
 LEADER: Final = "leader"
 """The server that leads stream SAGA at the moment of the fault."""
 
@@ -57,10 +60,10 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         kind: what is done.
         target: a process, a participant (all of its processes), `coordinator`, `nats-server`, one server, or `leader`;
             of `poison` the user who publishes, a participant or `client`; of `lock` whose SQLite database another
-            process locks.
+            process locks; of `fill` on whose disk there is no room.
         other: of `partition` and `slow`, the server at the other end of the way; by default all.
-        seconds: of `stop`, `partition`, `slow` and `lock`, after how long it is over; of `hang` how long the handler
-            hangs, for ever when 0.
+        seconds: of `stop`, `partition`, `slow`, `lock` and `fill`, after how long it is over; of `hang` how long the
+            handler hangs, for ever when 0.
         delay: of `slow`, by how many seconds later everything arrives.
         point: of `point`, where the process dies, as `chaos.at` calls it.
         step: of `fail`, `raise` and `hang`, whose handler's next call does so.
@@ -122,6 +125,7 @@ class Targets(msgspec.Struct, frozen=True):
         watchers: of `exporter` and `readmodel` those that run.
         sqlite: whose databases are SQLite's.
         has_postgres: whether there is a PostgreSQL that may be killed.
+        disks: the participants whose databases have small disks.
     """
 
     participants: Mapping[str, Sequence[str]]
@@ -133,6 +137,7 @@ class Targets(msgspec.Struct, frozen=True):
     watchers: Sequence[str] = ()
     sqlite: Sequence[str] = ()
     has_postgres: bool = False
+    disks: Sequence[str] = ()
 
     @property
     def processes(self) -> list[str]:
@@ -177,8 +182,8 @@ def sort_of(fault: Fault, targets: Targets) -> str:
     if fault.kind in CALLS:
         kind = f"hang ({fault.how})" if fault.kind == "hang" else fault.kind
         return f"{kind} in a handler" if fault.direction == "do" else f"{kind} in a compensation"
-    if fault.kind == "lock":
-        return "lock database"
+    if fault.kind in OF_DATABASES:
+        return f"{fault.kind} {OF_DATABASES[fault.kind]}"
     if fault.kind == "point":
         return f"kill {targets.owner(fault.target)} {fault.point}"
     return f"{fault.kind} {targets.owner(fault.target)}"
@@ -215,7 +220,7 @@ def make(
     if count and seconds:
         every = (seconds - FIRST_SECONDS) / count
     bag, faults = list[Fault](), list[Fault]()
-    databases = map(_database_of, targets.sqlite)
+    databases = map(_database_of, (*targets.sqlite, *targets.disks))
     free_at = dict.fromkeys((*targets.processes, *targets.backend, *databases, POSTGRES, SERVERS), 0.0)
     at = FIRST_SECONDS
     while (not count or len(faults) < count) and (not seconds or count or at < seconds):
@@ -241,7 +246,9 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
             database = [POSTGRES] * targets.has_postgres if kind == "restart" else []
             yield from (Fault(0, kind, each) for each in (*classes, "server", *database))
         case "lock":
-            yield from [Fault(0, kind, DATABASE)] * bool(targets.sqlite)
+            yield from [Fault(0, kind)] * bool(targets.sqlite)
+        case "fill":
+            yield from [Fault(0, kind)] * bool(targets.disks)
         case "point":
             yield from (Fault(0, kind, each, point=point) for each in classes for point in targets.points[each])
         case "fail" | "raise" | "hang":
@@ -265,8 +272,8 @@ def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free
     if sort.kind == "poison":
         user = choose.choice([*targets.participants]) if sort.target != CLIENT else CLIENT
         return replace(sort, at=round(at, 2), target=user)
-    if sort.target == DATABASE:
-        target = choose.choice([*targets.sqlite])
+    if sort.kind in OF_DATABASES:
+        target = choose.choice([*(targets.sqlite if sort.kind == "lock" else targets.disks)])
         place = _database_of(target)
     elif sort.target in ("server", LEADER):
         target, place = (LEADER if sort.target == LEADER else choose.choice([*targets.servers])), SERVERS
@@ -288,8 +295,8 @@ def _database_of(name: str) -> str:
 
 def _why_not(kind: Kind) -> str:
     """Why there is no fault of a kind on a platform."""
-    if kind == "lock":
-        return "nobody has an SQLite database"
+    if kind in OF_DATABASES:
+        return f"nobody has {'an SQLite database' if kind == 'lock' else 'a small disk'}"
     return "no step has a handler to fail" if kind in CALLS else "there is nobody whom it could hit"
 
 
@@ -348,9 +355,10 @@ def _wrong(fault: Fault, targets: Targets) -> str:
         known = ", ".join(sorted({step for step, _ in targets.calls})) or "there is none"
         called = {(fault.step, fault.direction), (f"{fault.step.rpartition('-')[0]}-0", fault.direction)}
         return "" if called & {*targets.calls} else f"no step here has such a handler to fail; name one of {known}"
-    if fault.kind == "lock":
-        is_whose = fault.target in targets.sqlite and fault.seconds
-        return "" if is_whose else f"name one of {', '.join(targets.sqlite) or 'nobody'}, and say `seconds`"
+    if fault.kind in OF_DATABASES:
+        owners = targets.sqlite if fault.kind == "lock" else targets.disks
+        is_whose = fault.target in owners and fault.seconds
+        return "" if is_whose else f"name one of {', '.join(owners) or 'nobody'}, and say `seconds`"
     for name in (fault.target, *([fault.other] if fault.other else [])):
         if name not in targets.names or (name == LEADER and not targets.servers):
             return f"there is no {name!r} here; there are {', '.join(sorted(targets.names))}"

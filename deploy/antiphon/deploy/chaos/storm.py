@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -62,6 +63,8 @@ class Storm:
         self._began = time.monotonic()
         self._is_over = False
         self._ran, self._struck, self._impossible = list[Ran](), list[Struck](), list[str]()
+        self._planned = Counter[str]()
+        """How often each fault was planned that comes about when somebody comes by."""
 
     async def run(self) -> Score:
         """Run it, wait until all is settled, and check."""
@@ -191,17 +194,22 @@ class Storm:
             case "point":
                 before = chaos.pids(target)
                 chaos.at(target, fault.point, fault.times)
-                await self._come_about(f"{target} {fault.point}")
+                await self._come_about(f"{target} {fault.point}", fault.times)
                 await self._whole(self._note(fault, target), lambda: before != chaos.pids(target))
             case "fail" | "raise" | "hang":
                 self._plan_calls(fault)
-                await self._come_about(f" {call_name(fault.step, fault.direction)}")
+                await self._come_about(f" {call_name(fault.step, fault.direction)}", fault.times)
                 self._note(fault, target)
             case "lock":
                 self._note(fault, target)
                 await chaos.lock(target)
                 await asyncio.sleep(fault.seconds)
                 await chaos.unlock(target)
+            case "fill":
+                self._note(fault, target)
+                chaos.fill(target)
+                await asyncio.sleep(fault.seconds)
+                chaos.free(target)
             case "poison":
                 self._note(fault, target)
                 await chaos.poison(target, fault.message, fault.times, sagas=self._under_way())
@@ -250,12 +258,17 @@ class Storm:
         except TimeoutError:
             raise PlatformError(f"{name} does not serve within {SERVES_SECONDS:g} s") from None
 
-    async def _come_about(self, planned: str) -> None:
-        await _until(
-            lambda: not any(each.endswith(planned) for each in self._chaos.to_come()),
-            COMES_ABOUT_SECONDS,
-            "nothing came by there",
-        )
+    async def _come_about(self, planned: str, times: int) -> None:
+        """Wait until what was planned so many times has come about. Of several alike the first that was planned comes
+        about first."""
+        self._planned[planned] += times
+        mine = self._planned[planned]
+
+        def has_come() -> bool:
+            left = sum(each.endswith(planned) for each in self._chaos.to_come())
+            return self._planned[planned] - left >= mine
+
+        await _until(has_come, COMES_ABOUT_SECONDS, "nothing came by there")
 
     def _now(self) -> float:
         return time.monotonic() - self._began

@@ -140,6 +140,7 @@ class FaultKind(enum.Enum):
     POINT = "point"
     POISON = "poison"
     LOCK = "lock"
+    FILL = "fill"
 
 
 class Format(enum.Enum):
@@ -501,6 +502,13 @@ def chaos(
             "where the extra sqlite is installed."
         ),
     ] = None,
+    small_disks: Annotated[
+        bool | None,
+        typer.Option(
+            help="A small disk for each SQLite database of a participant, so that it can be full (--only fill); by "
+            "default where this user may mount one."
+        ),
+    ] = None,
     at_once: Annotated[int, typer.Option(min=1, help="How many sagas are under way at a time.")] = 10,
     within: Annotated[
         float,
@@ -538,6 +546,7 @@ def chaos(
         handler_seconds=handler_seconds,
         exporter=exporter,
         readmodel=readmodel,
+        small_disks=small_disks,
         minutes=minutes,
         faults=faults,
         every=every,

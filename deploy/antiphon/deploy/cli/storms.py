@@ -18,10 +18,12 @@ from typing import Literal
 from rich import box
 from rich.table import Table
 
+from antiphon.contracts.errors import PlatformError
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.versions import with_children
 from antiphon.participants import Participant
 
+from ..chaos.disks import why_not
 from ..chaos.loads import Load, Payloads
 from ..chaos.orders import Orders
 from ..chaos.platform import ChaosPlatform, Settings, can_export, can_list
@@ -57,6 +59,7 @@ class Asked:
     handler_seconds: float
     exporter: bool | None
     readmodel: bool | None
+    small_disks: bool | None
     minutes: float
     faults: int
     every: float
@@ -154,6 +157,22 @@ def _folder(asked: Asked) -> Generator[Path]:
         yield asked.folder or Path(".antiphon") / f"chaos-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def _can_fill(asked: Asked) -> bool:
+    """Whether databases get small disks.
+
+    Raises:
+        PlatformError: they were asked for, and are not possible here.
+    """
+    if asked.small_disks is False:
+        return False
+    if not (why := why_not()):
+        return True
+    if asked.small_disks or "fill" in asked.only:
+        raise PlatformError(f"a fault of the kind fill is not possible here: {why}")
+    warn(f"no disk will be full: {why}")
+    return False
+
+
 @contextmanager
 def _settings(asked: Asked) -> Generator[Settings]:
     """What the platform consists of; a PostgreSQL that was asked for runs meanwhile.
@@ -178,6 +197,7 @@ def _settings(asked: Asked) -> Generator[Settings]:
         asked.handler_seconds,
         exporter=can_export() if asked.exporter is None else asked.exporter,
         readmodel=can_list() if asked.readmodel is None else asked.readmodel,
+        small_disks=_can_fill(asked),
     )
     if POSTGRES not in databases.values():
         yield settings
