@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from sqlalchemy import Select, Table, select
+from sqlalchemy import Executable, Table, select
 
 from antiphon.participants.engines import open_engine
 
@@ -40,7 +40,7 @@ class Service:
 
     name: str
     ledger: Table
-    state: Select[Any]
+    state: Executable
     kinds: tuple[str, ...]
 
 
@@ -182,8 +182,10 @@ def _of_trips(books: Books, ended: Ended) -> Iterator[str]:
         outcome, trip = ended.outcomes.get(trip_id), ended.trips.get(trip_id)
         if trip is None:
             yield f"{TRIP} {trip_id} was never asked for, and has {found}"
-        elif outcome is not None and found != (wanted := owed(trip)[books.service] if outcome == "completed" else {}):
-            yield f"{TRIP} {trip_id} is {outcome} and should have {dict(wanted)}, and has {found}"
+        elif outcome is not None:
+            wanted: Mapping[str, int] = owed(trip)[books.service] if outcome == "completed" else {}
+            if found != wanted:
+                yield f"{TRIP} {trip_id} is {outcome} and should have {dict(wanted)}, and has {found}"
 
 
 def _of_accounts(books: Books) -> Iterator[str]:

@@ -62,6 +62,8 @@ class Agency:
 
     async def wrongs(self) -> list[str]:
         """What the books say against how the trips ended."""
-        ended = {id: saga.outcome() for id, saga in self.played.items()}
-        outcomes: dict[str, Outcome] = {id: outcome for id, outcome in ended.items() if outcome is not None}
+        outcomes = dict[str, Outcome]()
+        for id, saga in self.played.items():
+            if (outcome := saga.outcome()) is not None:
+                outcomes[id] = outcome
         return await reconcile(self.urls, self.partners, Ended(outcomes, self.requested))

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from inspect import isabstract
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -256,15 +256,17 @@ def _load_of_a_team(path: str, seed: int) -> Load:
     Raises:
         CannotLoad: there is no such class, or it cannot be made of a seed.
     """
-    made = load(path, type)
-    if not issubclass(made, Load) or isabstract(made):
+    found: type[Any] = load(path, type)
+    make: Any = found  # what it takes beside the seed is its own matter, and looked at here
+    if not issubclass(found, Load) or isabstract(found):
         raise CannotLoad(
             f"{path} is no load: derive it from antiphon.deploy.chaos.Load, and say in `next` what is started."
         )
     try:
-        return made(seed)  # type: ignore[call-arg] # a class of a team's own
+        made: Load = make(seed)
     except TypeError as error:
         raise CannotLoad(f"{path} cannot be made of a seed: {error}.") from None
+    return made
 
 
 def _saga(asked: Asked) -> AnySaga:
