@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
 from antiphon.contracts import SagaKey, subjects
-from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.envelope import Envelope, decode, encode, pack, unpack
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.identity import OPERATOR
-from antiphon.contracts.messages import AnswerKind
-from antiphon.contracts.payloads import Operation, Parked, verb_type
-from antiphon.contracts.stored import Delivered
+from antiphon.contracts.identity import LOCK, OPERATOR
+from antiphon.contracts.messages import AnswerKind, Event
+from antiphon.contracts.payloads import LOCK_STATE_TYPE, Operation, Parked, verb_type
+from antiphon.contracts.stored import Delivered, Outcome
 from antiphon.contracts.subjects import CommandAddress, matches
+from antiphon.contracts.topology import SAGA
 from antiphon.coordinator.decision.dues import earliest_ns
 from antiphon.coordinator.decision.entries import Draft
 from antiphon.coordinator.decision.facts import Send
+from antiphon.coordinator.decision.locks import Lock
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.memory import MemoryPlatform, MemoryStore
@@ -219,6 +222,41 @@ def test_a_timer_that_was_lost_is_made_up_for_by_the_sweeper() -> None:
     fleet.platform.schedules.clear()
     fleet.run(3600 + 1300)
     assert fleet.state() == "compensating"
+
+
+class TripApproved(Event, name="trip.approved"):
+    pass
+
+
+def its_traveller(start: TripAsked) -> list[str]:
+    return [start.traveller]
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["an answer that says nothing", "a death"])
+def test_a_lock_is_freed_although_whoever_wrote_the_end_in_the_sweepers_turn_could_not_say_so(is_silent: bool) -> None:
+    """Timers are lost, so the sweeper brings the time at which the saga ends."""
+    saga = Saga(TripAsked, name="trip", version=1, deadline=timedelta(hours=1), locks=its_traveller)
+    saga.signal(TripApproved, within=timedelta(seconds=60))
+    fleet = Fleet(saga=saga)
+    tell, lost = fleet.stores[0].tell, list[str]()
+
+    def lose(subject: str, data: bytes, then: Callable[[Outcome], None]) -> None:
+        if ".free." in subject and not lost:
+            lost.append(subject)
+            if not is_silent:
+                then(Ambiguous("no answer"))
+        else:
+            tell(subject, data, then)
+
+    fleet.stores[0].tell = lose  # type: ignore[method-assign]
+    fleet.start()
+    for _ in range(600):
+        fleet.run()
+        fleet.platform.schedules.clear()
+    assert (fleet.state(), len(lost)) == ("compensated", 1)
+    (state,) = fleet.platform.read(SAGA, [subjects.state_subject(SagaKey.of(LOCK, "Ada"))])
+    assert unpack(decode(state.data, state.subject), LOCK_STATE_TYPE, Lock).sagas == []
+    assert fleet.platform.pending(SWEEPER) == 0
 
 
 def test_a_saga_that_ends_long_before_its_deadline_has_no_timer() -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from antiphon.contracts.errors import Ambiguous, Unusable
-from antiphon.contracts.identity import LOCK, SagaKey
+from antiphon.contracts.identity import COORDINATOR, LOCK, SagaKey
 from antiphon.contracts.stored import Delivered
 from antiphon.contracts.subjects import parse_fact
 from antiphon.link.faults import say
@@ -92,10 +92,44 @@ class Sweeper:
     def _judge(self, watch: Watch, ended: set[SagaKey] | Ambiguous) -> None:
         if isinstance(ended, Ambiguous):
             watch.delivery.hand_back(self._idle_seconds)
-        elif watch.key is None or watch.key in ended:
+        elif watch.key is None or (watch.key in ended and not self._may_owe(watch, watch.key)):
             watch.delivery.ack()
+        elif watch.key in ended:
+            self._tell_again(watch.key, watch.delivery)
         else:
             self._look_after(watch.key, watch.delivery)
+
+    def _may_owe(self, watch: Watch, key: SagaKey) -> bool:
+        """Whether an ended saga may have something to tell that nobody else tells: to its locks, children or parent.
+
+        Where a delivery brought the end, that delivery comes again until all is told. But an earlier look of the
+        sweeper may have written the end, and have come to nothing before it told.
+        """
+        if watch.delivery.deliveries < 2 or key.type not in self._journals.definitions:
+            return False
+        definitions = self._journals.definitions[key.type].definitions
+        is_child = parse_fact(watch.delivery.subject).source == COORDINATOR
+        return is_child or any(each.locks is not None or each.children for each in definitions)
+
+    def _tell_again(self, key: SagaKey, delivery: Delivered) -> None:
+        """Tell others what the end of a saga obliges to, and be done with it."""
+        versions = self._journals.definitions[key.type]
+
+        def go_on(result: Replayed | Exception) -> None:
+            if isinstance(result, Replayed):
+                self._take_in(key, versions, [Tick(self._journals.now_ns())], on_told)
+            elif isinstance(result, Ambiguous):
+                delivery.hand_back(self._idle_seconds)
+            else:
+                delivery.ack()  # it was purged, which waits for its relatives, or nobody here can read it
+
+        def on_told(is_durable: bool) -> None:
+            if is_durable:
+                delivery.ack()
+            else:
+                delivery.hand_back(HAND_BACK_SECONDS)
+
+        self._journals.look(key, versions, go_on)
 
     def _look_after(self, key: SagaKey, delivery: Delivered) -> None:
         versions = self._journals.definitions.get(key.type)
