@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from antiphon.contracts.identity import CLIENT
+from antiphon.contracts.targets import Loss
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, Listener
 from antiphon.deploy.admin.logins import NOBODY, Logins, by_creds, by_password
 from antiphon.deploy.admin.rights import EVERYTHING, Rights
@@ -77,7 +78,14 @@ class Platform:
         """
         link = await self.connect("administrator")
         try:
-            await set_up(link, [*self.participants, *listeners], len(self.nodes), ack_wait_seconds, events_bytes)
+            await set_up(
+                link,
+                [*self.participants, *listeners],
+                len(self.nodes),
+                ack_wait_seconds,
+                events_bytes,
+                allowed=[*Loss],
+            )
         finally:
             await link.close()
 

@@ -147,7 +147,9 @@ def _why_stream(setting: str, found: Any, wanted: Any, whole: Config) -> str:
         case _ if SERVER_SETS.get(setting) and whole.get(SERVER_SETS[setting]):
             return ""
         case _:
-            return "" if _plain(setting, found) == _plain(setting, wanted) else _worded(setting, found, wanted)
+            return (
+                "" if plain_value(setting, found) == plain_value(setting, wanted) else _worded(setting, found, wanted)
+            )
 
 
 def consumer_differences(consumer: Consumer, found: Config) -> Iterator[Difference]:
@@ -196,11 +198,11 @@ def changes(before: Config, after: Config) -> list[str]:
     return [
         f"{setting} was {said(setting, before.get(setting))}, is {said(setting, after.get(setting))}"
         for setting in settings
-        if _plain(setting, before.get(setting)) != _plain(setting, after.get(setting))
+        if plain_value(setting, before.get(setting)) != plain_value(setting, after.get(setting))
     ]
 
 
-def _plain(setting: str, value: Any) -> Any:
+def plain_value(setting: str, value: Any) -> Any:
     """A value in one form, where the server has several for the same."""
     if setting in NUMBERS:
         return max(0, value or 0)
@@ -223,7 +225,7 @@ def _harm(setting: str) -> str:
 
 def said(setting: str, value: Any) -> str:
     """A value of a setting in words."""
-    plain = _plain(setting, value)
+    plain = plain_value(setting, value)
     if value is True:
         return "on"
     if not plain or (setting in BOUNDED_BELOW_ZERO and plain < 0):

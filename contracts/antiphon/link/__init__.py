@@ -7,11 +7,12 @@ from antiphon.contracts.lazy import on_demand
 if TYPE_CHECKING:
     from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, Outcome, Rejected, StoredMessage
 
+    from .applying import set_up
     from .collector import settle_collector
     from .connection import Credentials, Link
     from .delivery import Delivery, Pull
     from .guard import Guard, InHand
-    from .setup import require_accepted, require_platform, set_up
+    from .setup import require_accepted, require_platform
     from .tail import Mark, OtherStream, Reads, Tail
 else:
     __getattr__, __dir__ = on_demand(
@@ -35,7 +36,7 @@ else:
             "Tail": ".tail",
             "require_accepted": ".setup",
             "require_platform": ".setup",
-            "set_up": ".setup",
+            "set_up": ".applying",
             "settle_collector": ".collector",
         },
     )

@@ -231,7 +231,11 @@ def test_setup_bounds_events_as_it_is_told_and_says_so(tmp_path: Path) -> None:
         done = antiphon("setup", server=empty.servers)
         assert "EVENTS may take 0.00839 GB (8388608 bytes); --events-max-bytes sets another bound." in done.stdout
         ran = antiphon("setup", "--events-max-bytes", "1000000TB", server=empty.servers)
-        assert_one_sentence(ran, "the server refused to create stream EVENTS: insufficient storage")
+        assert (ran.returncode, ran.stdout.split("\n")[0]) == (
+            1,
+            f"to be changed: stream EVENTS: max_bytes 8388608 → {10**18}",
+        )
+        assert "the server refused to create stream EVENTS: insufficient storage" in ran.stderr
         assert_one_sentence(antiphon("setup", "--events-max-bytes", "much"), "'much' is no size; give one such as")
 
 

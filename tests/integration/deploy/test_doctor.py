@@ -23,8 +23,8 @@ from antiphon.deploy.admin.doctor.monitor import _part
 from antiphon.deploy.admin.doctor.streams import _copies_of, _filled
 from antiphon.deploy.cli.main import app
 from antiphon.deploy.local.server import HOST, Server, free_port
-from antiphon.link import Credentials, Delivery, Link
-from antiphon.link.setup import api, set_up
+from antiphon.link import Credentials, Delivery, Link, set_up
+from antiphon.link.setup import api
 from tests.integration.platform.test_coordinator import Company, company, idle
 from tests.support.server import until
 from tests.support.trip import ASKED, TRIP

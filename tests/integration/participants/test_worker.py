@@ -20,6 +20,7 @@ from antiphon.contracts.messages import Refusal, Settled, Undone
 from antiphon.contracts.payloads import More, Parked
 from antiphon.contracts.retry import Retry
 from antiphon.contracts.subjects import Direction, event_subject
+from antiphon.contracts.targets import Loss
 from antiphon.contracts.topology import ADVISORIES, PARKED
 from antiphon.link import Outcome, Rejected, set_up
 from antiphon.link.setup import api, room_of
@@ -591,7 +592,7 @@ async def test_without_any_room_in_parked_a_command_is_answered_ended_and_logged
     await playing.administrator.store("parked.forged.stock.other", bytes(100))
     room = await room_of(playing.administrator, PARKED)
     assert room is not None
-    await set_up(playing.administrator, [], parked_bytes=room.used + 1)
+    await set_up(playing.administrator, [], parked_bytes=room.used + 1, allowed=[Loss.SMALLER_BOUNDS])
     subject = subject_of("s1")
     with capture_logs() as lines:
         await playing.link.store(subject, envelope_of(subject, Reserve(), data=msgspec.Raw(b'{"pieces":"many"}')))

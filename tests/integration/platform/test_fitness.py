@@ -26,10 +26,10 @@ from antiphon.contracts.topology import (
     answers_consumer_name,
 )
 from antiphon.coordinator.runtime.serve import fitness_of
-from antiphon.link import Link, Pull, Rejected, require_accepted
+from antiphon.link import Link, Pull, Rejected, require_accepted, set_up
 from antiphon.link.fast import PUBLIC_VARIABLE
 from antiphon.link.fitness import Fitness, pulls
-from antiphon.link.setup import NotChanged, api, set_up
+from antiphon.link.setup import NotChanged, api
 from antiphon.tracing.telemetry.metrics import DIFFERENCES, Gauges
 from tests.support.server import FORMS, Form, Platform, platform, until
 from tests.support.trip import PARTICIPANTS, TRIP

@@ -16,6 +16,7 @@ from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.payloads import StatusAnswer
 from antiphon.contracts.stored import NoRoom
 from antiphon.contracts.subjects import end_subject
+from antiphon.contracts.targets import Loss
 from antiphon.contracts.topology import EVENTS, PARKED, REGISTRATIONS_BYTES_MAX, SAGA, STREAMS
 from antiphon.coordinator.reading.sagas import timeline
 from antiphon.coordinator.runtime.admission import Admission
@@ -33,6 +34,8 @@ from tests.integration.platform.test_coordinator import Company, company, idle
 from tests.support.raw_worker import start_message
 from tests.support.server import FORMS, platform, until
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
+
+SMALLER = [Loss.SMALLER_BOUNDS]
 
 
 @pytest.fixture(params=FORMS)
@@ -200,7 +203,7 @@ async def test_what_a_participant_parks_at_subjects_of_its_choice_fills_no_disk_
 async def test_while_events_is_nearly_full_nothing_begins_and_what_has_begun_goes_on(tmp_path: Path) -> None:
     async with company(tmp_path, "plain") as there:
         reader = await there.link("administrator")
-        await set_up(reader, PARTICIPANTS, events_bytes=60_000)
+        await set_up(reader, PARTICIPANTS, events_bytes=60_000, allowed=SMALLER)
         coordinator = await there.coordinate()
         link, gauges = await there.link("coordinator"), Gauges()
         watch = Watch(link, coordinator, gauges)
@@ -218,7 +221,7 @@ async def test_while_events_is_nearly_full_nothing_begins_and_what_has_begun_goe
         assert outcome.reason.startswith("refused, with nothing done: stream EVENTS has taken 9")
         await there.work()
         assert (await first.result(timeout=120)).outcome == "completed"
-        await set_up(reader, PARTICIPANTS, events_bytes=1_000_000)
+        await set_up(reader, PARTICIPANTS, events_bytes=1_000_000, allowed=SMALLER)
         await watch.look()
         third = await client.start(TRIP, ASKED, id="t3")
         assert (await third.result(timeout=120)).outcome == "completed"
@@ -233,11 +236,11 @@ async def test_an_answer_that_does_not_fit_is_handed_back_until_it_does_and_is_n
         await first_entry(reader, first.key)
         room = await room_of(reader, EVENTS)
         assert room is not None
-        await set_up(reader, PARTICIPANTS, events_bytes=room.used + 1)
+        await set_up(reader, PARTICIPANTS, events_bytes=room.used + 1, allowed=SMALLER)
         await there.work()
         await until(lambda: there.worker.steps(first.key), what="a command")
         assert (await room_of(reader, EVENTS)) == Room(room.used, room.used + 1)
-        await set_up(reader, PARTICIPANTS, events_bytes=1_000_000)
+        await set_up(reader, PARTICIPANTS, events_bytes=1_000_000, allowed=SMALLER)
         assert (await first.result(timeout=120)).outcome == "completed"
 
 
@@ -247,8 +250,8 @@ async def test_the_bound_of_events_stays_as_it_was_set(tmp_path: Path) -> None:
         by_default = await set_up(link, [])
         assert by_default.events > 1_000_000
         assert await set_up(link, []) == by_default
-        assert await set_up(link, [], events_bytes=5_000_000) == Bounds(5_000_000, by_default.parked)
-        assert await set_up(link, [], parked_bytes=6_000_000) == Bounds(5_000_000, 6_000_000)
+        assert await set_up(link, [], events_bytes=5_000_000, allowed=SMALLER) == Bounds(5_000_000, by_default.parked)
+        assert await set_up(link, [], parked_bytes=6_000_000, allowed=SMALLER) == Bounds(5_000_000, 6_000_000)
         assert await set_up(link, []) == Bounds(5_000_000, 6_000_000)
         subject, data = start_message(SagaKey.of("trip", "t1"))
         await link.store(subject, data)

@@ -1,4 +1,4 @@
-"""What an administrator does: create streams and consumers, and make accounts."""
+"""What an administrator does for accounts; and sizes as a person writes them."""
 
 from __future__ import annotations
 
@@ -8,136 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from antiphon.contracts.differences import Config, changes
-from antiphon.contracts.topology import (
-    EVENTS,
-    REGISTRATIONS,
-    STREAMS,
-    Listener,
-    check_participant,
-    reactions_consumer_name,
-)
-from antiphon.link import Link, set_up
-from antiphon.link.setup import (
-    NotChanged,
-    consumer_configs,
-    consumers_in_words,
-    forget_former_facts,
-    forget_reactions,
-    former_consumers,
-    former_coordinators,
-    left_behind,
-    replicas_asked,
-    stream_configs,
-)
 from antiphon.participants.participant import Participant
 
 from ..admin.operator_mode import KEYS, signed, write_signed
 from ..admin.rights import ANY, Grant, Rights, write_secrets
 from ..modules import CannotLoad
 from ..render.plain import warn
-from ..render.terminal import say, say_document, say_json
+from ..render.terminal import say_document
 from .flows import load_parts
-from .sagas import only_for
 
 NKEY: Final = re.compile("U[A-Z2-7]{55}")
 """A public key of a user as nkeys write it, in base32."""
 
 BYTES_MIN: Final = 1_000_000
 """Less than this is a unit that was forgotten."""
-
-
-async def set_up_platform(
-    server: str,
-    apps: Sequence[str],
-    participants: Sequence[str],
-    forget: Sequence[str],
-    forgets_former: bool,
-    replicas: int,
-    ack_wait_seconds: float,
-    events_bytes: int,
-    parked_bytes: int,
-    as_json: bool,
-) -> None:
-    """Create or update streams and consumers, and say which; and which consumers nobody needs any more."""
-    for name in participants:
-        check_participant(name)
-    found = [part.listener for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)]
-    if apps and not found:
-        raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
-    declared = {each.name: each for each in found}
-    wanted: list[str | Listener] = [*found, *(name for name in participants if name not in declared)]
-    silent = [each.name for each in found if not each.hears]
-    if refused := [name for name in forget if name not in silent]:
-        raise CannotLoad(
-            f"reactions of {refused[0]} are not to be forgotten: name with --app where it is declared, and it must "
-            "react to nothing there."
-        )
-    link = await Link.connect(server, name="administrator")
-    try:
-        with only_for("the administrator"):
-            before = await _settings(link)
-        try:
-            with only_for("the administrator"):
-                bounds = await set_up(link, wanted, replicas, ack_wait_seconds, events_bytes, parked_bytes)
-        except NotChanged:
-            if changed := _changed(before, await _settings(link)):
-                warn(*changed)
-            raise
-        changed = _changed(before, await _settings(link))
-        replicas = await replicas_asked(link)
-        left = {name: waiting for name in silent if (waiting := await left_behind(link, name)) is not None}
-        for name in forget:
-            if left.pop(name, None) is not None:
-                await forget_reactions(link, name)
-        if forgets_former:
-            await forget_former_facts(link)
-        former = await former_consumers(link)
-        running = await former_coordinators(link) if former else 0
-    finally:
-        await link.close()
-    names = [each if isinstance(each, str) else each.name for each in wanted]
-    streams = [stream.name for stream in (*STREAMS, REGISTRATIONS)]
-    if as_json:
-        most = {"events_max_bytes": bounds.events, "parked_max_bytes": bounds.parked}
-        told = {"streams": streams, "participants": names, "replicas": replicas, **most, "changed": changed}
-        say_json(told)
-    else:
-        whom = f"the consumers of {', '.join(names)}" if names else "no consumers of participants"
-        say(f"streams {', '.join(streams)} are there, with {replicas} replica(s), and {whom}.")
-        for name, size in (("events", bounds.events), ("parked", bounds.parked)):
-            say(f"{name.upper()} may take {size / 1e9:.3g} GB ({size} bytes); --{name}-max-bytes sets another bound.")
-        say(*changed)
-    for name, waiting in left.items():
-        warn(
-            f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
-            f"{waiting} events for reactions of an older program. Let that finish them; then have the consumer "
-            f"deleted, and whatever is left in it with it: the same command with --forget-reactions {name}."
-        )
-    if former:
-        warn(
-            f"in stream {EVENTS} there is still {consumers_in_words(former)}, for coordinators of earlier releases; "
-            f"{running or 'none'} of them can be seen. Once none will be started again, have that deleted: the same "
-            "command with --forget-former-coordinators."
-        )
-
-
-async def _settings(link: Link) -> dict[str, Config]:
-    """How streams and consumers are set up, by what they are called."""
-    streams = {f"stream {name}": config for name, config in (await stream_configs(link)).items()}
-    consumers = await consumer_configs(link) if streams else {}
-    return streams | {f"consumer {name} of stream {stream}": each for (stream, name), each in consumers.items()}
-
-
-def _changed(before: dict[str, Config], after: dict[str, Config]) -> list[str]:
-    """What an administrator should know of what was changed: nothing where there was no platform before."""
-    if not before:
-        return []
-    lines = [f"{what} was not there; it was created." for what in after if what not in before]
-    for what in after.keys() & before.keys():
-        if differing := changes(before[what], after[what]):
-            lines.append(f"{what}: {'; '.join(differing)}.")
-    return sorted(lines)
 
 
 def bytes_in(text: str) -> int:

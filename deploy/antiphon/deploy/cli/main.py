@@ -17,6 +17,7 @@ import typer.core
 
 from antiphon.contracts.bounds import NUMBER_MAX
 from antiphon.contracts.errors import AntiphonError, PlatformError, Undecided
+from antiphon.contracts.targets import Loss
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
 from .. import exit_codes
@@ -617,22 +618,48 @@ def setup(
             help="The same for stream PARKED; at first a gigabyte, or half of what the server can set aside.",
         ),
     ] = "",
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be created, changed and deleted, and change nothing. Exit code 0: there is nothing to "
+            "change; 5: there is; 1: it would be refused.",
+        ),
+    ] = False,
+    allow: Annotated[
+        list[Loss],
+        typer.Option(
+            help="What may become less safe than it is; give it once for each. Without it such a change is refused, "
+            "and nothing is changed.",
+        ),
+    ] = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """Create or update streams and consumers, once, as administrator. Needed again when a participant comes, and where
-    somebody has changed a stream or consumer: it says what it mended, and what the server lets nobody change.
+    somebody has changed a stream or consumer. It says first what it creates, changes and deletes, and leaves alone what
+    is as it must be; then what it did, and what the server lets nobody change. It deletes no message, and makes nothing
+    less safe unless --allow names that.
     """
     import asyncio
 
-    from .administration import bytes_in, set_up_platform
+    from antiphon.link.preview import Desired
 
-    forgets_former = forget_former_coordinators
-    events, parked = (bytes_in(size) if size else 0 for size in (events_max_bytes, parked_max_bytes))
-    asyncio.run(
-        set_up_platform(
-            server, app, participant, forget_reactions, forgets_former, replicas, ack_wait, events, parked, json
-        )
+    from .administration import bytes_in
+    from .setting_up import asked_for, listeners_of, look_first, set_up_platform
+
+    desired = Desired(
+        listeners=listeners_of(app, participant),
+        replicas=replicas,
+        ack_wait_seconds=ack_wait,
+        events_bytes=bytes_in(events_max_bytes) if events_max_bytes else 0,
+        parked_bytes=bytes_in(parked_max_bytes) if parked_max_bytes else 0,
+        forget_reactions=tuple(forget_reactions),
+        forget_former=forget_former_coordinators,
     )
+    asked = asked_for(app, desired, allow, json)
+    if dry_run:
+        raise typer.Exit(asyncio.run(look_first(server, asked)))
+    asyncio.run(set_up_platform(server, asked))
 
 
 @app.command(

@@ -1,0 +1,370 @@
+"""What a set-up would make of a server, before anything is changed: each stream and consumer with the settings that
+become others, and what would be less safe than it is. It only asks and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from antiphon.contracts.differences import Config, asked_replicas, filters_in
+from antiphon.contracts.errors import Ambiguous, PlatformError
+from antiphon.contracts.subjects import heard_participants
+from antiphon.contracts.targets import (
+    Loss,
+    Reduction,
+    SettingChange,
+    Stored,
+    consumer_target,
+    is_tighter,
+    removed_filters,
+    setting_changes,
+    stream_reductions,
+    stream_target,
+    undelivered,
+)
+from antiphon.contracts.topology import (
+    EVENTS,
+    EXPORTER_CONSUMER,
+    FACT_CONSUMERS,
+    FORMER_ANSWERS,
+    FORMER_FACTS,
+    PARKED,
+    PARTICIPANT_ACK_WAIT_SECONDS,
+    PLATFORM_CONSUMERS,
+    REGISTRATIONS,
+    SAGA,
+    STREAMS,
+    Consumer,
+    Listener,
+    Stream,
+    answers_consumer,
+    check_participant,
+    former_answers_consumer,
+    participant_consumers,
+    reactions_consumer,
+    reactions_consumer_name,
+)
+
+from .connection import Link
+from .setup import insist, set_up_participants, unneeded_former_consumers
+
+Info = dict[str, Any]
+"""What the server tells of a stream or consumer."""
+Action = Literal["create", "change", "keep", "delete"]
+NOT_FOUND: Final = 404
+REACTIONS: Final = reactions_consumer_name("")
+"""How the names of the consumers end that deliver what participants react to."""
+
+MEANT: Final[dict[Loss, str]] = {
+    Loss.FEWER_REPLICAS: "Without --replicas there stay as many as there are",
+    Loss.SMALLER_BOUNDS: "Without the option for it a bound stays as it is",
+    Loss.LOST_MESSAGES: "Take a backup (nats stream backup), or let the workers finish what waits",
+}
+"""What an administrator can do in the place of each."""
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """What an administrator wants set up.
+
+    Args:
+        listeners: participants; for those that react to events, with what they hear.
+        replicas: copies of each stream; 0 for as many as before, and one where nothing was.
+        ack_wait_seconds: how long a command waits for another worker after the one that held it died.
+        events_bytes: how much EVENTS may take; 0 for as much as before, and half of the room where nothing was.
+        parked_bytes: the same for PARKED.
+        forget_reactions: participants whose consumer for reactions is to be deleted.
+        forget_former: whether to delete the consumers that only coordinators of earlier releases use.
+    """
+
+    listeners: tuple[Listener, ...] = ()
+    replicas: int = 0
+    ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS
+    events_bytes: int = 0
+    parked_bytes: int = 0
+    forget_reactions: tuple[str, ...] = ()
+    forget_former: bool = False
+
+    def consumers(self) -> list[Consumer]:
+        """The consumers of the participants.
+
+        Raises:
+            BadIdentity: no participant may have such a name.
+        """
+        found = list[Consumer]()
+        for each in self.listeners:
+            check_participant(each.name)
+            found += participant_consumers(each.name, self.ack_wait_seconds)
+            if each.hears:
+                found.append(reactions_consumer(each, self.ack_wait_seconds))
+        return found
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of one stream or consumer.
+
+    Args:
+        stream: the stream, or that of the consumer.
+        consumer: the consumer's name; empty for a stream.
+        action: what is done.
+        settings: what becomes of the settings of one that is there.
+        reductions: what is less safe then.
+        config: the configuration that it is to have.
+    """
+
+    stream: str
+    consumer: str = ""
+    action: Action
+    settings: tuple[SettingChange, ...] = ()
+    reductions: tuple[Reduction, ...] = ()
+    config: dict[str, Any] = {}
+
+    @property
+    def kind(self) -> Literal["stream", "consumer", "bucket"]:
+        """What it is."""
+        if self.consumer:
+            return "consumer"
+        return "bucket" if self.stream == REGISTRATIONS.name else "stream"
+
+    @property
+    def what(self) -> str:
+        """What it is called in sentences."""
+        return f"consumer {self.consumer} of stream {self.stream}" if self.consumer else f"stream {self.stream}"
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """Everything that a set-up looks after, with what would become of it."""
+
+    changes: tuple[Change, ...]
+    replicas: int
+
+    @property
+    def pending(self) -> tuple[Change, ...]:
+        """What is not as it is to be."""
+        return tuple(each for each in self.changes if each.action != "keep")
+
+    def bound_of(self, stream: str) -> int:
+        """How many bytes a stream may take then; 0 where that is known once it is made."""
+        (bound,) = (each.config["max_bytes"] for each in self.changes if each.stream == stream and not each.consumer)
+        return int(bound)
+
+    def require_allowed(self, allowed: Iterable[Loss]) -> None:
+        """Check that an administrator has named every kind of loss.
+
+        Raises:
+            LessSafe: one was not named.
+        """
+        permitted = {*allowed}
+        refused = [each for change in self.changes for each in change.reductions if each.kind not in permitted]
+        if refused:
+            raise LessSafe(refused)
+
+
+class LessSafe(PlatformError):
+    """A set-up would make a platform less safe, and nobody has said that this is meant.
+
+    Args:
+        reductions: what would be less safe.
+    """
+
+    def __init__(self, reductions: Sequence[Reduction]) -> None:
+        self.reductions = tuple(reductions)
+        kinds = list(dict.fromkeys(each.kind for each in reductions))
+        instead = " ".join(f"{MEANT[kind]}." for kind in kinds)
+        options = " ".join(f"--allow {kind}" for kind in kinds)
+        sentences = "; ".join(dict.fromkeys(each.sentence for each in reductions))
+        super().__init__(
+            f"nothing was changed, because the platform would be less safe: {sentences}. {instead} "
+            f"If it is meant: the same command with {options}."
+        )
+
+
+async def preview(link: Link, desired: Desired) -> Preview:
+    """What a set-up would make of the server.
+
+    Args:
+        link: a connection with an administrator's rights.
+        desired: what is to be set up.
+
+    Raises:
+        BadIdentity: no participant may have such a name.
+        PlatformError: the server cannot tell, a bound is less than what a stream holds, or coordinators of an earlier
+            release still need what is to be deleted.
+    """
+    theirs = desired.consumers()  # names are looked at before the server is asked anything
+    infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in (*STREAMS, REGISTRATIONS)}
+    before = asked_replicas({name: info["config"] for name, info in infos.items() if info is not None})
+    replicas = desired.replicas or max(1, before)
+    bounds = {EVENTS: desired.events_bytes, PARKED: desired.parked_bytes}
+    streams = [
+        await _stream(link, each, infos[each.name], replicas, before, bounds.get(each.name, -1))
+        # First those that need no more room than they are known to: half of what is left then is for the others.
+        for each in sorted((*STREAMS, REGISTRATIONS), key=lambda each: each.name in bounds)
+    ]
+    fixed = (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER)
+    consumers = [await _consumer(link, each, infos) for each in (*fixed, *theirs)]
+    facts = [await _consumer(link, each, infos) for each in await _facts(link, desired, infos)]
+    return Preview((*streams, *consumers, *facts, *await _deleted(link, desired, infos)), replicas)
+
+
+async def _info(link: Link, subject: str, **body: object) -> Info | None:
+    """What the server tells; None where there is no such thing.
+
+    Raises:
+        PlatformError: the server cannot tell.
+    """
+    answer = await insist(link, subject, body)
+    error = answer.get("error")
+    if error is None:
+        return answer
+    if error.get("code") == NOT_FOUND:
+        return None
+    raise PlatformError(
+        f"the server does not answer {subject} ({error.get('description')}). Try again in some seconds."
+    )
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+async def _stream(
+    link: Link, stream: Stream, info: Info | None, replicas: int, replicas_before: int, bound: int
+) -> Change:
+    """What becomes of a stream.
+
+    Args:
+        bound: how many bytes it may take; 0 for as many as before, -1 where `stream` says it.
+    """
+    used, before = (info["state"]["bytes"], max(0, info["config"].get("max_bytes", 0))) if info else (0, 0)
+    if 0 < bound <= used:
+        raise PlatformError(f"{stream.name} has {used} bytes already, so it cannot be bound to {bound}; give more.")
+    target = stream_target(stream, info and info["config"], replicas, (bound or before) if bound >= 0 else -1)
+    if info is None:
+        return Change(stream=stream.name, action="create", config=target)
+    found: Config = info["config"]
+    settings = setting_changes(found, target)
+    reductions = stream_reductions(found, target, replicas_before, await _stored(link, info, target))
+    action: Action = "change" if settings else "keep"
+    return Change(stream=stream.name, action=action, settings=(*settings,), reductions=(*reductions,), config=target)
+
+
+async def _stored(link: Link, info: Info, target: Config) -> Stored:
+    """What a stream holds, as far as it matters for its bounds."""
+    state, found = info["state"], info["config"]
+    messages: int = state["messages"]
+    age = _seconds(info["ts"]) - _seconds(state["first_ts"]) if messages else 0.0
+    most = 1
+    if is_tighter("max_msgs_per_subject", found, target) and state.get("num_subjects", 0) < messages:
+        most = await _most_of_a_subject(link, found["name"])
+    return Stored(messages, state["bytes"], age, most)
+
+
+def _seconds(text: str) -> float:
+    return msgspec.convert(text, datetime, strict=False).timestamp()
+
+
+async def _most_of_a_subject(link: Link, stream: str) -> int:
+    """How many messages the subject has that has most, asked page by page."""
+    most, offset, total = 1, 0, 1
+    while offset < total:
+        info = await _info(link, f"STREAM.INFO.{stream}", subjects_filter=">", offset=offset) or {}
+        page: dict[str, int] = info.get("state", {}).get("subjects") or {}
+        most = max(most, *page.values(), 1)
+        offset, total = offset + len(page), info.get("total", 0) if page else 0
+    return most
+
+
+# --- consumers --------------------------------------------------------------------------------------------------------
+
+
+async def _consumer(link: Link, consumer: Consumer, streams: dict[str, Info | None]) -> Change:
+    """What becomes of a consumer."""
+    info = await _consumer_info(link, consumer.stream, consumer.name, streams)
+    target = consumer_target(consumer, info and info["config"])
+    if info is None:
+        return Change(stream=consumer.stream, consumer=consumer.name, action="create", config=target)
+    settings = setting_changes(info["config"], target)
+    reductions = await _unheard(link, consumer, info, target) if settings else []
+    return Change(
+        stream=consumer.stream,
+        consumer=consumer.name,
+        action="change" if settings else "keep",
+        settings=(*settings,),
+        reductions=(*reductions,),
+        config=target,
+    )
+
+
+async def _consumer_info(link: Link, stream: str, name: str, streams: dict[str, Info | None]) -> Info | None:
+    return None if streams[stream] is None else await _info(link, f"CONSUMER.INFO.{stream}.{name}")
+
+
+async def _unheard(link: Link, consumer: Consumer, info: Info, target: Config) -> list[Reduction]:
+    """What a participant that reacts to less than before would never react to."""
+    participant = consumer.name.removesuffix(REACTIONS) if consumer.name.endswith(REACTIONS) else ""
+    waiting: int = info["num_pending"] + info["num_ack_pending"]
+    removed = removed_filters(info["config"], target)
+    if not (participant and removed and waiting):
+        return []
+    behind = info["ack_floor"]["stream_seq"] + 1
+    try:
+        lost = min(waiting, sum([await _count(link, consumer.stream, each, behind) for each in removed]))
+    except Ambiguous:  # the stream allows no direct reads, which this set-up mends: some of what waits may be of them
+        lost = waiting
+    return [undelivered(participant, lost)] if lost else []
+
+
+async def _count(link: Link, stream: str, subject_filter: str, from_sequence: int) -> int:
+    """How many messages of a stream match, from a sequence on."""
+    first, rest = await link.page_with_rest(stream, subject_filter, from_sequence, most=1)
+    return len(first) + rest
+
+
+async def _facts(link: Link, desired: Desired, streams: dict[str, Info | None]) -> list[Consumer]:
+    """The consumers that bring facts to coordinators, of all participants that were ever set up: those that have
+    consumers of their own for commands, and those whose answers coordinators of the release before hear.
+
+    They begin behind what the consumers of earlier releases have finished, where there are any; else with all that
+    there is. Those that are there stay where they are.
+    """
+    former_facts = await _consumer_info(link, EVENTS, FORMER_FACTS, streams)
+    former_answers = await _consumer_info(link, EVENTS, FORMER_ANSWERS, streams)
+    before = heard_participants(filters_in(former_answers["config"])) if former_answers else set[str]()
+    there = await set_up_participants(link) if streams[SAGA] is not None else set[str]()
+    everybody = before | there | {each.name for each in desired.listeners}
+    first, first_answer = _first_after(former_facts), _first_after(former_answers)
+    answers = [_from(answers_consumer(name), first_answer if name in before else first) for name in sorted(everybody)]
+    consumers = [*(_from(each, first) for each in FACT_CONSUMERS), *answers]
+    if former_answers is not None and not desired.forget_former:  # coordinators of that release hear newcomers, too
+        consumers.append(former_answers_consumer(everybody))
+    return consumers
+
+
+def _first_after(former: Info | None) -> int:
+    """The first sequence behind all that a consumer has finished; 0 where there is no such consumer."""
+    return 0 if former is None else former["ack_floor"]["stream_seq"] + 1
+
+
+def _from(consumer: Consumer, first: int) -> Consumer:
+    """The consumer, beginning with a sequence of its stream; with 0 as it begins by itself."""
+    if first == 0:
+        return consumer
+    return msgspec.structs.replace(consumer, deliver="by_start_sequence", start_sequence=first)
+
+
+async def _deleted(link: Link, desired: Desired, streams: dict[str, Info | None]) -> list[Change]:
+    """The consumers that an administrator wants deleted, of those that are there."""
+    changes = list[Change]()
+    for participant in desired.forget_reactions:
+        name = reactions_consumer_name(participant)
+        info = await _consumer_info(link, EVENTS, name, streams)
+        if info is not None:
+            waiting = info["num_pending"] + info["num_ack_pending"]
+            reductions = (undelivered(participant, waiting),) if waiting else ()
+            changes.append(Change(stream=EVENTS, consumer=name, action="delete", reductions=reductions))
+    if desired.forget_former and streams[REGISTRATIONS.name] is not None:
+        former = await unneeded_former_consumers(link)
+        changes += [Change(stream=EVENTS, consumer=name, action="delete") for name in former]
+    return changes

@@ -1,0 +1,246 @@
+"""`antiphon setup`: what would be made of streams and consumers, and then making it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.contracts.differences import Config, changes
+from antiphon.contracts.targets import UNKNOWN_BOUND, Loss
+from antiphon.contracts.topology import (
+    ASKED_REPLICAS,
+    EVENTS,
+    PARKED,
+    REGISTRATIONS,
+    STREAMS,
+    Listener,
+    reactions_consumer_name,
+)
+from antiphon.link import Link
+from antiphon.link.applying import carry_out
+from antiphon.link.preview import Action, Change, Desired, LessSafe, Preview, preview
+from antiphon.link.setup import (
+    Bounds,
+    NotChanged,
+    consumer_configs,
+    consumers_in_words,
+    former_consumers,
+    former_coordinators,
+    left_behind,
+    stream_configs,
+)
+from antiphon.participants.participant import Participant
+
+from ..exit_codes import DIFFERS
+from ..modules import CannotLoad
+from ..render.plain import warn
+from ..render.terminal import say, say_json
+from .flows import load_parts
+from .sagas import only_for
+
+DONE: Final[dict[Action, str]] = {"create": "created", "change": "changed", "keep": "unchanged", "delete": "deleted"}
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asked for.
+
+    Args:
+        desired: what is to be set up.
+        silent: participants that are declared and react to nothing.
+        allowed: what may become less safe.
+        as_json: whether the answer is for a program.
+    """
+
+    desired: Desired
+    silent: tuple[str, ...]
+    allowed: tuple[Loss, ...] = ()
+    as_json: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The participants that were named."""
+        return [each.name for each in self.desired.listeners]
+
+
+def listeners_of(apps: Sequence[str], participants: Sequence[str]) -> tuple[Listener, ...]:
+    """The participants that are declared in modules, and those that are named.
+
+    Raises:
+        CannotLoad: modules are named, and have none.
+    """
+    found = [part.listener for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)]
+    if apps and not found:
+        raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
+    declared = {each.name for each in found}
+    return (*found, *(Listener(name) for name in participants if name not in declared))
+
+
+def asked_for(apps: Sequence[str], desired: Desired, allowed: Collection[Loss], as_json: bool) -> Asked:
+    """A desired with what its declarations tell.
+
+    Raises:
+        CannotLoad: reactions are to be forgotten that are declared, or of a participant that is not.
+        BadIdentity: no participant may have such a name.
+    """
+    desired.consumers()
+    declared = desired.listeners if not apps else listeners_of(apps, ())
+    silent = tuple(each.name for each in declared if not each.hears) if apps else ()
+    if refused := [name for name in desired.forget_reactions if name not in silent]:
+        raise CannotLoad(
+            f"reactions of {refused[0]} are not to be forgotten: name with --app where it is declared, and it must "
+            "react to nothing there."
+        )
+    return Asked(desired=desired, silent=silent, allowed=(*allowed,), as_json=as_json)
+
+
+async def look_first(server: str, asked: Asked) -> int:
+    """Say what a set-up would change, and change nothing; the exit code."""
+    link = await Link.connect(server, name="administrator")
+    try:
+        with only_for("the administrator"):
+            found = await preview(link, asked.desired)
+    finally:
+        await link.close()
+    try:
+        found.require_allowed(asked.allowed)
+        refused = ""
+    except LessSafe as error:
+        refused = str(error)
+    if asked.as_json:
+        say_json(_told(asked, found) | {"dry_run": True, "refused": refused})
+    else:
+        say(*lines_of(found))
+        if found.pending:
+            say("nothing was changed: this was a dry run.")
+    if refused:
+        warn(refused)
+        return 1
+    return DIFFERS if found.pending else 0
+
+
+async def set_up_platform(server: str, asked: Asked) -> None:
+    """Say what is changed, create or update streams and consumers, and say which nobody needs any more."""
+    link = await Link.connect(server, name="administrator")
+    try:
+        with only_for("the administrator"):
+            found = await preview(link, asked.desired)
+        if not asked.as_json:
+            say(*lines_of(found, is_whole=False))
+        found.require_allowed(asked.allowed)
+        before = await _settings(link)
+        try:
+            with only_for("the administrator"):
+                bounds = await carry_out(link, asked.desired, asked.allowed)
+        except NotChanged:
+            if changed := _changed(before, await _settings(link)):
+                warn(*changed)
+            raise
+        changed = _changed(before, await _settings(link))
+        left = {name: waiting for name in asked.silent if (waiting := await left_behind(link, name)) is not None}
+        former = await former_consumers(link)
+        running = await former_coordinators(link) if former else 0
+    finally:
+        await link.close()
+    _tell(asked, found, bounds, changed)
+    for name, waiting in left.items():
+        warn(
+            f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
+            f"{waiting} events for reactions of an older program. Let that finish them; then have the consumer "
+            f"deleted: the same command with --forget-reactions {name}."
+        )
+    if former:
+        warn(
+            f"in stream {EVENTS} there is still {consumers_in_words(former)}, for coordinators of earlier releases; "
+            f"{running or 'none'} of them can be seen. Once none will be started again, have that deleted: the same "
+            "command with --forget-former-coordinators."
+        )
+
+
+def _tell(asked: Asked, found: Preview, bounds: Bounds, changed: list[str]) -> None:
+    if asked.as_json:
+        most = {"events_max_bytes": bounds.events, "parked_max_bytes": bounds.parked}
+        say_json(_told(asked, found) | {"dry_run": False, "refused": "", **most, "changed": changed})
+        return
+    whom = f"the consumers of {', '.join(asked.names)}" if asked.names else "no consumers of participants"
+    streams = ", ".join(each.name for each in (*STREAMS, REGISTRATIONS))
+    say(f"streams {streams} are there, with {found.replicas} replica(s), and {whom}.")
+    for name, size in (("events", bounds.events), ("parked", bounds.parked)):
+        say(f"{name.upper()} may take {size / 1e9:.3g} GB ({size} bytes); --{name}-max-bytes sets another bound.")
+    if changed:
+        say(*changed)
+
+
+def _told(asked: Asked, found: Preview) -> dict[str, Any]:
+    """What a program is told in any case. A bound that is not known yet is null."""
+    bounds = {name: found.bound_of(name) for name in (EVENTS, PARKED)}
+    return {
+        "streams": [each.name for each in (*STREAMS, REGISTRATIONS)],
+        "participants": asked.names,
+        "replicas": found.replicas,
+        **{f"{name.lower()}_max_bytes": None if most == UNKNOWN_BOUND else most for name, most in bounds.items()},
+        "changes": [_as_data(each) for each in found.changes],
+    }
+
+
+def _as_data(change: Change) -> dict[str, Any]:
+    return {
+        "kind": change.kind,
+        "stream": change.stream,
+        "name": change.consumer or change.stream,
+        "action": DONE[change.action],
+        "settings": {each.setting: {"from": each.was, "to": each.becomes} for each in change.settings},
+        "reductions": change.reductions,
+    }
+
+
+def lines_of(found: Preview, *, is_whole: bool = True) -> list[str]:
+    """What a set-up makes of the server, for a person.
+
+    Args:
+        found: what it makes of it.
+        is_whole: whether what stays as it is has its names; else there is a count of it.
+    """
+    of = {action: [each for each in found.changes if each.action == action] for action in DONE}
+    lines = [f"to be created: {_names(of['create'])}"] if of["create"] else []
+    lines += [f"to be changed: {each.what}: {_arrows(each)}" for each in of["change"]]
+    lines += [f"to be deleted: {_names(of['delete'])}"] if of["delete"] else []
+    return [*lines, f"unchanged: {_names(of['keep']) if is_whole else len(of['keep'])}"] if of["keep"] else lines
+
+
+def _arrows(change: Change) -> str:
+    shown = [each for each in change.settings if each.setting != ASKED_REPLICAS] or change.settings
+    return "; ".join(f"{each.setting} {each.was_in_words} → {each.becomes_in_words}" for each in shown)
+
+
+def _names(changes: Sequence[Change]) -> str:
+    """Streams and consumers by their names, the consumers of one stream together."""
+    streams = [each.stream for each in changes if not each.consumer]
+    consumers = defaultdict[str, list[str]](list)
+    for each in changes:
+        if each.consumer:
+            consumers[each.stream].append(each.consumer)
+    said = [f"streams {', '.join(streams)}"] if streams else []
+    said += [f"consumers of {stream}: {', '.join(names)}" for stream, names in consumers.items()]
+    return "; ".join(said)
+
+
+async def _settings(link: Link) -> dict[str, Config]:
+    """How streams and consumers are set up, by what they are called."""
+    streams = {f"stream {name}": config for name, config in (await stream_configs(link)).items()}
+    consumers = await consumer_configs(link) if streams else {}
+    return streams | {f"consumer {name} of stream {stream}": each for (stream, name), each in consumers.items()}
+
+
+def _changed(before: dict[str, Config], after: dict[str, Config]) -> list[str]:
+    """What an administrator should know of what was changed: nothing where there was no platform before."""
+    if not before:
+        return []
+    lines = [f"{what} was not there; it was created." for what in after if what not in before]
+    lines += [f"{what} was deleted." for what in before if what not in after]
+    for what in after.keys() & before.keys():
+        if differing := changes(before[what], after[what]):
+            lines.append(f"{what}: {'; '.join(differing)}.")
+    return sorted(lines)
