@@ -13,7 +13,7 @@ import msgspec
 
 from .envelope import MESSAGE_BYTES_MAX
 from .subjects import matches
-from .topology import ADVISORIES, ASKED_REPLICAS, PARKED, REGISTRATIONS, Consumer, Stream
+from .topology import ADVISORIES, ASKED_REPLICAS, BUCKETS, PARKED, Consumer, Stream
 
 Config = Mapping[str, Any]
 """The configuration of a stream or consumer, as the server's API gives it."""
@@ -75,7 +75,7 @@ HARM: Final = {
 
 SLIGHT: Final = frozenset({"num_replicas", "ack_wait", "max_ack_pending"})
 """Settings that cost time or safety, and break no promise while nothing else fails."""
-SIDE_STREAMS: Final = frozenset({PARKED, ADVISORIES, REGISTRATIONS.name})
+SIDE_STREAMS: Final = frozenset({PARKED, ADVISORIES, *(each.name for each in BUCKETS)})
 """Streams without which sagas go on."""
 DURATIONS: Final = frozenset({"ack_wait", "inactive_threshold", "max_age", "max_expires"})
 NUMBERS: Final = frozenset(

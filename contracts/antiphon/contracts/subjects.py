@@ -853,6 +853,34 @@ def parse_registration(subject: str) -> tuple[str, str]:
     return tokens[2], tokens[3]
 
 
+# --- how far read models have read ------------------------------------------------------------------------------------
+
+READMODELS_BUCKET: Final = "ANTIPHON_READMODELS"
+"""The key-value bucket in which read models say how far they have read; its keys are their names."""
+
+
+def readmodel_subject(name: str) -> str:
+    """Where one read model says how far it has read."""
+    return f"$KV.{READMODELS_BUCKET}.{name}"
+
+
+READMODELS_FILTER: Final = readmodel_subject("*")
+READMODELS_SUBJECTS: Final = f"$KV.{READMODELS_BUCKET}.>"
+
+
+def parse_readmodel(subject: str) -> str:
+    """The name of the read model whose place stands at a subject.
+
+    Raises:
+        Forged: it is no subject of a read model.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 3 or tokens[:2] != ["$KV", READMODELS_BUCKET]:
+        raise Forged("no read model has this subject", subject=subject)
+    _require_tokens((tokens[2],), subject)
+    return tokens[2]
+
+
 # --- any subject ------------------------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,13 @@ REGISTRATIONS_BYTES_MAX: Final = 64 * 1024 * 1024
 """How much all may together. One has a few kilobytes; the server sets this much of its disk aside."""
 
 
+PLACE_BYTES_MAX: Final = 8 * 1024
+"""How much one read model may say of its place."""
+
+READMODELS_MAX: Final = 64
+"""How many read models there may be."""
+
+
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """A stream, as the server's API takes it."""
 
@@ -167,6 +174,19 @@ REGISTRATIONS: Final = Stream(
     },
 )
 """A key-value bucket (ADR-8) of what runs. Apart from the streams that the platform cannot be without."""
+
+
+READMODELS: Final = Stream(
+    name=f"KV_{subjects.READMODELS_BUCKET}",
+    subjects=(subjects.READMODELS_SUBJECTS,),
+    # Nothing expires: purges wait also for a read model that has been away for long. Bounded by its keys and their
+    # size, so that nothing of the server's disk has to be set aside.
+    settings={"max_msgs_per_subject": 1, "max_msg_size": PLACE_BYTES_MAX, "max_msgs": READMODELS_MAX},
+)
+"""A key-value bucket (ADR-8) of how far read models have read. Old sagas that one of them has not read are kept."""
+
+BUCKETS: Final = (REGISTRATIONS, READMODELS)
+"""What the platform can be without for a while."""
 
 
 def _facts(name: str, filters: tuple[str, ...]) -> Consumer:

@@ -25,7 +25,7 @@ from antiphon.contracts.differences import (
 )
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
 from antiphon.contracts.stored import NobodyReads
-from antiphon.contracts.topology import REGISTRATIONS, SAGA, STREAMS, Consumer
+from antiphon.contracts.topology import BUCKETS, SAGA, STREAMS, Consumer
 
 from .connection import Link, missing
 from .delivery import Pull
@@ -208,14 +208,14 @@ def settings(link: Link, consumers: Iterable[Consumer], others: Iterable[Consume
 
 
 async def _streams(link: Link) -> list[Difference]:
-    wanted = (*STREAMS, REGISTRATIONS)
+    wanted = (*STREAMS, *BUCKETS)
     configs = {stream.name: await _config(link, f"STREAM.INFO.{stream.name}") for stream in wanted}
     replicas = asked_replicas({name: config for name, config in configs.items() if config is not None})
     found = list[Difference]()
     for stream in wanted:
         config = configs[stream.name]
         if config is None:
-            is_grave = stream is not REGISTRATIONS
+            is_grave = stream not in BUCKETS
             found.append(_missing(missing(stream.name), is_grave=is_grave, patience_seconds=_doubt(link)))
         else:
             found += stream_differences(stream, config, replicas)

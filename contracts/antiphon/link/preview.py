@@ -26,6 +26,7 @@ from antiphon.contracts.targets import (
     undelivered,
 )
 from antiphon.contracts.topology import (
+    BUCKETS,
     EVENTS,
     EXPORTER_CONSUMER,
     FACT_CONSUMERS,
@@ -126,7 +127,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         """What it is."""
         if self.consumer:
             return "consumer"
-        return "bucket" if self.stream == REGISTRATIONS.name else "stream"
+        return "bucket" if self.stream in {each.name for each in BUCKETS} else "stream"
 
     @property
     def what(self) -> str:
@@ -194,14 +195,14 @@ async def preview(link: Link, desired: Desired) -> Preview:
             release still need what is to be deleted.
     """
     theirs = desired.consumers()  # names are looked at before the server is asked anything
-    infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in (*STREAMS, REGISTRATIONS)}
+    infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in (*STREAMS, *BUCKETS)}
     before = asked_replicas({name: info["config"] for name, info in infos.items() if info is not None})
     replicas = desired.replicas or max(1, before)
     bounds = {EVENTS: desired.events_bytes, PARKED: desired.parked_bytes}
     streams = [
         await _stream(link, each, infos[each.name], replicas, before, bounds.get(each.name, -1))
         # First those that need no more room than they are known to: half of what is left then is for the others.
-        for each in sorted((*STREAMS, REGISTRATIONS), key=lambda each: each.name in bounds)
+        for each in sorted((*STREAMS, *BUCKETS), key=lambda each: each.name in bounds)
     ]
     fixed = (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER)
     consumers = [await _consumer(link, each, infos) for each in (*fixed, *theirs)]

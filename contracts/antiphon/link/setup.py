@@ -19,6 +19,7 @@ from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.registration import WIRE, read_registration
 from antiphon.contracts.subjects import heard_participants, registration_subject
 from antiphon.contracts.topology import (
+    BUCKETS,
     EVENTS,
     FORMER_ANSWERS,
     FORMER_CONSUMERS,
@@ -76,7 +77,7 @@ async def stream_configs(link: Link) -> dict[str, Config]:
     Args:
         link: a connection that may ask about streams.
     """
-    answers = {each.name: await insist(link, f"STREAM.INFO.{each.name}", {}) for each in (*STREAMS, REGISTRATIONS)}
+    answers = {each.name: await insist(link, f"STREAM.INFO.{each.name}", {}) for each in (*STREAMS, *BUCKETS)}
     return {name: answer["config"] for name, answer in answers.items() if "config" in answer}
 
 

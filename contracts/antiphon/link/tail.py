@@ -7,14 +7,17 @@ of the server remembers anything, so nothing on the server can contradict it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Final, Protocol
 
 import msgspec
 
 from antiphon.contracts.bounds import Sequence
 from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.subjects import saga_in
 
 from .reading import BATCH_MAX
 
@@ -23,6 +26,9 @@ ALL: Final = ">"
 filter, even one that all of them match (2.15.1, 80,000 messages, one connection)."""
 LAG_SECONDS_MAX: Final = 5.0
 """How long a replica may be behind before a position that it does not have is taken to be gone."""
+OTHERS_MAX: Final = 2
+"""By how many messages besides the last one a stream is known again, each of another saga: one saga may be forgotten
+while nobody reads."""
 LOOK_SECONDS: Final = 0.1
 """How often a stream is asked whether there is more. An answer takes the server about 0.1 ms."""
 
@@ -63,6 +69,8 @@ class Tail:
         mark: the last message that was read.
         stays: whether a message is never replaced and may therefore be a mark; all may be, unless this says otherwise.
         position: without a mark, the sequence behind which to begin.
+        others: earlier messages by which the stream is known again once the one at the mark was deleted, the latest
+            first.
     """
 
     def __init__(
@@ -72,8 +80,10 @@ class Tail:
         mark: Mark = Mark(),  # noqa: B008 - frozen
         stays: Callable[[StoredMessage], bool] = lambda message: True,
         position: int = 0,
+        others: Iterable[Mark] = (),
     ) -> None:
         self._link, self._stream, self.mark, self._stays = link, stream, mark, stays
+        self.others = tuple(others)
         self._position = mark.sequence or position
         self._missing_since: float | None = None
 
@@ -89,19 +99,54 @@ class Tail:
         found = await self._next()
         if found:
             self._position = found[-1].sequence
-            self.mark = next((mark_of(message) for message in reversed(found) if self._stays(message)), self.mark)
+            self._note(found)
         return found
+
+    def _note(self, found: list[StoredMessage]) -> None:
+        """Keep the last message, and the last ones of other sagas."""
+        before = [each for each in (self.mark, *self.others) if each.sequence]
+        latest = (mark_of(message) for message in reversed(found) if self._stays(message))
+        kept, sagas = list[Mark](), set[SagaKey | None]()
+        for mark in chain(latest, before):
+            if (saga := saga_in(mark.subject)) not in sagas:
+                sagas.add(saga)
+                kept.append(mark)
+            if len(kept) > OTHERS_MAX:
+                break
+        if kept:
+            self.mark, self.others = kept[0], tuple(kept[1:])
 
     async def _next(self) -> list[StoredMessage]:
         if not self.mark.sequence:
             return await self._link.next_page(self._stream, ALL, self._position + 1)
         if self._position == self.mark.sequence:
             page = await self._link.next_page(self._stream, ALL, self._position)
-            return page[1:] if self._has_mark(page) else []
-        # Behind the mark there was nothing but messages that do not stay.
-        if not self._has_mark(await self._link.next_page(self._stream, ALL, self.mark.sequence, most=1)):
+            if not self._is_deleted(page):
+                return page[1:] if self._has_mark(page) else []
+        else:  # behind the mark there was nothing but messages that do not stay
+            page = await self._link.next_page(self._stream, ALL, self.mark.sequence, most=1)
+            if not self._is_deleted(page) and not self._has_mark(page):
+                return []
+        if self._is_deleted(page) and not await self._is_known_by_others():
+            self._has_mark(page)
             return []
         return await self._link.next_page(self._stream, ALL, self._position + 1)
+
+    def _is_deleted(self, page: list[StoredMessage]) -> bool:
+        """Whether a page that was to begin with the message at the mark shows nothing where that stood."""
+        return not page or page[0].sequence != self.mark.sequence
+
+    async def _is_known_by_others(self) -> bool:
+        """Whether the stream holds an earlier message that was read, and before the mark nothing that came later.
+
+        A stream that is restored from a backup goes on below the mark, with messages that are stored after it.
+        """
+        for other in self.others:
+            page = await self._link.next_page(self._stream, ALL, other.sequence)
+            if page and mark_of(page[0]) == other:
+                mark = self.mark
+                return not any(each.sequence <= mark.sequence and each.stored_ns > mark.stored_ns for each in page)
+        return False
 
     def _has_mark(self, page: list[StoredMessage]) -> bool:
         """Whether a page begins with the message at the mark; false where the replica that answered may just lag."""

@@ -14,12 +14,15 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
+from antiphon.contracts import subjects
+from antiphon.contracts.places import Place, Reader
 from antiphon.contracts.topology import SAGA
 from antiphon.deploy.admin.doctor.access import _of_server
 from antiphon.deploy.admin.doctor.clocks import judged
 from antiphon.deploy.admin.doctor.examination import CHECKS, examine
 from antiphon.deploy.admin.doctor.findings import Deployment, Finding
 from antiphon.deploy.admin.doctor.monitor import _part
+from antiphon.deploy.admin.doctor.reading import judged as judged_reader
 from antiphon.deploy.admin.doctor.streams import _copies_of, _filled
 from antiphon.deploy.cli.main import app
 from antiphon.deploy.local.server import HOST, Server, free_port
@@ -123,6 +126,21 @@ async def test_what_a_person_has_to_do_is_told(there: Company) -> None:
     await operator.participant("bank").pause("stocktaking")
     found = told(await findings(there, "parked", "paused"), "warning")
     assert "participant bank is paused by operator: stocktaking -> antiphon resume --participant bank" in found
+
+
+async def test_a_read_model_that_holds_up_the_purge_is_told(there: Company) -> None:
+    link = await there.link("administrator")
+    assert await findings(there, "readmodels") == []
+    await link.store(subjects.readmodel_subject("lists"), Place(saga=0).encode())
+    await link.store(subjects.readmodel_subject("odd"), b"{")
+    said = await findings(there, "readmodels")
+    assert told(said, "fine") == "readmodels: read model lists runs and keeps up -> "
+    assert "no old saga is purged -> as administrator: antiphon setup --forget-readmodel odd" in told(said, "fault")
+    reader = Reader("lists", Place(saga=7), 1_700_000_000 * 10**9)
+    (behind, away) = (judged_reader(reader, 10**6, silent) for silent in (1.0, 600.0))
+    assert (behind.grade, "behind by 999993 messages of SAGA" in behind.what) == ("warning", True)
+    assert away.what.startswith("read model lists has said nothing since 2023-11-14T22:13:20Z; 999993 messages of SAGA")
+    assert away.remedy.endswith("where it is gone for good: antiphon setup --forget-readmodel lists")
 
 
 async def test_a_server_without_streams_is_a_fault_and_odd_monitoring_pages_end_no_other_check(tmp_path: Path) -> None:

@@ -15,8 +15,12 @@ from antiphon.contracts.topology import EVENTS, PARKED, SAGA
 from antiphon.coordinator.client.store_once import message
 from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.reading.sagas import timeline
+from antiphon.coordinator.views.summary import Overview
 from antiphon.deploy.cli.trace import read_trace
 from antiphon.deploy.modules import CannotLoad
+from antiphon.deploy.readmodel.announcing import Announcing
+from antiphon.deploy.readmodel.model import Query, opened
+from antiphon.deploy.readmodel.projector import Projector
 from antiphon.link import Link
 from tests.integration.platform.test_coordinator import company, idle
 from tests.integration.platform.test_retention import ONLY_ITS_END, Scene, until_async
@@ -69,6 +73,40 @@ async def test_what_was_said_in_a_saga_is_forgotten_and_its_outcome_is_not(scene
         await handle.cancel("too late")
     assert (await operator.forget(TRIP, "t1", "once more")).forgotten == end.forgotten
     assert await scene.left_of(handle.key) == ONLY_ITS_END
+
+
+async def read_on(scene: Scene, database: Path) -> dict[str, Overview]:
+    """The rows of a read model that was away and has read on; it is not built anew."""
+    link = await scene.there.link("readmodel" if scene.there.up.form == "accounts" else "coordinator")
+    async with opened(f"sqlite:///{database}", writes=True) as model:
+        known = await model.generations()
+        projector = Projector(link, model, known[-1] if known else await model.new_generation())
+        while await projector.advance():
+            pass
+        await model.make_live(projector.generation)
+        announcing = Announcing(link, "lists", "one")
+        announcing.at(projector.generation.places)
+        await announcing.look()
+        return {row.id: row for row in await model.find(Query(limit=10))}
+
+
+async def test_a_read_model_that_was_away_learns_what_was_forgotten_and_keeps_what_was_purged(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """Also where the last messages that it had read were those of the forgotten saga, in a platform that is quiet."""
+    purged, *_ = await scene.run("t0", "t1")
+    await (await scene.client.start(TRIP, ASKED, id="t2")).result(timeout=120)
+    before = await read_on(scene, tmp_path / "sagas.db")
+    await scene.ends().look(TRIP.name)
+    assert await scene.left_of(purged.key) == ONLY_ITS_END
+    operator = (await scene.there.client("operator")).operator("operator")
+    await operator.forget(TRIP, "t2", "request 17")
+    for _ in range(2):
+        after = await read_on(scene, tmp_path / "sagas.db")
+        assert (after["t2"].keys, after["t2"].reason, after["t2"].state) == ({}, "", "completed")
+        assert after["t2"].forgotten.endswith("request 17")
+        assert after["t0"] == before["t0"]
+        await scene.client.start(TRIP, ASKED, id="t3")
 
 
 async def test_a_saga_that_runs_or_never_began_is_not_forgotten(scene: Scene) -> None:

@@ -11,8 +11,11 @@ from typing import TypeVar
 import pytest
 
 from antiphon.contracts import AlreadyStarted, Event, SagaKey, TooLate, subjects
+from antiphon.contracts.bounds import SEQUENCE_MAX
 from antiphon.contracts.errors import Ambiguous, PlatformError
-from antiphon.contracts.topology import EVENTS, EXPORTER, SAGA, Listener, reactions_consumer_name
+from antiphon.contracts.places import Place
+from antiphon.contracts.stored import NobodyReads
+from antiphon.contracts.topology import EVENTS, EXPORTER, READMODELS, SAGA, Listener, reactions_consumer_name
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.decision.entries import child_id
 from antiphon.coordinator.definition.retention import Retention
@@ -22,8 +25,10 @@ from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.runtime import retention as runtime
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.retention import Ends, Keeping
-from antiphon.link import Delivery, Link, set_up, setup
+from antiphon.link import Delivery, Link, places, set_up, setup
+from antiphon.link.places import forget_reader, readers
 from antiphon.link.setup import api
+from antiphon.tracing.telemetry.metrics import WAITING, Gauges
 from tests.integration.platform.test_coordinator import Company, company
 from tests.support.raw_worker import answer_message
 from tests.support.server import FORMS, until
@@ -61,8 +66,13 @@ class Scene:
             await handle.result(timeout=120)
         return handles[:-1]
 
-    def ends(self, retention: Retention = AT_ONCE, keeping: Keeping = Keeping()) -> Ends:  # noqa: B008
-        return Ends(self.link, {TRIP.name: retention}, self.coordinator, keeping)
+    def ends(
+        self,
+        retention: Retention = AT_ONCE,
+        keeping: Keeping = Keeping(),  # noqa: B008
+        gauges: Gauges | None = None,
+    ) -> Ends:
+        return Ends(self.link, {TRIP.name: retention}, self.coordinator, keeping, gauges)
 
     async def left_of(self, key: SagaKey) -> list[str]:
         """The subjects that the streams hold of a saga, less the saga itself."""
@@ -217,6 +227,96 @@ async def test_a_saga_stays_until_whoever_reacts_to_events_has_heard_its_own(sce
     await hotel.flushed()
     await purged_in_the_end(scene, handle)
     await pull.drain()
+
+
+async def announcing(scene: Scene, saga: int, events: int, *, kept: str = "", name: str = "lists") -> None:
+    """A read model says where it is."""
+    link = await scene.there.link("readmodel" if scene.there.up.form == "accounts" else "coordinator")
+    place = Place(saga=saga, events=events, kept=(kept,) if kept else ())
+    await link.store(subjects.readmodel_subject(name), place.encode())
+
+
+async def test_a_saga_stays_until_each_read_model_has_read_all_of_it(scene: Scene) -> None:
+    (handle,) = await scene.run("t1")
+    entries = await scene.link.read_all(SAGA, [subjects.whole_saga_filter(handle.key)])
+    events = await scene.link.read_all(EVENTS, [subjects.saga_events_filter(handle.key)])
+    end, last = entries[-1].sequence, events[-1].sequence
+    far = SEQUENCE_MAX
+    await announcing(scene, far, far, name="other")
+    gauges: Gauges = {}
+    for saga, event, kept in [(0, 0, ""), (end - 1, far, ""), (end, last - 1, ""), (far, far, str(handle.key))]:
+        await announcing(scene, saga, event, kept=kept)
+        await scene.ends(gauges=gauges).look(TRIP.name)
+        assert len(await scene.left_of(handle.key)) > 1, (saga, event, kept)
+        assert bool(gauges[WAITING, (("saga.waits_for", "readmodel"),)]) is not bool(kept)
+    await announcing(scene, end, last)
+    await scene.ends(gauges=gauges).look(TRIP.name)
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+    assert gauges[WAITING, (("saga.waits_for", "readmodel"),)] == 1  # after-t1
+
+
+async def test_what_came_for_a_purged_saga_stays_until_read_models_have_read_that_too(scene: Scene) -> None:
+    """And with it the start, by which it is found again."""
+    (handle,) = await scene.run("t1")
+    late = subjects.event_subject(handle.key.path, "bank", "bank-charged", "charge_card", 7)
+    read = await scene.link.get_latest(EVENTS, subjects.EVENTS_FILTER)
+    assert read is not None
+    await (await scene.there.link("administrator")).store(late, b"a late answer")
+    await scene.run("t2")
+    await announcing(scene, SEQUENCE_MAX, read.sequence)
+    await scene.ends().look(TRIP.name)
+    left = [*ONLY_ITS_END, "evt.*.client.start", "evt.*.bank.bank-charged.charge_card.7"]
+    assert sorted(await scene.left_of(handle.key)) == sorted(left)
+    await announcing(scene, SEQUENCE_MAX, SEQUENCE_MAX)
+    await scene.ends().look(TRIP.name)
+    assert await scene.left_of(handle.key) == ONLY_ITS_END
+
+
+async def test_nothing_is_purged_where_a_read_model_says_what_cannot_be_read_or_nobody_knows_of_any(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (handle,) = await scene.run("t1")
+    admin = await scene.there.link("administrator")
+    await admin.store(subjects.readmodel_subject("lists"), b"{}" * 9)
+    await scene.ends().look(TRIP.name)
+    assert "retention.unreadable" in capsys.readouterr().out
+    await api(admin, f"STREAM.DELETE.{READMODELS.name}")
+    with pytest.raises(NobodyReads):
+        await scene.ends().look(TRIP.name)
+    assert len(await scene.left_of(handle.key)) > 1
+    assert "KV_ANTIPHON_READMODELS" in capsys.readouterr().out
+    await set_up(admin, [])
+    await purged_in_the_end(scene, handle)
+
+
+async def test_an_end_stays_until_read_models_have_read_it(scene: Scene) -> None:
+    (handle,) = await scene.run("t1")
+    await scene.ends().look(TRIP.name)
+    (end,) = await scene.link.read_all(SAGA, [subjects.end_subject(handle.key)])
+    keeping = Keeping(ends_seconds=1e-9)
+    for saga, kept in [(end.sequence - 1, ""), (SEQUENCE_MAX, str(handle.key))]:
+        await announcing(scene, saga, SEQUENCE_MAX, kept=kept)
+        await scene.ends(keeping=keeping).look(TRIP.name)
+        assert await scene.left_of(handle.key) == ONLY_ITS_END
+    await announcing(scene, end.sequence, SEQUENCE_MAX)
+    await scene.ends(keeping=keeping).look(TRIP.name)
+    assert await scene.left_of(handle.key) == []
+
+
+async def test_a_read_model_that_is_gone_for_good_is_forgotten_by_a_command_unless_it_runs(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (handle,) = await scene.run("t1")
+    await announcing(scene, 0, 0)
+    admin = await scene.there.link("administrator")
+    with pytest.raises(PlatformError, match="no read model is called 'x'; known are: lists"):
+        await forget_reader(admin, "x")
+    with pytest.raises(PlatformError, match="so it runs"):
+        await forget_reader(admin, "lists")
+    monkeypatch.setattr(places, "SILENT_SECONDS", 0.0)
+    await forget_reader(admin, "lists")
+    assert await readers(admin) == []
+    await purged_in_the_end(scene, handle)
 
 
 async def purged_in_the_end(scene: Scene, handle: Handle) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from antiphon.contracts import identity, subjects, topology
 from antiphon.contracts.identity import CLIENT, COORDINATOR, OPERATOR, SagaKey
-from antiphon.contracts.topology import ADVISORIES, EVENTS, EXPORTER, PARKED, READMODEL, REGISTRATIONS, SAGA
+from antiphon.contracts.topology import ADVISORIES, EVENTS, EXPORTER, PARKED, READMODEL, READMODELS, REGISTRATIONS, SAGA
 from antiphon.deploy.admin.rights import Grant, Rights
 from antiphon.link import AlreadyStored, Link
 from tests.support.certificates import MutualTLS
@@ -134,7 +134,7 @@ CONSUMERS: Final = [
     *(consumer for name in PARTICIPANTS for consumer in topology.participant_consumers(name)),
     *(topology.reactions_consumer(each) for each in LISTENERS),
 ]
-STREAMS: Final = [stream.name for stream in (*topology.STREAMS, REGISTRATIONS)]
+STREAMS: Final = [stream.name for stream in (*topology.STREAMS, *topology.BUCKETS)]
 OF_STREAMS: Final = (
     *("CREATE", "UPDATE", "DELETE", "INFO", "PURGE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE", "PEER.REMOVE"),
     *("LEADER.STEPDOWN",),
@@ -167,7 +167,7 @@ def requests(stored: list[str]) -> Iterator[str]:
 
 
 def _is_in(stream: str, subject: str) -> bool:
-    found = next(each for each in (*topology.STREAMS, REGISTRATIONS) if each.name == stream)
+    found = next(each for each in (*topology.STREAMS, *topology.BUCKETS) if each.name == stream)
     return any(subjects.matches(each, subject) for each in found.subjects)
 
 
@@ -210,9 +210,9 @@ PULLED: Final = {
     },
 }
 READ: Final = {
-    COORDINATOR: {SAGA, EVENTS, PARKED, REGISTRATIONS.name},
+    COORDINATOR: {SAGA, EVENTS, PARKED, REGISTRATIONS.name, READMODELS.name},
     **{name: {SAGA, EVENTS, PARKED, REGISTRATIONS.name} for name in OPERATORS},
-    READMODEL: {SAGA, EVENTS},
+    READMODEL: {SAGA, EVENTS, READMODELS.name},
     EXPORTER: {SAGA, EVENTS},
 }
 """The streams that they read whole."""
@@ -240,6 +240,8 @@ def may_send(user: str, subject: str) -> bool:
             | ["$KV", subjects.REGISTRATIONS_BUCKET, noticed_by, _]
         ):
             return noticed_by == user and user in (*PARTICIPANTS, COORDINATOR)
+        case ["$KV", subjects.READMODELS_BUCKET, _]:
+            return user == READMODEL
         case ["antiphon", "status", saga_type, _]:
             return is_granted(user, saga_type, "read")
         case ["antiphon", "same", saga_type, _, ("start" | "cancel") as verb]:
@@ -384,6 +386,7 @@ SECRETS: Final = {
     *(subject for each in ("order", "returns") for subject in _secret(SagaKey.of(each, "victim"))),
     subjects.parked_subject("forged", COORDINATOR, "billing"),
     subjects.registration_subject("billing", "other"),
+    subjects.readmodel_subject("lists"),
 }
 
 

@@ -27,12 +27,15 @@ class Streams:
         self.dice, self.stormy = dice, False
         self.stored: dict[str, list[StoredMessage]] = {SAGA: [], EVENTS: []}
         self._time_ns = 1_000_000_000_000
+        self._deleted = {SAGA: 0, EVENTS: 0}
+        """Up to which sequence something was deleted: no message has that again."""
 
     def store(self, stream: str, subject: str, data: bytes) -> None:
         """Append a message."""
         self._time_ns += self.dice.randrange(1, 10**9)
         found = self.stored[stream]
-        found.append(StoredMessage(subject, found[-1].sequence + 1 if found else 1, self._time_ns, data))
+        last = max(self._deleted[stream], found[-1].sequence if found else 0)
+        found.append(StoredMessage(subject, last + 1, self._time_ns, data))
 
     async def next_page(
         self, stream: str, subject_filter: str, from_sequence: int, most: int = PAGE
@@ -58,6 +61,7 @@ class Streams:
     def purge(self, saga: SagaKey) -> None:
         """Have nothing of a saga be there."""
         for stream, stored in self.stored.items():
+            self._deleted[stream] = max(self._deleted[stream], stored[-1].sequence if stored else 0)
             self.stored[stream] = [message for message in stored if f".{saga.path}." not in message.subject]
 
     def live(self, sagas: int, lives: int = 8, moves: int = 25) -> None:

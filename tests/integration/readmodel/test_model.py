@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.subjects import saga_in
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.views.summary import Overview
 from antiphon.deploy.readmodel import projector
@@ -179,11 +181,62 @@ async def test_a_stream_that_went_backwards_is_noticed_and_a_lagging_replica_is_
     assert await projector.advance() == 0
     streams.stored[stream] = whole  # the replica has caught up
     assert await projector.advance() == 0
-    streams.stored[stream] = whole[:-20]
+    streams.stored[stream] = whole[:-60]  # none of the last sagas is left by which it would be known
     monkeypatch.setattr(tails, "LAG_SECONDS_MAX", 0.0)
     assert await projector.advance() == 0
     await asyncio.sleep(0.001)
     with pytest.raises(OtherStream, match="went backwards"):
+        await projector.advance()
+
+
+def latest_of(streams: Streams, stream: str) -> SagaKey:
+    """The saga of a stream's last message that is one of a saga."""
+    found = (saga_in(each.subject) for each in reversed(streams.stored[stream]))
+    return next(key for key in found if key is not None and key.type == "trip")
+
+
+@pytest.mark.parametrize("stream", [SAGA, EVENTS])
+async def test_a_saga_that_was_forgotten_is_no_other_stream_though_its_message_was_the_last_one_read(
+    stream: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the projector runs, or begins anew from what the database has; and then goes on."""
+    monkeypatch.setattr(tails, "LAG_SECONDS_MAX", 0.0)
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=10)
+    generation = await built(streams, model)
+    running = Projector(streams, model, generation)
+    streams.purge(latest_of(streams, stream))
+    for _ in range(3):
+        assert await running.advance() == 0
+    streams.live(sagas=3, lives=3)
+    (stored,) = await model.generations()
+    assert stored.places == generation.places
+    after = await catch_up(streams, model, stored)
+    assert after.places.saga.sequence > generation.places.saga.sequence
+    assert await catch_up(streams, model, (await model.generations())[0]) == after
+
+
+@pytest.mark.parametrize("stream", [SAGA, EVENTS])
+async def test_a_stream_that_goes_on_before_what_was_read_is_another_one_although_it_is_known_again(
+    stream: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is restored from a backup and written to."""
+    monkeypatch.setattr(tails, "LAG_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(tails, "OTHERS_MAX", 9)
+    streams = Streams(random.Random(SEED))
+    streams.live(sagas=10)
+    generation = await built(streams, model)
+    mark = generation.places.saga if stream == SAGA else generation.places.events
+    streams.stored[stream] = [each for each in streams.stored[stream] if each.sequence < mark.sequence - 3]
+    projector = Projector(streams, model, generation)
+    assert await projector.advance() == 0
+    key = SagaKey.of("trip", "s-0")
+    restored = f"evt.{key.path}.client.signal.x.1" if stream == EVENTS else f"saga.{key.path}.c.note.n9"
+    streams.store(stream, restored, b"stored after the restore")
+    await asyncio.sleep(0.001)
+    with suppress(OtherStream):  # where its own message at the mark is gone, it is waited for that first
+        assert await projector.advance() == 0
+    with pytest.raises(OtherStream):
         await projector.advance()
 
 

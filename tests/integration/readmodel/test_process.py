@@ -18,11 +18,13 @@ import pytest
 from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey
-from antiphon.contracts.topology import EVENTS, SAGA
+from antiphon.contracts.topology import EVENTS, READMODELS, SAGA
 from antiphon.coordinator import Antiphon, Change
-from antiphon.deploy.readmodel.model import Query, opened
+from antiphon.deploy.readmodel.announcing import Announcing
+from antiphon.deploy.readmodel.model import Places, Query, opened
 from antiphon.link import Link, Mark, OtherStream
 from antiphon.link.killpoints import POINTS, VARIABLE
+from antiphon.link.places import readers
 from antiphon.link.setup import api
 from tests.support.server import FORMS, Platform, platform, until
 from tests.unit.decide.walk import Walk, Written, messages_of
@@ -135,6 +137,93 @@ async def test_it_follows_until_it_is_told_to_stop_and_notices_a_stream_that_is_
         _, logged = await asyncio.wait_for(process.communicate(), 120)
         assert process.returncode == 0
         assert b"readmodel.rebuild" in logged
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_it_says_where_it_is_while_it_runs_and_that_stays_once_it_is_gone(scene: Scene) -> None:
+    """Of a model that is kept up with `--once` nobody hears, unless a process that stays has joined before."""
+    await scene.write(0, SAGAS)
+    assert scene.project("--name", "lists").returncode == 0
+    assert await readers(scene.administrator) == []
+    command = [sys.executable, "-m", "antiphon.deploy", "readmodel", "--database", scene.database, "--name", "lists"]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=scene.environment(), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        await until_at_the_end(scene)
+        await scene.write(SAGAS, 5)
+        await until_at_the_end(scene)
+    finally:
+        process.kill()
+        _, logged = await process.communicate()
+    assert b"readmodel.registered" in logged
+    await scene.write(SAGAS + 5, 5)
+    assert not await said_to_be_at_the_end(scene)
+    assert scene.project("--name", "lists").returncode == 0
+    assert await said_to_be_at_the_end(scene)
+    (reader,) = await readers(scene.administrator)
+    assert (reader.name, 1 < len(reader.place.kept) <= 6) == ("lists", True)
+
+
+async def until_at_the_end(scene: Scene) -> None:
+    async with asyncio.timeout(120):
+        while not await said_to_be_at_the_end(scene):
+            await asyncio.sleep(0.05)
+
+
+async def said_to_be_at_the_end(scene: Scene) -> bool:
+    """Whether the one read model there is says that it has read both streams."""
+    known = await readers(scene.administrator)
+    places = [each.place for each in known]
+    last = [await scene.administrator.get_latest(*each) for each in ((SAGA, "saga.>"), (EVENTS, "evt.>"))]
+    return [(each.saga, each.events) for each in places] == [tuple(each.sequence for each in last if each)]
+
+
+async def test_two_databases_under_one_name_say_so_and_the_one_that_is_behind_counts(
+    plain: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = plain.administrator
+    ahead, behind = (Announcing(link, "lists", database) for database in ("one", "two"))
+    for announcing, sequence in ((ahead, 9), (behind, 4)):
+        announcing.at(
+            Places(saga=Mark(sequence, "saga.1.trip.s-1.c.end"), events=Mark(1, "evt.1.trip.s-2.client.start"))
+        )
+        await announcing.look()
+    assert "readmodel.name_taken" in capsys.readouterr().out
+    ahead.at(Places(saga=Mark(10, "saga.1.trip.s-1.c.end")))
+    await ahead.look()
+    (reader,) = await readers(link)
+    assert (reader.place.saga, reader.place.database) == (4, "two")
+    assert reader.place.kept == ("trip/s-1", "trip/s-2")
+    ahead.at(Places(saga=Mark(3)))
+    await ahead.look()
+    (reader,) = await readers(link)
+    assert (reader.place.saga, reader.place.database) == (3, "one")
+
+
+async def test_with_accounts_of_an_earlier_release_it_goes_on_and_says_that_nothing_is_kept_for_it(
+    scene: Scene,
+) -> None:
+    await scene.write(0, 3)
+    if scene.up.form == "plain":
+        await api(scene.administrator, f"STREAM.DELETE.{READMODELS.name}")
+    user = "readmodel" if scene.up.form == "plain" else "exporter"  # who may read both streams, and say nothing
+    command = [sys.executable, "-m", "antiphon.deploy", "readmodel", "--database", scene.database]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=scene.environment(user), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(120):
+            while b"readmodel.unregistered" not in (line := await process.stderr.readline()):
+                assert line, "it ended"
+        await until(lambda: _count(scene) == 3, what="the model")
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.communicate(), 120)
+        assert process.returncode == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -17,6 +17,7 @@ Any number of coordinators may do so at once; what is purged twice is gone.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -25,22 +26,35 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from antiphon.contracts import subjects
+from antiphon.contracts import clock, subjects
 from antiphon.contracts.envelope import decode, unpack, unpack_raw
-from antiphon.contracts.errors import Ambiguous, PlatformError, Unusable
+from antiphon.contracts.errors import Ambiguous, PlatformError, RightsMissing, Unusable
 from antiphon.contracts.identity import CLIENT, COORDINATOR, SagaKey
 from antiphon.contracts.payloads import END_TYPE, ChildStart, End, Ending
+from antiphon.contracts.places import ReadUpTo, read_up_to
 from antiphon.contracts.reader import named_sequences
 from antiphon.contracts.registration import read_registration
-from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.topology import EVENTS, EXPORTER, PARKED, REGISTRATIONS, SAGA, reactions_consumer_name
+from antiphon.contracts.stored import NobodyReads, StoredMessage
+from antiphon.contracts.topology import (
+    BUCKETS,
+    EVENTS,
+    EXPORTER,
+    PARKED,
+    READMODEL,
+    READMODELS,
+    REGISTRATIONS,
+    SAGA,
+    reactions_consumer_name,
+)
 from antiphon.link import Link
 from antiphon.link.faults import say
 from antiphon.link.journals import read_journals
 from antiphon.link.killpoints import reached
+from antiphon.link.places import readers
 from antiphon.link.purging import delete_all
 from antiphon.link.sagas import read_events
 from antiphon.link.setup import ELECTION_SECONDS, consumer_names, info_of
+from antiphon.tracing.telemetry.metrics import WAITING, Gauges
 
 from ..definition.retention import Overrides, Retention
 from ..views.timeline import child_ids
@@ -96,6 +110,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Up to this sequence of SAGA the exporter has handed over all traces."""
     heard: int
     """Up to this sequence of EVENTS everybody who reacts to events has heard all of them."""
+    read: ReadUpTo
+    """What read models have read, and by which sagas they know the streams again."""
     last: SagaKey | None
     """The saga of the last message of EVENTS. Whoever reads the stream on and on knows his place by that message."""
 
@@ -108,12 +124,21 @@ class Ends:
         retentions: for how long sagas are kept once they have ended, by type.
         coordinator: tells the time, and counts them.
         keeping: what else an operator says.
+        gauges: where it puts how many old sagas stay, and whom they wait for.
     """
 
     def __init__(
-        self, link: Link, retentions: Mapping[str, Retention], coordinator: Coordinator, keeping: Keeping
+        self,
+        link: Link,
+        retentions: Mapping[str, Retention],
+        coordinator: Coordinator,
+        keeping: Keeping,
+        gauges: Gauges | None = None,
     ) -> None:
         self._link, self._retentions, self._keeping = link, retentions, keeping
+        self._gauges: Gauges = {} if gauges is None else gauges
+        self._waiting: dict[str, Counter[str]] = {}
+        """How many sagas of a type stay although they are old, by whom they wait for."""
         self._counts, self._now_ns = coordinator.counts, coordinator.journals.now_ns
         self._next_at = 0.0
         self._said: dict[str, float] = {}
@@ -121,10 +146,8 @@ class Ends:
         """The consumers of reactions that were ever seen: a server that has just become the leader may not list all."""
         self._missed: dict[str, float] = {}
         """Since when the server has said that a consumer is not there."""
-        refused = f"$JS.API.DIRECT.GET.{REGISTRATIONS.name}"
-        link.on_refused[refused] = lambda error: self._say(
-            "retention.waits", refused, reason=str(error), remedy="have the accounts made anew: antiphon rights"
-        )
+        for bucket in BUCKETS:
+            link.on_refused[f"$JS.API.DIRECT.GET.{bucket.name}"] = self._say_that_it_is_refused
 
     @asynccontextmanager
     async def brought_about(self) -> AsyncGenerator[None]:
@@ -161,11 +184,13 @@ class Ends:
         assert shortest is not None, f"{saga_type} is kept for ever"
         if self._keeping.archive is None and await self._others_archive():
             return
+        self._waiting[saga_type] = Counter()
         while page := await self._link.next_page(EVENTS, subjects.starts_filter(saga_type), after + 1, PAGE):
             after = page[-1].sequence
             await self._purge_old(retention, page)
             if self._age_seconds(page[-1]) < shortest:
                 break  # nothing that began later can have ended for longer
+        self._show_who_is_waited_for()
         if self._keeping.ends_seconds is not None:
             await self._look_at_ends(saga_type, self._keeping.ends_seconds)
 
@@ -185,13 +210,20 @@ class Ends:
         if not found:
             return
         limits = await self._limits()
-        found = [each for each in found if self._is_dealt_with(each, limits)]
+        waiting = self._waiting.setdefault(found[0].key.type, Counter())
+        waits_for = {each.key: self._waits_for(each, limits) for each in found}
+        waiting.update(filter(None, waits_for.values()))
+        found = [each for each in found if not waits_for[each.key] and each.key != limits.last]
         beside = await self._beside([each.key for each in found])
         for each in found:
-            if not await self._has_open_relatives(each):
-                await self._in_turn()
-                if await self._is_archived(each):
-                    await self.purge(each, beside[each.key])
+            if await self._has_open_relatives(each):
+                waiting[RELATIVES] += 1
+                continue
+            await self._in_turn()
+            if await self._is_archived(each):
+                await self.purge(each, beside[each.key], limits.read.events)
+            else:
+                waiting[ARCHIVE] += 1
 
     async def _old(self, retention: Retention, page: list[StoredMessage]) -> list[Old]:
         """The sagas of these starts that have ended and were kept for long enough since."""
@@ -218,7 +250,20 @@ class Ends:
     async def _limits(self) -> Limits:
         newest = await self._link.get_latest(EVENTS, subjects.EVENTS_FILTER)
         last = subjects.saga_in(newest.subject) if newest is not None else None
-        return Limits(await self._finished(SAGA, EXPORTER), await self._heard(), last)
+        return Limits(await self._finished(SAGA, EXPORTER), await self._heard(), await self._read(), last)
+
+    async def _read(self) -> ReadUpTo:
+        """What read models have read."""
+        try:
+            found = await readers(self._link)
+        except NobodyReads:
+            remedy = "as administrator: antiphon setup"
+            self._say("retention.waits", READMODELS.name, stream=READMODELS.name, remedy=remedy)
+            raise
+        for each in found:
+            if each.fault:
+                self._say("retention.unreadable", each.name, readmodel=each.name, reason=each.fault)
+        return read_up_to(found)
 
     async def _heard(self) -> int:
         """Up to where everybody has heard the events that he reacts to."""
@@ -256,16 +301,39 @@ class Ends:
         if self._link.may_be_clustered and now - since < ELECTION_SECONDS:
             raise Ambiguous(f"the server may not know yet that there is a consumer {consumer}")
 
-    def _is_dealt_with(self, old: Old, limits: Limits) -> bool:
-        if old.key == limits.last:
-            return False
+    def _waits_for(self, old: Old, limits: Limits) -> str:
+        """Who has not dealt with a saga yet; empty where all have."""
         if old.end.sequence > limits.exported:
             self._say("retention.waits", EXPORTER, consumer=EXPORTER, stream=SAGA, remedy=WAITS[EXPORTER])
-            return False
-        if max(named_sequences(old.entries), default=old.start.sequence) > limits.heard:
+            return EXPORTER
+        last_named = max(named_sequences(old.entries), default=old.start.sequence)
+        if last_named > limits.heard:
             self._say("retention.waits", EVENTS, stream=EVENTS, remedy=WAITS[EVENTS])
+            return REACTIONS
+        last_entry = max(entry.sequence for entry in (*old.entries, old.end))
+        if self._is_unread(limits.read, last_entry, max(last_named, old.start.sequence)):
+            return READMODEL
+        return KEPT if limits.read.keeps(old.key) else ""
+
+    def _is_unread(self, read: ReadUpTo, saga: int, events: int) -> bool:
+        """Whether a read model has not read up to these sequences."""
+        if (saga <= read.saga and events <= read.events) or read.last is None:
             return False
+        name, heard = read.last.name, clock.rfc3339(read.last.heard_ns)
+        remedy = f"{WAITS[READMODEL]} {name}"
+        self._say("retention.waits", READMODEL + name, readmodel=name, heard=heard, remedy=remedy)
         return True
+
+    def _say_that_it_is_refused(self, error: RightsMissing) -> None:
+        remedy = "have the accounts made anew: antiphon rights"
+        self._say("retention.waits", error.refused, reason=str(error), remedy=remedy)
+
+    def _show_who_is_waited_for(self) -> None:
+        total = Counter[str]()
+        for each in self._waiting.values():
+            total.update(each)
+        for what in COUNTED:
+            self._gauges[WAITING, (("saga.waits_for", what),)] = total[what]
 
     async def _beside(self, keys: list[SagaKey]) -> dict[SagaKey, list[tuple[str, str]]]:
         """What stands beside the journals, by stream and subject: most sagas have nothing there."""
@@ -316,8 +384,15 @@ class Ends:
         reached("retention.archived")
         return True
 
-    async def purge(self, old: Old, beside: Iterable[tuple[str, str]]) -> None:
-        """Purge one saga but for its end."""
+    async def purge(self, old: Old, beside: Iterable[tuple[str, str]], read: int = SEQUENCE_MAX) -> None:
+        """Purge one saga but for its end.
+
+        Args:
+            old: the saga.
+            beside: what stands beside its journal, by stream and subject.
+            read: up to which sequence of EVENTS read models have read. What came for the saga later stays, and its
+                start with it, by which the rest is found again.
+        """
         entries = [entry.sequence for entry in old.entries if entry.sequence != old.end.sequence]
         removed = await delete_all(self._link, SAGA, entries[:1])
         reached("retention.first_entry_deleted")
@@ -327,21 +402,31 @@ class Ends:
             while found := await self._link.read_all(stream, [subject]):  # a timer may have fired more than once
                 await delete_all(self._link, stream, (each.sequence for each in found))
         reached("retention.beside_purged")
-        await self._purge_events(old.key, old.entries)
+        await self._purge_events(old.key, old.entries, read)
         reached("retention.events_purged")
         if removed:  # another coordinator, or an earlier life of this one, has counted it otherwise
             self._counts.add("sagas_purged", old.key.type)
         log.debug("saga.purged", saga=str(old.key), entries=removed)
 
-    async def _purge_events(self, key: SagaKey, entries: list[StoredMessage]) -> None:
-        """Purge what EVENTS holds of a saga, its start last."""
-        starts, is_all = list[int](), False
-        while not is_all:
+    async def _purge_events(self, key: SagaKey, entries: list[StoredMessage], read: int) -> bool:
+        """Purge what EVENTS holds of a saga up to a sequence, its start last and only if nothing else is left.
+
+        Returns:
+            Whether nothing is left.
+        """
+        while True:
             found = await read_events(self._link, key, entries)
-            starts = [each.sequence for each in found.messages if _begun(each.subject) is not None]
-            await delete_all(self._link, EVENTS, {each.sequence for each in found.messages} - {*starts})
-            is_all, entries = not found.left_out, []
+            starts = {each.sequence for each in found.messages if _begun(each.subject) is not None}
+            others = {each.sequence for each in found.messages} - starts
+            read_by_all = {sequence for sequence in others if sequence <= read}
+            await delete_all(self._link, EVENTS, read_by_all)
+            if not found.left_out or not read_by_all:
+                break
+            entries = []
+        if found.left_out or others - read_by_all or any(sequence > read for sequence in starts):
+            return False
         await delete_all(self._link, EVENTS, starts)
+        return True
 
     async def _look_at_ends(self, saga_type: str, kept_seconds: float) -> None:
         """Purge the ends that were kept for long enough, of sagas of which nothing else is left."""
@@ -351,16 +436,25 @@ class Ends:
             ends = {_saga_of(each): each for each in page if self._age_seconds(each) >= kept_seconds}
             starts = [start for key in ends for start in subjects.start_subjects(key)]
             begun = {_begun(message.subject) for message in await _read(self._link, EVENTS, starts)}
-            for key in ends.keys() - begun:
-                await self._in_turn()
-                await self._purge_end(key)
+            alone = ends.keys() - begun
+            limits = await self._limits() if alone else None
+            for key in alone:
+                if limits is not None and not self._is_needed(ends[key], limits):
+                    await self._in_turn()
+                    await self._purge_end(key, limits.read.events)
             if len(ends) < len(page):
                 break
 
-    async def _purge_end(self, key: SagaKey) -> None:
+    def _is_needed(self, end: StoredMessage, limits: Limits) -> bool:
+        """Whether an end has to stay, because a reader has not read it or knows a stream again by its saga."""
+        key = _saga_of(end)
+        return self._is_unread(limits.read, end.sequence, 0) or limits.read.keeps(key) or key == limits.last
+
+    async def _purge_end(self, key: SagaKey, read: int) -> None:
         """Purge the end of a saga, and before that what was stored for it since, which without the end would be taken
         for a new one's."""
-        await self._purge_events(key, [])
+        if not await self._purge_events(key, [], read):
+            return
         reached("retention.end_events_purged")
         left = await self._link.read_all(SAGA, [subjects.whole_saga_filter(key)])
         await delete_all(self._link, SAGA, (each.sequence for each in left))
@@ -374,7 +468,14 @@ class Ends:
 
 
 ARCHIVE: Final = "archive"
+REACTIONS: Final = "reactions"
+RELATIVES: Final = "relatives"
+KEPT: Final = "place"
+"""A read model knows a stream again by the saga: no cause for concern, and so not counted."""
+COUNTED: Final = (EXPORTER, REACTIONS, READMODEL, RELATIVES, ARCHIVE)
 WAITS: Final = {
+    READMODEL: "old sagas stay until the read model has read them; run it, or where it is gone for good, as "
+    "administrator: antiphon setup --forget-readmodel",
     ARCHIVE: "old sagas stay until the folder that --archive names can be written",
     REGISTRATIONS.name: "another coordinator archives old sagas before it purges them, and this one would not: give "
     "both the same --archive",

@@ -142,7 +142,7 @@ async def serve(
             fitness.watched(),
             watched(link, coordinator, gauges),
             _asked(link, servers, name, credentials) as asked,
-            Ends(link, kept, coordinator, keeping).brought_about(),
+            Ends(link, kept, coordinator, keeping, gauges).brought_about(),
         ):
             attached = await attach(link, coordinator, asked)
             settle_collector()

@@ -49,6 +49,7 @@ from antiphon.contracts.topology import (
     participant_consumers,
     reactions_consumer_name,
 )
+from antiphon.contracts.topology import READMODELS as READMODELS_BUCKET
 
 from ..files import write_private
 
@@ -320,8 +321,10 @@ that it has no JetStream.
 READMODEL_NEEDS: Final = (
     Need(f"{API}.DIRECT.GET.{SAGA}", "read journals", "many"),
     Need(f"{API}.DIRECT.GET.{EVENTS}", "read the facts that they name", "many"),
+    Need(f"{API}.DIRECT.GET.{READMODELS_BUCKET.name}", "see what was said under its name", "many"),
+    Need(subjects.READMODELS_FILTER, "say how far it has read, so that old sagas are kept until then"),
 )
-"""The projector reads everything and writes nothing; it has no consumer, so there is nothing to ack."""
+"""The projector reads everything, and writes nothing but its place; it has no consumer, so there is nothing to ack."""
 
 
 EXPORTER_NEEDS: Final = (
@@ -362,6 +365,7 @@ def coordinator_needs(participants: Iterable[str]) -> tuple[Need, ...]:
         *needs,
         *(Need(f"{API}.DIRECT.GET.{stream}", "read sagas whole") for stream in (SAGA, EVENTS)),
         Need(f"{API}.DIRECT.GET.{REGISTRATIONS.name}", "see whether another coordinator archives old sagas"),
+        Need(f"{API}.DIRECT.GET.{READMODELS_BUCKET.name}", "see what read models have read before it is purged"),
         Need(f"{API}.STREAM.MSG.GET.{EVENTS}", "ask the stream's leader whether a saga was ever started"),
         *(
             Need(f"{API}.STREAM.MSG.DELETE.{stream}", "purge sagas that are old enough, and forget one on demand")

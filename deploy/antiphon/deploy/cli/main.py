@@ -583,6 +583,13 @@ def setup(
         list[str],
         typer.Option(metavar="NAME", help="Delete the consumer of a participant that reacts to nothing any more."),
     ] = [],  # noqa: B006
+    forget_readmodel: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="Have old sagas kept no more for a read model that is gone for good; antiphon doctor names all.",
+        ),
+    ] = [],  # noqa: B006
     forget_former_coordinators: Annotated[
         bool, typer.Option("--forget-former-coordinators", help="Delete the consumers that only earlier releases use.")
     ] = False,
@@ -656,7 +663,7 @@ def setup(
         forget_reactions=tuple(forget_reactions),
         forget_former=forget_former_coordinators,
     )
-    asked = asked_for(app, desired, allow, json)
+    asked = asked_for(app, desired, allow, json, forget_readmodel)
     if dry_run:
         raise typer.Exit(asyncio.run(look_first(server, asked)))
     asyncio.run(set_up_platform(server, asked))

@@ -12,15 +12,16 @@ from antiphon.contracts.differences import Config, changes
 from antiphon.contracts.targets import UNKNOWN_BOUND, Loss
 from antiphon.contracts.topology import (
     ASKED_REPLICAS,
+    BUCKETS,
     EVENTS,
     PARKED,
-    REGISTRATIONS,
     STREAMS,
     Listener,
     reactions_consumer_name,
 )
 from antiphon.link import Link
 from antiphon.link.applying import carry_out
+from antiphon.link.places import forget_reader
 from antiphon.link.preview import Action, Change, Desired, LessSafe, Preview, preview
 from antiphon.link.setup import (
     Bounds,
@@ -51,12 +52,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         desired: what is to be set up.
         silent: participants that are declared and react to nothing.
         allowed: what may become less safe.
+        forgets_readmodels: read models for which old sagas are kept no more.
         as_json: whether the answer is for a program.
     """
 
     desired: Desired
     silent: tuple[str, ...]
     allowed: tuple[Loss, ...] = ()
+    forgets_readmodels: tuple[str, ...] = ()
     as_json: bool = False
 
     @property
@@ -78,7 +81,13 @@ def listeners_of(apps: Sequence[str], participants: Sequence[str]) -> tuple[List
     return (*found, *(Listener(name) for name in participants if name not in declared))
 
 
-def asked_for(apps: Sequence[str], desired: Desired, allowed: Collection[Loss], as_json: bool) -> Asked:
+def asked_for(
+    apps: Sequence[str],
+    desired: Desired,
+    allowed: Collection[Loss],
+    as_json: bool,
+    forgets_readmodels: Sequence[str] = (),
+) -> Asked:
     """A desired with what its declarations tell.
 
     Raises:
@@ -93,7 +102,13 @@ def asked_for(apps: Sequence[str], desired: Desired, allowed: Collection[Loss], 
             f"reactions of {refused[0]} are not to be forgotten: name with --app where it is declared, and it must "
             "react to nothing there."
         )
-    return Asked(desired=desired, silent=silent, allowed=(*allowed,), as_json=as_json)
+    return Asked(
+        desired=desired,
+        silent=silent,
+        allowed=(*allowed,),
+        forgets_readmodels=(*forgets_readmodels,),
+        as_json=as_json,
+    )
 
 
 async def look_first(server: str, asked: Asked) -> int:
@@ -113,12 +128,13 @@ async def look_first(server: str, asked: Asked) -> int:
         say_json(_told(asked, found) | {"dry_run": True, "refused": refused})
     else:
         say(*lines_of(found))
-        if found.pending:
+        say(*(f"to be forgotten: read model {name}" for name in asked.forgets_readmodels))
+        if found.pending or asked.forgets_readmodels:
             say("nothing was changed: this was a dry run.")
     if refused:
         warn(refused)
         return 1
-    return DIFFERS if found.pending else 0
+    return DIFFERS if found.pending or asked.forgets_readmodels else 0
 
 
 async def set_up_platform(server: str, asked: Asked) -> None:
@@ -139,6 +155,8 @@ async def set_up_platform(server: str, asked: Asked) -> None:
                 warn(*changed)
             raise
         changed = _changed(before, await _settings(link))
+        for name in asked.forgets_readmodels:
+            await forget_reader(link, name)
         left = {name: waiting for name in asked.silent if (waiting := await left_behind(link, name)) is not None}
         former = await former_consumers(link)
         running = await former_coordinators(link) if former else 0
@@ -165,7 +183,7 @@ def _tell(asked: Asked, found: Preview, bounds: Bounds, changed: list[str]) -> N
         say_json(_told(asked, found) | {"dry_run": False, "refused": "", **most, "changed": changed})
         return
     whom = f"the consumers of {', '.join(asked.names)}" if asked.names else "no consumers of participants"
-    streams = ", ".join(each.name for each in (*STREAMS, REGISTRATIONS))
+    streams = ", ".join(each.name for each in (*STREAMS, *BUCKETS))
     say(f"streams {streams} are there, with {found.replicas} replica(s), and {whom}.")
     for name, size in (("events", bounds.events), ("parked", bounds.parked)):
         say(f"{name.upper()} may take {size / 1e9:.3g} GB ({size} bytes); --{name}-max-bytes sets another bound.")
@@ -177,11 +195,12 @@ def _told(asked: Asked, found: Preview) -> dict[str, Any]:
     """What a program is told in any case. A bound that is not known yet is null."""
     bounds = {name: found.bound_of(name) for name in (EVENTS, PARKED)}
     return {
-        "streams": [each.name for each in (*STREAMS, REGISTRATIONS)],
+        "streams": [each.name for each in (*STREAMS, *BUCKETS)],
         "participants": asked.names,
         "replicas": found.replicas,
         **{f"{name.lower()}_max_bytes": None if most == UNKNOWN_BOUND else most for name, most in bounds.items()},
         "changes": [_as_data(each) for each in found.changes],
+        "forgotten_readmodels": [*asked.forgets_readmodels],
     }
 
 

@@ -11,6 +11,7 @@ there, so that whatever is read twice, by whomever, is applied once.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -113,6 +114,23 @@ incomplete = Table(
 )
 """The sagas whose rows lack something; why stands in the rows."""
 
+marks = Table(
+    "antiphon_marks_v1",
+    tables,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("saga", Text, nullable=False),
+    Column("events", Text, nullable=False),
+)
+"""Earlier messages by which the streams are known again, should the last one have been forgotten."""
+
+databases = Table(
+    "antiphon_databases_v1",
+    tables,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(64), nullable=False),
+)
+"""A name that no other database has."""
+
 for _name, _columns in {
     "started": ("started_ns",),
     "changed": ("changed_ns",),
@@ -128,6 +146,9 @@ class Places(msgspec.Struct, frozen=True):
 
     saga: Mark = Mark()
     events: Mark = Mark()
+    earlier_saga: tuple[Mark, ...] = ()
+    """Earlier messages by which the stream is known again."""
+    earlier_events: tuple[Mark, ...] = ()
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -215,8 +236,16 @@ class Model:
     async def generations(self) -> list[Generation]:
         """All there are, the oldest first."""
         async with self._engine.begin() as connection:
+            known = {row.generation: row for row in await connection.execute(select(marks))}
             found = await connection.execute(select(generations).order_by(generations.c.generation))
-            return [_generation(row) for row in found]
+            return [_generation(row, known.get(row.generation)) for row in found]
+
+    async def database(self) -> str:
+        """A name that this database has, and no other."""
+        async with self._engine.begin() as connection:
+            mine = {"one": 1, "name": secrets.token_hex(8)}
+            await connection.execute(self._insert(databases).on_conflict_do_nothing(), [mine])
+            return str((await connection.execute(select(databases.c.name))).scalar_one())
 
     async def new_generation(self) -> Generation:
         """Begin one from nothing, in the place of whatever was being built."""
@@ -243,6 +272,8 @@ class Model:
     async def sweep(self) -> None:
         """Delete the rows of generations that are gone, a few at a time."""
         known = select(generations.c.generation)
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(marks).where(marks.c.generation.not_in(known)))
         for table in (incomplete, keys, sagas):
             while await self._delete_some(table, table.c.generation.not_in(known)):
                 pass
@@ -338,6 +369,12 @@ class Model:
         )
         if done.rowcount != 1:
             raise Overtaken
+        new = self._insert(marks)
+        names = ("saga", "events")
+        new = new.on_conflict_do_update(
+            index_elements=[marks.c.generation], set_={name: new.excluded[name] for name in names}
+        )
+        await connection.execute(new, [_marks_row(generation.number, places)])
 
     async def _upsert(self, connection: AsyncConnection, generation: int, rows: list[Overview]) -> None:
         new = self._insert(sagas)
@@ -505,8 +542,18 @@ _decode = msgspec.json.Decoder(Overview).decode
 _decode_mark = msgspec.json.Decoder(Mark).decode
 
 
-def _generation(row: Any) -> Generation:
-    return Generation(row.generation, row.is_live, Places(_decode_mark(row.saga), _decode_mark(row.events)))
+_decode_marks = msgspec.json.Decoder(tuple[Mark, ...]).decode
+
+
+def _generation(row: Any, earlier: Any) -> Generation:
+    known = (_decode_marks(earlier.saga), _decode_marks(earlier.events)) if earlier is not None else ((), ())
+    places = Places(_decode_mark(row.saga), _decode_mark(row.events), *known)
+    return Generation(row.generation, row.is_live, places)
+
+
+def _marks_row(generation: int, places: Places) -> dict[str, Any]:
+    earlier = {"saga": places.earlier_saga, "events": places.earlier_events}
+    return {"generation": generation, **{name: msgspec.json.encode(marks).decode() for name, marks in earlier.items()}}
 
 
 def _row_of(generation: Generation) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from antiphon.link.process import told_to_stop
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
 from antiphon.participants.engines import trouble_of
 
+from .announcing import Announcing
 from .model import Generation, Model, Overtaken, Places, name_of, opened
 from .retention import Purged
 
@@ -67,8 +68,11 @@ class Projector:
 
     def __init__(self, link: Reads, model: Model, generation: Generation) -> None:
         self._link, self._model, self.generation = link, model, generation
-        self._saga = Tail(link, SAGA, generation.places.saga, lambda message: is_of_a_saga(message.subject))
-        self._events = Tail(link, EVENTS, generation.places.events)
+        places = generation.places
+        self._saga = Tail(
+            link, SAGA, places.saga, lambda message: is_of_a_saga(message.subject), others=places.earlier_saga
+        )
+        self._events = Tail(link, EVENTS, places.events, others=places.earlier_events)
         self._facts: dict[int, StoredMessage] = {}
         self._rows: dict[str, Overview] = {}
         self._unread: list[tuple[StoredMessage, str]] = []
@@ -88,7 +92,7 @@ class Projector:
         entries = await self._read_entries()
         events = await self._read_events(max((told.cause_sequence for told in entries), default=0))
         reached("readmodel.read")
-        places = Places(self._saga.mark, self._events.mark)
+        places = Places(self._saga.mark, self._events.mark, self._saga.others, self._events.others)
         if places == self.generation.places:
             return 0
         starts = list(_starts(events))
@@ -251,7 +255,8 @@ async def serve(
         database: where the model is.
         rebuild: whether to build it from nothing first; readers see the old one meanwhile.
         once: whether to return as soon as it is in step.
-        name: the connection's name.
+        name: the connection's name, and the one under which coordinators know how far the model has read; with `once`
+            only where it is known to them already.
         credentials: who connects; taken from the environment when left out.
         http: `host:port` of the pages that say whether it lives and is ready; see `antiphon.link.probes`.
 
@@ -265,15 +270,19 @@ async def serve(
         model = await held.enter_async_context(opened(database, writes=True))
         settle_collector()
         told = told_to_stop(then=probes.ending)
-        await _Service(link, model, told, once, probes).run(rebuild)
+        announcing = Announcing(link, name, await model.database(), joins=not once)
+        await _Service(link, model, told, once, probes, announcing).run(rebuild)
         log.info("readmodel.stopped")
 
 
 class _Service:
     """A projector that is made anew whenever something failed: all it needs to know is in the database."""
 
-    def __init__(self, link: Link, model: Model, told: asyncio.Event, once: bool, probes: Probes) -> None:
+    def __init__(
+        self, link: Link, model: Model, told: asyncio.Event, once: bool, probes: Probes, announcing: Announcing
+    ) -> None:
         self._link, self._model, self._told, self._once, self._probes = link, model, told, once, probes
+        self._announcing = announcing
         self._fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS))])
         self._waits_for = ""
         """What was said last of an answer that does not come; empty while all is well."""
@@ -281,7 +290,7 @@ class _Service:
 
     async def run(self, rebuild: bool) -> None:
         """Work until told to stop."""
-        async with self._fitness.watched():
+        async with self._fitness.watched(), self._announcing.kept_up():
             await self._work(rebuild)
 
     async def _work(self, rebuild: bool) -> None:
@@ -337,6 +346,7 @@ class _Service:
         projector, began = Projector(self._link, self._model, generation), time.monotonic()
         purged = Purged(self._link, self._model)
         while not self._told.is_set():
+            self._announcing.at(projector.generation.places)
             is_behind = await projector.advance()
             self._waits_for, self._failures = "", 0
             if is_behind:
@@ -346,6 +356,7 @@ class _Service:
                 raise self._model.unusable(gone_file, "Start this process again: it builds the model from nothing.")
             if not projector.generation.is_live:
                 await self._take_over(projector, time.monotonic() - began)
+            self._announcing.at(projector.generation.places)
             if self._once:
                 return
             if gone := await purged.look_now_and_then(projector.generation):

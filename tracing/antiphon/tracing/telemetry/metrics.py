@@ -36,6 +36,7 @@ Gauges = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """Numbers that somebody looks up now and then, by name and attributes."""
 
 DIFFERENCES: Final = "antiphon.platform.differences"
+WAITING: Final = "antiphon.retention.waiting"
 
 READY: Final = Instrument("antiphon.process.ready", "", "Whether this process is ready, 0 or 1: what /readyz says.")
 _CONSUMER: Final = ("messaging.consumer.group.name", "messaging.destination.name")
@@ -64,6 +65,12 @@ GAUGES: Final = (
         "",
         "Open sagas of a type that has a bound, as far as they were counted for it.",
         ("saga.type",),
+    ),
+    Instrument(
+        WAITING,
+        "",
+        "Ended sagas that are old enough to be purged and stay, by who has not dealt with them yet.",
+        ("saga.waits_for",),
     ),
     Instrument(DIFFERENCES, "", "How many things of the platform are not as they must be, as this process sees it."),
 )

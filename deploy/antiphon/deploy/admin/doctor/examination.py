@@ -8,7 +8,7 @@ from typing import Final
 
 from antiphon.contracts.errors import AntiphonError, RightsMissing
 
-from . import access, clocks, monitor, people, streams
+from . import access, clocks, monitor, people, reading, streams
 from .findings import Deployment, Finding
 
 CHECK_SECONDS: Final = 60.0
@@ -26,6 +26,7 @@ CHECKS: Final[dict[str, Check]] = {
     "clocks": clocks.clocks,
     "servers": monitor.servers,
     "work": streams.work,
+    "readmodels": reading.readmodels,
     "parked": people.parked,
     "paused": people.paused,
 }

@@ -11,12 +11,12 @@ import msgspec
 from antiphon.contracts.bounds import Number
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.topology import (
+    BUCKETS,
     EVENTS,
     EXPORTER_CONSUMER,
     PARKED,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
-    REGISTRATIONS,
     SAGA,
     STREAMS,
     answers_consumer,
@@ -71,7 +71,7 @@ async def settings(found: Deployment) -> list[Finding]:
 async def copies(found: Deployment) -> list[Finding]:
     """Whether each stream has a leader, and copies that are up to date."""
     findings = list[Finding]()
-    for stream in (*STREAMS, REGISTRATIONS):
+    for stream in (*STREAMS, *BUCKETS):
         if (info := await info_of(found.link, f"STREAM.INFO.{stream.name}")) is not None:
             findings += _copies_of(stream.name, info, in_cluster=found.link.may_be_clustered)
     worse = [each for each in findings if each.grade != "fine"]
