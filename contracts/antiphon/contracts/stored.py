@@ -78,6 +78,12 @@ def parse_stamp(reply: str) -> Stamp:
     )
 
 
+def pending_in(reply: str) -> int:
+    """How many messages wait at the consumer behind the one that was delivered, as its reply subject says."""
+    tokens = reply.split(".")
+    return int(tokens[8 if len(tokens) == 9 else 10])
+
+
 class Delivered(Protocol):
     """A message of a stream, delivered by a durable consumer."""
 

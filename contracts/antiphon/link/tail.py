@@ -87,6 +87,11 @@ class Tail:
         self._position = mark.sequence or position
         self._missing_since: float | None = None
 
+    @property
+    def position(self) -> int:
+        """The sequence up to which it has read: that of the mark, or of what came behind it and does not stay."""
+        return self._position
+
     async def read(self) -> list[StoredMessage]:
         """The next messages; empty if there are none yet.
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import structlog
@@ -40,8 +41,11 @@ from antiphon.link.probes import Probes, served
 from antiphon.link.process import told_to_stop
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
 from antiphon.participants.engines import trouble_of
+from antiphon.tracing.telemetry.counts import Counts
+from antiphon.tracing.telemetry.metrics import Gauges, differing, looked_after, measuring
 
 from .announcing import Announcing
+from .lag import look
 from .model import Generation, Model, Overtaken, Places, name_of, opened
 from .retention import Purged
 
@@ -63,11 +67,19 @@ FAULT_SECONDS_MAX: Final = 60.0
 """How long at most after what nobody has expected; twice as long each time it happens."""
 
 
+NO_ANSWER: Final = "no_answer"
+OTHER_STREAM: Final = "other_stream"
+UNREADABLE: Final = "unreadable"
+FAULTY: Final = "faulty"
+"""What failures are counted as: server or database give no answer; a stream is not the one that was read; an entry
+cannot be read; a mistake of ours."""
+
+
 class Projector:
     """Applies what the streams hold to one generation of the model."""
 
-    def __init__(self, link: Reads, model: Model, generation: Generation) -> None:
-        self._link, self._model, self.generation = link, model, generation
+    def __init__(self, link: Reads, model: Model, generation: Generation, counts: Counts | None = None) -> None:
+        self._link, self._model, self.generation, self._counts = link, model, generation, counts or Counts()
         places = generation.places
         self._saga = Tail(
             link, SAGA, places.saga, lambda message: is_of_a_saga(message.subject), others=places.earlier_saga
@@ -78,6 +90,8 @@ class Projector:
         self._unread: list[tuple[StoredMessage, str]] = []
         """Entries that could not be read, each with the reason, until their sagas' rows say so."""
         self._gone_from = 0
+        self.committed = {SAGA: self._saga.position, EVENTS: self._events.position}
+        """Up to which sequences of the streams the rows are in the database."""
         self.sagas = 0
         """How many sagas were seen to begin."""
 
@@ -94,12 +108,17 @@ class Projector:
         reached("readmodel.read")
         places = Places(self._saga.mark, self._events.mark, self._saga.others, self._events.others)
         if places == self.generation.places:
+            self.committed = {SAGA: self._saga.position, EVENTS: self._events.position}
             return 0
         starts = list(_starts(events))
         unread, self._unread = _by_saga(self._unread), []
         await self._load(entries, starts, unread)
         changed = await self._applied(entries, starts, unread)
         self.generation = await self._model.write(self.generation, places, changed)
+        self.committed = {SAGA: self._saga.position, EVENTS: self._events.position}
+        self._counts.add_many("messages_projected", len(entries) + len(unread), SAGA)
+        self._counts.add_many("messages_projected", len(events), EVENTS)
+        self._counts.add_many("projection_failures", len(unread), UNREADABLE)
         self._bound_memory()
         return len(entries) + len(unread) + len(events)
 
@@ -258,7 +277,8 @@ async def serve(
         name: the connection's name, and the one under which coordinators know how far the model has read; with `once`
             only where it is known to them already.
         credentials: who connects; taken from the environment when left out.
-        http: `host:port` of the pages that say whether it lives and is ready; see `antiphon.link.probes`.
+        http: `host:port` of the pages that say whether it lives and is ready, and of its metrics; see
+            `antiphon.link.probes`.
 
     Raises:
         PlatformError: the server, a right or the database is missing; the sentence says what to do.
@@ -271,7 +291,11 @@ async def serve(
         settle_collector()
         told = told_to_stop(then=probes.ending)
         announcing = Announcing(link, name, await model.database(), joins=not once)
-        await _Service(link, model, told, once, probes, announcing).run(rebuild)
+        gauges: Gauges = {}
+        service = _Service(link, model, told, once, probes, announcing, gauges)
+        held.enter_context(measuring(service.counts, gauges, probes, "antiphon-readmodel"))
+        await held.enter_async_context(looked_after(probes, partial(look, link, lambda: service.committed, gauges)))
+        await service.run(rebuild)
         log.info("readmodel.stopped")
 
 
@@ -279,11 +303,19 @@ class _Service:
     """A projector that is made anew whenever something failed: all it needs to know is in the database."""
 
     def __init__(
-        self, link: Link, model: Model, told: asyncio.Event, once: bool, probes: Probes, announcing: Announcing
+        self,
+        link: Link,
+        model: Model,
+        told: asyncio.Event,
+        once: bool,
+        probes: Probes,
+        announcing: Announcing,
+        gauges: Gauges,
     ) -> None:
         self._link, self._model, self._told, self._once, self._probes = link, model, told, once, probes
-        self._announcing = announcing
-        self._fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS))])
+        self._announcing, self.counts = announcing, Counts()
+        self.committed: Mapping[str, int] = {}
+        self._fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS))], differing(gauges))
         self._waits_for = ""
         """What was said last of an answer that does not come; empty while all is well."""
         self._failures = 0
@@ -305,16 +337,19 @@ class _Service:
                 return
             except OtherStream as error:
                 log.warning("readmodel.rebuild", why=str(error))
+                self.counts.add("projection_failures", OTHER_STREAM)
                 rebuild = True
             except Overtaken:
                 log.info("readmodel.overtaken")
             except (Ambiguous, SQLAlchemyError, sqlite3.Error, OSError) as error:
+                self.counts.add("projection_failures", NO_ANSWER)
                 self._wait_for(error)
                 await self._link.until(self._told, PAUSE_SECONDS)
             except AntiphonError:
                 raise  # a sentence for whoever started this process
             except Exception as error:
                 self._fail(error)
+                self.counts.add("projection_failures", FAULTY)
                 say("readmodel.faulty", error, again_in_seconds=pause)
                 await self._link.until(self._told, pause)
                 pause = min(FAULT_SECONDS_MAX, 2 * pause)
@@ -343,10 +378,11 @@ class _Service:
 
     async def _follow(self, generation: Generation) -> None:
         """Apply what comes, and have a generation that has caught up take the place of the one before."""
-        projector, began = Projector(self._link, self._model, generation), time.monotonic()
+        projector, began = Projector(self._link, self._model, generation, self.counts), time.monotonic()
         purged = Purged(self._link, self._model)
         while not self._told.is_set():
             self._announcing.at(projector.generation.places)
+            self.committed = projector.committed
             is_behind = await projector.advance()
             self._waits_for, self._failures = "", 0
             if is_behind:
@@ -357,6 +393,7 @@ class _Service:
             if not projector.generation.is_live:
                 await self._take_over(projector, time.monotonic() - began)
             self._announcing.at(projector.generation.places)
+            self.committed = projector.committed
             if self._once:
                 return
             if gone := await purged.look_now_and_then(projector.generation):

@@ -186,6 +186,7 @@ async def _participant(given: Values, credentials: Credentials) -> None:
 
 async def _exporter(given: Values, credentials: Credentials) -> None:
     from antiphon.tracing.export.serve import serve
+    from antiphon.tracing.telemetry.exporting import exporter_metrics
 
     await serve(
         given["server"],
@@ -193,6 +194,7 @@ async def _exporter(given: Values, credentials: Credentials) -> None:
         credentials=credentials,
         http=given["http"],
         slow_seconds=given["slow"],
+        metrics=exporter_metrics,
     )
 
 

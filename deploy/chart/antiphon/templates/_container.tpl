@@ -59,10 +59,8 @@ What containers and pods of all processes have. All take one dict:
 {{- if and $v.otlp.endpoint (or .otlp $v.otlp.metrics) (ne .component "setup") }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ $v.otlp.endpoint | quote }}
-{{- if not $v.otlp.metrics }}
 - name: OTEL_METRICS_EXPORTER
-  value: none
-{{- end }}
+  value: {{ $v.otlp.metrics | ternary "otlp" "none" }}
 {{- end }}
 {{- if ne .component "setup" }}
 {{- range $name, $value := mergeOverwrite (deepCopy $v.settings) (.values.settings | default dict) }}

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Literal, Protocol
 
 import structlog
 from msgspec.structs import replace
@@ -22,16 +22,17 @@ from msgspec.structs import replace
 from antiphon.contracts.errors import Ambiguous, AntiphonError, Unusable
 from antiphon.contracts.headers import traceparent_header
 from antiphon.contracts.identity import SagaKey, digest
-from antiphon.contracts.stored import Delivered
+from antiphon.contracts.stored import Delivered, pending_in
 from antiphon.contracts.subjects import is_end, parse_entry
 from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
-from antiphon.link import Link, Pull
+from antiphon.link import Delivery, Link, Pull
 from antiphon.link.faults import class_of, say
 from antiphon.link.killpoints import reached
 
 from ..projection.project import Projection, exportable
 from ..projection.sampling import decision_in, is_sampled
 from ..projection.spans import Span
+from .backlog import Backlog
 from .otlp import Failure
 from .reading import NotThere, Purged, read_projection
 
@@ -71,8 +72,37 @@ LATE_SECONDS_MAX: Final = 600.0
 FAULTY_DELIVERIES_MAX: Final = 5
 """After so many deliveries an entry is given up of whose saga no trace can be made: other versions have had a try."""
 
+AWAY: Final = "away"
+REJECTED: Final = "rejected"
+UNREADABLE: Final = "unreadable"
+FAULTY: Final = "faulty"
+"""What failures are counted as: the backend gives no answer, or refuses; a saga cannot be read; a mistake of ours."""
+
 Send = Callable[[Sequence[Span]], Awaitable[bool]]
 """Hands spans to the backend; true once it has them."""
+
+
+What = Literal["entries_exported", "spans_exported", "export_failures"]
+
+
+class Counting(Protocol):
+    """Counts what an exporter does."""
+
+    def add(self, what: What, *labels: str) -> None:
+        """Count one."""
+
+    def add_many(self, what: What, count: int, *labels: str) -> None:
+        """Count several."""
+
+
+class Uncounted:
+    """Counts nothing."""
+
+    def add(self, what: What, *labels: str) -> None:
+        """Do nothing."""
+
+    def add_many(self, what: What, count: int, *labels: str) -> None:
+        """Do nothing."""
 
 
 class Sent(Enum):
@@ -103,6 +133,7 @@ class Exporter:
         endpoint: where the backend is, for the log.
         ratio: the share that is exported while it runs, of sagas whose journal does not say it.
         slow_seconds: how long a saga takes that is exported at its end in any case.
+        counts: what it has done, for metrics.
     """
 
     def __init__(
@@ -114,7 +145,9 @@ class Exporter:
         endpoint: str = "",
         ratio: float = 1.0,
         slow_seconds: float = SLOW_SECONDS,
+        counts: Counting | None = None,
     ) -> None:
+        self._counts, self.backlog = counts or Uncounted(), Backlog()
         self._link, self._send, self._ratio, self._slow_ns = link, send, ratio, round(slow_seconds * 1e9)
         self._why, self._endpoint = why, endpoint
         self._raised: Failure | None = None
@@ -145,16 +178,17 @@ class Exporter:
         finally:
             await pull.drain()
             for held in self._held:
-                held.hand_back()
+                self._hand_back(held)
 
     def stop(self) -> None:
         """End `run` soon."""
         self._stopped.set()
         self._came.set()
 
-    def _take(self, delivery: Delivered) -> None:
+    def _take(self, delivery: Delivery) -> None:
         if _is_entry(delivery.subject):
             self._held.append(delivery)
+            self.backlog.came(delivery, pending_in(delivery.reply))
             self._came.set()
         else:
             delivery.ack()  # the state of a lock, or of what stands still: no saga
@@ -165,8 +199,25 @@ class Exporter:
             await self._export(batch)
         except Exception as error:
             say("exporter.faulty", error, entries=len(batch))
+            self._counts.add("export_failures", FAULTY)
             for held in batch:
-                held.hand_back(_later(held))
+                self._hand_back(held, _later(held))
+
+    def _ack(self, held: Delivered) -> None:
+        held.ack()
+        self.backlog.done(held)
+
+    def _hand_back(self, held: Delivered, seconds: float = 0.0) -> None:
+        held.hand_back(seconds)
+        self.backlog.put_off(held, seconds)
+
+    def _settle(self, work: Iterable[Work], *, is_exported: bool) -> None:
+        for held in (held for each in work for held in each.entries):
+            if is_exported:
+                self._ack(held)
+                self._counts.add("entries_exported")
+            else:
+                self._hand_back(held)
 
     async def _export(self, batch: list[Delivered]) -> None:
         """Export what some entries make final."""
@@ -183,7 +234,7 @@ class Exporter:
         if sent is Sent.REJECTED:
             await self._export_each(work)
         else:
-            _settle(work, sent is Sent.TAKEN)
+            self._settle(work, is_exported=sent is Sent.TAKEN)
 
     async def _export_each(self, work: list[Work]) -> None:
         """Export saga by saga what was rejected together, so that one whose spans cannot be taken stops no other.
@@ -197,7 +248,7 @@ class Exporter:
             if sent is Sent.REJECTED:
                 rejected.append(each)
             else:
-                _settle([each], sent is Sent.TAKEN)
+                self._settle([each], is_exported=sent is Sent.TAKEN)
         if len(rejected) == len(work) and not (self._raised and self._raised.is_ours):
             self._held = [held for each in rejected for held in each.entries] + self._held
             self._came.set()
@@ -207,7 +258,7 @@ class Exporter:
             later = _later(each.entries[0])
             log.error("trace.rejected", saga=str(each.key), spans=len(each.spans), again_in_seconds=later)
             for held in each.entries:
-                held.hand_back(later)
+                self._hand_back(held, later)
 
     async def _read(self, key: SagaKey, entries: list[Delivered]) -> list[Span] | None:
         """The spans to be exported with some entries of a saga; None after the entries were settled in another way."""
@@ -227,14 +278,16 @@ class Exporter:
             return None
 
     def _look_later(self, key: SagaKey, entries: list[Delivered], error: Exception) -> None:
+        if not isinstance(error, Purged):
+            self._counts.add("export_failures", UNREADABLE)
         for held in entries:
             if _is_hopeless(held, error):
                 reason = str(error) if isinstance(error, AntiphonError) else class_of(error)
                 write = log.info if isinstance(error, Purged) else log.error
                 write("trace.given_up", saga=str(key), sequence=held.sequence, reason=reason)
-                held.ack()
+                self._ack(held)
             else:
-                held.hand_back(_later(held))
+                self._hand_back(held, _later(held))
 
     async def _insist(self, spans: list[Span]) -> Sent:
         """Send all spans, however long the backend is away."""
@@ -244,11 +297,13 @@ class Exporter:
                     return Sent.STOPPED
                 failure = self._failure() or Failure("it does not say why")
                 self._tell(failure, len(spans))
+                self._counts.add("export_failures", REJECTED if failure.is_rejection else AWAY)
                 if failure.is_rejection:
                     return Sent.REJECTED
                 await self._pause_longer()
                 if self._stopped.is_set():
                     return Sent.STOPPED
+            self._counts.add_many("spans_exported", len(spans[first : first + SPANS_MAX]))
         if spans and self._told:
             log.info("backend.back", endpoint=self._endpoint)
         if spans:
@@ -334,14 +389,6 @@ def is_remarkable(projection: Projection, slow_ns: int) -> bool:
 def _in_order(work: Iterable[Work]) -> list[Span]:
     """In the order of the stream, so that a saga's root goes last."""
     return sorted((span for each in work for span in each.spans), key=lambda span: span.closed_by)
-
-
-def _settle(work: Iterable[Work], is_exported: bool) -> None:
-    for held in (held for each in work for held in each.entries):
-        if is_exported:
-            held.ack()
-        else:
-            held.hand_back()
 
 
 def _later(held: Delivered) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol
 
 import structlog
 
@@ -12,14 +14,32 @@ from antiphon.contracts.errors import StreamMissing
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Credentials, Link, require_accepted
 from antiphon.link.fitness import Fitness, payload, pulls, reads
-from antiphon.link.probes import served
+from antiphon.link.probes import Probes, served
 from antiphon.link.process import on_stop, stand_back
 
 from ..projection.sampling import ratio_of
-from .exporter import SLOW_SECONDS, Exporter
+from .backlog import Backlog
+from .exporter import SLOW_SECONDS, Counting, Exporter
 from .otlp import Backend
 
 log = structlog.get_logger()
+
+
+class Metrics(Protocol):
+    """Where an exporter's numbers are shown."""
+
+    @property
+    def counts(self) -> Counting:
+        """Counts what it does."""
+        ...
+
+    @property
+    def differ(self) -> Callable[[int], None]:
+        """Takes how many things of the platform are not as they must be."""
+        ...
+
+    def show(self, backlog: Backlog) -> None:
+        """Show what it has not handed over yet."""
 
 
 async def serve(
@@ -29,6 +49,7 @@ async def serve(
     credentials: Credentials | None = None,
     http: str = "",
     slow_seconds: float = SLOW_SECONDS,
+    metrics: Callable[[Probes], AbstractAsyncContextManager[Metrics]] | None = None,
 ) -> None:
     """Export traces until SIGTERM or SIGINT. What is in hand then is exported by whoever comes next.
 
@@ -36,8 +57,10 @@ async def serve(
         servers: URLs of NATS servers.
         name: the connection's name.
         credentials: who connects; taken from the environment when left out.
-        http: `host:port` of the pages that say whether it lives and is ready; see `antiphon.link.probes`.
+        http: `host:port` of the pages that say whether it lives and is ready, and of its metrics; see
+            `antiphon.link.probes`.
         slow_seconds: how long a saga takes that is exported at its end although it was not sampled.
+        metrics: shows its numbers; nobody does when left out.
 
     Raises:
         PlatformError: the environment, the platform, or the way to the backend, is not as it must be; the sentence has
@@ -51,6 +74,7 @@ async def serve(
         link = await Link.connect(servers, name=name, credentials=credentials)
         held.push_async_callback(link.close)
         told = asyncio.Event()
+        shown = await held.enter_async_context(metrics(probes)) if metrics is not None else None
         exporter = Exporter(
             link,
             backend.send,
@@ -58,6 +82,7 @@ async def serve(
             endpoint=backend.endpoint,
             ratio=ratio,
             slow_seconds=slow_seconds,
+            counts=shown.counts if shown is not None else None,
         )
 
         def stop() -> None:
@@ -69,7 +94,10 @@ async def serve(
         on_stop(stop)
         pull = await exporter.start()
         await require_accepted([pull], _say_what_is_missing)
-        fitness = Fitness(link, [payload(link), reads(link, (SAGA, EVENTS)), pulls(link, lambda: [pull])])
+        looks = [payload(link), reads(link, (SAGA, EVENTS)), pulls(link, lambda: [pull])]
+        fitness = Fitness(link, looks, shown.differ) if shown is not None else Fitness(link, looks)
+        if shown is not None:
+            shown.show(exporter.backlog)
         await fitness.until_ready(told)
         log.info("exporter.ready", endpoint=backend.endpoint, sampled=ratio)
         probes.ready(link, fitness)

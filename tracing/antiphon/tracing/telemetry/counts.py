@@ -32,6 +32,11 @@ What = Literal[
     "duplicates",
     "attempts",
     "requests_shed",
+    "entries_exported",
+    "spans_exported",
+    "export_failures",
+    "messages_projected",
+    "projection_failures",
 ]
 Span = Literal["saga_seconds", "step_seconds", "handler_seconds"]
 
@@ -75,6 +80,28 @@ COUNTERS: Final[dict[What, Instrument]] = {
         "Requests that were not looked at, because their source had no place left.",
         ("saga.source",),
     ),
+    "entries_exported": Instrument(
+        "antiphon.export.entries", "{entry}", "Journal entries whose spans the backend has, or that have none to send."
+    ),
+    "spans_exported": Instrument("antiphon.export.spans", "{span}", "Spans that the backend has taken."),
+    "export_failures": Instrument(
+        "antiphon.export.failures",
+        "{failure}",
+        "Times that spans could not be made, or the backend did not take them.",
+        ("saga.failure",),
+    ),
+    "messages_projected": Instrument(
+        "antiphon.readmodel.messages",
+        "{message}",
+        "Messages that this process has read, and whose rows are in the database.",
+        ("messaging.destination.name",),
+    ),
+    "projection_failures": Instrument(
+        "antiphon.readmodel.failures",
+        "{failure}",
+        "Times that streams or the database gave no answer, or an entry could not be read.",
+        ("saga.failure",),
+    ),
 }
 
 SPANS: Final[dict[Span, Instrument]] = {
@@ -109,6 +136,10 @@ class Counts:
     def add(self, what: What, *labels: str) -> None:
         """Count one, under the values of the instrument's labels."""
         self.totals[what, labels] += 1
+
+    def add_many(self, what: What, count: int, *labels: str) -> None:
+        """Count several, under the values of the instrument's labels."""
+        self.totals[what, labels] += count
 
     def took(self, what: Span, seconds: float, *labels: str) -> None:
         """Say how long something took. Two clocks may be part of it, so that it can come out below zero."""

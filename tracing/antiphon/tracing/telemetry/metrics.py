@@ -5,15 +5,18 @@ Imported by processes that are asked for metrics, so that others need no SDK.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, Final
 
 import structlog
 
+from antiphon.contracts.errors import Ambiguous
+from antiphon.link.faults import say
 from antiphon.link.probes import Page, Probes
 
 from .counts import COUNTERS, SPANS, Counts, Instrument, Span, What
@@ -37,6 +40,10 @@ Gauges = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 DIFFERENCES: Final = "antiphon.platform.differences"
 WAITING: Final = "antiphon.retention.waiting"
+EXPORT_WAITING: Final = "antiphon.export.waiting"
+EXPORT_OLDEST: Final = "antiphon.export.oldest_seconds"
+READMODEL_UNREAD: Final = "antiphon.readmodel.unread"
+READMODEL_OLDEST: Final = "antiphon.readmodel.oldest_seconds"
 
 READY: Final = Instrument("antiphon.process.ready", "", "Whether this process is ready, 0 or 1: what /readyz says.")
 _CONSUMER: Final = ("messaging.consumer.group.name", "messaging.destination.name")
@@ -72,13 +79,24 @@ GAUGES: Final = (
         "Ended sagas that are old enough to be purged and stay, by who has not dealt with them yet.",
         ("saga.waits_for",),
     ),
+    Instrument(EXPORT_WAITING, "", "Journal entries whose spans no backend has, as far as this exporter knows."),
+    Instrument(EXPORT_OLDEST, "", "How long ago the oldest of them was stored, in seconds; 0 where there is none."),
+    Instrument(
+        READMODEL_UNREAD,
+        "",
+        "Messages stored behind those whose rows this read model has; deleted ones count.",
+        ("messaging.destination.name",),
+    ),
+    Instrument(READMODEL_OLDEST, "", "How long ago the oldest of them was stored, in seconds; 0 where there is none."),
     Instrument(DIFFERENCES, "", "How many things of the platform are not as they must be, as this process sees it."),
 )
 """What is looked up now and then."""
 
 
 @contextmanager
-def measuring(counts: Counts, gauges: Gauges, probes: Probes, service: str) -> Generator[None]:
+def measuring(
+    counts: Counts, gauges: Gauges, probes: Probes, service: str, *, shares_endpoint: bool = True
+) -> Generator[None]:
     """Show the numbers for the length of the block.
 
     Args:
@@ -86,6 +104,8 @@ def measuring(counts: Counts, gauges: Gauges, probes: Probes, service: str) -> G
         gauges: what it looks up; read whenever somebody asks.
         probes: where Prometheus may fetch them, if anybody asked for such pages.
         service: the name of the process's role, `service.name` of its resource.
+        shares_endpoint: whether OTEL_EXPORTER_OTLP_ENDPOINT is meant for metrics as well. Of an exporter it says where
+            traces go, which may take nothing else; there OTEL_METRICS_EXPORTER=otlp says that it does.
 
     Metrics also go out by OTLP where the environment names an endpoint for them (OTEL_EXPORTER_OTLP_ENDPOINT, or
     OTEL_EXPORTER_OTLP_METRICS_ENDPOINT), unless OTEL_METRICS_EXPORTER is `none`. Without the extra `otlp` a line in
@@ -93,11 +113,12 @@ def measuring(counts: Counts, gauges: Gauges, probes: Probes, service: str) -> G
 
     Without either nothing is imported and nothing is shown.
     """
-    if _is_asked_for() and not _is_installed(OTLP):
+    is_asked_for = _is_asked_for(shares_endpoint=shares_endpoint)
+    if is_asked_for and not _is_installed(OTLP):
         log.warning("metrics.not_sent", reason=NOT_SENT)
     if not _is_installed(PROMETHEUS):
         probes.without_metrics = NOT_SHOWN
-    if not wants_metrics(probes):
+    if not wants_metrics(probes, shares_endpoint=shares_endpoint):
         yield
         return
     from opentelemetry.sdk.metrics import MeterProvider
@@ -106,7 +127,7 @@ def measuring(counts: Counts, gauges: Gauges, probes: Probes, service: str) -> G
 
     with _fetched(probes) as readers:
         provider = MeterProvider(
-            metric_readers=[*readers, *_sent()],
+            metric_readers=[*readers, *_sent(shares_endpoint=shares_endpoint)],
             resource=Resource.create({"service.name": service}),
             views=[View(instrument_unit="s", aggregation=ExplicitBucketHistogramAggregation(BOUNDS_SECONDS))],
         )
@@ -127,25 +148,61 @@ def differing(gauges: Gauges) -> Callable[[int], None]:
     return put
 
 
-def wants_metrics(probes: Probes) -> bool:
+LOOK_SECONDS: Final = 2.0
+"""How often what is looked up is looked up for metrics."""
+
+
+@asynccontextmanager
+async def looked_after(
+    probes: Probes, look: Callable[[], Awaitable[None]], *, shares_endpoint: bool = True
+) -> AsyncGenerator[None]:
+    """Look numbers up now and then for the length of the block, if anybody wants to see them.
+
+    Args:
+        probes: those of the process.
+        look: puts the numbers into the process's gauges; what it raises is logged, and it is called again.
+        shares_endpoint: as of `measuring`.
+    """
+
+    async def keep_looking() -> None:
+        while True:
+            try:
+                await look()
+            except Ambiguous:  # the server is away, which is said elsewhere
+                pass
+            except Exception as error:  # the next look may find more
+                say("gauges.faulty", error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    looking = asyncio.ensure_future(keep_looking()) if wants_metrics(probes, shares_endpoint=shares_endpoint) else None
+    try:
+        yield
+    finally:
+        if looking is not None:
+            looking.cancel()
+
+
+def wants_metrics(probes: Probes, *, shares_endpoint: bool = True) -> bool:
     """Whether anybody is to see this process's numbers, and it has the packages for that.
 
     The variables of OpenTelemetry may be meant for others on the machine, and the pages for whoever asks whether the
     process lives, so a process without the packages goes without, and says so where it is asked.
     """
-    return (probes.is_asked_for and _is_installed(PROMETHEUS)) or _is_sent()
+    return (probes.is_asked_for and _is_installed(PROMETHEUS)) or _is_sent(shares_endpoint=shares_endpoint)
 
 
-def _is_asked_for() -> bool:
+def _is_asked_for(*, shares_endpoint: bool) -> bool:
+    chosen = os.environ.get("OTEL_METRICS_EXPORTER", "")
+    names = ENDPOINTS if shares_endpoint or chosen == "otlp" else ENDPOINTS[:1]
     return (
         os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
-        and os.environ.get("OTEL_METRICS_EXPORTER", "otlp") == "otlp"
-        and any(map(os.environ.get, ENDPOINTS))
+        and chosen in ("", "otlp")
+        and any(map(os.environ.get, names))
     )
 
 
-def _is_sent() -> bool:
-    return _is_asked_for() and _is_installed(OTLP)
+def _is_sent(*, shares_endpoint: bool) -> bool:
+    return _is_asked_for(shares_endpoint=shares_endpoint) and _is_installed(OTLP)
 
 
 def _is_installed(package: str) -> bool:
@@ -155,8 +212,8 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def _sent() -> list[Any]:
-    if not _is_sent():
+def _sent(*, shares_endpoint: bool) -> list[Any]:
+    if not _is_sent(shares_endpoint=shares_endpoint):
         return []
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
