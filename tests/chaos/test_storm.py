@@ -16,9 +16,10 @@ from msgspec import json
 from typer.testing import CliRunner, Result
 
 from antiphon.deploy.chaos import storm
+from antiphon.deploy.chaos.disks import why_not
 from antiphon.deploy.cli.main import app
 
-SMALL = ("--servers", "1", "--coordinators", "1", "--workers", "1", "--no-exporter", "--no-readmodel")
+SMALL = ("--servers=1", "--coordinators=1", "--workers=1", "--no-exporter", "--no-readmodel", "--no-small-disks")
 TWICE = """
 CREATE TRIGGER twice AFTER INSERT ON ledger WHEN NEW.number % 20 = 0
 AND NOT EXISTS (SELECT 1 FROM ledger GROUP BY saga, entry HAVING count(*) > 1) BEGIN
@@ -51,6 +52,41 @@ def test_orders_survive_a_storm_and_its_schedule_is_kept(tmp_path: Path) -> None
     kept = (tmp_path / "storm/faults.toml").read_text()
     assert kept == chaos(tmp_path / "plan", *asked, "--plan").stdout
     assert not (tmp_path / "plan").exists(), "a plan starts nothing"
+
+
+KINDS = r"""
+poison client|target = "client"
+poison participant|target = "billing"\nmessage = "oversize"
+raise in a handler|step = "reserve_inventory"\nerror = "SystemExit"
+hang (wait) in a handler|step = "reserve_inventory"\nhow = "wait"
+hang (deaf) in a handler|step = "reserve_inventory"\nhow = "deaf"
+hang (block) in a compensation|step = "charge_customer"\nhow = "block"\nseconds = 2.0\ndirection = "undo"
+stop backend|target = "backend"\nseconds = 3.0
+kill exporter|target = "exporter"
+kill readmodel|target = "readmodel"
+lock database|target = "shipping"\nseconds = 2.0
+outage (kill)|target = "nats-server-1"\nhow = "kill"\nseconds = 3.0
+outage (stop)|target = "nats-server-2"\nhow = "stop"\nseconds = 3.0
+outage (partition)|target = "nats-server-3"\nhow = "partition"\nseconds = 3.0
+"""
+
+
+def test_faults_of_all_kinds_in_a_file_come_about_and_stand_in_the_table(tmp_path: Path) -> None:
+    lines = KINDS.strip().splitlines() + ([] if why_not() else [r'fill disk|target = "inventory"\nseconds = 2.0'])
+    faults = [line.replace(r"\n", "\n").split("|") for line in lines]
+    blocks = [
+        f'[[faults]]\nat = {2 + 2 * number}\nkind = "{sort.partition(" ")[0]}"\n{rest}\n'
+        for number, (sort, rest) in enumerate(faults)
+    ]
+    (tmp_path / "mine.toml").write_text("\n".join(blocks))
+    asked = ("--workers", "1", "--handler-seconds", "2", "--schedule", str(tmp_path / "mine.toml"), "--json")
+    with chaos_beside(tmp_path / "storm", *asked, stderr=subprocess.PIPE) as ran:
+        out, told = ran.communicate()
+    score = json.decode(out)
+    assert (score["violations"], score["impossible"]) == ([], []), told
+    assert {row["sort"] for row in score["rows"]} == {sort for sort, _ in faults}
+    assert "outage (kill) of all servers but nats-server-1 for 3 s" in told
+    assert "poison oversize billing" in told
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])

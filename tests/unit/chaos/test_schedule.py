@@ -44,6 +44,8 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
         "kill leader",
         "stop server",
         "lock database",
+        "outage (kill)",
+        "outage (partition)",
         "fill disk",
         "kill postgres",
         "restart postgres",
@@ -78,6 +80,14 @@ def test_one_server_at_a_time_is_harmed_and_no_process_twice_at_once() -> None:
     assert len(by_place) == 13
     for harmed in by_place.values():
         assert all(one.at + one.seconds < next_one.at for one, next_one in pairwise(harmed))
+
+
+def test_one_server_has_no_outage_and_a_cluster_has_three_kinds() -> None:
+    with pytest.raises(PlatformError, match="outage is not possible here: one server has no quorum to lose"):
+        make(8, SMALL, count=3, every=1.0, kinds=["outage"])
+    faults = make(8, SHOP, count=12, every=1.0, kinds=["outage", "kill"]).faults
+    assert {fault.how for fault in faults if fault.kind == "outage"} == {"kill", "stop", "partition"}
+    assert all(fault.target in SHOP.servers for fault in faults if fault.kind == "outage")
 
 
 def test_so_many_faults_are_spread_over_so_long() -> None:
@@ -133,6 +143,10 @@ def test_a_person_writes_what_matters_in_any_order(tmp_path: Path) -> None:
         ),
         ({"kind": "hang", "step": "reserve"}, "say with `how` in which way it hangs, one of wait, deaf, block"),
         ({"kind": "hang", "step": "reserve", "how": "block"}, "of the last for how many `seconds`"),
+        (
+            {"kind": "outage", "target": "leader", "seconds": 1, "how": "kill"},
+            "name one of three servers, say `seconds`",
+        ),
         ({"kind": "lock", "target": "billing", "seconds": 1}, "name one of stock, readmodel, and say `seconds`"),
         ({"kind": "stop", "target": "postgres", "seconds": 1}, "PostgreSQL can be killed and restarted only"),
         ({"kind": "kill", "target": "backend"}, "a tracing backend can be stopped only"),

@@ -21,15 +21,17 @@ from .network import CLIENT
 from .poison import forms_of
 
 Kind = Literal[
-    "kill", "stop", "restart", "partition", "slow", "fail", "raise", "hang", "point", "poison", "lock", "fill"
+    "kill", "stop", "restart", "partition", "slow", "fail", "raise", "hang", "point", "poison", "lock", "fill", "outage"
 ]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-LASTING: Final = ("stop", "partition", "slow", "lock", "fill")
+LASTING: Final = ("stop", "partition", "slow", "lock", "fill", "outage")
 """Faults that last for `seconds`; of the others each is a moment."""
 CALLS: Final = ("fail", "raise", "hang")
 """Faults of a call of a handler."""
 BACKEND: Final = "backend"
 """Where the exporter sends spans; it can be stopped only, and refuses them then."""
+OUTAGES: Final = ("kill", "stop", "partition")
+"""How a cluster loses its quorum."""
 POSTGRES: Final = "postgres"
 """The PostgreSQL of a run, which can be killed and restarted."""
 OF_DATABASES: Final[Mapping[str, str]] = {"lock": "database", "fill": "disk"}
@@ -60,16 +62,17 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         kind: what is done.
         target: a process, a participant (all of its processes), `coordinator`, `nats-server`, one server, or `leader`;
             of `poison` the user who publishes, a participant or `client`; of `lock` whose SQLite database another
-            process locks; of `fill` on whose disk there is no room.
+            process locks; of `fill` on whose disk there is no room; of `outage` the server that is left alone.
         other: of `partition` and `slow`, the server at the other end of the way; by default all.
-        seconds: of `stop`, `partition`, `slow`, `lock` and `fill`, after how long it is over; of `hang` how long the
-            handler hangs, for ever when 0.
+        seconds: of `stop`, `partition`, `slow`, `lock`, `fill` and `outage`, after how long it is over; of `hang` how
+            long the handler hangs, for ever when 0.
         delay: of `slow`, by how many seconds later everything arrives.
         point: of `point`, where the process dies, as `chaos.at` calls it.
         step: of `fail`, `raise` and `hang`, whose handler's next call does so.
         direction: of these, `undo` for the step's compensation.
         error: of `raise`, what is raised, as `chaos.raise_next` calls it.
-        how: of `hang`, `wait`, `deaf` or `block`, as of `chaos.hang_next`.
+        how: of `hang`, `wait`, `deaf` or `block`, as of `chaos.hang_next`; of `outage`, whether the other servers are
+            killed, stopped, or cut off from each other and from that one: `kill`, `stop` or `partition`.
         times: of `fail`, `raise`, `hang`, `point` and `poison`, how often.
         message: of `poison`, which message, as `chaos.poison` calls it; by default each of them.
     """
@@ -89,6 +92,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     how: str = ""
 
     def __str__(self) -> str:
+        if self.kind == "outage":
+            return f"outage ({self.how}) of all servers but {self.target} for {self.seconds:g} s"
         manner = self.message or self.error or self.how
         words = [self.kind, *([manner] if manner else []), self.step or self.target]
         words += ["from", self.other] if self.other else []
@@ -182,6 +187,8 @@ def sort_of(fault: Fault, targets: Targets) -> str:
     if fault.kind in CALLS:
         kind = f"hang ({fault.how})" if fault.kind == "hang" else fault.kind
         return f"{kind} in a handler" if fault.direction == "do" else f"{kind} in a compensation"
+    if fault.kind == "outage":
+        return f"outage ({fault.how})"
     if fault.kind in OF_DATABASES:
         return f"{fault.kind} {OF_DATABASES[fault.kind]}"
     if fault.kind == "point":
@@ -245,6 +252,8 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
         case "restart" | "partition" | "slow":
             database = [POSTGRES] * targets.has_postgres if kind == "restart" else []
             yield from (Fault(0, kind, each) for each in (*classes, "server", *database))
+        case "outage":
+            yield from [Fault(0, kind, "server", how=how) for how in OUTAGES if len(targets.servers) > 1]
         case "lock":
             yield from [Fault(0, kind)] * bool(targets.sqlite)
         case "fill":
@@ -297,6 +306,8 @@ def _why_not(kind: Kind) -> str:
     """Why there is no fault of a kind on a platform."""
     if kind in OF_DATABASES:
         return f"nobody has {'an SQLite database' if kind == 'lock' else 'a small disk'}"
+    if kind == "outage":
+        return "one server has no quorum to lose"
     return "no step has a handler to fail" if kind in CALLS else "there is nobody whom it could hit"
 
 
@@ -369,6 +380,11 @@ def _wrong(fault: Fault, targets: Targets) -> str:
         return "" if fault.message in ("", *forms_of(fault.target)) else f"it has no such message; name one of {known}"
     if fault.target == CLIENT and fault.kind not in ("partition", "slow"):
         return "a client can be cut off and slowed, and publish what nobody can use"
+    if fault.kind == "outage":
+        is_whole = (
+            fault.target in targets.servers and len(targets.servers) > 1 and fault.how in OUTAGES and fault.seconds
+        )
+        return "" if is_whole else f"name one of three servers, say `seconds`, and `how`, one of {', '.join(OUTAGES)}"
     if fault.target == POSTGRES and fault.kind not in ("kill", "restart"):
         return "PostgreSQL can be killed and restarted only"
     if fault.target == BACKEND and fault.kind != "stop":

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import combinations
 from typing import Final, TypeVar
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
@@ -200,6 +201,9 @@ class Storm:
                 self._plan_calls(fault)
                 await self._come_about(f" {call_name(fault.step, fault.direction)}", fault.times)
                 self._note(fault, target)
+            case "outage":
+                await self._serving(SERVER)
+                await self._carry_out_outage(fault, self._note(fault, target))
             case "lock":
                 self._note(fault, target)
                 await chaos.lock(target)
@@ -213,6 +217,34 @@ class Storm:
             case "poison":
                 self._note(fault, target)
                 await chaos.poison(target, fault.message, fault.times, sagas=self._under_way())
+
+    async def _carry_out_outage(self, fault: Fault, struck: Struck) -> None:
+        """Have a cluster be without a quorum for a while."""
+        chaos, others = self._chaos, [each for each in self._targets.servers if each != fault.target]
+        match fault.how:
+            case "kill":
+                for each in others:
+                    chaos.kill(each, stays_dead=True)
+                await asyncio.sleep(fault.seconds)
+                for each in others:
+                    await chaos.restart(each)
+                for each in others:
+                    await self._serving(each)
+                    chaos.troubles.end(each)
+                struck.whole = self._now()
+            case "stop":
+                for each in others:
+                    chaos.stop(each)
+                await asyncio.sleep(fault.seconds)
+                for each in others:
+                    chaos.go_on(each)
+            case _:
+                ways = [*combinations(self._targets.servers, 2)]
+                for one, other in ways:
+                    chaos.partition(one, other)
+                await asyncio.sleep(fault.seconds)
+                for one, other in ways:
+                    chaos.heal(one, other)
 
     def _plan_calls(self, fault: Fault) -> None:
         """Plan what the next calls of a handler do."""

@@ -142,6 +142,7 @@ class FaultKind(enum.Enum):
     POISON = "poison"
     LOCK = "lock"
     FILL = "fill"
+    OUTAGE = "outage"
 
 
 class Format(enum.Enum):
