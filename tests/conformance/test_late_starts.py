@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+import structlog
 
 from antiphon.contracts import SagaKey, subjects
 from antiphon.contracts.clock import moment
 from antiphon.contracts.envelope import pack
-from antiphon.contracts.payloads import End, Parked, Record, Status, StatusAnswer, start_digest
+from antiphon.contracts.payloads import End, Record, Status, StatusAnswer, start_digest
 from antiphon.contracts.stored import SagaPages
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.decision.facts import Finish, Granted, Start
@@ -158,13 +159,13 @@ def test_an_end_that_outlived_its_journal_lets_no_second_life_begin(is_fresh: bo
         fleet.hear_no_more(gone.on_fact)
         fleet.join(Coordinator(fleet.stores[0], [fleet.definition]))
     fleet.put(*start_message(KEY, TripAsked(traveller="Bob", nights=9) if is_other else ASKED))
-    fleet.run(2 * DEADLINE.total_seconds())  # a timer may have been set, which finds nothing
+    with structlog.testing.capture_logs() as lines:
+        fleet.run(2 * DEADLINE.total_seconds())  # a timer may have been set, which finds nothing
     assert fleet.platform.read(SAGA, [subjects.journal_filter(KEY)]) == [end]
     assert (fleet.platform.schedules, fleet.pending_facts(), fleet.platform.pending(TIMERS)) == ({}, 0, 0)
-    reasons = [msgspec.json.decode(data, type=Parked).reason for data in fleet.parked()]
-    assert reasons == (
-        [f"saga {KEY} was started with another payload before, and has ended; use another id"] if is_other else []
-    )
+    assert fleet.parked() == [], "who waits for its result is told, and a person has nothing to do"
+    refused = [line["saga"] for line in lines if line["event"] == "start.refused"]
+    assert set(refused) == ({str(KEY)} if is_other else set())
 
 
 def test_the_status_of_a_saga_that_was_purged_says_how_it_ended() -> None:

@@ -291,12 +291,30 @@ class Undecided(AntiphonError):
 
 
 class NotEnded(AntiphonError):
-    """A saga cannot be forgotten while it runs: without its journal nothing could be undone. Cancel it first."""
+    """A saga cannot be forgotten before it has ended: without its journal nothing could be undone. The sentence says
+    what brings it to its end.
 
-    def __init__(self, saga_type: str, saga_id: str) -> None:
+    Args:
+        saga_type: its type.
+        saga_id: its id.
+        state: how it stands: `running`, or `compensating`, where it cannot be cancelled any more.
+        parked: why it waits for a person; empty where it does not.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, state: str = "running", parked: str = "") -> None:
+        saga = f"{saga_type}/{saga_id}"
+        if parked:
+            remedy = (
+                f"It is {state} and waits for a person ({parked}): antiphon retry, edit or resolve, as antiphon show "
+                f"{saga} says"
+            )
+        elif state == "running":
+            remedy = f"antiphon cancel {saga}, or let it complete where it is past its point of no return"
+        else:
+            remedy = f"It is {state}, which antiphon show {saga} follows"
         super().__init__(
-            f"saga {saga_type}/{saga_id} has not ended, and without its journal what it has begun could neither go on "
-            f"nor be undone. Nothing was changed: antiphon cancel {saga_type}/{saga_id}, and again once it has ended."
+            f"saga {saga} has not ended, and without its journal what it has begun could neither go on nor be undone. "
+            f"Nothing was changed. {remedy}; and again once it has ended."
         )
 
 

@@ -15,11 +15,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
 from concurrent.futures import thread as executors
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from .delivery import Pull
 
@@ -57,6 +57,34 @@ def told_to_stop(numbers: Iterable[int] = STOP_SIGNALS, then: Callable[[], objec
 
     on_stop(stop, numbers)
     return told
+
+
+async def until_told(main: Coroutine[Any, Any, None]) -> bool:
+    """Run the main coroutine of a process. A signal that comes before the coroutine takes signals itself, as while it
+    connects, ends it: nothing is in hand then.
+
+    Args:
+        main: it sees to signals by `on_stop` or `signals` from when it is ready.
+
+    Returns:
+        Whether it ran to its own end.
+    """
+    loop, is_told = asyncio.get_running_loop(), False
+    running = asyncio.ensure_future(main)
+
+    def stop() -> None:
+        nonlocal is_told
+        is_told = True
+        running.cancel()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not is_told:
+            raise
+    return not is_told
 
 
 class _Repeated:
@@ -145,11 +173,14 @@ class Ending:
 
 
 @contextmanager
-def signals(ending: Ending, numbers: Iterable[int] = STOP_SIGNALS) -> Generator[None]:
+def signals(ending: Ending, numbers: Collection[int] = STOP_SIGNALS) -> Generator[None]:
     """Have signals tell an `Ending`, for as long as the block lasts.
 
     The interpreter takes the signals, not the loop, which a handler may keep from turning.
     """
+    loop = asyncio.get_running_loop()
+    for number in numbers:
+        loop.remove_signal_handler(number)  # the loop would go on to hear of them beside the interpreter
     before = {number: signal.signal(number, ending.tell) for number in numbers}
     try:
         yield

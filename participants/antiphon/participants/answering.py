@@ -34,6 +34,18 @@ PUBLISH_TRIES_MAX: Final = 10
 PUBLISH_AGAIN_SECONDS: Final = 1.0
 
 
+def fitting(envelope: Envelope, direction: CommandKind) -> bytes:
+    """The bytes of an answer.
+
+    Raises:
+        TooLarge: they are more than the protocol allows.
+    """
+    data = encode(envelope)
+    if direction == "do" and len(data) > ANSWER_BYTES_MAX:
+        raise TooLarge(f"{len(data)} bytes, and the limit is {ANSWER_BYTES_MAX}", subject=envelope.id)
+    return data
+
+
 class Answering:
     """Stores a participant's answers, and counts them.
 
@@ -63,7 +75,7 @@ class Answering:
         is_event, tries = job.is_event, execution.tries + execution.lost if execution else 0
         step = execution.route.step if execution and execution.route else address.step
         subject = event_subject(address.saga.path, self._name, _token(answer.type), step, address.attempt)
-        data = encode(
+        data = fitting(
             Envelope(
                 id=subject,
                 source=self._name,
@@ -75,11 +87,10 @@ class Answering:
                 started=execution.started if execution else None,
                 tries=min(tries, TRIES_MAX) if tries > 1 else 0,
                 traceparent=job.traceparent,
-            )
+            ),
+            address.direction,
         )
         job.answer = SealedAnswer(answer.type, subject, data)
-        if address.direction == "do" and len(data) > ANSWER_BYTES_MAX:
-            raise TooLarge(f"{len(data)} bytes, and the limit is {ANSWER_BYTES_MAX}", subject=subject)
 
     def send(self, job: Job) -> None:
         """Publish the sealed answer, and ack the delivery once it is stored; at once where nothing is published."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 import structlog
 
@@ -79,10 +80,11 @@ async def serve(
     notes = open_notes(database_url, participant.name, instance)
     database = open_database(database_url, connections=concurrency + undo_concurrency + reaction_concurrency + 1)
     ending = Ending(grace_seconds + DRAIN_SECONDS_MAX + CANCEL_SECONDS + CLOSE_SECONDS)
-    with served(http) as probes, signals(ending):
+    with served(http) as probes, ExitStack() as held:
         link = await Link.connect(servers, name=name or participant.name, credentials=credentials)
         try:
             await database.open(participant.tables)
+            held.enter_context(signals(ending))  # before that nothing is in hand, and a signal simply ends the process
             worker = Worker(
                 participant,
                 link,

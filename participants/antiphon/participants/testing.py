@@ -14,11 +14,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from antiphon.contracts.envelope import through_the_wire, unpack_raw
+import msgspec
+
+from antiphon.contracts.envelope import Envelope, through_the_wire, unpack_raw
 from antiphon.contracts.errors import AntiphonError, Refused
-from antiphon.contracts.identity import CLIENT, SagaKey
+from antiphon.contracts.identity import CLIENT, SagaKey, dashed
 from antiphon.contracts.messages import (
     Command,
     Compensation,
@@ -28,14 +32,16 @@ from antiphon.contracts.messages import (
     Settled,
     Undone,
     answer_type,
+    name_of,
     settle_type,
 )
 from antiphon.contracts.retry import Retry
-from antiphon.contracts.subjects import CommandAddress, Direction, FactAddress
+from antiphon.contracts.subjects import CommandAddress, Direction, FactAddress, event_subject
 from antiphon.contracts.topology import Listener
 from antiphon.link import Link
 from antiphon.link.faults import settle_tracebacks
 
+from .answering import fitting
 from .databases import Database, Inbox, Manner, open_database
 from .execution import Execution
 from .inbox import Answer, Row, Spent
@@ -119,6 +125,7 @@ class Service:
             Refused: the business said no.
             Superseded: it must not be carried out any more.
             WrongShape: the command, or the event, holds what would not arrive as it is.
+            AntiphonError: the event is larger than a worker may send; nothing was done.
             Exception: whatever the handler raised; nothing of it is in the database.
         """
         handler = self.participant.handlers[command.__contract__.type]
@@ -227,7 +234,15 @@ class Service:
 
     async def _answer(self, procedure: Procedure, address: CommandAddress) -> Answer:
         execution = Execution(address, procedure, Retry(), message=f"attempt {address.attempt}", deliveries=1)
-        return await self._performing.perform(execution, _sealed)
+        return await self._performing.perform(execution, partial(self._require_fitting, address))
+
+    def _require_fitting(self, address: CommandAddress, answer: Answer) -> None:
+        """Refuse what a worker refuses. Nothing is sent, so nothing else is made ready to be sent."""
+        token = dashed(name_of(answer.type))
+        if token:
+            subject = event_subject(address.saga.path, self.name, token, address.step, address.attempt)
+            now, data = datetime.now(UTC), msgspec.Raw(answer.data)
+            fitting(Envelope(id=subject, source=self.name, type=answer.type, time=now, data=data), address.direction)
 
     # --- what became of it --------------------------------------------------------------------------------------------
 
@@ -350,7 +365,3 @@ class MortalInbox:
     async def note(self, message: str, more: Spent) -> Spent:
         """Add to the counts of a message's deliveries, in this transaction."""
         return await self._inbox.note(message, more)
-
-
-def _sealed(answer: Answer) -> None:
-    """Nothing is sent, so nothing is made ready to be sent."""

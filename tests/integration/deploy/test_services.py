@@ -112,6 +112,35 @@ def test_all_mistakes_of_a_start_are_sentences() -> None:
     ]
 
 
+BEFORE_A_SERVER = {
+    **COMMANDS,
+    "exporter": [],
+    "readmodel": ["--database", "sqlite:///rows.db"],
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_A_SERVER)
+def test_a_process_that_is_told_to_end_before_it_has_a_server_ends_cleanly(tmp_path: Path, name: str) -> None:
+    address, nobody = f"127.0.0.1:{free_port()}", f"nats://127.0.0.1:{free_port()}"
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "antiphon.deploy", name, *BEFORE_A_SERVER[name]],
+            env=environment(NATS_URL=nobody, ANTIPHON_HTTP=address),
+            cwd=tmp_path,
+            stderr=log,
+        )
+    try:
+        asyncio.run(until(lambda: status(address, "livez") == 200 or process.poll() is not None, what="a sign of life"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.wait()
+    said = (tmp_path / "log").read_text()
+    assert "process.ended" in said
+    assert "Traceback" not in said
+
+
 HANGS = """
 import asyncio, sys
 from antiphon.link.process import on_stop

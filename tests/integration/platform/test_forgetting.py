@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from antiphon.deploy.readmodel.announcing import Announcing
 from antiphon.deploy.readmodel.model import Query, opened
 from antiphon.deploy.readmodel.projector import Projector
 from antiphon.link import Link
+from antiphon.link.setup import api
 from tests.integration.platform.test_coordinator import company, idle
 from tests.integration.platform.test_retention import ONLY_ITS_END, Scene, until_async
 from tests.support.server import FORMS
-from tests.support.trip import TRIP, TripAsked
+from tests.support.trip import PARTICIPANTS, TRIP, TripAsked
 
 SECRET = "Ada-Lovelace-1815"
 ASKED = TripAsked(traveller=SECRET, nights=2)
@@ -119,6 +121,30 @@ async def test_a_saga_that_runs_or_never_began_is_not_forgotten(scene: Scene) ->
     with pytest.raises(UnknownSaga):
         await operator.forget(TRIP, "t9", "request 17")
     assert len(await scene.left_of(handle.key)) == 3
+
+
+async def test_who_cannot_cancel_a_saga_any_more_is_told_what_else_brings_it_to_its_end(scene: Scene) -> None:
+    scene.there.worker.play = idle
+    handle = await scene.client.start(TRIP, ASKED, id="t1")
+    await until_async(lambda: scene.left_of(handle.key), len_is=3)
+    operator = (await scene.there.client("operator")).operator("operator")
+    with pytest.raises(NotEnded, match="antiphon cancel trip/t1, or let it complete"):
+        await operator.forget(TRIP, "t1", "request 17")
+    for name in PARTICIPANTS:
+        await api(scene.link, f"CONSUMER.PAUSE.{SAGA}.{name}-undo", {"pause_until": "2200-01-01T00:00:00Z"})
+    await handle.cancel("enough")
+    async with asyncio.timeout(120):
+        while (await handle.status()).state != "compensating":
+            await asyncio.sleep(0.01)
+    with pytest.raises(NotEnded, match="It is compensating, which antiphon show trip/t1 follows; and again") as caught:
+        await operator.forget(TRIP, "t1", "request 17")
+    assert "antiphon cancel" not in str(caught.value)
+
+
+def test_of_a_saga_that_is_parked_a_person_is_told_who_waits_for_whom() -> None:
+    said = str(NotEnded("trip", "t1", "compensating", "refund_card failed 3 times"))
+    assert "waits for a person (refund_card failed 3 times): antiphon retry, edit or resolve" in said
+    assert "cancel" not in said
 
 
 async def test_a_request_to_forget_that_comes_for_a_saga_that_runs_is_set_aside(scene: Scene) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from antiphon.contracts import Refused
+from antiphon.contracts import Command, Event, Refused
 from antiphon.order.data import load_catalogue
 from antiphon.order.inventory import inventory, stock
 from antiphon.order.messages import ReserveInventory
+from antiphon.participants import Participant, Transaction
+from antiphon.participants.answering import ANSWER_BYTES_MAX
+from antiphon.participants.memory import MemoryTransaction
 from antiphon.participants.testing import Service, Superseded
+from antiphon.participants.under_lock import Unsendable
 from tests.support.trip import BookRoom, FreeRoom, RoomBooked
 from tests.unit.testing.hotel import hotel
 
@@ -59,6 +65,32 @@ async def test_what_became_of_a_command_is_its_answer_or_never() -> None:
         with pytest.raises(Superseded):
             await service.do(TWO, saga="trip/other")
         assert service.effects == ["2 nights for 1"]
+
+
+class Poem(Event, name="poem.written", owner="poet"):
+    text: str
+
+
+class WritePoem(Command[Poem], name="poem.write"):
+    letters: int
+
+
+poet = Participant("poet")
+
+
+@poet.handles(WritePoem)
+async def write(command: WritePoem, tx: Transaction) -> Poem:
+    cast("MemoryTransaction", tx).effects.append(command.letters)
+    return Poem(text="x" * command.letters)
+
+
+async def test_an_answer_that_no_worker_could_send_is_refused_and_leaves_no_effect() -> None:
+    async with Service.open(poet) as service:
+        assert len((await service.do(WritePoem(letters=200_000))).text) == 200_000
+        for letters in (ANSWER_BYTES_MAX, 2_000_000):
+            with pytest.raises(Unsendable, match="its answer cannot be sent"):
+                await service.do(WritePoem(letters=letters), saga=f"poem/{letters}")
+        assert service.effects == [200_000]
 
 
 async def test_a_refusal_is_an_error_with_its_reason_and_leaves_no_effect() -> None:

@@ -48,7 +48,7 @@ from antiphon.contracts.payloads import (
 )
 from antiphon.contracts.reader import cause_sequence
 from antiphon.contracts.registration import CLOSES_WIRE, read_registration
-from antiphon.contracts.stored import NobodyReads, StoredMessage
+from antiphon.contracts.stored import NobodyReads, StoredMessage, TooManySubjects
 from antiphon.contracts.subjects import FORGET, MessageVerb, Verb, registration_subject
 from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA
 from antiphon.link import Link
@@ -58,6 +58,7 @@ from ..definition.choreography import AnySaga
 from ..definition.declared import DeclaredStep
 from ..reading.parked import parked_message
 from ..views.parked import Message
+from ..views.standing import standing
 from .store_once import PAUSE_SECONDS, message, raise_if_failed, store_once
 
 TIMEOUT_SECONDS: Final = 15.0
@@ -177,14 +178,14 @@ class Operator:
 
         Raises:
             UnknownSaga: there is no such saga.
-            NotEnded: it runs. Nothing was changed; cancel it first.
+            NotEnded: it has not ended. Nothing was changed; the sentence says what brings it to its end.
             Undecided: no coordinator has done it in time; it is done as soon as one can.
             PlatformError: the request could not be stored.
         """
         key = SagaKey.of(saga if isinstance(saga, str) else saga.name, id)
         if await self._end_of(key) is None:
             await self.require_started(key)
-            raise NotEnded(key.type, key.id)
+            raise await self._not_ended(key)
         subject = subjects.verb_subject(key, self.name, FORGET, secrets.token_hex(8))
         data = message(subject, OPERATOR, verb_type(FORGET), Operation(reason=reason))
         await store_once(self.link, subject, data, self.timeout_seconds)
@@ -197,6 +198,15 @@ class Operator:
                     await asyncio.sleep(LOOK_SECONDS_MAX)
         except TimeoutError:
             raise Undecided(_spoken(key), FORGET, self.timeout_seconds) from None
+
+    async def _not_ended(self, key: SagaKey) -> NotEnded:
+        """The error for a saga that has not ended, by how its journal says that it stands."""
+        entries = await self.link.read_all(SAGA, [subjects.journal_filter(key)])
+        events = list[StoredMessage]()
+        with suppress(Ambiguous, TooManySubjects):  # without them what was parked once is taken to be so still
+            events = await self.link.read_all(EVENTS, [subjects.saga_events_filter(key)])
+        found = standing(entries, events)
+        return NotEnded(key.type, key.id, found.state, found.parked)
 
     async def _end_of(self, key: SagaKey) -> End | None:
         """How a saga ended, as the leader or a replica says."""

@@ -306,8 +306,8 @@ class FactHandler:
         return [] if self._has_begun_saga else earlier[:EARLIER_MAX]
 
     def _meet(self, end: End) -> None:
-        """The saga was purged but for its end, after which nothing follows. A start with another payload is for a
-        person: whoever stored it takes it for the start of a saga."""
+        """The saga was purged but for its end, after which nothing follows. A start with another payload is refused to
+        whoever stored it and waits for the result, by the digest in the end."""
         delivery = self._delivery
         if not self._is_start or not end.start:
             delivery.ack()
@@ -317,11 +317,10 @@ class FactHandler:
         except Unusable as error:
             self._parking.park(delivery, parked_kind(error), str(error))
             return
-        if start_digest(start.type, start.data) == end.start:
-            delivery.ack()
-        else:
-            reason = f"saga {self._key} was started with another payload before, and has ended; use another id"
-            self._parking.park(delivery, "orphan", reason)
+        if start_digest(start.type, start.data) != end.start:
+            why = "it was started with another payload before, and has ended; use another id"
+            log.warning("start.refused", saga=str(self._key), why=why)
+        delivery.ack()
 
     def _take_first(self, facts: list[Fact]) -> None:
         """Record earlier facts first: the start, which another consumer brings, perhaps much later; of a choreography

@@ -11,6 +11,7 @@ from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.subjects import Direction
 from antiphon.contracts.topology import EXPORTER, READMODEL
 from antiphon.link.killpoints import FAULTS, POINTS, call_name, planned_name
+from antiphon.participants.participant import Participant
 
 PARTICIPANT_POINTS: Final = {
     "on_delivery": "worker.pulled",
@@ -23,6 +24,9 @@ PARTICIPANT_POINTS: Final = {
 """Where a participant may die, in plain words: a command is held and its handler was not called; the same of a handler
 with effects outside the database; such a handler has run; a handler has run and nothing is committed; its effect is
 durable and nobody was told; the answer is durable and the command is not acked."""
+
+OUTSIDE_POINTS: Final = ("before_effect", "after_effect")
+"""Those of them that only a participant with handlers outside the database comes by."""
 
 COORDINATOR_POINTS: Final = {
     "on_delivery": "coordinator.pulled",
@@ -48,10 +52,25 @@ READMODEL_POINTS: Final = {
 """The same of the read model: a page of the streams is read; rows are written and not committed; they are."""
 
 
-def points_of(owner: str) -> dict[str, str]:
-    """Where a process may die, by what it is: `coordinator`, `exporter`, `readmodel`, or else a participant."""
+def points_of(owner: str, participant: Participant | None = None) -> dict[str, str]:
+    """Where a process may die, in plain words.
+
+    Args:
+        owner: what it is: `coordinator`, `exporter`, `readmodel`, or else a participant.
+        participant: that one; without handlers that act outside the database its workers come by fewer points.
+    """
     others = {COORDINATOR: COORDINATOR_POINTS, EXPORTER: EXPORTER_POINTS, READMODEL: READMODEL_POINTS}
-    return others.get(owner, PARTICIPANT_POINTS)
+    if owner in others:
+        return others[owner]
+    if participant is None or acts_outside(participant):
+        return PARTICIPANT_POINTS
+    return {word: point for word, point in PARTICIPANT_POINTS.items() if word not in OUTSIDE_POINTS}
+
+
+def acts_outside(participant: Participant) -> bool:
+    """Whether any of its handlers has effects outside the database."""
+    parts = (participant.handlers.values(), participant.compensations.values(), participant.reactions)
+    return any(each.is_outside for part in parts for each in part)
 
 
 def variables(*planned: Faults) -> dict[str, str]:
@@ -75,12 +94,22 @@ class Faults:
         """Have whoever reaches a point be killed, so many times.
 
         Raises:
-            PlatformError: there is no such point.
+            PlatformError: there is no such point, or whoever it is planned for never comes by it.
         """
         known = self._points.get(point, point)
-        if known not in POINTS:
+        if known not in POINTS - self._missed():
+            if point in OUTSIDE_POINTS or known in self._missed():
+                raise PlatformError(
+                    f"nobody here comes by {point!r}: no handler has effects outside the database (outside=True). The "
+                    f"points are {', '.join(self._points)}."
+                )
             raise PlatformError(f"there is no point {point!r}: {', '.join(self._points)}.")
         self._plan(known, times)
+
+    def _missed(self) -> set[str]:
+        """Points of others' handlers, which nobody here comes by."""
+        outside = {PARTICIPANT_POINTS[word] for word in OUTSIDE_POINTS}
+        return outside - {*self._points.values()}
 
     def fail(self, step: str, direction: Direction, times: int, how: str = "") -> None:
         """Have so many calls of a step's handler fail, or do what `antiphon.link.killpoints` says otherwise."""

@@ -374,7 +374,7 @@ class ChaosPlatform:
             times: how often.
 
         Raises:
-            PlatformError: there is no such point.
+            PlatformError: there is no such point, or the participant has no handler with effects outside the database.
         """
         self._faults_of(name).kill_at(point, times)
 
@@ -670,7 +670,14 @@ class ChaosPlatform:
     def _planned(self) -> dict[str, Faults]:
         """Where faults are planned, for each process and for all of a kind."""
         owners = self._owners | {owner: owner for owner in self._owners.values()}
-        return {name: Faults(self._folder / "faults" / name, points_of(owner)) for name, owner in owners.items()}
+        return {
+            name: Faults(self._folder / "faults" / name, points_of(owner, self._declared(owner)))
+            for name, owner in owners.items()
+        }
+
+    def _declared(self, owner: str) -> Participant | None:
+        """The participant of that name; None for a coordinator, exporter or read model."""
+        return load(self.participants[owner], Participant) if owner in self.participants else None
 
     async def _start(self) -> None:
         for disk in self._disks.values():

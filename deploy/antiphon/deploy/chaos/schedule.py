@@ -16,7 +16,14 @@ from antiphon.contracts.subjects import Direction
 from antiphon.contracts.topology import EXPORTER, READMODEL
 from antiphon.link.killpoints import HANGS, RAISED
 
-from .faults import COORDINATOR_POINTS, EXPORTER_POINTS, PARTICIPANT_POINTS, READMODEL_POINTS, points_of
+from .faults import (
+    COORDINATOR_POINTS,
+    EXPORTER_POINTS,
+    OUTSIDE_POINTS,
+    PARTICIPANT_POINTS,
+    READMODEL_POINTS,
+    points_of,
+)
 from .network import CLIENT
 from .poison import forms_of
 
@@ -50,8 +57,6 @@ SHORTEST_SECONDS: Final = 1.0
 DELAYS_SECONDS: Final = (0.02, 0.05, 0.2)
 BETWEEN: Final = "between_appends"
 """The point that coordinators come by only where steps run at once."""
-EFFECTS: Final = ("before_effect", "after_effect")
-"""The points that participants come by only in handlers with effects outside the database."""
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -165,7 +170,7 @@ class Targets(msgspec.Struct, frozen=True):
     @property
     def points(self) -> dict[str, list[str]]:
         """Where processes die that the sagas come by, by the class of the process."""
-        outside = [] if self.outside else [*EFFECTS]
+        outside = [] if self.outside else [*OUTSIDE_POINTS]
         return {
             "participant": [word for word in PARTICIPANT_POINTS if word not in outside],
             "coordinator": [word for word in COORDINATOR_POINTS if self.has_branches or word != BETWEEN],
@@ -289,7 +294,7 @@ def _aimed(sort: Fault, at: float, choose: random.Random, targets: Targets, free
     else:
         own = [*targets.processes, *targets.backend, *[POSTGRES] * targets.has_postgres]
         own = [name for name in own if targets.owner(name) == sort.target]
-        if sort.point in EFFECTS:
+        if sort.point in OUTSIDE_POINTS:
             own = [name for participant in targets.outside for name in targets.participants[participant]]
         soonest = min(max(at, free_at[name]) for name in own)
         target = place = choose.choice([name for name in own if free_at[name] <= soonest])

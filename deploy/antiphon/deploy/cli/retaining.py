@@ -65,6 +65,9 @@ async def forget_saga(
             "antiphon: its journal was gone before, so that nobody knows whose inboxes hold answers of it: the same "
             "command with --database NAME=URL for each participant"
         )
+    warn(
+        "antiphon: whoever starts it again begins nothing, but stores what the start says: the same command removes it"
+    )
     if children:
         warn(f"antiphon: it has started sagas, which are to be forgotten one by one: {', '.join(children)}")
 

@@ -6,8 +6,10 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from antiphon.contracts.errors import AntiphonError, DefinitionError
@@ -93,6 +95,8 @@ def run(service: Service, options: Mapping[str, Any]) -> None:
     Raises:
         SystemExit: it failed; a sentence is on stderr.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_before_it_began)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
@@ -111,13 +115,22 @@ def run(service: Service, options: Mapping[str, Any]) -> None:
 
 def _run(service: Service, options: Mapping[str, Any]) -> None:
     _import_log()
+    import structlog
     import uvloop
 
+    from antiphon.link.process import until_told
     from antiphon.tracing.telemetry.logs import LEVELS, configure
 
     given = settings_of(service, options, os.environ)
     configure({"": None, "text": True, "json": False}[given["log"]], LEVELS[given["log_level"]])
-    uvloop.run(service.start(given, credentials_of(given)))
+    if not uvloop.run(until_told(service.start(given, credentials_of(given)))):
+        structlog.get_logger().info("process.ended", process=service.name, why="told to end before it was ready")
+
+
+def _end_before_it_began(number: int, frame: FrameType | None) -> NoReturn:
+    """Take a signal while modules are still imported."""
+    warn("antiphon: told to end before it had begun.")
+    raise SystemExit(0)
 
 
 def _fail(sentence: str, code: int = 1) -> NoReturn:
