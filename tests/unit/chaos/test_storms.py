@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
 from antiphon.deploy.chaos.faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
+from antiphon.deploy.chaos.schedule import Schedule, Targets
+from antiphon.deploy.chaos.storm import Storm
 from antiphon.deploy.chaos.trips import Trips
 from antiphon.deploy.cli import storms
 from antiphon.deploy.cli.main import app
@@ -169,3 +172,29 @@ def test_a_disk_that_cannot_be_filled_fails_only_who_asked_for_that(
     else:
         assert ran.exit_code == 0, ran.output
         assert "no disk will be full: nobody may mount anything." in ran.stderr
+
+
+class Plans:
+    """A platform of which is known only what is planned on it."""
+
+    def __init__(self) -> None:
+        self.targets, self.left = Targets({}, [], []), list[str]()
+
+    def to_come(self) -> list[str]:
+        return self.left
+
+
+async def test_of_two_faults_alike_the_first_comes_about_although_the_second_does_not() -> None:
+    plans: Any = Plans()
+    storm = Storm(plans, Schedule(()), cast(Any, None), print)
+    plans.left.append("till after_commit")
+    first = asyncio.create_task(storm._come_about("till after_commit", 1))
+    await asyncio.sleep(0)
+    plans.left.append("till after_commit")
+    second = asyncio.create_task(storm._come_about("till after_commit", 1))
+    await asyncio.sleep(0)
+    plans.left.pop()
+    await first
+    assert not second.done()
+    plans.left.pop()
+    await second
