@@ -5,18 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from antiphon.contracts import SagaKey
 from antiphon.contracts.messages import AnswerKind
 from antiphon.contracts.payloads import End, Record
-from antiphon.coordinator.decision.absorb import absorb
+from antiphon.coordinator.decision.absorb import absorb, is_ahead
 from antiphon.coordinator.decision.dues import dues
-from antiphon.coordinator.decision.facts import Cancel, Finish, Start, Tick
+from antiphon.coordinator.decision.facts import Answer, Cancel, Finish, Start, Tick
 from antiphon.coordinator.decision.history import DEADLINE_REASON, wait_ns
 from antiphon.coordinator.decision.plan import plan
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
-from tests.support.trip import ASKED, BACKOFF, DEADLINE, TRIP, BookRoom, TripAsked, make_trip
+from tests.support.trip import ASKED, BACKOFF, DEADLINE, REPLIES, TRIP, BookRoom, TripAsked, make_trip
 from tests.unit.decide.life import BEGUN_NS, KEY, SECOND, TIME, Life, do, undo
 
 
@@ -67,11 +68,30 @@ def test_an_exhausted_step_is_unknown_and_compensated_too() -> None:
     assert life.undone("charge_card") == [undo("book_seat")]
 
 
-def test_a_superseded_answer_is_recorded_and_decides_nothing() -> None:
+def test_a_step_that_its_participant_has_taken_back_already_turns_its_saga() -> None:
+    """SAGA was restored from a backup: nobody else is told that a command that was sent last came too late."""
     life = Life()
     life.start()
-    assert life.answer("book_room", "superseded") == [Record()]
-    assert life.phases()["book_room"] == "sent"
+    assert life.answer("book_room", "superseded") == [undo("book_room")]
+    assert life.undone("book_room") == [
+        compensated("book_room has no known outcome: its participant knows more than its journal: superseded it was")
+    ]
+    assert life.refolded() == life.history
+
+
+def test_an_answer_is_ahead_while_its_command_is_not_in_the_journal() -> None:
+    life = Life()
+    life.start()
+    early = Answer(90, life.now_ns, "book_seat", "do", 1, "done", 500, REPLIES["book_seat"])
+    undone = Answer(91, life.now_ns, "book_room", "undo", 1, "done", 501)
+    for answer in (early, undone):
+        assert is_ahead(life.history, answer)
+    life.answer("book_room")
+    assert not is_ahead(life.history, early)
+    assert is_ahead(life.history, replace(early, attempt=2))
+    life.cancel()
+    life.undone("book_seat")
+    assert not is_ahead(life.history, undone)
 
 
 @pytest.mark.parametrize("kind", ["done", "refused", "exhausted", "superseded"])

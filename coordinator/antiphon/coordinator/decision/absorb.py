@@ -12,7 +12,7 @@ from antiphon.contracts.messages import Event
 from .awaited import came
 from .choreography import happened
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick, Unread
-from .history import History, cancelled, with_step
+from .history import KNOWS_MORE, History, cancelled, with_step
 from .requests import apply_request
 from .resolving import closed
 from .timeouts import ticked
@@ -132,8 +132,35 @@ def _answered(history: History, fact: Answer) -> History:
         case "exhausted" if step.phase == "sent":
             history = with_step(history, fact.step, is_open=fact.code == "open")
             return mark_unknown(history, fact.step, f"{fact.step} has no known outcome: {fact.reason}", fact.reason)
+        case "superseded" if step.phase == "sent" and fact.attempt == step.attempts and step.closing is None:
+            return _overtaken(history, fact)
         case _:
             return history
+
+
+def _overtaken(history: History, fact: Answer) -> History:
+    """The participant has gone on with a step from which the journal still waits for its latest attempt: SAGA was
+    restored from a backup. What can go back does, as far as the participant has not done so already; what can only go
+    forward is asked for by further attempts."""
+    reason = f"{KNOWS_MORE}: {fact.reason}"
+    if history.definition.step(fact.step).is_retriable:
+        return fail(history, fact.step, fact.attempt, replace(fact, reason=reason))
+    return mark_unknown(history, fact.step, f"{fact.step} has no known outcome: {reason}", reason)
+
+
+def is_ahead(history: History, fact: Answer | ChildEnded) -> bool:
+    """Whether a fact answers a command that the journal does not have, or is the end of a child that was not started:
+    it was read before that was stored, or SAGA was restored from a backup that is older than the answer. It may still
+    be the answer, once the command is sent again, and is stored no second time; so it must not be recorded now."""
+    if history.end is not None or fact.sequence in history.named or not history.definition.is_led:
+        return False
+    step = history.steps.get(fact.step)
+    if step is None:  # an element of a list that is not written down
+        return True
+    if isinstance(fact, ChildEnded):
+        return fact.attempt > step.attempts
+    sent = {"do": step.attempts, "undo": step.undo_attempts, "close": step.closes}[fact.direction]
+    return fact.attempt > sent
 
 
 def _undo_answered(history: History, fact: Answer) -> History:

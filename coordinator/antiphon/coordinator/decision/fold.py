@@ -51,7 +51,7 @@ def absorb_cause(history: History, entry: Entry, facts: dict[int, Fact]) -> Hist
     if fact is None:
         raise Unfoldable(
             f"saga {history.key}: the journal names {entry.cause}, and EVENTS has it not: a replica lags, or it was "
-            "purged"
+            "purged, or EVENTS was restored from an older backup than SAGA"
         )
     return absorb(history, fact, _counts(entry.what))
 

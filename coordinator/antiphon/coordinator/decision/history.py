@@ -31,6 +31,10 @@ QUIET_NS: Final = 30_000_000_000
 
 DEADLINE_REASON: Final = "its deadline passed"
 
+KNOWS_MORE: Final = "its participant knows more than its journal"
+"""Why a step has no known outcome, or waits for a person: SAGA was restored from a backup, and the participant did
+since what the journal has lost."""
+
 _CANCELLED: Final = "cancelled: "
 
 

@@ -10,7 +10,7 @@ from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import End, Status, StatusAnswer, StepStatus
 from antiphon.contracts.reader import cause_sequence
 from antiphon.contracts.stored import SagaPages, StoredMessage
-from antiphon.contracts.subjects import parse_fact
+from antiphon.contracts.subjects import parse_fact, saga_events_filter
 
 from ..definition.definition import Definition
 from ..definition.versions import Versions
@@ -78,14 +78,17 @@ def replay(key: SagaKey, versions: Versions, pages: SagaPages) -> Replayed:
         Unfoldable: the events are older than the journal; read again.
     """
     entries = [read_entry(message.subject, message.sequence, message.data) for message in pages.entries]
-    _require_whole(key, entries, pages.events)
+    # Where EVENTS was restored from an older backup than SAGA, a place that the journal names may be another saga's.
+    own = saga_events_filter(key).removesuffix(">")
+    events = [message for message in pages.events if message.subject.startswith(own)]
+    _require_whole(key, entries, events)
     definition = definition_of(key, versions, entries)
-    facts, unusable = read_facts(definition, pages.events)
+    facts, unusable = read_facts(definition, events)
     history = fold(begin(key, definition), entries, unusable | facts)
     unnamed = [fact for sequence, fact in facts.items() if sequence not in history.named and is_news(history, fact)]
     # The start first, even if a cancel was stored before it: nothing else opens a journal.
     unnamed.sort(key=lambda fact: not is_start(fact))
-    touched = max((message.stored_ns for message in (*pages.entries, *pages.events)), default=0)
+    touched = max((message.stored_ns for message in (*pages.entries, *events)), default=0)
     return Replayed(history, unnamed, touched)
 
 

@@ -28,9 +28,9 @@ from antiphon.contracts.topology import EVENTS
 from antiphon.link.faults import say
 from antiphon.link.killpoints import reached
 
-from ..decision.absorb import is_beyond
+from ..decision.absorb import is_ahead, is_beyond
 from ..decision.accept import accept
-from ..decision.facts import Answer, Fact, Start, Tick, Unread, is_start
+from ..decision.facts import Answer, ChildEnded, Fact, Start, Tick, Unread, is_start
 from ..decision.fold import Unfoldable
 from ..decision.history import History, begin
 from ..decision.pause import read_pause_states, standing_still
@@ -351,12 +351,24 @@ class FactHandler:
                 f"it answers a command at {fact.command}, and the journal of {self._key} ends at {history.sequence}"
             )
             self._give_up_after(LAG_DELIVERIES, "forged", reason)
+        elif isinstance(fact, Answer | ChildEnded) and is_ahead(history, fact):
+            self._leave_for_later(fact)
         elif not history.entries and isinstance(fact, Start) and self._may_be_refused(history, fact):
             self._judge(history, fact)
         elif isinstance(fact, Tick) and late(history, fact.at_ns):
             self._look_at_pauses(history, self._by_now(fact))
         else:
             self._plan(history, fact)
+
+    def _leave_for_later(self, fact: Answer | ChildEnded) -> None:
+        """Record no answer to what the journal has not sent: the sweeper looks for it once that is sent. Acked only
+        where no replica lags for so long: what was sent may have an answer that obliges to tell others."""
+        if 0 < self._delivery.deliveries < DELIVERIES_MAX:
+            self._hand_back(f"it answers attempt {fact.attempt} of {fact.step}, which the journal does not have")
+            return
+        if self._delivery.deliveries:
+            log.warning("answer.ahead", saga=str(self._key), step=fact.step, subject=self._delivery.subject)
+        self._delivery.ack()
 
     def _may_be_refused(self, history: History, fact: Start) -> bool:
         """Whether a start is a client's, of a saga that a coordinator leads: nobody can keep participants from reacting
