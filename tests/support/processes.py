@@ -42,7 +42,7 @@ from antiphon.participants import Participant
 from antiphon.participants.serve import serve as serve_participant
 
 from .logs import plain_logs
-from .orders import hurried, parallel, place, purchase
+from .orders import approved, hurried, parallel, place, purchase
 from .server import Platform
 
 PARTICIPANTS: Final = {each.name: each for each in (inventory, billing, shipping)}
@@ -50,6 +50,7 @@ SAGAS: Final[dict[str, AnySaga]] = {
     "order": order,
     "parallel": parallel,
     "hurried": hurried,
+    "approved": approved,
     "purchase": purchase,
 }
 ROOT: Final = Path(__file__).parents[2]

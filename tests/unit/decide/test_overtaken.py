@@ -83,6 +83,7 @@ def test_a_saga_that_goes_forward_over_a_step_that_was_taken_back_is_named(row: 
 
 def test_a_step_that_the_journal_waits_for_tells_by_itself_that_it_was_taken_back() -> None:
     assert compared(seated(), book_room=DONE, book_seat=VOID) == ""
+    assert compared(seated(), book_room=UNDONE, book_seat=REFUSED) == ""
 
 
 def test_a_saga_that_goes_back_is_named_where_more_was_done_than_it_takes_back() -> None:

@@ -45,7 +45,7 @@ def overtaken(found: Replayed, rows: Mapping[str, Done], now_ns: int, margin_ns:
     if history.end is not None or not history.definition.is_led:
         return ""
     rows = {name: row for name, row in rows.items() if _is_step(history, name)}
-    if back := [] if history.turned else _taken_back(found, rows):
+    if back := [] if history.turned or _turns(history, rows) else _taken_back(found, rows):
         return f"{_were(back)} taken back, and its journal goes forward"
     if not (ahead := _ahead(history, rows)):
         return ""
@@ -71,6 +71,18 @@ def _taken_back(found: Replayed, rows: Mapping[str, Done]) -> list[str]:
         for name, row in rows.items()
         if row.state in TAKEN_BACK and (name in answered or (name in steps and steps[name].phase == "done"))
     ]
+
+
+def _turns(history: History, rows: Mapping[str, Done]) -> bool:
+    """Whether an answer that the saga waits for turns it. It comes before the point of no return, since each step that
+    may turn a saga is before its pivot."""
+    return any(
+        step.phase == "sent"
+        and name in rows
+        and rows[name].state in NOTHING_LEFT
+        and not history.definition.step(name).is_retriable
+        for name, step in history.steps.items()
+    )
 
 
 def _ahead(history: History, rows: Mapping[str, Done]) -> list[str]:

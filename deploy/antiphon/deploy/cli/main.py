@@ -1148,13 +1148,58 @@ def forget(
 
     from .retaining import forget_saga
 
+    asyncio.run(forget_saga(server, user, timeout, json, id, reason, _by_name(database)))
+
+
+@app.command(
+    epilog="Example: antiphon compare --app shop --database billing=postgresql://shop@db/billing --database "
+    "stock=sqlite:///stock.db --pause"
+)
+def compare(
+    app: Annotated[
+        list[str],
+        typer.Option("--app", metavar="PACKAGE|MODULE[:SAGA]", help="Where sagas are declared; give it once for each."),
+    ],
+    database: Annotated[
+        list[str],
+        typer.Option(
+            "--database", metavar="NAME=URL", help="The database of a participant; give it once for each of them."
+        ),
+    ],
+    pause: Annotated[
+        bool,
+        typer.Option(
+            "--pause",
+            help="Pause the sagas that are named, each in its journal, with the reason: its participant knows more "
+            "than its journal.",
+        ),
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    user: As = "",
+    json: Json = False,
+) -> None:
+    """After streams were restored from a backup, and before coordinators run: name the sagas that could go another way
+    than what their participants have done since, and those of which only the participants know. As administrator.
+
+    Exit code 1 while a saga is named that is not paused.
+    """
+    import asyncio
+
+    from .comparing import compare_inboxes
+
+    if not asyncio.run(compare_inboxes(server, app, _by_name(database), user, pause, json)):
+        raise typer.Exit(1)
+
+
+def _by_name(database: list[str]) -> dict[str, str]:
+    """Databases by the names of their participants."""
     databases: dict[str, str] = {}
     for each in database:
         name, equals, url = each.partition("=")
         if not (name and equals and url):
             raise typer.BadParameter(f"--database {each}: give a participant's name and a URL: billing=sqlite:///b.db.")
         databases[name] = url
-    asyncio.run(forget_saga(server, user, timeout, json, id, reason, databases))
+    return databases
 
 
 @app.command("purge-inbox", epilog="Example: antiphon purge-inbox --database sqlite:///inventory.db --older-than 30d")

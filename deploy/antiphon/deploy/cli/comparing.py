@@ -1,0 +1,47 @@
+"""`antiphon compare`: what participants did that restored streams cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..admin.comparison import Comparing, Comparison
+from ..modules import CannotLoad, load_sagas
+from ..render.plain import warn
+from ..render.terminal import say, say_json
+from .operating import who_asks
+from .sagas import reader
+
+
+async def compare_inboxes(
+    server: str, apps: Sequence[str], databases: Mapping[str, str], user: str, pauses: bool, as_json: bool
+) -> bool:
+    """Print what was found; whether nothing is left to be paused."""
+    definitions = [saga.definition for each in apps for saga in load_sagas(each)]
+    if not definitions:
+        raise CannotLoad("it is not said which sagas are compared: --app PACKAGE for each.")
+    async with reader(server) as link:
+        comparing = Comparing(link, definitions)
+        found = await comparing.compare(databases)
+        if pauses:
+            named = [await comparing.pause(each, user or who_asks()) for each in found.overtaken]
+            found = Comparison(found.open, named, found.unknown, found.unread)
+    if as_json:
+        say_json(found)
+    else:
+        _tell(found)
+    return all(each.is_paused for each in found.overtaken) and not found.unread
+
+
+def _tell(found: Comparison) -> None:
+    for each in found.overtaken:
+        say(f"{each.saga}{' (paused)' if each.is_paused else ''}: {each.why}")
+    for saga, steps in sorted(found.unknown.items()):
+        say(f"{saga}: the streams know nothing of it; {', '.join(steps)}")
+    for saga, why in sorted(found.unread.items()):
+        warn(f"antiphon: {saga} could not be compared: {why}")
+    say(
+        f"{found.open} sagas are open; of {len(found.overtaken)} the participants know more than the journal, and of "
+        f"{len(found.unknown)} only the participants know."
+    )
+    if any(not each.is_paused for each in found.overtaken):
+        say("Before coordinators run, have them paused: the same command with --pause.")
