@@ -47,7 +47,7 @@ order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographe
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help chaos chart demo test test-long oldest check format bench explore floods recovery planted lock locked clean
+.PHONY: help chaos chart demo test test-long oldest check format bench explore floods retention recovery planted lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -120,6 +120,9 @@ explore: $(ready) ## Explore every way that sagas can go, and many random ones; 
 
 floods: $(ready) ## Flood the platform in six ways, and measure what the sagas of others make of it; half an hour.
 	@$(VENV)/bin/python -m tests.chaos.floods $(ARGS)
+
+retention: $(ready) ## Purge ten thousand old sagas while others run and coordinators are killed, and print what that costs; minutes.
+	@$(VENV)/bin/python -m tests.chaos.retention $(ARGS)
 
 recovery: $(ready) ## Kill a hundred workers, and measure how long it takes until others have answered; ten minutes.
 	@$(VENV)/bin/python -m tests.chaos.recovery $(ARGS)
