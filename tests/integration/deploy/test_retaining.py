@@ -12,9 +12,11 @@ from typer.testing import CliRunner, Result
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.subjects import CommandAddress
+from antiphon.contracts.places import Place
+from antiphon.contracts.subjects import CommandAddress, readmodel_subject
 from antiphon.deploy.cli.archives import archive_sagas
 from antiphon.deploy.cli.main import app
+from antiphon.link import places
 from antiphon.participants.databases import open_database
 from antiphon.participants.inbox import Answer, Row
 from antiphon.tracing.export.archive import NotArchived, read_archived
@@ -113,3 +115,17 @@ async def test_an_archive_that_cannot_be_written_or_read_is_told_before_anything
     for wrong in (file, tmp_path / "nowhere"):
         with pytest.raises(NotArchived, match="there is no archive at"):
             read_archived(wrong, SagaKey.of("trip", "t1"))
+
+
+async def test_a_read_model_is_forgotten_by_an_administrator_unless_it_runs(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.link.store(readmodel_subject("lists"), Place().encode())
+    command = ("setup", "--forget-readmodel", "lists", "--server", scene.there.up.servers)
+    refused = await call(*command)
+    assert isinstance(refused.exception, PlatformError)
+    assert "so it runs, and would be known again at once" in str(refused.exception)
+    monkeypatch.setattr(places, "SILENT_SECONDS", 0.0)
+    told = await call(*command)
+    assert told.exit_code == 0, told.output
+    assert await places.readers(scene.link) == []
