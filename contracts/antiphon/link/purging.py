@@ -18,6 +18,8 @@ from .setup import api
 PAGE: Final = 100
 NOT_THERE: Final = frozenset({"no message found", "stream store EOF"})
 """What the server says of a message that was deleted before, or never was; its code is that of any failure (2.15.1)."""
+SEQUENCE_NOT_FOUND: Final = 10043
+"""What it says where somebody else deletes the same message at that very moment."""
 
 
 async def delete(link: Link, stream: str, sequence: int, *, erases: bool = False) -> bool:
@@ -37,7 +39,8 @@ async def delete(link: Link, stream: str, sequence: int, *, erases: bool = False
     """
     answer = await api(link, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": not erases})
     error = answer.get("error")
-    if error and error.get("description") not in NOT_THERE:
+    is_gone = error and (error.get("description") in NOT_THERE or error.get("err_code") == SEQUENCE_NOT_FOUND)
+    if error and not is_gone:
         raise Ambiguous(f"message {sequence} of stream {stream} was not deleted: {error.get('description')}")
     return not error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -133,6 +134,30 @@ async def test_each_outcome_is_kept_for_its_own_time(scene: Scene, retention: Re
     (handle,) = await scene.run("t1")
     await scene.ends(retention).look(TRIP.name)
     assert (len(await scene.left_of(handle.key)) > 1) is stays
+
+
+async def test_what_purging_takes_calls_for_no_rest(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only passing over what is kept does: at any other rate old sagas would come faster than they are purged."""
+    await scene.run(*(f"t{number}" for number in range(8)))
+    rests = list[float]()
+    ends = scene.ends(keeping=Keeping(per_second=8.0, look_seconds=0.0))
+
+    class Stop(Exception):
+        pass
+
+    async def rest(seconds: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        if "keep_looking" not in {frame.function for frame in inspect.stack()[:2]}:
+            return await sleep(seconds)
+        rests.append(seconds)
+        raise Stop
+
+    monkeypatch.setattr(runtime.asyncio, "sleep", rest)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(Stop):
+        await ends.keep_looking()
+    took = loop.time() - began
+    assert rests[0] < runtime.REST * (took - 8 / 8.0 * 0.8), "a second of it was spent on the rate alone"
 
 
 # --- what has to stay -------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +70,8 @@ PAGE: Final = 200
 LOOK_SECONDS: Final = 10.0
 """How often it is looked for sagas that are old enough."""
 REST: Final = 10.0
-"""After a look there is a rest of so many times its length: sagas that are kept are passed over in every look."""
+"""After a look there is a rest of so many times its length, because sagas that are kept are passed over in every look.
+What was spent on purging does not count: that has a rate of its own."""
 SAY_SECONDS: Final = 60.0
 """How far apart lines of the log about one thing are."""
 SEQUENCE_MAX: Final = 2**63 - 1
@@ -140,7 +141,7 @@ class Ends:
         self._waiting: dict[str, Counter[str]] = {}
         """How many sagas of a type stay although they are old, by whom they wait for."""
         self._counts, self._now_ns = coordinator.counts, coordinator.journals.now_ns
-        self._next_at = 0.0
+        self._next_at = self._purging_seconds = 0.0
         self._said: dict[str, float] = {}
         self._reacting = set[str]()
         """The consumers of reactions that were ever seen: a server that has just become the leader may not list all."""
@@ -163,10 +164,11 @@ class Ends:
         """Look until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
+            began, self._purging_seconds = loop.time(), 0.0
             for saga_type in self._retentions:
                 await self._look_or_say(saga_type)
-            await asyncio.sleep(max(self._keeping.look_seconds, REST * (loop.time() - began)))
+            passing_over = loop.time() - began - self._purging_seconds
+            await asyncio.sleep(max(self._keeping.look_seconds, REST * passing_over))
 
     async def _look_or_say(self, saga_type: str) -> None:
         """Look once. What goes wrong ends this look, and the next one begins anew."""
@@ -219,11 +221,12 @@ class Ends:
             if await self._has_open_relatives(each):
                 waiting[RELATIVES] += 1
                 continue
-            await self._in_turn()
-            if await self._is_archived(each):
-                await self.purge(each, beside[each.key], limits.read.events)
-            else:
-                waiting[ARCHIVE] += 1
+            with self._purging():
+                await self._in_turn()
+                if await self._is_archived(each):
+                    await self.purge(each, beside[each.key], limits.read.events)
+                else:
+                    waiting[ARCHIVE] += 1
 
     async def _old(self, retention: Retention, page: list[StoredMessage]) -> list[Old]:
         """The sagas of these starts that have ended and were kept for long enough since."""
@@ -359,6 +362,16 @@ class Ends:
 
     # --- purging ------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _purging(self) -> Generator[None]:
+        """Note how long the block takes, which calls for no rest."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            yield
+        finally:
+            self._purging_seconds += loop.time() - began
+
     async def _in_turn(self) -> None:
         """Wait until another saga may be purged."""
         now = asyncio.get_running_loop().time()
@@ -440,8 +453,9 @@ class Ends:
             limits = await self._limits() if alone else None
             for key in alone:
                 if limits is not None and not self._is_needed(ends[key], limits):
-                    await self._in_turn()
-                    await self._purge_end(key, limits.read.events)
+                    with self._purging():
+                        await self._in_turn()
+                        await self._purge_end(key, limits.read.events)
             if len(ends) < len(page):
                 break
 
