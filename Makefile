@@ -118,7 +118,7 @@ explore: $(ready) ## Explore every way that sagas can go, and many random ones; 
 		-k "walks or storms or both_ways" --timeout 900
 	@ANTIPHON_BASKETS=150 $(VENV)/bin/pytest tests/chaos/test_lists.py
 
-floods: $(ready) ## Flood the platform in six ways, and measure what the sagas of others make of it; half an hour.
+floods: $(ready) ## Flood the platform in seven ways, and measure what the sagas of others make of it; half an hour.
 	@$(VENV)/bin/python -m tests.chaos.floods $(ARGS)
 
 retention: $(ready) ## Purge ten thousand old sagas while others run and coordinators are killed, and print what that costs; minutes.

@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -32,14 +33,14 @@ from antiphon.contracts.envelope import Envelope, encode, pack
 from antiphon.contracts.errors import Ambiguous, AntiphonError
 from antiphon.contracts.payloads import CANCEL_TYPE, CancelRequest
 from antiphon.contracts.stored import AlreadyStored
-from antiphon.contracts.topology import EXPORTER, PARKED, SAGA
+from antiphon.contracts.topology import EXPORTER, PARKED, SAGA, Bound
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.deploy.admin import rights
 from antiphon.deploy.admin.rights import Rights
 from antiphon.link import Link
 from antiphon.link.setup import api
 from antiphon.order.data import load_orders
-from antiphon.order.messages import ORCHESTRATED, ChargeCustomer, PaymentCharged, PointsGranted
+from antiphon.order.messages import ORCHESTRATED, ChargeCustomer, OrderPlaced, PaymentCharged, PointsGranted
 from antiphon.order.saga import order
 from tests.support.processes import Child, supervised
 from tests.support.receiver import receiver
@@ -60,6 +61,8 @@ AFTER_TIMES_MAX: Final = 2.0
 MEMORY_TIMES_MAX: Final = 1.1
 BACKLOG_MAX: Final = 500
 """Entries that the exporter may have before it at any time: what a few seconds of orders write."""
+OPEN_MAX: Final = 20
+"""How many orders the client that floods may have open."""
 
 PARTICIPANTS: Final = ("inventory", "billing", "shipping", "loyalty")
 CLIENT, STRANGER, MEMBER = "client", "stranger", "loyalty"
@@ -77,6 +80,8 @@ def accounts(given: Rights) -> Rights:
         every = [grant(saga.name, ("start", "cancel", "read")) for saga in (order, rests)]
         own = grant(rests.name, ("start", "cancel", "read", f"signal.{Nudged.__contract__.token}"))
         clients = {CLIENT: every, STRANGER: [every[0], own]}
+    if hasattr(given, "bounds"):  # the stranger's starts of orders, above which the server refuses them
+        given = dataclasses.replace(given, clients=clients, bounds={STRANGER: [order.name]})
     return dataclasses.replace(given, clients=clients)
 
 
@@ -122,6 +127,18 @@ def poison_lock(number: int, victim: SagaKey) -> Message:
     return f"{subjects.events_filter(key, MEMBER).removesuffix('>')}ask.x.1", b"x"
 
 
+@cache
+def _second_order() -> OrderPlaced:
+    return load_orders()[1]
+
+
+def start(number: int, victim: SagaKey) -> Message:
+    """The start of an order that nobody wants."""
+    placed = replace(_second_order(), order_id=f"flood-{number}")
+    subject = subjects.start_subject(SagaKey.of(ORCHESTRATED, placed.order_id))
+    return subject, _said(subject, "client", placed.__contract__.type, placed)
+
+
 def status_request(number: int, victim: SagaKey) -> Message:
     """The question how a saga stands; in turn one that is there, and one that never was."""
     return subjects.status_subject(victim if number % 2 else SagaKey.of(victim.type, f"nobody-{number}")), b""
@@ -148,6 +165,7 @@ KINDS: Final = {
     "unknown-signals": Kind(STRANGER, unknown_signal),
     "notes": Kind(MEMBER, note),
     "poison-locks": Kind(MEMBER, poison_lock),
+    "starts-of-another-client": Kind(STRANGER, start),
     "status-requests": Kind(STRANGER, status_request, asks=True),
 }
 
@@ -247,7 +265,7 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
 async def running(folder: Path) -> AsyncGenerator[Running]:
     """A server with accounts, two coordinators, three participants and an exporter with a backend."""
     with platform(folder, "accounts", participants=PARTICIPANTS, rights=accounts) as up, receiver() as (_, backend):
-        await up.set_up()
+        await up.set_up(client_bounds=[Bound(STRANGER, order.name, OPEN_MAX)])
         administrator = await up.connect("administrator")
         children = {child.role: child for child in _children(up, folder, backend)}
         try:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.targets import Loss
-from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, Listener
+from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, Bound, Listener
 from antiphon.deploy.admin.logins import NOBODY, Logins, by_creds, by_password
 from antiphon.deploy.admin.rights import EVERYTHING, Rights
 from antiphon.deploy.local.server import ClusterSeat, Server, seats
@@ -71,6 +71,7 @@ class Platform:
         ack_wait_seconds: float = PARTICIPANT_ACK_WAIT_SECONDS,
         listeners: Sequence[Listener] = (),
         events_bytes: int = 0,
+        client_bounds: Sequence[Bound] = (),
     ) -> None:
         """Do the administrator's step: streams, and the consumers of the platform and of all participants.
 
@@ -78,12 +79,14 @@ class Platform:
         """
         link = await self.connect("administrator")
         try:
+            names: list[str | Listener] = [*self.participants, *listeners]
             await set_up(
                 link,
-                [*self.participants, *listeners],
+                names,
                 len(self.nodes),
                 ack_wait_seconds,
                 events_bytes,
+                client_bounds=client_bounds,
                 allowed=[*Loss],
             )
         finally:

@@ -216,6 +216,18 @@ class AlreadyStarted(AntiphonError):
         self.saga_type, self.saga_id, self.unread = saga_type, saga_id, unread
 
 
+class TooManyOpen(AntiphonError):
+    """This client has as many sagas of the type open as it may. Nothing was changed; start it again later."""
+
+    def __init__(self, saga_type: str, saga_id: str) -> None:
+        super().__init__(
+            f"saga {saga_type}/{saga_id} was not started: this client has as many sagas of type {saga_type} open as it "
+            "may. Start it again once some have ended, or have an administrator raise the bound (antiphon setup "
+            "--bound)."
+        )
+        self.saga_type, self.saga_id = saga_type, saga_id
+
+
 class OtherVersion(AntiphonError):
     """The saga runs, or would begin, with another version of its definition than the caller asked for.
 

@@ -37,6 +37,10 @@ class NoRoom(Rejected):
     """The server has no room for the message, or its stream has none: it may be stored once somebody has made room."""
 
 
+class NoPlace(NoRoom):
+    """The stream holds as many messages as it may. Only the streams of clients with a bound count messages."""
+
+
 class TooManySubjects(AntiphonError):
     """A read matches more subjects than one read may: asking again changes nothing, asking for less does."""
 

@@ -7,6 +7,7 @@ filter reads the whole of it and one partition holds it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -597,6 +598,57 @@ _FIRST_NUMBERS: Final = {str(number): number for number in range(1, 20)}
 """Nearly all attempts there are."""
 
 
+# --- what a client with a bound stores, until it stands in EVENTS -----------------------------------------------------
+
+
+def bounded_start_subject(saga: SagaKey, client: str) -> str:
+    """Where the start of a client with a bound takes a place."""
+    return f"from.{client}.{saga.path}.start"
+
+
+def bounded_cancel_subject(saga: SagaKey, client: str) -> str:
+    """Where such a client's wish to cancel waits for a coordinator."""
+    return f"from.{client}.{saga.path}.cancel"
+
+
+def bounded_signal_subject(saga: SagaKey, client: str, signal: str) -> str:
+    """Where such a client's signal waits for a coordinator."""
+    return f"from.{client}.{saga.path}.signal.{signal}.1"
+
+
+def bounded_filter(stored_at: str, client: str) -> str:
+    """Where a client with a bound stores what others store at a subject of EVENTS, or at a filter of theirs."""
+    tokens = stored_at.split(".")
+    return ".".join(("from", client, *tokens[1:4], *tokens[5:]))
+
+
+BOUNDED_FILTER: Final = "from.>"
+
+
+class BoundedAddress(msgspec.Struct, frozen=True):
+    """What the subject of a message from a client with a bound says."""
+
+    client: str
+    saga: SagaKey
+    stored_at: str
+    """Where EVENTS holds it once a coordinator has copied it."""
+    is_start: bool
+
+
+def parse_bounded(subject: str) -> BoundedAddress:
+    """Read the subject of a message from a client with a bound.
+
+    Raises:
+        Forged: it is none, or what a client cannot say.
+    """
+    tokens = subject.split(".")
+    if len(tokens) < 6 or tokens[0] != "from":
+        raise Forged("not a subject of a client with a bound", subject=subject)
+    stored_at = ".".join(("evt", *tokens[2:5], CLIENT, *tokens[5:]))
+    fact = parse_fact(stored_at)
+    return BoundedAddress(tokens[1], fact.saga, stored_at, fact.is_start)
+
+
 # --- PARKED, and requests ---------------------------------------------------------------------------------------------
 
 
@@ -907,6 +959,12 @@ def saga_in(subject: str) -> SagaKey | None:
     """The saga of a subject of SAGA or EVENTS, whatever else it says; none if it names none."""
     tokens = subject.split(".", 4)
     return find_key(tokens[2], tokens[3]) if is_of_sagas(subject) else None
+
+
+def numbered(subject_filter: str) -> str:
+    """A filter with `$1`, `$2` in the place of each `*`, as mappings of the server have it."""
+    numbers = itertools.count(1)
+    return ".".join(f"${next(numbers)}" if token == "*" else token for token in subject_filter.split("."))
 
 
 def saga_source(subject: str) -> str:

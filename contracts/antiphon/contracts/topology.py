@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from . import identity, subjects
-from .errors import BadIdentity
+from .envelope import MESSAGE_BYTES_MAX
+from .errors import BadIdentity, DefinitionError
 
 SAGA: Final = "SAGA"
 EVENTS: Final = "EVENTS"
@@ -248,6 +249,86 @@ EXPORTER_CONSUMER: Final = Consumer(
     stream=SAGA, name=EXPORTER, filters=(subjects.JOURNALS_FILTER,), ack_wait_seconds=EXPORTER_ACK_WAIT_SECONDS
 )
 """What becomes of sagas, for their traces. Apart from those that the platform cannot be without."""
+
+
+# --- what a client with a bound stores --------------------------------------------------------------------------------
+
+BOUND_MAX: Final = 10_000
+"""How many sagas of a type one client may have open at most where it has a bound: coordinators remember where they are,
+some 300 bytes each."""
+
+SIGNALS_WAITING_MAX: Final = 1_000
+"""How many signals and wishes to cancel of such a client may wait until a coordinator has copied them."""
+
+BOUNDED_STARTS: Final = "STARTS"
+BOUNDED_SIGNALS: Final = "SIGNALS"
+
+BOUNDED: Final = "bounded"
+"""The consumer from which coordinators take what such a client has stored."""
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """How many sagas of one type a client may have open.
+
+    Raises:
+        BadIdentity: the client or the type cannot be a token.
+        DefinitionError: so many cannot be counted.
+    """
+
+    client: str
+    saga_type: str
+    most: int
+
+    def __post_init__(self) -> None:
+        identity.check_token(self.client, "client")
+        identity.check_token(self.saga_type, "saga type")
+        if not 0 < self.most <= BOUND_MAX:
+            raise DefinitionError(f"a bound of {self.most} open sagas is none; give one from 1 to {BOUND_MAX}.")
+
+    @property
+    def streams(self) -> tuple[Stream, Stream]:
+        """The streams of that client's starts, one place for each open saga, and of what else it says of them.
+
+        The first refuses a start when all places are taken. What is copied from the second is removed by the ack.
+        """
+        starts = subjects.starts_filter(self.saga_type, source=identity.CLIENT)
+        others = (subjects.cancels_filter(self.saga_type), subjects.signals_filter(self.saga_type))
+        return (
+            self._stream(BOUNDED_STARTS, (starts,), {"max_msgs": self.most}),
+            self._stream(BOUNDED_SIGNALS, others, {"max_msgs": SIGNALS_WAITING_MAX, "retention": "workqueue"}),
+        )
+
+    def _stream(self, kind: str, stored_at: tuple[str, ...], settings: dict[str, Any]) -> Stream:
+        return Stream(
+            name=bounded_stream_name(kind, self.client, self.saga_type),
+            subjects=tuple(subjects.bounded_filter(each, self.client) for each in stored_at),
+            settings={
+                "max_msgs_per_subject": 1,
+                "discard_new_per_subject": True,
+                "max_msg_size": MESSAGE_BYTES_MAX,
+                **settings,
+            },
+        )
+
+
+def bounded_stream_name(kind: str, client: str, saga_type: str) -> str:
+    """`STARTS=shop=order`. No token has an `=`, so that no two clients share a stream."""
+    return f"{kind}={client}={saga_type}"
+
+
+def parse_bounded_stream(name: str) -> tuple[str, str, str] | None:
+    """The kind, the client and the saga type of a stream of `Bound.streams`; none if it is no such stream."""
+    kind, _, rest = name.partition("=")
+    client, _, saga_type = rest.partition("=")
+    is_one = kind in (BOUNDED_STARTS, BOUNDED_SIGNALS) and identity.is_token(client) and identity.is_token(saga_type)
+    return (kind, client, saga_type) if is_one else None
+
+
+def bounded_consumer(stream: Stream) -> Consumer:
+    """The consumer over a stream of `Bound.streams`."""
+    return Consumer(
+        stream=stream.name, name=BOUNDED, filters=stream.subjects, ack_wait_seconds=COORDINATOR_ACK_WAIT_SECONDS
+    )
 
 
 def is_of_platform(consumer: str) -> bool:

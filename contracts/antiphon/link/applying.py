@@ -21,6 +21,7 @@ from antiphon.contracts.topology import (
     PARKED,
     PARKED_BYTES,
     PARTICIPANT_ACK_WAIT_SECONDS,
+    Bound,
     Listener,
     Stream,
 )
@@ -60,6 +61,7 @@ async def set_up(
     events_bytes: int = 0,
     parked_bytes: int = 0,
     *,
+    client_bounds: Iterable[Bound] = (),
     allowed: Collection[Loss] = (),
 ) -> Bounds:
     """Create or update all streams and the consumers of the platform and the given participants.
@@ -82,6 +84,8 @@ async def set_up(
             before stays; where nothing was, it is half of what can be set aside.
         parked_bytes: the same for PARKED, so that nobody who parks fills the disk. Where nothing was, it is a gigabyte,
             or half of what can be set aside where that is less.
+        client_bounds: how many sagas of a type a client may have open. A bound that was set before stays, where no
+            other one is given for the same client and type.
         allowed: what may become less safe: fewer replicas, smaller bounds, messages that are lost.
 
     Returns:
@@ -99,6 +103,7 @@ async def set_up(
         ack_wait_seconds=ack_wait_seconds,
         events_bytes=events_bytes,
         parked_bytes=parked_bytes,
+        client_bounds=tuple(client_bounds),
     )
     return await carry_out(link, desired, allowed)
 

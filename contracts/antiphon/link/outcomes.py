@@ -12,7 +12,7 @@ import msgspec
 
 from antiphon.contracts.bounds import Number, Sequence
 from antiphon.contracts.errors import Ambiguous, Conflict, InFlight
-from antiphon.contracts.stored import AlreadyStored, NobodyStores, NoRoom, Outcome, Rejected
+from antiphon.contracts.stored import AlreadyStored, NobodyStores, NoPlace, NoRoom, Outcome, Rejected
 
 NOT_FOUND: Final = 404
 CONSUMER_NOT_FOUND: Final = 10014
@@ -67,6 +67,8 @@ def _failure(error: _ApiError) -> Outcome:
         return InFlight(text)
     if code == STORE_FAILED and "per subject" in error.description:
         return AlreadyStored(text)
+    if code == STORE_FAILED and "maximum messages exceeded" in error.description:
+        return NoPlace(text)
     if code in NO_ROOM:
         return NoRoom(text)
     if code not in REFUSALS and (error.code >= 500 or code == UNDECIDED):

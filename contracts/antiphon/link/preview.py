@@ -38,10 +38,12 @@ from antiphon.contracts.topology import (
     REGISTRATIONS,
     SAGA,
     STREAMS,
+    Bound,
     Consumer,
     Listener,
     Stream,
     answers_consumer,
+    bounded_consumer,
     check_participant,
     former_answers_consumer,
     participant_consumers,
@@ -50,7 +52,7 @@ from antiphon.contracts.topology import (
 )
 
 from .connection import Link
-from .setup import insist, set_up_participants, unneeded_former_consumers
+from .setup import bounds_set, insist, set_up_participants, unneeded_former_consumers
 
 Info = dict[str, Any]
 """What the server tells of a stream or consumer."""
@@ -77,6 +79,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
         events_bytes: how much EVENTS may take; 0 for as much as before, and half of the room where nothing was.
         parked_bytes: the same for PARKED.
         forget_reactions: participants whose consumer for reactions is to be deleted.
+        client_bounds: how many sagas of a type clients may have open; bounds that were set before stay.
         forget_former: whether to delete the consumers that only coordinators of earlier releases use.
     """
 
@@ -87,6 +90,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     parked_bytes: int = 0
     forget_reactions: tuple[str, ...] = ()
     forget_former: bool = False
+    client_bounds: tuple[Bound, ...] = ()
 
     def consumers(self) -> list[Consumer]:
         """The consumers of the participants.
@@ -195,17 +199,19 @@ async def preview(link: Link, desired: Desired) -> Preview:
             release still need what is to be deleted.
     """
     theirs = desired.consumers()  # names are looked at before the server is asked anything
-    infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in (*STREAMS, *BUCKETS)}
+    of_clients = await _streams_of_clients(link, desired)
+    infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in (*STREAMS, *BUCKETS, *of_clients)}
     before = asked_replicas({name: info["config"] for name, info in infos.items() if info is not None})
     replicas = desired.replicas or max(1, before)
     bounds = {EVENTS: desired.events_bytes, PARKED: desired.parked_bytes}
     streams = [
         await _stream(link, each, infos[each.name], replicas, before, bounds.get(each.name, -1))
         # First those that need no more room than they are known to: half of what is left then is for the others.
-        for each in sorted((*STREAMS, *BUCKETS), key=lambda each: each.name in bounds)
+        for each in sorted((*STREAMS, *BUCKETS, *of_clients), key=lambda each: each.name in bounds)
     ]
     fixed = (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER)
-    consumers = [await _consumer(link, each, infos) for each in (*fixed, *theirs)]
+    copied = [bounded_consumer(each) for each in of_clients]
+    consumers = [await _consumer(link, each, infos) for each in (*fixed, *theirs, *copied)]
     facts = [await _consumer(link, each, infos) for each in await _facts(link, desired, infos)]
     return Preview((*streams, *consumers, *facts, *await _deleted(link, desired, infos)), replicas)
 
@@ -228,6 +234,12 @@ async def _info(link: Link, subject: str, **body: object) -> Info | None:
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
+
+
+async def _streams_of_clients(link: Link, desired: Desired) -> list[Stream]:
+    """The streams of clients with a bound: of those that have one, and of those that are to get one."""
+    bounds = {(each.client, each.saga_type): each for each in (*await bounds_set(link), *desired.client_bounds)}
+    return [stream for bound in bounds.values() for stream in bound.streams]
 
 
 async def _stream(

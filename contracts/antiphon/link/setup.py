@@ -17,8 +17,10 @@ from antiphon.contracts.differences import (
 from antiphon.contracts.errors import Ambiguous, PlatformError, ServerUnfit, StreamMissing, Unusable
 from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.registration import WIRE, read_registration
-from antiphon.contracts.subjects import heard_participants, registration_subject
+from antiphon.contracts.subjects import BOUNDED_FILTER, heard_participants, registration_subject
 from antiphon.contracts.topology import (
+    BOUND_MAX,
+    BOUNDED_STARTS,
     BUCKETS,
     EVENTS,
     FORMER_ANSWERS,
@@ -27,9 +29,11 @@ from antiphon.contracts.topology import (
     REGISTRATIONS,
     SAGA,
     STREAMS,
+    Bound,
     Consumer,
     answering_participants,
     answers_consumer_name,
+    parse_bounded_stream,
     participant_consumer_name,
     reactions_consumer_name,
 )
@@ -235,6 +239,44 @@ async def consumer_names(link: Link, stream: str) -> set[str]:
         names.update(page)
         if not page or len(names) >= answer["total"]:
             return names
+
+
+# --- what a client with a bound stores --------------------------------------------------------------------------------
+
+
+async def bounded_streams(link: Link) -> list[str]:
+    """The names of the streams that take what clients with a bound store.
+
+    Args:
+        link: a connection that may ask which streams there are.
+
+    Raises:
+        Ambiguous: the server gave no answer.
+    """
+    names = list[str]()
+    while True:
+        answer = await api(link, "STREAM.NAMES", {"subject": BOUNDED_FILTER, "offset": len(names)})
+        page: list[str] = answer.get("streams") or []
+        names += page
+        if not page or len(names) >= answer.get("total", 0):
+            return sorted(name for name in names if parse_bounded_stream(name) is not None)
+
+
+async def bounds_set(link: Link) -> list[Bound]:
+    """The bounds of open sagas that clients have.
+
+    Args:
+        link: a connection that may ask about streams.
+    """
+    found = list[Bound]()
+    for name in await bounded_streams(link):
+        named = parse_bounded_stream(name)
+        if named is not None and named[0] == BOUNDED_STARTS:
+            config: Config = (await insist(link, f"STREAM.INFO.{name}", {})).get("config", {})
+            most = config.get("max_msgs", 0)
+            if 0 < most <= BOUND_MAX:
+                found.append(Bound(named[1], named[2], most))
+    return found
 
 
 # --- how much EVENTS and PARKED may take ------------------------------------------------------------------------------

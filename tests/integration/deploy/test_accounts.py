@@ -23,6 +23,7 @@ from antiphon.deploy.admin.rights import (
     Grant,
     Need,
     Rights,
+    bound_needs,
     client_needs,
     coordinator_needs,
     participant_needs,
@@ -155,6 +156,8 @@ def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:
         (("--participant", "inventory", "--nkey", f"inventori={PUBLIC_NKEY}"), "there is no user 'inventori'"),
         (("--participant", "billing=*"), "means every saga type"),
         (("--participant", "billing=refund,*"), "means every saga type"),
+        (("--participant", "inventory", "--bound", "shop"), "'shop' is not NAME=TYPE, as in shop=order"),
+        (("--participant", "inventory", "--bound", "shop=order"), "Grant that (--client shop=order)"),
         (("--participant", "inventory", "--secrets", __file__), f"cannot write secrets to {__file__}"),
     ],
 )
@@ -244,6 +247,7 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 def rows() -> list[str]:
     """Every right outside the administrator's, as deploy/README.md shows it."""
     outside = [("coordinator", "PLATFORM", coordinator_needs(["<name>"]))]
+    outside += [("coordinator, for a client with a bound", "PLATFORM", bound_needs({"<client>": ["<type>"]}))]
     own = participant_needs("<name>")
     outside += [("a participant", "PARTICIPANT-*name*", own)]
     starts = [need for need in participant_needs("<name>", [ANY]) if need not in own]

@@ -239,6 +239,16 @@ def test_setup_bounds_events_as_it_is_told_and_says_so(tmp_path: Path) -> None:
         assert_one_sentence(antiphon("setup", "--events-max-bytes", "much"), "'much' is no size; give one such as")
 
 
+def test_setup_bounds_a_client_as_it_is_told_and_says_so(tmp_path: Path) -> None:
+    with platform(tmp_path, participants=()) as empty:
+        done = antiphon("setup", "--bound", "shop=order:1000", "--json", server=empty.servers)
+        assert json.loads(done.stdout)["client_bounds"] == [{"client": "shop", "saga_type": "order", "most": 1000}]
+        done = antiphon("setup", server=empty.servers)
+        assert "client shop may have 1000 sagas of type order open." in done.stdout
+        assert_one_sentence(antiphon("setup", "--bound", "shop=order"), "'shop=order' is not NAME=TYPE:NUMBER")
+        assert_one_sentence(antiphon("setup", "--bound", "shop=order:0"), "give one from 1 to 10000")
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [

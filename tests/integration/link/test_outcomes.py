@@ -4,7 +4,15 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import Ambiguous, Conflict, InFlight
-from antiphon.contracts.stored import AlreadyStored, NobodyReads, NobodyStores, NoRoom, Rejected, TooManySubjects
+from antiphon.contracts.stored import (
+    AlreadyStored,
+    NobodyReads,
+    NobodyStores,
+    NoPlace,
+    NoRoom,
+    Rejected,
+    TooManySubjects,
+)
 from antiphon.link.outcomes import outcome_of
 from antiphon.link.reading import Pages, Read
 
@@ -17,6 +25,7 @@ from antiphon.link.reading import Pages, Read
         (503, 10077, "maximum messages per subject exceeded", AlreadyStored),
         (503, 10077, "no space left on device", NoRoom),
         (503, 10077, "maximum bytes exceeded", NoRoom),
+        (503, 10077, "maximum messages exceeded", NoPlace),
         (503, 10023, "insufficient resources", NoRoom),
         (500, 10047, "insufficient storage resources available", NoRoom),
         (400, 10111, "rollup not permitted", Rejected),

@@ -151,7 +151,7 @@ async def test_what_purging_takes_calls_for_no_rest(scene: Scene, monkeypatch: p
         rests.append(seconds)
         raise Stop
 
-    monkeypatch.setattr(runtime.asyncio, "sleep", rest)
+    monkeypatch.setattr(asyncio, "sleep", rest)
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(Stop):

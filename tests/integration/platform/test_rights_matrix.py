@@ -32,9 +32,12 @@ CLIENTS: Final[dict[str, dict[str, set[str]]]] = {
     "shop": {"order": {"start", "cancel", "read"}},
     "fraud": {"order": {"signal.fraud-cleared"}},
     "returner": {"returns": {"start"}, "order": {"read"}},
+    "bounded": {"order": {"start", "cancel", "read", "signal.fraud-cleared"}},
     "inventory": {"returns": {"start"}},
 }
 """What clients may do, and the participant that starts sagas."""
+BOUND: Final = topology.Bound("bounded", "order", 10_000)
+"""The client whose words go to streams of its own, and what about."""
 OPERATORS: Final = ("ada", "bob")
 FORMER: Final = "old"
 UNKNOWN: Final = "unknown"
@@ -62,7 +65,14 @@ def rights(given: Rights) -> Rights:
         for name, types in CLIENTS.items()
         if name not in PARTICIPANTS
     }
-    return Rights(PARTICIPANTS, clients, OPERATORS, starts={"inventory": ["returns"]}, former_clients=[FORMER])
+    return Rights(
+        PARTICIPANTS,
+        clients,
+        OPERATORS,
+        starts={"inventory": ["returns"]},
+        former_clients=[FORMER],
+        bounds={BOUND.client: [BOUND.saga_type]},
+    )
 
 
 # --- what may be sent -------------------------------------------------------------------------------------------------
@@ -74,6 +84,7 @@ KEYS: Final = {"saga": (ORDER, RETURNS, MESSAGE), "parent": (ORDER,), "lock": (L
 VALUES: Final[dict[str, tuple[object, ...]]] = {
     "asked": (),
     "attempt": (1,),
+    "client": (BOUND.client, "shop"),
     "definition": ("order.v1.7f0c7b067eec",),
     "digest": ("a07aadea398fd82a",),
     "direction": ("do", "undo", "close"),
@@ -98,6 +109,7 @@ VALUES: Final[dict[str, tuple[object, ...]]] = {
     "signal": ("", "fraud-cleared", "other"),
     "source": (*PARTICIPANTS, CLIENT, COORDINATOR),
     "step": ("reserve",),
+    "stored_at": ("evt.*.order.*.client.start",),
     "stream": (SAGA, EVENTS),
     "subject": (),
     "user": OPERATORS,
@@ -123,7 +135,9 @@ def _values(build: Callable[..., Any], parameter: inspect.Parameter) -> tuple[ob
     return found[parameter.name]
 
 
+ALL_STREAMS: Final = (*topology.STREAMS, *topology.BUCKETS, *BOUND.streams)
 CONSUMERS: Final = [
+    *map(topology.bounded_consumer, BOUND.streams),
     *topology.PLATFORM_CONSUMERS,
     topology.EXPORTER_CONSUMER,
     *map(topology.answers_consumer, (*PARTICIPANTS, UNKNOWN)),
@@ -134,7 +148,7 @@ CONSUMERS: Final = [
     *(consumer for name in PARTICIPANTS for consumer in topology.participant_consumers(name)),
     *(topology.reactions_consumer(each) for each in LISTENERS),
 ]
-STREAMS: Final = [stream.name for stream in (*topology.STREAMS, *topology.BUCKETS)]
+STREAMS: Final = [stream.name for stream in ALL_STREAMS]
 OF_STREAMS: Final = (
     *("CREATE", "UPDATE", "DELETE", "INFO", "PURGE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE", "PEER.REMOVE"),
     *("LEADER.STEPDOWN",),
@@ -167,7 +181,7 @@ def requests(stored: list[str]) -> Iterator[str]:
 
 
 def _is_in(stream: str, subject: str) -> bool:
-    found = next(each for each in (*topology.STREAMS, *topology.BUCKETS) if each.name == stream)
+    found = next(each for each in ALL_STREAMS if each.name == stream)
     return any(subjects.matches(each, subject) for each in found.subjects)
 
 
@@ -202,7 +216,8 @@ def test_every_place_where_something_is_stored_is_among_them() -> None:
 PULLED: Final = {
     COORDINATOR: {(each.stream, each.name) for each in topology.PLATFORM_CONSUMERS}
     | {(EVENTS, "coordinator"), (EVENTS, "coordinator-answers")}
-    | {(EVENTS, f"coordinator-answers-{name}") for name in PARTICIPANTS},
+    | {(EVENTS, f"coordinator-answers-{name}") for name in PARTICIPANTS}
+    | {("STARTS=bounded=order", "bounded"), ("SIGNALS=bounded=order", "bounded")},
     EXPORTER: {(SAGA, EXPORTER)},
     **{
         name: {(SAGA, name), (SAGA, f"{name}-undo"), (SAGA, f"{name}-close"), (EVENTS, f"{name}-on")}
@@ -210,7 +225,7 @@ PULLED: Final = {
     },
 }
 READ: Final = {
-    COORDINATOR: {SAGA, EVENTS, PARKED, REGISTRATIONS.name, READMODELS.name},
+    COORDINATOR: {SAGA, EVENTS, PARKED, REGISTRATIONS.name, READMODELS.name, "STARTS=bounded=order"},
     **{name: {SAGA, EVENTS, PARKED, REGISTRATIONS.name} for name in OPERATORS},
     READMODEL: {SAGA, EVENTS, READMODELS.name},
     EXPORTER: {SAGA, EVENTS},
@@ -223,9 +238,29 @@ def is_granted(user: str, saga_type: str, verb: str) -> bool:
     return user in (*OPERATORS, FORMER) or verb in CLIENTS.get(user, {}).get(saga_type, ())
 
 
+def copies(user: str, saga_type: str) -> bool:
+    """Whether a user copies what a client with a bound has said of sagas of a type."""
+    return user == COORDINATOR and saga_type == BOUND.saga_type
+
+
+def sent_as(user: str, stored_at: str) -> str:
+    """What a user has published to, by where it is stored: of a client with a bound, in streams of its own."""
+    match stored_at.split("."):
+        case ["from", BOUND.client, partition, BOUND.saga_type, saga_id, *what] if user == BOUND.client:
+            return ".".join(("evt", partition, BOUND.saga_type, saga_id, "client", *what))
+        case ["evt", _, BOUND.saga_type, _, "client", *_] if user == BOUND.client:
+            return "nothing: it writes nothing there"
+        case _:
+            return stored_at
+
+
 def may_send(user: str, subject: str) -> bool:
     """Whether a user may publish to a subject."""
     match subject.split("."):
+        case ["evt", _, saga_type, _, "client", "start" | "cancel"] if copies(user, saga_type):
+            return True
+        case ["evt", _, saga_type, _, "client", "signal", _, "1"] if copies(user, saga_type):
+            return True
         case ["evt", _, saga_type, _, "client", *what]:
             return _may_as_client(user, saga_type, what)
         case ["evt", _, _, _, source, _, *rest] if user in OPERATORS:
@@ -280,9 +315,9 @@ def _may_ask(user: str, asked: list[str]) -> bool:
             return user == FORMER
         case ["STREAM", "INFO", _] | ["STREAM", "MSG", "GET", "EVENTS"] | ["CONSUMER", "INFO" | "PAUSE", _, _]:
             return user == COORDINATOR
-        case ["CONSUMER", "NAMES", "EVENTS"]:
+        case ["CONSUMER", "NAMES", "EVENTS"] | ["STREAM", "NAMES"]:
             return user == COORDINATOR
-        case ["STREAM", "MSG", "DELETE", "SAGA" | "EVENTS" | "PARKED"]:
+        case ["STREAM", "MSG", "DELETE", "SAGA" | "EVENTS" | "PARKED" | "STARTS=bounded=order"]:
             return user == COORDINATOR
         case _:
             return False
@@ -292,7 +327,7 @@ def may_hear(user: str, wanted: str) -> bool:
     """Whether a user may subscribe to a filter."""
     match wanted.split("."):
         case ["saga", "*", saga_type, _, "c", "end"]:
-            return is_granted(user, saga_type, "read")
+            return is_granted(user, saga_type, "read") or copies(user, saga_type)
         case ["antiphon", "status", _, "*"] | ["antiphon", "changed", "*"] | ["antiphon", "same", *_]:
             return user == COORDINATOR
         case _:
@@ -360,7 +395,7 @@ async def stage(folder: Path, form: Form = "accounts", *, is_encrypted: bool = F
     """The platform, with something of everybody's on it."""
     change = MutualTLS(folder).of if is_encrypted else lambda logins: logins
     with platform(folder, form, participants=PARTICIPANTS, rights=rights, change=change) as up:
-        await up.set_up(listeners=LISTENERS)
+        await up.set_up(listeners=LISTENERS, client_bounds=[BOUND])
         administrator = await up.connect("administrator")
         try:
             for subject in sorted(SECRETS):
@@ -486,9 +521,10 @@ async def tries_everything(user: str, form: Form, folder: Path, *, is_encrypted:
         written = [(subject, body) for messages in there.values() for subject, body in messages]
         assert {subject for subject, body in written if body["by"] == "administrator"} >= SECRETS, "nothing is erased"
         assert [each for each in written if each[1].get("by") not in ("administrator", user)] == []
-        assert [each for each, body in written if body["by"] == user and not may_send(user, each)] == []
+        own = [sent_as(user, each) for each, body in written if body["by"] == user]
+        assert [each for each in own if not may_send(user, each)] == []
 
-        assert (len(erases) == 3) is (user == COORDINATOR)
+        assert (len(erases) == 4) is (user == COORDINATOR)
         seen = {each for each in SECRETS if any(each.encode() in data for data in caller.heard)}
         assert seen == {each for each in SECRETS if may_read(user, each)}
 

@@ -47,6 +47,23 @@ def test_fired_timers_starts_cancels_and_status_requests(key: SagaKey) -> None:
     assert subjects.parse_status(subjects.status_subject(key)) == key
 
 
+@given(KEYS, TOKENS, TOKENS)
+def test_what_a_client_with_a_bound_stores_and_where_it_is_copied_to(key: SagaKey, client: str, signal: str) -> None:
+    start, cancel = subjects.start_subject(key), subjects.cancel_subject(key)
+    signalled = subjects.signal_subject(key, signal)
+    stored = {
+        start: subjects.bounded_start_subject(key, client),
+        cancel: subjects.bounded_cancel_subject(key, client),
+        signalled: subjects.bounded_signal_subject(key, client, signal),
+    }
+    for stored_at, subject in stored.items():
+        assert subjects.parse_bounded(subject) == subjects.BoundedAddress(client, key, stored_at, stored_at == start)
+        assert subjects.bounded_filter(stored_at, client) == subject
+    for forged in (f"from.{client}.{key.path}.end", f"from.{client}.{key.type}.{key.id}.start", start):
+        with pytest.raises(Forged):
+            subjects.parse_bounded(forged)
+
+
 @given(KEYS, TOKENS.filter(lambda token: token not in identity.RESERVED), TOKENS, TOKENS, st.integers(1, 999_999_999))
 def test_events(key: SagaKey, source: str, event: str, step: str, attempt: int) -> None:
     subject = subjects.event_subject(key.path, source, event, step, attempt)

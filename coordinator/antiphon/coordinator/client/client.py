@@ -242,6 +242,7 @@ class Antiphon:
             TooLarge: the payload is larger than the protocol allows.
             WrongShape: a field holds what would not arrive as it is, or not at all, or the saga would stand still
                 because its definition can make no keys or locks of it.
+            TooManyOpen: this client has a bound, and as many sagas of the type open as it may.
             Unanswered: nobody knows whether the start is stored; start it again with the same id.
             PlatformError: the start could not be stored, or one is stored already and no coordinator can tell now
                 whether it is the same, or with which version it runs.

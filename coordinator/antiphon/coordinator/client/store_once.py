@@ -9,10 +9,11 @@ from typing import Final, Literal
 import msgspec
 
 from antiphon.contracts.envelope import Envelope, encode, pack
-from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, Unanswered
+from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing, TooManyOpen, Unanswered
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import End
-from antiphon.contracts.stored import NoRoom
+from antiphon.contracts.stored import NoPlace, NoRoom
+from antiphon.contracts.subjects import is_start, saga_in
 from antiphon.link import AlreadyStored, Link, NobodyStores, Rejected
 
 from ..decision.sameness import has_digest, resent
@@ -69,6 +70,7 @@ async def store_once(link: Link, subject: str, data: bytes, timeout_seconds: flo
 
     Raises:
         Unanswered: it may be stored or not; ask again.
+        TooManyOpen: it is a start, and this client has as many sagas open as it may.
         PlatformError: it could not be stored; the sentence says why.
     """
     attempts = Attempts(link, subject, data)
@@ -95,12 +97,15 @@ class Attempts:
 
         Raises:
             StreamMissing: no stream has the subject, and none is about to.
+            TooManyOpen: this client has as many sagas open as it may.
             PlatformError: the server refused it, or the connection is of no use.
         """
         try:
             stored = await self._stored()
             self._link.leaving.well()
             return stored
+        except NoPlace:
+            raise _no_place(self._subject) from None
         except NoRoom as error:
             raise PlatformError(
                 f"the server has no room for {self._subject}, so nothing has changed: {error}. Try again once an "
@@ -137,6 +142,17 @@ class Attempts:
     def unanswered(self, timeout_seconds: float) -> Unanswered:
         """The error for a time that is over."""
         return Unanswered(self._subject, timeout_seconds, self._why, self._remedy)
+
+
+def _no_place(subject: str) -> TooManyOpen | PlatformError:
+    """The error for a client with a bound that has reached it."""
+    key = saga_in(subject)
+    if key is not None and is_start(subject):
+        return TooManyOpen(key.type, key.id)
+    return PlatformError(
+        f"{subject} was not stored, and nothing has changed: too much of what this client has stored before waits for "
+        "a coordinator. Try again in some seconds, once one runs and EVENTS has room (deploy/README.md, Room)."
+    )
 
 
 def raise_if_failed(link: Link) -> None:

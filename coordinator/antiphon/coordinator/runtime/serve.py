@@ -45,6 +45,7 @@ from ..definition.retention import retentions
 from ..definition.versions import by_type
 from .admission import Admission, require_bounds
 from .answers import KEPT, AnswerPulls
+from .bounded_clients import BoundedClients
 from .comparing import Comparing
 from .coordinator import Coordinator
 from .forgetting import Forgetting
@@ -222,11 +223,13 @@ class Attached:
 
     fixed: list[Pull]
     answers: AnswerPulls
+    clients: BoundedClients
 
     def stop_looking(self) -> list[Pull]:
-        """Look for no more participants, and return all pulls there are."""
+        """Look for no more participants or clients, and return all pulls there are."""
         self.answers.stop_looking()
-        return [*self.fixed, *self.answers.by_participant.values()]
+        self.clients.stop_looking()
+        return [*self.fixed, *self.answers.by_participant.values(), *self.clients.pulls.values()]
 
 
 async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None) -> Attached:
@@ -262,4 +265,6 @@ async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None
         ],
     ]
     await answers.begin()
-    return Attached(fixed, answers)
+    clients = BoundedClients(link, coordinator.journals.admission)
+    clients.begin()
+    return Attached(fixed, answers, clients)

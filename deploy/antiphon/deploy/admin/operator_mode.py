@@ -186,9 +186,10 @@ def _export_claim(export: Export) -> dict[str, Any]:
 
 def _import_claim(need: Need, account: str, keys: _Keys, platform: str) -> dict[str, Any]:
     kind = _type(need.kind == "feed")
-    allowed = {"type": "activation", "subject": need.subject, "kind": kind}
+    allowed = {"type": "activation", "subject": need.exported, "kind": kind}
     token = keys.account(PLATFORM).sign(keys.account(account).public, need.why, allowed)
-    return {"name": need.why, "subject": need.subject, "account": platform, "token": token, "type": kind}
+    claim = {"name": need.why, "subject": need.exported, "account": platform, "token": token, "type": kind}
+    return claim | {"local_subject": need.local} if need.to else claim
 
 
 def _type(is_feed: bool) -> str:

@@ -28,6 +28,9 @@ from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.identity import CLIENT, COORDINATOR, NOT_SAGAS, OPERATOR, check_token, dashed
 from antiphon.contracts.topology import (
     ADMINISTRATOR,
+    BOUNDED,
+    BOUNDED_SIGNALS,
+    BOUNDED_STARTS,
     CLIENT_FACTS,
     EVENTS,
     EXPORTER,
@@ -45,6 +48,7 @@ from antiphon.contracts.topology import (
     SWEEPER,
     TIMERS,
     answers_consumer_name,
+    bounded_stream_name,
     check_participant,
     participant_consumers,
     reactions_consumer_name,
@@ -72,6 +76,18 @@ class Need:
     subject: str
     why: str
     kind: Literal["one", "many", "feed"] = "one"
+    to: str = ""
+    """The platform's subject, where the own account calls it otherwise."""
+
+    @property
+    def exported(self) -> str:
+        """What the platform's account calls it."""
+        return self.to or self.subject
+
+    @property
+    def local(self) -> str:
+        """What the own account calls it, where that differs, with the platform's `*` by their numbers."""
+        return subjects.numbered(self.subject)
 
 
 SIGNAL: Final = "signal."
@@ -185,6 +201,8 @@ class Rights:
         starts: the types of the sagas that a participant's program starts, by its name.
         former_clients: the names of programs with a client of an earlier release. They may start, cancel and signal
             every saga, and read what others have started.
+        bounds: the saga types of which a client may have a bounded number of sagas open, by its name. What it stores
+            about these goes to streams of its own; see `antiphon.contracts.topology.Bound`.
 
     Raises:
         BadIdentity: a name cannot be a token, or no participant may have it.
@@ -197,6 +215,7 @@ class Rights:
     nkeys: Mapping[str, str] = field(default_factory=dict[str, str])
     starts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     former_clients: Sequence[str] = ()
+    bounds: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     def __post_init__(self) -> None:
         _check_names(self.participants, (*self.clients, *self.former_clients), self.operators)
@@ -205,18 +224,28 @@ class Rights:
         for name, types in self.starts.items():
             if ANY in types:
                 raise DefinitionError(f"{name} cannot be let start every saga type: name each that its program starts.")
+        for name, types in self.bounds.items():
+            granted = {grant.saga_type for grant in self.clients.get(name, ())}
+            if unknown := sorted(set(types) - granted):
+                raise DefinitionError(
+                    f"client {name} cannot have a bound of open {unknown[0]} sagas: it may do nothing with sagas of "
+                    f"that type. Grant that (--client {name}={unknown[0]}), or leave the bound out."
+                )
         if strangers := sorted(self.nkeys.keys() - set(self.users())):
             raise DefinitionError(f"there is no user {strangers[0]!r} to give an nkey to: {', '.join(self.users())}.")
 
     def accounts(self) -> list[Account]:
         """The platform's account, and one for each participant, for each client and for all operators."""
         return [
-            Account(PLATFORM, (administrator_user(), coordinator_user(self.participants))),
+            Account(PLATFORM, (administrator_user(), coordinator_user(self.participants, self.bounds))),
             *(
                 _outside(f"PARTICIPANT-{name}", name, participant_needs(name, self.starts.get(name, ())))
                 for name in self.participants
             ),
-            *(_outside(f"CLIENT-{name}", name, client_needs(grants)) for name, grants in self.clients.items()),
+            *(
+                _outside(f"CLIENT-{name}", name, bounded(client_needs(grants), name, self.bounds.get(name, ())))
+                for name, grants in self.clients.items()
+            ),
             *(_outside(f"CLIENT-{name}", name, FORMER_CLIENT_NEEDS) for name in self.former_clients),
             Account(OPERATORS, tuple(map(operator_user, self.operators)), OPERATOR_NEEDS),
             _outside(READMODELS, READMODEL, READMODEL_NEEDS),
@@ -291,6 +320,27 @@ def client_needs(grants: Iterable[Grant]) -> tuple[Need, ...]:
     return tuple(dict.fromkeys(need for grant in grants for need in grant.needs()))
 
 
+def bounded(needs: Iterable[Need], client: str, saga_types: Iterable[str]) -> tuple[Need, ...]:
+    """What a client uses, with what it stores about sagas of some types put into streams of its own. Its program still
+    publishes to the same subjects: its account's imports say what these stand for."""
+    stored_at = {each for saga_type in saga_types for each in _stored_at(saga_type)}
+    return tuple(
+        replace(need, to=subjects.bounded_filter(need.subject, client))
+        if any(subjects.matches(each, need.subject) for each in stored_at)
+        else need
+        for need in needs
+    )
+
+
+def _stored_at(saga_type: str) -> tuple[str, str, str]:
+    """Where clients store what they have to say of sagas of a type."""
+    return (
+        subjects.starts_filter(saga_type, source=CLIENT),
+        subjects.cancels_filter(saga_type),
+        subjects.signals_filter(saga_type),
+    )
+
+
 FORMER_CLIENT_NEEDS: Final = (
     *client_needs([EVERYTHING]),
     *(
@@ -335,12 +385,15 @@ EXPORTER_NEEDS: Final = (
 )
 
 
-def coordinator_needs(participants: Iterable[str]) -> tuple[Need, ...]:
+def coordinator_needs(
+    participants: Iterable[str], bounds: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Need, ...]:
     """What coordinators use in the platform's account: they write journals and read both streams.
 
     Args:
         participants: whom they hear. Each has a consumer, and no right covers all of these but one that covers those of
             reactions, too.
+        bounds: the saga types of which clients have a bound, by the client's name.
     """
     needs = [
         Need(subjects.SAGA_FILTER, "append to journals and set timers"),
@@ -376,12 +429,39 @@ def coordinator_needs(participants: Iterable[str]) -> tuple[Need, ...]:
         Need(f"{API}.STREAM.INFO.*", "find out that a stream is missing, or is not as it must be"),
         Need(f"{API}.CONSUMER.INFO.*.*", "find out that a consumer is missing, or is not as it must be"),
         Need(f"{API}.CONSUMER.NAMES.{EVENTS}", "find out whose answers there are to pull"),
+        Need(f"{API}.STREAM.NAMES", "find out which clients have a bound"),
+        *bound_needs(bounds or {}),
         Need(subjects.STATUS_FILTER, "answer how a saga stands", "feed"),
         Need(subjects.SAME_FILTER, "answer whether what is stored is what a client wanted to store", "feed"),
         Need(f"{API}.CONSUMER.PAUSE.*.*", "have a participant stand still, or go on"),
         Need(subjects.ANNOUNCE_FILTER, "tell each other that a saga type stands still, or goes on"),
         Need(subjects.ANNOUNCE_FILTER, "hear that", "feed"),
     )
+
+
+def bound_needs(bounds: Mapping[str, Sequence[str]]) -> tuple[Need, ...]:
+    """What coordinators use for clients with a bound: they copy what such a client stores to where others store it.
+
+    Args:
+        bounds: the saga types of which clients have one, by the client's name.
+    """
+    needs = list[Need]()
+    for client, saga_types in bounds.items():
+        for saga_type in saga_types:
+            needs += (Need(each, "store what a client with a bound has said") for each in _stored_at(saga_type))
+            needs.append(Need(subjects.ends_filter(saga_type), "hear of ends, which free places", "feed"))
+            for kind in (BOUNDED_STARTS, BOUNDED_SIGNALS):
+                stream = bounded_stream_name(kind, client, saga_type)
+                needs += [
+                    Need(f"{API}.CONSUMER.MSG.NEXT.{stream}.{BOUNDED}", "pull what a client with a bound stores"),
+                    Need(f"$JS.ACK.{stream}.{BOUNDED}.>", "ack it, or hand it back"),
+                ]
+            starts = bounded_stream_name(BOUNDED_STARTS, client, saga_type)
+            needs += [
+                Need(f"{API}.DIRECT.GET.{starts}", "find the places of sagas that have ended"),
+                Need(f"{API}.STREAM.MSG.DELETE.{starts}", "free them"),
+            ]
+    return tuple(dict.fromkeys(needs))
 
 
 PULLED: Final = {
@@ -396,9 +476,9 @@ PULLED: Final = {
 }
 
 
-def coordinator_user(participants: Iterable[str]) -> User:
-    """The user of all coordinators, which hear the given participants."""
-    return replace(_user(COORDINATOR, coordinator_needs(participants)), may_answer=True)
+def coordinator_user(participants: Iterable[str], bounds: Mapping[str, Sequence[str]] | None = None) -> User:
+    """The user of all coordinators, which hear the given participants, and serve these clients with a bound."""
+    return replace(_user(COORDINATOR, coordinator_needs(participants, bounds)), may_answer=True)
 
 
 def operator_user(name: str) -> User:
@@ -474,7 +554,7 @@ def exports(accounts: Iterable[Account]) -> list[Export]:
     takers = defaultdict[tuple[str, Literal["one", "many", "feed"]], list[str]](list)
     for account in accounts:
         for need in account.needs:
-            takers[need.subject, need.kind].append(account.name)
+            takers[need.exported, need.kind].append(account.name)
     return [Export(subject, kind, tuple(names)) for (subject, kind), names in takers.items()]
 
 
@@ -486,7 +566,8 @@ def _export_line(export: Export) -> str:
 
 def _import_line(need: Need) -> str:
     kind = "stream" if need.kind == "feed" else "service"
-    return f"      {{ {kind}: {{ account: {PLATFORM}, subject: {_quoted(need.subject)} }} }} # to {need.why}"
+    local = f", to: {_quoted(need.local)}" if need.to else ""
+    return f"      {{ {kind}: {{ account: {PLATFORM}, subject: {_quoted(need.exported)} }}{local} }} # to {need.why}"
 
 
 def _user_line(user: User, nkey: str | None) -> str:

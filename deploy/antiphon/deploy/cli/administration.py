@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from antiphon.contracts.topology import Bound
 from antiphon.participants.participant import Participant
 
 from ..admin.operator_mode import KEYS, signed, write_signed
@@ -48,6 +49,7 @@ def print_rights(
     nkeys: Sequence[str],
     folder: Path | None,
     jwt: Path | None,
+    bounds: Sequence[str] = (),
 ) -> None:
     """Print the accounts, and write new passwords or creds files where the administrator wants them."""
     if jwt is not None and (nkeys or folder is not None):
@@ -63,7 +65,13 @@ def print_rights(
     if not starts:
         raise CannotLoad("name the participants, with --participant NAME or --app MODULE.")
     rights = Rights(
-        tuple(starts), granted(clients), operators, dict(map(_nkey, nkeys)), starts, former_clients=former_clients
+        tuple(starts),
+        granted(clients),
+        operators,
+        dict(map(_nkey, nkeys)),
+        starts,
+        former_clients=former_clients,
+        bounds=bounded_types(bounds),
     )
     config = _signed(rights, jwt) if jwt is not None else rights.config()
     if folder is not None:
@@ -117,6 +125,35 @@ def granted(clients: Iterable[str]) -> dict[str, list[Grant]]:
             raise CannotLoad(f"{text!r} means more than one type or signal: name each that {name} needs.")
         found.setdefault(name, []).append(Grant(saga_type, tuple(verbs.split(","))) if verbs else Grant(saga_type))
     return found
+
+
+def bounded_types(texts: Iterable[str]) -> dict[str, list[str]]:
+    """The saga types of which clients have a bound, of `NAME=TYPE` or `NAME=TYPE:NUMBER`; the number is for `setup`.
+
+    Raises:
+        CannotLoad: a text is none of both.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, saga_type = text.partition(":")[0].partition("=")
+        if not (name and equals and saga_type):
+            raise CannotLoad(f"{text!r} is not NAME=TYPE, as in shop=order.")
+        found.setdefault(name, []).append(saga_type)
+    return found
+
+
+def bound_of(text: str) -> Bound:
+    """A client's bound, of `NAME=TYPE:NUMBER`.
+
+    Raises:
+        BadIdentity: the name or the type cannot be a token.
+        DefinitionError: there can be no such bound.
+        CannotLoad: the text is none.
+    """
+    found = re.fullmatch(r"([^=:]+)=([^=:]+):([0-9]{1,9})", text)
+    if not found:
+        raise CannotLoad(f"{text!r} is not NAME=TYPE:NUMBER, as in shop=order:1000.")
+    return Bound(found[1], found[2], int(found[3]))
 
 
 def _nkey(text: str) -> tuple[str, str]:

@@ -641,6 +641,15 @@ def setup(
             "and nothing is changed.",
         ),
     ] = [],  # noqa: B006
+    bound: Annotated[
+        list[str],
+        typer.Option(
+            "--bound",
+            metavar="CLIENT=TYPE:NUMBER",
+            help="How many sagas of a type one client may have open; its further starts are refused. Its account needs "
+            "antiphon rights --bound, too. A bound that was set stays.",
+        ),
+    ] = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """Create or update streams and consumers, once, as administrator. Needed again when a participant comes, and where
@@ -652,7 +661,7 @@ def setup(
 
     from antiphon.link.preview import Desired
 
-    from .administration import bytes_in
+    from .administration import bound_of, bytes_in
     from .setting_up import asked_for, listeners_of, look_first, set_up_platform
 
     desired = Desired(
@@ -663,6 +672,7 @@ def setup(
         parked_bytes=bytes_in(parked_max_bytes) if parked_max_bytes else 0,
         forget_reactions=tuple(forget_reactions),
         forget_former=forget_former_coordinators,
+        client_bounds=tuple(bound_of(text) for text in bound),
     )
     asked = asked_for(app, desired, allow, json, forget_readmodel)
     if dry_run:
@@ -698,6 +708,15 @@ def rights(
             metavar="NAME=TYPE[:VERB,…]",
             help="A program, and what it may do with the sagas of a type; give it once for each type. Verbs are start, "
             "cancel, read (how sagas stand, and how they end) and signal.NAME; the first three where none is given.",
+        ),
+    ] = [],  # noqa: B006
+    bound: Annotated[
+        list[str],
+        typer.Option(
+            "--bound",
+            metavar="CLIENT=TYPE",
+            help="A client that may have only so many sagas of a type open as antiphon setup --bound says: what it "
+            "stores about them goes to streams of its own.",
         ),
     ] = [],  # noqa: B006
     former_client: Annotated[
@@ -736,7 +755,7 @@ def rights(
     """
     from .administration import print_rights
 
-    print_rights(app, participant, client, former_client, operator or ["operator"], nkey, secrets, jwt)
+    print_rights(app, participant, client, former_client, operator or ["operator"], nkey, secrets, jwt, bound)
 
 
 # --- definitions ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from antiphon.contracts.topology import (
     EVENTS,
     PARKED,
     STREAMS,
+    Bound,
     Listener,
     reactions_consumer_name,
 )
@@ -26,6 +27,7 @@ from antiphon.link.preview import Action, Change, Desired, LessSafe, Preview, pr
 from antiphon.link.setup import (
     Bounds,
     NotChanged,
+    bounds_set,
     consumer_configs,
     consumers_in_words,
     former_consumers,
@@ -160,9 +162,10 @@ async def set_up_platform(server: str, asked: Asked) -> None:
         left = {name: waiting for name in asked.silent if (waiting := await left_behind(link, name)) is not None}
         former = await former_consumers(link)
         running = await former_coordinators(link) if former else 0
+        clients = await bounds_set(link)
     finally:
         await link.close()
-    _tell(asked, found, bounds, changed)
+    _tell(asked, found, bounds, changed, clients)
     for name, waiting in left.items():
         warn(
             f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
@@ -177,9 +180,10 @@ async def set_up_platform(server: str, asked: Asked) -> None:
         )
 
 
-def _tell(asked: Asked, found: Preview, bounds: Bounds, changed: list[str]) -> None:
+def _tell(asked: Asked, found: Preview, bounds: Bounds, changed: list[str], clients: list[Bound]) -> None:
     if asked.as_json:
-        most = {"events_max_bytes": bounds.events, "parked_max_bytes": bounds.parked}
+        most: dict[str, Any] = {"events_max_bytes": bounds.events, "parked_max_bytes": bounds.parked}
+        most["client_bounds"] = [{"client": b.client, "saga_type": b.saga_type, "most": b.most} for b in clients]
         say_json(_told(asked, found) | {"dry_run": False, "refused": "", **most, "changed": changed})
         return
     whom = f"the consumers of {', '.join(asked.names)}" if asked.names else "no consumers of participants"
@@ -187,6 +191,7 @@ def _tell(asked: Asked, found: Preview, bounds: Bounds, changed: list[str]) -> N
     say(f"streams {streams} are there, with {found.replicas} replica(s), and {whom}.")
     for name, size in (("events", bounds.events), ("parked", bounds.parked)):
         say(f"{name.upper()} may take {size / 1e9:.3g} GB ({size} bytes); --{name}-max-bytes sets another bound.")
+    say(*(f"client {b.client} may have {b.most} sagas of type {b.saga_type} open." for b in clients))
     if changed:
         say(*changed)
 

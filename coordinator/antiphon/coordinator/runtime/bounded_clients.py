@@ -1,0 +1,170 @@
+"""What clients with a bound store, copied into EVENTS.
+
+Such a client writes nothing into EVENTS. Its starts go to a stream of its own, which takes as many as sagas may be open
+and refuses the next one. Any coordinator copies a start to the subject at which every other client stores it, so that
+whoever comes first there wins. While EVENTS is nearly full nothing is copied: what is left there is for the answers of
+sagas that have begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Final
+
+import structlog
+
+from antiphon.contracts import subjects
+from antiphon.contracts.errors import Forged, RightsMissing
+from antiphon.contracts.stored import AlreadyStored, Outcome
+from antiphon.contracts.topology import BOUNDED, BOUNDED_STARTS, parse_bounded_stream
+from antiphon.link import Delivery, Link, Pull
+from antiphon.link.setup import bounded_streams
+
+from .admission import Admission
+from .answers import KEPT
+from .places import Places, attempted
+
+LOOK_SECONDS: Final = 2.0
+"""How soon a client with a new bound is served."""
+FREE_SECONDS: Final = 5.0
+"""How often it is looked for places that nobody has freed."""
+REFUSED_SECONDS: Final = 15.0
+"""After how long it is tried again what this user may not do."""
+HELD_MAX: Final = 50
+"""Messages of one client and saga type that a coordinator copies at once."""
+HAND_BACK_SECONDS: Final = 1.0
+CLOSED_SECONDS: Final = 5.0
+"""How long a message waits before it is tried again while EVENTS is nearly full."""
+NAMES: Final = "$JS.API.STREAM.NAMES"
+REMEDY: Final = "make the accounts anew (antiphon rights --bound), and have the server reload them"
+
+log = structlog.get_logger()
+
+
+class BoundedClients:
+    """The pulls of one coordinator from the streams of clients with a bound.
+
+    Args:
+        link: a connection with a coordinator's rights.
+        admission: says while nothing may begin.
+    """
+
+    def __init__(self, link: Link, admission: Admission) -> None:
+        self._link, self._admission, self.places = link, admission, Places(link)
+        self.pulls: dict[str, Pull] = {}
+        """By the stream."""
+        self._heard: set[str] = set()
+        """The saga types whose ends are told."""
+        self._refused: dict[str, float] = {}
+        """When the server last refused something to this user."""
+        self._looking: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Pull from the streams that are there, and keep looking for others until the link is closed."""
+        self._link.on_refused[NAMES] = partial(self._refuse, NAMES)
+        self._looking = asyncio.ensure_future(self._keep_looking())
+        self._link.on_close.append(self.stop_looking)
+
+    def stop_looking(self) -> None:
+        """Leave it at the streams that are known, and free no more places."""
+        if self._looking is not None:
+            self._looking.cancel()
+        self.places.stop()
+
+    async def _keep_looking(self) -> None:
+        loop, freed = asyncio.get_running_loop(), 0.0
+        while not self._link.failure.done():
+            await attempted(self.look())
+            if loop.time() - freed >= FREE_SECONDS:
+                freed = loop.time()
+                await attempted(self.free_ended())
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def free_ended(self) -> None:
+        """Free the places of all sagas that have ended.
+
+        Raises:
+            Ambiguous: the server gave no answer.
+        """
+        await self.places.free_ended([stream for stream in self.pulls if _is_of_starts(stream)])
+
+    # --- whose messages are pulled ------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Pull from the streams that have come, and from those no more that have gone.
+
+        Raises:
+            Ambiguous: the server gave no answer.
+        """
+        if self._is_refused(NAMES):
+            return
+        there = await bounded_streams(self._link)
+        for gone in [each for each, pull in self.pulls.items() if each not in there and pull.refused]:
+            await self.pulls.pop(gone).leave()
+        for stream in there:
+            if stream not in self.pulls and not self._is_refused(stream):
+                await self._pull(stream)
+
+    async def _pull(self, stream: str) -> None:
+        pull = Pull(self._link, stream, BOUNDED, HELD_MAX, self.take, **KEPT)
+        self._link.on_refused[pull.request_subject] = partial(self._refuse, stream)
+        self.pulls[stream] = pull
+        await pull.start()
+        if _is_of_starts(stream):
+            await self._hear_ends(stream)
+        log.info("client.bounded", stream=stream)
+
+    async def _hear_ends(self, stream: str) -> None:
+        """Hear of the ends of a type's sagas, so that places are freed at once and not by looking alone."""
+        _, _, saga_type = parse_bounded_stream(stream) or ("", "", "")
+        ends = subjects.ends_filter(saga_type)
+        if ends not in self._heard:
+            self._heard.add(ends)
+            self._link.on_refused[ends] = partial(self._refuse, ends)
+            await self._link.subscribe(ends, self.places.on_end)
+
+    def _is_refused(self, what: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        return now - self._refused.get(what, -REFUSED_SECONDS) < REFUSED_SECONDS
+
+    def _refuse(self, what: str, error: RightsMissing) -> None:
+        """Ask no more for a while: the accounts may be made anew."""
+        if what not in self._refused:
+            log.warning("client.refused", what=what, reason=str(error), remedy=REMEDY)
+        self._refused[what] = asyncio.get_running_loop().time()
+        if (pull := self.pulls.pop(what, None)) is not None:
+            pull.stop()
+            self._link.drop_pull(pull)
+
+    # --- what is copied -----------------------------------------------------------------------------------------------
+
+    def take(self, delivery: Delivery) -> None:
+        """Copy a message into EVENTS, to the subject at which clients without a bound store it."""
+        try:
+            said = subjects.parse_bounded(delivery.subject)
+        except Forged as error:
+            log.warning("client.forged", stream=delivery.stream, subject=delivery.subject, reason=error.reason)
+            delivery.end(error.reason)
+            if _is_of_starts(delivery.stream):  # from the other stream the end removes it
+                self.places.free_soon(delivery.stream, delivery.sequence)
+            return
+        if self._admission.closed:
+            delivery.hand_back(CLOSED_SECONDS)
+        else:
+            self._link.publish(said.stored_at, delivery.data, "", partial(self._copied, delivery, said))
+
+    def _copied(self, delivery: Delivery, said: subjects.BoundedAddress, outcome: Outcome) -> None:
+        if not isinstance(outcome, int | AlreadyStored):
+            log.info("client.handed_back", subject=delivery.subject, why=str(outcome))
+            delivery.hand_back(HAND_BACK_SECONDS)
+            return
+        if said.is_start:
+            self.places.take(said.saga, delivery.stream, delivery.sequence)
+        delivery.ack()
+        if said.is_start and isinstance(outcome, AlreadyStored):
+            self.places.look_soon(said.saga)
+
+
+def _is_of_starts(stream: str) -> bool:
+    return stream.startswith(f"{BOUNDED_STARTS}=")
