@@ -80,7 +80,6 @@ class Platform:
         link = await self.connect("administrator")
         try:
             names: list[str | Listener] = [*self.participants, *listeners]
-<<<<<<< ours
             await set_up(
                 link,
                 names,
@@ -90,9 +89,6 @@ class Platform:
                 client_bounds=client_bounds,
                 allowed=[*Loss],
             )
-=======
-            await set_up(link, names, len(self.nodes), ack_wait_seconds, events_bytes, client_bounds=client_bounds)
->>>>>>> theirs
         finally:
             await link.close()
 

@@ -15,6 +15,10 @@ FORGET_HEADER: Final = "KV-Operation: DEL\r\n"
 """On an empty message: the key is gone, for whoever reads the bucket (ADR-8)."""
 
 
+NO_STREAM: Final = "Nats-Expected-Stream: ANTIPHON-NONE\r\n"
+"""No stream is called so: whatever is published with this header is stored nowhere."""
+
+
 def guard_header(saga: SagaKey, last_sequence: int) -> str:
     """Store only if the journal's last entry has this stream sequence; 0 means that there is none yet.
 

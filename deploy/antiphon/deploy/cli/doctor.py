@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from antiphon.contracts.errors import AntiphonError
 from antiphon.link import Credentials, Link
+from antiphon.participants.engines import require_driver
 
-from ..admin.doctor.examination import examine
+from ..admin.doctor.examination import Check, examine
 from ..admin.doctor.findings import Deployment, Finding, Grade
+from ..admin.rights import Grant
 from ..render.terminal import console, parts, say_json
 
 STYLES: Final[dict[Grade, str]] = {"fault": "bold red", "warning": "yellow", "fine": "green", "unknown": "dim"}
 WIDTH: Final = max(map(len, STYLES))
 
 
-async def diagnose(server: str, monitors: Sequence[str], as_json: bool) -> bool:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person wants looked at beside the servers. See `Deployment`."""
+
+    monitors: tuple[str, ...] = ()
+    rights_folder: str = ""
+    clients: Mapping[str, Sequence[Grant]] = {}
+    operators: tuple[str, ...] = ()
+    starts: Mapping[str, Sequence[str]] = {}
+    databases: Mapping[str, str] = {}
+    readmodel: str = ""
+
+
+async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
     """Print what was found; whether there is no fault."""
     servers, credentials = tuple(each.strip() for each in server.split(",")), Credentials.from_environment()
     found = list[Finding]()
@@ -29,7 +45,8 @@ async def diagnose(server: str, monitors: Sequence[str], as_json: bool) -> bool:
         _tell(found[0], as_json)
     else:
         try:
-            async for finding in examine(Deployment(link, servers, credentials, tuple(monitors))):
+            deployment = Deployment(link, servers, credentials, **msgspec.structs.asdict(asked))
+            async for finding in examine(deployment, _more(asked)):
                 found.append(finding)
                 _tell(finding, as_json)
         finally:
@@ -43,6 +60,16 @@ async def diagnose(server: str, monitors: Sequence[str], as_json: bool) -> bool:
             f"{counts['unknown']} not looked at"
         )
     return not counts["fault"]
+
+
+def _more(asked: Asked) -> dict[str, Check]:
+    """The check of the read model, which imports SQLAlchemy, where it is wanted."""
+    if not asked.readmodel:
+        return {}
+    require_driver(asked.readmodel)
+    from ..readmodel.examined import readmodel
+
+    return {"readmodel": readmodel}
 
 
 def _tell(finding: Finding, as_json: bool) -> None:

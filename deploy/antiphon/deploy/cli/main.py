@@ -201,6 +201,17 @@ def _is_readable(form: str) -> bool | None:
     return forms[form]
 
 
+def _databases(texts: list[str]) -> dict[str, str]:
+    """The URLs of databases by participant, of `NAME=URL`."""
+    found: dict[str, str] = {}
+    for each in texts:
+        name, equals, url = each.partition("=")
+        if not (name and equals and url) or "://" in name:
+            raise typer.BadParameter("--database: give a participant's name and a URL: billing=sqlite:///b.db.")
+        found[name] = url
+    return found
+
+
 def fail(sentence: str, code: int = 1) -> NoReturn:
     """End with a sentence on stderr."""
     from ..render.plain import warn
@@ -260,18 +271,50 @@ def doctor(
             help="Where a server shows its monitoring pages (http: in its configuration); once for each server.",
         ),
     ] = [],  # noqa: B006
+    rights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Try the rights of each user whose credentials are in this folder, which antiphon rights wrote. "
+            "Nothing is stored.",
+        ),
+    ] = None,
+    client: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=TYPE[:VERB,…]", help="What a client in that folder may do, as for antiphon rights."),
+    ] = [],  # noqa: B006
+    operator: Annotated[list[str], typer.Option(metavar="NAME", help="An operator in that folder.")] = [],  # noqa: B006
+    participant: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=TYPE[,TYPE…]", help="The types of sagas that a participant's program starts."),
+    ] = [],  # noqa: B006
+    database: Annotated[
+        list[str], typer.Option(metavar="NAME=URL", help="Look at a participant's database, too; once for each.")
+    ] = [],  # noqa: B006
+    readmodel: Annotated[str, typer.Option(metavar="URL", help="Look at the read model's database, too.")] = "",
     json: Json = False,
 ) -> None:
     """Check a deployment, with an administrator's rights: the servers, encryption and passwords, streams and their
-    copies, room, clocks, who works and keeps up, and what waits for a person. Each finding comes with what mends it.
+    copies, room, clocks, who works and keeps up, and what waits for a person; and where they are named, the rights of
+    each role and the databases. Each finding comes with what mends it.
 
     It changes nothing. Exit code 1 where there is a fault.
     """
     import asyncio
 
-    from .doctor import diagnose
+    from .administration import granted
+    from .doctor import Asked, diagnose
 
-    if not asyncio.run(diagnose(server, monitor, json)):
+    asked = Asked(
+        monitors=tuple(monitor),
+        rights_folder=str(rights or ""),
+        clients=granted(client),
+        operators=tuple(operator),
+        starts={name: tuple(types.split(",")) for name, _, types in (each.partition("=") for each in participant)},
+        databases=_databases(database),
+        readmodel=readmodel,
+    )
+    if not asyncio.run(diagnose(server, asked, json)):
         raise typer.Exit(1)
 
 
@@ -1167,7 +1210,7 @@ def forget(
 
     from .retaining import forget_saga
 
-    asyncio.run(forget_saga(server, user, timeout, json, id, reason, _by_name(database)))
+    asyncio.run(forget_saga(server, user, timeout, json, id, reason, _databases(database)))
 
 
 @app.command(
@@ -1206,19 +1249,8 @@ def compare(
 
     from .comparing import compare_inboxes
 
-    if not asyncio.run(compare_inboxes(server, app, _by_name(database), user, pause, json)):
+    if not asyncio.run(compare_inboxes(server, app, _databases(database), user, pause, json)):
         raise typer.Exit(1)
-
-
-def _by_name(database: list[str]) -> dict[str, str]:
-    """Databases by the names of their participants."""
-    databases: dict[str, str] = {}
-    for each in database:
-        name, equals, url = each.partition("=")
-        if not (name and equals and url):
-            raise typer.BadParameter(f"--database {each}: give a participant's name and a URL: billing=sqlite:///b.db.")
-        databases[name] = url
-    return databases
 
 
 @app.command("purge-inbox", epilog="Example: antiphon purge-inbox --database sqlite:///inventory.db --older-than 30d")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final
 
 from antiphon.contracts.errors import AntiphonError, RightsMissing
 
-from . import access, clocks, monitor, people, reading, streams
+from . import access, clocks, databases, monitor, people, reading, roles, streams
 from .findings import Deployment, Finding
 
 CHECK_SECONDS: Final = 60.0
@@ -20,6 +20,7 @@ CHECKS: Final[dict[str, Check]] = {
     "encryption": access.encryption,
     "certificates": access.certificates,
     "passwords": access.door,
+    "rights": roles.rights,
     "settings": streams.settings,
     "copies": streams.copies,
     "room": streams.room,
@@ -29,12 +30,18 @@ CHECKS: Final[dict[str, Check]] = {
     "readmodels": reading.readmodels,
     "parked": people.parked,
     "paused": people.paused,
+    "databases": databases.databases,
 }
 
 
-async def examine(deployment: Deployment) -> AsyncGenerator[Finding]:
-    """Look at everything, and tell each finding as soon as it is there."""
-    for name, check in CHECKS.items():
+async def examine(deployment: Deployment, more: Mapping[str, Check] | None = None) -> AsyncGenerator[Finding]:
+    """Look at everything, and tell each finding as soon as it is there.
+
+    Args:
+        deployment: what is looked at.
+        more: checks beside those that are made here.
+    """
+    for name, check in {**CHECKS, **(more or {})}.items():
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 found = await check(deployment)

@@ -54,7 +54,7 @@ async def server(found: Deployment) -> list[Finding]:
 async def settings(found: Deployment) -> list[Finding]:
     """Whether streams and consumers are as `antiphon setup` makes them."""
     try:
-        participants, answering = await _participants(found.link), await heard(found.link)
+        participants, answering = await participants_of(found.link), await heard(found.link)
     except PlatformError:  # there are no streams, which is what is looked at here
         participants, answering = [], set[str]()
     fixed = [*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(answering))]
@@ -149,7 +149,7 @@ class Work(msgspec.Struct, frozen=True):
 
 async def work(found: Deployment) -> list[Finding]:
     """Whether somebody works on each consumer, and keeps up."""
-    participants = await _participants(found.link)
+    participants = await participants_of(found.link)
     fixed = [*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(await heard(found.link)))]
     theirs = {name: _consumers_of(name) for name in participants}
     consumers = [(each.stream, each.name) for each in (*fixed, EXPORTER_CONSUMER)]
@@ -212,7 +212,8 @@ def _exporter(exporter: Work) -> Finding:
     return Finding("exporter", "fine", "the exporter runs and keeps up")
 
 
-async def _participants(link: Link) -> list[str]:
+async def participants_of(link: Link) -> list[str]:
+    """The participants that were set up, by the consumers of SAGA."""
     names = {name for stream, name in await consumer_configs(link) if stream == SAGA and not is_of_platform(name)}
     return sorted(name for name in names if may_be_participant(name))
 
