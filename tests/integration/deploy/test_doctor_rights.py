@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import command_subject
-from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA, STREAMS
+from antiphon.contracts.topology import BUCKETS, EVENTS, SAGA, STREAMS
 from antiphon.deploy.admin.doctor.findings import Deployment, Finding
 from antiphon.deploy.admin.doctor.roles import _changes, concrete, refused_of, rights
 from antiphon.deploy.admin.rights import EVERYTHING, Grant, Rights
@@ -52,7 +52,7 @@ def told_of(findings: list[Finding], user: str) -> list[Finding]:
 async def everything(link: Link) -> dict[str, Any]:
     """What is stored, set up, and delivered."""
     found: dict[str, Any] = {"streams": sorted((await api(link, "STREAM.NAMES"))["streams"])}
-    for stream in (*STREAMS, REGISTRATIONS):
+    for stream in (*STREAMS, *BUCKETS):
         info = await api(link, f"STREAM.INFO.{stream.name}")
         found[stream.name] = info["config"], {**info["state"], "consumer_count": 0}
     for stream_name, name in await consumer_configs(link):

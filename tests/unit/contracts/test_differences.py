@@ -9,9 +9,18 @@ from msgspec.structs import replace
 
 from antiphon.contracts import differences
 from antiphon.contracts.differences import asked_replicas, changes, consumer_differences, stream_differences
-from antiphon.contracts.topology import EVENTS, PARKED, PLATFORM_CONSUMERS, REGISTRATIONS, SAGA, STREAMS, SWEEPER
+from antiphon.contracts.topology import (
+    BUCKETS,
+    EVENTS,
+    PARKED,
+    PLATFORM_CONSUMERS,
+    REGISTRATIONS,
+    SAGA,
+    STREAMS,
+    SWEEPER,
+)
 
-STREAM = {stream.name: stream for stream in (*STREAMS, REGISTRATIONS)}
+STREAM = {stream.name: stream for stream in (*STREAMS, *BUCKETS)}
 CONSUMER = {consumer.name: consumer for consumer in PLATFORM_CONSUMERS}
 DAY_NS = 86_400 * 10**9
 

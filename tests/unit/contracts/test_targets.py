@@ -21,6 +21,7 @@ from antiphon.contracts.targets import (
 from antiphon.contracts.topology import (
     ADVISORIES,
     ASKED_REPLICAS,
+    BUCKETS,
     EVENTS,
     PARKED,
     PLATFORM_CONSUMERS,
@@ -30,7 +31,7 @@ from antiphon.contracts.topology import (
     SWEEPER,
 )
 
-STREAM = {stream.name: stream for stream in (*STREAMS, REGISTRATIONS)}
+STREAM = {stream.name: stream for stream in (*STREAMS, *BUCKETS)}
 (SWEEPS,) = (each for each in PLATFORM_CONSUMERS if each.name == SWEEPER)
 DAY_NS = 86_400 * 10**9
 

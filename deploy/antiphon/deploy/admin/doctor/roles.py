@@ -16,7 +16,7 @@ import msgspec
 from antiphon.contracts.errors import AntiphonError, PlatformError, RightsMissing
 from antiphon.contracts.headers import NO_STREAM
 from antiphon.contracts.subjects import EVENTS_FILTER, SAGA_FILTER, matches
-from antiphon.contracts.topology import ADMINISTRATOR, STREAMS
+from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS, STREAMS
 from antiphon.link import Credentials, Link
 
 from ..rights import API, SERVER_ENVIRONMENT, Rights, User, inbox_of
@@ -109,7 +109,7 @@ def _changes() -> Iterator[str]:
     yield from (f"{API}.STREAM.{verb}.{TOKEN}" for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "SNAPSHOT"))
     yield from (f"{API}.CONSUMER.{verb}.{TOKEN}.{TOKEN}" for verb in ("CREATE", "DELETE"))
     yield f"{API}.STREAM.MSG.DELETE.{TOKEN}"
-    for stream in (*(each.name for each in STREAMS), REGISTRATIONS.name):
+    for stream in (each.name for each in (*STREAMS, *BUCKETS)):
         yield f"{API}.STREAM.MSG.GET.{stream}"
         yield f"{API}.DIRECT.GET.{stream}"
 
