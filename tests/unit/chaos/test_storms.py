@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -106,6 +108,18 @@ def test_handlers_fail_only_in_steps_of_the_sagas_that_are_run(module: str, saga
     assert {each["step"] for each in json.loads(ran.stdout)["faults"]} == {f"{saga}_room"}
 
 
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_only_the_first_of_several_signals_ends_a_storm(first: signal.Signals) -> None:
+    """A second one would cut short what is said of the first."""
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    with storms._told_to_end_once():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), first)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), each)
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
 TRIPS = ("--app", "antiphon.trips", "--load", "antiphon.deploy.chaos.trips:Trips")
 
 
@@ -153,7 +167,7 @@ def test_a_load_for_the_order_system_is_refused() -> None:
     assert "--load is for sagas of your own, which --app names" in str(ran.exception)
 
 
-def test_the_same_seed_asks_for_the_same_trips_and_a_third_of_them_cannot_be_had() -> None:
+def test_the_same_seed_asks_for_the_same_trips_to_all_places_for_all_reasons() -> None:
     one, same, other = Trips(1), Trips(1), Trips(2)
     asked = [[load.next().start for _ in range(300)] for load in (one, same, other)]
     assert asked[0] == asked[1] != asked[2]

@@ -1,4 +1,4 @@
-"""Trips for a storm: a third come to nothing, at each step in turn. Clients confirm, cancel, or do both at once."""
+"""Trips for a storm: half come to nothing, at each step in turn. Clients confirm, cancel, or do both at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from .platform import ChaosPlatform
 
-FAILING_SHARE: Final = 0.35
+FAILING_SHARE: Final = 0.5
+"""So large that every compensation comes up within a minute, that of the charge too, where a storm has one fail."""
 HESITATES_SECONDS: Final = 1.0
 """For how long a client looks at what is held, at most."""
 PLENTY: Final = 1_000_000_000
@@ -71,7 +72,14 @@ class Trips(Load):
         meanwhile = _confirm(self._hesitation())
         if self._choose.random() < FAILING_SHARE:
             spoil = self._choose.choice(
-                [self._unreachable, self._overloaded, self._unwelcome, self._undocumented, self._unpaid, None, None]
+                [
+                    self._unreachable,
+                    self._overloaded,
+                    self._unwelcome,
+                    self._unpaid,
+                    *[self._undocumented] * 3,  # only then is a charge taken back
+                    *[None] * 2,
+                ]
             )
             if spoil is not None:
                 requested = spoil(requested)
