@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.support.server import until
 from tests.support.trip import ASKED, TRIP
 
 BAD = SagaKey.of("trip", "bad")
+NOW = 2_000_000_000.0
 HEALTHY = [SagaKey.of("trip", f"t{number}") for number in range(20)]
 
 
@@ -114,6 +116,29 @@ async def test_an_entry_of_which_no_trace_can_be_made_is_given_up_in_the_end() -
         exporter._look_later(BAD, list(held), ZeroDivisionError(SECRET))
     assert [each.verdicts for each in held] == [["back"], ["ack"]]
     assert [(line["event"], line["reason"]) for line in lines] == [("trace.given_up", "ZeroDivisionError")]
+
+
+def test_how_late_an_entry_comes_again_goes_by_its_age_and_not_by_lost_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bad weather an entry is delivered again and again, and read in vain only once."""
+
+    class Held:
+        stream, subject, data, sequence = "SAGA", "saga.1.trip.bad.c.end", b"", 1
+
+        def __init__(self, deliveries: int, age_seconds: float) -> None:
+            self.deliveries, self.stored_ns = deliveries, round((NOW - age_seconds) * 1e9)
+
+        def ack(self) -> None: ...
+
+        def hand_back(self, delay_seconds: float = 0.0) -> None: ...
+
+        def in_progress(self) -> None: ...
+
+    monkeypatch.setattr(exporting, "LATE_SECONDS_MAX", 600.0)
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    assert [exporting._later(Held(deliveries, 5.0)) for deliveries in (1, 2, 3)] == [2.0, 4.0, 8.0]
+    assert exporting._later(Held(12, 10.0)) <= 32.0
+    assert exporting._later(Held(12, 1000.0)) == 250.0
+    assert exporting._later(Held(12, 1e6)) == 600.0
 
 
 @pytest.mark.parametrize("name", RAISED)

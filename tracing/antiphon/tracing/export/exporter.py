@@ -69,6 +69,9 @@ GONE_SECONDS: Final = 24 * 3600.0
 LATE_SECONDS_MAX: Final = 600.0
 """How late at most an entry is looked at again that could not be read."""
 
+QUICK_DELIVERIES: Final = 5
+"""So often the distance doubles, to half a minute. From then on it is a part of the entry's age."""
+
 FAULTY_DELIVERIES_MAX: Final = 5
 """After so many deliveries an entry is given up of whose saga no trace can be made: other versions have had a try."""
 
@@ -392,8 +395,12 @@ def _in_order(work: Iterable[Work]) -> list[Span]:
 
 
 def _later(held: Delivered) -> float:
-    """In how many seconds an entry comes again."""
-    return min(LATE_SECONDS_MAX, 2.0 ** min(held.deliveries, 20))
+    """In how many seconds an entry comes again: soon at first, and the later the older it is.
+
+    Its deliveries alone do not tell how often it was looked at in vain: each lost lease is one.
+    """
+    age_seconds = time.time() - held.stored_ns / 1e9
+    return min(LATE_SECONDS_MAX, max(2.0 ** min(held.deliveries, QUICK_DELIVERIES), age_seconds / 4))
 
 
 def _is_hopeless(held: Delivered, error: Exception) -> bool:
