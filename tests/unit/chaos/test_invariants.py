@@ -26,7 +26,7 @@ from antiphon.contracts.subjects import JOURNALS_FILTER, matches, record_subject
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.testing import rehearse
-from antiphon.deploy.chaos.backend import encoded
+from antiphon.deploy.chaos.backend import TracingBackend
 from antiphon.deploy.chaos.evidence import ConsumerState, Effect, Evidence, InboxRow, Sample, Trouble
 from antiphon.deploy.chaos.invariants import GROWTH_BYTES_MIN, INVARIANTS, check, folded, report
 from antiphon.order.billing import billing
@@ -94,8 +94,9 @@ def evidence() -> Evidence:
         found.take_event(message)
     for message in left["entries"]:
         found.take_entry(message)
+    found.encode = TracingBackend.encode
     found.traces = {
-        trace_id(key): encoded(project(key, saga.entries, saga.events).spans) for key, saga in found.sagas.items()
+        trace_id(key): found.encode(project(key, saga.entries, saga.events).spans) for key, saga in found.sagas.items()
     }
     found.listed = {str(key): row for key, saga in found.sagas.items() if (row := folded(saga)) is not None}
     return found

@@ -55,6 +55,11 @@ class TracingBackend:
         with self._lock:
             return {trace: dict(spans) for trace, spans in self._traces.items()}
 
+    @staticmethod
+    def encode(spans: Iterable[Span]) -> StoredTrace:
+        """What it has of spans that it was sent, once or more often."""
+        return {span: frozenset({data}) for _, span, data in _flat(encode_spans([readable(each) for each in spans]))}
+
     def start(self) -> None:
         """Take spans from now on."""
         self._thread.start()
@@ -75,11 +80,6 @@ class TracingBackend:
                 found = self._traces[trace]
                 found[span] = found.get(span, frozenset()) | {data}
         return True
-
-
-def encoded(spans: Iterable[Span]) -> StoredTrace:
-    """What a backend has of a trace that it was sent, once or more often."""
-    return {span: frozenset({data}) for _, span, data in _flat(encode_spans([readable(each) for each in spans]))}
 
 
 def _flat(request: ExportTraceServiceRequest) -> Iterator[tuple[str, str, bytes]]:

@@ -6,7 +6,7 @@ Each saga is read once, however many invariants look at it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -23,6 +23,7 @@ from antiphon.coordinator.definition.definition import Definition
 from antiphon.coordinator.definition.versions import Versions
 from antiphon.coordinator.views.standing import Standing, standing
 from antiphon.coordinator.views.summary import Overview
+from antiphon.tracing.projection.spans import Span
 
 BOUND_SECONDS: Final = 60.0
 """Within what time after the last fault all sagas end, unless a test says otherwise."""
@@ -163,6 +164,7 @@ class Evidence:
         bound_seconds: within what time after it all end, and in which nobody is held up by others.
         open: sagas that may be under way still, as `type/id`.
         traces: what a tracing backend has, by trace id; None where none was there.
+        encode: what a backend has of spans that it was sent; None where none was there.
         listed: the rows of the read model as `type/id`; None where none was kept.
         samples: of processes, in order.
         troubles: what participants or sources did that must hold nobody else up.
@@ -184,6 +186,7 @@ class Evidence:
     bound_seconds: float = BOUND_SECONDS
     open: frozenset[str] = frozenset()
     traces: Mapping[str, StoredTrace] | None = None
+    encode: Callable[[Iterable[Span]], StoredTrace] | None = None
     listed: Mapping[str, Overview] | None = None
     samples: Sequence[Sample] = ()
     troubles: Sequence[Trouble] = ()

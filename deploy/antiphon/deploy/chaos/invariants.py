@@ -387,18 +387,15 @@ def every_trace_is_whole(evidence: Evidence) -> Sentences:
             continue  # I6 says so
         if found.outcome:
             yield from ((saga.key, sentence) for sentence in _tree(found.spans))
-        if evidence.traces is not None:
-            stored = evidence.traces.get(trace_id(saga.key), {})
-            yield from ((saga.key, sentence) for sentence in _exported(found.spans, stored))
+        if evidence.traces is not None and evidence.encode is not None:
+            wanted, stored = evidence.encode(found.spans), evidence.traces.get(trace_id(saga.key), {})
+            yield from ((saga.key, sentence) for sentence in _exported(wanted, stored))
     known = {trace_id(key) for key in evidence.sagas}
     if strays := (evidence.traces or {}).keys() - known:
         yield None, f"the tracing backend has {len(strays)} traces of sagas that never were"
 
 
-def _exported(spans: tuple[Span, ...], stored: StoredTrace) -> Iterator[str]:
-    from .backend import encoded  # needs the extra `otlp`, as whoever sent spans does
-
-    wanted = encoded(spans)
+def _exported(wanted: StoredTrace, stored: StoredTrace) -> Iterator[str]:
     if lacking := wanted.keys() - stored.keys():
         yield f"the tracing backend lacks {len(lacking)} of its {len(wanted)} spans"
     if more := stored.keys() - wanted.keys():

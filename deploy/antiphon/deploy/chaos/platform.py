@@ -613,6 +613,7 @@ class ChaosPlatform:
                 bound_seconds=within_seconds,
                 open=still_open,
                 traces=untouched(self._backend.traces, self._planted) if self._backend is not None else None,
+                encode=self._backend.encode if self._backend is not None else None,
             )
             await read_streams(link, evidence, self._planted)
         if readmodel:

@@ -138,7 +138,7 @@ def _cancel(key: SagaKey, data: Callable[[str, str], bytes]) -> Iterator[Message
 Form = Callable[[Aim], Iterator[Message]]
 
 CLIENT_FORMS: Final[Mapping[str, Form]] = {
-    "noise": lambda aim: _cancel(aim.victim, lambda *_: NOISE),
+    "noise": lambda aim: _cancel(aim.victim, lambda subject, source: NOISE),
     "oversize": lambda aim: _cancel(aim.nobody, _oversize),
     "deep": lambda aim: _cancel(aim.nobody, _deep),
     "orphan": lambda aim: _cancel(aim.nobody, lambda at, by: _said(at, by, CANCEL_TYPE, CancelRequest(reason="?"))),

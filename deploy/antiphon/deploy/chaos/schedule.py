@@ -307,7 +307,7 @@ def _database_of(name: str) -> str:
     return f"database of {name}"
 
 
-def _why_not(kind: Kind) -> str:
+def _why_not(kind: str) -> str:
     """Why there is no fault of a kind on a platform."""
     if kind in OF_DATABASES:
         return f"nobody has {'an SQLite database' if kind == 'lock' else 'a small disk'}"
