@@ -353,6 +353,11 @@ def of_saga(saga: SagaKey, rests: Iterable[str]) -> list[str]:
     return [path + rest for rest in rests]
 
 
+def is_fact_of(saga: SagaKey, subject: str) -> bool:
+    """Whether a subject of EVENTS is one saga's."""
+    return subject.startswith(f"evt.{saga.path}.")
+
+
 def start_subjects(saga: SagaKey) -> list[str]:
     """Where the start of a saga is stored, whoever started it."""
     return [start_subject(saga, source) for source in (CLIENT, COORDINATOR)]

@@ -89,6 +89,7 @@ def test_an_answer_is_ahead_while_its_command_is_not_in_the_journal() -> None:
     life.answer("book_room")
     assert not is_ahead(life.history, early)
     assert is_ahead(life.history, replace(early, attempt=2))
+    assert not is_ahead(life.history, replace(early, attempt=6)), "nobody bounds what a participant stores"
     life.cancel()
     life.undone("book_seat")
     assert not is_ahead(life.history, undone)

@@ -13,6 +13,7 @@ from .awaited import came
 from .choreography import happened
 from .facts import Answer, Cancel, ChildEnded, Fact, Granted, Happened, LetGo, Operated, Signalled, Start, Tick, Unread
 from .history import KNOWS_MORE, History, cancelled, with_step
+from .reads import ATTEMPTS_READ
 from .requests import apply_request
 from .resolving import closed
 from .timeouts import ticked
@@ -151,16 +152,22 @@ def _overtaken(history: History, fact: Answer) -> History:
 def is_ahead(history: History, fact: Answer | ChildEnded) -> bool:
     """Whether a fact answers a command that the journal does not have, or is the end of a child that was not started:
     it was read before that was stored, or SAGA was restored from a backup that is older than the answer. It may still
-    be the answer, once the command is sent again, and is stored no second time; so it must not be recorded now."""
+    be the answer, once the command is sent again, and is stored no second time; so it must not be recorded now.
+
+    Only of attempts that are soon sent: what a participant stores about others has no bound.
+    """
     if history.end is not None or fact.sequence in history.named or not history.definition.is_led:
         return False
     step = history.steps.get(fact.step)
     if step is None:  # an element of a list that is not written down
-        return True
-    if isinstance(fact, ChildEnded):
-        return fact.attempt > step.attempts
-    sent = {"do": step.attempts, "undo": step.undo_attempts, "close": step.closes}[fact.direction]
-    return fact.attempt > sent
+        return fact.attempt <= ATTEMPTS_READ
+    if isinstance(fact, ChildEnded) or fact.direction == "do":
+        sent, may_be_sent = step.attempts, step.phase in ("waiting", "sent")
+    elif fact.direction == "undo":
+        sent, may_be_sent = step.undo_attempts, step.phase != "undone"
+    else:
+        sent, may_be_sent = step.closes, True
+    return may_be_sent and sent < fact.attempt <= sent + ATTEMPTS_READ
 
 
 def _undo_answered(history: History, fact: Answer) -> History:

@@ -10,7 +10,7 @@ from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import End, Status, StatusAnswer, StepStatus
 from antiphon.contracts.reader import cause_sequence
 from antiphon.contracts.stored import SagaPages, StoredMessage
-from antiphon.contracts.subjects import parse_fact, saga_events_filter
+from antiphon.contracts.subjects import is_fact_of, parse_fact
 
 from ..definition.definition import Definition
 from ..definition.versions import Versions
@@ -79,8 +79,7 @@ def replay(key: SagaKey, versions: Versions, pages: SagaPages) -> Replayed:
     """
     entries = [read_entry(message.subject, message.sequence, message.data) for message in pages.entries]
     # Where EVENTS was restored from an older backup than SAGA, a place that the journal names may be another saga's.
-    own = saga_events_filter(key).removesuffix(">")
-    events = [message for message in pages.events if message.subject.startswith(own)]
+    events = [message for message in pages.events if is_fact_of(key, message.subject)]
     _require_whole(key, entries, events)
     definition = definition_of(key, versions, entries)
     facts, unusable = read_facts(definition, events)
