@@ -93,7 +93,7 @@ def stream_target(stream: Stream, found: Config | None, replicas: int, most: int
         return wanted
     off = {each: None for each in OFF if found.get(each) and each not in wanted and not _server_sets(each, wanted)}
     metadata: dict[str, str] = found.get("metadata") or {}
-    return {**wanted, **off, "metadata": {**metadata, **wanted["metadata"]}}
+    return {**found, **wanted, **off, "metadata": {**metadata, **wanted["metadata"]}}
 
 
 def _server_sets(setting: str, wanted: Mapping[str, Any]) -> bool:

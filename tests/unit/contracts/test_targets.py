@@ -38,7 +38,12 @@ DAY_NS = 86_400 * 10**9
 
 @pytest.mark.parametrize("name", STREAM)
 def test_a_stream_that_is_as_it_must_be_is_left_alone(name: str) -> None:
-    as_it_is = {**STREAM[name].config(3), "max_bytes": 10**9, "duplicate_window": 120, "deny_delete": False}
+    as_it_is: dict[str, Any] = {
+        **STREAM[name].config(3),
+        "max_bytes": 10**9,
+        "duplicate_window": 120,
+        "deny_delete": False,
+    }
     as_it_is |= {"metadata": {**as_it_is["metadata"], "_nats.level": "2"}, "allow_rollup_hdrs": name == SAGA}
     most = 10**9 if STREAM[name].config(3)["max_bytes"] != 10**9 else -1
     assert setting_changes(as_it_is, stream_target(STREAM[name], as_it_is, 3, most)) == []
@@ -67,7 +72,12 @@ def test_replicas_that_were_asked_for_and_not_written_down_are_a_change() -> Non
 
 
 def test_a_consumer_goes_on_from_where_it_is() -> None:
-    there = {**SWEEPS.config(), "deliver_policy": "by_start_sequence", "opt_start_seq": 7, "pause_until": "2100"}
+    there: dict[str, Any] = {
+        **SWEEPS.config(),
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": 7,
+        "pause_until": "2100",
+    }
     there |= {"filter_subject": there.pop("filter_subjects")[0]}  # which is how the server writes a single one
     target = consumer_target(SWEEPS, there)
     assert (target["deliver_policy"], target["opt_start_seq"], target["pause_until"]) == (
