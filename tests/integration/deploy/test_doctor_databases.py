@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import sqlite3
-from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import insert, update
@@ -27,7 +27,13 @@ from antiphon.participants.engines import require_driver
 from antiphon.participants.tables import VERSION, inbox, schema
 from tests.support.server import platform
 
-Usage = namedtuple("Usage", "total used free")
+
+class Usage(NamedTuple):
+    """What shutil gives."""
+
+    total: int
+    used: int
+    free: int
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,24 @@ async def test_each_role_may_do_what_it_must_and_trying_that_leaves_no_trace(for
         assert "evt.antiphon-doctor.refund.antiphon-doctor.client.start" in too_little.what
         assert too_little.what.endswith("which it needs")
         assert await everything(link) == before
+        await link.close()
+
+
+async def test_a_client_that_may_do_more_with_its_sagas_than_was_granted_is_told(tmp_path: Path) -> None:
+    def of_orders(rights: Rights) -> Rights:
+        return dataclasses.replace(rights, clients={"client": [Grant("order")]})
+
+    with platform(tmp_path, "accounts", participants=PARTICIPANTS, rights=of_orders) as up:
+        await up.set_up()
+        link, folder = await up.connect("administrator"), folder_of(up, tmp_path)
+        own, granted = up.credentials("administrator"), {"client": [Grant("order")]}
+        deployment = Deployment(link, (up.servers,), own, rights_folder=str(folder), clients=granted)
+        assert {each.grade for each in await rights(deployment)} == {"fine"}
+        found = await rights(replace(deployment, clients={"client": [Grant("order", ("start",))]}))
+        (client,) = told_of(found, "client")
+        assert client.grade == "fault"
+        assert "evt.antiphon-doctor.order.antiphon-doctor.client.cancel" in client.what
+        assert "antiphon.status.order.antiphon-doctor" in client.what
         await link.close()
 
 

@@ -19,7 +19,7 @@ from antiphon.contracts.subjects import EVENTS_FILTER, SAGA_FILTER, matches
 from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS, STREAMS
 from antiphon.link import Credentials, Link
 
-from ..rights import API, SERVER_ENVIRONMENT, Rights, User, inbox_of
+from ..rights import API, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of
 from .findings import Deployment, Finding
 from .streams import participants_of
 
@@ -60,7 +60,8 @@ async def rights(found: Deployment) -> list[Finding]:
         await participants_of(found.link), dict(found.clients), found.operators or ("operator",), starts=found.starts
     )
     users = {user.name: user for account in known.accounts() for user in account.users}
-    subjects = sorted({*_changes(), *(concrete(each) for user in users.values() for each in user.publish)})
+    needed = (each for user in users.values() for each in user.publish)
+    subjects = sorted({*_changes(), *map(concrete, (*needed, *_of_clients(known)))})
     inboxes = [inbox_of(user) for user in users]
     findings = list[Finding]()
     for name, credentials in credentials_in(Path(found.rights_folder), found.credentials).items():
@@ -112,6 +113,14 @@ def _changes() -> Iterator[str]:
     for stream in (each.name for each in (*STREAMS, *BUCKETS)):
         yield f"{API}.STREAM.MSG.GET.{stream}"
         yield f"{API}.DIRECT.GET.{stream}"
+
+
+def _of_clients(known: Rights) -> Iterator[str]:
+    """All that a client may be let do with sagas of the types that are named: what it was not granted is not for it."""
+    granted = {grant.saga_type for grants in known.clients.values() for grant in grants}
+    for saga_type in sorted(granted.union(*known.starts.values())):
+        needs = Grant(saga_type, (*VERBS, f"{SIGNAL}{TOKEN}")).needs()
+        yield from (need.subject for need in needs if need.kind != "feed")
 
 
 async def _tried(servers: Sequence[str], role: Role, subjects: Iterable[str], inboxes: Iterable[str]) -> list[Finding]:
