@@ -18,6 +18,7 @@ from antiphon.contracts.envelope import MESSAGE_BYTES_MAX
 from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.stored import NoPlace, NoRoom
 from antiphon.contracts.topology import (
+    BOUNDED,
     BOUNDED_SIGNALS,
     BOUNDED_STARTS,
     EVENTS,
@@ -37,7 +38,7 @@ from tests.support.raw_worker import start_message
 from tests.support.server import RIGHTS_FORMS, Form, platform, until
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP
 
-SHOP, OTHER = "shop", "other"
+SHOP, TWIN, OTHER = "shop", "twin", "other"
 MOST: Final = 5
 LONGER: Final = msgspec.structs.replace(ASKED, nights=ASKED.nights + 1)
 STREAM: Final = bounded_stream_name(BOUNDED_STARTS, SHOP, TRIP.name)
@@ -45,9 +46,9 @@ SIGNALS: Final = bounded_stream_name(BOUNDED_SIGNALS, SHOP, TRIP.name)
 
 
 def rights(given: Rights) -> Rights:
-    """Two clients of the same saga type, of which one has a bound."""
-    clients = {name: [Grant(TRIP.name)] for name in (SHOP, OTHER)}
-    return replace(given, clients={**given.clients, **clients}, bounds={SHOP: [TRIP.name]})
+    """Three clients of the same saga type, of which two have a bound."""
+    clients = {name: [Grant(TRIP.name)] for name in (SHOP, TWIN, OTHER)}
+    return replace(given, clients={**given.clients, **clients}, bounds={name: [TRIP.name] for name in (SHOP, TWIN)})
 
 
 @asynccontextmanager
@@ -75,9 +76,19 @@ async def until_places(link: Link, count: int, stream: str = STREAM) -> None:
             await asyncio.sleep(0.02)
 
 
-async def hears_alone(clients: BoundedClients) -> None:
+async def until_acked(link: Link, stream: str) -> None:
+    """Wait until coordinators have done with what a client's stream holds."""
+    async with asyncio.timeout(120):
+        while True:
+            info = await api(link, f"CONSUMER.INFO.{stream}.{BOUNDED}")
+            if info["delivered"]["stream_seq"] and not info["num_ack_pending"] + info["num_pending"]:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def hears_alone(clients: BoundedClients, streams: int = 2) -> None:
     """Have a coordinator free places by what it hears, and never by looking."""
-    await until(lambda: len(clients.pulls) == 2, what="both streams")
+    await until(lambda: len(clients.pulls) == streams, what="its streams")
     assert clients._looking is not None
     clients._looking.cancel()
 
@@ -181,6 +192,38 @@ async def test_what_a_dead_coordinator_has_left_is_freed(there: Company) -> None
         clients.stop_looking()
 
 
+async def test_a_start_that_a_coordinator_had_copied_when_it_died_is_one_start(there: Company) -> None:
+    shop, reader = await there.client(SHOP), await there.link("administrator")
+    handle = await shop.start(TRIP, ASKED, id="t1")
+    (stored,) = [message async for message in reader.scan(STREAM, subjects.BOUNDED_FILTER)]
+    await reader.store(subjects.start_subject(handle.key), stored.data)
+    await there.coordinate()
+    await until_acked(reader, STREAM)
+    await there.work()
+    assert (await handle.result(timeout=120)).outcome == "completed"
+    await until_places(reader, 0)
+    assert len(await reader.read_all(EVENTS, [subjects.starts_filter()])) == 1
+    assert len(there.worker.steps(handle.key)) == 3
+
+
+async def test_two_clients_with_a_bound_may_mean_the_same_saga_and_both_have_their_places_again(there: Company) -> None:
+    twin = bounded_stream_name(BOUNDED_STARTS, TWIN, TRIP.name)
+    reader = await there.link("administrator")
+    await set_up(reader, PARTICIPANTS, client_bounds=[Bound(TWIN, TRIP.name, 1)])
+    await there.coordinate()
+    await hears_alone(there.attached[0].clients, streams=4)
+    handles = [await (await there.client(name)).start(TRIP, ASKED, id="t1") for name in (SHOP, TWIN)]
+    assert (await places(reader), await places(reader, twin)) == (1, 1)
+    for stream in (STREAM, twin):
+        await until_acked(reader, stream)
+    await there.work()
+    for handle in handles:
+        assert (await handle.result(timeout=120)).outcome == "completed"
+    for stream in (STREAM, twin):
+        await until_places(reader, 0, stream)
+    assert len(there.worker.steps(handles[0].key)) == 3
+
+
 async def test_what_is_no_start_is_deleted_and_takes_no_place(there: Company) -> None:
     """A literal `*` passes the right to start; a partition that is not the saga's is as wrong."""
     await there.coordinate()
@@ -247,6 +290,21 @@ async def test_a_client_with_a_bound_that_never_stops_leaves_room_for_the_answer
         async with asyncio.timeout(120):
             while await places(reader, SIGNALS):
                 await asyncio.sleep(0.05)
+
+
+async def test_events_cannot_be_filled_between_two_looks_at_it(tmp_path: Path) -> None:
+    async with shops(tmp_path, "accounts", events_bytes=2_000_000) as there:
+        coordinator, reader = await there.coordinate(), await there.link("administrator")
+        await Watch(await there.link("coordinator"), coordinator, Gauges()).look()
+        link = await there.link(SHOP)
+        cancels = [subjects.cancel_subject(SagaKey.of(TRIP.name, f"f{number}")) for number in range(900)]
+        await asyncio.gather(*(link.store(each, bytes(3_000)) for each in cancels))
+        async with asyncio.timeout(120):
+            while (await api(reader, f"CONSUMER.INFO.{SIGNALS}.{BOUNDED}"))["num_pending"]:
+                await asyncio.sleep(0.05)
+        room = await room_of(reader, EVENTS)
+        assert room is not None
+        assert 150_000 < room.used < 200_000  # a tenth of what was left
 
 
 async def test_an_answer_finds_no_room_after_the_same_flood_of_a_client_without_a_bound(tmp_path: Path) -> None:
