@@ -4,12 +4,13 @@ A bound is off unless it is set. Where it is, this coordinator knows the oldest 
 be open, by reading the starts in the order of EVENTS and asking which have ended. So a saga begins if fewer than that
 many before it are open, whoever decides, and no state is kept that the streams do not hold.
 
-The server does not tell who stored a start (it strips the account from what a stream stores, nats-server 2.15.1), so a
-client is bound by the types that it alone may start.
+The server does not tell who stored a start (it strips the account from what a stream stores, nats-server 2.15.1), so
+this bound is for all clients together; `bounded_clients.py` has the one for a single client.
 """
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -65,6 +66,8 @@ class Admission:
         self._types = {saga_type: OpenSagas(store, saga_type, most, after) for saga_type, most in open_max.items()}
         self.closed = ""
         """Why no saga of a client may begin now; empty if they may."""
+        self.allowance = sys.maxsize
+        """How many bytes of clients with a bound may be copied into EVENTS until it is looked at again."""
 
     def judges(self, saga_type: str) -> bool:
         """Whether sagas of a type may be refused at all."""

@@ -3,7 +3,7 @@
 Such a client writes nothing into EVENTS. Its starts go to a stream of its own, which takes as many as sagas may be open
 and refuses the next one. Any coordinator copies a start to the subject at which every other client stores it, so that
 whoever comes first there wins. While EVENTS is nearly full nothing is copied: what is left there is for the answers of
-sagas that have begun.
+sagas that have begun. Between two looks at that no more is copied than there was room for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ HELD_MAX: Final = 50
 """Messages of one client and saga type that a coordinator copies at once."""
 HAND_BACK_SECONDS: Final = 1.0
 CLOSED_SECONDS: Final = 5.0
-"""How long a message waits before it is tried again while EVENTS is nearly full."""
+"""How long a message waits before it is tried again while EVENTS is nearly full, or fills too fast."""
+OVERHEAD_BYTES: Final = 64
+"""What a stream needs for a message beside its subject and its bytes, and a little more."""
 NAMES: Final = "$JS.API.STREAM.NAMES"
 REMEDY: Final = "make the accounts anew (antiphon rights --bound), and have the server reload them"
 
@@ -149,9 +151,10 @@ class BoundedClients:
             if _is_of_starts(delivery.stream):  # from the other stream the end removes it
                 self.places.free_soon(delivery.stream, delivery.sequence)
             return
-        if self._admission.closed:
+        if self._admission.closed or self._admission.allowance <= 0:
             delivery.hand_back(CLOSED_SECONDS)
         else:
+            self._admission.allowance -= len(delivery.data) + len(said.stored_at) + OVERHEAD_BYTES
             self._link.publish(said.stored_at, delivery.data, "", partial(self._copied, delivery, said))
 
     def _copied(self, delivery: Delivery, said: subjects.BoundedAddress, outcome: Outcome) -> None:

@@ -24,6 +24,9 @@ from .coordinator import Coordinator
 LOOK_SECONDS: Final = 5.0
 CLOSED_AT: Final = 0.9
 """From which share of its room on EVENTS takes no new sagas of clients. What is left is for those that have begun."""
+SHARES: Final = 10
+"""What is left up to there is copied for clients with a bound in so many parts, one for each look: so many coordinators
+together copy no more than there is."""
 STARTS_WAITING: Final = 1_000
 """So many starts that wait are worth a line of the log."""
 STARTS_PER_LOOK: Final = 200
@@ -97,6 +100,8 @@ class Watch:
             remedy = "as administrator: antiphon setup"
             self._say("events.unbounded", remedy=remedy, reason="clients may fill the disk that SAGA needs")
         admission.closed = closed(room) if room.share >= CLOSED_AT else ""
+        if room.most:
+            admission.allowance = max(0, int(CLOSED_AT * room.most) - room.used) // SHARES
         if admission.closed:
             self._say("events.nearly_full", used=room.used, most=room.most, remedy="deploy/README.md, Room")
         elif was_closed:
