@@ -19,10 +19,10 @@ from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.runtime.coordinator import Coordinator
-from antiphon.coordinator.runtime.memory import NANO
-from tests.conformance.fleet import KEY, TIMERS, Fleet
-from tests.support.raw_worker import start_message
-from tests.support.trip import ASKED, DEADLINE, BookRoom, RoomBooked, TripAsked, make_trip
+from antiphon.coordinator.runtime.memory import NANO, MemoryStore
+from tests.conformance.fleet import KEY, TIMERS, Again, Fleet
+from tests.support.raw_worker import answer_message, start_message
+from tests.support.trip import ASKED, DEADLINE, REPLIES, BookRoom, RoomBooked, TripAsked, make_trip
 from tests.unit.decide.life import Life
 
 LATE_NS = round(DEADLINE.total_seconds() * NANO) + 1
@@ -178,3 +178,31 @@ def test_the_status_of_a_saga_that_was_purged_says_how_it_ended() -> None:
     fleet.run()
     stands = Status(type=KEY.type, id=KEY.id, state="completed", definition="", started="", purged=True)
     assert [(answer.status, answer.error) for answer in told] == [(stands, "")]
+
+
+# --- ends of which nobody was told ------------------------------------------------------------------------------------
+
+
+def test_an_end_that_was_told_to_nobody_is_told_by_the_sweeper_that_has_looked_before() -> None:
+    child, parent = make_trip(name="child"), Saga(TripAsked, name="parent", version=1, deadline=10 * DEADLINE)
+
+    @parent.child(child, needs_no_compensation=True)
+    def begin(s: State[TripAsked]) -> TripAsked:
+        return s.start
+
+    fleet, key = Fleet(saga=parent, play=lambda command: None), SagaKey.of("parent", "1")
+    fleet.stores[0].tell = lambda subject, data, then: (  # type: ignore[method-assign]
+        None if "child-completed" in subject else MemoryStore.tell(fleet.stores[0], subject, data, then)
+    )  # the coordinator that led the child to its end dies before it tells
+    fleet.start(key)
+    for _ in REPLIES:
+        fleet.run(1)
+        for sent in fleet.platform.read(SAGA, ["saga.*.child.*.c.cmd.>"]):
+            fleet.put(*answer_message(subjects.parse_command(sent.subject), sent.sequence, "done", child.definition))
+    fleet.run(1)
+    (start,) = (each for each in fleet.platform.streams[EVENTS] if each.subject.endswith("coordinator.start"))
+    swept = Again(start.subject, start.data, start.sequence, start.stored_ns)
+    Coordinator(MemoryStore(fleet.platform), [parent.definition]).on_start_to_watch(swept)
+    fleet.run(60)
+    assert fleet.state(key) == "completed"
+    assert swept.verdicts == ["ack"]

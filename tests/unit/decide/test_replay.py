@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.contracts import SagaKey, clock
+from antiphon.contracts.envelope import Envelope, encode, pack
+from antiphon.contracts.stored import SagaPages, StoredMessage
+from antiphon.contracts.subjects import start_subject
 from antiphon.coordinator.decision.author import Author
 from antiphon.coordinator.decision.facts import Cancel, Fact, Finish, Send, Tick, cause_of
+from antiphon.coordinator.decision.fold import Unfoldable
 from antiphon.coordinator.decision.history import ENTRIES_MAX
 from antiphon.coordinator.decision.plan import plan
+from antiphon.coordinator.decision.replay import replay
 from antiphon.coordinator.definition.saga import Saga
-from tests.support.trip import REPLIES, TRIP, make_trip
-from tests.unit.decide.life import TIME, Life
+from antiphon.coordinator.definition.versions import by_type
+from tests.support.trip import ASKED, REPLIES, TRIP, make_trip
+from tests.unit.decide.life import KEY, TIME, Life
 
 SAGAS: list[Saga[Any]] = [
     TRIP,
@@ -145,3 +153,16 @@ def test_facts_that_are_delivered_again_to_a_reader_of_the_journal_change_nothin
     history = life.refolded()
     for fact in life.facts.values():
         assert not plan(history, fact, TIME).entries
+
+
+def test_a_place_of_events_that_is_another_sagas_by_now_is_not_read_as_its_own() -> None:
+    """EVENTS was restored from an older backup than SAGA, and goes on with the same sequences."""
+    life = Life()
+    life.start()
+    other = SagaKey.of("trip", "t2")
+    time, data = clock.moment(life.now_ns), pack(ASKED)
+    subject = start_subject(other)
+    stored = encode(Envelope(id=subject, source="client", type=ASKED.__contract__.type, time=time, data=data))
+    pages = SagaPages(life.journal, [StoredMessage(subject, 1, life.now_ns, stored)])
+    with pytest.raises(Unfoldable, match="EVENTS was restored from an older backup than SAGA"):
+        replay(KEY, by_type([life.definition])["trip"], pages)
