@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,14 @@ def test_after_a_restore_every_saga_ends_as_what_was_done_demands_or_was_named_b
     if described.broken:
         return  # it stands still by itself
     storm = RestoredStorm(described, seed, cut, repeats=repeats)
+    storm.run()
+    storm.require_all_well()
+
+
+@pytest.mark.parametrize(("shape", "seed"), [(160, 400), (176, 416)])
+def test_storms_after_which_a_saga_waited_for_ever(shape: int, seed: int) -> None:
+    """For a step that its participant had taken back, or an answer that was read before its command was sent again."""
+    storm = RestoredStorm(random_shape(shape), seed, "together", repeats=True)
     storm.run()
     storm.require_all_well()
 
