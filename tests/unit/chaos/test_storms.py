@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -106,18 +104,6 @@ def test_handlers_fail_only_in_steps_of_the_sagas_that_are_run(module: str, saga
     ran = CliRunner().invoke(app, words)
     assert ran.exit_code == 0, ran.output
     assert {each["step"] for each in json.loads(ran.stdout)["faults"]} == {f"{saga}_room"}
-
-
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-def test_only_the_first_of_several_signals_ends_a_storm(first: signal.Signals) -> None:
-    """A second one would cut short what is said of the first."""
-    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-    with storms._told_to_end_once():
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), first)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            os.kill(os.getpid(), each)
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 TRIPS = ("--app", "antiphon.trips", "--load", "antiphon.deploy.chaos.trips:Trips")

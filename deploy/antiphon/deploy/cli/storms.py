@@ -81,7 +81,7 @@ def run_storm(asked: Asked) -> int:
         PlatformError: a fault of the schedule is not possible here, or the platform does not start.
     """
     seed = asked.seed or random.SystemRandom().randrange(1, 1 << 31)
-    with _told_to_end_once(), _settings(asked) as settings, _folder(asked) as folder:
+    with _signals(signal.SIGTERM, _as_ctrl_c), _settings(asked) as settings, _folder(asked) as folder:
         chaos = ChaosPlatform(folder, settings)
         try:
             schedule = _schedule(asked, _targets(asked, chaos), seed)
@@ -143,17 +143,7 @@ def _signals(number: signal.Signals, handler: Callable[[int, object], None] | si
         signal.signal(number, before)
 
 
-@contextmanager
-def _told_to_end_once() -> Generator[None]:
-    """Have the first SIGTERM or SIGINT in the block raise KeyboardInterrupt, and others do nothing: they would cut
-    short what the first one has begun, such as to say how to have the same storm again."""
-    with _signals(signal.SIGTERM, _as_ctrl_c), _signals(signal.SIGINT, _as_ctrl_c):
-        yield
-
-
 def _as_ctrl_c(number: int, frame: object) -> None:
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
