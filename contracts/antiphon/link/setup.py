@@ -251,11 +251,13 @@ async def bounded_streams(link: Link) -> list[str]:
         link: a connection that may ask which streams there are.
 
     Raises:
-        Ambiguous: the server gave no answer.
+        Ambiguous: the server cannot tell.
     """
     names = list[str]()
     while True:
-        answer = await api(link, "STREAM.NAMES", {"subject": BOUNDED_FILTER, "offset": len(names)})
+        answer = await insist(link, "STREAM.NAMES", {"subject": BOUNDED_FILTER, "offset": len(names)})
+        if error := answer.get("error"):
+            raise Ambiguous(f"the server does not list its streams ({error.get('description')})")
         page: list[str] = answer.get("streams") or []
         names += page
         if not page or len(names) >= answer.get("total", 0):
