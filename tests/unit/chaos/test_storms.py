@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -104,6 +106,35 @@ def test_handlers_fail_only_in_steps_of_the_sagas_that_are_run(module: str, saga
     ran = CliRunner().invoke(app, words)
     assert ran.exit_code == 0, ran.output
     assert {each["step"] for each in json.loads(ran.stdout)["faults"]} == {f"{saga}_room"}
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+async def test_only_the_first_signal_ends_a_storm_and_no_callback_is_cut_short(first: signal.Signals) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    told, cut_short = storms.Told(), list[BaseException]()
+
+    def callback() -> None:
+        try:
+            for each in (first, signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), each)
+        except BaseException as error:
+            cut_short.append(error)
+
+    with told.heard():
+        asyncio.get_running_loop().call_soon(callback)
+        with pytest.raises(KeyboardInterrupt):
+            await told.unless_told(asyncio.sleep(120))
+    assert cut_short == []
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_signal_before_a_storm_and_none_after_it_ends_it() -> None:
+    told = storms.Told()
+    with told.heard():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), each)
 
 
 TRIPS = ("--app", "antiphon.trips", "--load", "antiphon.deploy.chaos.trips:Trips")

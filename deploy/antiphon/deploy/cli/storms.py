@@ -8,12 +8,13 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import isabstract
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rich import box
 from rich.table import Table
@@ -36,6 +37,8 @@ from ..modules import CannotLoad, load, load_saga
 from ..render.plain import warn
 from ..render.terminal import console, foreign, say, say_document, say_json
 from .payloads import read_event, read_payload
+
+T = TypeVar("T")
 
 INTERRUPTED = 130
 """The exit code of a storm that was told to end, as shells have it for Ctrl-C."""
@@ -81,7 +84,8 @@ def run_storm(asked: Asked) -> int:
         PlatformError: a fault of the schedule is not possible here, or the platform does not start.
     """
     seed = asked.seed or random.SystemRandom().randrange(1, 1 << 31)
-    with _signals(signal.SIGTERM, _as_ctrl_c), _settings(asked) as settings, _folder(asked) as folder:
+    told = Told()
+    with told.heard(), _settings(asked) as settings, _folder(asked) as folder:
         chaos = ChaosPlatform(folder, settings)
         try:
             schedule = _schedule(asked, _targets(asked, chaos), seed)
@@ -116,16 +120,16 @@ def run_storm(asked: Asked) -> int:
                 at_once=asked.at_once,
                 within_seconds=asked.within,
             )
-            score = asyncio.run(storm.run())
+            score = asyncio.run(told.unless_told(storm.run()))
         except KeyboardInterrupt:
             warn(
                 f"antiphon: told to end; nothing was checked. What was seen until now stays in {folder}, and "
                 f"--schedule {folder / 'faults.toml'} has the same faults again."
             )
             raise SystemExit(INTERRUPTED) from None
-        finally:  # whoever is told to end once more ends what it started all the same
-            with _signals(signal.SIGTERM, signal.SIG_IGN), _signals(signal.SIGINT, signal.SIG_IGN):
-                chaos.close()
+        finally:
+            told.is_ending = True
+            chaos.close()
     if asked.json:
         say_json(score)
     else:
@@ -133,18 +137,47 @@ def run_storm(asked: Asked) -> int:
     return 0 if score.is_good else 1
 
 
-@contextmanager
-def _signals(number: signal.Signals, handler: Callable[[int, object], None] | signal.Handlers) -> Generator[None]:
-    """Have a signal handled so for the length of the block."""
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
+class Told:
+    """SIGTERM and SIGINT, of which the first ends a storm. Others do nothing: they would cut short what it began."""
 
+    def __init__(self) -> None:
+        self.is_ending = False
+        """Whether the storm is about to end."""
+        self._cancel: Callable[[], object] | None = None
 
-def _as_ctrl_c(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    @contextmanager
+    def heard(self) -> Generator[None]:
+        """Hear them for the length of the block."""
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def unless_told(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something until the first signal. Nothing is raised in the middle of a callback, whose caller would keep
+        it for a fault of the callback.
+
+        Raises:
+            KeyboardInterrupt: there was one.
+        """
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+        self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        finally:
+            self._cancel = None
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self.is_ending:
+            return
+        self.is_ending = True
+        if self._cancel is None:
+            raise KeyboardInterrupt
+        self._cancel()
 
 
 @contextmanager
