@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import isawaitable
 from pathlib import Path
 from typing import Literal
 
@@ -153,10 +154,16 @@ def _logins(rights: Rights, form: Form, folder: Path) -> Logins:
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 120.0, what: str = "the condition") -> None:
-    """Wait until a condition holds, asked again every few milliseconds, and fail with words when it does not."""
+    """Wait until a condition holds, asked again every few milliseconds, and fail with words when it does not.
+
+    Args:
+        condition: may be asynchronous.
+        seconds: how long it may take.
+        what: is waited for.
+    """
     try:
         async with asyncio.timeout(seconds):
-            while not condition():
+            while not (await found if isawaitable(found := condition()) else found):
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"{what} did not come to be within {seconds:g} s") from None
