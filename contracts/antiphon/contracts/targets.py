@@ -153,8 +153,10 @@ def stream_reductions(found: Config, target: Config, replicas_before: int, store
     was, becomes = plain_value("max_bytes", found.get("max_bytes")), target.get("max_bytes") or 0
     if 0 < becomes < was:
         yield Reduction(Loss.SMALLER_BOUNDS, f"stream {name} might take {becomes} bytes instead of {was}")
+    # A stream that refuses what is new keeps all that it has beyond a smaller number.
+    messages = 0 if found.get("discard") == target.get("discard") == "new" else stored.messages
     for setting, held, what in (
-        ("max_msgs", stored.messages, "messages"),
+        ("max_msgs", messages, "messages"),
         ("max_bytes", stored.bytes, "bytes"),
         ("max_age", stored.age_seconds * 1e9, "age"),
         ("max_msgs_per_subject", stored.most_of_a_subject, "messages of one subject"),

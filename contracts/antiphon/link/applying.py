@@ -37,6 +37,8 @@ TURN: Final = "ANTIPHON_SETUP"
 TURN_SECONDS_MAX: Final = 60.0
 """How long a set-up may take before another one goes on: who set up has died. A set-up takes a second or two."""
 TURN_LOOK_SECONDS: Final = 0.25
+ROOM_TRIES_MAX: Final = 20
+"""How often a server that has no room for a stream is asked again, a quarter of a second apart."""
 
 PROBE: Final = "ANTIPHON_PROBE"
 """A stream that is made for a moment, to find out how much the server sets aside for one."""
@@ -199,12 +201,22 @@ async def _ensure_stream(link: Link, change: Change, replicas: int) -> int:
         half = await _half_of_the_room(link, change.stream, replicas, BY_DEFAULT[change.stream])
         config = {**config, "max_bytes": (room.used if room else 0) + half}
     verb = "CREATE" if change.action == "create" else "UPDATE"
-    answer = await insist(link, f"STREAM.{verb}.{change.stream}", config)
+    answer = await _insist_on_room(link, f"STREAM.{verb}.{change.stream}", config)
     if verb == "UPDATE" and "error" in answer and answer["error"].get("err_code") not in NO_STORAGE:
         await _change_one_by_one(link, change.stream, config)
     else:
         _require_done(answer, change.what)
     return int(config["max_bytes"])
+
+
+async def _insist_on_room(link: Link, subject: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Ask for a while where there is no room: what a probe has set aside is given back by other servers in a moment."""
+    for _ in range(ROOM_TRIES_MAX):
+        answer = await insist(link, subject, config)
+        if answer.get("error", {}).get("err_code") not in NO_STORAGE:
+            break
+        await asyncio.sleep(TURN_LOOK_SECONDS)
+    return answer
 
 
 async def _change_one_by_one(link: Link, stream: str, wanted: dict[str, Any]) -> None:

@@ -285,6 +285,7 @@ class Held:
     stream, subject, data = "SAGA", subjects.end_subject(SagaKey.of("trip", "t1")), b""
     sequence = deliveries = 1
     stored_ns = 0
+    reply = "$JS.ACK.SAGA.exporter.1.1.1.0.0"
 
     def __init__(self) -> None:
         self.verdicts: list[str] = []

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import PlatformError
-from antiphon.deploy.chaos.faults import COORDINATOR_POINTS, PARTICIPANT_POINTS
+from antiphon.deploy.chaos.faults import COORDINATOR_POINTS, EXPORTER_POINTS, PARTICIPANT_POINTS, READMODEL_POINTS
 from antiphon.deploy.chaos.schedule import CALLS, KINDS, LEADER, Fault, Schedule, Targets, make, read, sort_of, write
 from antiphon.deploy.chaos.score import Ran, Spread, Struck, outcomes_of, rows_of
 
@@ -62,7 +62,8 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
 def test_processes_die_only_at_points_that_the_sagas_come_by() -> None:
     branching = msgspec.structs.replace(SHOP, outside=["billing"], has_branches=True)
     points = [(fault.target, fault.point) for fault in make(8, branching, count=400, every=2.0, kinds=["point"]).faults]
-    assert {point for _, point in points} == {*PARTICIPANT_POINTS, *COORDINATOR_POINTS}
+    others = {*EXPORTER_POINTS, *READMODEL_POINTS}
+    assert {point for _, point in points} == {*PARTICIPANT_POINTS, *COORDINATOR_POINTS, *others}
     at_effects = {target for target, point in points if point.endswith("_effect")}
     assert at_effects == {"billing-1", "billing-2"}
     plain = {fault.point for fault in make(8, SHOP, count=400, every=2.0, kinds=["point"]).faults}
