@@ -24,7 +24,7 @@ from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.serve import attach
-from antiphon.link import Link, setup
+from antiphon.link import Link, preview
 from antiphon.order.billing import billing
 from antiphon.order.data import load_orders
 from antiphon.order.inventory import inventory
@@ -139,9 +139,9 @@ class Shop:
 async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     for name in ("PLATFORM_CONSUMERS", "FACT_CONSUMERS"):
         hasty = tuple(replace(consumer, ack_wait_seconds=ACK_WAIT_SECONDS) for consumer in getattr(topology, name))
-        monkeypatch.setattr(setup, name, hasty)
+        monkeypatch.setattr(preview, name, hasty)
     monkeypatch.setattr(
-        setup,
+        preview,
         "answers_consumer",
         lambda name: replace(topology.answers_consumer(name), ack_wait_seconds=ACK_WAIT_SECONDS),
     )
