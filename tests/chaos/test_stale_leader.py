@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -47,12 +47,14 @@ async def leader_of_events(link: Link, network: Network) -> str:
 
 
 async def test_what_a_leader_has_only_proposed_is_not_taken_for_stored(tmp_path: Path) -> None:
-    async with cluster(tmp_path) as network:
+    async with cluster(tmp_path) as network, AsyncExitStack() as links:
         administrator = await Link.connect(network.urls(ADMINISTRATOR), name=ADMINISTRATOR)
+        links.push_async_callback(administrator.close)
         await set_up(administrator, ["inventory"], 3)
         leader = await leader_of_events(administrator, network)
         others = set(network.servers) - {leader}
         client = await Link.connect(f"nats://127.0.0.1:{network.ways[CLIENT, leader].port}", name=CLIENT)
+        links.push_async_callback(client.close)
         ways = network.between([leader], others)
         for way in ways.values():
             way.cut()
@@ -68,5 +70,3 @@ async def test_what_a_leader_has_only_proposed_is_not_taken_for_stored(tmp_path:
         info = await info_of(client, f"STREAM.INFO.{EVENTS}")
         assert info is not None
         assert info["state"]["messages"] == 1
-        await client.close()
-        await administrator.close()
