@@ -211,10 +211,9 @@ async def _ensure_stream(link: Link, change: Change, replicas: int) -> int:
 
 async def _insist_on_room(link: Link, subject: str, config: dict[str, Any]) -> dict[str, Any]:
     """Ask for a while where there is no room: what a probe has set aside is given back by other servers in a moment."""
-    for _ in range(ROOM_TRIES_MAX):
-        answer = await insist(link, subject, config)
-        if answer.get("error", {}).get("err_code") not in NO_STORAGE:
-            break
+    left = ROOM_TRIES_MAX
+    while (answer := await insist(link, subject, config)).get("error", {}).get("err_code") in NO_STORAGE and left:
+        left -= 1
         await asyncio.sleep(TURN_LOOK_SECONDS)
     return answer
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from inspect import isabstract
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -163,7 +162,7 @@ class Told:
             KeyboardInterrupt: there was one.
         """
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
-        self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
             return await task
         except asyncio.CancelledError:
