@@ -531,7 +531,7 @@ class Link:
         finally:
             waiting.cancel()
         if self.failure.done():
-            raise self.failure.result()
+            raise self.failure.result().with_traceback(None)  # it is raised more than once, and would grow
 
     # --- the connection -----------------------------------------------------------------------------------------------
 

@@ -362,7 +362,7 @@ async def api(link: Link, subject: str, body: dict[str, Any] | None = None) -> d
         data = await link.request(f"$JS.API.{subject}", msgspec.json.encode(body) if body else b"")
     except Ambiguous:
         if link.failure.done():
-            raise link.failure.result() from None
+            raise link.failure.result().with_traceback(None) from None
         raise
     answer: dict[str, Any] = msgspec.json.decode(data)
     if answer.get("error", {}).get("err_code") in (10039, 10076):

@@ -1,15 +1,18 @@
-"""A server that is left is not the next one, and what a silent server has accepted is closed."""
+"""A server that is left is not the next one, what a silent one has accepted is closed, and a failure does not grow."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
 
+from antiphon.contracts.errors import PlatformError
+from antiphon.coordinator.client.store_once import raise_if_failed
 from antiphon.link import Link
 from tests.support.server import Platform, platform, until
 
@@ -54,3 +57,18 @@ async def test_what_a_silent_server_has_accepted_is_closed(servers: list[Platfor
     gc.collect()  # warns of a connection that was forgotten while it was open
     silent.close()
     await silent.wait_closed()
+
+
+async def test_a_failure_that_is_told_often_does_not_grow(servers: list[Platform]) -> None:
+    link = await Link.connect(servers[0].server.url, name="failed")
+    link.failure.set_result(PlatformError("the connection was lost"))
+    lengths = list[int]()
+    for _ in range(3):
+        with pytest.raises(PlatformError) as waited:
+            await link.until(asyncio.Event(), 0.0)
+        lengths.append(len(traceback.extract_tb(waited.value.__traceback__)))
+        with pytest.raises(PlatformError) as asked:
+            raise_if_failed(link)
+        lengths.append(len(traceback.extract_tb(asked.value.__traceback__)))
+    await link.close()
+    assert lengths[:2] == lengths[-2:]

@@ -162,4 +162,4 @@ def raise_if_failed(link: Link) -> None:
         PlatformError: the connection is lost for good, or a right is missing.
     """
     if link.failure.done():
-        raise link.failure.result()
+        raise link.failure.result().with_traceback(None)
