@@ -245,7 +245,10 @@ class Pull:
 
     async def is_accepted(self) -> bool:
         """Whether the server takes the pull, asked once: false where the consumer, or its leader, is not there."""
-        await self.link.flushed()
+        asked = -1
+        while asked != self._count:  # one that was asked again meanwhile may not have its answer yet
+            asked = self._count
+            await self.link.flushed()
         return not self.refused
 
     def refused_seconds(self, now: float) -> float:
