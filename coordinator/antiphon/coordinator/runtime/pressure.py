@@ -16,7 +16,7 @@ from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.topology import EVENTS, PARKED, STARTS
 from antiphon.link import Link
 from antiphon.link.faults import say
-from antiphon.link.setup import Room, api, room_of
+from antiphon.link.setup import Room, info_of, room_of
 from antiphon.tracing.telemetry.metrics import Gauges
 
 from .coordinator import Coordinator
@@ -117,7 +117,7 @@ class Watch:
 
     async def _see_starts(self) -> None:
         """Find out whose starts wait, where many do: by the oldest, and taken for all."""
-        info = msgspec.convert(await api(self._link, f"CONSUMER.INFO.{EVENTS}.{STARTS}"), _Info)
+        info = msgspec.convert(await info_of(self._link, f"CONSUMER.INFO.{EVENTS}.{STARTS}") or {}, _Info)
         waiting: dict[str, int] = {}
         if info.num_pending >= STARTS_WAITING:
             after = info.delivered.stream_seq + 1

@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from antiphon.contracts.topology import SAGA
-from antiphon.link.setup import api
+from antiphon.link.setup import info_of
 
 from .clocks import judged, time_in
 from .findings import Deployment, Finding
@@ -47,8 +47,8 @@ async def servers(found: Deployment) -> list[Finding]:
 
 
 async def _copies(found: Deployment) -> int:
-    answer = await api(found.link, f"STREAM.INFO.{SAGA}")
-    return int(answer.get("config", {}).get("num_replicas", 1))
+    info = await info_of(found.link, f"STREAM.INFO.{SAGA}") or {}
+    return int(info.get("config", {}).get("num_replicas", 1))
 
 
 def _page(url: str, name: str) -> dict[str, Any]:
