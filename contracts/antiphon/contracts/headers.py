@@ -41,11 +41,6 @@ FIRST: Final = f"{GUARD}0\r\n"
 (10071) or only proposed (10164); its refusal of a second message does not."""
 
 
-def first_write_guard(subject: str) -> str:
-    """Store only what is the first at its subject."""
-    return _guard(subject, 0)
-
-
 def _guard(subject_filter: str, last_sequence: int) -> str:
     return f"{GUARD}{last_sequence}\r\nNats-Expected-Last-Subject-Sequence-Subject: {subject_filter}\r\n"
 

@@ -606,21 +606,6 @@ _FIRST_NUMBERS: Final = {str(number): number for number in range(1, 20)}
 # --- what a client with a bound stores, until it stands in EVENTS -----------------------------------------------------
 
 
-def bounded_start_subject(saga: SagaKey, client: str) -> str:
-    """Where the start of a client with a bound takes a place."""
-    return f"from.{client}.{saga.path}.start"
-
-
-def bounded_cancel_subject(saga: SagaKey, client: str) -> str:
-    """Where such a client's wish to cancel waits for a coordinator."""
-    return f"from.{client}.{saga.path}.cancel"
-
-
-def bounded_signal_subject(saga: SagaKey, client: str, signal: str) -> str:
-    """Where such a client's signal waits for a coordinator."""
-    return f"from.{client}.{saga.path}.signal.{signal}.1"
-
-
 def bounded_filter(stored_at: str, client: str) -> str:
     """Where a client with a bound stores what others store at a subject of EVENTS, or at a filter of theirs."""
     tokens = stored_at.split(".")

@@ -7,10 +7,8 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from antiphon.contracts.differences import said
@@ -27,7 +25,7 @@ from antiphon.contracts.topology import (
 )
 
 from .connection import Link
-from .preview import Change, Desired, Preview, preview
+from .preview import Change, Desired, Preview, preview, seconds_in
 from .setup import NO_RESOURCES, NO_STORAGE, Bounds, NotChanged, api, delete_consumer, insist, is_final, room_of
 
 log = structlog.get_logger()
@@ -168,7 +166,7 @@ async def _turn(link: Link) -> AsyncGenerator[None]:
 async def _end_if_old(link: Link) -> None:
     """End the turn of who began it long ago, and died."""
     info = await insist(link, f"STREAM.INFO.{TURN}", {})
-    if "error" not in info and _seconds(info["ts"]) - _seconds(info["created"]) > TURN_SECONDS_MAX:
+    if "error" not in info and seconds_in(info["ts"]) - seconds_in(info["created"]) > TURN_SECONDS_MAX:
         await _end_turn(link, info["config"]["subjects"])
 
 
@@ -177,10 +175,6 @@ async def _end_turn(link: Link, subjects: Collection[str]) -> None:
     info = await insist(link, f"STREAM.INFO.{TURN}", {})
     if "error" in info or info["config"]["subjects"] == [*subjects]:
         await insist(link, f"STREAM.DELETE.{TURN}", {})
-
-
-def _seconds(text: str) -> float:
-    return msgspec.convert(text, datetime, strict=False).timestamp()
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

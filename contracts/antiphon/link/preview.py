@@ -52,12 +52,12 @@ from antiphon.contracts.topology import (
 )
 
 from .connection import Link
+from .outcomes import NOT_FOUND
 from .setup import bounds_set, insist, set_up_participants, unneeded_former_consumers
 
 Info = dict[str, Any]
 """What the server tells of a stream or consumer."""
 Action = Literal["create", "change", "keep", "delete"]
-NOT_FOUND: Final = 404
 REACTIONS: Final = reactions_consumer_name("")
 """How the names of the consumers end that deliver what participants react to."""
 
@@ -267,14 +267,15 @@ async def _stored(link: Link, info: Info, target: Config) -> Stored:
     """What a stream holds, as far as it matters for its bounds."""
     state, found = info["state"], info["config"]
     messages: int = state["messages"]
-    age = _seconds(info["ts"]) - _seconds(state["first_ts"]) if messages else 0.0
+    age = seconds_in(info["ts"]) - seconds_in(state["first_ts"]) if messages else 0.0
     most = 1
     if is_tighter("max_msgs_per_subject", found, target) and state.get("num_subjects", 0) < messages:
         most = await _most_of_a_subject(link, found["name"])
     return Stored(messages, state["bytes"], age, most)
 
 
-def _seconds(text: str) -> float:
+def seconds_in(text: str) -> float:
+    """A time that the server tells, in seconds since 1970."""
     return msgspec.convert(text, datetime, strict=False).timestamp()
 
 

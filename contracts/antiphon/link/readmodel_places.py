@@ -8,7 +8,7 @@ from typing import Final
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import BadIdentity, PlatformError, Unusable
-from antiphon.contracts.places import Place, Reader, read_place
+from antiphon.contracts.readmodel_places import Place, Reader, read_place
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.topology import READMODELS
 

@@ -15,7 +15,7 @@ import trustme
 from typer.testing import CliRunner
 
 from antiphon.contracts import subjects
-from antiphon.contracts.places import Place, Reader
+from antiphon.contracts.readmodel_places import Place, Reader
 from antiphon.contracts.topology import SAGA
 from antiphon.deploy.admin.doctor.access import _of_server
 from antiphon.deploy.admin.doctor.clocks import judged

@@ -12,11 +12,11 @@ from typer.testing import CliRunner, Result
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import SagaKey
-from antiphon.contracts.places import Place
+from antiphon.contracts.readmodel_places import Place
 from antiphon.contracts.subjects import CommandAddress, readmodel_subject
 from antiphon.deploy.cli.archives import archive_sagas
 from antiphon.deploy.cli.main import app
-from antiphon.link import places
+from antiphon.link import readmodel_places
 from antiphon.participants.databases import open_database
 from antiphon.participants.inbox import Answer, Row
 from antiphon.tracing.export.archive import NotArchived, read_archived
@@ -125,7 +125,7 @@ async def test_a_read_model_is_forgotten_by_an_administrator_unless_it_runs(
     refused = await call(*command)
     assert isinstance(refused.exception, PlatformError)
     assert "so it runs, and would be known again at once" in str(refused.exception)
-    monkeypatch.setattr(places, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(readmodel_places, "SILENT_SECONDS", 0.0)
     told = await call(*command)
     assert told.exit_code == 0, told.output
-    assert await places.readers(scene.link) == []
+    assert await readmodel_places.readers(scene.link) == []

@@ -245,7 +245,7 @@ async def test_a_client_with_a_bound_writes_nothing_into_events_and_into_no_stre
         assert await link.store(subject, b"x")
     assert await reader.read_all(EVENTS, [subjects.EVENTS_FILTER]) == []
     assert (await places(reader), await places(reader, SIGNALS)) == (1, 1)
-    link.send(subjects.bounded_start_subject(key, OTHER), b"x")
+    link.send(subjects.bounded_filter(subjects.start_subject(key), OTHER), b"x")
     await link.flushed()
     assert "does not let shop use from.other" in str(await link.failure)
 

@@ -14,7 +14,7 @@ import pytest
 from antiphon.contracts import AlreadyStarted, Event, SagaKey, TooLate, subjects
 from antiphon.contracts.bounds import SEQUENCE_MAX
 from antiphon.contracts.errors import Ambiguous, PlatformError
-from antiphon.contracts.places import Place
+from antiphon.contracts.readmodel_places import Place
 from antiphon.contracts.stored import NobodyReads
 from antiphon.contracts.topology import EVENTS, EXPORTER, READMODELS, SAGA, Listener, reactions_consumer_name
 from antiphon.coordinator.client.client import Antiphon, Handle
@@ -24,10 +24,11 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
 from antiphon.coordinator.reading.parked import waiting
 from antiphon.coordinator.runtime import retention as runtime
+from antiphon.coordinator.runtime import stream_readers
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.retention import Ends, Keeping
-from antiphon.link import Delivery, Link, places, set_up, setup
-from antiphon.link.places import forget_reader, readers
+from antiphon.link import Delivery, Link, readmodel_places, set_up, setup
+from antiphon.link.readmodel_places import forget_reader, readers
 from antiphon.link.setup import api
 from antiphon.tracing.telemetry.metrics import WAITING, Gauges
 from tests.integration.platform.test_coordinator import Company, company
@@ -217,7 +218,7 @@ async def test_a_saga_stays_while_one_of_several_servers_may_not_know_the_export
     with pytest.raises(Ambiguous, match="may not know yet that there is a consumer exporter"):
         await ends.look(TRIP.name)
     assert len(await scene.left_of(handle.key)) > 1
-    monkeypatch.setattr(runtime, "ELECTION_SECONDS", 0.0)
+    monkeypatch.setattr(stream_readers, "ELECTION_SECONDS", 0.0)
     await ends.look(TRIP.name)
     assert await scene.left_of(handle.key) == ONLY_ITS_END
 
@@ -338,7 +339,7 @@ async def test_a_read_model_that_is_gone_for_good_is_forgotten_by_a_command_unle
         await forget_reader(admin, "x")
     with pytest.raises(PlatformError, match="so it runs"):
         await forget_reader(admin, "lists")
-    monkeypatch.setattr(places, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(readmodel_places, "SILENT_SECONDS", 0.0)
     await forget_reader(admin, "lists")
     assert await readers(admin) == []
     await purged_in_the_end(scene, handle)

@@ -24,7 +24,7 @@ from antiphon.deploy.readmodel.announcing import Announcing
 from antiphon.deploy.readmodel.model import Places, Query, opened
 from antiphon.link import Link, Mark, OtherStream
 from antiphon.link.killpoints import POINTS, VARIABLE
-from antiphon.link.places import readers
+from antiphon.link.readmodel_places import readers
 from antiphon.link.setup import api
 from tests.support.server import FORMS, Platform, platform, until
 from tests.unit.decide.walk import Walk, Written, messages_of

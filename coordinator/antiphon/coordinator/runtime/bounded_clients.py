@@ -23,7 +23,7 @@ from antiphon.link.setup import bounded_streams
 
 from .admission import Admission
 from .answers import KEPT
-from .places import Places, attempted
+from .bounded_places import Places, attempted
 
 LOOK_SECONDS: Final = 2.0
 """How soon a client with a new bound is served."""

@@ -21,44 +21,42 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
 
 from antiphon.contracts import clock, subjects
+from antiphon.contracts.bounds import SEQUENCE_MAX
 from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import Ambiguous, PlatformError, RightsMissing, Unusable
 from antiphon.contracts.identity import CLIENT, COORDINATOR, SagaKey
 from antiphon.contracts.payloads import END_TYPE, ChildStart, End, Ending
-from antiphon.contracts.places import ReadUpTo, read_up_to
 from antiphon.contracts.reader import named_sequences
+from antiphon.contracts.readmodel_places import ReadUpTo
 from antiphon.contracts.registration import read_registration
-from antiphon.contracts.stored import NobodyReads, StoredMessage
+from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.topology import (
     BUCKETS,
     EVENTS,
     EXPORTER,
     PARKED,
     READMODEL,
-    READMODELS,
     REGISTRATIONS,
     SAGA,
-    reactions_consumer_name,
 )
 from antiphon.link import Link
 from antiphon.link.faults import say
 from antiphon.link.journals import read_journals
 from antiphon.link.killpoints import reached
-from antiphon.link.places import readers
 from antiphon.link.purging import delete_all
 from antiphon.link.sagas import read_events
-from antiphon.link.setup import ELECTION_SECONDS, consumer_names, info_of
 from antiphon.tracing.telemetry.metrics import WAITING, Gauges
 
 from ..definition.retention import Overrides, Retention
 from ..views.timeline import child_ids
 from .coordinator import Coordinator
+from .stream_readers import Limits, StreamReaders
 
 log = structlog.get_logger()
 
@@ -74,7 +72,6 @@ REST: Final = 10.0
 What was spent on purging does not count: that has a rate of its own."""
 SAY_SECONDS: Final = 60.0
 """How far apart lines of the log about one thing are."""
-SEQUENCE_MAX: Final = 2**63 - 1
 
 
 class Keeping(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,19 +101,6 @@ class Old(msgspec.Struct, frozen=True):
     entries: list[StoredMessage]
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What others have not dealt with yet, and so has to stay."""
-
-    exported: int
-    """Up to this sequence of SAGA the exporter has handed over all traces."""
-    heard: int
-    """Up to this sequence of EVENTS everybody who reacts to events has heard all of them."""
-    read: ReadUpTo
-    """What read models have read, and by which sagas they know the streams again."""
-    last: SagaKey | None
-    """The saga of the last message of EVENTS. Whoever reads the stream on and on knows his place by that message."""
-
-
 class Ends:
     """The end of old sagas, as one coordinator brings it about.
 
@@ -143,10 +127,7 @@ class Ends:
         self._counts, self._now_ns = coordinator.counts, coordinator.journals.now_ns
         self._next_at = self._purging_seconds = 0.0
         self._said: dict[str, float] = {}
-        self._reacting = set[str]()
-        """The consumers of reactions that were ever seen: a server that has just become the leader may not list all."""
-        self._missed: dict[str, float] = {}
-        """Since when the server has said that a consumer is not there."""
+        self._readers = StreamReaders(link, self._say)
         for bucket in BUCKETS:
             link.on_refused[f"$JS.API.DIRECT.GET.{bucket.name}"] = self._say_that_it_is_refused
 
@@ -211,7 +192,7 @@ class Ends:
         found = await self._old(retention, page)
         if not found:
             return
-        limits = await self._limits()
+        limits = await self._readers.limits()
         waiting = self._waiting.setdefault(found[0].key.type, Counter())
         waits_for = {each.key: self._waits_for(each, limits) for each in found}
         waiting.update(filter(None, waits_for.values()))
@@ -249,60 +230,6 @@ class Ends:
         return (self._now_ns() - message.stored_ns) / 1e9
 
     # --- what has to stay all the same --------------------------------------------------------------------------------
-
-    async def _limits(self) -> Limits:
-        newest = await self._link.get_latest(EVENTS, subjects.EVENTS_FILTER)
-        last = subjects.saga_in(newest.subject) if newest is not None else None
-        return Limits(await self._finished(SAGA, EXPORTER), await self._heard(), await self._read(), last)
-
-    async def _read(self) -> ReadUpTo:
-        """What read models have read."""
-        try:
-            found = await readers(self._link)
-        except NobodyReads:
-            remedy = "as administrator: antiphon setup"
-            self._say("retention.waits", READMODELS.name, stream=READMODELS.name, remedy=remedy)
-            raise
-        for each in found:
-            if each.fault:
-                self._say("retention.unreadable", each.name, readmodel=each.name, reason=each.fault)
-        return read_up_to(found)
-
-    async def _heard(self) -> int:
-        """Up to where everybody has heard the events that he reacts to."""
-        suffix = reactions_consumer_name("")
-        self._reacting |= {name for name in await consumer_names(self._link, EVENTS) if name.endswith(suffix)}
-        return min([await self._finished(EVENTS, name) for name in sorted(self._reacting)], default=SEQUENCE_MAX)
-
-    async def _finished(self, stream: str, consumer: str) -> int:
-        """Up to which sequence a consumer has finished everything. One that is not there, or from which nobody ever
-        pulled, holds nothing up.
-
-        Raises:
-            Ambiguous: the server cannot tell.
-        """
-        info = await info_of(self._link, f"CONSUMER.INFO.{stream}.{consumer}")
-        if info is None:
-            self._require_gone(consumer)
-            return SEQUENCE_MAX
-        self._missed.pop(consumer, None)
-        if _is_unused(info):
-            return SEQUENCE_MAX
-        if not (info["num_pending"] or info["num_ack_pending"]):
-            return SEQUENCE_MAX
-        floor: int = info["ack_floor" if info["num_ack_pending"] else "delivered"]["stream_seq"]
-        return floor
-
-    def _require_gone(self, consumer: str) -> None:
-        """Doubt for a while that a consumer is not there: one of several servers may not know yet.
-
-        Raises:
-            Ambiguous: it may be there.
-        """
-        now = asyncio.get_running_loop().time()
-        since = self._missed.setdefault(consumer, now)
-        if self._link.may_be_clustered and now - since < ELECTION_SECONDS:
-            raise Ambiguous(f"the server may not know yet that there is a consumer {consumer}")
 
     def _waits_for(self, old: Old, limits: Limits) -> str:
         """Who has not dealt with a saga yet; empty where all have."""
@@ -450,7 +377,7 @@ class Ends:
             starts = [start for key in ends for start in subjects.start_subjects(key)]
             begun = {_begun(message.subject) for message in await _read(self._link, EVENTS, starts)}
             alone = ends.keys() - begun
-            limits = await self._limits() if alone else None
+            limits = await self._readers.limits() if alone else None
             for key in alone:
                 if limits is not None and not self._is_needed(ends[key], limits):
                     with self._purging():
@@ -498,12 +425,6 @@ WAITS: Final = {
     EVENTS: "old sagas stay until everybody has heard the events that he reacts to; run these participants, or, of one "
     "that is gone for good: antiphon setup --forget-reactions NAME",
 }
-
-
-def _is_unused(info: Mapping[str, Any]) -> bool:
-    """Whether nobody has ever pulled from a consumer."""
-    used: int = info["delivered"]["consumer_seq"] + info["num_waiting"]
-    return used == 0
 
 
 async def _read(link: Link, stream: str, wanted: Iterable[str]) -> list[StoredMessage]:

@@ -26,7 +26,7 @@ from antiphon.contracts.errors import (
     Undecodable,
     Unusable,
 )
-from antiphon.contracts.headers import first_write_guard
+from antiphon.contracts.headers import FIRST
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import SCHEMAS_TYPE
 from antiphon.contracts.stored import StoredMessage
@@ -130,7 +130,7 @@ async def _keep(link: Link, definition: Definition) -> None:
     payload, time = pack(schemas_of_messages(definition)), datetime.now(UTC)
     envelope = Envelope(id=subject, source=COORDINATOR, type=SCHEMAS_TYPE, time=time, data=payload)
     try:
-        await link.store(subject, encode(envelope), first_write_guard(subject))
+        await link.store(subject, encode(envelope), FIRST)
     except Conflict:
         return
     except TooLarge as error:  # what they change to cannot be compared then; sagas go on all the same

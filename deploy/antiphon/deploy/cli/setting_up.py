@@ -22,8 +22,8 @@ from antiphon.contracts.topology import (
 )
 from antiphon.link import Link
 from antiphon.link.applying import carry_out
-from antiphon.link.places import forget_reader
 from antiphon.link.preview import Action, Change, Desired, LessSafe, Preview, preview
+from antiphon.link.readmodel_places import forget_reader
 from antiphon.link.setup import (
     Bounds,
     NotChanged,

@@ -14,13 +14,13 @@ import structlog
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import AntiphonError, RightsMissing
-from antiphon.contracts.places import Place
+from antiphon.contracts.readmodel_places import Place
 from antiphon.contracts.registration import token
 from antiphon.contracts.subjects import saga_in
 from antiphon.contracts.topology import READMODELS
 from antiphon.link import Link, Mark
 from antiphon.link.faults import say
-from antiphon.link.places import RENEW_SECONDS, SILENT_SECONDS, readers, silent_seconds
+from antiphon.link.readmodel_places import RENEW_SECONDS, SILENT_SECONDS, readers, silent_seconds
 
 from .model import Places
 

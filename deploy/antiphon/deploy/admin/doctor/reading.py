@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from antiphon.contracts import clock
-from antiphon.contracts.places import Reader
+from antiphon.contracts.readmodel_places import Reader
 from antiphon.contracts.stored import NobodyReads
 from antiphon.contracts.topology import SAGA
-from antiphon.link.places import SILENT_SECONDS, readers, silent_seconds
+from antiphon.link.readmodel_places import SILENT_SECONDS, readers, silent_seconds
 from antiphon.link.setup import api
 
 from .findings import Deployment, Finding
