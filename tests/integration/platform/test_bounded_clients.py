@@ -86,11 +86,14 @@ async def until_acked(link: Link, stream: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def hears_alone(clients: BoundedClients, streams: int = 2) -> None:
-    """Have a coordinator free places by what it hears, and never by looking."""
-    await until(lambda: len(clients.pulls) == streams, what="its streams")
-    assert clients._looking is not None
-    clients._looking.cancel()
+async def frees_nothing() -> None:
+    """Instead of looking for sagas that have ended."""
+
+
+@pytest.fixture
+def hears_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coordinators free places by what they hear, and never by looking."""
+    monkeypatch.setattr(BoundedClients, "free_ended", lambda self: frees_nothing())
 
 
 async def is_seen(handle: Handle) -> None:
@@ -135,9 +138,9 @@ async def test_starts_above_a_clients_bound_are_refused_at_once_and_take_nothing
     await is_seen(await started_in_the_end(shop))
 
 
+@pytest.mark.usefixtures("hears_alone")
 async def test_a_saga_of_a_client_with_a_bound_goes_like_any_other_and_frees_its_place(there: Company) -> None:
     await there.coordinate()
-    await hears_alone(there.attached[0].clients)
     await there.work()
     shop, reader = await there.client(SHOP), await there.link("administrator")
     handle = await shop.start(TRIP, ASKED, id="t1")
@@ -206,12 +209,12 @@ async def test_a_start_that_a_coordinator_had_copied_when_it_died_is_one_start(t
     assert len(there.worker.steps(handle.key)) == 3
 
 
+@pytest.mark.usefixtures("hears_alone")
 async def test_two_clients_with_a_bound_may_mean_the_same_saga_and_both_have_their_places_again(there: Company) -> None:
     twin = bounded_stream_name(BOUNDED_STARTS, TWIN, TRIP.name)
     reader = await there.link("administrator")
     await set_up(reader, PARTICIPANTS, client_bounds=[Bound(TWIN, TRIP.name, 1)])
     await there.coordinate()
-    await hears_alone(there.attached[0].clients, streams=4)
     handles = [await (await there.client(name)).start(TRIP, ASKED, id="t1") for name in (SHOP, TWIN)]
     assert (await places(reader), await places(reader, twin)) == (1, 1)
     for stream in (STREAM, twin):

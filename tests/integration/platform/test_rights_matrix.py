@@ -109,7 +109,7 @@ VALUES: Final[dict[str, tuple[object, ...]]] = {
     "signal": ("", "fraud-cleared", "other"),
     "source": (*PARTICIPANTS, CLIENT, COORDINATOR),
     "step": ("reserve",),
-    "stored_at": ("evt.*.order.*.client.start",),
+    "stored_at": (subjects.start_subject(ORDER), subjects.cancel_subject(ORDER), "evt.*.order.*.client.start"),
     "stream": (SAGA, EVENTS),
     "subject": (),
     "user": OPERATORS,
@@ -197,7 +197,7 @@ def bent(subject: str) -> Iterator[str]:
 
 
 CONSTANTS: Final = [each for name, each in vars(subjects).items() if name.endswith(("_FILTER", "_SUBJECTS"))]
-STORED: Final = sorted(set(built("_subject")))
+STORED: Final = sorted({*built("_subject"), *built("bounded_filter")})
 FILTERS: Final = sorted({*built("_filter"), *built("_filters"), *CONSTANTS})
 """Published as they are, `*` and `>` are tokens like any other."""
 SENT: Final = {each for subject in (*STORED, *requests(STORED)) for each in bent(subject)}

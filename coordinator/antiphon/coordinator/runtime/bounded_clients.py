@@ -112,9 +112,9 @@ class BoundedClients:
         pull = Pull(self._link, stream, BOUNDED, HELD_MAX, self.take, **KEPT)
         self._link.on_refused[pull.request_subject] = partial(self._refuse, stream)
         self.pulls[stream] = pull
-        await pull.start()
         if _is_of_starts(stream):
             await self._hear_ends(stream)
+        await pull.start()
         log.info("client.bounded", stream=stream)
 
     async def _hear_ends(self, stream: str) -> None:
