@@ -89,7 +89,7 @@ oldest: $(ready) $(old_servers) ## Run what depends on the server with the oldes
 		$(VENV)/bin/pytest -n $(LONG_WORKERS) --dist loadfile --no-loadscope-reorder tests/conformance \
 		tests/integration/platform/test_coordinator.py tests/integration/platform/test_rights.py \
 		tests/integration/platform/test_rights_matrix.py tests/integration/deploy/test_operator_mode.py \
-		tests/integration/deploy/test_server.py $(ARGS)
+		tests/integration/deploy/test_server.py tests/chaos/test_stale_leader.py $(ARGS)
 
 check: $(ready) $(lint) ## Check style, types, layers, the examples' flows, and the files for containers and Kubernetes.
 	$(VENV)/bin/ruff check
