@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from antiphon.deploy.admin.rights import (
 )
 from antiphon.deploy.local.server import Server, find_binary
 from antiphon.link import Credentials, Link
+from tests.support.commands import run_antiphon
 from tests.support.server import Platform, platform
 
 RIGHTS = ("rights", "--participant", "inventory", "--participant", "billing", "--client", "client=order")
@@ -42,14 +42,7 @@ HASHED = "U*U"  # a test vector of bcrypt
 def antiphon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, as nobody but who the environment says."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NATS_")}
-    return subprocess.run(
-        [sys.executable, "-m", "antiphon.deploy", *arguments],
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_antiphon(arguments, {**kept, **environment})
 
 
 def variables(file: Path) -> dict[str, str]:

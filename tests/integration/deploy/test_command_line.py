@@ -28,6 +28,7 @@ from antiphon.link import set_up
 from antiphon.link.setup import api
 from antiphon.order.data import load_orders
 from antiphon.tracing.projection.links import jaeger_link
+from tests.support.commands import run_antiphon
 from tests.support.server import Platform, platform, until
 
 SAGA = "antiphon.order.saga:order"
@@ -78,16 +79,7 @@ def antiphon(
     *arguments: str, server: str = "nats://127.0.0.1:1", stdin: str = "", folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, in a folder whose modules it finds."""
-    return subprocess.run(
-        [sys.executable, "-m", "antiphon.deploy", *arguments],
-        cwd=folder,
-        env=environment(server),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-    )
+    return run_antiphon(arguments, environment(server), folder, stdin)
 
 
 def at_once(servers: Mapping[str, str]) -> list[subprocess.CompletedProcess[str]]:

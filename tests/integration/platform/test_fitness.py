@@ -31,6 +31,7 @@ from antiphon.link.fast import PUBLIC_VARIABLE
 from antiphon.link.fitness import Fitness, pulls
 from antiphon.link.setup import NotChanged, api
 from antiphon.tracing.telemetry.metrics import DIFFERENCES, Gauges
+from tests.support.commands import run_antiphon
 from tests.support.server import FORMS, Form, Platform, platform, until
 from tests.support.trip import PARTICIPANTS, TRIP
 
@@ -108,15 +109,7 @@ async def change(link: Link, stream: str, **settings: Any) -> None:
 async def command(up: Platform, user: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A command that a person runs, and ends."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NATS_", "ANTIPHON_"))}
-    return await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "antiphon.deploy", *arguments],
-        env={**kept, **up.environment(user), **variables},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    return await asyncio.to_thread(run_antiphon, arguments, {**kept, **up.environment(user), **variables})
 
 
 def registered(link: Link, name: str) -> Any:

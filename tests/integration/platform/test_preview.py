@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from antiphon.link import Link, applying, set_up
 from antiphon.link.applying import TURN, carry_out
 from antiphon.link.preview import Desired, LessSafe, preview
 from antiphon.link.setup import api, consumer_configs, stream_configs
+from tests.support.commands import run_antiphon
 from tests.support.server import Platform, platform, until
 
 KEY = SagaKey.of("trip", "trip-1")
@@ -40,11 +40,7 @@ async def administrator(folder: Path) -> AsyncIterator[tuple[Platform, Link]]:
 
 
 async def setup(up: Platform, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "antiphon.deploy", "setup", *arguments]
-    environment = {**os.environ, "NATS_URL": up.servers}
-    return await asyncio.to_thread(
-        subprocess.run, command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    return await asyncio.to_thread(run_antiphon, ("setup", *arguments), {**os.environ, "NATS_URL": up.servers})
 
 
 async def everything(link: Link) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ from antiphon.link import Link, Mark, OtherStream
 from antiphon.link.killpoints import POINTS, VARIABLE
 from antiphon.link.readmodel_places import readers
 from antiphon.link.setup import api
+from tests.support.commands import run_antiphon
 from tests.support.server import FORMS, Platform, platform, until
 from tests.unit.decide.walk import Walk, Written, messages_of
 
@@ -87,14 +88,7 @@ class Scene:
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line, to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "antiphon.deploy", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-    )
+    return run_antiphon(arguments, environment)
 
 
 @pytest.fixture(params=FORMS)

@@ -31,6 +31,7 @@ from antiphon.tracing.projection.project import project
 from tests.integration.tracing.caravan import CARAVAN, drawn, lived
 from tests.integration.tracing.replay import play_back
 from tests.integration.tracing.voyage import KEY
+from tests.support.commands import run_antiphon
 from tests.support.server import Platform, platform
 
 ANTIPHON = str(Path(sys.executable).with_name("antiphon"))
@@ -69,18 +70,11 @@ async def complaint(up: Platform, *arguments: str, **environment: str) -> str:
 async def ran(
     up: Platform, arguments: Sequence[str], exit_code: int, environment: Mapping[str, str]
 ) -> tuple[str, str]:
-    process = await asyncio.create_subprocess_exec(
-        ANTIPHON,
-        "trace",
-        *arguments,
-        env={**os.environ, **up.environment("operator"), **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, error = await process.communicate()
-    assert process.returncode == exit_code, error.decode()
-    assert b"Traceback" not in error
-    return out.decode(), error.decode()
+    whole = {**os.environ, **up.environment("operator"), **environment}
+    done = await asyncio.to_thread(run_antiphon, ("trace", *arguments), whole)
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
 
 
 async def test_what_is_read_from_the_streams_is_the_projection(link: Link) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.commands import run_antiphon
 
 ORDER = [
     f"--app=antiphon.order.{name}"
@@ -15,6 +17,8 @@ ORDER = [
 SPOILT = """
 from antiphon.contracts import Event
 from antiphon.participants import Participant, Transaction
+
+from tests.support.commands import run_antiphon
 
 class Paid(Event, name="billing.paid", owner="billing"): pass
 class Shipped(Event, name="shipping.shipped", owner="shipping"): pass
@@ -27,8 +31,7 @@ async def ship(event: Paid, tx: Transaction) -> Shipped: ...
 
 
 def antiphon(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "antiphon.deploy", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    return run_antiphon(arguments, os.environ, folder)
 
 
 def test_the_order_system_s_flow_has_no_mistakes(tmp_path: Path) -> None:

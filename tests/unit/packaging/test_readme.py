@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import run_antiphon
 from tests.unit.packaging.project import ROOT
 from tests.unit.packaging.readme import README, blocks, commands_of, python_of
 
@@ -105,5 +106,4 @@ def make_targets() -> frozenset[str]:
 
 @cache
 def is_subcommand(name: str) -> bool:
-    antiphon = str(Path(sys.executable).with_name("antiphon"))
-    return subprocess.run([antiphon, name, "--help"], capture_output=True, check=False).returncode == 0
+    return run_antiphon([name, "--help"], os.environ).returncode == 0
