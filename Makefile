@@ -78,9 +78,9 @@ test: $(ready) $(javascript) ## Run the tests; make test ARGS="-k name" runs som
 
 # Fewer at once: these tests kill processes and servers, and each has a dozen of them.
 test-long: export PYTHONDONTWRITEBYTECODE =
-test-long: $(ready) ## Run the tests that take longer: kills, upgrades, every way of a saga, planted bugs, and the benchmark itself.
+test-long: $(ready) ## Run the tests that take longer: programs as people start them, kills, upgrades, every way of a saga, planted bugs.
 	@$(VENV)/bin/pytest -n $(LONG_WORKERS) --dist loadfile --no-loadscope-reorder \
-		tests/chaos tests/upgrade tests/simulation tests/bench tests/planted $(ARGS)
+		tests/processes tests/chaos tests/upgrade tests/simulation tests/bench tests/planted $(ARGS)
 
 oldest: export PYTHONDONTWRITEBYTECODE =
 oldest: $(ready) $(old_servers) ## Run what depends on the server with the oldest one that is supported; three minutes.
@@ -88,8 +88,8 @@ oldest: $(ready) $(old_servers) ## Run what depends on the server with the oldes
 		ANTIPHON_TEST_SERVER_TOO_OLD=$(abspath $(VENV)/servers/too-old/bin/nats-server) \
 		$(VENV)/bin/pytest -n $(LONG_WORKERS) --dist loadfile --no-loadscope-reorder tests/conformance \
 		tests/integration/platform/test_coordinator.py tests/integration/platform/test_rights.py \
-		tests/integration/platform/test_rights_matrix.py tests/integration/deploy/test_operator_mode.py \
-		tests/integration/deploy/test_server.py tests/chaos/test_stale_leader.py $(ARGS)
+		tests/integration/platform/test_rights_matrix.py tests/processes/test_operator_mode.py \
+		tests/processes/test_server.py tests/chaos/test_stale_leader.py $(ARGS)
 
 check: $(ready) $(lint) ## Check style, types, layers, the examples' flows, and the files for containers and Kubernetes.
 	$(VENV)/bin/ruff check

@@ -23,7 +23,7 @@ from antiphon.tracing.export.reading import read_projection
 from antiphon.tracing.projection.project import Projection
 from antiphon.tracing.projection.spans import Span
 from tests.integration.order.test_rehearsal import PLACED
-from tests.integration.platform.test_registrations import process
+from tests.processes.test_registrations import process
 from tests.support.server import platform
 
 NAMES = ("inventory", "billing", "shipping", "loyalty")

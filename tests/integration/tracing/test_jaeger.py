@@ -23,8 +23,8 @@ from antiphon.contracts import SagaKey, subjects
 from antiphon.tracing.export.reading import read_projection
 from antiphon.tracing.projection.links import VARIABLE
 from tests.integration.tracing.replay import play_back
-from tests.integration.tracing.test_exporter import exporter, with_backend
 from tests.integration.tracing.voyage import MealAsked, Voyage
+from tests.processes.test_exporter import exporter, with_backend
 from tests.support.traced import until_nothing_is_pending
 
 JAEGER = os.environ.get(VARIABLE, "")

@@ -39,8 +39,8 @@ from antiphon.tracing.jaeger.sagas import Found, Sagas, calls_in
 from antiphon.tracing.projection.ids import trace_id
 from antiphon.tracing.projection.project import Projection
 from tests.integration.tracing.replay import play_back
-from tests.integration.tracing.test_exporter import troubled
 from tests.integration.tracing.voyage import KEY, Voyage
+from tests.processes.test_exporter import troubled
 from tests.support.processes import fleet, run_orders
 from tests.support.receiver import expected, flat
 from tests.support.server import Platform, platform, until

@@ -1,7 +1,7 @@
 """The pages in deploy/docs: all their code is run somewhere, their commands exist, and their links lead somewhere.
 
 Here the Python of a page is run as one program. What is typed into a terminal is run on a platform by
-tests/integration/deploy/test_pages.py, and the first page, which changes files, by test_new.py beside it.
+tests/processes/test_pages.py, and the first page, which changes files, by test_new.py beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDER = ROOT / "deploy/docs"
 PAGES = sorted(FOLDER.glob("*.md"))
 FIRST = FOLDER / "first-project.md"
 NEEDS_A_PROJECT = {FIRST.name, "fastapi.md", "chaos.md"}
-"""Pages whose Python needs a project, and is run by tests/integration/deploy and tests/chaos."""
+"""Pages whose Python needs a project, and is run by tests/processes and tests/chaos."""
 LANGUAGES = {"python", "sh", "text", "toml", "yaml"}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 

@@ -9,8 +9,8 @@ import yaml
 
 from antiphon.deploy.services.declared import JAEGER_STORAGE
 from antiphon.tracing.jaeger.serve import LISTEN
-from tests.integration.deploy.containers import DEPLOY, JAEGER
-from tests.integration.deploy.test_images import DOCUMENTED, paths
+from tests.processes.containers import DEPLOY, JAEGER
+from tests.processes.test_images import DOCUMENTED, paths
 
 # As Jaeger 2.20 documents them, in its sample config-query.yaml and in the structs that it is read into.
 DOCUMENTED_HERE: Final = {

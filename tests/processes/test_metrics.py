@@ -101,7 +101,7 @@ async def test_without_the_extra_the_page_says_what_to_install_and_the_process_g
 
 
 def test_every_instrument_is_described() -> None:
-    described = (Path(__file__).parents[3] / "tracing" / "README.md").read_text()
+    described = (Path(__file__).parents[2] / "tracing" / "README.md").read_text()
     names = [each.name for each in (*COUNTERS.values(), *SPANS.values(), *GAUGES, READY)]
     assert [name for name in names if f"`{name}`" not in described] == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.deploy.cli.new_project import FILES, NAME_CHARS_MAX, NEEDED
-from tests.integration.deploy.test_command_line import antiphon, assert_one_sentence
+from tests.processes.test_command_line import antiphon, assert_one_sentence
 from tests.support.reader import SECONDS_MAX, Reader
 from tests.support.server import until
 from tests.support.wheel import build, install

@@ -29,7 +29,7 @@ from antiphon.order.inventory import inventory
 from antiphon.participants.capabilities import capabilities_of
 from tests.support.server import FORMS, Form, Platform, platform, until
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
 BILLING = Capabilities(name="billing")
 PAGE = (ROOT / "contracts" / "README.md").read_text().partition("## Saying what one does")[2]

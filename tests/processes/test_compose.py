@@ -16,8 +16,8 @@ import pytest
 from antiphon.deploy.local.server import server_info
 from antiphon.deploy.local.styles import Style
 from antiphon.order.data import load_orders
-from tests.integration.deploy.compose_up import Up
-from tests.integration.deploy.containers import OURS, SERVICES, copied, megabytes, run_for_a_person
+from tests.processes.compose_up import Up
+from tests.processes.containers import OURS, SERVICES, copied, megabytes, run_for_a_person
 from tests.support.receiver import receiver
 from tests.support.server import until
 from tests.support.wheel import build, install

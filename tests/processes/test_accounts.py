@@ -234,7 +234,7 @@ def test_a_stranger_is_told_how_to_say_who_it_is(password: str, up: Platform) ->
 
 # --- what is written down ---------------------------------------------------------------------------------------------
 
-DEPLOY = Path(__file__).parents[3] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def rows() -> list[str]:

@@ -40,7 +40,7 @@ from antiphon.tracing.projection.project import Projection
 from antiphon.tracing.projection.spans import Span
 from tests.support.hostile import FORGED, HALF, HOSTILE, assert_harmless, harm_in, infected, whole
 
-ROOT: Final = Path(__file__).parents[3]
+ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy/antiphon/deploy"
 TEXTS: Final = (HOSTILE, HOSTILE + HALF)
 KEY: Final = SagaKey.of("order", "one")

@@ -24,8 +24,8 @@ from antiphon.tracing.export.otlp import Failure
 from antiphon.tracing.projection.spans import Span
 from antiphon.tracing.telemetry.counts import Counts
 from antiphon.tracing.telemetry.metrics import READMODEL_OLDEST, READMODEL_UNREAD, Gauges, measuring
-from tests.integration.metrics.test_metrics import Page, fetch, receiver, total
 from tests.integration.platform.test_coordinator import Company, company
+from tests.processes.test_metrics import Page, fetch, receiver, total
 from tests.support.trip import ASKED, TRIP
 
 

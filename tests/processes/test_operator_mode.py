@@ -23,8 +23,8 @@ from antiphon.deploy.admin.tokens import kept_key
 from antiphon.deploy.local.server import Server
 from antiphon.link import Credentials, Link, StoredMessage, set_up
 from antiphon.link.creds import user_in
-from tests.integration.deploy.test_accounts import antiphon
 from tests.integration.platform.test_answers import reloaded
+from tests.processes.test_accounts import antiphon
 from tests.support.server import platform
 
 ASKED = ("rights", "--participant", "inventory", "--client", "web=order", "--operator", "ada")

@@ -24,7 +24,7 @@ from antiphon.deploy.local.styles import Style
 from antiphon.deploy.modules import load_saga
 from antiphon.link.probes import served
 from antiphon.order.saga import order
-from tests.integration.deploy.containers import COMPOSE, DEPLOY, JAEGER, OURS, SERVICES, instructions, is_sent
+from tests.processes.containers import COMPOSE, DEPLOY, JAEGER, OURS, SERVICES, instructions, is_sent
 from tests.unit.packaging.project import ROOT, settings
 
 UI: Final[dict[str, Any]] = json.loads((DEPLOY / "jaeger-ui.json").read_text())

@@ -17,7 +17,7 @@ from typing import Final
 from antiphon.deploy.local.server import HOST, find_binary, free_port
 from antiphon.deploy.local.styles import Style
 from antiphon.deploy.modules import load_saga
-from tests.integration.deploy.containers import COMPOSE, DEPLOY, SERVICES, instructions
+from tests.processes.containers import COMPOSE, DEPLOY, SERVICES, instructions
 from tests.support.receiver import Receiver
 
 HEALTHY_SECONDS: Final = 120.0

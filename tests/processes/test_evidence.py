@@ -18,8 +18,8 @@ from antiphon.contracts.identity import SAGA_TYPE
 from antiphon.contracts.payloads import END_TYPE, RECORD_TYPE, End, Parked, Record
 from antiphon.coordinator.reading.parked import parked_message, waiting, waiting_page
 from antiphon.link import Link
-from tests.integration.deploy.test_command_line import antiphon, assert_one_sentence
 from tests.integration.platform.test_poison import indexed
+from tests.processes.test_command_line import antiphon, assert_one_sentence
 from tests.support.raw_worker import start_message
 from tests.support.server import Platform, platform
 

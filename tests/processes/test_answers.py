@@ -16,10 +16,10 @@ import pytest
 from antiphon.contracts import subjects
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.topology import EVENTS
-from tests.integration.deploy.test_command_line import INVENTORY, antiphon, assert_one_sentence, environment
+from tests.processes.test_command_line import INVENTORY, antiphon, assert_one_sentence, environment
 from tests.support.server import Platform, platform
 
-CLEARED = "tests.integration.deploy.clearing:clearing"
+CLEARED = "tests.processes.clearing:clearing"
 ASKED = '{"traveller": "Ada", "nights": 2}'
 
 

@@ -1,1 +1,0 @@
-"""What processes count, and how it is shown."""
