@@ -66,8 +66,16 @@ class Up:
 
     def run(self, name: str, *arguments: str, stdin: str = "") -> str:
         """`docker compose run`: what it prints."""
+        return self._finish(name, self._command(name, arguments), stdin)
+
+    def execute(self, name: str, program: str, *arguments: str) -> str:
+        """`docker compose exec`, beside the service in its container: what it prints."""
+        return self._finish(name, [str(self.programs / program), *arguments])
+
+    def _finish(self, name: str, command: Sequence[str], stdin: str = "") -> str:
+        """Run a command to its end with a service's environment."""
         ran = subprocess.run(
-            self._command(name, arguments),
+            command,
             env=self.environment(name),
             cwd=self.folder,
             input=stdin,
@@ -113,13 +121,17 @@ class Up:
         if name == "nats":
             return [find_binary(), *(argument.replace("/etc/nats", str(self._nats())) for argument in arguments)]
         (entry,) = json.loads(instructions("ENTRYPOINT")[0])
-        volume = f"{self.folder / name}/"
-        return [str(self.programs / entry), *(argument.replace("/data/", volume) for argument in arguments)]
+        return [str(self.programs / entry), *(self._outside(name, argument) for argument in arguments)]
+
+    def _outside(self, name: str, text: str) -> str:
+        """A text of a service with its volume where it is here."""
+        return text.replace("/data/", f"{self.folder / name}/")
 
     def environment(self, name: str) -> dict[str, str]:
         """All variables of a container: the image's, the service's and its file's."""
         found = {"PATH": f"{self.programs}:/usr/bin:/bin", "PYTHONUNBUFFERED": "1"}
-        found |= {key: str(value) for key, value in SERVICES[name].get("environment", {}).items()}
+        given = SERVICES[name].get("environment", {})
+        found |= {key: self._outside(name, str(value)) for key, value in given.items()}
         file = self.folder / SERVICES[name]["env_file"]
         found |= dict(line.split("=", 1) for line in file.read_text().splitlines())
         # Inside of a container each has the port of the health check to itself.

@@ -68,7 +68,16 @@ def megabytes(limit: str) -> int:
 
 def run_for_a_person(service: str) -> list[str]:
     """What deploy/README.md has a person give to `docker compose run` for a service, the first time it does."""
+    return _given_to("run", service)
+
+
+def executed_for_a_person(service: str) -> list[str]:
+    """The command that deploy/README.md has a person give to `docker compose exec` for a service, the first time."""
+    return _given_to("exec", service)
+
+
+def _given_to(verb: str, service: str) -> list[str]:
     lines = commands_of((DEPLOY / "README.md").read_text())
     commands = [shlex.split(line.split("|")[-1], comments=True) for line in lines]
-    runs = [command for command in commands if command[:3] == ["docker", "compose", "run"] and service in command]
+    runs = [command for command in commands if command[:3] == ["docker", "compose", verb] and service in command]
     return runs[0][runs[0].index(service) + 1 :]

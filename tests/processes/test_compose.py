@@ -3,6 +3,7 @@ order to its end and let go in order."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,14 @@ from antiphon.deploy.local.server import server_info
 from antiphon.deploy.local.styles import Style
 from antiphon.order.data import load_orders
 from tests.processes.compose_up import Up
-from tests.processes.containers import OURS, SERVICES, copied, megabytes, run_for_a_person
+from tests.processes.containers import (
+    OURS,
+    SERVICES,
+    copied,
+    executed_for_a_person,
+    megabytes,
+    run_for_a_person,
+)
 from tests.support.receiver import receiver
 from tests.support.server import until
 from tests.support.wheel import build, install
@@ -69,12 +77,18 @@ async def test_the_services_bring_orders_of_each_style_to_their_end_within_their
         arguments = [style.saga if argument == Style.ORCHESTRATED.saga else argument for argument in told]
         assert "completed" in up.run("client", *arguments, stdin=order), style
     assert "completed" in up.run("operator", *run_for_a_person("operator"))
+    await until(lambda: _listed(up) == len(Style), what=f"all orders in the read model\n{up.logs()}")
     await until(lambda: up.traces.spans, what=f"a span of the order in the backend\n{up.logs()}")
     stay = [name for name in up.processes if name in OURS and name != "setup"]
-    assert sum(len(up.processes[name]) for name in stay) == 6
+    assert sum(len(up.processes[name]) for name in stay) == 7
     for name in stay:
         limit = megabytes(SERVICES[name]["deploy"]["resources"]["limits"]["memory"])
         for process in up.processes[name]:
             used = psutil.Process(process.pid).memory_info().rss / 1024**2
             assert used < limit * SHARE_OF_MEMORY_MAX, f"{name} uses {used:.0f} MB of {limit}"
     assert {name: set(up.stop(name)) for name in stay} == {name: {0} for name in stay}, up.logs()
+
+
+def _listed(up: Up) -> int:
+    """How many orders the read model has that are as the page asks for."""
+    return len(json.loads(up.execute("readmodel", *executed_for_a_person("readmodel"), "--json")))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 from packaging.specifiers import SpecifierSet
 
 from antiphon.deploy.admin.rights import Grant, Rights, server_environment
@@ -114,6 +115,22 @@ def test_the_participants_are_those_that_are_set_up() -> None:
 
 def test_the_coordinators_serve_the_sagas_of_all_styles() -> None:
     assert SERVICES["coordinator"]["command"] == ["coordinator", *(f"--app={style.saga}" for style in Style)]
+
+
+def test_prometheus_asks_every_service_of_ours_that_stays_at_its_port() -> None:
+    prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    ((asked,),) = (job["dns_sd_configs"] for job in prometheus["scrape_configs"])
+    stay = {name: service for name, service in OURS.items() if service["restart"] != "no"}
+    assert sorted(asked["names"]) == sorted(stay)
+    assert {port(service["environment"]["ANTIPHON_HTTP"]) for service in stay.values()} == {str(asked["port"])}
+
+
+@pytest.mark.parametrize("name", [name for name, service in OURS.items() if service.get("volumes")])
+def test_what_a_service_of_ours_keeps_is_on_its_volume(name: str) -> None:
+    given = [*OURS[name]["command"], *OURS[name]["environment"].values()]
+    (database,) = (each for each in given if each.startswith("sqlite:"))
+    (volume,) = (volume.split(":")[1] for volume in OURS[name]["volumes"])
+    assert database.startswith(f"sqlite:///{volume}/")
 
 
 RIGHTS: Final = Rights(PARTICIPANTS, {"client": [Grant(load_saga(style.saga).name) for style in Style]})
