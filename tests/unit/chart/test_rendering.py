@@ -11,7 +11,9 @@ from typing import Final
 import pytest
 from typer.testing import CliRunner
 
-from antiphon.contracts.topology import participant_consumers, reactions_consumer_name
+from antiphon.contracts.targets import Loss
+from antiphon.contracts.topology import Bound, participant_consumers, reactions_consumer_name
+from antiphon.deploy.cli.administration import bound_of
 from antiphon.deploy.cli.main import app
 from antiphon.deploy.services.declared import PARTICIPANT, SERVICES
 from antiphon.deploy.services.running import options_of, settings_of
@@ -176,6 +178,27 @@ def test_the_setup_names_every_participant(name: str) -> None:
         by_name, by_app = f"--participant={each['name']}" in arguments, f"--app={each['module']}" in arguments
         assert (by_name, by_app) == (not by_app, by_app)
         assert by_app or not each.get("reacts"), "to what it reacts is known from its module alone"
+
+
+def test_the_setup_sets_the_bounds_of_clients_once() -> None:
+    """A bound is no participant's, so only the container that speaks of the whole platform names it."""
+    *others, platform = containers(named("everything", "Job", "antiphon-setup"))
+    wanted = [Bound(each["client"], each["type"], each["open"]) for each in merged("everything")["setup"]["bounds"]]
+    assert wanted
+    assert [bound_of(each) for each in values_of(platform, "--bound")] == wanted
+    assert [each["name"] for each in others if values_of(each, "--bound")] == []
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_each_container_of_the_setup_lets_through_what_is_allowed_and_nothing_else(name: str) -> None:
+    (job,) = (each for each in ALL[name] if each["kind"] == "Job")
+    for container in containers(job):
+        assert [Loss(each) for each in values_of(container, "--allow")] == merged(name)["setup"]["allow"]
+
+
+def values_of(container: Document, option: str) -> list[str]:
+    """What a container gives for an option, in order."""
+    return [each.removeprefix(f"{option}=") for each in container["args"] if each.startswith(f"{option}=")]
 
 
 @pytest.mark.parametrize("name", VALUES)

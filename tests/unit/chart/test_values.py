@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
-from antiphon.contracts.topology import RECOVERY_SECONDS
+from antiphon.contracts.targets import Loss
+from antiphon.contracts.topology import BOUND_MAX, RECOVERY_SECONDS
 from antiphon.deploy.services.declared import COORDINATOR, EXPORTER, PARTICIPANT, READMODEL, Service
 from tests.unit.chart.chart import CHART, FOLDER, VALUES, Document, find_helm, merged, over, render, run_helm
 from tests.unit.packaging.project import ROOT, settings
@@ -70,8 +71,9 @@ def test_the_servers_lose_nothing_when_the_power_fails() -> None:
 
 def test_the_values_of_the_page_are_taken() -> None:
     found = [yaml.safe_load("\n".join(each.lines)) for each in blocks(PAGE.read_text()) if each.language == "yaml"]
-    whole, scaling = found
+    whole, bounds, scaling = found
     assert faults(over(yaml.safe_load((CHART / "values.yaml").read_text()), whole)) == []
+    assert faults(over(merged("everything"), bounds)) == []
     assert faults(changed("participants.1.scaling", scaling["scaling"])) == []
 
 
@@ -152,6 +154,13 @@ def test_the_schema_and_the_values_have_the_same_keys() -> None:
         ("settings.ANTIPHON_LOG_LEVEL", "loud"),
         ("setup.replicas", 7),
         ("setup.rights.secret", ""),
+        ("setup.allow", ["fewer-replica"]),
+        ("setup.allow", "lost-messages"),
+        ("setup.bounds.0.open", 0),
+        ("setup.bounds.0.open", BOUND_MAX + 1),
+        ("setup.bounds.0.open", None),
+        ("setup.bounds.0.client", "web=order"),
+        ("setup.bounds.0.number", 10),
         ("readmodel.database.secret", ""),
         ("networkPolicy.nat", {}),
         ("serviceMonitor.interval", "often"),
@@ -167,6 +176,8 @@ def test_a_typo_is_refused(path: str, value: Any) -> None:
     [
         ("participants.2.scaling.stepTimeoutSeconds", "none"),
         ("setup.rights.secret", "administrator"),
+        ("setup.allow", [each.value for each in Loss]),
+        ("setup.bounds.0.open", BOUND_MAX),
         ("global", {"of": "a chart above"}),
         ("nats.url", "nats://nats-1:4222,nats://nats-2:4222"),
     ],
@@ -196,6 +207,7 @@ def test_every_setting_of_a_process_can_be_given(service: Service) -> None:
         (["--set", "participants[1].scaling.min=9"], "more than scaling.max"),
         (["--set", "participants[1].name=inventory"], "both be participant-inventory"),
         (["--set", "otlp.endpoint="], "otlp.endpoint says where traces go"),
+        (["--set", "setup.bounds[1].client=web"], "client web has two bounds of open sagas of type order"),
     ],
 )
 def test_helm_refuses_it_with_a_sentence(arguments: list[str], said: str) -> None:
