@@ -75,11 +75,13 @@ def _envelope(subject: str, source: str, type_: str, payload: msgspec.Struct, co
 
 
 class RawWorker:
-    """All participants of the trip, each over its own link; counts how often each command was acted on."""
+    """All participants of the trip, each over its own link; counts how often each command was stored, and not how often
+    it was delivered: without an inbox a second delivery, as on a busy machine, is acted on like the first."""
 
     def __init__(self, links: dict[str, Link], play: Play = willing, close: Close = yielding) -> None:
         self.links, self.play, self.close = links, play, close
         self.acted: Counter[subjects.CommandAddress] = Counter()
+        self._sequences = set[int]()
 
     async def begin(self) -> None:
         """Pull the commands of every participant, in both directions, and closes."""
@@ -97,7 +99,9 @@ class RawWorker:
         if answer is None:
             delivery.drop()
             return
-        self.acted[command] += 1
+        if delivery.sequence not in self._sequences:
+            self._sequences.add(delivery.sequence)
+            self.acted[command] += 1
 
         def settle(outcome: Outcome) -> None:
             if isinstance(outcome, int | AlreadyStored):
