@@ -792,6 +792,9 @@ async def _open(urls: list[str], name: str, credentials: Credentials, events: _E
     except (TimeoutError, OSError, nats.errors.Error) as error:
         await nc.close()
         raise _connect_error(urls, [*events.errors, error]) from None
+    except BaseException:  # whoever wanted the connection is cancelled: nobody else would close what is open by now
+        await nc.close()
+        raise
 
 
 def _authentication(credentials: Credentials) -> dict[str, Any]:

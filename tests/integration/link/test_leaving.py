@@ -59,6 +59,28 @@ async def test_what_a_silent_server_has_accepted_is_closed(servers: list[Platfor
     await silent.wait_closed()
 
 
+async def test_who_is_cancelled_while_it_connects_leaves_no_connection_open() -> None:
+    greeted, closed = asyncio.Event(), asyncio.Event()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"version": "2.12.8", "max_payload": 1048576}\r\n')
+        await reader.readline()
+        greeted.set()
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    connecting = asyncio.create_task(Link.connect(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", name="one"))
+    await greeted.wait()
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await until(closed.is_set, what="a connection that is closed")
+    server.close()
+    await server.wait_closed()
+
+
 async def test_a_failure_that_is_told_often_does_not_grow(servers: list[Platform]) -> None:
     link = await Link.connect(servers[0].server.url, name="failed")
     link.failure.set_result(PlatformError("the connection was lost"))
