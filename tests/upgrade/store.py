@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from antiphon.deploy.local.postgres import Postgres
 from tests.support.processes import ROOT, Child, supervised
-from tests.support.server import Platform, until
+from tests.support.server import Platform, platform, until
 from tests.support.wheel import install, site_packages
 
-from .sagas import GATE, RELEASE, SAGAS
+from .sagas import GATE, PARTICIPANTS, RELEASE, SAGAS
 from .scenarios import Scenario
 
 WHEEL: Final = ROOT / "tests/releases/0.1.0-67d7c3a/antiphon-0.1.0-py3-none-any.whl"
@@ -59,6 +61,8 @@ class Store:
     up: Platform
     folder: Path
     databases: dict[str, str]
+    ack_wait_seconds: float
+    """What a killed worker held is delivered again after this time."""
     children: dict[str, Child] = field(default_factory=dict[str, Child])
 
     @property
@@ -77,14 +81,29 @@ class Store:
         name = f"{role}-{release.name}"
         return Child(name, [*arguments], environment, self.folder / f"{name}.log", program=(release.python, "-m"))
 
+    async def set_up(self, release: Release, *options: str) -> None:
+        """Do the administrator's step as a release does it, and have what a killed worker held come again in time."""
+        names = [word for name in PARTICIPANTS for word in ("--participant", name)]
+        await self.run(release, "antiphon.deploy", "setup", *names, "--app", "tests.upgrade.sagas", *options)
+        await self.up.set_up(self.ack_wait_seconds, [each.listener for each in PARTICIPANTS.values()])
+
     @contextmanager
-    def running(self, *releases: Release) -> Iterator[None]:
-        """Run coordinators and participants of each release for the length of a block; then they are killed."""
+    def running(self, *releases: Release, workers: int = 1) -> Iterator[None]:
+        """Run coordinators and participants of each release for the length of a block; then they are killed.
+
+        Args:
+            releases: which.
+            workers: how many processes each participant has of a release.
+        """
         apps = [word for name in SAGAS for word in ("--app", f"tests.upgrade.sagas:{name}")]
         self.children = {}
         for release in releases:
             roles = dict.fromkeys(COORDINATORS, ("antiphon.deploy", "coordinator", *apps))
-            roles |= {name: ("tests.upgrade.participant", name, url) for name, url in self.databases.items()}
+            roles |= {
+                f"{name}-{number}": ("tests.upgrade.participant", name, url, str(self.ack_wait_seconds))
+                for name, url in self.databases.items()
+                for number in range(1, workers + 1)
+            }
             for role, arguments in roles.items():
                 child = self.child(role, release, *arguments)
                 self.children[child.role] = child
@@ -149,6 +168,18 @@ class Effect(NamedTuple):
     step: str
     what: str
     marker: str
+
+
+def stores(folder: Path, request: pytest.FixtureRequest, ack_wait_seconds: float) -> Iterator[Store]:
+    """An empty one, for a fixture. The bank is in PostgreSQL where there is one, all else in SQLite."""
+    databases = {name: f"sqlite:///{folder}/{name}.db" for name in PARTICIPANTS}
+    try:
+        server: Postgres = request.getfixturevalue("postgres_server")
+        databases["bank"] = server.new_database()
+    except pytest.skip.Exception:
+        pass
+    with platform(folder, participants=tuple(PARTICIPANTS)) as up:
+        yield Store(up, folder, databases, ack_wait_seconds)
 
 
 def is_ready(child: Child) -> bool:

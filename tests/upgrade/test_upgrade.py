@@ -16,16 +16,15 @@ from typer.testing import CliRunner
 from antiphon.contracts import StillRunning
 from antiphon.coordinator import Antiphon, Handle
 from antiphon.deploy.cli.main import app
-from antiphon.deploy.local.postgres import Postgres
-from tests.support.server import platform
 
-from .participant import ACK_WAIT_SECONDS
-from .sagas import PARTICIPANTS, SAGAS
+from .sagas import SAGAS
 from .scenarios import ALL, ENDED, OPEN, OPERATOR, PAUSED, PAUSED_PARTICIPANT, PAUSED_TYPE, Scenario, do
-from .store import NEW, Release, Store, old_release, wrongs
+from .store import NEW, Release, Store, old_release, stores, wrongs
 
 ENDED_SECONDS: Final = 120.0
 KILLS: Final = 6
+ACK_WAIT_SECONDS: Final = 2.0
+"""In production it is thirty with workers of the last release."""
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +34,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 @pytest.fixture
 def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """An empty one. The bank is in PostgreSQL where there is one, all else in SQLite."""
-    databases = {name: f"sqlite:///{tmp_path}/{name}.db" for name in PARTICIPANTS}
-    try:
-        server: Postgres = request.getfixturevalue("postgres_server")
-        databases["bank"] = server.new_database()
-    except pytest.skip.Exception:
-        pass
-    with platform(tmp_path, participants=tuple(PARTICIPANTS)) as up:
-        yield Store(up, tmp_path, databases)
+    yield from stores(tmp_path, request, ACK_WAIT_SECONDS)
 
 
 async def test_what_runs_as_the_old_release_is_the_old_release(old: Release, store: Store) -> None:
@@ -54,14 +45,14 @@ async def test_what_runs_as_the_old_release_is_the_old_release(old: Release, sto
 
 
 async def test_a_store_that_the_old_release_filled_is_run_to_its_end(old: Release, store: Store) -> None:
-    await set_up(store, old)
+    await store.set_up(old)
     with store.running(old):
         await store.run(old, "tests.upgrade.fill", "store")
     await store.run(old, "tests.upgrade.fill", "unread")
     assert await store.inbox_states() == {"done", "refused", "undone", "void"}
     await everything_is_read(store, (*ENDED, *OPEN, *PAUSED))
     store.gate.touch()
-    await set_up(store, NEW)
+    await store.set_up(NEW)
     with store.running(NEW):
         async with client(store) as antiphon:
             await store.ready()
@@ -74,7 +65,7 @@ async def test_two_releases_side_by_side_run_a_store_to_its_end(old: Release, st
     """Two coordinators of each and one of each participant, some of which die while what was begun goes on."""
     chance = random.Random(11)
     for release in (old, NEW):
-        await set_up(store, release)
+        await store.set_up(release)
     with store.running(old, NEW):
         await store.ready()
         for part in ("store", "unread"):
@@ -94,13 +85,6 @@ async def test_two_releases_side_by_side_run_a_store_to_its_end(old: Release, st
 
 
 # --- what the tests are made of ---------------------------------------------------------------------------------------
-
-
-async def set_up(store: Store, release: Release) -> None:
-    """Do the administrator's step as a release does it, and have what a killed worker held come again soon."""
-    names = [word for name in PARTICIPANTS for word in ("--participant", name)]
-    await store.run(release, "antiphon.deploy", "setup", *names, "--app", "tests.upgrade.sagas")
-    await store.up.set_up(ACK_WAIT_SECONDS, [each.listener for each in PARTICIPANTS.values()])
 
 
 @asynccontextmanager
