@@ -15,6 +15,7 @@ from msgspec import Meta
 from .bounds import SEQUENCE_MAX, Sequence
 from .errors import Undecodable
 from .identity import SagaKey
+from .pairs import PAIRS_MAX
 from .registration import TokenOrNone
 from .subjects import parse_readmodel
 from .topology import PLACE_BYTES_MAX
@@ -29,16 +30,24 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Up to where a read model has read.
 
     Args:
-        saga: the last message of SAGA.
-        events: the last message of EVENTS.
+        saga: the last message of SAGA; of the first pair where there are several.
+        events: the last message of EVENTS; the same.
+        further: the last messages of SAGA and of EVENTS in each further pair.
         kept: the sagas (type/id) by whose messages it knows the streams again.
         database: a name that no other database has, so that two under one name are told apart.
     """
 
     saga: Sequence = 0
     events: Sequence = 0
+    further: Annotated[tuple[tuple[Sequence, Sequence], ...], Meta(max_length=PAIRS_MAX)] = ()
     kept: Annotated[tuple[Name, ...], Meta(max_length=KEPT_MAX)] = ()
     database: TokenOrNone = ""
+
+    def of_pair(self, pair: int) -> tuple[int, int]:
+        """The last messages of SAGA and of EVENTS in one pair; 0 where it has said nothing of that."""
+        if pair == 0:
+            return self.saga, self.events
+        return self.further[pair - 1] if pair <= len(self.further) else (0, 0)
 
     def encode(self) -> bytes:
         """As the bucket takes it."""
@@ -76,7 +85,7 @@ class Reader(msgspec.Struct, frozen=True):
 
 
 class ReadUpTo(msgspec.Struct, frozen=True):
-    """What all read models have read."""
+    """What all read models have read of one pair of streams."""
 
     saga: int = SEQUENCE_MAX
     events: int = SEQUENCE_MAX
@@ -89,14 +98,14 @@ class ReadUpTo(msgspec.Struct, frozen=True):
         return str(key) in self.kept
 
 
-def read_up_to(readers: Iterable[Reader]) -> ReadUpTo:
-    """What all of these have read."""
-    known = sorted(readers, key=lambda reader: (reader.place.saga, reader.place.events))
+def read_up_to(readers: Iterable[Reader], pair: int = 0) -> ReadUpTo:
+    """What all of these have read of a pair of streams."""
+    known = sorted(readers, key=lambda reader: reader.place.of_pair(pair))
     if not known:
         return ReadUpTo()
     return ReadUpTo(
-        known[0].place.saga,
-        min(reader.place.events for reader in known),
+        known[0].place.of_pair(pair)[0],
+        min(reader.place.of_pair(pair)[1] for reader in known),
         frozenset(name for reader in known for name in reader.place.kept),
         known[0],
     )

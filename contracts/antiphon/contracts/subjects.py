@@ -110,6 +110,13 @@ def fired_subject(saga: SagaKey) -> str:
 
 
 SAGA_FILTER: Final = "saga.>"
+
+
+def saga_partition_filter(partition: int) -> str:
+    """All that SAGA holds of the sagas of one partition."""
+    return f"saga.{partition}.>"
+
+
 FIRED_FILTER: Final = "saga.*.*.*.f.next"
 
 
@@ -143,6 +150,9 @@ def schemas_subject(definition: str, digest: str) -> str:
 def schemas_filter(definition: str) -> str:
     """All schemas that the messages of one definition ever had."""
     return schemas_subject(definition, "*")
+
+
+SCHEMAS_FILTER: Final = "saga.schemas.>"
 
 
 def parse_schemas(subject: str) -> str:
@@ -425,6 +435,11 @@ def signals_filter(saga_type: str = "*", signal: str = "*") -> str:
 STARTS_FILTER: Final = starts_filter()
 CLIENT_STARTS_FILTER: Final = starts_filter(source=CLIENT)
 EVENTS_FILTER: Final = "evt.>"
+
+
+def event_partition_filter(partition: int) -> str:
+    """All that EVENTS holds of the sagas of one partition."""
+    return f"evt.{partition}.>"
 
 
 REACTION_STEP_CHARS: Final = len(BY_ITSELF) + 9
@@ -943,6 +958,13 @@ def is_of_sagas(subject: str) -> bool:
     """Whether a subject begins as those of SAGA and EVENTS do."""
     tokens = subject.split(".", 4)
     return len(tokens) == 5 and tokens[0] in ("saga", "evt")
+
+
+def partition_in(subject: str) -> int | None:
+    """The partition in a subject of SAGA or EVENTS, or in a filter of them; None where it names none."""
+    tokens = subject.split(".", 2)
+    token = tokens[1] if len(tokens) == 3 else ""
+    return int(token) if token.isascii() and token.isdigit() else None
 
 
 def saga_in(subject: str) -> SagaKey | None:

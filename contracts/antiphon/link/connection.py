@@ -37,6 +37,7 @@ from antiphon.contracts.errors import (
     StreamMissing,
 )
 from antiphon.contracts.headers import FIRST, GUARD
+from antiphon.contracts.pairs import ONE_PAIR, SPREAD, Pairs, base_of
 from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
 from antiphon.contracts.stored import AlreadyStored, Outcome, Rejected, StoredMessage
 from antiphon.contracts.subjects import is_inbox
@@ -178,6 +179,10 @@ class Link:
         """Why TLS failed last, which is said once."""
         self.on_close: list[Callable[[], object]] = []
         """Called before the connection is closed by this process."""
+        self.pairs = ONE_PAIR
+        """Over how many pairs of streams the sagas are spread; `find_pairs` finds that out."""
+        self._is_spread = False
+        """Whether that is more than one. With one nothing but this is looked at."""
 
     @classmethod
     async def connect(
@@ -310,6 +315,26 @@ class Link:
         return True
 
     # --- reading ------------------------------------------------------------------------------------------------------
+    # Where sagas are spread over several pairs of streams, SAGA and EVENTS stand for all of them in reads by subject:
+    # the subject says which one it is. What goes by sequences names the stream of one pair.
+
+    def spread_over(self, pairs: Pairs) -> None:
+        """Take SAGA and EVENTS for these pairs of streams from now on."""
+        self.pairs, self._is_spread = pairs, pairs.count > 1
+
+    def _require_one(self, stream: str) -> None:
+        """Refuse a sequence of SAGA or EVENTS that may be in any of several streams: a mistake of ours."""
+        if self._is_spread and stream in SPREAD:
+            raise RuntimeError(f"a sequence of {stream} is one in each of {self.pairs.count} streams")
+
+    def stream_at(self, stream: str, subject: str) -> str:
+        """The stream that holds what SAGA or EVENTS is to hold at a subject, or of all that a filter matches."""
+        if not self._is_spread or stream not in SPREAD:
+            return stream
+        name = self.pairs.stream_at(stream, subject)
+        if name is None:
+            raise RuntimeError(f"{subject} is in several streams, of which each has sequences of its own")
+        return name
 
     def read(
         self,
@@ -328,6 +353,12 @@ class Link:
             most: how many messages are read at most, those with the lowest sequences.
             whole: whether there must not be more; then too many are none.
         """
+        if self._is_spread and stream in SPREAD:
+            parts = self.pairs.parts(stream, filters) or {self.pairs.names(stream)[0]: filters}
+            taken = Joined(len(parts), then).take if len(parts) > 1 else then
+            for name, some in parts.items():
+                self.read(name, some, taken, most, whole)
+            return
         read = Read(self._until(), self.guard.current, then, whole)
         self._ask(f"$JS.API.DIRECT.GET.{stream}", request_body(filters, most), read)
 
@@ -345,6 +376,7 @@ class Link:
 
         However much else the stream holds: each message is a read of its own, and many are under way at once.
         """
+        self._require_one(stream)
         wanted = list(sequences)
         parts = [wanted[first : first + AT_ONCE_MAX] for first in range(0, len(wanted), AT_ONCE_MAX)]
         joined = Joined(len(parts), then)
@@ -381,7 +413,7 @@ class Link:
         joined = Joined(len(subjects), then)
         for subject in subjects:
             read = LeaderRead(self._until(), self.guard.current, joined.take)
-            self._ask(f"$JS.API.STREAM.MSG.GET.{stream}", latest_body(subject), read)
+            self._ask(f"$JS.API.STREAM.MSG.GET.{self.stream_at(stream, subject)}", latest_body(subject), read)
 
     def _ask(self, subject: str, body: bytes, read: Read) -> None:
         token = self._token()
@@ -401,11 +433,19 @@ class Link:
         raise result
 
     async def scan(self, stream: str, subject_filter: str, sequence: int = 1) -> AsyncIterator[StoredMessage]:
-        """All messages of a stream that match, in stream order, from a sequence on.
+        """All messages of a stream that match, in stream order, from a sequence on; of several pairs, those of one
+        stream after the other.
 
         Raises:
             Ambiguous: there was no whole answer.
         """
+        if self._is_spread and stream in SPREAD and self.pairs.stream_at(stream, subject_filter) is None:
+            if sequence > 1:
+                self._require_one(stream)
+            for name in self.pairs.names(stream):
+                async for message in self.scan(name, subject_filter):
+                    yield message
+            return
         while page := await self.next_page(stream, subject_filter, sequence):
             for message in page:
                 yield message
@@ -416,7 +456,11 @@ class Link:
     ) -> None:
         """Read the next messages of a stream that match, in stream order, and call `then` once."""
         read = Read(self._until(), self.guard.current, then, whole=False)
-        self._ask(f"$JS.API.DIRECT.GET.{stream}", scan_body(subject_filter, from_sequence, most), read)
+        self._ask(
+            f"$JS.API.DIRECT.GET.{self.stream_at(stream, subject_filter)}",
+            scan_body(subject_filter, from_sequence, most),
+            read,
+        )
 
     async def next_page(
         self, stream: str, subject_filter: str, from_sequence: int, most: int = BATCH_MAX
@@ -440,7 +484,11 @@ class Link:
 
         def ask(then: Callable[[Pages], None]) -> None:
             reads.append(Read(self._until(), self.guard.current, then, whole=False))
-            self._ask(f"$JS.API.DIRECT.GET.{stream}", scan_body(subject_filter, from_sequence, most), reads[0])
+            self._ask(
+                f"$JS.API.DIRECT.GET.{self.stream_at(stream, subject_filter)}",
+                scan_body(subject_filter, from_sequence, most),
+                reads[0],
+            )
 
         return await self._result_of(ask), reads[0].left
 
@@ -450,15 +498,18 @@ class Link:
         Raises:
             Ambiguous: there was no answer.
         """
-        return await self._single(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+        return await self._single(f"$JS.API.DIRECT.GET.{self.stream_at(stream, subject)}.{subject}", b"")
 
     async def get_latest(self, stream: str, subject_filter: str) -> StoredMessage | None:
-        """The last message of a stream that matches.
+        """The last message of a stream that matches; of several pairs, the one that was stored last.
 
         Raises:
             Ambiguous: there was no answer.
         """
-        return await self._single(f"$JS.API.DIRECT.GET.{stream}", latest_body(subject_filter))
+        names = self.pairs.parts(stream, [subject_filter]) if self._is_spread else (stream,)
+        body = latest_body(subject_filter)
+        found = await asyncio.gather(*(self._single(f"$JS.API.DIRECT.GET.{name}", body) for name in names))
+        return max(filter(None, found), key=lambda message: message.stored_ns, default=None)
 
     async def _single(self, subject: str, body: bytes) -> StoredMessage | None:
         found = await self._result_of(lambda then: self._ask(subject, body, SingleRead(self._until(), None, then)))
@@ -657,9 +708,11 @@ class Link:
 def rights_missing(subject: str, user: str) -> RightsMissing:
     """The sentence for a subject that the server refused."""
     refused = f"the server does not let {user} use {subject}"
+    is_of_one_pair = not {*subject.upper().split(".")}.isdisjoint(SPREAD)
+    several = " Where sagas are spread over several pairs of streams, set ANTIPHON_STREAMS to their number."
     return RightsMissing(
         f"{refused}. Give its user that right (deploy/README.md lists what each role needs), or use the credentials of "
-        "the right user.",
+        f"the right user.{several if is_of_one_pair else ''}",
         refused,
     )
 
@@ -690,7 +743,7 @@ def _option(stream: str, consumer: str) -> str:
         return f" --participant {consumer.removeprefix(ANSWERS_PREFIX)}"
     if not consumer or is_of_platform(consumer):
         return ""
-    if stream == SAGA:
+    if base_of(stream) == SAGA:
         return f" --participant {consumer.removesuffix('-undo').removesuffix('-close')}"
     return f" --app MODULE:{consumer.removesuffix('-on')}"
 

@@ -66,7 +66,7 @@ async def erase(link: Link, stream: str, subject_filter: str, but: int = 0) -> N
     Raises:
         Ambiguous: nobody knows whether all was done; ask again.
     """
-    after = 0
+    after, stream = 0, link.pairs.stream_at(stream, subject_filter) or stream
     while page := await link.next_page(stream, subject_filter, after + 1, PAGE):
         after = page[-1].sequence
         for message in page:

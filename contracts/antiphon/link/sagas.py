@@ -24,6 +24,10 @@ names."""
 class ReadsSagas(Reads, Protocol):
     """A link, as far as sagas are read over it."""
 
+    def stream_at(self, stream: str, subject: str) -> str:
+        """The stream that holds a subject; see `Link.stream_at`."""
+        ...
+
     async def get_all_at(self, stream: str, sequences: Collection[int]) -> list[StoredMessage]:
         """The messages at these sequences; see `Link.get_all_at`."""
         ...
@@ -68,7 +72,10 @@ async def read_named_events(link: ReadsSagas, entries: Iterable[StoredMessage]) 
     Raises:
         Ambiguous: there was no whole answer.
     """
-    return await link.get_all_at(EVENTS, named_sequences(entries))
+    found = list(entries)
+    if not found:
+        return []
+    return await link.get_all_at(link.stream_at(EVENTS, found[0].subject), named_sequences(found))
 
 
 async def _read_page(link: ReadsSagas, key: SagaKey, entries: Iterable[StoredMessage]) -> SagaEvents:

@@ -45,6 +45,9 @@ class Events:
         assert not any(map(subjects.is_filter, filters))
         return [message for message in self.stored if message.subject in filters]
 
+    def stream_at(self, stream: str, subject: str) -> str:
+        return stream
+
     async def get_all_at(self, stream: str, sequences: Collection[int]) -> list[StoredMessage]:
         return [message for message in self.stored if message.sequence in sequences]
 

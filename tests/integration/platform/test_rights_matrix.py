@@ -84,6 +84,7 @@ KEYS: Final = {"saga": (ORDER, RETURNS, MESSAGE), "parent": (ORDER,), "lock": (L
 VALUES: Final[dict[str, tuple[object, ...]]] = {
     "asked": (),
     "attempt": (1,),
+    "partition": (5,),
     "client": (BOUND.client, "shop"),
     "definition": ("order.v1.7f0c7b067eec",),
     "digest": ("a07aadea398fd82a",),
