@@ -13,6 +13,7 @@ import structlog
 
 from antiphon.contracts.differences import said
 from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.pairs import base_of
 from antiphon.contracts.targets import UNKNOWN_BOUND, Loss
 from antiphon.contracts.topology import (
     EVENTS,
@@ -63,6 +64,7 @@ async def set_up(
     *,
     client_bounds: Iterable[Bound] = (),
     allowed: Collection[Loss] = (),
+    pairs: int = 0,
 ) -> Bounds:
     """Create or update all streams and the consumers of the platform and the given participants.
 
@@ -80,13 +82,16 @@ async def set_up(
             it for all that they hold, every three quarters of a second; those of release 0.1.0-67d7c3a every ten
             seconds, so that below thirty a long handler of theirs meets itself in the inbox, which costs it nothing
             but the wait.
-        events_bytes: how much EVENTS may take of the server's room, so that SAGA always has some. With 0 what was set
-            before stays; where nothing was, it is half of what can be set aside.
+        events_bytes: how much EVENTS may take of the server's room, so that SAGA always has some; all streams of that
+            kind together where there are several. With 0 what was set before stays; where nothing was, it is half of
+            what can be set aside.
         parked_bytes: the same for PARKED, so that nobody who parks fills the disk. Where nothing was, it is a gigabyte,
             or half of what can be set aside where that is less.
         client_bounds: how many sagas of a type a client may have open. A bound that was set before stays, where no
             other one is given for the same client and type.
         allowed: what may become less safe: fewer replicas, smaller bounds, messages that are lost.
+        pairs: over how many pairs of streams sagas are spread, which stays so; with 0 as many as there are, and one
+            where there are none.
 
     Returns:
         How many bytes both may take.
@@ -104,6 +109,7 @@ async def set_up(
         events_bytes=events_bytes,
         parked_bytes=parked_bytes,
         client_bounds=tuple(client_bounds),
+        pairs=pairs,
     )
     return await carry_out(link, desired, allowed)
 
@@ -121,7 +127,8 @@ async def carry_out(link: Link, desired: Desired, allowed: Collection[Loss] = ()
 
 
 async def _apply(link: Link, found: Preview) -> Bounds:
-    bounds, unchanged = {name: found.bound_of(name) for name in BY_DEFAULT}, list[str]()
+    bounds = {each.stream: int(each.config["max_bytes"]) for each in found.changes if not each.consumer}
+    shares, unchanged = dict[str, int](), list[str]()
     for change in found.pending:
         try:
             if change.action == "delete":
@@ -129,12 +136,12 @@ async def _apply(link: Link, found: Preview) -> Bounds:
             elif change.consumer:
                 await _ensure_consumer(link, change)
             else:
-                bounds[change.stream] = await _ensure_stream(link, change, found.replicas)
+                bounds[change.stream] = await _ensure_stream(link, change, found, shares)
         except NotChanged as error:
             unchanged.append(str(error))
     if unchanged:
         raise NotChanged(" ".join(unchanged))
-    return Bounds(bounds[EVENTS], bounds[PARKED])
+    return Bounds(sum(bounds[name] for name in found.pairs.events), bounds[PARKED])
 
 
 # --- one after the other ----------------------------------------------------------------------------------------------
@@ -180,8 +187,14 @@ async def _end_turn(link: Link, subjects: Collection[str]) -> None:
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 
-async def _ensure_stream(link: Link, change: Change, replicas: int) -> int:
+async def _ensure_stream(link: Link, change: Change, found: Preview, shares: dict[str, int]) -> int:
     """Create or change a stream.
+
+    Args:
+        link: a connection with an administrator's rights.
+        change: what becomes of it.
+        found: the whole of which that is a part.
+        shares: how much each stream of a kind may take, once that is known.
 
     Returns:
         How many bytes it may take; -1 where nothing bounds it.
@@ -191,9 +204,11 @@ async def _ensure_stream(link: Link, change: Change, replicas: int) -> int:
     """
     config = change.config
     if config["max_bytes"] == UNKNOWN_BOUND:
-        room = await room_of(link, change.stream)
-        half = await _half_of_the_room(link, change.stream, replicas, BY_DEFAULT[change.stream])
-        config = {**config, "max_bytes": (room.used if room else 0) + half}
+        room, kind = await room_of(link, change.stream), base_of(change.stream)
+        if kind not in shares:
+            half = await _half_of_the_room(link, change.stream, found.replicas, BY_DEFAULT[kind])
+            shares[kind] = half // len(found.pairs.names(kind))
+        config = {**config, "max_bytes": (room.used if room else 0) + shares[kind]}
     verb = "CREATE" if change.action == "create" else "UPDATE"
     answer = await _insist_on_room(link, f"STREAM.{verb}.{change.stream}", config)
     if verb == "UPDATE" and "error" in answer and answer["error"].get("err_code") not in NO_STORAGE:

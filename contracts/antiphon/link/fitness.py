@@ -25,7 +25,7 @@ from antiphon.contracts.differences import (
 )
 from antiphon.contracts.errors import Ambiguous, PlatformError, StreamMissing
 from antiphon.contracts.stored import NobodyReads
-from antiphon.contracts.topology import BUCKETS, SAGA, STREAMS, Consumer
+from antiphon.contracts.topology import BUCKETS, Consumer
 
 from .connection import Link, missing
 from .delivery import Pull
@@ -170,7 +170,8 @@ def cluster(link: Link) -> Look:
     a process sees everything else. It may be at a server that was cut off, and leaves it then."""
 
     async def look() -> list[Difference]:
-        await info_of(link, f"STREAM.INFO.{SAGA}")
+        for stream in link.pairs.saga:
+            await info_of(link, f"STREAM.INFO.{stream}")
         return []
 
     return look
@@ -194,7 +195,7 @@ def settings(link: Link, consumers: Iterable[Consumer], others: Iterable[Consume
         consumers: those without which the process does nothing.
         others: those without which it does less, such as those of one participant.
     """
-    consumers, others = list(consumers), list(others)
+    consumers, others = link.pairs.spread(consumers), link.pairs.spread(others)
 
     async def look() -> list[Difference]:
         found = await _streams(link)
@@ -208,7 +209,7 @@ def settings(link: Link, consumers: Iterable[Consumer], others: Iterable[Consume
 
 
 async def _streams(link: Link) -> list[Difference]:
-    wanted = (*STREAMS, *BUCKETS)
+    wanted = (*link.pairs.streams(), *BUCKETS)
     configs = {stream.name: await _config(link, f"STREAM.INFO.{stream.name}") for stream in wanted}
     replicas = asked_replicas({name: config for name, config in configs.items() if config is not None})
     found = list[Difference]()
@@ -278,7 +279,7 @@ def reads(link: Link, streams: Iterable[str]) -> Look:
         link: a connection that may read them.
         streams: their names.
     """
-    streams = list(streams)
+    streams = [name for stream in streams for name in link.pairs.names(stream)]
 
     async def look() -> list[Difference]:
         silent = [stream for stream in streams if not await _answers(link, stream)]

@@ -11,7 +11,8 @@ import msgspec
 
 from antiphon.contracts.differences import Config, asked_replicas, filters_in
 from antiphon.contracts.errors import Ambiguous, PlatformError
-from antiphon.contracts.subjects import heard_participants
+from antiphon.contracts.pairs import ONE_PAIR, Pairs, count_in
+from antiphon.contracts.subjects import EVENTS_FILTER, SAGA_FILTER, heard_participants
 from antiphon.contracts.targets import (
     Loss,
     Reduction,
@@ -36,8 +37,6 @@ from antiphon.contracts.topology import (
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
     REGISTRATIONS,
-    SAGA,
-    STREAMS,
     Bound,
     Consumer,
     Listener,
@@ -53,7 +52,7 @@ from antiphon.contracts.topology import (
 
 from .connection import Link
 from .outcomes import NOT_FOUND
-from .setup import bounds_set, insist, set_up_participants, unneeded_former_consumers
+from .setup import bounds_set, insist, set_up_participants, stream_names, unneeded_former_consumers
 
 Info = dict[str, Any]
 """What the server tells of a stream or consumer."""
@@ -81,6 +80,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
         forget_reactions: participants whose consumer for reactions is to be deleted.
         client_bounds: how many sagas of a type clients may have open; bounds that were set before stay.
         forget_former: whether to delete the consumers that only coordinators of earlier releases use.
+        pairs: over how many pairs of streams sagas are to be spread; 0 for as many as there are, and at first one.
     """
 
     listeners: tuple[Listener, ...] = ()
@@ -91,6 +91,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     forget_reactions: tuple[str, ...] = ()
     forget_former: bool = False
     client_bounds: tuple[Bound, ...] = ()
+    pairs: int = 0
 
     def consumers(self) -> list[Consumer]:
         """The consumers of the participants.
@@ -144,6 +145,7 @@ class Preview(msgspec.Struct, frozen=True):
 
     changes: tuple[Change, ...]
     replicas: int
+    pairs: Pairs = ONE_PAIR
 
     @property
     def pending(self) -> tuple[Change, ...]:
@@ -151,9 +153,10 @@ class Preview(msgspec.Struct, frozen=True):
         return tuple(each for each in self.changes if each.action != "keep")
 
     def bound_of(self, stream: str) -> int:
-        """How many bytes a stream may take then; 0 where that is known once it is made."""
-        (bound,) = (each.config["max_bytes"] for each in self.changes if each.stream == stream and not each.consumer)
-        return int(bound)
+        """How many bytes a stream may take then, of several pairs together; 0 where that is known once it is made."""
+        names = self.pairs.names(stream)
+        bounds = [int(each.config["max_bytes"]) for each in self.changes if each.stream in names and not each.consumer]
+        return sum(bounds) if all(bounds) else 0
 
     def require_allowed(self, allowed: Iterable[Loss]) -> None:
         """Check that an administrator has named every kind of loss.
@@ -195,25 +198,48 @@ async def preview(link: Link, desired: Desired) -> Preview:
 
     Raises:
         BadIdentity: no participant may have such a name.
-        PlatformError: the server cannot tell, a bound is less than what a stream holds, or coordinators of an earlier
-            release still need what is to be deleted.
+        PlatformError: the server cannot tell, a bound is less than what a stream holds, sagas are spread over another
+            number of pairs, or coordinators of an earlier release still need what is to be deleted.
     """
     theirs = desired.consumers()  # names are looked at before the server is asked anything
+    pairs = await _pairs(link, desired)
+    link.spread_over(pairs)
     of_clients = await _streams_of_clients(link, desired)
-    infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in (*STREAMS, *BUCKETS, *of_clients)}
+    wanted = (*pairs.streams(), *BUCKETS, *of_clients)
+    infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in wanted}
     before = asked_replicas({name: info["config"] for name, info in infos.items() if info is not None})
     replicas = desired.replicas or max(1, before)
-    bounds = {EVENTS: desired.events_bytes, PARKED: desired.parked_bytes}
+    bounds = {PARKED: desired.parked_bytes, **dict.fromkeys(pairs.events, desired.events_bytes // pairs.count)}
     streams = [
         await _stream(link, each, infos[each.name], replicas, before, bounds.get(each.name, -1))
         # First those that need no more room than they are known to: half of what is left then is for the others.
-        for each in sorted((*STREAMS, *BUCKETS, *of_clients), key=lambda each: each.name in bounds)
+        for each in sorted(wanted, key=lambda each: each.name in bounds)
     ]
     fixed = (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER)
     copied = [bounded_consumer(each) for each in of_clients]
-    consumers = [await _consumer(link, each, infos) for each in (*fixed, *theirs, *copied)]
+    consumers = [await _consumer(link, each, infos) for each in pairs.spread((*fixed, *theirs, *copied))]
     facts = [await _consumer(link, each, infos) for each in await _facts(link, desired, infos)]
-    return Preview((*streams, *consumers, *facts, *await _deleted(link, desired, infos)), replicas)
+    return Preview((*streams, *consumers, *facts, *await _deleted(link, desired, infos)), replicas, pairs)
+
+
+async def _pairs(link: Link, desired: Desired) -> Pairs:
+    """The pairs of streams that there are, or are to be.
+
+    Raises:
+        PlatformError: the server cannot tell, or there are others than those that are wanted.
+    """
+    there = count_in([*await stream_names(link, SAGA_FILTER), *await stream_names(link, EVENTS_FILTER)])
+    if desired.pairs and there not in (0, desired.pairs):
+        raise PlatformError(
+            f"sagas are spread over {_pairs_in_words(there)} of streams, and that stays so: the number says where each "
+            f"saga is. Leave --streams out. For {desired.pairs} set up another server, start new sagas there, and let "
+            "those that run here end."
+        )
+    return Pairs(there or desired.pairs or 1)
+
+
+def _pairs_in_words(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 async def _info(link: Link, subject: str, **body: object) -> Info | None:
@@ -343,10 +369,13 @@ async def _facts(link: Link, desired: Desired, streams: dict[str, Info | None]) 
     They begin behind what the consumers of earlier releases have finished, where there are any; else with all that
     there is. Those that are there stay where they are.
     """
+    there = await _set_up(link, streams)
+    if link.pairs.count > 1:  # no earlier release knows several pairs
+        everybody = there | {each.name for each in desired.listeners}
+        return link.pairs.spread((*FACT_CONSUMERS, *map(answers_consumer, sorted(everybody))))
     former_facts = await _consumer_info(link, EVENTS, FORMER_FACTS, streams)
     former_answers = await _consumer_info(link, EVENTS, FORMER_ANSWERS, streams)
     before = heard_participants(filters_in(former_answers["config"])) if former_answers else set[str]()
-    there = await set_up_participants(link) if streams[SAGA] is not None else set[str]()
     everybody = before | there | {each.name for each in desired.listeners}
     first, first_answer = _first_after(former_facts), _first_after(former_answers)
     answers = [_from(answers_consumer(name), first_answer if name in before else first) for name in sorted(everybody)]
@@ -354,6 +383,13 @@ async def _facts(link: Link, desired: Desired, streams: dict[str, Info | None]) 
     if former_answers is not None and not desired.forget_former:  # coordinators of that release hear newcomers, too
         consumers.append(former_answers_consumer(everybody))
     return consumers
+
+
+async def _set_up(link: Link, streams: dict[str, Info | None]) -> set[str]:
+    """The participants that have consumers for commands, in whichever streams there are."""
+    if any(streams[name] is None for name in link.pairs.saga):
+        return set()
+    return await set_up_participants(link)
 
 
 def _first_after(former: Info | None) -> int:
@@ -373,11 +409,12 @@ async def _deleted(link: Link, desired: Desired, streams: dict[str, Info | None]
     changes = list[Change]()
     for participant in desired.forget_reactions:
         name = reactions_consumer_name(participant)
-        info = await _consumer_info(link, EVENTS, name, streams)
-        if info is not None:
-            waiting = info["num_pending"] + info["num_ack_pending"]
-            reductions = (undelivered(participant, waiting),) if waiting else ()
-            changes.append(Change(stream=EVENTS, consumer=name, action="delete", reductions=reductions))
+        for stream in link.pairs.events:
+            info = await _consumer_info(link, stream, name, streams)
+            if info is not None:
+                waiting = info["num_pending"] + info["num_ack_pending"]
+                reductions = (undelivered(participant, waiting),) if waiting else ()
+                changes.append(Change(stream=stream, consumer=name, action="delete", reductions=reductions))
     if desired.forget_former and streams[REGISTRATIONS.name] is not None:
         former = await unneeded_former_consumers(link)
         changes += [Change(stream=EVENTS, consumer=name, action="delete") for name in former]

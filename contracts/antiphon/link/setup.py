@@ -27,8 +27,6 @@ from antiphon.contracts.topology import (
     FORMER_CONSUMERS,
     PLATFORM_CONSUMERS,
     REGISTRATIONS,
-    SAGA,
-    STREAMS,
     Bound,
     Consumer,
     answering_participants,
@@ -81,7 +79,8 @@ async def stream_configs(link: Link) -> dict[str, Config]:
     Args:
         link: a connection that may ask about streams.
     """
-    answers = {each.name: await insist(link, f"STREAM.INFO.{each.name}", {}) for each in (*STREAMS, *BUCKETS)}
+    there = (*link.pairs.streams(), *BUCKETS)
+    answers = {each.name: await insist(link, f"STREAM.INFO.{each.name}", {}) for each in there}
     return {name: answer["config"] for name, answer in answers.items() if "config" in answer}
 
 
@@ -92,7 +91,7 @@ async def consumer_configs(link: Link) -> dict[tuple[str, str], Config]:
         link: a connection with an administrator's rights.
     """
     found: dict[tuple[str, str], Config] = {}
-    for stream in (SAGA, EVENTS):
+    for stream in (*link.pairs.saga, *link.pairs.events):
         offset, total = 0, 1
         while offset < total:
             answer = await insist(link, f"CONSUMER.LIST.{stream}", {"offset": offset})
@@ -109,9 +108,9 @@ async def require_platform(link: Link, consumers: Iterable[Consumer] = PLATFORM_
         StreamMissing: one does not; the sentence has the command that creates it.
         PlatformError: the server cannot tell.
     """
-    for stream in STREAMS:
+    for stream in link.pairs.streams():
         await _require(link, f"STREAM.INFO.{stream.name}", missing(stream.name))
-    for consumer in consumers:
+    for consumer in link.pairs.spread(consumers):
         where = f"{consumer.stream}.{consumer.name}"
         await _require(link, f"CONSUMER.INFO.{where}", missing(consumer.stream, consumer.name))
 
@@ -132,8 +131,10 @@ async def _require(link: Link, subject: str, otherwise: StreamMissing) -> None:
 
 async def left_behind(link: Link, participant: str) -> int | None:
     """How many events wait in the consumer that was made for a participant's reactions; None if it has none."""
-    info = await info_of(link, f"CONSUMER.INFO.{EVENTS}.{reactions_consumer_name(participant)}")
-    return None if info is None else info["num_pending"] + info["num_ack_pending"]
+    name = reactions_consumer_name(participant)
+    infos = [await info_of(link, f"CONSUMER.INFO.{stream}.{name}") for stream in link.pairs.events]
+    there = [info["num_pending"] + info["num_ack_pending"] for info in infos if info is not None]
+    return sum(there) if there else None
 
 
 async def forget_reactions(link: Link, participant: str) -> None:
@@ -142,7 +143,8 @@ async def forget_reactions(link: Link, participant: str) -> None:
     Raises:
         PlatformError: the server refused.
     """
-    await delete_consumer(link, EVENTS, reactions_consumer_name(participant))
+    for stream in link.pairs.events:
+        await delete_consumer(link, stream, reactions_consumer_name(participant))
 
 
 async def heard(link: Link) -> set[str]:
@@ -151,7 +153,8 @@ async def heard(link: Link) -> set[str]:
     Raises:
         PlatformError: the server cannot tell.
     """
-    return answering_participants(await consumer_names(link, EVENTS))
+    names = [await consumer_names(link, stream) for stream in link.pairs.events]
+    return answering_participants(set[str]().union(*names))
 
 
 async def require_answers(link: Link) -> None:
@@ -161,6 +164,8 @@ async def require_answers(link: Link) -> None:
         StreamMissing: `antiphon setup` of this release has not been there; the sentence has the command.
         PlatformError: the server cannot tell.
     """
+    if link.pairs.count > 1:
+        return  # no earlier release knows several pairs
     former = await insist(link, f"CONSUMER.INFO.{EVENTS}.{FORMER_ANSWERS}", {})
     before = heard_participants(filters_in(former.get("config", {})))
     if unheard := sorted(before - await heard(link) if before else ()):
@@ -168,7 +173,9 @@ async def require_answers(link: Link) -> None:
 
 
 async def former_consumers(link: Link) -> list[str]:
-    """The consumers that are there from which only coordinators of earlier releases pull."""
+    """The consumers that are there from which only coordinators of earlier releases pull; none has several pairs."""
+    if link.pairs.count > 1:
+        return []
     return [name for name in FORMER_CONSUMERS if await info_of(link, f"CONSUMER.INFO.{EVENTS}.{name}") is not None]
 
 
@@ -220,8 +227,8 @@ def consumers_in_words(names: Iterable[str]) -> str:
 
 async def set_up_participants(link: Link) -> set[str]:
     """All participants that have consumers for commands and for compensations."""
-    names = await consumer_names(link, SAGA)
-    return {name for name in names if participant_consumer_name(name, "undo") in names}
+    found = [await consumer_names(link, stream) for stream in link.pairs.saga]
+    return {name for names in found for name in names if participant_consumer_name(name, "undo") in names}
 
 
 async def consumer_names(link: Link, stream: str) -> set[str]:
@@ -253,15 +260,29 @@ async def bounded_streams(link: Link) -> list[str]:
     Raises:
         Ambiguous: the server cannot tell.
     """
+    names = await stream_names(link, BOUNDED_FILTER)
+    return sorted(name for name in names if parse_bounded_stream(name) is not None)
+
+
+async def stream_names(link: Link, subject_filter: str) -> list[str]:
+    """The names of all streams that hold what a filter matches, or a part of it.
+
+    Args:
+        link: a connection that may ask which streams there are.
+        subject_filter: the filter.
+
+    Raises:
+        Ambiguous: the server cannot tell.
+    """
     names = list[str]()
     while True:
-        answer = await insist(link, "STREAM.NAMES", {"subject": BOUNDED_FILTER, "offset": len(names)})
+        answer = await insist(link, "STREAM.NAMES", {"subject": subject_filter, "offset": len(names)})
         if error := answer.get("error"):
             raise Ambiguous(f"the server does not list its streams ({error.get('description')})")
         page: list[str] = answer.get("streams") or []
         names += page
         if not page or len(names) >= answer.get("total", 0):
-            return sorted(name for name in names if parse_bounded_stream(name) is not None)
+            return names
 
 
 async def bounds_set(link: Link) -> list[Bound]:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
+from antiphon.contracts.pairs import ONE_PAIR
 from antiphon.coordinator.client.asking import Asking
 from antiphon.coordinator.runtime import gauges
 from antiphon.deploy.chaos.gathering import is_replicated, read_consumers
@@ -28,6 +29,7 @@ class Server:
     """A connection to a server that answers every question alike."""
 
     is_connected = may_be_clustered = True
+    pairs = ONE_PAIR
 
     def new_inbox(self) -> str:
         return "_INBOX.1"
