@@ -1,4 +1,5 @@
-"""A real server for tests: `plain` lets everybody in, `accounts` is the production form, and `jwt` the same, signed.
+"""A real server for tests: `plain` lets everybody in, `accounts` is the production form, `jwt` the same, signed, and
+`pairs` the same with sagas spread over three pairs of streams.
 
 with platform(tmp_path, "accounts", participants=("inventory",)) as up:
     await up.set_up()
@@ -18,15 +19,19 @@ from pathlib import Path
 from typing import Literal
 
 from antiphon.contracts.identity import CLIENT
+from antiphon.contracts.pairs import ONE_PAIR, Pairs
 from antiphon.contracts.targets import Loss
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, Bound, Listener
 from antiphon.deploy.admin.logins import NOBODY, Logins, by_creds, by_password
 from antiphon.deploy.admin.rights import EVERYTHING, Rights
 from antiphon.deploy.local.server import ClusterSeat, Server, seats
 from antiphon.link import Credentials, Link, set_up
+from antiphon.link.pairs import VARIABLE
 
-Form = Literal["plain", "accounts", "jwt"]
+Form = Literal["plain", "accounts", "jwt", "pairs"]
 FORMS: tuple[Form, ...] = ("plain", "accounts")
+FORMS_AND_PAIRS: tuple[Form, ...] = (*FORMS, "pairs")
+PAIRS = 3
 RIGHTS_FORMS: tuple[Form, ...] = ("accounts", "jwt")
 """For what is about rights: they are the same in both."""
 
@@ -41,6 +46,7 @@ class Platform:
     form: Form
     participants: tuple[str, ...]
     logins: Logins = NOBODY
+    pairs: Pairs = ONE_PAIR
 
     @property
     def server(self) -> Server:
@@ -61,11 +67,14 @@ class Platform:
 
     def environment(self, user: str) -> dict[str, str]:
         """The same for a child process, with NATS_URL."""
-        return {"NATS_URL": self.servers, **({} if self.form == "plain" else self.logins.environment(user))}
+        told = {VARIABLE: str(self.pairs.count)} if self.pairs.count > 1 else {}
+        return {"NATS_URL": self.servers, **told, **({} if self.form == "plain" else self.logins.environment(user))}
 
     async def connect(self, user: str, name: str = "") -> Link:
-        """A link of that user; its name is the user's unless another is given."""
-        return await Link.connect(self.servers, name=name or user, credentials=self.credentials(user))
+        """A link of that user, which knows the pairs of streams; its name is the user's unless another is given."""
+        link = await Link.connect(self.servers, name=name or user, credentials=self.credentials(user))
+        link.spread_over(self.pairs)
+        return link
 
     async def set_up(
         self,
@@ -89,6 +98,7 @@ class Platform:
                 events_bytes,
                 client_bounds=client_bounds,
                 allowed=[*Loss],
+                pairs=self.pairs.count,
             )
         finally:
             await link.close()
@@ -105,20 +115,23 @@ def platform(
     store_bytes: int = 0,
     rights: Callable[[Rights], Rights] = lambda rights: rights,
     change: Callable[[Logins], Logins] = lambda logins: logins,
+    pairs: int = 1,
 ) -> Iterator[Platform]:
     """Start a server, or a cluster of three, and end it after the block.
 
     Args:
         folder: where its files go.
-        form: `plain`, or `accounts` or `jwt` as in production.
+        form: `plain`, or `accounts`, `jwt` or `pairs` as in production.
         participants: whose accounts and consumers there shall be.
         nodes: 3 for a cluster.
         sync_interval: the server's default by default; a kill -9 loses nothing with it, a power failure would.
         store_bytes: how much each server's streams may take; most of the disk when 0.
         rights: changes the accounts, for tests of tests.
         change: changes how users log in, such as by TLS.
+        pairs: over how many pairs of streams sagas are spread, in forms that do not say it.
     """
-    given = rights(Rights(participants, {CLIENT: [EVERYTHING]}))
+    pairs = PAIRS if form == "pairs" else pairs
+    given = rights(Rights(participants, {CLIENT: [EVERYTHING]}, pairs=pairs))
     logins = change(_logins(given, form, folder))
     places: list[ClusterSeat | None] = [None] if nodes == 1 else list(seats(nodes))
     servers = [
@@ -137,7 +150,7 @@ def platform(
             server.launch()
         for server in servers:
             server.wait_ready()
-        yield Platform(servers, form, participants, logins)
+        yield Platform(servers, form, participants, logins, Pairs(pairs))
     finally:
         for server in servers:
             server.kill()
@@ -147,7 +160,7 @@ def _logins(rights: Rights, form: Form, folder: Path) -> Logins:
     match form:
         case "plain":
             return NOBODY
-        case "accounts":
+        case "accounts" | "pairs":
             return by_password(rights)
         case "jwt":
             return by_creds(rights, folder / "creds")

@@ -26,6 +26,7 @@ from typing import Final, Literal
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import DefinitionError
 from antiphon.contracts.identity import CLIENT, COORDINATOR, NOT_SAGAS, OPERATOR, check_token, dashed
+from antiphon.contracts.pairs import SPREAD, Pairs
 from antiphon.contracts.topology import (
     ADMINISTRATOR,
     BOUNDED,
@@ -54,6 +55,7 @@ from antiphon.contracts.topology import (
     reactions_consumer_name,
 )
 from antiphon.contracts.topology import READMODELS as READMODELS_BUCKET
+from antiphon.link.pairs import VARIABLE
 
 from ..files import write_private
 
@@ -203,6 +205,7 @@ class Rights:
             every saga, and read what others have started.
         bounds: the saga types of which a client may have a bounded number of sagas open, by its name. What it stores
             about these goes to streams of its own; see `antiphon.contracts.topology.Bound`.
+        pairs: over how many pairs of streams the platform's sagas are spread.
 
     Raises:
         BadIdentity: a name cannot be a token, or no participant may have it.
@@ -216,6 +219,7 @@ class Rights:
     starts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     former_clients: Sequence[str] = ()
     bounds: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    pairs: int = 1
 
     def __post_init__(self) -> None:
         _check_names(self.participants, (*self.clients, *self.former_clients), self.operators)
@@ -236,6 +240,11 @@ class Rights:
 
     def accounts(self) -> list[Account]:
         """The platform's account, and one for each participant, for each client and for all operators."""
+        pairs = Pairs(self.pairs)
+        found = self._accounts()
+        return found if pairs.count == 1 else [_spread(each, pairs) for each in found]
+
+    def _accounts(self) -> list[Account]:
         return [
             Account(PLATFORM, (administrator_user(), coordinator_user(self.participants, self.bounds))),
             *(
@@ -503,6 +512,40 @@ def password_variable(user: str) -> str:
     return f"NATS_PASSWORD_{re.sub('[^A-Za-z0-9]', '_', user).upper()}"
 
 
+def _spread(account: Account, pairs: Pairs) -> Account:
+    """The account where SAGA and EVENTS are several streams."""
+    return replace(
+        account,
+        users=tuple(_spread_user(user, pairs) for user in account.users),
+        needs=tuple(replace(need, subject=each) for need in account.needs for each in of_pairs(need.subject, pairs)),
+    )
+
+
+def _spread_user(user: User, pairs: Pairs) -> User:
+    is_coordinator = user.name == COORDINATOR
+    found = (each for own in user.publish for each in of_pairs(own, pairs, in_short=is_coordinator))
+    return replace(user, publish=tuple(dict.fromkeys(found)))
+
+
+def of_pairs(asked: str, pairs: Pairs, *, in_short: bool = False) -> list[str]:
+    """A subject of the server's API for each of the streams that SAGA or EVENTS stands for; any other as it is.
+
+    Where it names a consumer, or a subject behind the stream, a `*` stands for the stream: no other stream has them.
+
+    Args:
+        asked: the subject with one pair.
+        pairs: the pairs of streams.
+        in_short: whether a `*` may stand for the stream in any case. In operator mode a user shows all its rights in
+            one line when it connects, which the server bounds (4 kB), and coordinators use nearly every stream.
+    """
+    tokens = asked.split(".")
+    at = next((place for place, token in enumerate(tokens) if token in SPREAD), 0)
+    if tokens[0] != "$JS" or not at or pairs.count == 1:
+        return [asked]
+    names = ("*",) if in_short or tokens[at + 1 :] else pairs.names(tokens[at])
+    return [".".join([*tokens[:at], name, *tokens[at + 1 :]]) for name in names]
+
+
 def _outside(account: str, user: str, needs: tuple[Need, ...]) -> Account:
     return Account(account, (_user(user, needs),), needs)
 
@@ -593,11 +636,21 @@ def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
     return {password_variable(user): password for user, password in passwords.items()}
 
 
-def write_secrets(folder: Path, passwords: Mapping[str, str]) -> list[Path]:
-    """Write one file of environment variables for the server and one for each user, readable by their owner only."""
+def write_secrets(folder: Path, passwords: Mapping[str, str], pairs: int = 1) -> list[Path]:
+    """Write one file of environment variables for the server and one for each user, readable by their owner only.
+
+    Args:
+        folder: where.
+        passwords: of each user.
+        pairs: over how many pairs of streams sagas are spread, which users are told where there are several: most of
+            them may not ask the server.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    told = {VARIABLE: str(pairs)} if pairs > 1 else {}
     files = {SERVER_ENVIRONMENT: server_environment(passwords)}
-    files |= {f"{user}.env": {"NATS_USER": user, "NATS_PASSWORD": password} for user, password in passwords.items()}
+    files |= {
+        f"{user}.env": {"NATS_USER": user, "NATS_PASSWORD": password, **told} for user, password in passwords.items()
+    }
     for name, variables in files.items():
         write_private(folder / name, "".join(f"{variable}={value}\n" for variable, value in variables.items()))
     return [folder / name for name in files]

@@ -50,6 +50,7 @@ def print_rights(
     folder: Path | None,
     jwt: Path | None,
     bounds: Sequence[str] = (),
+    pairs: int = 1,
 ) -> None:
     """Print the accounts, and write new passwords or creds files where the administrator wants them."""
     if jwt is not None and (nkeys or folder is not None):
@@ -72,11 +73,12 @@ def print_rights(
         starts,
         former_clients=former_clients,
         bounds=bounded_types(bounds),
+        pairs=pairs,
     )
     config = _signed(rights, jwt) if jwt is not None else rights.config()
     if folder is not None:
         with _told_if_no_place(folder):
-            files = write_secrets(folder, rights.new_passwords())
+            files = write_secrets(folder, rights.new_passwords(), pairs)
         warn(f"wrote {len(files)} files to {folder}/, readable by you only.")
     if not clients and not former_clients:
         warn("no client has an account: whoever starts sagas needs one, --client NAME=TYPE.")

@@ -15,11 +15,12 @@ import msgspec
 
 from antiphon.contracts.errors import AntiphonError, PlatformError, RightsMissing
 from antiphon.contracts.headers import NO_STREAM
+from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.subjects import EVENTS_FILTER, SAGA_FILTER, matches
-from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS, STREAMS
+from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS
 from antiphon.link import Credentials, Link
 
-from ..rights import API, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of
+from ..rights import API, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of, of_pairs
 from .findings import Deployment, Finding
 from .streams import participants_of
 
@@ -57,11 +58,16 @@ async def rights(found: Deployment) -> list[Finding]:
         said = "what each role may do is not tried without its credentials"
         return [Finding("rights", "unknown", said, "--rights FOLDER, which antiphon rights wrote")]
     known = Rights(
-        await participants_of(found.link), dict(found.clients), found.operators or ("operator",), starts=found.starts
+        await participants_of(found.link),
+        dict(found.clients),
+        found.operators or ("operator",),
+        starts=found.starts,
+        pairs=found.link.pairs.count,
     )
     users = {user.name: user for account in known.accounts() for user in account.users}
     needed = (each for user in users.values() for each in user.publish)
-    subjects = sorted({*_changes(), *map(concrete, (*needed, *_of_clients(known)))})
+    of_clients = (each for need in _of_clients(known) for each in of_pairs(need, found.link.pairs))
+    subjects = sorted({*_changes(found.link.pairs), *map(concrete, (*needed, *of_clients))})
     inboxes = [inbox_of(user) for user in users]
     findings = list[Finding]()
     for name, credentials in credentials_in(Path(found.rights_folder), found.credentials).items():
@@ -104,13 +110,13 @@ def concrete(subject_filter: str) -> str:
     return ".".join(TOKEN if token in ("*", ">") else token for token in subject_filter.split("."))
 
 
-def _changes() -> Iterator[str]:
+def _changes(pairs: Pairs) -> Iterator[str]:
     """Requests by which an administrator changes and reads everything, which nobody else may. What would destroy is
     asked of a stream that is not there: whoever may do that may do it by a wildcard."""
     yield from (f"{API}.STREAM.{verb}.{TOKEN}" for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "SNAPSHOT"))
     yield from (f"{API}.CONSUMER.{verb}.{TOKEN}.{TOKEN}" for verb in ("CREATE", "DELETE"))
     yield f"{API}.STREAM.MSG.DELETE.{TOKEN}"
-    for stream in (each.name for each in (*STREAMS, *BUCKETS)):
+    for stream in (each.name for each in (*pairs.streams(), *BUCKETS)):
         yield f"{API}.STREAM.MSG.GET.{stream}"
         yield f"{API}.DIRECT.GET.{stream}"
 
