@@ -12,7 +12,7 @@ from antiphon.contracts import SagaKey, identity, subjects, topology
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.payloads import Parked
 from antiphon.contracts.stored import AlreadyStored, Delivered, NotRead, Outcome, SagaPages, StoredMessage
-from antiphon.contracts.topology import PARKED_PER_SOURCE_MAX, PLATFORM_CONSUMERS, participant_consumers
+from antiphon.contracts.topology import EVENTS, PARKED_PER_SOURCE_MAX, PLATFORM_CONSUMERS, SAGA, participant_consumers
 from antiphon.coordinator.runtime.ports import FACTS_READ_MAX, ArmGuard
 from tests.conformance.world import World, answer_of, append, appended, fresh_key
 
@@ -376,7 +376,8 @@ async def test_a_delivery_says_where_the_message_is_stored(world: World) -> None
     await world.consume(STARTS, inbox.take)
     await world.until(lambda: inbox.got)
     got = inbox.got[0]
-    assert (got.stream, got.subject, got.data, got.deliveries) == ("EVENTS", subjects.start_subject(key), b"x", 1)
+    stream = world.store.pairs.stream_of(EVENTS, key)
+    assert (got.stream, got.subject, got.data, got.deliveries) == (stream, subjects.start_subject(key), b"x", 1)
     assert got.sequence == sequence
     assert got.stored_ns == (await read(world, key, got.subject)).events[0].stored_ns
     got.ack()
@@ -455,27 +456,34 @@ async def test_the_starts_of_a_type_come_in_pages_in_their_order(world: World) -
         await world.put(subjects.start_subject(key, identity.COORDINATOR if number % 3 == 0 else identity.CLIENT), b"x")
         if number % 50 == 0:
             await world.put(subjects.start_subject(fresh_key()), b"x")
-    seen: list[str] = []
-    after, pages = 0, 0
+    streams = world.store.pairs.events
+    for stream in streams:
+        mine = [key.id for key in keys if world.store.pairs.stream_of(EVENTS, key) == stream]
+        seen, pages = await starts_of(world, stream, saga_type)
+        assert seen == mine
+        assert pages > 1 or len(streams) > 1
+
+
+async def starts_of(world: World, stream: str, saga_type: str) -> tuple[list[str], int]:
+    """The ids of the sagas of a type whose starts a stream has, and in how many pages they came."""
+    seen, after, pages = list[str](), 0, 0
     while True:
 
         def ask(then: Callable[[list[StoredMessage] | Ambiguous], None], after: int = after) -> None:
-            world.store.starts(saga_type, after, then)
+            world.store.starts(stream, saga_type, after, then)
 
         page = await answer_of(world, ask)
         assert isinstance(page, list)
         if not page:
-            break
+            return seen, pages
         pages += 1
         after = page[-1].sequence
         seen += [message.subject.split(".")[3] for message in page]
-    assert seen == [key.id for key in keys]
-    assert pages > 1
 
 
-async def is_paused(world: World, consumer: str) -> bool | Ambiguous | None:
+async def is_paused(world: World, consumer: str, key: SagaKey) -> bool | Ambiguous | None:
     def ask(then: Callable[[bool | Ambiguous | None], None]) -> None:
-        world.store.is_paused("SAGA", consumer, then)
+        world.store.is_paused(world.store.pairs.stream_of(SAGA, key), consumer, then)
 
     return await answer_of(world, ask)
 
@@ -487,12 +495,12 @@ async def test_a_consumer_that_is_paused_delivers_nothing_and_then_goes_on_at_on
     await world.consume(consumer, inbox.take)
 
     def pause(paused: bool) -> Callable[[Callable[[Ambiguous | None], None]], None]:
-        return lambda then: world.store.pause("SAGA", consumer.name, paused, then)
+        return lambda then: world.store.pause(world.store.pairs.stream_of(SAGA, key), consumer.name, paused, then)
 
-    assert await is_paused(world, consumer.name) is False
+    assert await is_paused(world, consumer.name, key) is False
     for _ in range(2):
         assert await answer_of(world, pause(True)) is None
-    assert await is_paused(world, consumer.name) is True
+    assert await is_paused(world, consumer.name, key) is True
     other = fresh_key()
     witness = Inbox(other)
     await world.consume(participant_consumers("airline")[0], witness.take)
@@ -507,11 +515,11 @@ async def test_a_consumer_that_is_paused_delivers_nothing_and_then_goes_on_at_on
     assert inbox.got == []
     assert await answer_of(world, pause(False)) is None
     await world.until(lambda: inbox.got, seconds=3)
-    assert await is_paused(world, consumer.name) is False
+    assert await is_paused(world, consumer.name, key) is False
 
 
 async def test_there_is_no_pause_for_a_consumer_that_is_not_there(world: World) -> None:
-    assert await is_paused(world, "nobody") is None
+    assert await is_paused(world, "nobody", fresh_key()) is None
 
 
 async def test_the_state_of_a_lock_takes_the_place_of_the_one_before_under_its_guard(world: World) -> None:

@@ -68,7 +68,8 @@ class ServerWorld:
             return error
 
     async def consume(self, consumer: Consumer, handle: Callable[[Delivered], None]) -> None:
-        await self.link.pull(consumer.stream, consumer.name, 50, handle)
+        for stream in self.link.pairs.names(consumer.stream):
+            await self.link.pull(stream, consumer.name, 50, handle)
 
     async def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
         await until(condition, seconds=seconds)

@@ -86,7 +86,7 @@ class RawWorker:
     async def begin(self) -> None:
         """Pull the commands of every participant, in both directions, and closes."""
         for name, link in self.links.items():
-            for consumer in participant_consumers(name):
+            for consumer in link.pairs.spread(participant_consumers(name)):
                 await link.pull(consumer.stream, consumer.name, 20, self._on_command)
 
     def steps(self, key: SagaKey, direction: subjects.Direction = "do") -> list[str]:

@@ -101,7 +101,7 @@ async def test_a_consumer_that_is_deleted_costs_nobody_else_anything_and_is_hear
         (attached,) = there.attached
         await there.work(idle)
         await api(admin, f"CONSUMER.DELETE.{EVENTS}.{answers_consumer_name('bank')}")
-        await until(lambda: "bank" not in attached.answers.by_participant, seconds=60)
+        await until(lambda: ("bank", EVENTS) not in attached.answers.by_consumer, seconds=60)
         handle = await client.start(TRIP, ASKED, id="t1")
         await commanded(admin, handle.key, "do")
         await set_up(admin, [])
@@ -154,7 +154,7 @@ async def test_whoever_comes_has_an_equal_share_of_the_places(tmp_path: Path) ->
     async with company(tmp_path, "plain") as there:
         await there.coordinate()
         (attached,) = there.attached
-        pulls = attached.answers.by_participant
+        pulls = attached.answers.by_consumer
         assert {pull.capacity for pull in pulls.values()} == {HELD_EACH_MAX}
         await set_up(await there.link("administrator"), many)
         await until(lambda: len(pulls) == len(many) + len(PARTICIPANTS), seconds=60)

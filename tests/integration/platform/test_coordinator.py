@@ -30,7 +30,7 @@ from antiphon.coordinator.runtime.serve import Attached, attach
 from antiphon.link import Link
 from antiphon.link.setup import api
 from tests.support.raw_worker import Close, Play, RawWorker, answer_message, willing, yielding
-from tests.support.server import FORMS, Form, Platform, platform
+from tests.support.server import FORMS_AND_PAIRS, Form, Platform, platform
 from tests.support.trip import ASKED, PARTICIPANTS, TRIP, TripAsked, make_trip
 
 HASTY = make_trip(name="hasty", deadline=timedelta(seconds=1))
@@ -73,7 +73,9 @@ class Company:
 
     async def client(self, user: str = "client") -> Antiphon:
         credentials = self.up.credentials(user)
-        return await self._stack.enter_async_context(Antiphon.connect(self.up.servers, credentials=credentials))
+        streams = self.up.pairs.count
+        coming = Antiphon.connect(self.up.servers, credentials=credentials, streams=streams)
+        return await self._stack.enter_async_context(coming)
 
     async def causes(self, key: SagaKey) -> Counter[str]:
         reader = await self.link("coordinator")
@@ -89,7 +91,7 @@ async def company(folder: Path, form: Form, participants: tuple[str, ...] = PART
             yield Company(up, stack)
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=FORMS_AND_PAIRS)
 async def there(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Company]:
     async with company(tmp_path, request.param) as everybody:
         yield everybody
@@ -268,7 +270,7 @@ async def test_an_id_that_was_purged_but_for_its_end_is_told_from_another_start_
     path, other = handle.key.path, TripAsked(traveller="Bob", nights=9)
     for again, is_same in ((ASKED, True), (other, False)):
         for stream, purged in (("EVENTS", f"evt.{path}.>"), ("SAGA", f"saga.{path}.c.cmd.>")):
-            await api(admin, f"STREAM.PURGE.{stream}", {"filter": purged})
+            await api(admin, f"STREAM.PURGE.{admin.pairs.stream_of(stream, handle.key)}", {"filter": purged})
         second = await client.start(TRIP, again, id="t1")
         if is_same:
             assert await second.result(timeout=120) == first

@@ -52,7 +52,7 @@ from antiphon.link.setup import api
 from antiphon.tracing.export.reading import read_projection
 from tests.integration.platform.test_coordinator import Company, company
 from tests.support.raw_worker import _envelope, answer_message
-from tests.support.server import FORMS, until
+from tests.support.server import FORMS_AND_PAIRS, until
 from tests.support.trip import ASKED, BookRoom, FreeRoom, TripAsked, make_trip
 
 NEVER = Retry(attempts=1, first_seconds=100_000, factor=1, cap_seconds=100_000)
@@ -144,7 +144,7 @@ class Stage:
         assert max(count for cause, count in causes.items() if cause.startswith("e")) <= 2
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=FORMS_AND_PAIRS)
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
     async with company(tmp_path, request.param) as there:
         coordinators = [await there.coordinate(sagas=[TRIP, GUARDED]) for _ in range(2)]
@@ -456,7 +456,8 @@ async def test_a_thousand_sagas_that_waited_for_their_type_go_on_at_the_resume(s
     handles = await asyncio.gather(*(stage.client.start(TRIP, ASKED, id=f"t{number}") for number in range(1000)))
     link = await stage.there.link("coordinator")
     async with asyncio.timeout(120):
-        while (info := await api(link, f"CONSUMER.INFO.EVENTS.{STARTS}"))["num_pending"] + info["num_ack_pending"]:
+        infos = [f"CONSUMER.INFO.{stream}.{STARTS}" for stream in link.pairs.events]
+        while any(each["num_pending"] + each["num_ack_pending"] for each in [await api(link, info) for info in infos]):
             await asyncio.sleep(0.05)
     assert stage.there.worker.acted == {}
     assert (await stage.operator.saga_type(TRIP).resume()).is_accepted
@@ -495,7 +496,8 @@ async def test_a_paused_participant_is_delivered_nothing_until_it_is_resumed(sta
     assert "it is paused already" in (await airline.pause("again")).rejected
     admin = await stage.there.link("administrator")
     async with asyncio.timeout(120):
-        while not (await api(admin, "CONSUMER.INFO.SAGA.airline-undo")).get("paused"):
+        infos = [f"CONSUMER.INFO.{stream}.airline-undo" for stream in admin.pairs.saga]
+        while not all([(await api(admin, info)).get("paused") for info in infos]):
             await asyncio.sleep(0.01)
     handle = await stage.client.start(TRIP, ASKED, id="t1")
     await until(lambda: stage.there.worker.steps(handle.key) == ["book_room"])
@@ -540,7 +542,8 @@ async def test_a_paused_participant_does_not_react_either(stage: Stage) -> None:
 
     async def is_paused(wanted: bool) -> None:
         async with asyncio.timeout(120):
-            while (await api(admin, "CONSUMER.INFO.EVENTS.airline-on")).get("paused", False) is not wanted:
+            infos = [f"CONSUMER.INFO.{stream}.airline-on" for stream in admin.pairs.events]
+            while {(await api(admin, info)).get("paused", False) for info in infos} != {wanted}:
                 await asyncio.sleep(0.01)
 
     airline = stage.operator.participant("airline")
@@ -643,7 +646,11 @@ async def test_an_operators_request_for_a_purged_saga_is_refused_and_stored_nowh
     handle = await stage.client.start(TRIP, ASKED, id="t1")
     await handle.result(timeout=120)
     link = await stage.there.link("administrator")
-    await api(link, "STREAM.PURGE.EVENTS", {"filter": subjects.saga_events_filter(handle.key)})
+    await api(
+        link,
+        f"STREAM.PURGE.{link.pairs.stream_of(EVENTS, handle.key)}",
+        {"filter": subjects.saga_events_filter(handle.key)},
+    )
     for ask in (stage.asks(handle).cancel("no"), stage.asks(handle).retry(), stage.asks(handle).resolve("x", "y")):
         with pytest.raises(TooLate, match="comes too late for saga trip/t1: it has ended, and was purged"):
             await ask

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +34,7 @@ from antiphon.link.setup import api
 from antiphon.tracing.telemetry.metrics import WAITING, Gauges
 from tests.integration.platform.test_coordinator import Company, company
 from tests.support.raw_worker import answer_message
-from tests.support.server import FORMS, until
+from tests.support.server import FORMS, FORMS_AND_PAIRS, until
 from tests.support.trip import ASKED, TRIP, TripAsked
 
 AT_ONCE = Retention(completed=1e-9, compensated=1e-9)
@@ -62,11 +63,24 @@ class Scene:
         self.there, self.coordinator, self.link, self.client = there, coordinator, link, client
 
     async def run(self, *ids: str) -> list[Handle]:
-        """Sagas that have ended, and one more, so that theirs are not the last messages of EVENTS."""
-        handles = [await self.client.start(TRIP, ASKED, id=id) for id in (*ids, f"after-{ids[-1]}")]
+        """Sagas that have ended, and one more in each of their pairs, so that theirs are not the last messages of
+        EVENTS."""
+        handles = [await self.client.start(TRIP, ASKED, id=id) for id in (*ids, *self._after(ids))]
         for handle in handles:
             await handle.result(timeout=120)
-        return handles[:-1]
+        return handles[: len(ids)]
+
+    def _after(self, ids: Sequence[str]) -> list[str]:
+        names = (f"after-{ids[-1]}{suffix}" for suffix in chain([""], map(str, count(1))))
+        wanted, found = {self._pair_of(id) for id in ids}, dict[int, str]()
+        while wanted - found.keys():
+            name = next(names)
+            if self._pair_of(name) in wanted:
+                found.setdefault(self._pair_of(name), name)
+        return [*found.values()]
+
+    def _pair_of(self, id: str) -> int:
+        return self.link.pairs.pair_of(SagaKey.of(TRIP.name, id))
 
     def ends(
         self,
@@ -86,6 +100,9 @@ class Scene:
 ONLY_ITS_END = ["saga.*.c.end"]
 
 
+ALSO_IN_PAIRS = pytest.mark.parametrize("scene", FORMS_AND_PAIRS, indirect=True)
+
+
 @pytest.fixture(params=FORMS)
 async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
     async with company(tmp_path, request.param) as there:
@@ -94,6 +111,7 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield Scene(there, coordinator, await there.link("coordinator"), await there.client())
 
 
+@ALSO_IN_PAIRS
 async def test_an_old_saga_is_purged_but_for_its_end_and_answers_as_before(scene: Scene) -> None:
     (handle,) = await scene.run("t1")
     before = await handle.result(timeout=120)
@@ -429,6 +447,7 @@ async def pending(link: Link, consumer: str) -> list[None]:
 # --- the end of what is left ------------------------------------------------------------------------------------------
 
 
+@ALSO_IN_PAIRS
 async def test_an_end_that_is_old_is_purged_and_its_id_is_free(scene: Scene) -> None:
     handle, kept = await scene.run("t1", "t2")
     before = await handle.result(timeout=120)

@@ -25,6 +25,7 @@ from antiphon.contracts.errors import (
 )
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.messages import Event
+from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.payloads import (
     CANCEL_TYPE,
     END_TYPE,
@@ -36,8 +37,10 @@ from antiphon.contracts.payloads import (
     Status,
     StatusAnswer,
 )
+from antiphon.contracts.stored import NobodyReads
 from antiphon.contracts.topology import SAGA
 from antiphon.link import Credentials, Link, Mark
+from antiphon.link.pairs import find_pairs, pairs_told
 
 from ..decision.search_keys import require_names
 from ..definition.check import require_awaited, require_start
@@ -185,6 +188,7 @@ class Antiphon:
         self._heard = set[str]()
         """The saga types whose ends are told to this client; only those that it waits for, which it may hear."""
         self._subscribing = asyncio.Lock()
+        self._has_looked_for_pairs = link.pairs.count > 1
 
     @classmethod
     @asynccontextmanager
@@ -195,6 +199,7 @@ class Antiphon:
         name: str = "client",
         credentials: Credentials | None = None,
         patient: bool = True,
+        streams: int = 0,
     ) -> AsyncGenerator[Antiphon]:
         """Connect for the length of an `async with` block.
 
@@ -203,11 +208,15 @@ class Antiphon:
             name: the connection's name; with accounts, the user's.
             credentials: who connects; taken from the environment when left out.
             patient: whether to try for 5 s where no server listens yet, as a service does that starts beside it.
+            streams: over how many pairs of streams sagas are spread; ANTIPHON_STREAMS says it when left out, and where
+                neither does, it is asked once it matters.
 
         Raises:
             PlatformError: the platform is not as it must be; the sentence has the remedy.
         """
         link = await Link.connect(servers, name=name, credentials=credentials, patient=patient)
+        if pairs := Pairs(streams) if streams else pairs_told():
+            link.spread_over(pairs)
         try:
             yield cls(link)
         finally:
@@ -465,8 +474,11 @@ class Antiphon:
     async def _read_end(self, key: SagaKey, subject: str) -> Outcome | None:
         try:
             stored = await self._link.get_last(SAGA, subject)
-        except Ambiguous:
+        except Ambiguous as error:
             raise_if_failed(self._link)
+            if isinstance(error, NobodyReads) and not self._has_looked_for_pairs:
+                self._has_looked_for_pairs = True
+                await find_pairs(self._link, _is_not_there)
             return None
         try:
             return unpack(decode(stored.data, subject), END_TYPE, End) if stored else None
@@ -476,6 +488,11 @@ class Antiphon:
     def _on_end(self, subject: str, reply: str, data: bytes, headers: bytes | None) -> None:
         for told in self._ends.get(subject, ()):
             told.set()
+
+
+async def _is_not_there() -> bool:
+    """Nobody reads SAGA, as was seen just now."""
+    return False
 
 
 def _require_version(key: SagaKey, told: ResentAnswer, wanted: int) -> None:

@@ -32,6 +32,7 @@ from antiphon.contracts.errors import (
 )
 from antiphon.contracts.identity import COORDINATOR, OPERATOR, PARKED_MESSAGE, PARTICIPANT, SAGA_TYPE, SagaKey, dashed
 from antiphon.contracts.messages import Closed, close_name, closed_name, name_of
+from antiphon.contracts.pairs import base_of
 from antiphon.contracts.payloads import (
     END_TYPE,
     NO_PAYLOAD,
@@ -53,6 +54,7 @@ from antiphon.contracts.subjects import FORGET, MessageVerb, Verb, registration_
 from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA
 from antiphon.link import Link
 from antiphon.link.connection import missing
+from antiphon.link.pairs import find_pairs
 
 from ..definition.choreography import AnySaga
 from ..definition.declared import DeclaredStep
@@ -89,6 +91,7 @@ class Operator:
     def __init__(self, link: Link, name: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.link, self.name = link, identity.check_token(name, "operator")
         self.timeout_seconds = timeout_seconds
+        self._knows_pairs = False
 
     def saga(self, saga: AnySaga | str, id: str) -> SagaVerbs:
         """What may be asked of one saga, given by its definition or its type, and its id."""
@@ -115,6 +118,7 @@ class Operator:
             PlatformError: it could not be stored.
         """
         _require_reason(verb, operation)
+        await self.find_pairs()
         subject = subjects.verb_subject(key, self.name, verb, secrets.token_hex(8))
         await store_once(
             self.link, subject, message(subject, OPERATOR, verb_type(verb), operation), self.timeout_seconds
@@ -146,6 +150,7 @@ class Operator:
             PlatformError: it could not be stored.
         """
         _require_reason(verb, operation)
+        await self.find_pairs()
         deadline = asyncio.get_running_loop().time() + self.timeout_seconds
         subject = subjects.verb_subject(key, self.name, verb, secrets.token_hex(8))
         data = message(subject, OPERATOR, verb_type(verb), operation)
@@ -183,6 +188,7 @@ class Operator:
             PlatformError: the request could not be stored.
         """
         key = SagaKey.of(saga if isinstance(saga, str) else saga.name, id)
+        await self.find_pairs()
         if await self._end_of(key) is None:
             await self.require_started(key)
             raise await self._not_ended(key)
@@ -238,6 +244,7 @@ class Operator:
             TooLate: it has ended, and was purged but for its end.
             PlatformError: that cannot be read.
         """
+        await self.find_pairs()
         deadline = asyncio.get_running_loop().time() + self.timeout_seconds
         while True:
             try:
@@ -251,6 +258,12 @@ class Operator:
                 if not self.link.may_be_clustered or asyncio.get_running_loop().time() > deadline:
                     raise _unread(error) from None
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def find_pairs(self) -> None:
+        """Find out, once, over how many pairs of streams sagas are spread."""
+        if not self._knows_pairs:
+            await find_pairs(self.link)
+            self._knows_pairs = True
 
     async def read(self, stream: str, filters: list[str]) -> list[StoredMessage]:
         """Read a stream; nothing where there was no answer."""
@@ -491,7 +504,7 @@ def _not_resent(parked: Parked) -> str:
             f"participant {parked.noticed_by} has set it aside: a reaction is tried again by itself, and a command by "
             "`antiphon retry` of its saga's step"
         )
-    return "" if parked.stream == EVENTS else f"it is no message of {EVENTS}"
+    return "" if base_of(parked.stream) == EVENTS else f"it is no message of {EVENTS}"
 
 
 def _unread(error: Ambiguous) -> PlatformError:

@@ -62,8 +62,8 @@ async def started_last(link: Link, saga_type: str = "*", limit: int = 50) -> tup
             starts.append((subjects.parse_fact(message.subject).saga, message))
             total += 1
         if len(starts) > 2 * limit:
-            del starts[:limit]
-    found = starts[-limit:][::-1]
+            starts = _last(link, starts, limit)
+    found = _last(link, starts, limit)[::-1]
     ends: dict[str, StoredMessage] = {}
     for first in range(0, len(found), 500):
         wanted = [subjects.end_subject(key) for key, _ in found[first : first + 500]]
@@ -76,6 +76,13 @@ async def started_last(link: Link, saga_type: str = "*", limit: int = 50) -> tup
 
     portions = range(0, len(found), PORTION)
     return [each for first in portions for each in await summed_up(found[first : first + PORTION])], total
+
+
+def _last(link: Link, starts: list[tuple[SagaKey, StoredMessage]], limit: int) -> list[tuple[SagaKey, StoredMessage]]:
+    """Those stored last: in the order of their stream, and of several pairs by the servers' clocks."""
+    if link.pairs.count > 1:
+        starts = sorted(starts, key=lambda start: start[1].stored_ns)
+    return starts[-limit:]
 
 
 async def _summary(

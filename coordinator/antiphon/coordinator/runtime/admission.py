@@ -18,8 +18,10 @@ from typing import Final
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import CLIENT, SagaKey
+from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import saga_in, saga_source
+from antiphon.contracts.topology import EVENTS
 from antiphon.link.guard import InHand
 
 from ..definition.definition import Definition
@@ -51,6 +53,20 @@ def require_bounds(open_max: Mapping[str, int], definitions: Iterable[Definition
                 f"sagas of type {saga_type!r} cannot be bound: nobody leads them, and their participants begin with "
                 "the start itself. Bind sagas that a coordinator leads."
             )
+
+
+def require_one_pair(pairs: Pairs, open_max: Mapping[str, int]) -> None:
+    """Check that starts have an order in which they can be counted.
+
+    Raises:
+        PlatformError: there are bounds, and several pairs of streams.
+    """
+    if open_max and pairs.count > 1:
+        raise PlatformError(
+            f"sagas are spread over {pairs.count} pairs of streams, and no bound of open sagas of a type can be kept: "
+            "starts in several streams have no order. Leave --open-max out, and bound single clients: antiphon setup "
+            "--bound."
+        )
 
 
 class Admission:
@@ -124,7 +140,7 @@ class OpenSagas:
             return
         self._is_busy = True
         if len(self.sequences) < self._most:
-            self._store.guard.call(None, self._store.starts, self._type, self._read_up_to, self._on_starts)
+            self._store.guard.call(None, self._store.starts, EVENTS, self._type, self._read_up_to, self._on_starts)
         else:
             self._look(0)
 

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from antiphon.contracts.errors import AntiphonError, RightsMissing
-from antiphon.contracts.topology import COORDINATOR_ACK_WAIT_SECONDS, EVENTS, answers_consumer_name
+from antiphon.contracts.topology import COORDINATOR_ACK_WAIT_SECONDS, answers_consumer_name
 from antiphon.link import Delivery, Link, Pull
 from antiphon.link.faults import say
 from antiphon.link.setup import heard
@@ -45,7 +45,8 @@ log = structlog.get_logger()
 
 
 def places(participants: int) -> int:
-    """How many places each of so many participants has: equal shares, so that each has an equal part of the
+    """How many places each of so many participants has, or each of their consumers where several pairs of streams have
+    one: equal shares, so that each has an equal part of the
     coordinator's time when all have much to say."""
     return max(1, min(HELD_EACH_MAX, ANSWERS_HELD_MAX // max(1, participants)))
 
@@ -60,9 +61,10 @@ class AnswerPulls:
 
     def __init__(self, link: Link, handle: Callable[[Delivery], None]) -> None:
         self._link, self._handle = link, handle
-        self.by_participant: dict[str, Pull] = {}
-        self._refused: dict[str, float] = {}
-        """When the server last refused to let this user pull a participant's answers."""
+        self.by_consumer: dict[tuple[str, str], Pull] = {}
+        """The pulls, by participant and stream."""
+        self._refused: dict[tuple[str, str], float] = {}
+        """When the server last refused to let this user pull a participant's answers from a stream."""
         self._over: list[Pull] = []
         """What is pulled from no more, and to be left."""
         self._looking: asyncio.Task[None] | None = None
@@ -89,21 +91,22 @@ class AnswerPulls:
             PlatformError: the server cannot tell which are there.
         """
         there = await heard(self._link)
-        for name, pull in list(self.by_participant.items()):
+        for which, pull in list(self.by_consumer.items()):
             # Both the list and the pull: a server that has just become the leader may not know all of them.
-            if name not in there and pull.refused:
-                self._over.append(self.by_participant.pop(name))
-                log.info("participant.gone", participant=name)
+            if which[0] not in there and pull.refused:
+                self._over.append(self.by_consumer.pop(which))
+                log.info("participant.gone", participant=which[0])
         while self._over:
             await self._over.pop().leave()
         now = asyncio.get_running_loop().time()
-        new = {name for name in there if now - self._refused.get(name, -REFUSED_SECONDS) >= REFUSED_SECONDS}
-        new -= self.by_participant.keys()
-        capacity = places(len(self.by_participant) + len(new))
-        for pull in self.by_participant.values():
+        every = {(name, stream) for name in there for stream in self._link.pairs.events}
+        new = {which for which in every if now - self._refused.get(which, -REFUSED_SECONDS) >= REFUSED_SECONDS}
+        new -= self.by_consumer.keys()
+        capacity = places(len(self.by_consumer) + len(new))
+        for pull in self.by_consumer.values():
             pull.capacity = capacity
-        for name in sorted(new):
-            await self._pull(name, capacity)
+        for name, stream in sorted(new):
+            await self._pull(name, stream, capacity)
 
     async def _keep_looking(self) -> None:
         while not self._link.failure.done():
@@ -115,18 +118,18 @@ class AnswerPulls:
             except Exception as error:  # the next look may see more
                 say("participants.faulty", error)
 
-    async def _pull(self, name: str, capacity: int) -> None:
-        pull = Pull(self._link, EVENTS, answers_consumer_name(name), capacity, self._handle, **KEPT)
-        self._link.on_refused[pull.request_subject] = partial(self._refuse, name, pull)
-        self.by_participant[name] = pull
+    async def _pull(self, name: str, stream: str, capacity: int) -> None:
+        pull = Pull(self._link, stream, answers_consumer_name(name), capacity, self._handle, **KEPT)
+        self._link.on_refused[pull.request_subject] = partial(self._refuse, (name, stream), pull)
+        self.by_consumer[name, stream] = pull
         await pull.start()
-        if self._looking is not None and name not in self._refused:
+        if self._looking is not None and (name, stream) not in self._refused:
             log.info("participant.heard", participant=name, places=capacity)
 
-    def _refuse(self, name: str, pull: Pull, error: RightsMissing) -> None:
+    def _refuse(self, which: tuple[str, str], pull: Pull, error: RightsMissing) -> None:
         """Ask no more for a while: whoever is set up before the accounts know of it is heard once they do."""
-        if self.by_participant.get(name) is pull:
-            self._over.append(self.by_participant.pop(name))
-        if name not in self._refused:
-            log.warning("participant.refused", participant=name, reason=str(error), remedy=REMEDY)
-        self._refused[name] = asyncio.get_running_loop().time()
+        if self.by_consumer.get(which) is pull:
+            self._over.append(self.by_consumer.pop(which))
+        if which not in self._refused:
+            log.warning("participant.refused", participant=which[0], reason=str(error), remedy=REMEDY)
+        self._refused[which] = asyncio.get_running_loop().time()

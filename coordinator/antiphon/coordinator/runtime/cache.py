@@ -10,6 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.pairs import ONE_PAIR, Pairs
 
 from ..decision.entries import Draft
 from ..decision.history import History
@@ -42,13 +43,19 @@ class Case:
 
 
 class Cache:
-    """The cases of one coordinator, the oldest first out."""
+    """The cases of one coordinator, the oldest first out.
 
-    def __init__(self) -> None:
+    Args:
+        pairs: the pairs of streams that journals are spread over.
+    """
+
+    def __init__(self, pairs: Pairs = ONE_PAIR) -> None:
         self._cases: OrderedDict[SagaKey, Case] = OrderedDict()
         self._readers: dict[SagaKey, list[Callable[[], None]]] = {}
         """For each saga that is being read, the handlers that wait for that read."""
-        self._highest = 0
+        self._pair_of = pairs.pair_of if pairs.count > 1 else None
+        self._highest = [0] * pairs.count
+        """The highest sequence seen, of each pair."""
         self._closed: OrderedDict[SagaKey, History] = OrderedDict()
 
     def closed(self, key: SagaKey) -> History | None:
@@ -90,14 +97,15 @@ class Cache:
 
     def stored(self, key: SagaKey, entry: Draft, sequence: int) -> None:
         """Take down where an entry is stored, and call the handlers that waited for that."""
-        if sequence <= self._highest:
-            log.warning("stream.went_backwards", stored_at=sequence, highest_seen=self._highest)
-            self._highest = sequence
+        pair = 0 if self._pair_of is None else self._pair_of(key)
+        if sequence <= self._highest[pair]:
+            log.warning("stream.went_backwards", stored_at=sequence, highest_seen=self._highest[pair])
+            self._highest[pair] = sequence
             self._closed.clear()
             for other in list(self._cases):
                 self.forget(other)
             return
-        self._highest = sequence
+        self._highest[pair] = sequence
         case = self._cases.get(key)
         if case is None:
             return

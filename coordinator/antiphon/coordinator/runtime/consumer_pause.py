@@ -57,7 +57,9 @@ class ConsumerPause:
 
     def set(self, state: PauseState, sequence: int) -> None:
         """Set all consumers by a state that is stored at `sequence`."""
-        self._set(participant_consumers_of(self._key.id), state, sequence)
+        consumers = participant_consumers_of(self._key.id)
+        names = self._store.pairs.names
+        self._set(tuple((name, each) for stream, each in consumers for name in names(stream)), state, sequence)
 
     def _set(self, consumers: tuple[tuple[str, str], ...], state: PauseState, sequence: int) -> None:
         """Pause or resume consumers, one after the other."""

@@ -546,7 +546,7 @@ class CatchUp:
         then: called once, with whether all of it is durable.
     """
 
-    stream, data, sequence, stored_ns = EVENTS, b"", 0, 0
+    data, sequence, stored_ns = b"", 0, 0
     deliveries = 0  # nothing is given up by a review; that is for the delivery that brings the fact itself
 
     def __init__(
@@ -567,6 +567,11 @@ class CatchUp:
         self.subject = start_subject(key)
         self.delay_seconds = HAND_BACK_SECONDS
         """How soon it is worth while to try again what could not be recorded."""
+
+    @property
+    def stream(self) -> str:
+        """Where facts of the saga are."""
+        return self._journals.store.pairs.stream_of(EVENTS, self._key)
 
     def review(self) -> None:
         """Read the saga, and take in the facts that its journal does not name, and the time by this process's clock."""

@@ -88,7 +88,7 @@ class Forgetting:
             await delete(self._link, PARKED, sequence, erases=True)
         reached("forget.parked_purged")
         await erase(self._link, EVENTS, subjects.saga_events_filter(key), but=delivery.sequence)
-        await delete(self._link, EVENTS, delivery.sequence, erases=True)
+        await delete(self._link, delivery.stream, delivery.sequence, erases=True)
         self._journals.cache.drop(key)
         delivery.ack()
         log.info("saga.forgotten", saga=str(key), by=user)

@@ -35,7 +35,8 @@ WAITING_EVERY: Final = 6
 WAITING_SECONDS_MAX: Final = 5.0
 """For how long; with thousands that wait the number stays the one before."""
 
-LAGS: Final = ("antiphon.consumer.pending", "antiphon.consumer.unacked", "antiphon.consumer.pulls")
+UNFINISHED: Final = ("antiphon.consumer.pending", "antiphon.consumer.unacked")
+LAGS: Final = (*UNFINISHED, "antiphon.consumer.pulls")
 
 log = structlog.get_logger()
 
@@ -64,17 +65,19 @@ async def keep_looking(link: Link, participants: Iterable[str], gauges: Gauges) 
             coordinators have to hear is looked at of all participants that are set up.
         gauges: where what is found is put.
     """
-    consumers = [(each.stream, each.name) for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)]
+    named = [(each.stream, each.name) for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)]
     for participant in participants:
-        consumers += [(each.stream, each.name) for each in participant_consumers(participant)]
-        consumers.append((EVENTS, reactions_consumer_name(participant)))
+        named += [(each.stream, each.name) for each in participant_consumers(participant)]
+        named.append((EVENTS, reactions_consumer_name(participant)))
     turn, heard_once = 0, set[str]()
     while True:
         try:
             heard_once |= await heard(link)
             answers = [(EVENTS, answers_consumer_name(name)) for name in sorted(heard_once)]
-            for stream, consumer in (*consumers, *answers):
-                await _look(link, stream, consumer, gauges)
+            for base, consumer in (*named, *answers):
+                for stream in link.pairs.names(base):
+                    await _look(link, stream, consumer, gauges)
+            _count_open(link.pairs.events, gauges)
             if turn % WAITING_EVERY == 0:
                 await _count_waiting(link, gauges)
         except Exception as error:  # the next look may find more
@@ -84,7 +87,7 @@ async def keep_looking(link: Link, participants: Iterable[str], gauges: Gauges) 
 
 
 async def _look(link: Link, stream: str, consumer: str, gauges: Gauges) -> None:
-    which = (("messaging.consumer.group.name", consumer), ("messaging.destination.name", stream))
+    which = _labels(stream, consumer)
     try:
         info = _decode(await link.request(f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"))
     except (Ambiguous, msgspec.MsgspecError) as error:
@@ -100,8 +103,17 @@ async def _look(link: Link, stream: str, consumer: str, gauges: Gauges) -> None:
     gauges["antiphon.consumer.pending", which] = info.num_pending
     gauges["antiphon.consumer.unacked", which] = info.num_ack_pending
     gauges["antiphon.consumer.pulls", which] = info.num_waiting
-    if consumer == SWEEPER:
-        gauges["antiphon.sagas.open", ()] = info.num_pending + info.num_ack_pending
+
+
+def _labels(stream: str, consumer: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return ("messaging.consumer.group.name", consumer), ("messaging.destination.name", stream)
+
+
+def _count_open(streams: Iterable[str], gauges: Gauges) -> None:
+    """Add up what the sweeper has of all pairs, once each of them was seen."""
+    which = [(name, _labels(stream, SWEEPER)) for stream in streams for name in UNFINISHED]
+    if all(each in gauges for each in which):
+        gauges["antiphon.sagas.open", ()] = sum(gauges[each] for each in which)
 
 
 async def _count_waiting(link: Link, gauges: Gauges) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from antiphon.contracts import clock, headers, subjects
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.reader import named_sequences
 from antiphon.contracts.stored import NotRead, Outcome, SagaPages, StoredMessage, TooManySubjects
 from antiphon.contracts.topology import EVENTS, SAGA
@@ -40,7 +41,7 @@ pull or heartbeat, up to five seconds (nats-server 2.15.1)."""
 
 
 class JetStreamStore:
-    """SAGA and EVENTS over one link."""
+    """The streams over one link."""
 
     def __init__(self, link: Link) -> None:
         self._link, self.guard = link, link.guard
@@ -49,6 +50,11 @@ class JetStreamStore:
         self._reading = 0
         self._unread: deque[tuple[InHand | None, _Both]] = deque()
         """Reads that wait for their turn, and for whom."""
+
+    @property
+    def pairs(self) -> Pairs:
+        """Those of the link."""
+        return self._link.pairs
 
     def append(
         self,
@@ -113,10 +119,12 @@ class JetStreamStore:
         """Read all of them in one go."""
         self._link.read(SAGA, [subjects.states_filter(family)], lambda found: then(_whole(found)))
 
-    def starts(self, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+    def starts(
+        self, stream: str, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]
+    ) -> None:
         """Read a page."""
         wanted = subjects.starts_filter(saga_type)
-        self._link.page(EVENTS, wanted, after + 1, STARTS_PER_READ, lambda found: then(_whole(found)))
+        self._link.page(stream, wanted, after + 1, STARTS_PER_READ, lambda found: then(_whole(found)))
 
     def announce(self, saga_type: str, sequence: int) -> None:
         """Publish outside of all streams."""
@@ -263,7 +271,7 @@ class _Both:
         known = {message.sequence for message in events}
         missing = [sequence for sequence in named_sequences(entries) if sequence not in known]
         if missing:
-            self._link.read_at(EVENTS, missing, self._take_missing)
+            self._link.read_at(self._link.pairs.stream_of(EVENTS, self._key), missing, self._take_missing)
         else:
             self._finish(SagaPages(entries, events))
 

@@ -65,7 +65,7 @@ class Journals:
         self.store, self.counts, self.author, self.sampling_ratio = store, counts, author, sampling_ratio
         self.definitions = by_type(definitions)
         """The versions of each saga type."""
-        self.cache = Cache()
+        self.cache = Cache(store.pairs)
         self._lacking: set[str] = set()
         self._expected = {name: _expected_in(name, versions) for name, versions in self.definitions.items()}
         """Where the facts of each saga type are expected: the ends of subjects."""

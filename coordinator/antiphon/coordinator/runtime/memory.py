@@ -17,6 +17,7 @@ from typing import TypeVar
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import Ambiguous, Conflict
 from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.pairs import ONE_PAIR
 from antiphon.contracts.reader import named_sequences
 from antiphon.contracts.stored import AlreadyStored, Delivered, NotRead, Outcome, SagaPages, StoredMessage
 from antiphon.contracts.topology import EVENTS, PARKED, PARKED_PER_SOURCE_MAX, SAGA, Consumer
@@ -232,6 +233,8 @@ class MemoryDelivery:
 class MemoryStore:
     """What one coordinator sees of a `MemoryPlatform`; the port `Store`."""
 
+    pairs = ONE_PAIR
+
     def __init__(self, platform: MemoryPlatform) -> None:
         self.platform, self.guard = platform, Guard(say)
 
@@ -301,10 +304,12 @@ class MemoryStore:
         """Look for them."""
         self._answer(then, self.platform.read(SAGA, [subjects.states_filter(family)]))
 
-    def starts(self, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
+    def starts(
+        self, stream: str, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]
+    ) -> None:
         """Look for the next ones."""
         wanted = subjects.starts_filter(saga_type)
-        found = (m for m in self.platform.streams[EVENTS] if m.sequence > after and subjects.matches(wanted, m.subject))
+        found = (m for m in self.platform.streams[stream] if m.sequence > after and subjects.matches(wanted, m.subject))
         self._answer(then, list(itertools.islice(found, STARTS_PER_READ)))
 
     def announce(self, saga_type: str, sequence: int) -> None:

@@ -81,7 +81,8 @@ class MessageHandler:
         if not isinstance(found, list):
             self._delivery.hand_back(HAND_BACK_SECONDS)
         elif found:
-            self._take(_Again(found[0], self._delivery))
+            stream = self._store.pairs.stream_at(EVENTS, found[0].subject) or EVENTS
+            self._take(_Again(stream, found[0], self._delivery))
         else:
             self._delivery.ack()  # EVENTS was purged of it
 
@@ -89,10 +90,8 @@ class MessageHandler:
 class _Again:
     """A message as if it was delivered; what is said of it is said of the request to send it again."""
 
-    stream = EVENTS
-
-    def __init__(self, message: StoredMessage, asked: Delivered) -> None:
-        self.subject, self.data = message.subject, message.data
+    def __init__(self, stream: str, message: StoredMessage, asked: Delivered) -> None:
+        self.stream, self.subject, self.data = stream, message.subject, message.data
         self.sequence, self.stored_ns = message.sequence, message.stored_ns
         self._asked = asked
 

@@ -49,8 +49,8 @@ class Parking:
 
     def __init__(self, store: Store, counts: Counts) -> None:
         self._store, self._counts, self._overflow = store, counts, Overflow()
-        self._waiting: dict[str, set[int]] = {}
-        """The sequences of what waits for room, by the subject of PARKED where each belongs."""
+        self._waiting: dict[str, set[tuple[str, int]]] = {}
+        """The streams and sequences of what waits for room, by the subject of PARKED where each belongs."""
         self._said = datetime.min.replace(tzinfo=UTC)
         self._full: dict[str, datetime] = {}
         """Subjects of PARKED that had no room, and until when that is taken to be so."""
@@ -128,12 +128,12 @@ class Parking:
             self._said = self._store.now()
             log.warning("parked.full", subject=parked.subject, reason=str(why), remedy="deploy/README.md, Room")
         if parked.saga is None:
-            waiting = self._waiting.setdefault(parked.destination, set())
-            if delivery.sequence not in waiting and len(waiting) >= PARKED_PER_SOURCE_MAX:
+            waiting, place = self._waiting.setdefault(parked.destination, set()), (delivery.stream, delivery.sequence)
+            if place not in waiting and len(waiting) >= PARKED_PER_SOURCE_MAX:
                 self._count_more(parked.destination)
                 delivery.ack()
                 return
-            waiting.add(delivery.sequence)
+            waiting.add(place)
         delivery.hand_back(min(ROOM_SECONDS_MAX, HAND_BACK_SECONDS * 2.0 ** min(delivery.deliveries, 20)))
 
     def _is_full(self, destination: str) -> bool:

@@ -124,7 +124,8 @@ class PauseHandler:
             wrong = f"there is no participant {name!r}" if paused is None else ""
             self._append(decided(state, self._fact, wrong), guard)
 
-        self._store.is_paused(*participant_consumers_of(name)[0], on_known)
+        stream, consumer = participant_consumers_of(name)[0]
+        self._store.is_paused(self._store.pairs.names(stream)[0], consumer, on_known)
 
     def _append(self, state: PauseState, guard: int) -> None:
         subject = state_subject(self._key)

@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol
 
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.stored import NotRead, Outcome, SagaPages, StoredMessage
 from antiphon.link.guard import Guard
 
@@ -23,7 +24,8 @@ ArmGuard = int | Literal["first"]
 
 
 class Store(Protocol):
-    """The two streams, as far as a coordinator uses them. Each `then` is called exactly once.
+    """The streams, as far as a coordinator uses them; SAGA and EVENTS stand for those of all pairs. Each `then` is
+    called exactly once.
 
     All are called by the guard, for whatever was in hand when the store was asked.
     """
@@ -31,6 +33,11 @@ class Store(Protocol):
     @property
     def guard(self) -> Guard:
         """Calls what a coordinator handles, too."""
+        ...
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs of streams over which sagas are spread."""
         ...
 
     def append(
@@ -72,8 +79,11 @@ class Store(Protocol):
     def states(self, family: str, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
         """The states that SAGA holds of all saga types, or of all participants, that ever stood still."""
 
-    def starts(self, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]) -> None:
-        """The next starts of sagas of a type that EVENTS holds behind a sequence, in order; none at the end."""
+    def starts(
+        self, stream: str, saga_type: str, after: int, then: Callable[[list[StoredMessage] | Ambiguous], None]
+    ) -> None:
+        """The next starts of sagas of a type that a stream of events holds behind a sequence, in order; none at the
+        end."""
 
     def announce(self, saga_type: str, sequence: int) -> None:
         """Tell all coordinators that the state of a saga type, which SAGA holds at `sequence`, has changed.

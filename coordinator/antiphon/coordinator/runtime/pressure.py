@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -13,7 +13,7 @@ import structlog
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import Ambiguous
-from antiphon.contracts.topology import EVENTS, PARKED, STARTS
+from antiphon.contracts.topology import PARKED, STARTS
 from antiphon.link import Link
 from antiphon.link.faults import say
 from antiphon.link.setup import Room, info_of, room_of
@@ -80,8 +80,9 @@ class Watch:
     async def look(self) -> None:
         """Look once. What cannot be seen now stays as it was."""
         try:
-            if (room := await room_of(self._link, EVENTS)) is not None:
-                self._see_room(room)
+            rooms = [await room_of(self._link, stream) for stream in self._link.pairs.events]
+            if there := [room for room in rooms if room is not None]:
+                self._see_room(there)
             if (room := await room_of(self._link, PARKED)) is not None:
                 self._see_parked(room)
             await self._see_starts()
@@ -92,11 +93,13 @@ class Watch:
         self._gauge("antiphon.requests.waiting", "saga.source", self._coordinator.requests.waiting())
         self._gauge("antiphon.sagas.bounded", "saga.type", self._coordinator.journals.admission.open())
 
-    def _see_room(self, room: Room) -> None:
-        """Close the way to sagas that have not begun while the room is for those that have, and open it again."""
+    def _see_room(self, rooms: list[Room]) -> None:
+        """Close the way to sagas that have not begun while the room is for those that have, and open it again. Of
+        several pairs the fullest counts: which one a saga goes to is nobody's choice."""
+        room = max(rooms, key=lambda each: each.share)
         admission, was_closed = self._coordinator.journals.admission, bool(self._coordinator.journals.admission.closed)
         self._gauges["antiphon.events.filled", ()] = room.share
-        if not room.most:
+        if not all(each.most for each in rooms):
             remedy = "as administrator: antiphon setup"
             self._say("events.unbounded", remedy=remedy, reason="clients may fill the disk that SAGA needs")
         admission.closed = closed(room) if room.share >= CLOSED_AT else ""
@@ -117,18 +120,24 @@ class Watch:
 
     async def _see_starts(self) -> None:
         """Find out whose starts wait, where many do: by the oldest, and taken for all."""
-        info = msgspec.convert(await info_of(self._link, f"CONSUMER.INFO.{EVENTS}.{STARTS}") or {}, _Info)
-        waiting: dict[str, int] = {}
-        if info.num_pending >= STARTS_WAITING:
-            after = info.delivered.stream_seq + 1
-            page = await self._link.next_page(EVENTS, subjects.starts_filter(), after, most=STARTS_PER_LOOK)
-            types = Counter(key.type for each in page if (key := subjects.saga_in(each.subject)) is not None)
-            waiting = {saga_type: info.num_pending * count // len(page) for saga_type, count in types.items()}
+        waiting = Counter[str]()
+        for stream in self._link.pairs.events:
+            waiting += await self._starts_in(stream)
         self._gauge("antiphon.starts.waiting", "saga.type", waiting)
         for saga_type, count in waiting.items():
             self._say("starts.waiting", about=saga_type, saga_type=saga_type, count=count)
 
-    def _gauge(self, name: str, label: str, found: dict[str, int]) -> None:
+    async def _starts_in(self, stream: str) -> Counter[str]:
+        """How many starts wait in one pair, by type; none where they are few."""
+        info = msgspec.convert(await info_of(self._link, f"CONSUMER.INFO.{stream}.{STARTS}") or {}, _Info)
+        if info.num_pending < STARTS_WAITING // self._link.pairs.count:
+            return Counter()
+        after = info.delivered.stream_seq + 1
+        page = await self._link.next_page(stream, subjects.starts_filter(), after, most=STARTS_PER_LOOK)
+        types = Counter(key.type for each in page if (key := subjects.saga_in(each.subject)) is not None)
+        return Counter({saga_type: info.num_pending * count // len(page) for saga_type, count in types.items()})
+
+    def _gauge(self, name: str, label: str, found: Mapping[str, int]) -> None:
         """Put numbers in the place of those before."""
         for known in [each for each in self._gauges if each[0] == name]:
             del self._gauges[known]

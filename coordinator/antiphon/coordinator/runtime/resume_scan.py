@@ -35,7 +35,7 @@ class ResumeScan:
         then: called once, with the reason why the scan could not be finished, or an empty text.
     """
 
-    __slots__ = ("_after", "_keep", "_left", "_opened", "_review", "_store", "_then", "_type")
+    __slots__ = ("_after", "_keep", "_left", "_opened", "_review", "_store", "_streams", "_then", "_type")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class ResumeScan:
     ) -> None:
         self._store, self._review = store, review
         self._type, self._keep, self._then = saga_type, keep, then
+        self._streams = list(store.pairs.events)
         self._after = 0
         self._left = 0
         self._opened = 0
@@ -54,11 +55,15 @@ class ResumeScan:
     def next_page(self) -> None:
         """Read the next starts."""
         self._keep()
-        self._store.starts(self._type, self._after, self._on_page)
+        self._store.starts(self._streams[0], self._type, self._after, self._on_page)
 
     def _on_page(self, page: list[StoredMessage] | Ambiguous) -> None:
         if isinstance(page, Ambiguous):
             self._then(str(page))
+        elif not page and self._streams[1:]:
+            del self._streams[0]
+            self._after = 0
+            self.next_page()
         elif not page:
             log.info("walk.done", type=self._type, open=self._opened)
             self._then("")

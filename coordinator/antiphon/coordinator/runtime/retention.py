@@ -162,17 +162,19 @@ class Ends:
 
     async def look(self, saga_type: str) -> None:
         """Purge all sagas of a type that are old enough now, and the ends that are."""
-        retention, after = self._retentions[saga_type], 0
+        retention = self._retentions[saga_type]
         shortest = retention.shortest
         assert shortest is not None, f"{saga_type} is kept for ever"
         if self._keeping.archive is None and await self._others_archive():
             return
         self._waiting[saga_type] = Counter()
-        while page := await self._link.next_page(EVENTS, subjects.starts_filter(saga_type), after + 1, PAGE):
-            after = page[-1].sequence
-            await self._purge_old(retention, page)
-            if self._age_seconds(page[-1]) < shortest:
-                break  # nothing that began later can have ended for longer
+        for pair, stream in enumerate(self._link.pairs.events):
+            after = 0
+            while page := await self._link.next_page(stream, subjects.starts_filter(saga_type), after + 1, PAGE):
+                after = page[-1].sequence
+                await self._purge_old(retention, page, pair)
+                if self._age_seconds(page[-1]) < shortest:
+                    break  # nothing that began later can have ended for longer
         self._show_who_is_waited_for()
         if self._keeping.ends_seconds is not None:
             await self._look_at_ends(saga_type, self._keeping.ends_seconds)
@@ -188,11 +190,11 @@ class Ends:
 
     # --- which are old ------------------------------------------------------------------------------------------------
 
-    async def _purge_old(self, retention: Retention, page: list[StoredMessage]) -> None:
+    async def _purge_old(self, retention: Retention, page: list[StoredMessage], pair: int) -> None:
         found = await self._old(retention, page)
         if not found:
             return
-        limits = await self._readers.limits()
+        limits = await self._readers.limits(pair)
         waiting = self._waiting.setdefault(found[0].key.type, Counter())
         waits_for = {each.key: self._waits_for(each, limits) for each in found}
         waiting.update(filter(None, waits_for.values()))
@@ -334,13 +336,15 @@ class Ends:
                 start with it, by which the rest is found again.
         """
         entries = [entry.sequence for entry in old.entries if entry.sequence != old.end.sequence]
-        removed = await delete_all(self._link, SAGA, entries[:1])
+        journals = self._link.pairs.stream_of(SAGA, old.key)
+        removed = await delete_all(self._link, journals, entries[:1])
         reached("retention.first_entry_deleted")
-        removed += await delete_all(self._link, SAGA, entries[1:])
+        removed += await delete_all(self._link, journals, entries[1:])
         reached("retention.journal_purged")
         for stream, subject in beside:
+            its_stream = self._link.pairs.stream_of(SAGA, old.key) if stream == SAGA else stream
             while found := await self._link.read_all(stream, [subject]):  # a timer may have fired more than once
-                await delete_all(self._link, stream, (each.sequence for each in found))
+                await delete_all(self._link, its_stream, (each.sequence for each in found))
         reached("retention.beside_purged")
         await self._purge_events(old.key, old.entries, read)
         reached("retention.events_purged")
@@ -354,30 +358,35 @@ class Ends:
         Returns:
             Whether nothing is left.
         """
+        stream = self._link.pairs.stream_of(EVENTS, key)
         while True:
             found = await read_events(self._link, key, entries)
             starts = {each.sequence for each in found.messages if _begun(each.subject) is not None}
             others = {each.sequence for each in found.messages} - starts
             read_by_all = {sequence for sequence in others if sequence <= read}
-            await delete_all(self._link, EVENTS, read_by_all)
+            await delete_all(self._link, stream, read_by_all)
             if not found.left_out or not read_by_all:
                 break
             entries = []
         if found.left_out or others - read_by_all or any(sequence > read for sequence in starts):
             return False
-        await delete_all(self._link, EVENTS, starts)
+        await delete_all(self._link, stream, starts)
         return True
 
     async def _look_at_ends(self, saga_type: str, kept_seconds: float) -> None:
         """Purge the ends that were kept for long enough, of sagas of which nothing else is left."""
-        after = 0
-        while page := await self._link.next_page(SAGA, subjects.ends_filter(saga_type), after + 1, PAGE):
+        for pair in range(self._link.pairs.count):
+            await self._look_at_ends_of(pair, saga_type, kept_seconds)
+
+    async def _look_at_ends_of(self, pair: int, saga_type: str, kept_seconds: float) -> None:
+        after, stream = 0, self._link.pairs.saga[pair]
+        while page := await self._link.next_page(stream, subjects.ends_filter(saga_type), after + 1, PAGE):
             after = page[-1].sequence
             ends = {_saga_of(each): each for each in page if self._age_seconds(each) >= kept_seconds}
             starts = [start for key in ends for start in subjects.start_subjects(key)]
             begun = {_begun(message.subject) for message in await _read(self._link, EVENTS, starts)}
             alone = ends.keys() - begun
-            limits = await self._readers.limits() if alone else None
+            limits = await self._readers.limits(pair) if alone else None
             for key in alone:
                 if limits is not None and not self._is_needed(ends[key], limits):
                     with self._purging():
@@ -398,7 +407,7 @@ class Ends:
             return
         reached("retention.end_events_purged")
         left = await self._link.read_all(SAGA, [subjects.whole_saga_filter(key)])
-        await delete_all(self._link, SAGA, (each.sequence for each in left))
+        await delete_all(self._link, self._link.pairs.stream_of(SAGA, key), (each.sequence for each in left))
 
     def _say(self, event: str, about: str, **values: object) -> None:
         """Log a thing, and again after a while as long as it is so."""

@@ -174,8 +174,15 @@ async def open_sagas(link: Link, definition: Definition) -> AsyncIterator[tuple[
     Raises:
         Ambiguous: the server gave no answer.
     """
-    sequence = await oldest_open(link)
-    while page := await link.next_page(EVENTS, subjects.starts_filter(definition.name), sequence, most=STARTS_PER_READ):
+    for stream in link.pairs.events:
+        async for each in _open_sagas_of(link, stream, definition):
+            yield each
+
+
+async def _open_sagas_of(link: Link, stream: str, definition: Definition) -> AsyncIterator[tuple[SagaKey, str]]:
+    """The same, of those in one pair."""
+    sequence = await oldest_open(link, stream)
+    while page := await link.next_page(stream, subjects.starts_filter(definition.name), sequence, most=STARTS_PER_READ):
         sequence = page[-1].sequence + 1
         keys = [key for message in page if (key := subjects.saga_in(message.subject)) is not None]
         ends = {each.subject for each in await link.read_all(SAGA, [subjects.end_subject(key) for key in keys])}
@@ -187,9 +194,10 @@ async def open_sagas(link: Link, definition: Definition) -> AsyncIterator[tuple[
                     yield key, digest
 
 
-async def oldest_open(link: Link) -> int:
-    """Where EVENTS may hold the oldest start of an open saga: the sweeper acks the start of each that has ended."""
-    answer = await api(link, f"CONSUMER.INFO.{EVENTS}.{SWEEPER}")
+async def oldest_open(link: Link, stream: str = EVENTS) -> int:
+    """Where a stream of events may hold the oldest start of an open saga: the sweeper acks the start of each that has
+    ended."""
+    answer = await api(link, f"CONSUMER.INFO.{stream}.{SWEEPER}")
     return int(answer.get("ack_floor", {}).get("stream_seq", 0)) + 1
 
 

@@ -16,11 +16,9 @@ from antiphon.contracts import subjects
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.topology import (
     CLIENT_FACTS,
-    EVENTS,
     OPERATOR_FACTS,
     PEER_FACTS,
     PLATFORM_CONSUMERS,
-    SAGA,
     STARTS,
     SWEEPER,
     TIMERS,
@@ -30,6 +28,7 @@ from antiphon.contracts.topology import (
 from antiphon.link import Credentials, Link, Pull, require_platform, settle_collector
 from antiphon.link.faults import settle_tracebacks
 from antiphon.link.fitness import Fitness, cluster, payload, settings
+from antiphon.link.pairs import find_pairs
 from antiphon.link.probes import Probes, served
 from antiphon.link.process import drain, told_to_stop
 from antiphon.link.registration import registered
@@ -43,7 +42,7 @@ from ..definition.choreography import AnySaga
 from ..definition.definition import Definition
 from ..definition.retention import retentions
 from ..definition.versions import by_type
-from .admission import Admission, require_bounds
+from .admission import Admission, require_bounds, require_one_pair
 from .answers import KEPT, AnswerPulls
 from .bounded_clients import BoundedClients
 from .comparing import Comparing
@@ -60,9 +59,9 @@ from .sweeper import IDLE_SECONDS
 log = structlog.get_logger()
 
 FACTS_HELD_MAX: Final = {STARTS: 100, CLIENT_FACTS: 100, OPERATOR_FACTS: 20, PEER_FACTS: 100}
-"""Facts a coordinator holds at once, of each kind, besides what participants store: together few enough to be done well
-within the ack wait, enough to fill a connection. What waits behind a flood of another kind waits for those that are
-held, and for no more."""
+"""Facts a coordinator holds at once, of each kind and of all pairs of streams, besides what participants store:
+together few enough to be done well within the ack wait, enough to fill a connection. What waits behind a flood of
+another kind waits for those that are held, and for no more."""
 
 TIMERS_HELD_MAX: Final = 200
 """The same, of timers that are due."""
@@ -126,6 +125,8 @@ async def serve(
         probes = held.enter_context(served(http))
         link = await Link.connect(servers, name=name, credentials=credentials)
         held.push_async_callback(link.close)
+        pairs = await find_pairs(link)
+        require_one_pair(pairs, open_max or {})
         await require_platform(link)
         fitness = fitness_of(link, definitions, gauges)
         await fitness.until_ready()
@@ -171,6 +172,7 @@ async def _asked(
             link.failure.set_result(failed.result())
 
     asked = await Link.connect(servers, name=name, credentials=credentials)
+    asked.spread_over(link.pairs)
     asked.failure.add_done_callback(fail)
     try:
         async with Fitness(asked, [cluster(asked)]).watched():
@@ -229,7 +231,7 @@ class Attached:
         """Look for no more participants or clients, and return all pulls there are."""
         self.answers.stop_looking()
         self.clients.stop_looking()
-        return [*self.fixed, *self.answers.by_participant.values(), *self.clients.pulls.values()]
+        return [*self.fixed, *self.answers.by_consumer.values(), *self.clients.pulls.values()]
 
 
 async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None) -> Attached:
@@ -256,14 +258,13 @@ async def attach(link: Link, coordinator: Coordinator, asked: Link | None = None
     for saga_type, queue in coordinator.status_queues.items():
         await (asked or link).subscribe(subjects.same_filter(saga_type), comparing.on_question, queue=queue)
     answers = AnswerPulls(link, coordinator.on_fact)
-    fixed = [
-        await link.pull(SAGA, TIMERS, TIMERS_HELD_MAX, coordinator.on_fired, **KEPT),
-        await link.pull(EVENTS, SWEEPER, STARTS_HELD_MAX, coordinator.on_start_to_watch),
-        *[
-            await link.pull(EVENTS, name, places, coordinator.on_fact, **KEPT)
-            for name, places in FACTS_HELD_MAX.items()
-        ],
-    ]
+    pairs, fixed = link.pairs, list[Pull]()
+    for pair, (saga, events) in enumerate(zip(pairs.saga, pairs.events, strict=True)):
+        timers, starts = pairs.shared(TIMERS_HELD_MAX)[pair], pairs.shared(STARTS_HELD_MAX)[pair]
+        fixed.append(await link.pull(saga, TIMERS, timers, coordinator.on_fired, **KEPT))
+        fixed.append(await link.pull(events, SWEEPER, starts, coordinator.on_start_to_watch))
+        for name, places in FACTS_HELD_MAX.items():
+            fixed.append(await link.pull(events, name, pairs.shared(places)[pair], coordinator.on_fact, **KEPT))
     await answers.begin()
     clients = BoundedClients(link, coordinator.journals.admission)
     clients.begin()

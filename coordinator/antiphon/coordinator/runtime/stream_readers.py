@@ -14,10 +14,11 @@ from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.readmodel_places import ReadUpTo, read_up_to
 from antiphon.contracts.stored import NobodyReads
-from antiphon.contracts.topology import EVENTS, EXPORTER, READMODELS, SAGA, reactions_consumer_name
+from antiphon.contracts.topology import EXPORTER, READMODELS, reactions_consumer_name
 from antiphon.link import Link
 from antiphon.link.readmodel_places import readers
 from antiphon.link.setup import ELECTION_SECONDS, consumer_names, info_of
+from antiphon.link.tail import ALL
 
 
 class Say(Protocol):
@@ -29,12 +30,12 @@ class Say(Protocol):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What others have not dealt with yet, and so has to stay."""
+    """What others have not dealt with yet in one pair of streams, and so has to stay."""
 
     exported: int
-    """Up to this sequence of SAGA the exporter has handed over all traces."""
+    """Up to this sequence of the pair's SAGA the exporter has handed over all traces."""
     heard: int
-    """Up to this sequence of EVENTS everybody who reacts to events has heard all of them."""
+    """Up to this sequence of the pair's EVENTS everybody who reacts to events has heard all of them."""
     read: ReadUpTo
     """What read models have read, and by which sagas they know the streams again."""
     last: SagaKey | None
@@ -53,21 +54,23 @@ class StreamReaders:
         self._link, self._say = link, say
         self._reacting = set[str]()
         """The consumers of reactions that were ever seen: a server that has just become the leader may not list all."""
-        self._missed: dict[str, float] = {}
-        """Since when the server has said that a consumer is not there."""
+        self._missed: dict[tuple[str, str], float] = {}
+        """Since when the server has said that a consumer of a stream is not there."""
 
-    async def limits(self) -> Limits:
-        """How far everybody has got by now.
+    async def limits(self, pair: int = 0) -> Limits:
+        """How far everybody has got by now in one pair of streams.
 
         Raises:
             Ambiguous: the server cannot tell.
             PlatformError: nor can it say who reacts to events.
         """
-        newest = await self._link.get_latest(EVENTS, subjects.EVENTS_FILTER)
+        saga, events = self._link.pairs.saga[pair], self._link.pairs.events[pair]
+        newest = await self._link.get_latest(events, ALL)
         last = subjects.saga_in(newest.subject) if newest is not None else None
-        return Limits(await self._finished(SAGA, EXPORTER), await self._heard(), await self._read(), last)
+        exported, heard = await self._finished(saga, EXPORTER), await self._heard(events)
+        return Limits(exported, heard, await self._read(pair), last)
 
-    async def _read(self) -> ReadUpTo:
+    async def _read(self, pair: int) -> ReadUpTo:
         """What read models have read."""
         try:
             found = await readers(self._link)
@@ -78,13 +81,13 @@ class StreamReaders:
         for each in found:
             if each.fault:
                 self._say("retention.unreadable", each.name, readmodel=each.name, reason=each.fault)
-        return read_up_to(found)
+        return read_up_to(found, pair)
 
-    async def _heard(self) -> int:
+    async def _heard(self, events: str) -> int:
         """Up to where everybody has heard the events that he reacts to."""
         suffix = reactions_consumer_name("")
-        self._reacting |= {name for name in await consumer_names(self._link, EVENTS) if name.endswith(suffix)}
-        return min([await self._finished(EVENTS, name) for name in sorted(self._reacting)], default=SEQUENCE_MAX)
+        self._reacting |= {name for name in await consumer_names(self._link, events) if name.endswith(suffix)}
+        return min([await self._finished(events, name) for name in sorted(self._reacting)], default=SEQUENCE_MAX)
 
     async def _finished(self, stream: str, consumer: str) -> int:
         """Up to which sequence a consumer has finished everything. One that is not there, or from which nobody ever
@@ -95,9 +98,9 @@ class StreamReaders:
         """
         info = await info_of(self._link, f"CONSUMER.INFO.{stream}.{consumer}")
         if info is None:
-            self._require_gone(consumer)
+            self._require_gone(stream, consumer)
             return SEQUENCE_MAX
-        self._missed.pop(consumer, None)
+        self._missed.pop((stream, consumer), None)
         if _is_unused(info):
             return SEQUENCE_MAX
         if not (info["num_pending"] or info["num_ack_pending"]):
@@ -105,14 +108,14 @@ class StreamReaders:
         floor: int = info["ack_floor" if info["num_ack_pending"] else "delivered"]["stream_seq"]
         return floor
 
-    def _require_gone(self, consumer: str) -> None:
+    def _require_gone(self, stream: str, consumer: str) -> None:
         """Doubt for a while that a consumer is not there: one of several servers may not know yet.
 
         Raises:
             Ambiguous: it may be there.
         """
         now = asyncio.get_running_loop().time()
-        since = self._missed.setdefault(consumer, now)
+        since = self._missed.setdefault((stream, consumer), now)
         if self._link.may_be_clustered and now - since < ELECTION_SECONDS:
             raise Ambiguous(f"the server may not know yet that there is a consumer {consumer}")
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
+from antiphon.contracts.pairs import ONE_PAIR
 from antiphon.contracts.stored import Delivered, Outcome
 from antiphon.contracts.topology import EVENTS, PARKED, Listener, participant_consumers, reactions_consumer
 
@@ -22,6 +23,8 @@ class Died(Exception):
 
 class Stage:
     """The link of one participant's process. Once the process died it delivers nothing and lets nothing pass."""
+
+    pairs = ONE_PAIR
 
     def __init__(self, platform: MemoryPlatform, participant: Listener) -> None:
         self._platform, self.participant = platform, participant.name

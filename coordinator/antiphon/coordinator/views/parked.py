@@ -18,6 +18,7 @@ from antiphon.contracts import clock, subjects
 from antiphon.contracts.envelope import decode, unpack, unpack_raw
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, PARKED_MESSAGE, SagaKey
+from antiphon.contracts.pairs import base_of
 from antiphon.contracts.payloads import WITHDRAWN, More, Operation, Parked, read_parked, verb_type
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.contracts.subjects import UNKNOWN, MessageVerb, ParkedAddress, ParkedKind, parse_parked
@@ -294,7 +295,7 @@ def waiting_message(stored: StoredMessage, parked: Parked) -> Waiting:
 def saga_of(parked: Parked) -> SagaKey | None:
     """The saga of a message whose subject says so, and is not forged."""
     try:
-        if parked.stream == EVENTS:
+        if base_of(parked.stream) == EVENTS:
             return subjects.parse_fact(parked.subject).saga
         return subjects.parse_entry(parked.subject).saga
     except Unusable:
@@ -308,14 +309,16 @@ def stays(parked: Parked) -> bool:
         return True
     is_reaction = parked.kind == "fault" and parked.noticed_by != COORDINATOR
     is_second_start = parked.kind == "orphan" and subjects.is_start(parked.subject)
-    return parked.stream == EVENTS and (parked.kind in ("forged", "undecodable") or is_reaction or is_second_start)
+    return base_of(parked.stream) == EVENTS and (
+        parked.kind in ("forged", "undecodable") or is_reaction or is_second_start
+    )
 
 
 def is_settled(key: SagaKey, parked: Parked, entries: list[StoredMessage]) -> bool:
     """Whether the saga needs nobody for a message any more: it has ended, or its journal names the fact by now."""
     if entries and entries[-1].subject == subjects.end_subject(key):
         return True
-    return parked.stream == EVENTS and _is_named(entries, parked.sequence)
+    return base_of(parked.stream) == EVENTS and _is_named(entries, parked.sequence)
 
 
 def _is_named(entries: Iterable[StoredMessage], sequence: int) -> bool:
