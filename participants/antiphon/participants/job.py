@@ -69,7 +69,7 @@ class Job:
     @property
     def is_event(self) -> bool:
         """Whether the message is an event, which no coordinator sent."""
-        return self.delivery.stream == EVENTS
+        return self.delivery.stream.startswith(EVENTS)
 
     @property
     def message(self) -> str:

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 import structlog
 
 from antiphon.contracts.errors import StreamMissing
-from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
+from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS, SAGA, participant_consumer_name
 from antiphon.link import Credentials, Link, require_accepted, settle_collector
 from antiphon.link.delivery import DRAIN_SECONDS_MAX
 from antiphon.link.faults import settle_tracebacks
 from antiphon.link.fitness import Fitness, payload, pulls
+from antiphon.link.pairs import find_pairs, is_served
 from antiphon.link.probes import served
 from antiphon.link.process import CLOSE_SECONDS, Ending, signals
 from antiphon.link.registration import new_instance, registered
@@ -83,6 +84,7 @@ async def serve(
     with served(http) as probes, ExitStack() as held:
         link = await Link.connect(servers, name=name or participant.name, credentials=credentials)
         try:
+            await find_pairs(link, lambda: is_served(link, SAGA, participant_consumer_name(participant.name, "do")))
             await database.open(participant.tables)
             held.enter_context(signals(ending))  # before that nothing is in hand, and a signal simply ends the process
             worker = Worker(

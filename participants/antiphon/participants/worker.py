@@ -69,7 +69,8 @@ class Worker:
         participant: the handlers.
         link: a connection that may pull the participant's commands and store its events.
         database: where its inbox is, opened.
-        concurrency: how many commands are held at once; no more than that are ever fetched.
+        concurrency: how many commands are held at once; no more than that are ever fetched. Where sagas are spread over
+            several pairs of streams, each has an equal share, and one at least.
         undo_concurrency: the same for compensations, which have places of their own so that those which keep failing
             leave the commands alone; half as many when left out.
         reaction_concurrency: the same for events, if the participant reacts to any; as many as commands when left out.
@@ -106,13 +107,18 @@ class Worker:
         self._participant, self._link, self._database = participant, link, database
         self.counts = Counts()
         name, instance = participant.name, instance or secrets.token_hex(8)
-        self._places = [
+        held_at_once = [
             (SAGA, participant_consumer_name(name, "do"), concurrency),
             (SAGA, participant_consumer_name(name, "undo"), undo_concurrency or undo_places(concurrency)),
             (SAGA, participant_consumer_name(name, "close"), CLOSE_CONCURRENCY),
         ]
         if participant.reactions:
-            self._places.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
+            held_at_once.append((EVENTS, reactions_consumer_name(name), reaction_concurrency or concurrency))
+        self._places = [
+            (name, consumer, places)
+            for stream, consumer, total in held_at_once
+            for name, places in zip(link.pairs.names(stream), link.pairs.shared(total), strict=True)
+        ]
         self._ack_wait_seconds, self._time_limit = ack_wait_seconds, TimeLimit(handler_seconds)
         self._turn_seconds = lease_seconds(ack_wait_seconds)
         self._loop = asyncio.get_running_loop()
