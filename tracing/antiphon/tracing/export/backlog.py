@@ -26,29 +26,31 @@ class Backlog:
     """The entries that one exporter knows of and no backend has."""
 
     def __init__(self) -> None:
-        self._held: dict[int, int] = {}
-        self._put_off: dict[int, PutOff] = {}
-        self._pending = 0
+        self._held: dict[tuple[str, int], int] = {}
+        """When each entry was stored, by stream and sequence."""
+        self._put_off: dict[tuple[str, int], PutOff] = {}
+        self._pending: dict[str, int] = {}
+        """How many wait, by stream."""
 
     def came(self, entry: Delivered, pending: int) -> None:
         """An entry was delivered, and so many more wait behind it."""
-        self._put_off.pop(entry.sequence, None)
-        self._held[entry.sequence] = entry.stored_ns
-        self._pending = pending
+        self._put_off.pop(_place(entry), None)
+        self._held[_place(entry)] = entry.stored_ns
+        self._pending[entry.stream] = pending
 
     def done(self, entry: Delivered) -> None:
         """An entry was acked."""
-        self._held.pop(entry.sequence, None)
+        self._held.pop(_place(entry), None)
 
     def put_off(self, entry: Delivered, seconds: float) -> None:
         """An entry was handed back for so long."""
-        self._held.pop(entry.sequence, None)
-        self._put_off[entry.sequence] = PutOff(entry.stored_ns, time.time() + seconds + PUT_OFF_SECONDS)
+        self._held.pop(_place(entry), None)
+        self._put_off[_place(entry)] = PutOff(entry.stored_ns, time.time() + seconds + PUT_OFF_SECONDS)
 
     def entries(self) -> int:
         """How many there are: those that wait as of the last delivery."""
         self._forget()
-        return self._pending + len(self._held) + len(self._put_off)
+        return sum(self._pending.values()) + len(self._held) + len(self._put_off)
 
     def oldest_seconds(self) -> float:
         """How long ago the oldest of them was stored; 0 where there is none."""
@@ -57,8 +59,12 @@ class Backlog:
 
     def _forget(self) -> None:
         now = time.time()
-        for sequence in [sequence for sequence, each in self._put_off.items() if each.back_by < now]:
-            del self._put_off[sequence]
+        for place in [place for place, each in self._put_off.items() if each.back_by < now]:
+            del self._put_off[place]
+
+
+def _place(entry: Delivered) -> tuple[str, int]:
+    return entry.stream, entry.sequence
 
 
 def age_seconds(stored_ns: Iterable[int]) -> float:

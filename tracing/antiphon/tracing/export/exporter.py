@@ -24,7 +24,7 @@ from antiphon.contracts.headers import traceparent_header
 from antiphon.contracts.identity import SagaKey, digest
 from antiphon.contracts.stored import Delivered, pending_in
 from antiphon.contracts.subjects import is_end, parse_entry
-from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS, SAGA
+from antiphon.contracts.topology import EXPORTER, EXPORTER_ACK_WAIT_SECONDS
 from antiphon.link import Delivery, Link, Pull
 from antiphon.link.faults import class_of, say
 from antiphon.link.killpoints import reached
@@ -163,11 +163,15 @@ class Exporter:
         self._stopped = asyncio.Event()
         self._reads = asyncio.Semaphore(READS_MAX)
 
-    async def start(self) -> Pull:
-        """Begin to pull, and to hold what comes."""
-        return await self._link.pull(SAGA, EXPORTER, ENTRIES_HELD_MAX, self._take, EXPORTER_ACK_WAIT_SECONDS)
+    async def start(self) -> list[Pull]:
+        """Begin to pull, from each pair of streams, and to hold what comes."""
+        pairs = self._link.pairs
+        return [
+            await self._link.pull(stream, EXPORTER, places, self._take, EXPORTER_ACK_WAIT_SECONDS)
+            for stream, places in zip(pairs.saga, pairs.shared(ENTRIES_HELD_MAX), strict=True)
+        ]
 
-    async def run(self, pull: Pull) -> None:
+    async def run(self, pulls: Iterable[Pull]) -> None:
         """Export until `stop`; what is in hand then comes again, to whoever exports next."""
         try:
             while not self._stopped.is_set():
@@ -179,7 +183,7 @@ class Exporter:
                 batch, self._held = self._held, []
                 await self._export_or_say(batch)
         finally:
-            await pull.drain()
+            await asyncio.gather(*(pull.drain() for pull in pulls))
             for held in self._held:
                 self._hand_back(held)
 

@@ -14,6 +14,7 @@ from antiphon.contracts.errors import StreamMissing
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Credentials, Link, require_accepted
 from antiphon.link.fitness import Fitness, payload, pulls, reads
+from antiphon.link.pairs import find_pairs
 from antiphon.link.probes import Probes, served
 from antiphon.link.process import on_stop, stand_back
 
@@ -73,6 +74,7 @@ async def serve(
         probes = held.enter_context(served(http))
         link = await Link.connect(servers, name=name, credentials=credentials)
         held.push_async_callback(link.close)
+        await find_pairs(link)
         told = asyncio.Event()
         shown = await held.enter_async_context(metrics(probes)) if metrics is not None else None
         exporter = Exporter(
@@ -92,16 +94,16 @@ async def serve(
             backend.close()
 
         on_stop(stop)
-        pull = await exporter.start()
-        await require_accepted([pull], _say_what_is_missing)
-        looks = [payload(link), reads(link, (SAGA, EVENTS)), pulls(link, lambda: [pull])]
+        pulled = await exporter.start()
+        await require_accepted(pulled, _say_what_is_missing)
+        looks = [payload(link), reads(link, (SAGA, EVENTS)), pulls(link, lambda: pulled)]
         fitness = Fitness(link, looks, shown.differ) if shown is not None else Fitness(link, looks)
         if shown is not None:
             shown.show(exporter.backlog)
         await fitness.until_ready(told)
         log.info("exporter.ready", endpoint=backend.endpoint, sampled=ratio)
         probes.ready(link, fitness)
-        running = asyncio.create_task(exporter.run(pull))
+        running = asyncio.create_task(exporter.run(pulled))
         async with fitness.watched():
             await asyncio.wait((running, link.failure), return_when=asyncio.FIRST_COMPLETED)
         stop()

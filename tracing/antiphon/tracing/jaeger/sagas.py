@@ -73,8 +73,8 @@ class Sagas:
     def __init__(self, link: Link, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._link, self._now_ns = link, now_ns
         self.index = Index()
-        self._last: tuple[str, int] = ("", 0)
-        """The subject and the sequence of the last start that was read."""
+        self._last: dict[str, tuple[str, int]] = {}
+        """The subject and the sequence of the last start that was read, of each stream."""
         self._is_doubtful = False
         self._reading, self._surveying = asyncio.Lock(), asyncio.Lock()
         self._services: dict[str, set[Operation]] = {}
@@ -90,22 +90,26 @@ class Sagas:
         async with self._reading:
             if self._is_doubtful:
                 await self._check()
-            async for message in self._link.scan(EVENTS, subjects.STARTS_FILTER, self._last[1] + 1):
-                with suppress(Unusable):  # a forged start begins no saga
-                    self.index.add(subjects.parse_fact(message.subject).saga, message.stored_ns)
-                self._last = message.subject, message.sequence
+            for stream in self._link.pairs.events:
+                await self._read_starts(stream)
+
+    async def _read_starts(self, stream: str) -> None:
+        _, last = self._last.get(stream, ("", 0))
+        async for message in self._link.scan(stream, subjects.STARTS_FILTER, last + 1):
+            with suppress(Unusable):  # a forged start begins no saga
+                self.index.add(subjects.parse_fact(message.subject).saga, message.stored_ns)
+            self._last[stream] = message.subject, message.sequence
 
     def _doubt(self) -> None:
         """A server that was away may have come back with another past."""
         self._is_doubtful = True
 
     async def _check(self) -> None:
-        """Begin anew unless the last start is where it was."""
-        subject, sequence = self._last
-        if sequence:
+        """Begin anew unless the last start of each stream is where it was."""
+        for subject, sequence in [*self._last.values()]:
             there = await self._link.read_all(EVENTS, [subject])
             if [message.sequence for message in there] != [sequence]:
-                self.index, self._last = Index(), ("", 0)
+                self.index, self._last = Index(), {}
         self._is_doubtful = False
 
     # --- traces -------------------------------------------------------------------------------------------------------

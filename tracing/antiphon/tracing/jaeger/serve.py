@@ -15,6 +15,7 @@ from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Credentials, Link
 from antiphon.link.connection import streams_missing
 from antiphon.link.fitness import Fitness, payload, reads
+from antiphon.link.pairs import find_pairs
 from antiphon.link.probes import served
 from antiphon.link.process import stand_back, told_to_stop
 
@@ -65,6 +66,7 @@ async def serve(
         probes = held.enter_context(served(http))
         link = await Link.connect(servers, name=name, credentials=credentials)
         held.push_async_callback(link.close)
+        await find_pairs(link)
         sagas = Sagas(link)
         if not await _load(link, sagas, told):
             return
