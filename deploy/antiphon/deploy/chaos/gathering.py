@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -27,6 +28,7 @@ from antiphon.coordinator.views.summary import Overview
 from antiphon.coordinator.views.timeline import Timeline
 from antiphon.link import Link
 from antiphon.link.setup import info_of
+from antiphon.link.tail import ALL
 from antiphon.participants.engines import open_engine
 from antiphon.tracing.projection.ids import trace_id
 
@@ -60,7 +62,8 @@ class Settling:
         self._link, self._allowed = link, frozenset(open)
         self._exports, self._readmodel = exports, readmodel
         self._open = set[SagaKey]()
-        self._read_to = dict.fromkeys((*BEGINNINGS_FILTERS, ENDS_FILTER), 1)
+        self._read_to = defaultdict[tuple[str, str], int](lambda: 1)
+        """Where to read on, by stream and filter."""
 
     async def wait(self, seconds: float) -> None:
         """Wait until nothing moves, or the time is up: what is not over then is for the invariants to say."""
@@ -76,10 +79,12 @@ class Settling:
             return False  # a direct read may be answered by a replica that is behind
         if any(each.pending or each.unacked for each in await read_consumers(self._link, exports=self._exports)):
             return False
-        for subject_filter in BEGINNINGS_FILTERS:
-            self._open |= await self._news(EVENTS, subject_filter)
-        ended = await self._news(SAGA, ENDS_FILTER)
-        self._open -= ended
+        pairs = self._link.pairs
+        for stream in pairs.events:
+            for subject_filter in BEGINNINGS_FILTERS:
+                self._open |= await self._news(stream, subject_filter)
+        for stream in pairs.saga:
+            self._open -= await self._news(stream, ENDS_FILTER)
         open_now = {str(key) for key in self._open} - self._allowed
         if open_now:
             needed = {each.saga for each in await waiting(self._link) if each.kind == "saga"}
@@ -97,17 +102,20 @@ class Settling:
 
     async def _is_beyond(self, places: Places) -> bool:
         """Whether the streams hold more than the read model has taken in."""
-        async for message in self._link.scan(SAGA, JOURNALS_FILTER, places.saga.sequence + 1):
-            if is_of_a_saga(message.subject):
+        pairs = self._link.pairs
+        read = places.all if places != Places() else (Places(),) * pairs.count
+        for saga, events, each in zip(pairs.saga, pairs.events, read, strict=True):
+            async for message in self._link.scan(saga, JOURNALS_FILTER, each.saga.sequence + 1):
+                if is_of_a_saga(message.subject):
+                    return True
+            async for _ in self._link.scan(events, ALL, each.events.sequence + 1):
                 return True
-        async for _ in self._link.scan(EVENTS, EVENTS_FILTER, places.events.sequence + 1):
-            return True
         return False
 
     async def _news(self, stream: str, subject_filter: str) -> set[SagaKey]:
         found = set[SagaKey]()
-        async for message in self._link.scan(stream, subject_filter, self._read_to[subject_filter]):
-            self._read_to[subject_filter] = message.sequence + 1
+        async for message in self._link.scan(stream, subject_filter, self._read_to[stream, subject_filter]):
+            self._read_to[stream, subject_filter] = message.sequence + 1
             if (key := saga_in(message.subject)) is not None:
                 found.add(key)
         return found
@@ -115,7 +123,7 @@ class Settling:
 
 async def is_replicated(link: Link) -> bool:
     """Whether every replica of the streams has all that was stored."""
-    for stream in (EVENTS, SAGA, PARKED):
+    for stream in (*link.pairs.events, *link.pairs.saga, PARKED):
         info = await info_of(link, f"STREAM.INFO.{stream}") or {}
         replicas: list[dict[str, Any]] = info.get("cluster", {}).get("replicas") or []
         if not info or not all(each.get("current") and not each.get("lag") for each in replicas):
@@ -131,7 +139,7 @@ async def read_consumers(link: Link, *, exports: bool) -> list[ConsumerState]:
         exports: whether an exporter runs; else nobody need pull from its consumer.
     """
     found = list[ConsumerState]()
-    for stream in (EVENTS, SAGA):
+    for stream in (*link.pairs.events, *link.pairs.saga):
         total = 1
         while (offset := sum(each.stream == stream for each in found)) < total:
             answer = await info_of(link, f"CONSUMER.LIST.{stream}", {"offset": offset}) or {}
@@ -168,8 +176,10 @@ async def read_streams(link: Link, evidence: Evidence, planted: Planted) -> None
         if each.kind not in ("saga", "paused") and not planted.is_of(each.subject, saga_in(each.subject))
     ]
     evidence.consumers = await read_consumers(link, exports=evidence.traces is not None)
-    if (info := await info_of(link, f"STREAM.INFO.{EVENTS}")) is not None:
-        evidence.erased = info["state"]["last_seq"] - info["state"]["messages"]
+    evidence.erased = 0
+    for stream in link.pairs.events:
+        if (info := await info_of(link, f"STREAM.INFO.{stream}")) is not None:
+            evidence.erased += info["state"]["last_seq"] - info["state"]["messages"]
 
 
 async def read_listed(url: str, planted: Planted) -> dict[str, Overview]:

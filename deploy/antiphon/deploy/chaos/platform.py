@@ -19,7 +19,7 @@ import msgspec
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.subjects import Direction
-from antiphon.contracts.topology import ADMINISTRATOR, EXPORTER, READMODEL, SAGA
+from antiphon.contracts.topology import ADMINISTRATOR, EXPORTER, READMODEL
 from antiphon.coordinator import Antiphon
 from antiphon.coordinator.definition.definition import Definition, StepDefinition
 from antiphon.coordinator.definition.versions import by_type
@@ -563,6 +563,7 @@ class ChaosPlatform:
     async def _link(self) -> AsyncGenerator[Link]:
         """An administrator's connection, past the network that can be cut."""
         link = await Link.connect(self._running.url, name=ADMINISTRATOR)
+        link.spread_over(self._running.pairs)
         try:
             yield link
         finally:
@@ -586,11 +587,11 @@ class ChaosPlatform:
                 while True:
                     with suppress(PlatformError, Ambiguous):
                         async with self._link() as link:
-                            info = await api(link, f"STREAM.INFO.{SAGA}")
+                            info = await api(link, f"STREAM.INFO.{self._running.pairs.saga[0]}")
                         if found := by_name.get(info.get("cluster", {}).get("leader", "")):
                             return found
                     await asyncio.sleep(LOOK_SECONDS)
-        raise PlatformError(f"no server leads {SAGA} within {LEADER_SECONDS:g} s.")
+        raise PlatformError(f"no server leads {self._running.pairs.saga[0]} within {LEADER_SECONDS:g} s.")
 
     async def _read_timelines(self) -> list[Timeline]:
         async with asyncio.timeout(TIMELINES_SECONDS), self._link() as link:

@@ -13,6 +13,7 @@ from antiphon.contracts.messages import Event
 from antiphon.coordinator import Antiphon, Choreography, Handle, Outcome, Saga
 from antiphon.coordinator.client.store_once import TIMEOUT_SECONDS
 from antiphon.link import Link
+from antiphon.link.pairs import find_pairs
 
 S = TypeVar("S", bound=Event)
 
@@ -60,6 +61,7 @@ class Witness(Antiphon):
 async def witness(servers: str, name: str, told: Told) -> AsyncGenerator[Antiphon]:
     """Such a client for the length of a block."""
     link = await Link.connect(servers, name=name)
+    await find_pairs(link)
     try:
         yield Witness(link, told)
     finally:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import UnknownSaga
 from antiphon.contracts.identity import SagaKey, check_token
 from antiphon.contracts.reader import is_purged
-from antiphon.contracts.stored import SagaPages
-from antiphon.contracts.topology import SAGA
+from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.coordinator.views.timeline import Summary, timeline_of
 from antiphon.link import Link
 from antiphon.link.journals import read_journals
@@ -41,10 +41,9 @@ async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool
     if saga_type != "*":
         check_token(saga_type, "saga type")
     require_writable(folder)
-    written = before = after = purged = 0
+    written = before = purged = 0
     async with reader(server) as link:
-        while page := await link.next_page(SAGA, subjects.ends_filter(saga_type), after + 1, PAGE):
-            after = page[-1].sequence
+        async for page in _pages_of_ends(link, saga_type):
             ends = {subjects.parse_entry(end.subject).saga: end for end in page}
             wanted = [key for key, end in ends.items() if not is_archived(folder, key, end)]
             before += len(ends) - len(wanted)
@@ -55,6 +54,15 @@ async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool
     else:
         gone = f"; of {purged} nothing but the end was left" if purged else ""
         say(f"archived in {folder}: {written}, there before: {before}{gone}.")
+
+
+async def _pages_of_ends(link: Link, saga_type: str) -> AsyncIterator[list[StoredMessage]]:
+    """The ends of sagas of a type, or of all, a page at a time and of one pair of streams after the other."""
+    for stream in link.pairs.saga:
+        after = 0
+        while page := await link.next_page(stream, subjects.ends_filter(saga_type), after + 1, PAGE):
+            after = page[-1].sequence
+            yield page
 
 
 async def _archive_all(link: Link, folder: Path, keys: list[SagaKey]) -> int:

@@ -10,6 +10,7 @@ import msgspec
 
 from antiphon.contracts.errors import AntiphonError
 from antiphon.link import Credentials, Link
+from antiphon.link.pairs import find_pairs
 from antiphon.participants.engines import require_driver
 
 from ..admin.doctor.examination import Check, examine
@@ -45,6 +46,7 @@ async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
         _tell(found[0], as_json)
     else:
         try:
+            await find_pairs(link)
             deployment = Deployment(link, servers, credentials, **msgspec.structs.asdict(asked))
             async for finding in examine(deployment, _more(asked)):
                 found.append(finding)

@@ -17,6 +17,7 @@ import typer.core
 
 from antiphon.contracts.bounds import NUMBER_MAX
 from antiphon.contracts.errors import AntiphonError, PlatformError, Undecided
+from antiphon.contracts.pairs import PAIRS_MAX
 from antiphon.contracts.targets import Loss
 from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
@@ -113,6 +114,19 @@ Incompatible = Annotated[
     typer.Option(
         "--incompatible-contracts",
         help="Run although sagas in flight began with messages that do not fit; park what cannot be read.",
+    ),
+]
+
+
+LocalStreams = Annotated[
+    int,
+    typer.Option(
+        "--streams",
+        min=0,
+        max=PAIRS_MAX,
+        metavar="NUMBER",
+        help="Over how many pairs of streams sagas are spread; as many as the folder has, and at first one.",
+        hidden=True,
     ),
 ]
 
@@ -369,6 +383,7 @@ def up(
         ),
     ] = "",
     incompatible_contracts: Incompatible = False,
+    streams: LocalStreams = 0,
 ) -> None:
     """Run the local platform: a server, coordinators and participants as processes. Ctrl-C drains them all.
 
@@ -389,6 +404,7 @@ def up(
         databases=database,
         incompatible_contracts=incompatible_contracts,
         command=command or [],
+        pairs=streams,
     )
     raise SystemExit(asyncio.run(coming))
 
@@ -440,13 +456,14 @@ def demo(
     jwt: Annotated[
         bool, typer.Option("--jwt", help="With accounts and users as in NATS' operator mode, instead of passwords.")
     ] = False,
+    streams: LocalStreams = 0,
 ) -> None:
     """Run a file of orders through a local platform, kill two of its processes on the way, and audit the books."""
     import asyncio
 
     from ..local.demo import run_demo
 
-    raise SystemExit(asyncio.run(run_demo(orders, folder, style, jaeger, jwt)))
+    raise SystemExit(asyncio.run(run_demo(orders, folder, style, jaeger, jwt, streams)))
 
 
 @app.command(epilog="Example: antiphon chaos --app shop --payload orders.jsonl --minutes 5")
@@ -684,6 +701,17 @@ def setup(
             "and nothing is changed.",
         ),
     ] = [],  # noqa: B006
+    streams: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=PAIRS_MAX,
+            metavar="NUMBER",
+            help="Over how many pairs of streams sagas are spread, so that each server of a cluster leads some. It "
+            "stays as it was set first; by default (0) as many as there are, and at first one.",
+            hidden=True,
+        ),
+    ] = 0,
     bound: Annotated[
         list[str],
         typer.Option(
@@ -716,6 +744,7 @@ def setup(
         forget_reactions=tuple(forget_reactions),
         forget_former=forget_former_coordinators,
         client_bounds=tuple(bound_of(text) for text in bound),
+        pairs=streams,
     )
     asked = asked_for(app, desired, allow, json, forget_readmodel)
     if dry_run:
@@ -778,6 +807,17 @@ def rights(
     nkey: Annotated[
         list[str], typer.Option("--nkey", metavar="USER=KEY", help="A user's public nkey, instead of a password.")
     ] = [],  # noqa: B006
+    streams: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=PAIRS_MAX,
+            metavar="NUMBER",
+            envvar="ANTIPHON_STREAMS",
+            help="Over how many pairs of streams sagas are spread, as antiphon setup --streams was given it.",
+            hidden=True,
+        ),
+    ] = 1,
     secrets: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Make passwords and write them there, one file for each user.")
     ] = None,
@@ -798,7 +838,7 @@ def rights(
     """
     from .administration import print_rights
 
-    print_rights(app, participant, client, former_client, operator or ["operator"], nkey, secrets, jwt, bound)
+    print_rights(app, participant, client, former_client, operator or ["operator"], nkey, secrets, jwt, bound, streams)
 
 
 # --- definitions ------------------------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ import msgspec
 from antiphon.contracts.errors import Ambiguous, PlatformError, RightsMissing, ServerUnfit, ServerUnreachable
 from antiphon.contracts.identity import COORDINATOR, SagaKey, check_token
 from antiphon.contracts.subjects import JOURNALS_FILTER, REGISTRATIONS_FILTER, saga_events_filter
-from antiphon.contracts.topology import EVENTS, REGISTRATIONS, SAGA, check_participant
+from antiphon.contracts.topology import REGISTRATIONS, SAGA, check_participant
 from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 from antiphon.flow.running import Running, read_running
 from antiphon.link import Link
+from antiphon.link.pairs import find_pairs
 from antiphon.participants.participant import Participant
 
 from ..modules import CannotLoad
@@ -110,8 +111,10 @@ async def _look(server: str, wanted: Wanted) -> Readiness:
 
 async def _running(link: Link) -> Running:
     """What says that it runs, once all streams answer."""
+    await find_pairs(link)
     await link.get_latest(SAGA, JOURNALS_FILTER)
-    await link.read_all(EVENTS, [saga_events_filter(SagaKey.of("nothing", "nothing"))])
+    for events in link.pairs.events:
+        await link.read_all(events, [saga_events_filter(SagaKey.of("nothing", "nothing"))])
     return read_running(
         [(each.subject, each.data) async for each in link.scan(REGISTRATIONS.name, REGISTRATIONS_FILTER)]
     )

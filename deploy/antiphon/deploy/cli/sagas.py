@@ -22,6 +22,7 @@ from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.reading.sagas import started_last, timeline
 from antiphon.link import Link, NobodyReads
 from antiphon.link.connection import streams_missing
+from antiphon.link.pairs import find_pairs
 from antiphon.tracing.projection.links import checked_link
 
 from ..modules import CannotLoad, load_saga
@@ -179,6 +180,7 @@ async def reader(server: str) -> AsyncGenerator[Link]:
     try:
         with only_for("operators"):
             try:
+                await find_pairs(link)
                 yield link
             except Ambiguous as error:
                 raise _unread(link, error) from None

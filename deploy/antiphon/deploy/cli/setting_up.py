@@ -15,13 +15,13 @@ from antiphon.contracts.topology import (
     BUCKETS,
     EVENTS,
     PARKED,
-    STREAMS,
     Bound,
     Listener,
     reactions_consumer_name,
 )
 from antiphon.link import Link
 from antiphon.link.applying import carry_out
+from antiphon.link.pairs import VARIABLE
 from antiphon.link.preview import Action, Change, Desired, LessSafe, Preview, preview
 from antiphon.link.readmodel_places import forget_reader
 from antiphon.link.setup import (
@@ -187,10 +187,15 @@ def _tell(asked: Asked, found: Preview, bounds: Bounds, changed: list[str], clie
         say_json(_told(asked, found) | {"dry_run": False, "refused": "", **most, "changed": changed})
         return
     whom = f"the consumers of {', '.join(asked.names)}" if asked.names else "no consumers of participants"
-    streams = ", ".join(each.name for each in (*STREAMS, *BUCKETS))
+    streams = ", ".join(each.name for each in (*found.pairs.streams(), *BUCKETS))
     say(f"streams {streams} are there, with {found.replicas} replica(s), and {whom}.")
     for name, size in (("events", bounds.events), ("parked", bounds.parked)):
         say(f"{name.upper()} may take {size / 1e9:.3g} GB ({size} bytes); --{name}-max-bytes sets another bound.")
+    if found.pairs.count > 1:
+        say(
+            f"sagas are spread over {found.pairs.count} pairs of streams, which stays so. Processes that may not ask "
+            f"the server need to be told: {VARIABLE}={found.pairs.count}."
+        )
     say(*(f"client {b.client} may have {b.most} sagas of type {b.saga_type} open." for b in clients))
     if changed:
         say(*changed)
@@ -200,7 +205,8 @@ def _told(asked: Asked, found: Preview) -> dict[str, Any]:
     """What a program is told in any case. A bound that is not known yet is null."""
     bounds = {name: found.bound_of(name) for name in (EVENTS, PARKED)}
     return {
-        "streams": [each.name for each in (*STREAMS, *BUCKETS)],
+        "streams": [each.name for each in (*found.pairs.streams(), *BUCKETS)],
+        **({"pairs": found.pairs.count} if found.pairs.count > 1 else {}),
         "participants": asked.names,
         "replicas": found.replicas,
         **{f"{name.lower()}_max_bytes": None if most == UNKNOWN_BOUND else most for name, most in bounds.items()},

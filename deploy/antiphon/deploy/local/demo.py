@@ -87,7 +87,9 @@ class Audit:
         )
 
 
-async def run_demo(orders: int, folder: Path | None, style: Style, jaeger: str = "", is_signed: bool = False) -> int:
+async def run_demo(
+    orders: int, folder: Path | None, style: Style, jaeger: str = "", is_signed: bool = False, pairs: int = 0
+) -> int:
     """Run the demo in one of the styles and return its exit code: 0 if every saga has ended and the books balance.
 
     Args:
@@ -96,6 +98,8 @@ async def run_demo(orders: int, folder: Path | None, style: Style, jaeger: str =
         style: who decides what comes next.
         jaeger: the page of a Jaeger that runs, which gets every trace.
         is_signed: whether the accounts are those of NATS' operator mode, and users have creds files.
+        pairs: over how many pairs of streams sagas are spread, one when 0; in a folder that has seen a run as many as
+            then.
 
     Raises:
         PlatformError: `jaeger` is no address of a page, or a process does not start.
@@ -106,11 +110,11 @@ async def run_demo(orders: int, folder: Path | None, style: Style, jaeger: str =
     saga = load_saga(style.saga)
     # With the accounts of production: nobody here has a right that it would lack there.
     clients = {CLIENT: [Grant(saga.name, ("start", "read"))]}
-    rights = Rights(tuple(style.participants), clients)
+    rights = Rights(tuple(style.participants), clients, pairs=pairs or 1)
     with told_if_unwritable("creds files", folder):
         logins = by_creds(rights, folder / "creds") if is_signed else by_password(rights)
     platform = LocalPlatform(
-        folder, [style.saga], style.participants, _nobody, _noter(out), jaeger=jaeger, logins=logins
+        folder, [style.saga], style.participants, _nobody, _noter(out), jaeger=jaeger, logins=logins, pairs=pairs
     )
     placed = _orders(orders, run_before=platform.server.store.exists())
     try:
@@ -178,7 +182,9 @@ async def _run(out: Console, platform: LocalPlatform, saga: AnySaga, placed: Map
     places = asyncio.Semaphore(IN_FLIGHT_MAX)
     ran = Run(time.monotonic(), [], [])
     with _progress(out, len(placed)) as advance:
-        async with Antiphon.connect(platform.url, credentials=platform.credentials(CLIENT)) as antiphon:
+        async with Antiphon.connect(
+            platform.url, credentials=platform.credentials(CLIENT), streams=platform.pairs.count
+        ) as antiphon:
 
             async def run(order_id: str, event: OrderPlaced) -> None:
                 async with places:
@@ -262,7 +268,9 @@ async def _report(out: Console, platform: LocalPlatform, audit: Audit, run: Run,
 
 
 async def _operator(platform: LocalPlatform) -> Link:
-    return await Link.connect(platform.url, name=OPERATOR, credentials=platform.credentials(OPERATOR))
+    link = await Link.connect(platform.url, name=OPERATOR, credentials=platform.credentials(OPERATOR))
+    link.spread_over(platform.pairs)
+    return link
 
 
 def _outcomes(audit: Audit, seconds: float) -> Table:

@@ -13,18 +13,18 @@ from urllib.parse import urlsplit
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import COORDINATOR
+from antiphon.contracts.pairs import ONE_PAIR
 from antiphon.contracts.targets import Loss
 from antiphon.contracts.topology import (
     ADMINISTRATOR,
-    EVENTS,
     EXPORTER,
     PARTICIPANT_ACK_WAIT_SECONDS,
     READMODEL,
-    SAGA,
     STARTS,
     answers_consumer_name,
 )
 from antiphon.link import Credentials, Link, set_up
+from antiphon.link.pairs import VARIABLE as VARIABLE_OF_PAIRS
 from antiphon.link.probes import PORT_MAX, address_of
 from antiphon.link.setup import api
 from antiphon.participants import Participant
@@ -40,7 +40,7 @@ from .server_keeper import SERVER, keep_server
 SERVING_SECONDS: Final = 60.0
 """How long all processes together may take to start; a machine under load needs many times what an idle one does."""
 
-NOT_FOR_CHILDREN: Final = ("NATS_", "ANTIPHON_HTTP")
+NOT_FOR_CHILDREN: Final = ("NATS_", "ANTIPHON_HTTP", VARIABLE_OF_PAIRS)
 """Variables that are for this process: who connects to another server, and an address that one process can have."""
 
 Variables = Callable[[str], Mapping[str, str]]
@@ -76,6 +76,7 @@ class LocalPlatform:
         variables: what the environment of a process holds beside the usual.
         exporter: whether there is one without Jaeger, too; its `variables` say where it sends to.
         readmodel: the URL of the database in which the read model of all sagas is kept; none is when empty.
+        pairs: over how many pairs of streams sagas are spread; with 0 as many as the folder has, and at first one.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class LocalPlatform:
         variables: Variables = lambda name: {},
         exporter: bool = False,
         readmodel: str = "",
+        pairs: int = 0,
     ) -> None:
+        self._pairs_asked, self.pairs = pairs, ONE_PAIR
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
         self._logins = logins
@@ -142,7 +145,8 @@ class LocalPlatform:
     def environment(self) -> dict[str, str]:
         """The variables of this process, with this server in the place of any other."""
         ours = {key: value for key, value in os.environ.items() if not key.startswith(NOT_FOR_CHILDREN)}
-        return ours | {"NATS_URL": self.url}
+        spread = {VARIABLE_OF_PAIRS: str(self.pairs.count)} if self.pairs.count > 1 else {}
+        return ours | {"NATS_URL": self.url} | spread
 
     def credentials(self, user: str) -> Credentials:
         """How a user connects; as nobody in particular where the server has no accounts."""
@@ -168,7 +172,9 @@ class LocalPlatform:
             replicas = len(self.servers) if len(self.servers) > 1 else 0
             # Whoever changes reactions between two runs on a machine of their own means that.
             allowed = [Loss.LOST_MESSAGES]
-            await set_up(link, listeners, replicas, ack_wait_seconds=self._ack_wait_seconds, allowed=allowed)
+            wait, pairs = self._ack_wait_seconds, self._pairs_asked
+            await set_up(link, listeners, replicas, ack_wait_seconds=wait, allowed=allowed, pairs=pairs)
+            self.pairs = link.pairs
             await self._start_processes()
             await self.wait_serving(link)
         finally:
@@ -180,8 +186,8 @@ class LocalPlatform:
         try:
             async with asyncio.timeout(seconds):
                 while True:
-                    info = await api(link, f"CONSUMER.INFO.{SAGA}.{EXPORTER}")
-                    if info.get("num_pending") == info.get("num_ack_pending") == 0:
+                    infos = [await api(link, f"CONSUMER.INFO.{stream}.{EXPORTER}") for stream in self.pairs.saga]
+                    if all(each.get("num_pending") == each.get("num_ack_pending") == 0 for each in infos):
                         return True
                     await asyncio.sleep(0.1)
         except TimeoutError:
@@ -280,10 +286,11 @@ class LocalPlatform:
         Raises:
             PlatformError: one does not come to; the sentence says which, or why.
         """
-        heard = map(answers_consumer_name, self._participants)
-        wanted = {f"{EVENTS}.{name}": self._coordinators for name in (STARTS, *heard)}
-        wanted |= {f"{SAGA}.{name}": len(self.processes_of(name)) for name in self._participants}
-        wanted |= {f"{SAGA}.{EXPORTER}": 1} if self._has_exporter else {}
+        heard = [answers_consumer_name(name) for name in self._participants]
+        wanted = {f"{each}.{name}": self._coordinators for name in (STARTS, *heard) for each in self.pairs.events}
+        sagas = self.pairs.saga
+        wanted |= {f"{each}.{name}": len(self.processes_of(name)) for name in self._participants for each in sagas}
+        wanted |= {f"{each}.{EXPORTER}": 1 for each in sagas} if self._has_exporter else {}
         try:
             async with asyncio.timeout(SERVING_SECONDS):
                 while wanted:

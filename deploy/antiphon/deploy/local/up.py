@@ -40,12 +40,14 @@ async def run_platform(
     databases: Sequence[str] = (),
     incompatible_contracts: bool = False,
     command: Sequence[str] = (),
+    pairs: int = 0,
 ) -> int:
     """Run the platform until a signal, or until a command has run on it, then drain it. Without sagas and participants
     it is the order example's.
 
     Args:
-        sagas, participants, coordinators, folder, port, jaeger, http, incompatible_contracts: as of `LocalPlatform`.
+        sagas, participants, coordinators, folder, port, jaeger, http, incompatible_contracts, pairs: as of
+            `LocalPlatform`.
         command: a program with its arguments, which finds the server by NATS_URL. While there is one, what processes
             write goes to their logs only.
 
@@ -75,6 +77,7 @@ async def run_platform(
         jaeger=jaeger,
         http=http,
         incompatible_contracts=incompatible_contracts,
+        pairs=pairs,
     )
     told = told_to_stop((*STOP_SIGNALS, signal.SIGHUP))  # Ctrl-C, SIGTERM, the end of the terminal
     waiting = asyncio.create_task(told.wait())

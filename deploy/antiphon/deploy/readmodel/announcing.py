@@ -14,7 +14,7 @@ import structlog
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import AntiphonError, RightsMissing
-from antiphon.contracts.readmodel_places import Place
+from antiphon.contracts.readmodel_places import KEPT_MAX, Place
 from antiphon.contracts.registration import token
 from antiphon.contracts.subjects import saga_in
 from antiphon.contracts.topology import READMODELS
@@ -57,10 +57,13 @@ class Announcing:
 
     def at(self, places: Places) -> None:
         """The model is here; it will be said soon."""
+        latest = [mark for each in places.all for mark in (each.saga, each.events)]
+        earlier = [mark for each in places.all for mark in (*each.earlier_saga, *each.earlier_events)]
         self._place = Place(
             saga=places.saga.sequence,
             events=places.events.sequence,
-            kept=_sagas((places.saga, places.events, *places.earlier_saga, *places.earlier_events)),
+            further=tuple((each.saga.sequence, each.events.sequence) for each in places.further),
+            kept=_sagas((*latest, *earlier))[:KEPT_MAX],
             database=self._database,
         )
 
@@ -108,7 +111,8 @@ class Announcing:
         if is_other and not self._is_shared:
             log.warning("readmodel.name_taken", readmodel=self.name, remedy=TAKEN)
         self._is_shared = is_other
-        return not is_other or place.saga < there.place.saga
+        pairs = range(1 + len(place.further))
+        return not is_other or any(place.of_pair(pair)[0] < there.place.of_pair(pair)[0] for pair in pairs)
 
     def _refused(self, error: RightsMissing) -> None:
         self._failed(str(error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.link import Link
 from antiphon.link.tail import ALL
 from antiphon.tracing.export.backlog import age_seconds
@@ -23,7 +22,7 @@ async def look(link: Link, committed: Callable[[], Mapping[str, int]], gauges: G
         Ambiguous: the server gave no answer.
     """
     oldest = list[int]()
-    for stream in (SAGA, EVENTS):
+    for stream in (*link.pairs.saga, *link.pairs.events):
         position = committed().get(stream, 0)
         last = await link.get_latest(stream, ALL)
         unread = max(0, last.sequence - position) if last is not None else 0

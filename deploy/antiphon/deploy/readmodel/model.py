@@ -142,13 +142,20 @@ for _name, _columns in {
 
 
 class Places(msgspec.Struct, frozen=True):
-    """How far both streams were applied."""
+    """How far both streams were applied; of several pairs, those of the first one."""
 
     saga: Mark = Mark()
     events: Mark = Mark()
     earlier_saga: tuple[Mark, ...] = ()
     """Earlier messages by which the stream is known again."""
     earlier_events: tuple[Mark, ...] = ()
+    further: tuple[Places, ...] = ()
+    """The same of each further pair of streams."""
+
+    @property
+    def all(self) -> tuple[Places, ...]:
+        """Those of each pair."""
+        return (self, *self.further)
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -539,27 +546,50 @@ def _overview(name: str, told: str) -> Overview:
 
 
 _decode = msgspec.json.Decoder(Overview).decode
-_decode_mark = msgspec.json.Decoder(Mark).decode
-
-
-_decode_marks = msgspec.json.Decoder(tuple[Mark, ...]).decode
+_decode_mark = msgspec.json.Decoder(Mark | list[Mark]).decode
+_decode_marks = msgspec.json.Decoder(list[Mark | list[Mark]]).decode
+# Of one pair of streams a mark stands there, and a list of earlier ones; of several, a list of either.
 
 
 def _generation(row: Any, earlier: Any) -> Generation:
-    known = (_decode_marks(earlier.saga), _decode_marks(earlier.events)) if earlier is not None else ((), ())
-    places = Places(_decode_mark(row.saga), _decode_mark(row.events), *known)
-    return Generation(row.generation, row.is_live, places)
+    sagas_read, events_read = _each(_decode_mark(row.saga)), _each(_decode_mark(row.events))
+    nothing = [()] * len(sagas_read)
+    earlier_saga = _earlier(_decode_marks(earlier.saga)) if earlier is not None else nothing
+    earlier_events = _earlier(_decode_marks(earlier.events)) if earlier is not None else nothing
+    found = [Places(*each) for each in zip(sagas_read, events_read, earlier_saga, earlier_events, strict=True)]
+    return Generation(row.generation, row.is_live, msgspec.structs.replace(found[0], further=tuple(found[1:])))
+
+
+def _each(read: Mark | list[Mark]) -> list[Mark]:
+    return [read] if isinstance(read, Mark) else read
+
+
+def _earlier(read: list[Mark | list[Mark]]) -> list[tuple[Mark, ...]]:
+    """Earlier marks by pair."""
+    flat = tuple(each for each in read if isinstance(each, Mark))
+    return [flat] if len(flat) == len(read) else [tuple(each) for each in read if isinstance(each, list)]
 
 
 def _marks_row(generation: int, places: Places) -> dict[str, Any]:
-    earlier = {"saga": places.earlier_saga, "events": places.earlier_events}
-    return {"generation": generation, **{name: msgspec.json.encode(marks).decode() for name, marks in earlier.items()}}
+    earlier = {
+        "saga": [each.earlier_saga for each in places.all],
+        "events": [each.earlier_events for each in places.all],
+    }
+    return {"generation": generation, **{name: _encoded(marks) for name, marks in earlier.items()}}
 
 
 def _row_of(generation: Generation) -> dict[str, Any]:
-    places = {"saga": generation.places.saga, "events": generation.places.events}
-    marks = {name: msgspec.json.encode(mark).decode() for name, mark in places.items()}
-    return {"generation": generation.number, "is_live": generation.is_live, **marks}
+    places = generation.places.all
+    marks = {"saga": [each.saga for each in places], "events": [each.events for each in places]}
+    return {
+        "generation": generation.number,
+        "is_live": generation.is_live,
+        **{name: _encoded(read) for name, read in marks.items()},
+    }
+
+
+def _encoded(of_pairs: Sequence[object]) -> str:
+    return msgspec.json.encode(of_pairs[0] if len(of_pairs) == 1 else of_pairs).decode()
 
 
 def _parts(names: Sequence[str]) -> list[Sequence[str]]:

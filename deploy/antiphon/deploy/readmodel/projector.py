@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antiphon.contracts.errors import Ambiguous, AntiphonError, PlatformError, Unusable
 from antiphon.contracts.identity import NOT_SAGAS, SagaKey
+from antiphon.contracts.pairs import ONE_PAIR, Pairs
 from antiphon.contracts.subjects import is_of_a_saga, is_start, saga_in
 from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.views.summary import (
@@ -37,6 +38,7 @@ from antiphon.link import Credentials, Link, OtherStream, Reads, StoredMessage, 
 from antiphon.link.faults import class_of, say
 from antiphon.link.fitness import Fitness, payload, reads
 from antiphon.link.killpoints import reached
+from antiphon.link.pairs import find_pairs
 from antiphon.link.probes import Probes, served
 from antiphon.link.process import told_to_stop
 from antiphon.link.tail import ALL, LAG_SECONDS_MAX, LOOK_SECONDS
@@ -75,22 +77,115 @@ FAULTY: Final = "faulty"
 cannot be read; a mistake of ours."""
 
 
-class Projector:
-    """Applies what the streams hold to one generation of the model."""
+class Lane:
+    """The two streams of one pair, read on and on.
 
-    def __init__(self, link: Reads, model: Model, generation: Generation, counts: Counts | None = None) -> None:
-        self._link, self._model, self.generation, self._counts = link, model, generation, counts or Counts()
-        places = generation.places
+    Args:
+        link: reads them.
+        saga: the name of the stream of journals.
+        events: that of the stream of events.
+        places: up to where they were read.
+    """
+
+    def __init__(self, link: Reads, saga: str, events: str, places: Places) -> None:
+        self._link = link
+        self.saga, self.events = saga, events
         self._saga = Tail(
-            link, SAGA, places.saga, lambda message: is_of_a_saga(message.subject), others=places.earlier_saga
+            link, saga, places.saga, lambda message: is_of_a_saga(message.subject), others=places.earlier_saga
         )
-        self._events = Tail(link, EVENTS, places.events, others=places.earlier_events)
+        self._events = Tail(link, events, places.events, others=places.earlier_events)
         self._facts: dict[int, StoredMessage] = {}
+        self._gone_from = 0
+
+    @property
+    def places(self) -> Places:
+        """Up to where they were read."""
+        return Places(self._saga.mark, self._events.mark, self._saga.others, self._events.others)
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The same by stream, with what came behind it and stays nowhere."""
+        return {self.saga: self._saga.position, self.events: self._events.position}
+
+    async def read_entries(self) -> list[StoredMessage]:
+        """The next journal entries, up to a bound."""
+        found: list[StoredMessage] = []
+        while len(found) < WRITE_MAX and (page := await self._saga.read()):
+            found += page
+        return found
+
+    async def read_events(self, up_to: int) -> list[StoredMessage]:
+        """The facts that entries name, and at least a page: starts that no coordinator has taken in are told too."""
+        found: list[StoredMessage] = []
+        while page := await self._events.read():
+            found += page
+            self._gone_from = 0
+            self._facts.update((message.sequence, message) for message in page)
+            if self._events.mark.sequence >= up_to:
+                break
+        return found
+
+    async def cause(self, told: Told) -> Cause | None:
+        """The fact that an entry was decided on. An end says all by itself, and outlives the facts."""
+        sequence = told.cause_sequence
+        if not sequence or told.address.kind == "end":
+            return None
+        message = self._facts.get(sequence) or await self._look_up(sequence)
+        return read_cause(message) if message is not None else None
+
+    async def _look_up(self, sequence: int) -> StoredMessage | None:
+        """A fact by its sequence; none where it was purged.
+
+        What stands behind it shows that it was. Where there is nothing behind it the replica may lag, and only time
+        tells; what is found out then holds for all that would stand there, until there is more.
+        """
+        if 0 < self._gone_from <= sequence:
+            return None
+        patience_ends = time.monotonic() + LAG_SECONDS_MAX
+        while not (page := await self._link.next_page(self.events, ALL, sequence, most=1)):
+            if time.monotonic() > patience_ends:
+                self._gone_from = sequence
+                return None
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        return page[0] if page[0].sequence == sequence else None
+
+    def bound_memory(self, facts_max: int) -> None:
+        """Forget old facts."""
+        if len(self._facts) > 2 * facts_max:
+            self._facts = dict(list(self._facts.items())[-facts_max:])
+
+
+class Projector:
+    """Applies what the streams hold to one generation of the model.
+
+    Args:
+        link: reads the streams.
+        model: where the rows are.
+        generation: of the rows.
+        counts: for metrics.
+        pairs: the pairs of streams.
+
+    Raises:
+        OtherStream: the generation was made of another number of pairs.
+    """
+
+    def __init__(
+        self,
+        link: Reads,
+        model: Model,
+        generation: Generation,
+        counts: Counts | None = None,
+        pairs: Pairs = ONE_PAIR,
+    ) -> None:
+        self._model, self.generation, self._counts = model, generation, counts or Counts()
+        places = generation.places.all if generation.places != Places() else (Places(),) * pairs.count
+        if len(places) != pairs.count:
+            raise OtherStream(f"the model was made of {len(places)} pairs of streams, and there are {pairs.count}")
+        self._lanes = [Lane(link, *each) for each in zip(pairs.saga, pairs.events, places, strict=True)]
         self._rows: dict[str, Overview] = {}
         self._unread: list[tuple[StoredMessage, str]] = []
         """Entries that could not be read, each with the reason, until their sagas' rows say so."""
-        self._gone_from = 0
-        self.committed = {SAGA: self._saga.position, EVENTS: self._events.position}
+        self.committed = self._positions()
         """Up to which sequences of the streams the rows are in the database."""
         self.sagas = 0
         """How many sagas were seen to begin."""
@@ -103,54 +198,56 @@ class Projector:
             Overtaken: another projector has moved this generation on, or ended it.
             Ambiguous, SQLAlchemyError: no answer; make another projector and go on.
         """
-        entries = await self._read_entries()
-        events = await self._read_events(max((told.cause_sequence for told in entries), default=0))
+        entries, events = list[tuple[Lane, Told]](), list[StoredMessage]()
+        for lane in self._lanes:
+            told = await self._read_entries(lane)
+            entries += ((lane, each) for each in told)
+            events += await lane.read_events(max((each.cause_sequence for each in told), default=0))
         reached("readmodel.read")
-        places = Places(self._saga.mark, self._events.mark, self._saga.others, self._events.others)
+        places = self._places()
         if places == self.generation.places:
-            self.committed = {SAGA: self._saga.position, EVENTS: self._events.position}
+            self.committed = self._positions()
             return 0
         starts = list(_starts(events))
         unread, self._unread = _by_saga(self._unread), []
         await self._load(entries, starts, unread)
         changed = await self._applied(entries, starts, unread)
         self.generation = await self._model.write(self.generation, places, changed)
-        self.committed = {SAGA: self._saga.position, EVENTS: self._events.position}
+        self.committed = self._positions()
         self._counts.add_many("messages_projected", len(entries) + len(unread), SAGA)
         self._counts.add_many("messages_projected", len(events), EVENTS)
         self._counts.add_many("projection_failures", len(unread), UNREADABLE)
         self._bound_memory()
         return len(entries) + len(unread) + len(events)
 
-    async def _read_entries(self) -> list[Told]:
-        found: list[Told] = []
-        while len(found) < WRITE_MAX and (page := await self._saga.read()):
-            for message in page:
-                try:
-                    told = read_told(message)
-                except BaseException as error:
-                    self._unread.append((message, _said_of(error, subject=message.subject)))
-                    continue
-                if told is not None:
-                    found.append(told)
-        return found
+    def _places(self) -> Places:
+        first, *further = (lane.places for lane in self._lanes)
+        places = replace(first, further=tuple(further))
+        # Of a model that has read nothing yet, one pair stands for all.
+        return Places() if all(each == Places() for each in (first, *further)) else places
 
-    async def _read_events(self, up_to: int) -> list[StoredMessage]:
-        """The facts that entries name, and at least a page: starts that no coordinator has taken in are told too."""
-        found: list[StoredMessage] = []
-        while page := await self._events.read():
-            found += page
-            self._gone_from = 0
-            self._facts.update((message.sequence, message) for message in page)
-            if self._events.mark.sequence >= up_to:
-                break
+    def _positions(self) -> dict[str, int]:
+        return {stream: at for lane in self._lanes for stream, at in lane.positions.items()}
+
+    async def _read_entries(self, lane: Lane) -> list[Told]:
+        found: list[Told] = []
+        for message in await lane.read_entries():
+            try:
+                told = read_told(message)
+            except BaseException as error:
+                self._unread.append((message, _said_of(error, subject=message.subject)))
+                continue
+            if told is not None:
+                found.append(told)
         return found
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    async def _load(self, entries: Iterable[Told], starts: Iterable[Cause], unread: Iterable[SagaKey]) -> None:
+    async def _load(
+        self, entries: Iterable[tuple[Lane, Told]], starts: Iterable[Cause], unread: Iterable[SagaKey]
+    ) -> None:
         """Have the rows at hand that are about to change."""
-        keys = {str(told.address.saga) for told in entries}
+        keys = {str(told.address.saga) for _, told in entries}
         keys |= {str(start.address.saga) for start in starts}
         keys |= {str(key) for key in unread}
         wanted = [name for name in keys if name not in self._rows]
@@ -158,13 +255,16 @@ class Projector:
             self._rows |= await self._model.rows(self.generation, wanted)
 
     async def _applied(
-        self, entries: Iterable[Told], starts: Iterable[Cause], unread: dict[SagaKey, tuple[StoredMessage, str]]
+        self,
+        entries: Iterable[tuple[Lane, Told]],
+        starts: Iterable[Cause],
+        unread: dict[SagaKey, tuple[StoredMessage, str]],
     ) -> list[Overview]:
         changed: dict[str, Overview] = {}
         for start in starts:
             self._keep(changed, begun(self._row(start.address.saga), start))
-        for told in entries:
-            before, cause = self._row(told.address.saga), await self._cause(told)
+        for lane, told in entries:
+            before, cause = self._row(told.address.saga), await lane.cause(told)
             try:
                 self._keep(changed, tell(before, told, cause))
             except BaseException as error:
@@ -184,38 +284,14 @@ class Projector:
     def _keep(self, changed: dict[str, Overview], row: Overview) -> None:
         changed[name_of(row)] = self._rows[name_of(row)] = row
 
-    async def _cause(self, told: Told) -> Cause | None:
-        """The fact that an entry was decided on. An end says all by itself, and outlives the facts."""
-        sequence = told.cause_sequence
-        if not sequence or told.address.kind == "end":
-            return None
-        message = self._facts.get(sequence) or await self._look_up(sequence)
-        return read_cause(message) if message is not None else None
-
-    async def _look_up(self, sequence: int) -> StoredMessage | None:
-        """A fact by its sequence; none where it was purged.
-
-        What stands behind it shows that it was. Where there is nothing behind it the replica may lag, and only time
-        tells; what is found out then holds for all that would stand there, until there is more.
-        """
-        if 0 < self._gone_from <= sequence:
-            return None
-        patience_ends = time.monotonic() + LAG_SECONDS_MAX
-        while not (page := await self._link.next_page(EVENTS, ALL, sequence, most=1)):
-            if time.monotonic() > patience_ends:
-                self._gone_from = sequence
-                return None
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
-        return page[0] if page[0].sequence == sequence else None
-
     def forget(self, names: Iterable[str]) -> None:
         """Sagas that are in the model no more: should one begin anew, nothing of it is known."""
         for name in names:
             self._rows.pop(name, None)
 
     def _bound_memory(self) -> None:
-        if len(self._facts) > 2 * FACTS_MAX:
-            self._facts = dict(list(self._facts.items())[-FACTS_MAX:])
+        for lane in self._lanes:
+            lane.bound_memory(FACTS_MAX // len(self._lanes))
         if len(self._rows) > ROWS_MAX:
             self._rows.clear()
 
@@ -287,6 +363,7 @@ async def serve(
         probes = held.enter_context(served(http))
         link = await Link.connect(servers, name=name, credentials=credentials)
         held.push_async_callback(link.close)
+        await find_pairs(link)
         model = await held.enter_async_context(opened(database, writes=True))
         settle_collector()
         told = told_to_stop(then=probes.ending)
@@ -378,7 +455,8 @@ class _Service:
 
     async def _follow(self, generation: Generation) -> None:
         """Apply what comes, and have a generation that has caught up take the place of the one before."""
-        projector, began = Projector(self._link, self._model, generation, self.counts), time.monotonic()
+        pairs, began = self._link.pairs, time.monotonic()
+        projector = Projector(self._link, self._model, generation, self.counts, pairs)
         purged = Purged(self._link, self._model)
         while not self._told.is_set():
             self._announcing.at(projector.generation.places)

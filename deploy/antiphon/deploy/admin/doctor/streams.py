@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from antiphon.contracts.bounds import Number
 from antiphon.contracts.errors import PlatformError
+from antiphon.contracts.pairs import base_of
 from antiphon.contracts.topology import (
     BUCKETS,
     EVENTS,
@@ -18,7 +19,7 @@ from antiphon.contracts.topology import (
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
     SAGA,
-    STREAMS,
+    Consumer,
     answers_consumer,
     is_of_platform,
     may_be_participant,
@@ -71,7 +72,7 @@ async def settings(found: Deployment) -> list[Finding]:
 async def copies(found: Deployment) -> list[Finding]:
     """Whether each stream has a leader, and copies that are up to date."""
     findings = list[Finding]()
-    for stream in (*STREAMS, *BUCKETS):
+    for stream in (*found.link.pairs.streams(), *BUCKETS):
         if (info := await info_of(found.link, f"STREAM.INFO.{stream.name}")) is not None:
             findings += _copies_of(stream.name, info, in_cluster=found.link.may_be_clustered)
     worse = [each for each in findings if each.grade != "fine"]
@@ -107,10 +108,11 @@ def _copies_of(stream: str, info: dict[str, Any], *, in_cluster: bool) -> list[F
 async def room(found: Deployment) -> list[Finding]:
     """How full the streams are that have a bound, and the account."""
     findings = list[Finding]()
-    for stream in (EVENTS, PARKED):
+    for stream in (*found.link.pairs.events, PARKED):
         info = await info_of(found.link, f"STREAM.INFO.{stream}")
         if info is not None and (most := info["config"].get("max_bytes", -1)) > 0:
-            findings.append(_filled(f"stream {stream}", info["state"]["bytes"], most, f"--{stream.lower()}-max-bytes"))
+            option = f"--{base_of(stream).lower()}-max-bytes"
+            findings.append(_filled(f"stream {stream}", info["state"]["bytes"], most, option))
     account = await info_of(found.link, "INFO") or {}
     limits: dict[str, int] = account.get("limits") or {}
     if (most := limits.get("max_storage", -1)) > 0:
@@ -150,22 +152,32 @@ class Work(msgspec.Struct, frozen=True):
 async def work(found: Deployment) -> list[Finding]:
     """Whether somebody works on each consumer, and keeps up."""
     participants = await participants_of(found.link)
-    fixed = [*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(await heard(found.link)))]
-    theirs = {name: _consumers_of(name) for name in participants}
-    consumers = [(each.stream, each.name) for each in (*fixed, EXPORTER_CONSUMER)]
-    works = await _works(found.link, [*consumers, *(each for names in theirs.values() for each in names)])
-    findings = _coordinators([works[each.name] for each in fixed if each.name in works])
+    spread = found.link.pairs.spread
+    fixed = spread([*PLATFORM_CONSUMERS, *map(answers_consumer, sorted(await heard(found.link)))])
+    theirs = {name: _of_all_pairs(found.link, _consumers_of(name)) for name in participants}
+    exporters = _named(spread([EXPORTER_CONSUMER]))
+    consumers = [*_named(fixed), *exporters, *(each for names in theirs.values() for each in names)]
+    works = await _works(found.link, consumers)
+    findings = _coordinators([works[each] for each in _named(fixed) if each in works])
     for name, its in theirs.items():
-        findings += _workers(name, [works[consumer] for _, consumer in its if consumer in works])
-    if (exporter := works.get(EXPORTER_CONSUMER.name)) is not None:
-        findings.append(_exporter(exporter))
+        findings += _workers(name, [works[each] for each in its if each in works])
+    if exporting := [works[each] for each in exporters if each in works]:
+        findings.append(_exporter(exporting))
     return findings
 
 
+def _named(consumers: Iterable[Consumer]) -> list[tuple[str, str]]:
+    return [(each.stream, each.name) for each in consumers]
+
+
+def _of_all_pairs(link: Link, consumers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, consumer) for stream, consumer in consumers for name in link.pairs.names(stream)]
+
+
 def _coordinators(works: list[Work]) -> list[Finding]:
-    idle = [each.name for each in works if each.is_idle]
+    idle = list(dict.fromkeys(each.name for each in works if each.is_idle))
     behind = [each for each in works if each.num_pending > BEHIND and each.name not in IDLE]
-    if len(idle) == len(works):
+    if all(each.is_idle for each in works):
         remedy = "start one: antiphon coordinator --app …"
         return [Finding("coordinators", "fault", "no coordinator runs: sagas stand still", remedy)]
     if idle:
@@ -199,38 +211,38 @@ def _workers(participant: str, works: list[Work]) -> list[Finding]:
     return [Finding("participants", "fine", f"{participant} runs and keeps up")]
 
 
-def _exporter(exporter: Work) -> Finding:
-    if exporter.is_idle:
-        said = (
-            f"no exporter runs; {exporter.num_pending} messages of journals wait for one, and old sagas are not purged"
-        )
+def _exporter(works: list[Work]) -> Finding:
+    pending = sum(each.num_pending for each in works)
+    if any(each.is_idle for each in works):
+        said = f"no exporter runs; {pending} messages of journals wait for one, and old sagas are not purged"
         remedy = "antiphon exporter; or where there is to be none, delete its consumer: nats consumer rm SAGA exporter"
         return Finding("exporter", "warning", said, remedy)
-    if exporter.num_pending > BEHIND:
+    if pending > BEHIND:
         remedy = "look at its log: is the tracing backend away?"
-        return Finding("exporter", "warning", f"{exporter.num_pending} messages wait for the exporter", remedy)
+        return Finding("exporter", "warning", f"{pending} messages wait for the exporter", remedy)
     return Finding("exporter", "fine", "the exporter runs and keeps up")
 
 
 async def participants_of(link: Link) -> list[str]:
     """The participants that were set up, by the consumers of SAGA."""
-    names = {name for stream, name in await consumer_configs(link) if stream == SAGA and not is_of_platform(name)}
+    configs = await consumer_configs(link)
+    names = {name for stream, name in configs if base_of(stream) == SAGA and not is_of_platform(name)}
     return sorted(name for name in names if may_be_participant(name))
 
 
-async def _works(link: Link, consumers: Sequence[tuple[str, str]]) -> dict[str, Work]:
-    """How consumers are worked on, by their names. Where nobody asks for messages it is looked twice: whoever is busy
-    with all that he may hold ends some of it meanwhile."""
-    found = {name: await _work(link, stream, name) for stream, name in consumers}
-    works = {name: work for name, work in found.items() if work is not None}
-    silent = {name for name, work in works.items() if not work.num_waiting}
-    if any(works[name].num_ack_pending for name in silent):
+async def _works(link: Link, consumers: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Work]:
+    """How consumers are worked on, by their streams and names. Where nobody asks for messages it is looked twice:
+    whoever is busy with all that he may hold ends some of it meanwhile."""
+    found = {each: await _work(link, *each) for each in consumers}
+    works = {each: work for each, work in found.items() if work is not None}
+    silent = {each for each, work in works.items() if not work.num_waiting}
+    if any(works[each].num_ack_pending for each in silent):
         await asyncio.sleep(MOVES_SECONDS)
-    for stream, name in consumers:
-        if name in silent and (again := await _work(link, stream, name)) is not None:
-            before = works[name]
+    for each in consumers:
+        if each in silent and (again := await _work(link, *each)) is not None:
+            before = works[each]
             moved = again.num_waiting or (again.delivered, again.ack_floor) != (before.delivered, before.ack_floor)
-            works[name] = msgspec.structs.replace(again, is_idle=not moved)
+            works[each] = msgspec.structs.replace(again, is_idle=not moved)
     return works
 
 
