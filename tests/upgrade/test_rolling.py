@@ -85,16 +85,17 @@ async def load(store: Store, release: Release) -> AsyncIterator[Steady]:
     file = store.folder / f"{release.name}.jsonl"
     steady = Steady(store.child("client", release, "tests.upgrade.steady", release.name, str(file)), file)
     steady.child.launch()
-    assert steady.child.process is not None
+    process = steady.child.process
+    assert process is not None
     try:
         yield steady
         steady.child.terminate()
-        await until(lambda: steady.child.process.poll() is not None, what="its sagas to end", seconds=PATIENCE_SECONDS)
-        assert steady.child.process.returncode == 0, f"{steady.child.log.read_text()[-3000:]}\n{store.logs()}"
+        await until(lambda: process.poll() is not None, what="its sagas to end", seconds=PATIENCE_SECONDS)
+        assert process.returncode == 0, f"{steady.child.log.read_text()[-3000:]}\n{store.logs()}"
         steady.read()
     finally:
         steady.child.kill()
-        steady.child.process.wait()
+        process.wait()
 
 
 async def test_each_process_is_replaced_under_load_and_nothing_is_lost(old: Release, store: Store) -> None:
