@@ -94,7 +94,7 @@ async def is_served(link: Link, stream: str, consumer: str) -> bool | None:
     """Whether there is a consumer, asked by a request that it refuses, so that it delivers nothing; None where this
     user may not pull from it."""
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-    found = await _asked(link, subject, link.request(subject, b"?", ASK_SECONDS))
+    found = await _asked(link, subject, link.request(subject, b"{", ASK_SECONDS))
     return None if found is None else isinstance(found, bytes)
 
 

@@ -24,7 +24,7 @@ from antiphon.coordinator.runtime.cache import Cache
 from antiphon.deploy.readmodel.model import Query, opened
 from antiphon.deploy.readmodel.projector import Projector
 from antiphon.link import Link, Mark, OtherStream, require_platform, set_up
-from antiphon.link.pairs import VARIABLE, find_pairs
+from antiphon.link.pairs import VARIABLE, find_pairs, is_served
 from antiphon.link.setup import api
 from antiphon.tracing.export.exporter import Exporter
 from antiphon.tracing.jaeger.sagas import Sagas
@@ -127,6 +127,16 @@ async def test_with_one_pair_nobody_asks_for_names(tmp_path: Path) -> None:
 
 
 # --- what reads all of them -------------------------------------------------------------------------------------------
+
+
+async def test_who_looks_for_its_consumer_takes_no_command_from_it(tmp_path: Path) -> None:
+    async with company(tmp_path, "accounts") as there:
+        link, asked = await there.link("hotel"), "CONSUMER.INFO.SAGA.hotel"
+        assert await is_served(link, SAGA, "hotel")
+        assert await is_served(link, SAGA, "bank") is None  # whose rights it has not
+        administrator = await there.link("administrator")
+        assert not await is_served(administrator, SAGA, "nobody")
+        assert (await api(administrator, asked))["num_waiting"] == 0
 
 
 async def test_what_is_stored_of_a_saga_is_in_its_pair_and_lists_have_all(there: Company) -> None:
