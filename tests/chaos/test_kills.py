@@ -11,7 +11,7 @@ import pytest
 from antiphon.link.killpoints import POINTS
 from antiphon.order.data import load_orders
 from tests.support.processes import fleet, run_orders
-from tests.support.server import FORMS, Form, platform, until
+from tests.support.server import FORMS_AND_PAIRS, Form, platform, until
 from tests.support.traced import traced
 
 from .test_halts import KILLS as HALTS
@@ -29,6 +29,8 @@ COORDINATOR_POINTS = {
 }
 """Each with a saga that gets there, and how many of it: only parallel steps make two appends for one fact, and only a
 child or a lock is something to tell others of. The points at which sagas stand still are in `test_halts`."""
+IN_PAIRS = ("coordinator.before_tell", "pairs")
+"""Once with sagas spread over several pairs of streams: children, parents and locks are in different ones then."""
 ACK_WAIT_SECONDS = 3.0
 """What a killed worker held is delivered again after this time; in production after thirty seconds."""
 
@@ -51,11 +53,11 @@ async def test_a_participant_killed_anywhere_costs_no_effect(point: str, tmp_pat
     assert report.completed + report.compensated == ORDERS
 
 
-@pytest.mark.parametrize("point", COORDINATOR_POINTS)
-async def test_a_coordinator_killed_anywhere_costs_no_decision(point: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("point", "form"), [*((point, "plain") for point in COORDINATOR_POINTS), IN_PAIRS])
+async def test_a_coordinator_killed_anywhere_costs_no_decision(point: str, form: Form, tmp_path: Path) -> None:
     """Both coordinators die there, so that whoever gets the fact next is a fresh process."""
     saga, count = COORDINATOR_POINTS[point]
-    with platform(tmp_path) as up:
+    with platform(tmp_path, form) as up:
         await up.set_up()
         kill_at = {"coordinator-1": f"{point}:9", "coordinator-2": f"{point}:11"}
         async with traced(up, tmp_path, "exporter.exported:1"):
@@ -67,7 +69,7 @@ async def test_a_coordinator_killed_anywhere_costs_no_decision(point: str, tmp_p
     assert report.completed + report.compensated == count
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMS_AND_PAIRS)
 async def test_a_server_killed_in_mid_run_loses_nothing(form: Form, tmp_path: Path) -> None:
     """kill -9 of nats-server while sagas are under way; it comes back on the same port with the same store."""
     with platform(tmp_path, form) as up:

@@ -213,7 +213,8 @@ def listeners(saga: str) -> list[Listener]:
 async def run_orders(up: Platform, running: Fleet, orders: list[OrderPlaced], seconds: float = 120.0) -> Report:
     """Start a saga for each order, wait until all have ended, and compare the books with the outcomes."""
     saga, outcomes = saga_called(running.saga), dict[str, str]()
-    async with Antiphon.connect(up.servers, name="client", credentials=up.credentials("client")) as antiphon:
+    given, streams = up.credentials("client"), up.pairs.count
+    async with Antiphon.connect(up.servers, name="client", credentials=given, streams=streams) as antiphon:
 
         async def one(placed: OrderPlaced) -> None:
             start = msgspec.convert(msgspec.to_builtins(placed), saga.start)

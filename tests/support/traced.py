@@ -55,8 +55,9 @@ async def traced(up: Platform, folder: Path, kill_at: str = "") -> AsyncIterator
 async def hasten(link: Link) -> None:
     """Have what an exporter held that died delivered again soon."""
     hasty = replace(EXPORTER_CONSUMER, ack_wait_seconds=ACK_WAIT_SECONDS).config()
-    answer = await api(link, "CONSUMER.CREATE.SAGA.exporter", {"stream_name": "SAGA", "config": hasty})
-    assert "error" not in answer, answer
+    for stream in link.pairs.saga:
+        answer = await api(link, f"CONSUMER.CREATE.{stream}.exporter", {"stream_name": stream, "config": hasty})
+        assert "error" not in answer, answer
 
 
 async def until_nothing_is_pending(link: Link) -> None:
@@ -64,8 +65,8 @@ async def until_nothing_is_pending(link: Link) -> None:
     async with asyncio.timeout(120):
         while True:
             with suppress(Ambiguous):  # this link may not have noticed yet that a killed server is back
-                info = await api(link, "CONSUMER.INFO.SAGA.exporter")
-                if info["num_pending"] == info["num_ack_pending"] == 0:
+                infos = [await api(link, f"CONSUMER.INFO.{stream}.exporter") for stream in link.pairs.saga]
+                if all(each["num_pending"] == each["num_ack_pending"] == 0 for each in infos):
                     return
             await asyncio.sleep(0.05)
 
