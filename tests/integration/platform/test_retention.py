@@ -29,6 +29,7 @@ from antiphon.coordinator.runtime import stream_readers
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.retention import Ends, Keeping
 from antiphon.link import Delivery, Link, readmodel_places, set_up, setup
+from antiphon.link.purging import delete_all
 from antiphon.link.readmodel_places import forget_reader, readers
 from antiphon.link.setup import api
 from antiphon.tracing.telemetry.metrics import WAITING, Gauges
@@ -177,6 +178,47 @@ async def test_what_purging_takes_calls_for_no_rest(scene: Scene, monkeypatch: p
         await ends.keep_looking()
     took = loop.time() - began
     assert rests[0] < runtime.REST * (took - 8 / 8.0 * 0.8), "a second of it was spent on the rate alone"
+
+
+async def test_old_sagas_are_purged_side_by_side(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes its time with an answer holds up no other saga: here it answers once all have asked."""
+    handles = await scene.run(*(f"t{number}" for number in range(runtime.AT_ONCE)))
+    asked, all_have_asked, deletes = scene.link.request, asyncio.Event(), list[bytes]()
+
+    async def request(to: str, data: bytes = b"") -> bytes:
+        if to == f"$JS.API.STREAM.MSG.DELETE.{SAGA}":
+            deletes.append(data)
+            if len(deletes) == runtime.AT_ONCE:
+                all_have_asked.set()
+            await all_have_asked.wait()
+        return await asked(to, data)
+
+    monkeypatch.setattr(scene.link, "request", request)
+    async with asyncio.timeout(60):
+        await scene.ends(keeping=Keeping(per_second=1e4)).look(TRIP.name)
+    assert [await scene.left_of(handle.key) for handle in handles] == [ONLY_ITS_END] * len(handles)
+
+
+async def test_a_saga_that_another_coordinator_purges_is_left_to_it_and_finished_if_that_one_dies(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await scene.run("t1", "t2")
+    ends, admin = scene.ends(), await scene.there.link("administrator")
+    find_beside = ends._beside  # type: ignore[reportPrivateUsage]
+
+    async def beside(keys: list[SagaKey]) -> dict[SagaKey, list[tuple[str, str]]]:
+        (first, *_) = await scene.link.read_all(SAGA, [subjects.journal_filter(one.key)])
+        assert await delete_all(admin, SAGA, [first.sequence]) == 1
+        return await find_beside(keys)
+
+    before = await scene.left_of(one.key)
+    with monkeypatch.context() as patched:
+        patched.setattr(ends, "_beside", beside)
+        await ends.look(TRIP.name)
+    assert len(await scene.left_of(one.key)) == len(before) - 1
+    assert await scene.left_of(other.key) == ONLY_ITS_END
+    await scene.ends().look(TRIP.name)
+    assert await scene.left_of(one.key) == ONLY_ITS_END
 
 
 # --- what has to stay -------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ from antiphon.tracing.telemetry.metrics import WAITING, Gauges
 
 from ..definition.retention import Overrides, Retention
 from ..views.timeline import child_ids
+from .at_once import for_each
 from .coordinator import Coordinator
 from .stream_readers import Limits, StreamReaders
 
@@ -63,6 +64,9 @@ log = structlog.get_logger()
 PURGES_PER_SECOND: Final = 100.0
 """Sagas that one coordinator purges in a second. Each costs the server a good millisecond of CPU, and the
 coordinator two."""
+AT_ONCE: Final = 16
+"""Sagas that one coordinator purges at the same time. Each takes some five requests one after the other, and a busy
+server answers each within tens of milliseconds."""
 PAGE: Final = 200
 """Starts that are looked at together: one read of their ends, and few enough for one read of their journals."""
 LOOK_SECONDS: Final = 10.0
@@ -199,17 +203,19 @@ class Ends:
         waits_for = {each.key: self._waits_for(each, limits) for each in found}
         waiting.update(filter(None, waits_for.values()))
         found = [each for each in found if not waits_for[each.key] and each.key != limits.last]
-        beside = await self._beside([each.key for each in found])
-        for each in found:
-            if await self._has_open_relatives(each):
-                waiting[RELATIVES] += 1
-                continue
-            with self._purging():
-                await self._in_turn()
-                if await self._is_archived(each):
-                    await self.purge(each, beside[each.key], limits.read.events)
-                else:
-                    waiting[ARCHIVE] += 1
+        free = await self._without_open_relatives(found)
+        waiting[RELATIVES] += len(found) - len(free)
+        beside = await self._beside([each.key for each in free])
+
+        async def purge(old: Old) -> None:
+            await self._in_turn()
+            if not await self._is_archived(old):
+                waiting[ARCHIVE] += 1
+            elif not await self.purge(old, beside[old.key], limits.read.events):
+                self._give_turn_back()
+
+        with self._purging():
+            await for_each(free, purge, AT_ONCE)
 
     async def _old(self, retention: Retention, page: list[StoredMessage]) -> list[Old]:
         """The sagas of these starts that have ended and were kept for long enough since."""
@@ -277,6 +283,17 @@ class Ends:
                 found[by_subject[message.subject]].append((stream, message.subject))
         return found
 
+    async def _without_open_relatives(self, found: list[Old]) -> list[Old]:
+        """Those of sagas whose parent and children have ended."""
+        held = set[SagaKey]()
+
+        async def look(old: Old) -> None:
+            if await self._has_open_relatives(old):
+                held.add(old.key)
+
+        await for_each(found, look, AT_ONCE)
+        return [each for each in found if each.key not in held]
+
     async def _has_open_relatives(self, old: Old) -> bool:
         """Whether its parent runs, who may be looked at, or a child, who may wait to be let go."""
         parent = _parent_in(old.start)
@@ -308,6 +325,10 @@ class Ends:
         if self._next_at > now:
             await asyncio.sleep(self._next_at - now)
 
+    def _give_turn_back(self) -> None:
+        """Let another saga be purged in the place of one that somebody else purges."""
+        self._next_at -= 1.0 / self._keeping.per_second
+
     async def _is_archived(self, old: Old) -> bool:
         """Whether a saga may go: it was written to the archive, was purged before, or there is no archive."""
         folder = self._keeping.archive
@@ -326,18 +347,25 @@ class Ends:
         reached("retention.archived")
         return True
 
-    async def purge(self, old: Old, beside: Iterable[tuple[str, str]], read: int = SEQUENCE_MAX) -> None:
-        """Purge one saga but for its end.
+    async def purge(self, old: Old, beside: Iterable[tuple[str, str]], read: int = SEQUENCE_MAX) -> bool:
+        """Purge one saga but for its end, unless its first entry has gone since it was read.
+
+        Then another coordinator is at it. Should that one die there, a later look finds the start.
 
         Args:
             old: the saga.
             beside: what stands beside its journal, by stream and subject.
             read: up to which sequence of EVENTS read models have read. What came for the saga later stays, and its
                 start with it, by which the rest is found again.
+
+        Returns:
+            Whether it was purged here.
         """
         entries = [entry.sequence for entry in old.entries if entry.sequence != old.end.sequence]
         journals = self._link.pairs.stream_of(SAGA, old.key)
         removed = await delete_all(self._link, journals, entries[:1])
+        if entries and not removed:
+            return False
         reached("retention.first_entry_deleted")
         removed += await delete_all(self._link, journals, entries[1:])
         reached("retention.journal_purged")
@@ -351,6 +379,7 @@ class Ends:
         if removed:  # another coordinator, or an earlier life of this one, has counted it otherwise
             self._counts.add("sagas_purged", old.key.type)
         log.debug("saga.purged", saga=str(old.key), entries=removed)
+        return True
 
     async def _purge_events(self, key: SagaKey, entries: list[StoredMessage], read: int) -> bool:
         """Purge what EVENTS holds of a saga up to a sequence, its start last and only if nothing else is left.
@@ -386,14 +415,21 @@ class Ends:
             starts = [start for key in ends for start in subjects.start_subjects(key)]
             begun = {_begun(message.subject) for message in await _read(self._link, EVENTS, starts)}
             alone = ends.keys() - begun
-            limits = await self._readers.limits(pair) if alone else None
-            for key in alone:
-                if limits is not None and not self._is_needed(ends[key], limits):
-                    with self._purging():
-                        await self._in_turn()
-                        await self._purge_end(key, limits.read.events)
+            if alone:
+                await self._purge_ends(pair, {key: end for key, end in ends.items() if key in alone})
             if len(ends) < len(page):
                 break
+
+    async def _purge_ends(self, pair: int, ends: dict[SagaKey, StoredMessage]) -> None:
+        """Purge ends of one pair, but for those that have to stay."""
+        limits = await self._readers.limits(pair)
+
+        async def purge(key: SagaKey) -> None:
+            await self._in_turn()
+            await self._purge_end(key, limits.read.events)
+
+        with self._purging():
+            await for_each([key for key, end in ends.items() if not self._is_needed(end, limits)], purge, AT_ONCE)
 
     def _is_needed(self, end: StoredMessage, limits: Limits) -> bool:
         """Whether an end has to stay, because a reader has not read it or knows a stream again by its saga."""
