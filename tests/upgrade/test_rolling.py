@@ -94,7 +94,7 @@ async def load(store: Store, release: Release) -> AsyncIterator[Steady]:
         assert process.returncode == 0, f"{steady.child.log.read_text()[-3000:]}\n{store.logs()}"
         steady.read()
     finally:
-        steady.child.kill()
+        process.kill()
         process.wait()
 
 
