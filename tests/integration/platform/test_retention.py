@@ -204,7 +204,7 @@ async def test_a_saga_that_another_coordinator_purges_is_left_to_it_and_finished
 ) -> None:
     one, other = await scene.run("t1", "t2")
     ends, admin = scene.ends(), await scene.there.link("administrator")
-    find_beside = ends._beside  # type: ignore[reportPrivateUsage]
+    find_beside = ends._beside
 
     async def beside(keys: list[SagaKey]) -> dict[SagaKey, list[tuple[str, str]]]:
         (first, *_) = await scene.link.read_all(SAGA, [subjects.journal_filter(one.key)])
