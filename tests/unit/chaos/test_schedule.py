@@ -33,12 +33,11 @@ def test_the_same_seed_makes_the_same_schedule_and_another_one_another() -> None
     assert made[0].faults != made[2].faults
 
 
-def test_every_sort_comes_up_in_each_round() -> None:
-    faults = make(3, SHOP, count=300, every=2.0).faults
+def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
+    faults = make(3, SHOP, count=200, every=2.0).faults
     sorts = Counter(sort_of(fault, SHOP) for fault in faults)
     assert {fault.kind for fault in faults} == {*KINDS}
-    once = [number for sort, number in sorts.items() if sort.startswith(("stop", "restart", "outage", "hang"))]
-    assert max(once) - min(once) <= 1
+    assert max(sorts.values()) - min(sorts.values()) <= 1
     assert {
         "poison client",
         "poison participant",
@@ -58,12 +57,6 @@ def test_every_sort_comes_up_in_each_round() -> None:
         "hang (deaf) in a handler",
         "kill participant after_commit",
     } <= sorts.keys()
-
-
-def test_half_an_hour_has_enough_of_each_kind() -> None:
-    faults = make(5, SHOP, seconds=1800, every=2.5).faults
-    assert min(Counter(fault.kind for fault in faults).values()) >= 25
-    assert Counter(sort_of(fault, SHOP) for fault in faults)["kill leader"] >= 20
 
 
 def test_processes_die_only_at_points_that_the_sagas_come_by() -> None:

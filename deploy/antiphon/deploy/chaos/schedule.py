@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import cycle, islice, repeat
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -50,9 +49,6 @@ LEADER: Final = "leader"
 SERVERS: Final = "servers"
 """The place of all servers, of which one at a time is harmed."""
 
-TIMES_A_ROUND: Final = 3
-"""How often at least a kind comes up before every sort has come up once: of some kinds there are ten sorts, which would
-leave little for the others."""
 FIRST_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 4.0
 """How long a server is left alone after a fault, so that its peers can do without another one."""
@@ -213,9 +209,8 @@ def make(
 ) -> Schedule:
     """A schedule that a seed stands for: the same again for the same platform.
 
-    Every sort of fault comes up in each round; the sorts of a kind that has few of them, and the kill of the leader,
-    `TIMES_A_ROUND` times. A process is left alone while another fault of it lasts, and of the servers one at a time is
-    harmed.
+    Every sort of fault comes up before one comes up twice. A process is left alone while another fault of it lasts, and
+    of the servers one at a time is harmed.
 
     Args:
         seed: of all choices.
@@ -233,7 +228,7 @@ def make(
     for kind, sorts in known.items():
         if kinds and not sorts:
             raise PlatformError(f"a fault of the kind {kind} is not possible here: {_why_not(kind)}.")
-    every_sort = [sort for sorts in known.values() for sort in _of_a_round(sorts)]
+    every_sort = [sort for sorts in known.values() for sort in sorts]
     if count and seconds:
         every = (seconds - FIRST_SECONDS) / count
     bag, faults = list[Fault](), list[Fault]()
@@ -247,16 +242,6 @@ def make(
         faults.append(fault)
         at += every * choose.uniform(0.5, 1.5) if not (count and seconds) else every
     return Schedule(tuple(sorted(faults, key=lambda each: each.at)), seed)
-
-
-def _of_a_round(sorts: Sequence[Fault]) -> Iterator[Fault]:
-    """What comes up in a round: the sorts of one kind."""
-    yield from sorts
-    if sorts:
-        yield from islice(cycle(sorts), max(0, TIMES_A_ROUND - len(sorts)))
-    for sort in sorts:
-        if (sort.kind, sort.target) == ("kill", LEADER):
-            yield from repeat(sort, TIMES_A_ROUND - 1)
 
 
 def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:

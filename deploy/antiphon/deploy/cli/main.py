@@ -505,7 +505,7 @@ def chaos(
     faults: Annotated[int, typer.Option(min=0, help="How many faults; as many as fit by default.")] = 0,
     every: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="How long after a fault the next one comes, about.")
-    ] = 2.5,
+    ] = 3.0,
     only: Annotated[
         list[FaultKind],
         typer.Option(help="Only faults of this kind; all by default. Give it once for each."),
