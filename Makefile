@@ -5,6 +5,7 @@
 #   LONG_WORKERS=number  the same for make test-long
 #   GO=command      another Go than go, for make chart
 #   STYLE=name      the order system of make demo and make chaos: orchestrated, choreographed or hybrid
+#   MINUTES=number  how long make chaos goes on: one minute where nothing is said
 #   SYSTEM=name     the example of make chaos: orders, or trips of the travel agency, which have every shape of a saga
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
@@ -15,6 +16,7 @@ LONG_WORKERS ?= 3
 GO ?= go
 STYLE ?= orchestrated
 SYSTEM ?= orders
+MINUTES ?=
 ARGS ?=
 
 # Two stamps, so that a change of settings does not install every package again. .ci/run writes the second itself,
@@ -59,13 +61,15 @@ demo: $(ready) ## Run a file of orders through a local platform, and kill two of
 postgres := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) $(shell command -v initdb))
 
 # What runs, with one participant on PostgreSQL where there is one.
-stormy_orders = --style $(STYLE) $(if $(postgres),--database billing=postgres)
+# A choreography has no steps whose handlers could be told to fail.
+no_steps = --without fail --without raise --without hang
+stormy_orders = --style $(STYLE) $(if $(filter choreographed,$(STYLE)),$(no_steps)) $(if $(postgres),--database billing=postgres)
 stormy_trips = --app antiphon.trips --saga trip --load antiphon.deploy.chaos.trips:Trips \
 	$(if $(postgres),--database payments=postgres)
 
-chaos: $(ready) ## Run orders, or SYSTEM=trips, through a storm of kills, standstills and cuts on three servers; ARGS="--minutes 30".
+chaos: $(ready) ## Run orders, or SYSTEM=trips, through a storm of kills, standstills and cuts on three servers; MINUTES=30.
 	@$(VENV)/bin/antiphon chaos --servers 3 --coordinators 2 --workers 2 \
-		$(or $(stormy_$(SYSTEM)),$(error SYSTEM is orders or trips, not $(SYSTEM))) $(ARGS)
+		$(or $(stormy_$(SYSTEM)),$(error SYSTEM is orders or trips, not $(SYSTEM))) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 chart: $(ready) $(helm) ## Render the Helm chart anew into deploy/chart/rendered, and check that; needs Go.
 	@$(VENV)/bin/python -m tests.unit.chart render --helm $(helm) --go $(GO)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from antiphon.deploy.chaos import storm
 from antiphon.deploy.chaos.disks import why_not
+from antiphon.deploy.cli import storms
 from antiphon.deploy.cli.main import app
 
 SMALL = ("--servers=1", "--coordinators=1", "--workers=1", "--no-exporter", "--no-readmodel", "--no-small-disks")
@@ -41,8 +42,8 @@ def chaos_beside(folder: Path, *arguments: str, stderr: int | None = None) -> su
 
 
 def test_orders_survive_a_storm_and_its_schedule_is_kept(tmp_path: Path) -> None:
-    asked = ("--seed", "12", "--faults", "8", "--every", "1.5")
-    with chaos_beside(tmp_path / "storm", *asked) as ran:
+    asked = ("--seed", "12", "--faults", "8", "--every", "1.5", *([] if not why_not() else ["--without", "fill"]))
+    with chaos_beside(tmp_path / "storm", *asked, "--summary", str(tmp_path / "storm.md")) as ran:
         told, _ = ran.communicate()
     assert ran.returncode == 0, told
     said = re.fullmatch(r"chaos: (\d+) sagas, 8 faults, 0 violations", told.splitlines()[-1])
@@ -52,6 +53,10 @@ def test_orders_survive_a_storm_and_its_schedule_is_kept(tmp_path: Path) -> None
     kept = (tmp_path / "storm/faults.toml").read_text()
     assert kept == chaos(tmp_path / "plan", *asked, "--plan").stdout
     assert not (tmp_path / "plan").exists(), "a plan starts nothing"
+    document = (tmp_path / "storm.md").read_text().splitlines()
+    assert {"| seed | 12 |", "| faults | 8 |", "| servers | 3 |", f"| sagas | {said[1]} |"} <= {*document}
+    assert any("nats-server" in line for line in document if line.startswith("| versions |"))
+    assert document[-1] == f"`{said[0]}`"
 
 
 KINDS = r"""
@@ -140,6 +145,20 @@ def test_sagas_of_a_teams_own_run_and_a_fault_that_does_not_come_about_fails_it(
     assert any(
         each.startswith("point till at before_effect (at 1 s) was not possible") for each in score["impossible"]
     ), score
+
+
+def test_a_kind_that_is_not_possible_here_fails_a_storm_in_which_all_else_is_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storms, "why_not", lambda: "nobody may mount anything.")
+    asked = [each for each in SMALL if each != "--no-small-disks"]
+    ran = chaos(tmp_path / "storm", *asked, "--faults", "1", "--without", "point", "--json")
+    score = json.decode(ran.stdout)
+    assert (ran.exit_code, score["violations"]) == (1, [])
+    assert score["impossible"] == [
+        "no fault of the kind fill is possible here, which fails this run: nobody may mount anything. "
+        "--without fill leaves that kind out."
+    ]
 
 
 def test_what_cannot_be_run_is_told_before_anything_is_started(tmp_path: Path) -> None:

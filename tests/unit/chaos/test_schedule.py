@@ -11,8 +11,31 @@ import pytest
 
 from antiphon.contracts.errors import PlatformError
 from antiphon.deploy.chaos.faults import COORDINATOR_POINTS, EXPORTER_POINTS, PARTICIPANT_POINTS, READMODEL_POINTS
-from antiphon.deploy.chaos.schedule import CALLS, KINDS, LEADER, Fault, Schedule, Targets, make, read, sort_of, write
-from antiphon.deploy.chaos.score import Ran, Spread, Struck, outcomes_of, rows_of
+from antiphon.deploy.chaos.schedule import (
+    CALLS,
+    KINDS,
+    LEADER,
+    Fault,
+    Schedule,
+    Targets,
+    impossible,
+    make,
+    read,
+    sort_of,
+    write,
+)
+from antiphon.deploy.chaos.score import (
+    Ran,
+    Score,
+    Spread,
+    Struck,
+    duration_of,
+    kinds_of,
+    leader_kills_of,
+    outcomes_of,
+    rows_of,
+)
+from antiphon.deploy.chaos.summary import TOLD_MAX, as_markdown
 
 SHOP = Targets(
     participants={"stock": ["stock-1", "stock-2"], "billing": ["billing-1", "billing-2"]},
@@ -36,8 +59,9 @@ def test_the_same_seed_makes_the_same_schedule_and_another_one_another() -> None
 def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
     faults = make(3, SHOP, count=200, every=2.0).faults
     sorts = Counter(sort_of(fault, SHOP) for fault in faults)
+    first = make(3, SHOP, count=len(sorts), every=2.0).faults
+    assert {sort_of(fault, SHOP) for fault in first} == sorts.keys()
     assert {fault.kind for fault in faults} == {*KINDS}
-    assert max(sorts.values()) - min(sorts.values()) <= 1
     assert {
         "poison client",
         "poison participant",
@@ -57,6 +81,33 @@ def test_every_sort_comes_up_before_one_comes_up_twice() -> None:
         "hang (deaf) in a handler",
         "kill participant after_commit",
     } <= sorts.keys()
+
+
+@pytest.mark.parametrize("targets", [SHOP, msgspec.structs.replace(SHOP, outside=["billing"], has_branches=True)])
+@pytest.mark.parametrize("seed", [1, 2, 3, 1_786_093_177])
+def test_half_an_hour_has_many_faults_of_each_kind_and_kills_of_the_leader(targets: Targets, seed: int) -> None:
+    faults = make(seed, targets, seconds=1_800, every=3.0).faults
+    kinds = Counter(fault.kind for fault in faults)
+    assert kinds.keys() == {*KINDS}
+    assert min(kinds.values()) >= 25, kinds
+    assert sum(fault.kind == "kill" and fault.target == LEADER for fault in faults) >= 20
+    assert faults[-1].at < 1_830, "none has to wait long for a server that is left alone"
+    sorts = Counter((fault.kind, sort_of(fault, targets)) for fault in faults)
+    for kind in KINDS:
+        mine = [count for (each, sort), count in sorts.items() if each == kind and sort != "kill leader"]
+        assert max(mine) - min(mine) <= 1, kind
+
+
+def test_kinds_that_a_platform_has_nothing_for_are_told_with_the_reason() -> None:
+    assert impossible(SHOP) == {}
+    assert impossible(SMALL) == {
+        "fail": "no step has a handler to fail",
+        "raise": "no step has a handler to fail",
+        "hang": "no step has a handler to fail",
+        "lock": "nobody has an SQLite database",
+        "fill": "nobody has a small disk",
+        "outage": "one server has no quorum to lose",
+    }
 
 
 def test_processes_die_only_at_points_that_the_sagas_come_by() -> None:
@@ -196,3 +247,45 @@ def test_recovery_is_told_by_sort_for_new_sagas_for_those_under_way_and_for_proc
     )
     assert (fail.next_saga, fail.under_way, fail.process) == (None, None, None), "one under way never ended"
     assert outcomes_of(ran) == {"completed": 3, "compensated": 1, "open": 1}
+
+
+def test_a_storm_is_kept_as_a_document_with_its_seed_counts_recovery_by_kind_outcomes_and_throughput() -> None:
+    ran = [Ran("order/1", 0.0, 3.0, "completed"), Ran("order/2", 2.5, 4.0, "compensated"), Ran("order/3", 9.0)]
+    struck = [
+        Struck(Fault(2.0, "kill", LEADER), "kill leader", "nats-server-2", 2.0, 3.5),
+        Struck(Fault(2.0, "kill", "stock"), "kill participant", "stock", 2.0, 3.0),
+    ]
+    score = Score(
+        seed=7,
+        seconds=120.0,
+        sagas=3,
+        faults=2,
+        outcomes=outcomes_of(ran),
+        rate=0.1,
+        duration=duration_of(ran),
+        kinds=kinds_of(struck, ran),
+        leader_kills=leader_kills_of(struck),
+        rows=rows_of(struck, ran),
+        impossible=["lock stock was not possible"],
+        violations=["I1 order/3 has not | ended"],
+        told="\n".join(["order/3"] * (TOLD_MAX + 3)),
+    )
+    lines = as_markdown(score, "A storm", [("machine", "2 cores")]).splitlines()
+    assert lines[0] == "# A storm"
+    for line in (
+        "| machine | 2 cores |",
+        "| seed | 7 |",
+        "| duration | 120 s |",
+        "| kills of the stream's leader | 1 |",
+        "| throughput | 0.1 sagas/s |",
+        "| a saga, p50 / max | 2.2 / 3.0 s |",
+        "| kill | 2 | 2.0 / 2.0 | 1.0 / 1.0 | 1.2 / 1.5 |",
+        "| kill leader | 1 | 2.0 / 2.0 | 1.0 / 1.0 | 1.5 / 1.5 |",
+        "| compensated | 1 |",
+        "| open | 1 |",
+        "- lock stock was not possible",
+        "- I1 order/3 has not | ended",
+        "    … and 3 lines more",
+    ):
+        assert line in lines, line
+    assert lines[-1] == "`chaos: 3 sagas, 2 faults, 1 violations`"

@@ -203,8 +203,24 @@ def test_a_disk_that_cannot_be_filled_fails_only_who_asked_for_that(
     if kind == "fill":
         assert str(ran.exception) == "a fault of the kind fill is not possible here: nobody may mount anything."
     else:
-        assert ran.exit_code == 0, ran.output
-        assert "no disk will be full: nobody may mount anything." in ran.stderr
+        assert (ran.exit_code, ran.stderr) == (0, "")
+
+
+def test_a_kind_that_is_not_possible_and_that_nobody_left_out_is_told_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storms, "why_not", lambda: "nobody may mount anything.")
+    words = ["chaos", "--servers", "1", "--plan", "--json", "--faults", "5"]
+    ran = CliRunner().invoke(app, words)
+    assert ran.stderr.splitlines() == [
+        "antiphon: no fault of the kind fill is possible here, which fails this run: nobody may mount anything. "
+        "--without fill leaves that kind out."
+    ], "an outage is left out by --servers 1"
+    for left_out in (["--without", "fill"], ["--no-small-disks"], ["--only", "kill"]):
+        assert CliRunner().invoke(app, [*words, *left_out]).stderr == ""
+    kinds = {each["kind"] for each in planned("--faults", "80", "--without", "kill", "--without", "fill")}
+    assert {"stop", "point"} <= kinds
+    assert not {"kill", "fill"} & kinds
 
 
 class Plans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -209,8 +210,9 @@ def make(
 ) -> Schedule:
     """A schedule that a seed stands for: the same again for the same platform.
 
-    Every sort of fault comes up before one comes up twice. A process is left alone while another fault of it lasts, and
-    of the servers one at a time is harmed.
+    Every sort of fault comes up before one comes up twice. From then on all kinds come up equally often, and so do the
+    sorts of each; the kill of the leader counts as a kind of its own. A process is left alone while another fault of it
+    lasts, and of the servers one at a time is harmed.
 
     Args:
         seed: of all choices.
@@ -229,19 +231,44 @@ def make(
         if kinds and not sorts:
             raise PlatformError(f"a fault of the kind {kind} is not possible here: {_why_not(kind)}.")
     every_sort = [sort for sorts in known.values() for sort in sorts]
+    taken = Counter[Fault]()
     if count and seconds:
         every = (seconds - FIRST_SECONDS) / count
-    bag, faults = list[Fault](), list[Fault]()
+    faults = list[Fault]()
     databases = map(_database_of, (*targets.sqlite, *targets.disks))
     free_at = dict.fromkeys((*targets.processes, *targets.backend, *databases, POSTGRES, SERVERS), 0.0)
     at = FIRST_SECONDS
     while (not count or len(faults) < count) and (not seconds or count or at < seconds):
-        if not bag:
-            bag = choose.sample(every_sort, len(every_sort))
-        fault = _aimed(bag.pop(), at, choose, targets, free_at)
-        faults.append(fault)
+        sort = _next_sort(every_sort, taken, choose)
+        taken[sort] += 1
+        faults.append(_aimed(sort, at, choose, targets, free_at))
         at += every * choose.uniform(0.5, 1.5) if not (count and seconds) else every
     return Schedule(tuple(sorted(faults, key=lambda each: each.at)), seed)
+
+
+def impossible(targets: Targets) -> dict[Kind, str]:
+    """The kinds of faults that a platform has nothing for, each with the reason."""
+    return {kind: _why_not(kind) for kind in KINDS if not any(_sorts(kind, targets))}
+
+
+def _next_sort(every_sort: Sequence[Fault], taken: Counter[Fault], choose: random.Random) -> Fault:
+    """A sort that has not come up, or else one of those that came up least often of the kind that did."""
+    if unseen := [sort for sort in every_sort if not taken[sort]]:
+        return choose.choice(unseen)
+    by_kind = Counter[tuple[Kind, bool]]()
+    for sort in every_sort:
+        by_kind[_share_of(sort)] += taken[sort]
+    least = min(by_kind.values())
+    kind = choose.choice([kind for kind, count in by_kind.items() if count == least])
+    mine = [sort for sort in every_sort if _share_of(sort) == kind]
+    fewest = min(taken[sort] for sort in mine)
+    return choose.choice([sort for sort in mine if taken[sort] == fewest])
+
+
+def _share_of(sort: Fault) -> tuple[Kind, bool]:
+    """Among which sorts one comes up equally often: those of its kind, without the kill of the leader, which would be
+    one of seven kills, and harms a cluster most."""
+    return sort.kind, (sort.kind, sort.target) == ("kill", LEADER)
 
 
 def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 import msgspec
 
-from .schedule import Fault
+from .schedule import LEADER, Fault
 
 
 class Ran(msgspec.Struct):
@@ -83,8 +83,12 @@ class Score(msgspec.Struct, frozen=True):
         faults: how many came about.
         outcomes: sagas by outcome, `open` of those that have not ended.
         rate: sagas a second that ended.
+        duration: from the start of a saga until its client heard of its end.
+        kinds: the faults by kind.
+        leader_kills: how often the server was killed that led stream SAGA.
         rows: the faults by sort.
-        impossible: faults that were asked for and did not come about, in sentences.
+        impossible: faults that were asked for and did not come about, and kinds of which there could be none, in
+            sentences.
         violations: what must not be, in sentences.
         told: the same with timelines.
     """
@@ -95,6 +99,9 @@ class Score(msgspec.Struct, frozen=True):
     faults: int
     outcomes: dict[str, int]
     rate: float
+    duration: Spread | None
+    kinds: list[Row]
+    leader_kills: int
     rows: list[Row]
     impossible: list[str]
     violations: list[str]
@@ -111,21 +118,38 @@ class Score(msgspec.Struct, frozen=True):
         return f"chaos: {self.sagas} sagas, {self.faults} faults, {len(self.violations)} violations"
 
 
-def rows_of(struck: Iterable[Struck], ran: Sequence[Ran]) -> list[Row]:
-    """The faults by sort, in the order of their names."""
-    by_sort = defaultdict[str, list[Struck]](list)
+def rows_of(
+    struck: Iterable[Struck], ran: Sequence[Ran], by: Callable[[Struck], str] = lambda each: each.sort
+) -> list[Row]:
+    """The faults by sort, or by what a function says of each, in the order of their names."""
+    groups = defaultdict[str, list[Struck]](list)
     for each in struck:
-        by_sort[each.sort].append(each)
+        groups[by(each)].append(each)
     return [
         Row(
-            sort,
+            name,
             len(found),
             _spread(next_saga(each.at, ran) for each in found),
             _spread(under_way(each.at, ran) for each in found),
             _spread(each.whole - each.at if each.whole is not None else None for each in found),
         )
-        for sort, found in sorted(by_sort.items())
+        for name, found in sorted(groups.items())
     ]
+
+
+def kinds_of(struck: Iterable[Struck], ran: Sequence[Ran]) -> list[Row]:
+    """The faults by kind."""
+    return rows_of(struck, ran, by=lambda each: each.fault.kind)
+
+
+def leader_kills_of(struck: Iterable[Struck]) -> int:
+    """How often the server was killed that led stream SAGA, as far as the schedule aimed at it."""
+    return sum(each.fault.kind == "kill" and each.fault.target == LEADER for each in struck)
+
+
+def duration_of(ran: Iterable[Ran]) -> Spread | None:
+    """How long sagas took, as far as they ended."""
+    return _spread(each.ended - each.began if each.ended is not None else None for each in ran)
 
 
 def next_saga(at: float, ran: Iterable[Ran]) -> float | None:

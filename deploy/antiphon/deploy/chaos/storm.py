@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from itertools import combinations
 from typing import Final, TypeVar
@@ -20,7 +20,7 @@ from .loads import Load, Planned
 from .network import SERVER
 from .platform import ChaosPlatform
 from .schedule import LEADER, Fault, Schedule, sort_of
-from .score import Ran, Score, Struck, outcomes_of, rows_of
+from .score import Ran, Score, Struck, duration_of, kinds_of, leader_kills_of, outcomes_of, rows_of
 
 COMES_ABOUT_SECONDS: Final = 60.0
 """Within what time a process must come by a point at which it shall die, and a handler be called that shall fail."""
@@ -45,6 +45,7 @@ class Storm:
         seconds: how long it goes on at least; until all faults are over in any case.
         at_once: how many sagas are under way at a time.
         within_seconds: within what time after the last fault all sagas must have ended.
+        missing: what was asked for and cannot be, in sentences; it fails the storm.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class Storm:
         seconds: float = 0.0,
         at_once: int = AT_ONCE,
         within_seconds: float = BOUND_SECONDS,
+        missing: Iterable[str] = (),
     ) -> None:
         self._chaos, self._schedule, self._load, self._tell = chaos, schedule, load, say
         self._seconds, self._at_once, self._within_seconds = seconds, at_once, within_seconds
         self._targets = chaos.targets
         self._began = time.monotonic()
         self._is_over = False
-        self._ran, self._struck, self._impossible = list[Ran](), list[Struck](), list[str]()
+        self._ran, self._struck, self._impossible = list[Ran](), list[Struck](), [*missing]
         self._planned = Counter[str]()
         """How often each fault was planned that comes about when somebody comes by."""
 
@@ -101,6 +103,9 @@ class Storm:
             faults=len(self._struck),
             outcomes=outcomes_of(self._ran),
             rate=round(ended / seconds, 1),
+            duration=duration_of(self._ran),
+            kinds=kinds_of(self._struck, self._ran),
+            leader_kills=leader_kills_of(self._struck),
             rows=rows_of(self._struck, self._ran),
             impossible=self._impossible,
             violations=[str(each) for each in verdict.violations],

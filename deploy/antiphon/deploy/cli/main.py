@@ -510,6 +510,13 @@ def chaos(
         list[FaultKind],
         typer.Option(help="Only faults of this kind; all by default. Give it once for each."),
     ] = [],  # noqa: B006
+    without: Annotated[
+        list[FaultKind],
+        typer.Option(
+            help="No faults of this kind. One that is not possible here and was not left out fails the run. Give it "
+            "once for each."
+        ),
+    ] = [],  # noqa: B006
     seed: Annotated[
         int, typer.Option(min=0, help="What all choices are made from; the same schedule again. Drawn by default.")
     ] = 0,
@@ -581,6 +588,12 @@ def chaos(
     folder: Annotated[
         Path | None, typer.Option(help="Streams, databases and logs; a new folder below .antiphon/ by default.")
     ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write what it came to into this file as well, as Markdown, so that it can be kept."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run sagas through a platform of its own, kill and stop its processes and servers, cut and slow its network, and
@@ -613,12 +626,14 @@ def chaos(
         faults=faults,
         every=every,
         only=[each.value for each in only],
+        without=[each.value for each in without],
         seed=seed,
         schedule=schedule,
         at_once=at_once,
         within=within,
         folder=folder,
         plan=plan,
+        summary=summary,
         json=json,
     )
     raise SystemExit(run_storm(asked))

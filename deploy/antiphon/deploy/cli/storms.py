@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import random
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from inspect import isabstract
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,9 +30,11 @@ from ..chaos.disks import why_not
 from ..chaos.loads import Load, Payloads
 from ..chaos.orders import Orders
 from ..chaos.platform import ChaosPlatform, Settings, can_export, can_list
-from ..chaos.schedule import POSTGRES, Kind, Schedule, Targets, as_toml, make, read, write
+from ..chaos.schedule import KINDS, POSTGRES, Kind, Schedule, Targets, as_toml, impossible, make, read, write
 from ..chaos.score import Score, Spread
 from ..chaos.storm import Storm
+from ..chaos.summary import as_markdown
+from ..local.server import find_binary
 from ..local.styles import Style
 from ..local.up import parts_of
 from ..modules import CannotLoad, load, load_saga
@@ -66,12 +71,14 @@ class Asked:
     faults: int
     every: float
     only: Sequence[Kind]
+    without: Sequence[Kind]
     seed: int
     schedule: Path | None
     at_once: int
     within: float
     folder: Path | None
     plan: bool
+    summary: Path | None
     json: bool
 
 
@@ -87,7 +94,10 @@ def run_storm(asked: Asked) -> int:
     with told.heard(), _settings(asked) as settings, _folder(asked) as folder:
         chaos = ChaosPlatform(folder, settings)
         try:
-            schedule = _schedule(asked, _targets(asked, chaos), seed)
+            targets = _targets(asked, chaos)
+            schedule, missing = _schedule(asked, targets, seed), _missing(asked, targets)
+            for line in missing:
+                warn(f"antiphon: {line}")
             if asked.plan:
                 _print_schedule(schedule, json=asked.json)
                 return 0
@@ -118,6 +128,7 @@ def run_storm(asked: Asked) -> int:
                 seconds=asked.minutes * 60,
                 at_once=asked.at_once,
                 within_seconds=asked.within,
+                missing=missing,
             )
             score = asyncio.run(told.unless_told(storm.run()))
         except KeyboardInterrupt:
@@ -129,6 +140,8 @@ def run_storm(asked: Asked) -> int:
         finally:
             told.is_ending = True
             chaos.close()
+    if asked.summary is not None:
+        asked.summary.write_text(as_markdown(score, "A storm of `antiphon chaos`", _about(asked, targets)))
     if asked.json:
         say_json(score)
     else:
@@ -201,7 +214,6 @@ def _can_fill(asked: Asked) -> bool:
         return True
     if asked.small_disks or "fill" in asked.only:
         raise PlatformError(f"a fault of the kind fill is not possible here: {why}")
-    warn(f"no disk will be full: {why}")
     return False
 
 
@@ -254,7 +266,44 @@ def _schedule(asked: Asked, targets: Targets, seed: int) -> Schedule:
     if asked.schedule is not None:
         return read(asked.schedule, targets)
     minutes = asked.minutes if asked.minutes or asked.faults else 1.0
-    return make(seed, targets, count=asked.faults, seconds=minutes * 60, every=asked.every, kinds=asked.only)
+    kinds = asked.only or [kind for kind in KINDS if kind not in {*asked.without, *impossible(targets)}]
+    return make(seed, targets, count=asked.faults, seconds=minutes * 60, every=asked.every, kinds=kinds)
+
+
+def _missing(asked: Asked, targets: Targets) -> list[str]:
+    """The kinds of faults that were asked for, since nobody left them out, and are not possible here, in sentences."""
+    if asked.schedule is not None or asked.only:
+        return []
+    left_out: set[Kind] = {*asked.without}
+    left_out |= {"outage"} if asked.servers == 1 else set()
+    left_out |= {"fill"} if asked.small_disks is False else set()
+    reasons = {kind: why for kind, why in impossible(targets).items() if kind not in left_out}
+    if "fill" in reasons:
+        reasons["fill"] = why_not() or reasons["fill"]
+    return [
+        f"no fault of the kind {kind} is possible here, which fails this run: {why.rstrip('.')}. --without {kind} "
+        "leaves that kind out."
+        for kind, why in reasons.items()
+    ]
+
+
+def _about(asked: Asked, targets: Targets) -> list[tuple[str, str]]:
+    """What was run where, for a document that is kept."""
+    what = ", ".join([*asked.app, *asked.participant]) or f"the order system, {asked.style.value}"
+    return [
+        ("when it ended", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())),
+        ("what was run", f"{what}{f', sagas of type {asked.saga}' if asked.saga else ''}; {asked.at_once} at a time"),
+        ("servers", f"{len(targets.servers)}"),
+        ("processes", ", ".join(targets.processes)),
+        ("versions", f"Antiphon {version('antiphon')}, Python {platform.python_version()}, {_server_version()}"),
+        ("machine", f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"),
+    ]
+
+
+def _server_version() -> str:
+    """What the nats-server that runs says of its version."""
+    told = subprocess.run([find_binary(), "--version"], capture_output=True, text=True, check=False)
+    return told.stdout.strip()
 
 
 def _load(asked: Asked, seed: int) -> Load:
