@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.unit.packaging.test_readme import ROOT
+from tests.unit.packaging.project import ROOT
 
 MAKE = shutil.which("make")
 
