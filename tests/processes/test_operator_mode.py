@@ -52,6 +52,14 @@ async def test_a_server_takes_the_printed_accounts_and_lets_every_user_in(tmp_pa
         assert "does not let web use" in listed.stderr
 
 
+async def test_a_coordinator_of_forty_participants_is_let_in(tmp_path: Path) -> None:
+    """Its rights are more than a server reads of a line unless it is told to."""
+    logins = by_creds(Rights([f"participant-number-{number}" for number in range(40)], {}), tmp_path / "jwt")
+    with Server(tmp_path / "nats", accounts=logins.config) as server:
+        link = await Link.connect(server.url, name="test", credentials=logins.users["coordinator"])
+        await link.close()
+
+
 def test_seeds_are_for_their_owner_only_and_are_printed_nowhere(tmp_path: Path) -> None:
     folder = tmp_path / "jwt"
     printed = antiphon(*ASKED, "--jwt", str(folder))

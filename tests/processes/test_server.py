@@ -20,7 +20,7 @@ from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
 from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
 from antiphon.contracts.topology import EVENTS, SERVER_VERSION_MIN, STREAMS
 from antiphon.deploy.local import server
-from antiphon.deploy.local.server import Server, find_binary, server_info
+from antiphon.deploy.local.server import Server, find_binary, free_port, server_info
 from antiphon.link import Link
 from antiphon.link.setup import api
 from tests.support.server import Platform, platform, until
@@ -44,6 +44,12 @@ async def test_a_killed_server_comes_back_on_its_port_with_what_it_held(tmp_path
         assert stored is not None
         assert stored.data == b"first"
         await link.close()
+
+
+def test_no_port_is_named_twice() -> None:
+    """The servers of a cluster need ports for each other before any of them listens."""
+    ports = [free_port() for _ in range(400)]
+    assert len({*ports}) == len(ports)
 
 
 async def test_three_servers_hold_three_copies(tmp_path: Path) -> None:

@@ -213,6 +213,10 @@ _HEAD = (
     "# It holds no secrets: what is signed here can be read by anybody, and made by nobody without the keys.",
 )
 
+CONTROL_LINE: Final = "64KB"
+"""How long the line may be with which a client says who it is. The line has all rights of its user, and a coordinator
+has some for each participant: with ten of them they may be more than the server's default, 4 kB."""
+
 
 def _config(keys: _Keys, tokens: Mapping[str, str]) -> str:
     system = keys.account(SYSTEM).public
@@ -224,6 +228,7 @@ def _config(keys: _Keys, tokens: Mapping[str, str]) -> str:
             *_HEAD,
             f"operator: {json.dumps(said)}",
             f"system_account: {system}",
+            f"max_control_line: {CONTROL_LINE}",
             "resolver: MEMORY",
             "resolver_preload {",
             *lines,

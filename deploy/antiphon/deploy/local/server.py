@@ -47,10 +47,18 @@ def find_binary() -> str:
     return found
 
 
+_named = set[int]()
+"""Ports that this process has named lately. Whoever asked may not listen yet, as the servers of a cluster do not, which
+need each other's ports before they start."""
+
+
 def free_port() -> int:
-    """A port that nobody listens on, asked from the system by binding it."""
+    """A port that nobody listens on, asked from the system by binding it, and another one than before."""
+    if len(_named) > len(PORTS) // 2:
+        _named.clear()
     for port in random.sample(PORTS, 200):
-        if is_free(HOST, port):
+        if port not in _named and is_free(HOST, port):
+            _named.add(port)
             return port
     raise ServerUnreachable(f"no port from {PORTS[0]} to {PORTS[-1]} is free on {HOST}.")
 
