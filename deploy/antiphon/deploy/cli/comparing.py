@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 
 from ..admin.comparison import Comparing, Comparison
 from ..modules import CannotLoad, load_sagas
@@ -19,6 +21,7 @@ async def compare_inboxes(
     definitions = [saga.definition for each in apps for saga in load_sagas(each)]
     if not definitions:
         raise CannotLoad("it is not said which sagas are compared: --app PACKAGE for each.")
+    tell_left_out(participants_of(capabilities_of(definitions).sagas), databases)
     async with reader(server) as link:
         comparing = Comparing(link, definitions)
         found = await comparing.compare(databases)
@@ -30,6 +33,17 @@ async def compare_inboxes(
     else:
         _tell(found)
     return all(each.is_paused for each in found.overtaken) and not found.unread
+
+
+def tell_left_out(participants: Collection[str], databases: Collection[str]) -> None:
+    """Say whose databases are not looked at, and which belong to nobody who takes part in these sagas."""
+    for name in sorted({*participants} - {*databases}):
+        warn(
+            f"antiphon: what {name} did is not compared, so a saga that it alone has carried on is not named. Give its "
+            f"database, too: --database {name}=URL."
+        )
+    for name in sorted({*databases} - {*participants}):
+        warn(f"antiphon: no participant {name} takes part in these sagas; known are {', '.join(sorted(participants))}.")
 
 
 def _tell(found: Comparison) -> None:
