@@ -6,7 +6,7 @@
 #   GO=command      another Go than go, for make chart
 #   STYLE=name      the order system of make demo and make chaos: orchestrated, choreographed or hybrid
 #   SYSTEM=name     the example of make chaos: orders, or trips of the travel agency, which have every shape of a saga
-#   MINUTES=number  how long make chaos goes on
+#   MINUTES=number  how long make chaos goes on; a minute by default
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
 VENV ?= .venv
@@ -16,7 +16,7 @@ LONG_WORKERS ?= 3
 GO ?= go
 STYLE ?= orchestrated
 SYSTEM ?= orders
-MINUTES ?= 1
+MINUTES ?=
 ARGS ?=
 
 # Two stamps, so that a change of settings does not install every package again. .ci/run writes the second itself,
@@ -67,7 +67,7 @@ stormy_trips = --app antiphon.trips --saga trip --load antiphon.deploy.chaos.tri
 
 chaos: $(ready) ## Run orders, or SYSTEM=trips, through a storm of kills, standstills and cuts on three servers; MINUTES=30.
 	@$(VENV)/bin/antiphon chaos --servers 3 --coordinators 2 --workers 2 \
-		$(or $(stormy_$(SYSTEM)),$(error SYSTEM is orders or trips, not $(SYSTEM))) --minutes $(MINUTES) $(ARGS)
+		$(or $(stormy_$(SYSTEM)),$(error SYSTEM is orders or trips, not $(SYSTEM))) $(addprefix --minutes ,$(MINUTES)) $(ARGS)
 
 chart: $(ready) $(helm) ## Render the Helm chart anew into deploy/chart/rendered, and check that; needs Go.
 	@$(VENV)/bin/python -m tests.unit.chart render --helm $(helm) --go $(GO)
