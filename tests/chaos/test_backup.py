@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from antiphon.order.data import load_orders
 from antiphon.order.messages import OrderPlaced
 from antiphon.order.reconciliation import Ended, Outcome, reconcile
 from tests.support.backups import back_up, restore
+from tests.support.commands import run_antiphon
 from tests.support.orders import OrderApproved, approval, approved
 from tests.support.processes import Fleet, fleet
 from tests.support.server import Platform, platform, until
@@ -77,18 +76,9 @@ class Shop:
 
     async def compare(self, running: Fleet, *options: str) -> dict[str, Any]:
         databases = [f"--database={name}={url}" for name, url in running.databases.items()]
-        command = [
-            sys.executable,
-            "-m",
-            "antiphon.deploy",
-            "compare",
-            "--app=tests.support.orders:approved",
-            *databases,
-        ]
+        command = ["compare", "--app=tests.support.orders:approved", *databases, "--json", "--as=ada", *options]
         environment = {**os.environ, **self.up.environment("administrator")}
-        ran = await asyncio.to_thread(
-            subprocess.run, [*command, "--json", "--as=ada", *options], env=environment, capture_output=True, text=True
-        )
+        ran = await asyncio.to_thread(run_antiphon, command, environment)
         found: dict[str, Any] = json.loads(ran.stdout) if ran.stdout else {}
         assert found, ran.stderr
         assert ran.returncode == any(not each["is_paused"] for each in found["overtaken"]), ran.stderr

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +17,7 @@ from antiphon.link import Link
 from antiphon.link.killpoints import POINTS
 from antiphon.order.data import load_orders
 from antiphon.order.saga import order
+from tests.support.commands import run_antiphon
 from tests.support.processes import PARTICIPANTS, Fleet, fleet, run_orders
 from tests.support.server import Platform, platform
 
@@ -31,9 +30,8 @@ KEY: Final = SagaKey.of(order.name, FORGOTTEN.order_id)
 
 async def antiphon(up: Platform, *arguments: str) -> str:
     """What the command line prints."""
-    command = [sys.executable, "-m", "antiphon.deploy", *arguments]
     environment = {**os.environ, **up.environment("operator"), "COLUMNS": "200"}
-    ran = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=120)
+    ran = await asyncio.to_thread(run_antiphon, arguments, environment)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

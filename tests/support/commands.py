@@ -115,8 +115,16 @@ class _Forker:
         socket.send_fds(self._socket, [json.dumps(request).encode()], fds)
 
 
-@cache
+_only_one: Final = threading.Lock()
+
+
 def _forker() -> _Forker:
+    with _only_one:  # several threads may want their first command at once
+        return _made()
+
+
+@cache
+def _made() -> _Forker:
     return _Forker()
 
 
