@@ -54,6 +54,20 @@ def running(up: Platform, folder: Path, *arguments: str, **variables: str) -> It
         process.wait()
 
 
+@contextmanager
+def unread(command: list[str], up: Platform | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process whose stderr nobody reads any more."""
+    reader, stderr = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(command, env=environment(up), stdout=subprocess.PIPE, stderr=stderr, text=True)
+    os.close(stderr)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 COMMANDS = {
     "coordinator": ["--app", "antiphon.order.saga:order"],
     "participant": ["antiphon.order.billing:billing", "--database", "memory:"],
@@ -76,6 +90,17 @@ async def test_a_process_is_ready_when_its_page_says_so_and_drains(tmp_path: Pat
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 120) == 0
     assert f"{name}.drained" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_a_process_whose_log_nobody_reads_serves_and_drains(tmp_path: Path, name: str) -> None:
+    with platform(tmp_path) as up:
+        await up.set_up()
+        address = f"127.0.0.1:{free_port()}"
+        with unread([sys.executable, "-m", "antiphon.deploy", name, *COMMANDS[name], "--http", address], up) as process:
+            await until(lambda: process.poll() is not None or status(address, "readyz") == 200, what="readiness")
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 120) == 0
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -186,3 +211,16 @@ def test_a_second_signal_ends_a_process_at_once(program: str, number: signal.Sig
         time.sleep(0.01)
     _, said = process.communicate(timeout=120)
     assert (process.returncode, said) == (1, "antiphon: told to end a second time, it ends at once\n")
+
+
+@pytest.mark.parametrize("program", [HANGS, STANDS], ids=["drain", "blocked loop"])
+def test_a_second_signal_ends_a_process_whose_stderr_nobody_reads(program: str) -> None:
+    with unread([sys.executable, "-c", program]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        for _ in range(12_000):
+            process.send_signal(signal.SIGTERM)
+            if process.poll() is not None:
+                break
+            time.sleep(0.01)
+        assert process.wait(120) == 1

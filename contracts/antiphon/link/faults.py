@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
+
+from .lines import Lines
 
 log = structlog.get_logger()
 
@@ -16,7 +20,8 @@ def settle_tracebacks() -> None:
         return
     *before, _ = structlog.get_config()["processors"]
     render = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[*before, render])
+    lines = cast("TextIO", Lines(sys.stdout))
+    structlog.configure(processors=[*before, render], logger_factory=structlog.WriteLoggerFactory(lines))
 
 
 def say(event: str, error: BaseException, subject: str = "", **values: object) -> None:

@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
 from concurrent.futures import thread as executors
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
@@ -97,7 +97,10 @@ class _Repeated:
     def take(self, number: int) -> None:
         """Take a signal; also within a signal handler, where a log could not be written."""
         if number in self._received:
-            os.write(2, b"antiphon: told to end a second time, it ends at once\n")
+            with suppress(
+                OSError
+            ):  # nobody may read what it writes any more; the error would be raised in what it interrupted
+                os.write(2, b"antiphon: told to end a second time, it ends at once\n")
             os._exit(1)
         self._received.add(number)
 

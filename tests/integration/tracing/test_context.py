@@ -195,6 +195,24 @@ def test_what_is_logged_by_the_standard_library_has_the_same_form_and_says_as_mu
     assert "UserWarning: old" in warned["event"]
 
 
+@pytest.mark.parametrize("how", ["configure()", "settle_tracebacks()"])
+def test_a_line_that_nobody_can_read_any_more_harms_nobody(how: str) -> None:
+    program = f"""
+import logging, os, sys, structlog
+from antiphon.link.faults import settle_tracebacks
+from antiphon.tracing.telemetry.logs import configure
+reader, writer = os.pipe()
+os.close(reader)
+os.dup2(writer, sys.{"stderr" if how == "configure()" else "stdout"}.fileno())
+{how}
+for _ in range(1_000):
+    structlog.get_logger().info("saga.started", text="x" * 100)
+    logging.getLogger("theirs").warning("seen")
+os._exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=120, check=False).returncode == 7
+
+
 def test_a_team_that_has_set_logging_up_keeps_it() -> None:
     code = (
         "import logging; logging.basicConfig(format='mine: %(message)s');"

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -15,6 +15,7 @@ from antiphon.contracts.errors import PlatformError, Unusable
 from antiphon.contracts.foreign_text import harmless, harmless_lines
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.subjects import CommandAddress, is_command, is_of_sagas, parse_command, saga_in
+from antiphon.link.lines import Lines
 
 from ..projection.ids import trace_id
 from ..projection.links import jaeger_link
@@ -60,7 +61,7 @@ def configure(readable: bool | None = None, level: int = logging.INFO) -> None:
         processors=[*_processors(), render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # A line in one write: threads, and lines that come through `logging`, cannot get in between.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", Lines(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     if not logging.root.handlers:
@@ -70,7 +71,7 @@ def configure(readable: bool | None = None, level: int = logging.INFO) -> None:
 def _take_in_logging(render: Processor, level: int) -> None:
     """Write what libraries and handlers log by `logging`, and warnings, as our own lines are."""
     about: list[Processor] = [structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(Lines(sys.stderr))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
