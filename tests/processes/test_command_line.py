@@ -239,6 +239,12 @@ def test_setup_bounds_a_client_as_it_is_told_and_says_so(tmp_path: Path) -> None
         assert "client shop may have 1000 sagas of type order open." in done.stdout
         assert_one_sentence(antiphon("setup", "--bound", "shop=order"), "'shop=order' is not NAME=TYPE:NUMBER")
         assert_one_sentence(antiphon("setup", "--bound", "shop=order:0"), "give one from 1 to 10000")
+        twice = antiphon("setup", "--bound", "shop=order:1", "--bound", "shop=order:2")
+        assert_one_sentence(twice, "client shop is given two bounds of order sagas: name one")
+        done = antiphon("setup", "--bound", "shop=order:1000", server=empty.servers)
+        assert (
+            "the bound of shop holds once its account is made with antiphon rights --bound shop=order;" in done.stdout
+        )
 
 
 @pytest.mark.parametrize(

@@ -332,6 +332,10 @@ async def test_what_cannot_be_changed_is_told_and_the_rest_is_mended(tmp_path: P
         done = await command(up, "administrator", "setup")
         assert done.returncode == 1
         assert "storage is memory and must be file" in done.stderr
+        assert "streams SAGA" in done.stdout, "what was done is told"
+        done = await command(up, "administrator", "setup", "--json")
+        assert done.returncode == 1
+        assert "storage is memory and must be file" in " ".join(json.loads(done.stdout)["failed"])
         await link.close()
 
 

@@ -121,11 +121,17 @@ async def test_a_read_model_is_forgotten_by_an_administrator_unless_it_runs(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await scene.link.store(readmodel_subject("lists"), Place().encode())
-    command = ("setup", "--forget-readmodel", "lists", "--server", scene.there.up.servers)
-    refused = await call(*command)
+    command = ("setup", "--server", scene.there.up.servers)
+    refused = await call(*command, "--forget-readmodel", "lists")
     assert isinstance(refused.exception, PlatformError)
     assert "so it runs, and would be known again at once" in str(refused.exception)
     monkeypatch.setattr(readmodel_places, "SILENT_SECONDS", 0.0)
-    told = await call(*command)
+    wrong_first = await call(*command, "--forget-readmodel", "nowhere", "--forget-readmodel", "lists")
+    assert "no read model is called 'nowhere'" in str(wrong_first.exception)
+    assert "read model lists is forgotten" in wrong_first.output
+    assert await readmodel_places.readers(scene.link) == []
+    await scene.link.store(readmodel_subject("lists"), Place().encode())
+    told = await call(*command, "--forget-readmodel", "lists", "--json")
     assert told.exit_code == 0, told.output
+    assert json.loads(told.output)["forgotten_readmodels"] == ["lists"]
     assert await readmodel_places.readers(scene.link) == []

@@ -58,11 +58,8 @@ def print_rights(
     starts = {part.name: part.starts for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)}
     if apps and not starts:
         raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
-    for text in participants:
-        name, _, types = text.partition("=")
-        if ANY in types:
-            raise CannotLoad(f"{text!r} means every saga type: name each that the program of {name} starts.")
-        starts[name] = tuple(dict.fromkeys((*starts.get(name, ()), *filter(None, types.split(",")))))
+    for name, types in started(participants).items():
+        starts[name] = tuple(dict.fromkeys((*starts.get(name, ()), *types)))
     if not starts:
         raise CannotLoad("name the participants, with --participant NAME or --app MODULE.")
     rights = Rights(
@@ -129,6 +126,21 @@ def granted(clients: Iterable[str]) -> dict[str, list[Grant]]:
     return found
 
 
+def started(participants: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The types of the sagas that participants' programs start, of `NAME` or `NAME=TYPE,TYPE`.
+
+    Raises:
+        CannotLoad: a text means every type.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for text in participants:
+        name, _, types = text.partition("=")
+        if ANY in types:
+            raise CannotLoad(f"{text!r} means every saga type: name each that the program of {name} starts.")
+        found[name] = tuple(dict.fromkeys((*found.get(name, ()), *filter(None, types.split(",")))))
+    return found
+
+
 def bounded_types(texts: Iterable[str]) -> dict[str, list[str]]:
     """The saga types of which clients have a bound, of `NAME=TYPE` or `NAME=TYPE:NUMBER`; the number is for `setup`.
 
@@ -142,6 +154,21 @@ def bounded_types(texts: Iterable[str]) -> dict[str, list[str]]:
             raise CannotLoad(f"{text!r} is not NAME=TYPE, as in shop=order.")
         found.setdefault(name, []).append(saga_type)
     return found
+
+
+def bounds_of(texts: Iterable[str]) -> tuple[Bound, ...]:
+    """The bounds of clients, each of `NAME=TYPE:NUMBER`.
+
+    Raises:
+        BadIdentity: a name or a type cannot be a token.
+        DefinitionError: there can be no such bound.
+        CannotLoad: a text is none, or a client is given two bounds of one type.
+    """
+    found: dict[tuple[str, str], Bound] = {}
+    for bound in map(bound_of, texts):
+        if found.setdefault((bound.client, bound.saga_type), bound) is not bound:
+            raise CannotLoad(f"client {bound.client} is given two bounds of {bound.saga_type} sagas: name one.")
+    return tuple(found.values())
 
 
 def bound_of(text: str) -> Bound:

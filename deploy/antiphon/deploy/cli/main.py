@@ -316,7 +316,7 @@ def doctor(
     """
     import asyncio
 
-    from .administration import granted
+    from .administration import granted, started
     from .doctor import Asked, diagnose
 
     asked = Asked(
@@ -324,7 +324,7 @@ def doctor(
         rights_folder=str(rights or ""),
         clients=granted(client),
         operators=tuple(operator),
-        starts={name: tuple(types.split(",")) for name, _, types in (each.partition("=") for each in participant)},
+        starts=started(participant),
         databases=_databases(database),
         readmodel=readmodel,
     )
@@ -747,7 +747,7 @@ def setup(
 
     from antiphon.link.preview import Desired
 
-    from .administration import bound_of, bytes_in
+    from .administration import bounds_of, bytes_in
     from .setting_up import asked_for, listeners_of, look_first, set_up_platform
 
     desired = Desired(
@@ -758,7 +758,7 @@ def setup(
         parked_bytes=bytes_in(parked_max_bytes) if parked_max_bytes else 0,
         forget_reactions=tuple(forget_reactions),
         forget_former=forget_former_coordinators,
-        client_bounds=tuple(bound_of(text) for text in bound),
+        client_bounds=bounds_of(bound),
         pairs=streams,
     )
     asked = asked_for(app, desired, allow, json, forget_readmodel)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from antiphon.contracts.differences import Config, changes
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.targets import UNKNOWN_BOUND, Loss
 from antiphon.contracts.topology import (
     ASKED_REPLICAS,
@@ -68,6 +69,22 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     def names(self) -> list[str]:
         """The participants that were named."""
         return [each.name for each in self.desired.listeners]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What a set-up has come to.
+
+    Args:
+        changed: sentences about what there was before, and is otherwise now.
+        forgotten: read models for which old sagas are kept no more.
+        bounds: how many bytes streams may take.
+        clients: how many sagas clients may have open.
+    """
+
+    changed: list[str]
+    forgotten: list[str]
+    bounds: Bounds
+    clients: list[Bound]
 
 
 def listeners_of(apps: Sequence[str], participants: Sequence[str]) -> tuple[Listener, ...]:
@@ -140,32 +157,36 @@ async def look_first(server: str, asked: Asked) -> int:
 
 
 async def set_up_platform(server: str, asked: Asked) -> None:
-    """Say what is changed, create or update streams and consumers, and say which nobody needs any more."""
+    """Say what is changed, create or update streams and consumers, and say which nobody needs any more.
+
+    What fails keeps nothing else from being done, and is raised at the end.
+
+    Raises:
+        PlatformError: something was not done; all else was.
+        LessSafe: nothing was done.
+    """
     link = await Link.connect(server, name="administrator")
     try:
         with only_for("the administrator"):
             found = await preview(link, asked.desired)
         if not asked.as_json:
             say(*lines_of(found, is_whole=False))
-        found.require_allowed(asked.allowed)
-        before = await _settings(link)
+        _require_allowed(asked, found)
+        before, failed = await _settings(link), list[str]()
         try:
             with only_for("the administrator"):
-                bounds = await carry_out(link, asked.desired, asked.allowed)
-        except NotChanged:
-            if changed := _changed(before, await _settings(link)):
-                warn(*changed)
-            raise
-        changed = _changed(before, await _settings(link))
-        for name in asked.forgets_readmodels:
-            await forget_reader(link, name)
+                await carry_out(link, asked.desired, asked.allowed)
+        except NotChanged as error:
+            failed.append(str(error))
+        after = await _settings(link)
+        forgotten = await _forget_readmodels(link, asked.forgets_readmodels, failed)
         left = {name: waiting for name in asked.silent if (waiting := await left_behind(link, name)) is not None}
         former = await former_consumers(link)
         running = await former_coordinators(link) if former else 0
-        clients = await bounds_set(link)
+        done = Done(_changed(before, after), forgotten, _bounds_in(found, after), await bounds_set(link))
     finally:
         await link.close()
-    _tell(asked, found, bounds, changed, clients)
+    _tell(asked, found, done, failed)
     for name, waiting in left.items():
         warn(
             f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
@@ -178,13 +199,49 @@ async def set_up_platform(server: str, asked: Asked) -> None:
             f"{running or 'none'} of them can be seen. Once none will be started again, have that deleted: the same "
             "command with --forget-former-coordinators."
         )
+    if failed:
+        raise PlatformError(" ".join(failed))
 
 
-def _tell(asked: Asked, found: Preview, bounds: Bounds, changed: list[str], clients: list[Bound]) -> None:
+def _require_allowed(asked: Asked, found: Preview) -> None:
+    """Check that every loss was named; a program is told what would be lost, too.
+
+    Raises:
+        LessSafe: one was not named.
+    """
+    try:
+        found.require_allowed(asked.allowed)
+    except LessSafe as error:
+        if asked.as_json:
+            say_json(_told(asked, found) | {"dry_run": False, "refused": str(error)})
+        raise
+
+
+def _bounds_in(found: Preview, settings: dict[str, Config]) -> Bounds:
+    """How many bytes streams may take, by their settings."""
+    most = {name: int(settings[f"stream {name}"]["max_bytes"]) for name in (*found.pairs.events, PARKED)}
+    return Bounds(sum(most[name] for name in found.pairs.events), most[PARKED])
+
+
+async def _forget_readmodels(link: Link, names: Sequence[str], failed: list[str]) -> list[str]:
+    """Forget read models; those that were forgotten. Why one was not is added to `failed`."""
+    forgotten = list[str]()
+    for name in names:
+        try:
+            await forget_reader(link, name)
+            forgotten.append(name)
+        except PlatformError as error:
+            failed.append(str(error))
+    return forgotten
+
+
+def _tell(asked: Asked, found: Preview, done: Done, failed: Sequence[str]) -> None:
+    bounds = done.bounds
     if asked.as_json:
         most: dict[str, Any] = {"events_max_bytes": bounds.events, "parked_max_bytes": bounds.parked}
-        most["client_bounds"] = [{"client": b.client, "saga_type": b.saga_type, "most": b.most} for b in clients]
-        say_json(_told(asked, found) | {"dry_run": False, "refused": "", **most, "changed": changed})
+        most["client_bounds"] = [{"client": b.client, "saga_type": b.saga_type, "most": b.most} for b in done.clients]
+        told = {"dry_run": False, "refused": "", "changed": done.changed, "forgotten_readmodels": done.forgotten}
+        say_json(_told(asked, found) | most | told | {"failed": [*failed]})
         return
     whom = f"the consumers of {', '.join(asked.names)}" if asked.names else "no consumers of participants"
     streams = ", ".join(each.name for each in (*found.pairs.streams(), *BUCKETS))
@@ -196,9 +253,16 @@ def _tell(asked: Asked, found: Preview, bounds: Bounds, changed: list[str], clie
             f"sagas are spread over {found.pairs.count} pairs of streams, which stays so. Processes that may not ask "
             f"the server need to be told: {VARIABLE}={found.pairs.count}."
         )
-    say(*(f"client {b.client} may have {b.most} sagas of type {b.saga_type} open." for b in clients))
-    if changed:
-        say(*changed)
+    say(*(f"client {b.client} may have {b.most} sagas of type {b.saga_type} open." for b in done.clients))
+    for b in asked.desired.client_bounds:
+        named = f"{b.client}={b.saga_type}"
+        say(
+            f"the bound of {b.client} holds once its account is made with antiphon rights --bound {named}; "
+            f"antiphon doctor --rights FOLDER --client {named} tries that."
+        )
+    say(*(f"read model {name} is forgotten: old sagas are kept for it no more." for name in done.forgotten))
+    if done.changed:
+        say(*done.changed)
 
 
 def _told(asked: Asked, found: Preview) -> dict[str, Any]:

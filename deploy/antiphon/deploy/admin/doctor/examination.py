@@ -8,7 +8,7 @@ from typing import Final
 
 from antiphon.contracts.errors import AntiphonError, RightsMissing
 
-from . import access, clocks, databases, monitor, people, reading, roles, streams
+from . import access, clients, clocks, databases, monitor, people, reading, roles, streams
 from .findings import Deployment, Finding
 
 CHECK_SECONDS: Final = 60.0
@@ -27,6 +27,7 @@ CHECKS: Final[dict[str, Check]] = {
     "clocks": clocks.clocks,
     "servers": monitor.servers,
     "work": streams.work,
+    "clients": clients.clients,
     "readmodels": reading.readmodels,
     "parked": people.parked,
     "paused": people.paused,

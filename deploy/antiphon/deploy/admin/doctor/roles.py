@@ -6,7 +6,8 @@ request, and under a condition that no stream meets: a right that is there chang
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,17 +20,13 @@ from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.subjects import EVENTS_FILTER, SAGA_FILTER, matches
 from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS
 from antiphon.link import Credentials, Link
+from antiphon.link.setup import bounds_set
 
 from ..rights import API, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of, of_pairs
+from .clients import NO_REQUEST, SECONDS, TOKEN, starts_of
 from .findings import Deployment, Finding
 from .streams import participants_of
 
-SECONDS: Final = 10.0
-TOKEN: Final = "antiphon-doctor"
-"""What stands in a subject for any token: no saga, stream or consumer is called so."""
-NO_REQUEST: Final = b"{antiphon doctor tries a right"
-"""No body that any of the server's requests takes. It begins as JSON does, since a purge takes whatever is none for a
-purge of everything (nats-server 2.15.1)."""
 NOT_TRIED: Final = frozenset((ADMINISTRATOR, "system"))
 """Who may do everything."""
 ANEW: Final = (
@@ -46,10 +43,12 @@ class Role(msgspec.Struct, frozen=True):
     Args:
         user: what it may do, as `antiphon rights` gives it.
         credentials: how it logs in.
+        grants: what it may do as a client.
     """
 
     user: User
     credentials: Credentials
+    grants: Sequence[Grant] = ()
 
 
 async def rights(found: Deployment) -> list[Finding]:
@@ -57,11 +56,13 @@ async def rights(found: Deployment) -> list[Finding]:
     if not found.rights_folder:
         said = "what each role may do is not tried without its credentials"
         return [Finding("rights", "unknown", said, "--rights FOLDER, which antiphon rights wrote")]
+    bounds = {(each.client, each.saga_type): each.most for each in await bounds_set(found.link)}
     known = Rights(
         await participants_of(found.link),
         dict(found.clients),
         found.operators or ("operator",),
         starts=found.starts,
+        bounds=_of_named(found, bounds),
         pairs=found.link.pairs.count,
     )
     users = {user.name: user for account in known.accounts() for user in account.users}
@@ -75,8 +76,18 @@ async def rights(found: Deployment) -> list[Finding]:
             remedy = f"for a client --client {name}=TYPE, for a person --operator {name}, as for antiphon rights"
             findings.append(Finding("rights", "unknown", f"what {name} may do was not said", remedy))
         else:
-            findings += await _tried(found.servers, Role(user, credentials), subjects, inboxes)
+            role = Role(user, credentials, found.clients.get(name, ()))
+            findings += await _tried(found.servers, role, subjects, inboxes, bounds)
     return findings
+
+
+def _of_named(found: Deployment, bounds: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The saga types with a bound, by the client, of clients whose rights were said."""
+    types = defaultdict[str, list[str]](list)
+    for client, saga_type in bounds:
+        if any(grant.saga_type == saga_type for grant in found.clients.get(client, ())):
+            types[client].append(saga_type)
+    return types
 
 
 def credentials_in(folder: Path, own: Credentials) -> dict[str, Credentials]:
@@ -129,7 +140,13 @@ def _of_clients(known: Rights) -> Iterator[str]:
         yield from (need.subject for need in needs if need.kind != "feed")
 
 
-async def _tried(servers: Sequence[str], role: Role, subjects: Iterable[str], inboxes: Iterable[str]) -> list[Finding]:
+async def _tried(
+    servers: Sequence[str],
+    role: Role,
+    subjects: Iterable[str],
+    inboxes: Iterable[str],
+    bounds: Mapping[tuple[str, str], int],
+) -> list[Finding]:
     """Try every subject as one user."""
     user = role.user
     try:
@@ -145,11 +162,12 @@ async def _tried(servers: Sequence[str], role: Role, subjects: Iterable[str], in
         others = [each for each in subjects if not any(matches(mine, each) for mine in user.publish)]
         theirs = [each for each in (*inboxes, SAGA_FILTER, EVENTS_FILTER) if each not in user.subscribe]
         refused = await refused_of(link, [*own, *others], theirs)
+        lacks = sorted(each for each in own if each in refused)
+        excess = sorted(each for each in (*others, *theirs) if each not in refused)
+        uncounted = [] if lacks else await starts_of(link, user.name, role.grants, bounds)
     finally:
         await link.close()
-    lacks = sorted(each for each in own if each in refused)
-    excess = sorted(each for each in (*others, *theirs) if each not in refused)
-    return _judged(user.name, len(own), len(others) + len(theirs), lacks, excess)
+    return uncounted or _judged(user.name, len(own), len(others) + len(theirs), lacks, excess)
 
 
 async def refused_of(link: Link, published: Iterable[str], subscribed: Iterable[str] = ()) -> set[str]:

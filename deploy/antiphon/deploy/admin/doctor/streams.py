@@ -28,7 +28,7 @@ from antiphon.contracts.topology import (
     reactions_consumer_name,
 )
 from antiphon.link import Link, fitness
-from antiphon.link.setup import consumer_configs, heard, info_of
+from antiphon.link.setup import bounded_streams, consumer_configs, heard, info_of
 
 from .findings import Deployment, Finding, Grade
 
@@ -72,9 +72,10 @@ async def settings(found: Deployment) -> list[Finding]:
 async def copies(found: Deployment) -> list[Finding]:
     """Whether each stream has a leader, and copies that are up to date."""
     findings = list[Finding]()
-    for stream in (*found.link.pairs.streams(), *BUCKETS):
-        if (info := await info_of(found.link, f"STREAM.INFO.{stream.name}")) is not None:
-            findings += _copies_of(stream.name, info, in_cluster=found.link.may_be_clustered)
+    ours = [each.name for each in (*found.link.pairs.streams(), *BUCKETS)]
+    for stream in (*ours, *await bounded_streams(found.link)):
+        if (info := await info_of(found.link, f"STREAM.INFO.{stream}")) is not None:
+            findings += _copies_of(stream, info, in_cluster=found.link.may_be_clustered)
     worse = [each for each in findings if each.grade != "fine"]
     return worse or [Finding("copies", "fine", findings[0].what)] if findings else []
 
@@ -157,7 +158,7 @@ async def work(found: Deployment) -> list[Finding]:
     theirs = {name: _of_all_pairs(found.link, _consumers_of(name)) for name in participants}
     exporters = _named(spread([EXPORTER_CONSUMER]))
     consumers = [*_named(fixed), *exporters, *(each for names in theirs.values() for each in names)]
-    works = await _works(found.link, consumers)
+    works = await works_of(found.link, consumers)
     findings = _coordinators([works[each] for each in _named(fixed) if each in works])
     for name, its in theirs.items():
         findings += _workers(name, [works[each] for each in its if each in works])
@@ -230,7 +231,7 @@ async def participants_of(link: Link) -> list[str]:
     return sorted(name for name in names if may_be_participant(name))
 
 
-async def _works(link: Link, consumers: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Work]:
+async def works_of(link: Link, consumers: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Work]:
     """How consumers are worked on, by their streams and names. Where nobody asks for messages it is looked twice:
     whoever is busy with all that he may hold ends some of it meanwhile."""
     found = {each: await _work(link, *each) for each in consumers}

@@ -1,0 +1,91 @@
+"""`antiphon doctor` on clients with a bound: who has reached it, who copies what they store, whether it holds."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from antiphon.contracts.topology import EVENTS, Bound
+from antiphon.deploy.admin.doctor.clients import clients
+from antiphon.deploy.admin.doctor.findings import Deployment, Finding
+from antiphon.deploy.admin.doctor.roles import rights
+from antiphon.deploy.admin.rights import Grant, Rights
+from antiphon.link.setup import api
+from tests.integration.platform.test_bounded_clients import MOST, OTHER, SHOP, SIGNALS, STREAM, TWIN, shops, start_all
+from tests.integration.platform.test_bounded_clients import rights as three_clients
+from tests.integration.platform.test_coordinator import idle
+from tests.processes.test_doctor_rights import folder_of, told_of
+from tests.support.server import RIGHTS_FORMS, Form, platform
+from tests.support.trip import PARTICIPANTS, TRIP
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def forgotten_sockets() -> Iterator[None]:
+    """nats-py leaves the socket of who was not let in to the garbage collector."""
+    yield
+    gc.collect()
+
+
+async def test_who_has_reached_a_bound_and_who_is_served_by_nobody_is_told(tmp_path: Path) -> None:
+    async with shops(tmp_path, "accounts") as there:
+        link = await there.link("administrator")
+        deployment = Deployment(link, (there.up.servers,), there.up.credentials("administrator"))
+        (unserved,) = await clients(deployment)
+        assert unserved.grade == "fault"
+        assert f"no coordinator takes what client {SHOP} stores in {STREAM} and {SIGNALS}" in unserved.what
+        await there.coordinate()
+        await there.work(idle)
+        shop = await there.client(SHOP)
+        (fine,) = await clients(deployment)
+        assert (fine.grade, fine.what) == ("fine", f"client {SHOP} has 0 of {MOST} sagas of type {TRIP.name} open")
+        await start_all(shop, [f"s{number}" for number in range(MOST)])
+        (full,) = await clients(deployment)
+        assert full.grade == "warning"
+        assert (
+            f"client {SHOP} has {MOST} of {MOST} sagas of type {TRIP.name} open: its next start is refused" in full.what
+        )
+        assert f"antiphon setup --bound {SHOP}={TRIP.name}:NUMBER" in full.remedy
+
+
+@pytest.mark.parametrize("form", RIGHTS_FORMS)
+async def test_whether_a_bound_holds_is_tried_and_leaves_no_trace(form: Form, tmp_path: Path) -> None:
+    def without_a_bound(given: Rights) -> Rights:
+        return replace(three_clients(given), bounds={TWIN: [TRIP.name]})
+
+    async def found(made: str) -> list[Finding]:
+        folder = tmp_path / made
+        folder.mkdir()
+        accounts = three_clients if made == "with" else without_a_bound
+        with platform(folder, form, participants=PARTICIPANTS, rights=accounts) as up:
+            await up.set_up(client_bounds=[Bound(SHOP, TRIP.name, MOST)])
+            link = await up.connect("administrator")
+            granted = {name: [Grant(TRIP.name)] for name in (SHOP, TWIN, OTHER)}
+            told = await rights(
+                Deployment(
+                    link,
+                    (up.servers,),
+                    up.credentials("administrator"),
+                    rights_folder=str(folder_of(up, folder)),
+                    clients=granted,
+                )
+            )
+            for stream in (EVENTS, STREAM, SIGNALS):
+                assert (await api(link, f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
+            await link.close()
+            return told
+
+    right, wrong = await found("with"), await found("without")
+    assert [each.grade for name in (SHOP, OTHER) for each in told_of(right, name)] == ["fine", "fine"]
+    (shop,), (twin,) = told_of(wrong, SHOP), told_of(wrong, TWIN)
+    assert shop.grade == twin.grade == "fault"
+    assert f"{SHOP} may have more than {MOST} sagas of type {TRIP.name} open: its starts go to EVENTS" in shop.what
+    assert f"antiphon rights --bound {SHOP}={TRIP.name}" in shop.remedy
+    assert f"{TWIN} can start no saga of type {TRIP.name}" in twin.what
+    assert f"antiphon setup --bound {TWIN}={TRIP.name}:NUMBER" in twin.remedy
+    assert [each.grade for each in told_of(wrong, OTHER)] == ["fine"]
