@@ -147,7 +147,7 @@ async def test_fewer_replicas_are_refused_until_they_are_asked_for(tmp_path: Pat
 
 
 async def test_a_smaller_bound_is_refused_until_it_is_asked_for(tmp_path: Path) -> None:
-    async with administrator(tmp_path) as (_, link):
+    async with administrator(tmp_path) as (up, link):
         await set_up(link, [], events_bytes=5_000_000)
         before = await everything(link)
         with pytest.raises(
@@ -155,6 +155,9 @@ async def test_a_smaller_bound_is_refused_until_it_is_asked_for(tmp_path: Path) 
         ):
             await set_up(link, ["hotel"], events_bytes=4_000_000)
         assert await everything(link) == before, "nor was anything else of it done"
+        refused = await setup(up, "--events-max-bytes", "4MB", "--json")
+        assert refused.returncode == 1
+        assert "EVENTS might take 4000000 bytes instead of 5000000" in json.loads(refused.stdout)["refused"]
         assert (await set_up(link, [], events_bytes=4_000_000, allowed=[Loss.SMALLER_BOUNDS])).events == 4_000_000
 
 
