@@ -149,9 +149,18 @@ class Tail:
         for other in self.others:
             page = await self._link.next_page(self._stream, ALL, other.sequence)
             if page and mark_of(page[0]) == other:
-                mark = self.mark
-                return not any(each.sequence <= mark.sequence and each.stored_ns > mark.stored_ns for each in page)
+                return not await self._goes_on_before_the_mark(page)
         return False
+
+    async def _goes_on_before_the_mark(self, page: list[StoredMessage]) -> bool:
+        """Whether there are messages up to the mark's sequence that were stored after the one at the mark; there may be
+        many pages of them."""
+        mark = self.mark
+        while page and not any(each.stored_ns > mark.stored_ns for each in page if each.sequence <= mark.sequence):
+            if page[-1].sequence >= mark.sequence:
+                return False
+            page = await self._link.next_page(self._stream, ALL, page[-1].sequence + 1)
+        return bool(page)
 
     def _has_mark(self, page: list[StoredMessage]) -> bool:
         """Whether a page begins with the message at the mark; false where the replica that answered may just lag."""

@@ -24,7 +24,7 @@ from antiphon.deploy.readmodel.retention import Purged
 from antiphon.link import OtherStream
 from antiphon.link import tail as tails
 
-from .streams import Streams, by_name
+from .streams import PAGE, Streams, by_name
 
 SEED = random.randrange(10**9)
 MANY = 10_000
@@ -216,21 +216,27 @@ async def test_a_saga_that_was_forgotten_is_no_other_stream_though_its_message_w
     assert await catch_up(streams, model, (await model.generations())[0]) == after
 
 
+@pytest.mark.parametrize("behind", [0, 3 * PAGE], ids=["at once", "pages later"])
 @pytest.mark.parametrize("stream", [SAGA, EVENTS])
 async def test_a_stream_that_goes_on_before_what_was_read_is_another_one_although_it_is_known_again(
-    stream: str, model: Model, monkeypatch: pytest.MonkeyPatch
+    stream: str, behind: int, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is restored from a backup and written to."""
     monkeypatch.setattr(tails, "LAG_SECONDS_MAX", 0.0)
     monkeypatch.setattr(tails, "OTHERS_MAX", 9)
     streams = Streams(random.Random(SEED))
     streams.live(sagas=10)
+    key = SagaKey.of("trip", "s-0")
+    last = next(
+        each for each in reversed(streams.stored[stream]) if ".c.cmd." in each.subject or ".client." in each.subject
+    )
+    for _ in range(behind):  # so far before the mark is the last message of another saga
+        streams.store(stream, last.subject, last.data)
     generation = await built(streams, model)
     mark = generation.places.saga if stream == SAGA else generation.places.events
     streams.stored[stream] = [each for each in streams.stored[stream] if each.sequence < mark.sequence - 3]
     projector = Projector(streams, model, generation)
     assert await projector.advance() == 0
-    key = SagaKey.of("trip", "s-0")
     restored = f"evt.{key.path}.client.signal.x.1" if stream == EVENTS else f"saga.{key.path}.c.note.n9"
     streams.store(stream, restored, b"stored after the restore")
     await asyncio.sleep(0.001)
