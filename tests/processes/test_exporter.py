@@ -324,7 +324,7 @@ async def test_who_is_told_to_end_acks_only_what_the_backend_has_taken(is_taken:
     link, pull, held = Any, Silent(), Held()
     running = OneSpan(link, send)  # type: ignore[arg-type]
     running._take(held)  # type: ignore[arg-type]
-    await running.run(pull)  # type: ignore[arg-type]
+    await running.run([pull])  # type: ignore[list-item]
     assert held.verdicts == [verdict]
 
 
