@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from antiphon.contracts.topology import EVENTS, Bound
+from antiphon.contracts.topology import BOUNDED, EVENTS, Bound
 from antiphon.deploy.admin.doctor.clients import clients
 from antiphon.deploy.admin.doctor.findings import Deployment, Finding
 from antiphon.deploy.admin.doctor.roles import rights
@@ -18,6 +18,7 @@ from antiphon.link.setup import api
 from tests.integration.platform.test_bounded_clients import MOST, OTHER, SHOP, SIGNALS, STREAM, TWIN, shops, start_all
 from tests.integration.platform.test_bounded_clients import rights as three_clients
 from tests.integration.platform.test_coordinator import idle
+from tests.processes.test_doctor import told
 from tests.processes.test_doctor_rights import folder_of, told_of
 from tests.support.server import RIGHTS_FORMS, Form, platform
 from tests.support.trip import PARTICIPANTS, TRIP
@@ -53,20 +54,37 @@ async def test_who_has_reached_a_bound_and_who_is_served_by_nobody_is_told(tmp_p
         assert f"antiphon setup --bound {SHOP}={TRIP.name}:NUMBER" in full.remedy
 
 
+async def test_a_bound_whose_streams_are_not_as_they_must_be_is_told(tmp_path: Path) -> None:
+    async with shops(tmp_path, "accounts") as there:
+        link = await there.link("administrator")
+        deployment = Deployment(link, (there.up.servers,), there.up.credentials("administrator"))
+        await api(link, f"CONSUMER.DELETE.{SIGNALS}.{BOUNDED}")
+        config = (await api(link, f"STREAM.INFO.{STREAM}"))["config"]
+        await api(link, f"STREAM.UPDATE.{STREAM}", {**config, "discard": "old", "discard_new_per_subject": False})
+        said = told(await clients(deployment), "fault")
+        assert f"there is no consumer {BOUNDED} of stream {SIGNALS}" in said
+        assert f"stream {STREAM}: discard is old and must be new" in said
+        await there.up.set_up(client_bounds=[Bound(SHOP, TRIP.name, MOST)])
+        assert [each.what for each in await clients(deployment) if "no coordinator takes" not in each.what] == []
+        await api(link, f"STREAM.DELETE.{STREAM}")
+        (half,) = await clients(deployment)
+        assert f"there is stream {SIGNALS}, and no stream that bounds" in half.what
+
+
 @pytest.mark.parametrize("form", RIGHTS_FORMS)
 async def test_whether_a_bound_holds_is_tried_and_leaves_no_trace(form: Form, tmp_path: Path) -> None:
     def without_a_bound(given: Rights) -> Rights:
         return replace(three_clients(given), bounds={TWIN: [TRIP.name]})
 
-    async def found(made: str) -> list[Finding]:
-        folder = tmp_path / made
+    async def found(made: str, most: int = MOST, named: Sequence[str] = (SHOP, TWIN, OTHER)) -> list[Finding]:
+        folder = tmp_path / f"{made}-{most}-{len(named)}"
         folder.mkdir()
         accounts = three_clients if made == "with" else without_a_bound
         with platform(folder, form, participants=PARTICIPANTS, rights=accounts) as up:
-            await up.set_up(client_bounds=[Bound(SHOP, TRIP.name, MOST)])
+            await up.set_up(client_bounds=[Bound(SHOP, TRIP.name, most)] if most else [])
             link = await up.connect("administrator")
-            granted = {name: [Grant(TRIP.name)] for name in (SHOP, TWIN, OTHER)}
-            told = await rights(
+            granted = {name: [Grant(TRIP.name)] for name in named}
+            findings = await rights(
                 Deployment(
                     link,
                     (up.servers,),
@@ -75,12 +93,17 @@ async def test_whether_a_bound_holds_is_tried_and_leaves_no_trace(form: Form, tm
                     clients=granted,
                 )
             )
-            for stream in (EVENTS, STREAM, SIGNALS):
+            for stream in (EVENTS, STREAM, SIGNALS) if most else (EVENTS,):
                 assert (await api(link, f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
             await link.close()
-            return told
+            return findings
 
     right, wrong = await found("with"), await found("without")
+    unset, unnamed = await found("with", most=0), await found("with", named=[OTHER, "shpo"])
+    for each in (right, unset, unnamed):
+        assert [one.grade for one in told_of(each, "coordinator")] == ["fine"], told_of(each, "coordinator")
+    assert "has no credentials of shpo" in told(unnamed, "warning")
+    assert f"what {SHOP} may do was not said" in told(unnamed, "unknown")
     assert [each.grade for name in (SHOP, OTHER) for each in told_of(right, name)] == ["fine", "fine"]
     (shop,), (twin,) = told_of(wrong, SHOP), told_of(wrong, TWIN)
     assert shop.grade == twin.grade == "fault"

@@ -40,7 +40,7 @@ from antiphon.contracts.headers import FIRST, GUARD
 from antiphon.contracts.pairs import ONE_PAIR, SPREAD, Pairs, base_of
 from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
 from antiphon.contracts.stored import AlreadyStored, Outcome, Rejected, StoredMessage
-from antiphon.contracts.subjects import is_inbox
+from antiphon.contracts.subjects import is_inbox, matches
 from antiphon.contracts.topology import ANSWERS_PREFIX, SAGA, SERVER_VERSION_MIN, is_of_platform
 
 from .addresses import ask_for_tls, require_address, without_password
@@ -170,7 +170,8 @@ class Link:
         self._pulls: list[Pull] = []
         self._tick: asyncio.TimerHandle | None = None
         self.on_refused: dict[str, Callable[[RightsMissing], None]] = {}
-        """By subjects without which the process can do: called when the server refuses one, and that is no failure."""
+        """By subjects, or filters of them, without which the process can do: called when the server refuses one, and that
+        is no failure."""
         self.on_reconnect: list[Callable[[], None]] = []
         """Called each time the connection is back: what was sent meanwhile, by whomever, was not heard here."""
         self.leaving = Leaving(self)
@@ -697,7 +698,7 @@ class Link:
             log.warning("answer.refused", reply=refused)
             return
         for subject, tell in self.on_refused.items():
-            if subject.lower() == refused.lower():  # nats-py hands errors on in lower case
+            if matches(subject.lower(), refused.lower()):  # nats-py hands errors on in lower case
                 self.guard.call(None, tell, rights_missing(subject, self._user))
                 return
         if refused and not self.failure.done():

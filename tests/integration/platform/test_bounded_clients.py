@@ -27,10 +27,14 @@ from antiphon.contracts.topology import (
     bounded_stream_name,
 )
 from antiphon.coordinator.client.client import Antiphon, Handle
+from antiphon.coordinator.runtime.admission import Admission
 from antiphon.coordinator.runtime.bounded_clients import BoundedClients
+from antiphon.coordinator.runtime.bounded_places import attempted
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.pressure import Watch
 from antiphon.deploy.admin.rights import Grant, Rights
 from antiphon.link import Link, set_up
+from antiphon.link.purging import delete
 from antiphon.link.setup import api, bounds_set, room_of
 from antiphon.tracing.telemetry.metrics import Gauges
 from tests.integration.platform.test_coordinator import Company, idle
@@ -376,6 +380,24 @@ async def test_a_coordinator_whose_rights_know_no_bound_says_so_and_works(tmp_pa
                 antiphon = await there.client()
                 assert (await (await antiphon.start(TRIP, ASKED, id="t1")).result(timeout=120)).outcome == "completed"
                 await until(lambda: refused(lines) >= {STREAM, SIGNALS}, what="two refusals")
+
+
+async def test_a_coordinator_outlives_every_right_that_it_lacks_of_a_client_with_a_bound(tmp_path: Path) -> None:
+    """Whatever it tries first: what it lacks is heard of once it has begun with the next."""
+    with platform(tmp_path, "accounts", participants=PARTICIPANTS) as up:
+        await up.set_up(client_bounds=[Bound(SHOP, TRIP.name, 1)])
+        async with AsyncExitStack() as stack:
+            link = await Company(up, stack).link("coordinator")
+            clients = BoundedClients(link, Admission(JetStreamStore(link), {}))
+            with capture_logs() as lines:
+                await clients._pull(STREAM)
+                link.send(f"$JS.ACK.{STREAM}.{BOUNDED}.1.1.1.1.0", b"+ACK")
+                await attempted(delete(link, STREAM, 1))
+                await attempted(clients.places.free_ended([STREAM]))
+            assert STREAM in refused(lines)
+            assert clients.pulls == {}
+            assert not link.failure.done()
+            assert await link.answers()
 
 
 @pytest.mark.parametrize("most", [0, -1, 10_001])

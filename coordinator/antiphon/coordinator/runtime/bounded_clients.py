@@ -38,6 +38,9 @@ CLOSED_SECONDS: Final = 5.0
 """How long a message waits before it is tried again while EVENTS is nearly full, or fills too fast."""
 OVERHEAD_BYTES: Final = 64
 """What a stream needs for a message beside its subject and its bytes, and a little more."""
+USED: Final = (f"$JS.ACK.{{}}.{BOUNDED}.>", "$JS.API.DIRECT.GET.{}", "$JS.API.STREAM.MSG.DELETE.{}")
+"""What is used of such a stream beside the pull. A bound may be set for a client that the accounts do not know: a name
+that was mistyped, or accounts that were not made anew. Nobody else may have to wait for that."""
 NAMES: Final = "$JS.API.STREAM.NAMES"
 REMEDY: Final = "make the accounts anew (antiphon rights --bound), and have the server reload them"
 
@@ -110,7 +113,8 @@ class BoundedClients:
 
     async def _pull(self, stream: str) -> None:
         pull = Pull(self._link, stream, BOUNDED, HELD_MAX, self.take, **KEPT)
-        self._link.on_refused[pull.request_subject] = partial(self._refuse, stream)
+        for subject in (pull.request_subject, *(each.format(stream) for each in USED)):
+            self._link.on_refused[subject] = partial(self._refuse, stream)
         self.pulls[stream] = pull
         if _is_of_starts(stream):
             await self._hear_ends(stream)

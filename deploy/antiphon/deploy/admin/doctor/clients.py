@@ -11,12 +11,21 @@ import msgspec
 
 from antiphon.contracts import subjects
 from antiphon.contracts.bounds import Number
+from antiphon.contracts.differences import Difference, consumer_differences, stream_differences
 from antiphon.contracts.headers import NO_STREAM
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.pairs import base_of
-from antiphon.contracts.topology import BOUNDED, BOUNDED_STARTS, EVENTS, Bound, bounded_stream_name
+from antiphon.contracts.topology import (
+    BOUNDED,
+    BOUNDED_STARTS,
+    EVENTS,
+    Bound,
+    bounded_consumer,
+    bounded_stream_name,
+    parse_bounded_stream,
+)
 from antiphon.link import Link
-from antiphon.link.setup import bounds_set, info_of
+from antiphon.link.setup import bounded_streams, bounds_set, info_of, replicas_asked
 
 from ..rights import ANY, Grant
 from .findings import Deployment, Finding
@@ -44,10 +53,38 @@ class _Stored(msgspec.Struct, frozen=True):
 
 async def clients(found: Deployment) -> list[Finding]:
     """Who has as many sagas open as it may, and whether anybody copies what clients with a bound store."""
-    findings = list[Finding]()
-    for bound in await bounds_set(found.link):
+    bounds = await bounds_set(found.link)
+    ours = {stream.name for bound in bounds for stream in bound.streams}
+    findings = [_half(stream) for stream in await bounded_streams(found.link) if stream not in ours]
+    for bound in bounds:
+        findings += await _as_made(found.link, bound)
         findings += await _of(found.link, bound)
     return findings
+
+
+def _half(stream: str) -> Finding:
+    """A stream whose bound is not to be had: that of the starts is gone, or counts none."""
+    _, client, saga_type = parse_bounded_stream(stream) or ("", "", "")
+    said = f"of client {client} there is stream {stream}, and no stream that bounds its open sagas of type {saga_type}"
+    return Finding(
+        "clients", "fault", said, f"antiphon setup --bound {client}={saga_type}:NUMBER; or delete the stream"
+    )
+
+
+async def _as_made(link: Link, bound: Bound) -> list[Finding]:
+    """How a bound's streams and consumers differ from what a set-up makes."""
+    replicas, found = await replicas_asked(link), list[Difference]()
+    for stream in bound.streams:
+        consumer, info = bounded_consumer(stream), await info_of(link, f"STREAM.INFO.{stream.name}")
+        its = await info_of(link, f"CONSUMER.INFO.{stream.name}.{consumer.name}")
+        found += stream_differences(stream, info["config"], replicas) if info else [_missing(stream.name)]
+        found += consumer_differences(consumer, its["config"]) if its else [_missing(stream.name, consumer.name)]
+    return [Finding("clients", "fault", each.sentence, each.remedy) for each in found]
+
+
+def _missing(stream: str, consumer: str = "") -> Difference:
+    what = f"consumer {consumer} of stream {stream}" if consumer else f"stream {stream}"
+    return Difference(f"there is no {what}")
 
 
 async def _of(link: Link, bound: Bound) -> list[Finding]:
@@ -57,7 +94,10 @@ async def _of(link: Link, bound: Bound) -> list[Finding]:
     works = await works_of(link, [(starts, BOUNDED), (signals, BOUNDED)])
     if idle := [stream for stream, consumer in works if works[stream, consumer].is_idle]:
         said = f"no coordinator takes what client {bound.client} stores in {' and '.join(idle)}: its sagas do not begin"
-        remedy = f"start a coordinator; where one runs, make the accounts anew with antiphon rights --bound {named}"
+        remedy = (
+            f"start a coordinator; where one runs, its accounts do not know the bound: make them anew with antiphon "
+            f"rights --bound {named}, or delete both streams if the name is mistyped"
+        )
         findings.append(Finding("clients", "fault", said, remedy))
     info = await info_of(link, f"STREAM.INFO.{starts}") or {}
     taken = msgspec.convert(info.get("state", {}), _State).messages

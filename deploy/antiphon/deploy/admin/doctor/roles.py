@@ -22,7 +22,7 @@ from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS
 from antiphon.link import Credentials, Link
 from antiphon.link.setup import bounds_set
 
-from ..rights import API, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of, of_pairs
+from ..rights import API, COORDINATOR, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of, of_pairs
 from .clients import NO_REQUEST, SECONDS, TOKEN, starts_of
 from .findings import Deployment, Finding
 from .streams import participants_of
@@ -59,33 +59,49 @@ async def rights(found: Deployment) -> list[Finding]:
     bounds = {(each.client, each.saga_type): each.most for each in await bounds_set(found.link)}
     known = Rights(
         await participants_of(found.link),
-        dict(found.clients),
+        {**_with_a_bound(bounds), **found.clients},
         found.operators or ("operator",),
         starts=found.starts,
-        bounds=_of_named(found, bounds),
+        bounds=_types_of(bounds, found.clients),
         pairs=found.link.pairs.count,
     )
-    users = {user.name: user for account in known.accounts() for user in account.users}
+    unsaid = known.clients.keys() - found.clients.keys()
+    users = {user.name: user for account in known.accounts() for user in account.users if user.name not in unsaid}
     needed = (each for user in users.values() for each in user.publish)
-    of_clients = (each for need in _of_clients(known) for each in of_pairs(need, found.link.pairs))
-    subjects = sorted({*_changes(found.link.pairs), *map(concrete, (*needed, *of_clients))})
+    of_clients = {concrete(each) for need in _of_clients(known) for each in of_pairs(need, found.link.pairs)}
+    subjects = {*_changes(found.link.pairs), *map(concrete, needed), *of_clients}
     inboxes = [inbox_of(user) for user in users]
     findings = list[Finding]()
-    for name, credentials in credentials_in(Path(found.rights_folder), found.credentials).items():
+    there = credentials_in(Path(found.rights_folder), found.credentials)
+    for name, credentials in there.items():
         if (user := users.get(name)) is None:
             remedy = f"for a client --client {name}=TYPE, for a person --operator {name}, as for antiphon rights"
             findings.append(Finding("rights", "unknown", f"what {name} may do was not said", remedy))
         else:
             role = Role(user, credentials, found.clients.get(name, ()))
-            findings += await _tried(found.servers, role, subjects, inboxes, bounds)
+            # Accounts are made before a bound is set: a coordinator may be let store what that client will say.
+            others = subjects - of_clients if name == COORDINATOR else subjects
+            findings += await _tried(found.servers, role, sorted(others), inboxes, bounds)
+    for name in sorted({*found.clients, *found.operators} - there.keys()):
+        said = f"{found.rights_folder} has no credentials of {name}: what it may do is not tried"
+        findings.append(Finding("rights", "warning", said, "name the client or operator as antiphon rights did"))
     return findings
 
 
-def _of_named(found: Deployment, bounds: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """The saga types with a bound, by the client, of clients whose rights were said."""
+def _with_a_bound(bounds: Iterable[tuple[str, str]]) -> dict[str, list[Grant]]:
+    """The clients with a bound, as if they had no more rights than it needs: coordinators serve also those whose rights
+    were not said."""
+    found = defaultdict[str, list[Grant]](list)
+    for client, saga_type in bounds:
+        found[client].append(Grant(saga_type))
+    return found
+
+
+def _types_of(bounds: Iterable[tuple[str, str]], said: Mapping[str, Sequence[Grant]]) -> dict[str, list[str]]:
+    """The saga types with a bound, by the client, but for those with which a client has nothing to do, as was said."""
     types = defaultdict[str, list[str]](list)
     for client, saga_type in bounds:
-        if any(grant.saga_type == saga_type for grant in found.clients.get(client, ())):
+        if client not in said or any(grant.saga_type == saga_type for grant in said[client]):
             types[client].append(saga_type)
     return types
 
