@@ -170,8 +170,8 @@ class Link:
         self._pulls: list[Pull] = []
         self._tick: asyncio.TimerHandle | None = None
         self.on_refused: dict[str, Callable[[RightsMissing], None]] = {}
-        """By subjects, or filters of them, without which the process can do: called when the server refuses one, and that
-        is no failure."""
+        """By subjects, or filters of them, without which the process can do: called when the server refuses one, and
+        that is no failure."""
         self.on_reconnect: list[Callable[[], None]] = []
         """Called each time the connection is back: what was sent meanwhile, by whomever, was not heard here."""
         self.leaving = Leaving(self)

@@ -34,7 +34,6 @@ from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.pressure import Watch
 from antiphon.deploy.admin.rights import Grant, Rights
 from antiphon.link import Link, set_up
-from antiphon.link.purging import delete
 from antiphon.link.setup import api, bounds_set, room_of
 from antiphon.tracing.telemetry.metrics import Gauges
 from tests.integration.platform.test_coordinator import Company, idle
@@ -392,7 +391,7 @@ async def test_a_coordinator_outlives_every_right_that_it_lacks_of_a_client_with
             with capture_logs() as lines:
                 await clients._pull(STREAM)
                 link.send(f"$JS.ACK.{STREAM}.{BOUNDED}.1.1.1.1.0", b"+ACK")
-                await attempted(delete(link, STREAM, 1))
+                await attempted(clients.places._delete(STREAM, 1))
                 await attempted(clients.places.free_ended([STREAM]))
             assert STREAM in refused(lines)
             assert clients.pulls == {}

@@ -16,13 +16,14 @@ import msgspec
 
 from antiphon.contracts.errors import AntiphonError, PlatformError, RightsMissing
 from antiphon.contracts.headers import NO_STREAM
+from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.subjects import EVENTS_FILTER, SAGA_FILTER, matches
 from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS
 from antiphon.link import Credentials, Link
 from antiphon.link.setup import bounds_set
 
-from ..rights import API, COORDINATOR, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of, of_pairs
+from ..rights import API, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of, of_pairs
 from .clients import NO_REQUEST, SECONDS, TOKEN, starts_of
 from .findings import Deployment, Finding
 from .streams import participants_of
