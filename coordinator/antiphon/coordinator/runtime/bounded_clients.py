@@ -119,7 +119,8 @@ class BoundedClients:
         if _is_of_starts(stream):
             await self._hear_ends(stream)
         await pull.start()
-        log.info("client.bounded", stream=stream)
+        if stream not in self._refused:
+            log.info("client.bounded", stream=stream)
 
     async def _hear_ends(self, stream: str) -> None:
         """Hear of the ends of a type's sagas, so that places are freed at once and not by looking alone."""
