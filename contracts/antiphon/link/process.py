@@ -97,9 +97,7 @@ class _Repeated:
     def take(self, number: int) -> None:
         """Take a signal; also within a signal handler, where a log could not be written."""
         if number in self._received:
-            with suppress(
-                OSError
-            ):  # nobody may read what it writes any more; the error would be raised in what it interrupted
+            with suppress(OSError):  # where nobody reads it; raised, the error would hit what the signal interrupted
                 os.write(2, b"antiphon: told to end a second time, it ends at once\n")
             os._exit(1)
         self._received.add(number)
