@@ -13,7 +13,9 @@ from antiphon.contracts.topology import BOUNDED, EVENTS, Bound
 from antiphon.deploy.admin.doctor.clients import clients
 from antiphon.deploy.admin.doctor.findings import Deployment, Finding
 from antiphon.deploy.admin.doctor.roles import rights
+from antiphon.deploy.admin.doctor.streams import copies
 from antiphon.deploy.admin.rights import Grant, Rights
+from antiphon.link import Link
 from antiphon.link.setup import api
 from tests.integration.platform.test_bounded_clients import MOST, OTHER, SHOP, SIGNALS, STREAM, TWIN, shops, start_all
 from tests.integration.platform.test_bounded_clients import rights as three_clients
@@ -52,6 +54,15 @@ async def test_who_has_reached_a_bound_and_who_is_served_by_nobody_is_told(tmp_p
             f"client {SHOP} has {MOST} of {MOST} sagas of type {TRIP.name} open: its next start is refused" in full.what
         )
         assert f"antiphon setup --bound {SHOP}={TRIP.name}:NUMBER" in full.remedy
+
+
+async def test_copies_of_what_such_clients_store_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shops(tmp_path, "accounts") as there:
+        link = await there.link("administrator")
+        monkeypatch.setattr(Link, "may_be_clustered", True)
+        found = await copies(Deployment(link, (there.up.servers,), there.up.credentials("administrator")))
+        for stream in (EVENTS, STREAM, SIGNALS):
+            assert f"stream {stream} has one copy, in a cluster" in told(found, "warning")
 
 
 async def test_a_bound_whose_streams_are_not_as_they_must_be_is_told(tmp_path: Path) -> None:

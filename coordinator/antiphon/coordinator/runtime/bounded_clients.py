@@ -148,6 +148,8 @@ class BoundedClients:
 
     def take(self, delivery: Delivery) -> None:
         """Copy a message into EVENTS, to the subject at which clients without a bound store it."""
+        if self._refused.pop(delivery.stream, None) is not None:  # the accounts were made anew
+            log.info("client.bounded", stream=delivery.stream)
         try:
             said = subjects.parse_bounded(delivery.subject)
         except Forged as error:
