@@ -39,6 +39,8 @@ TURN_LOOK_SECONDS: Final = 0.25
 ROOM_TRIES_MAX: Final = 20
 """How often a server that has no room for a stream is asked again, a quarter of a second apart."""
 
+CLOSED: Final = "antiphon.forgotten"
+"""What a stream's subjects are called in the moment before it is deleted: nobody publishes there."""
 PROBE: Final = "ANTIPHON_PROBE"
 """A stream that is made for a moment, to find out how much the server sets aside for one."""
 ROOM_EXPONENT_MAX, ROOM_EXPONENT_MIN = 50, 12
@@ -132,7 +134,7 @@ async def _apply(link: Link, found: Preview) -> Bounds:
     for change in found.pending:
         try:
             if change.action == "delete":
-                await delete_consumer(link, change.stream, change.consumer)
+                await _delete(link, change)
             elif change.consumer:
                 await _ensure_consumer(link, change)
             else:
@@ -142,6 +144,32 @@ async def _apply(link: Link, found: Preview) -> Bounds:
     if unchanged:
         raise NotChanged(" ".join(unchanged))
     return Bounds(sum(bounds[name] for name in found.pairs.events), bounds[PARKED])
+
+
+async def _delete(link: Link, change: Change) -> None:
+    if change.consumer:
+        await delete_consumer(link, change.stream, change.consumer)
+    else:
+        await _delete_stream(link, change)
+
+
+async def _delete_stream(link: Link, change: Change) -> None:
+    """Delete a stream of a client, once it takes nothing more: what is stored after it was looked at is not lost.
+
+    Raises:
+        NotChanged: something was stored meanwhile; the stream is as it was.
+    """
+    closed = {**change.config, "subjects": [f"{CLOSED}.{change.stream}"]}
+    _require_done(await insist(link, f"STREAM.UPDATE.{change.stream}", closed), change.what, "change")
+    info = await insist(link, f"STREAM.INFO.{change.stream}", {})
+    left: int = info.get("state", {}).get("messages", 0)
+    if left and not change.reductions:
+        _require_done(await insist(link, f"STREAM.UPDATE.{change.stream}", change.config), change.what, "change")
+        raise NotChanged(
+            f"{change.what} is not deleted: {left} messages were stored in it meanwhile. End the client's program, and "
+            "run the same command again once the stream is empty."
+        )
+    _require_done(await insist(link, f"STREAM.DELETE.{change.stream}", {}), change.what, "delete")
 
 
 # --- one after the other ----------------------------------------------------------------------------------------------
@@ -305,6 +333,6 @@ async def _ensure_consumer(link: Link, change: Change) -> None:
     _require_done(answer, change.what)
 
 
-def _require_done(answer: dict[str, Any], what: str) -> None:
+def _require_done(answer: dict[str, Any], what: str, verb: str = "create") -> None:
     if error := answer.get("error"):
-        raise PlatformError(f"the server refused to create {what}: {error.get('description')}.")
+        raise PlatformError(f"the server refused to {verb} {what}: {error.get('description')}.")

@@ -11,6 +11,7 @@ import msgspec
 
 from antiphon.contracts.differences import Config, asked_replicas, filters_in
 from antiphon.contracts.errors import Ambiguous, PlatformError
+from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.pairs import ONE_PAIR, Pairs, count_in
 from antiphon.contracts.subjects import EVENTS_FILTER, SAGA_FILTER, heard_participants
 from antiphon.contracts.targets import (
@@ -27,8 +28,12 @@ from antiphon.contracts.targets import (
     undelivered,
 )
 from antiphon.contracts.topology import (
+    ADMINISTRATOR,
+    BOUNDED_SIGNALS,
+    BOUNDED_STARTS,
     BUCKETS,
     EVENTS,
+    EXPORTER,
     EXPORTER_CONSUMER,
     FACT_CONSUMERS,
     FORMER_ANSWERS,
@@ -36,6 +41,7 @@ from antiphon.contracts.topology import (
     PARKED,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
+    READMODEL,
     REGISTRATIONS,
     Bound,
     Consumer,
@@ -43,8 +49,10 @@ from antiphon.contracts.topology import (
     Stream,
     answers_consumer,
     bounded_consumer,
+    bounded_stream_name,
     check_participant,
     former_answers_consumer,
+    parse_bounded_stream,
     participant_consumers,
     reactions_consumer,
     reactions_consumer_name,
@@ -52,11 +60,13 @@ from antiphon.contracts.topology import (
 
 from .connection import Link
 from .outcomes import NOT_FOUND
-from .setup import bounds_set, insist, set_up_participants, stream_names, unneeded_former_consumers
+from .setup import bounded_streams, bounds_set, insist, set_up_participants, stream_names, unneeded_former_consumers
 
 Info = dict[str, Any]
 """What the server tells of a stream or consumer."""
 Action = Literal["create", "change", "keep", "delete"]
+NO_CLIENTS: Final = frozenset((ADMINISTRATOR, COORDINATOR, READMODEL, EXPORTER))
+"""Users that every platform has, which are no clients."""
 REACTIONS: Final = reactions_consumer_name("")
 """How the names of the consumers end that deliver what participants react to."""
 
@@ -79,6 +89,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
         parked_bytes: the same for PARKED.
         forget_reactions: participants whose consumer for reactions is to be deleted.
         client_bounds: how many sagas of a type clients may have open; bounds that were set before stay.
+        forget_bounds: clients and saga types whose bound is to be deleted, with its streams.
         forget_former: whether to delete the consumers that only coordinators of earlier releases use.
         pairs: over how many pairs of streams sagas are to be spread; 0 for as many as there are, and at first one.
     """
@@ -91,6 +102,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     forget_reactions: tuple[str, ...] = ()
     forget_former: bool = False
     client_bounds: tuple[Bound, ...] = ()
+    forget_bounds: tuple[tuple[str, str], ...] = ()
     pairs: int = 0
 
     def consumers(self) -> list[Consumer]:
@@ -199,7 +211,8 @@ async def preview(link: Link, desired: Desired) -> Preview:
     Raises:
         BadIdentity: no participant may have such a name.
         PlatformError: the server cannot tell, a bound is less than what a stream holds, sagas are spread over another
-            number of pairs, or coordinators of an earlier release still need what is to be deleted.
+            number of pairs, coordinators of an earlier release still need what is to be deleted, a client's bound is of
+            somebody who is no client, or there is none to forget.
     """
     theirs = desired.consumers()  # names are looked at before the server is asked anything
     pairs = await _pairs(link, desired)
@@ -218,6 +231,7 @@ async def preview(link: Link, desired: Desired) -> Preview:
     fixed = (*PLATFORM_CONSUMERS[len(FACT_CONSUMERS) :], EXPORTER_CONSUMER)
     copied = [bounded_consumer(each) for each in of_clients]
     consumers = [await _consumer(link, each, infos) for each in pairs.spread((*fixed, *theirs, *copied))]
+    _require_clients(desired, await _set_up(link, infos))
     facts = [await _consumer(link, each, infos) for each in await _facts(link, desired, infos)]
     return Preview((*streams, *consumers, *facts, *await _deleted(link, desired, infos)), replicas, pairs)
 
@@ -264,8 +278,34 @@ async def _info(link: Link, subject: str, **body: object) -> Info | None:
 
 async def _streams_of_clients(link: Link, desired: Desired) -> list[Stream]:
     """The streams of clients with a bound: of those that have one, and of those that are to get one."""
+    return [stream for bound in await client_bounds(link, desired) for stream in bound.streams]
+
+
+async def client_bounds(link: Link, desired: Desired) -> list[Bound]:
+    """The bounds that clients have once all is done that is desired.
+
+    Args:
+        link: a connection with an administrator's rights.
+        desired: what is to be set up.
+    """
     bounds = {(each.client, each.saga_type): each for each in (*await bounds_set(link), *desired.client_bounds)}
-    return [stream for bound in bounds.values() for stream in bound.streams]
+    return [each for named, each in bounds.items() if named not in desired.forget_bounds]
+
+
+def _require_clients(desired: Desired, participants: set[str]) -> None:
+    """Check that who is to get a bound may be a client.
+
+    Raises:
+        PlatformError: it is a participant, or a name of the platform.
+    """
+    known = participants | {each.name for each in desired.listeners}
+    for client in (each.client for each in desired.client_bounds):
+        if client in known or client in NO_CLIENTS:
+            whose = "a participant" if client in known else "a user of the platform itself"
+            raise PlatformError(
+                f"{client} is {whose} and no client, so that it can have no bound of open sagas, and nothing was "
+                "changed. Name the client, as antiphon rights --client does."
+            )
 
 
 async def _stream(
@@ -405,8 +445,8 @@ def _from(consumer: Consumer, first: int) -> Consumer:
 
 
 async def _deleted(link: Link, desired: Desired, streams: dict[str, Info | None]) -> list[Change]:
-    """The consumers that an administrator wants deleted, of those that are there."""
-    changes = list[Change]()
+    """The consumers and streams that an administrator wants deleted, of those that are there."""
+    changes = await _forgotten_bounds(link, desired)
     for participant in desired.forget_reactions:
         name = reactions_consumer_name(participant)
         for stream in link.pairs.events:
@@ -419,3 +459,41 @@ async def _deleted(link: Link, desired: Desired, streams: dict[str, Info | None]
         former = await unneeded_former_consumers(link)
         changes += [Change(stream=EVENTS, consumer=name, action="delete") for name in former]
     return changes
+
+
+async def _forgotten_bounds(link: Link, desired: Desired) -> list[Change]:
+    """The streams of bounds that are to be forgotten.
+
+    Raises:
+        PlatformError: there is no such bound.
+    """
+    changes = list[Change]()
+    for client, saga_type in desired.forget_bounds:
+        names = [bounded_stream_name(kind, client, saga_type) for kind in (BOUNDED_STARTS, BOUNDED_SIGNALS)]
+        infos = {name: await _info(link, f"STREAM.INFO.{name}") for name in names}
+        if not any(infos.values()):
+            raise PlatformError(await _no_bound(link, client, saga_type))
+        for name, info in infos.items():
+            if info is not None:
+                left: int = info["state"]["messages"]
+                reductions = (Reduction(Loss.LOST_MESSAGES, _left(name, left)),) if left else ()
+                config: dict[str, Any] = info["config"]
+                changes.append(Change(stream=name, action="delete", reductions=reductions, config=config))
+    return changes
+
+
+async def _no_bound(link: Link, client: str, saga_type: str) -> str:
+    """The sentence for a bound that is not there."""
+    parsed = map(parse_bounded_stream, await bounded_streams(link))
+    known = sorted({f"{each[1]}={each[2]}" for each in parsed if each is not None})
+    return (
+        f"client {client} has no bound of open {saga_type} sagas to forget, and nothing was changed. Bounds that are "
+        f"set: {', '.join(known) or 'none'}."
+    )
+
+
+def _left(stream: str, left: int) -> str:
+    """What would be lost with a stream of a client with a bound."""
+    kind, client, saga_type = parse_bounded_stream(stream) or ("", "", "")
+    what = "sagas open" if kind == BOUNDED_STARTS else "signals and wishes to cancel that wait"
+    return f"client {client} has {left} {saga_type} {what} in stream {stream}"

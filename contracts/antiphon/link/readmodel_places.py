@@ -9,7 +9,7 @@ from typing import Final
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import BadIdentity, PlatformError, Unusable
 from antiphon.contracts.readmodel_places import Place, Reader, read_place
-from antiphon.contracts.stored import StoredMessage
+from antiphon.contracts.stored import NobodyReads, StoredMessage
 from antiphon.contracts.topology import READMODELS
 
 from .connection import Link
@@ -58,7 +58,26 @@ async def forget_reader(link: Link, name: str) -> None:
     Raises:
         PlatformError: there is none of that name, it runs, or the server refused.
     """
-    known = {reader.name: reader for reader in await readers(link)}
+    await require_gone(link, name)
+    answer = await api(link, f"STREAM.PURGE.{READMODELS.name}", {"filter": subjects.readmodel_subject(name)})
+    if error := answer.get("error"):
+        raise PlatformError(f"the server refused to forget read model {name}: {error.get('description')}.")
+
+
+async def require_gone(link: Link, name: str) -> None:
+    """Check that a read model can be forgotten.
+
+    Args:
+        link: a connection with an administrator's rights.
+        name: the read model's.
+
+    Raises:
+        PlatformError: there is none of that name, or it runs.
+    """
+    try:
+        known = {reader.name: reader for reader in await readers(link)}
+    except NobodyReads:  # there is no bucket yet
+        known = {}
     if name not in known:
         names = ", ".join(known) or "none"
         raise PlatformError(f"no read model is called {name!r}; known are: {names}.")
@@ -67,6 +86,3 @@ async def forget_reader(link: Link, name: str) -> None:
             f"read model {name} said where it is {seconds:.0f} s ago, so it runs, and would be known again at once. "
             f"End it first; one that has ended is taken to run for {SILENT_SECONDS:.0f} s more."
         )
-    answer = await api(link, f"STREAM.PURGE.{READMODELS.name}", {"filter": subjects.readmodel_subject(name)})
-    if error := answer.get("error"):
-        raise PlatformError(f"the server refused to forget read model {name}: {error.get('description')}.")

@@ -15,13 +15,15 @@ import pytest
 import structlog
 
 from antiphon.contracts import subjects
+from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.identity import SagaKey
+from antiphon.contracts.readmodel_places import Place
 from antiphon.contracts.targets import Loss
-from antiphon.contracts.topology import EVENTS, SAGA, STREAMS, Listener
+from antiphon.contracts.topology import EVENTS, SAGA, STREAMS, Bound, Listener
 from antiphon.link import Link, applying, set_up
 from antiphon.link.applying import TURN, carry_out
-from antiphon.link.preview import Desired, LessSafe, preview
-from antiphon.link.setup import api, consumer_configs, stream_configs
+from antiphon.link.preview import Desired, LessSafe, Preview, preview
+from antiphon.link.setup import NotChanged, api, bounds_set, consumer_configs, stream_configs
 from tests.support.commands import run_antiphon
 from tests.support.server import Platform, platform, until
 
@@ -205,6 +207,93 @@ async def test_events_of_a_kind_that_is_reacted_to_no_more_are_not_lost_unasked(
         heard = (await consumer_configs(link))[EVENTS, "hotel-on"]["filter_subjects"]
         assert sorted(heard) == [CHARGED, REFUNDED]
         await set_up(link, [Listener("hotel", (CHARGED,))], allowed=[Loss.LOST_MESSAGES])
+
+
+async def test_a_bound_is_forgotten_with_its_streams_unless_something_is_left_in_them(tmp_path: Path) -> None:
+    bound = Bound("shpo", "order", 5)
+    forgets = Desired(forget_bounds=(("shpo", "order"),))
+    starts, signals = (each.name for each in bound.streams)
+    async with administrator(tmp_path) as (up, link):
+        before = await everything(link)
+        with pytest.raises(PlatformError, match=r"client shpo has no bound of open order sagas to forget.*: none"):
+            await carry_out(link, forgets)
+        await set_up(link, [], client_bounds=[bound, Bound("shop", "order", 7)])
+        told = json.loads((await setup(up, "--dry-run", "--json", "--forget-bound=shpo=order")).stdout)
+        gone = [each["name"] for each in told["changes"] if each["action"] == "deleted"]
+        assert (gone, [each["client"] for each in told["client_bounds"]]) == ([starts, signals], ["shop"])
+        await link.store("from.shpo.0.order.o1.start", b"{}")
+        await link.store("from.shpo.0.order.o1.cancel", b"{}")
+        with pytest.raises(LessSafe) as refused:
+            await carry_out(link, forgets)
+        assert f"client shpo has 1 order sagas open in stream {starts}" in str(refused.value)
+        assert f"1 order signals and wishes to cancel that wait in stream {signals}" in str(refused.value)
+        for stream in (starts, signals):
+            await api(link, f"STREAM.PURGE.{stream}")
+        done = await setup(up, "--forget-bound=shpo=order", "--forget-bound=shpo=order")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"to be deleted: streams {starts}, {signals}" in done.stdout
+        assert done.stdout.count("client shpo has no bound of open order sagas any more.") == 1
+        assert await bounds_set(link) == [Bound("shop", "order", 7)]
+        await set_up(link, [], client_bounds=[bound])
+        await link.store("from.shpo.0.order.o1.start", b"{}")
+        await carry_out(link, forgets, [Loss.LOST_MESSAGES])
+        again = await setup(up, "--dry-run", "--forget-bound=shpo=order")
+        assert (again.returncode, "Bounds that are set: shop=order" in again.stderr) == (1, True)
+        assert before[3] is None
+        names = (await api(link, "STREAM.NAMES"))["streams"]
+        assert not [each for each in names if "shpo" in each]
+
+
+async def test_what_is_stored_while_a_bound_is_forgotten_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = Bound("shop", "order", 5)
+    async with administrator(tmp_path) as (_, link):
+        await set_up(link, [], client_bounds=[bound])
+        look, looks = preview, list[Preview]()
+
+        async def looked(link: Link, desired: Desired) -> Preview:
+            found = await look(link, desired)
+            looks.append(found)
+            if len(looks) == 2:  # its turn has come
+                await link.store("from.shop.0.order.o1.start", b"{}")
+            return found
+
+        monkeypatch.setattr(applying, "preview", looked)
+        with pytest.raises(NotChanged, match="1 messages were stored in it meanwhile"):
+            await carry_out(link, Desired(forget_bounds=(("shop", "order"),)))
+        starts, _ = bound.streams
+        info = await api(link, f"STREAM.INFO.{starts.name}")
+        assert (info["state"]["messages"], info["config"]["subjects"]) == (1, [*starts.subjects])
+
+
+@pytest.mark.parametrize("name", ["hotel", "bank", "coordinator", "exporter"])
+async def test_who_is_no_client_is_given_no_bound(name: str, tmp_path: Path) -> None:
+    async with administrator(tmp_path) as (up, link):
+        await set_up(link, ["hotel"])
+        before = await everything(link)
+        for options in ((), ("--dry-run",)):
+            done = await setup(up, "--participant", "bank", "--bound", f"{name}=order:3", *options)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"{name} is a" in done.stderr
+            assert "and no client, so that it can have no bound" in done.stderr
+        assert await everything(link) == before
+
+
+async def test_a_dry_run_and_a_set_up_agree_on_what_is_forgotten(tmp_path: Path) -> None:
+    async with administrator(tmp_path) as (up, link):
+        for _ in range(2):
+            dry = await setup(up, "--dry-run", "--forget-readmodel", "nobody", "--forget-readmodel", "nobody")
+            assert (dry.returncode, "to be forgotten" in dry.stdout) == (1, False)
+            real = await setup(up, "--forget-readmodel", "nobody", "--forget-readmodel", "nobody")
+            assert real.returncode == 1
+            for done in (dry, real):
+                assert done.stderr.count("no read model is called 'nobody'; known are: none.") == 1
+        await link.store(subjects.readmodel_subject("lists"), Place().encode())
+        running = json.loads((await setup(up, "--dry-run", "--json", "--forget-readmodel=lists")).stdout)
+        assert (running["forgotten_readmodels"], "so it runs" in running["refused"]) == ([], True)
+        told = json.loads((await setup(up, "--bound=shop=order:3", "--dry-run", "--json")).stdout)
+        assert told["client_bounds"] == [{"client": "shop", "saga_type": "order", "most": 3}]
 
 
 # --- one after the other ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from antiphon.contracts.identity import check_token
 from antiphon.contracts.topology import Bound
 from antiphon.participants.participant import Participant
 
@@ -169,6 +170,30 @@ def bounds_of(texts: Iterable[str]) -> tuple[Bound, ...]:
         if found.setdefault((bound.client, bound.saga_type), bound) is not bound:
             raise CannotLoad(f"client {bound.client} is given two bounds of {bound.saga_type} sagas: name one.")
     return tuple(found.values())
+
+
+def forgotten_bounds(texts: Iterable[str], kept: Iterable[Bound]) -> list[tuple[str, str]]:
+    """The clients and saga types whose bounds are to be forgotten, each of `NAME=TYPE`.
+
+    Args:
+        texts: as a person wrote them.
+        kept: the bounds that are to be set.
+
+    Raises:
+        BadIdentity: a name or a type cannot be a token.
+        CannotLoad: a text is no such thing, or a bound is to be set and forgotten.
+    """
+    wanted = {(each.client, each.saga_type) for each in kept}
+    found = list[tuple[str, str]]()
+    for text in texts:
+        client, equals, saga_type = text.partition("=")
+        if not (client and equals and saga_type) or ":" in text:
+            raise CannotLoad(f"{text!r} is not NAME=TYPE, as in shop=order.")
+        named = check_token(client, "client"), check_token(saga_type, "saga type")
+        if named in wanted:
+            raise CannotLoad(f"a bound of {text} is to be set and to be forgotten: name one of both.")
+        found.append(named)
+    return found
 
 
 def bound_of(text: str) -> Bound:

@@ -666,6 +666,14 @@ def setup(
             help="Have old sagas kept no more for a read model that is gone for good; antiphon doctor names all.",
         ),
     ] = [],  # noqa: B006
+    forget_bound: Annotated[
+        list[str],
+        typer.Option(
+            metavar="CLIENT=TYPE",
+            help="Take away what --bound made for a client, its streams included, such as of a name that was mistyped. "
+            "What sagas are open, or signals wait, is said, and then it is refused.",
+        ),
+    ] = [],  # noqa: B006
     forget_former_coordinators: Annotated[
         bool, typer.Option("--forget-former-coordinators", help="Delete the consumers that only earlier releases use.")
     ] = False,
@@ -747,8 +755,10 @@ def setup(
 
     from antiphon.link.preview import Desired
 
-    from .administration import bounds_of, bytes_in
-    from .setting_up import asked_for, listeners_of, look_first, set_up_platform
+    from .administration import bounds_of, bytes_in, forgotten_bounds
+    from .setting_up import asked_for, listeners_of, look_first, once, set_up_platform
+
+    bounds = bounds_of(bound)
 
     desired = Desired(
         listeners=listeners_of(app, participant),
@@ -756,9 +766,10 @@ def setup(
         ack_wait_seconds=ack_wait,
         events_bytes=bytes_in(events_max_bytes) if events_max_bytes else 0,
         parked_bytes=bytes_in(parked_max_bytes) if parked_max_bytes else 0,
-        forget_reactions=tuple(forget_reactions),
+        forget_reactions=once(forget_reactions),
         forget_former=forget_former_coordinators,
-        client_bounds=bounds_of(bound),
+        client_bounds=bounds,
+        forget_bounds=once(forgotten_bounds(forget_bound, bounds)),
         pairs=streams,
     )
     asked = asked_for(app, desired, allow, json, forget_readmodel)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -23,8 +23,8 @@ from antiphon.contracts.topology import (
 from antiphon.link import Link
 from antiphon.link.applying import carry_out
 from antiphon.link.pairs import VARIABLE
-from antiphon.link.preview import Action, Change, Desired, LessSafe, Preview, preview
-from antiphon.link.readmodel_places import forget_reader
+from antiphon.link.preview import Action, Change, Desired, LessSafe, Preview, client_bounds, preview
+from antiphon.link.readmodel_places import forget_reader, require_gone
 from antiphon.link.setup import (
     Bounds,
     NotChanged,
@@ -45,6 +45,7 @@ from ..render.terminal import say, say_json
 from .flows import load_parts
 from .sagas import only_for
 
+Named = TypeVar("Named", str, tuple[str, str])
 DONE: Final[dict[Action, str]] = {"create": "created", "change": "changed", "keep": "unchanged", "delete": "deleted"}
 
 
@@ -77,12 +78,14 @@ class Done(msgspec.Struct, frozen=True):
     Args:
         changed: sentences about what there was before, and is otherwise now.
         forgotten: read models for which old sagas are kept no more.
+        forgotten_bounds: clients, and the saga types of which they have a bound no more.
         bounds: how many bytes streams may take.
         clients: how many sagas clients may have open.
     """
 
     changed: list[str]
     forgotten: list[str]
+    forgotten_bounds: list[tuple[str, str]]
     bounds: Bounds
     clients: list[Bound]
 
@@ -125,9 +128,14 @@ def asked_for(
         desired=desired,
         silent=silent,
         allowed=(*allowed,),
-        forgets_readmodels=(*forgets_readmodels,),
+        forgets_readmodels=once(forgets_readmodels),
         as_json=as_json,
     )
+
+
+def once(names: Iterable[Named]) -> tuple[Named, ...]:
+    """Names, each of which may have been given twice."""
+    return tuple(dict.fromkeys(names))
 
 
 async def look_first(server: str, asked: Asked) -> int:
@@ -136,24 +144,27 @@ async def look_first(server: str, asked: Asked) -> int:
     try:
         with only_for("the administrator"):
             found = await preview(link, asked.desired)
+            bounds = await client_bounds(link, asked.desired)
+            refused = list[str]()
+            forgotten = await _each_readmodel(require_gone, link, asked.forgets_readmodels, refused)
     finally:
         await link.close()
     try:
         found.require_allowed(asked.allowed)
-        refused = ""
     except LessSafe as error:
-        refused = str(error)
+        refused.insert(0, str(error))
     if asked.as_json:
-        say_json(_told(asked, found) | {"dry_run": True, "refused": refused})
+        told = _told(asked, found, bounds) | {"forgotten_readmodels": forgotten}
+        say_json(told | {"dry_run": True, "refused": " ".join(refused)})
     else:
         say(*lines_of(found))
-        say(*(f"to be forgotten: read model {name}" for name in asked.forgets_readmodels))
-        if found.pending or asked.forgets_readmodels:
+        say(*(f"to be forgotten: read model {name}" for name in forgotten))
+        if found.pending or forgotten:
             say("nothing was changed: this was a dry run.")
     if refused:
-        warn(refused)
+        warn(" ".join(refused))
         return 1
-    return DIFFERS if found.pending or asked.forgets_readmodels else 0
+    return DIFFERS if found.pending or forgotten else 0
 
 
 async def set_up_platform(server: str, asked: Asked) -> None:
@@ -169,9 +180,10 @@ async def set_up_platform(server: str, asked: Asked) -> None:
     try:
         with only_for("the administrator"):
             found = await preview(link, asked.desired)
+            bounds = await client_bounds(link, asked.desired)
         if not asked.as_json:
             say(*lines_of(found, is_whole=False))
-        _require_allowed(asked, found)
+        _require_allowed(asked, found, bounds)
         before, failed = await _settings(link), list[str]()
         try:
             with only_for("the administrator"):
@@ -179,11 +191,14 @@ async def set_up_platform(server: str, asked: Asked) -> None:
         except NotChanged as error:
             failed.append(str(error))
         after = await _settings(link)
-        forgotten = await _forget_readmodels(link, asked.forgets_readmodels, failed)
+        forgotten = await _each_readmodel(forget_reader, link, asked.forgets_readmodels, failed)
         left = {name: waiting for name in asked.silent if (waiting := await left_behind(link, name)) is not None}
         former = await former_consumers(link)
         running = await former_coordinators(link) if former else 0
-        done = Done(_changed(before, after), forgotten, _bounds_in(found, after), await bounds_set(link))
+        clients = await bounds_set(link)
+        bounded = {(each.client, each.saga_type) for each in clients}
+        unbounded = [each for each in asked.desired.forget_bounds if each not in bounded]
+        done = Done(_changed(before, after), forgotten, unbounded, _bounds_in(found, after), clients)
     finally:
         await link.close()
     _tell(asked, found, done, failed)
@@ -203,7 +218,7 @@ async def set_up_platform(server: str, asked: Asked) -> None:
         raise PlatformError(" ".join(failed))
 
 
-def _require_allowed(asked: Asked, found: Preview) -> None:
+def _require_allowed(asked: Asked, found: Preview, bounds: Sequence[Bound]) -> None:
     """Check that every loss was named; a program is told what would be lost, too.
 
     Raises:
@@ -213,7 +228,7 @@ def _require_allowed(asked: Asked, found: Preview) -> None:
         found.require_allowed(asked.allowed)
     except LessSafe as error:
         if asked.as_json:
-            say_json(_told(asked, found) | {"dry_run": False, "refused": str(error)})
+            say_json(_told(asked, found, bounds) | {"dry_run": False, "refused": str(error)})
         raise
 
 
@@ -223,12 +238,15 @@ def _bounds_in(found: Preview, settings: dict[str, Config]) -> Bounds:
     return Bounds(sum(most[name] for name in found.pairs.events), most[PARKED])
 
 
-async def _forget_readmodels(link: Link, names: Sequence[str], failed: list[str]) -> list[str]:
-    """Forget read models; those that were forgotten. Why one was not is added to `failed`."""
+async def _each_readmodel(
+    do: Callable[[Link, str], Awaitable[None]], link: Link, names: Sequence[str], failed: list[str]
+) -> list[str]:
+    """Forget read models, or look whether that can be done; those of which it was. Why one was not is added to
+    `failed`."""
     forgotten = list[str]()
     for name in names:
         try:
-            await forget_reader(link, name)
+            await do(link, name)
             forgotten.append(name)
         except PlatformError as error:
             failed.append(str(error))
@@ -239,9 +257,8 @@ def _tell(asked: Asked, found: Preview, done: Done, failed: Sequence[str]) -> No
     bounds = done.bounds
     if asked.as_json:
         most: dict[str, Any] = {"events_max_bytes": bounds.events, "parked_max_bytes": bounds.parked}
-        most["client_bounds"] = [{"client": b.client, "saga_type": b.saga_type, "most": b.most} for b in done.clients]
         told = {"dry_run": False, "refused": "", "changed": done.changed, "forgotten_readmodels": done.forgotten}
-        say_json(_told(asked, found) | most | told | {"failed": [*failed]})
+        say_json(_told(asked, found, done.clients) | most | told | {"failed": [*failed]})
         return
     whom = f"the consumers of {', '.join(asked.names)}" if asked.names else "no consumers of participants"
     streams = ", ".join(each.name for each in (*found.pairs.streams(), *BUCKETS))
@@ -258,14 +275,16 @@ def _tell(asked: Asked, found: Preview, done: Done, failed: Sequence[str]) -> No
         named = f"{b.client}={b.saga_type}"
         say(
             f"the bound of {b.client} holds once its account is made with antiphon rights --bound {named}; "
-            f"antiphon doctor --rights FOLDER --client {named} tries that."
+            f"antiphon doctor --rights FOLDER --client {named} tries that. Whether there is such a client and saga "
+            f"type is not known here: --forget-bound {named} undoes it."
         )
+    say(*(f"client {client} has no bound of open {type_} sagas any more." for client, type_ in done.forgotten_bounds))
     say(*(f"read model {name} is forgotten: old sagas are kept for it no more." for name in done.forgotten))
     if done.changed:
         say(*done.changed)
 
 
-def _told(asked: Asked, found: Preview) -> dict[str, Any]:
+def _told(asked: Asked, found: Preview, clients: Sequence[Bound]) -> dict[str, Any]:
     """What a program is told in any case. A bound that is not known yet is null."""
     bounds = {name: found.bound_of(name) for name in (EVENTS, PARKED)}
     return {
@@ -275,6 +294,7 @@ def _told(asked: Asked, found: Preview) -> dict[str, Any]:
         "replicas": found.replicas,
         **{f"{name.lower()}_max_bytes": None if most == UNKNOWN_BOUND else most for name, most in bounds.items()},
         "changes": [_as_data(each) for each in found.changes],
+        "client_bounds": [{"client": b.client, "saga_type": b.saga_type, "most": b.most} for b in clients],
         "forgotten_readmodels": [*asked.forgets_readmodels],
     }
 
