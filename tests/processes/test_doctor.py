@@ -29,6 +29,7 @@ from antiphon.deploy.local.server import HOST, Server, free_port
 from antiphon.link import Credentials, Delivery, Link, set_up
 from antiphon.link.setup import api
 from tests.integration.platform.test_coordinator import Company, company, idle
+from tests.processes.test_doctor_rights import folder_of
 from tests.support.server import until
 from tests.support.trip import ASKED, TRIP
 
@@ -268,8 +269,41 @@ async def test_the_command_tells_programs_as_well_and_fails_where_there_is_a_fau
     assert "1 fault, 0 warnings" in ran.stdout
 
 
-async def test_who_may_not_ask_is_told_so_and_the_other_checks_go_on(there: Company) -> None:
-    link = await there.link("client")
-    found = [each async for each in examine(Deployment(link, (there.up.servers,), there.up.credentials("client")))]
-    assert "set NATS_USER and NATS_PASSWORD to the administrator's" in told(found, "unknown")
+@pytest.mark.parametrize("name", ["client", "operator", "coordinator", "bank"])
+async def test_who_may_not_look_is_told_so_once_and_what_he_may_look_at_is_told(
+    name: str, there: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = await there.link(name)
+    found = [each async for each in examine(Deployment(link, (there.up.servers,), there.up.credentials(name)))]
+    user, *unnamed = [each for each in found if each.grade == "unknown"]
+    assert [each.check for each in unnamed] == ["databases"]
+    assert user.what.startswith(f"{name} may not look at everything; not looked at: rights, settings, copies, room, ")
+    assert ("parked, paused" in user.what) == (name in ("client", "bank"))
+    assert "to the administrator's, who can" in user.remedy
     assert "nats-server" in told(found, "fine")
+    assert ("nothing waits for a person" in told(found, "fine")) == (name in ("operator", "coordinator"))
+    for variable, value in there.up.environment(name).items():
+        monkeypatch.setenv(variable, value)
+    ran = await asyncio.to_thread(lambda: CliRunner().invoke(app, ["doctor"]))
+    assert ran.exit_code == 1
+    assert "$js" not in ran.output.lower()
+
+
+async def test_a_name_that_is_not_there_is_wrong_usage(
+    there: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in there.up.environment("administrator").items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("COLUMNS", "300")
+    folder = str(folder_of(there.up, tmp_path))
+    for options, said in (
+        (("--rights", folder, "--participant", "nobody"), "no participant nobody is set up; those that are: "),
+        (("--database", "nobody=memory:"), "no participant nobody is set up; those that are: "),
+        (("--rights", str(tmp_path / "nowhere")), "nowhere cannot be read"),
+        (("--rights", folder, "--client", "bank=order"), "there can be no such users: 2 users would have"),
+        (("--rights", folder, "--operator", "a b"), "there can be no such users: "),
+        (("--participant", "bank"), "name that, too, with --rights FOLDER"),
+    ):
+        ran = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", *options])
+        assert (ran.exit_code, ran.stdout) == (2, ""), options
+        assert said in ran.output, options

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
+import typer
 
-from antiphon.contracts.errors import AntiphonError
+from antiphon.contracts.errors import AntiphonError, BadIdentity, DefinitionError, PlatformError
 from antiphon.link import Credentials, Link
 from antiphon.link.pairs import find_pairs
 from antiphon.participants.engines import require_driver
 
-from ..admin.doctor.examination import Check, examine
+from ..admin.doctor.examination import USER, Check, examine, is_administrator
 from ..admin.doctor.findings import Deployment, Finding, Grade
+from ..admin.doctor.roles import credentials_in, rights_of
+from ..admin.doctor.streams import participants_of
 from ..admin.rights import Grant
 from ..render.terminal import console, parts, say_json
 
@@ -35,7 +39,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
-    """Print what was found; whether there is no fault."""
+    """Print what was found; whether there is no fault, and this user may look at everything.
+
+    Raises:
+        BadParameter: something is named that is not there.
+    """
+    _require_folder(asked)
     servers, credentials = tuple(each.strip() for each in server.split(",")), Credentials.from_environment()
     found = list[Finding]()
     try:
@@ -48,6 +57,7 @@ async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
         try:
             await find_pairs(link)
             deployment = Deployment(link, servers, credentials, **msgspec.structs.asdict(asked))
+            await _require_names(deployment)
             async for finding in examine(deployment, _more(asked)):
                 found.append(finding)
                 _tell(finding, as_json)
@@ -61,7 +71,46 @@ async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
             f"{_counted(counts['fault'], 'fault')}, {_counted(counts['warning'], 'warning')}, {counts['fine']} fine, "
             f"{counts['unknown']} not looked at"
         )
-    return not counts["fault"]
+    return not counts["fault"] and not any(each.check == USER for each in found)
+
+
+def _require_folder(asked: Asked) -> None:
+    """Check that the credentials are there of those whose rights are to be tried.
+
+    Raises:
+        BadParameter: they are not.
+    """
+    if asked.rights_folder:
+        try:
+            credentials_in(Path(asked.rights_folder), Credentials())
+        except PlatformError as error:
+            raise typer.BadParameter(str(error), param_hint="--rights") from None
+    elif asked.clients or asked.operators or asked.starts:
+        raise typer.BadParameter(
+            "--client, --operator and --participant say what users may do whose credentials are in a folder: name "
+            "that, too, with --rights FOLDER."
+        )
+
+
+async def _require_names(found: Deployment) -> None:
+    """Check that the participants that are named are set up, and that all who are named can be users of one platform.
+
+    Raises:
+        BadParameter: they are not, or cannot be.
+    """
+    is_named = found.starts or found.databases or found.clients or found.operators
+    if not is_named or not await is_administrator(found.link):
+        return
+    known = await participants_of(found.link)
+    for option, names in (("--participant", found.starts), ("--database", found.databases)):
+        if known and (strangers := sorted(names.keys() - set(known))):
+            raise typer.BadParameter(
+                f"no participant {strangers[0]} is set up; those that are: {', '.join(known)}.", param_hint=option
+            )
+    try:
+        rights_of(found, known or sorted(found.starts))
+    except (BadIdentity, DefinitionError) as error:
+        raise typer.BadParameter(f"there can be no such users: {error}") from None
 
 
 def _more(asked: Asked) -> dict[str, Check]:

@@ -312,7 +312,8 @@ def doctor(
     copies, room, clocks, who works and keeps up, and what waits for a person; and where they are named, the rights of
     each role and the databases. Each finding comes with what mends it.
 
-    It changes nothing. Exit code 1 where there is a fault.
+    It changes nothing. Exit code 1 where there is a fault, or this user may not look at everything; 2 where something
+    is named that is not there.
     """
     import asyncio
 

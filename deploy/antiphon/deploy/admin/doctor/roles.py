@@ -6,25 +6,22 @@ request, and under a condition that no stream meets: a right that is there chang
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from antiphon.contracts.errors import AntiphonError, PlatformError, RightsMissing
 from antiphon.contracts.headers import NO_STREAM
 from antiphon.contracts.identity import COORDINATOR
 from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.subjects import EVENTS_FILTER, SAGA_FILTER, matches
-from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS
+from antiphon.contracts.topology import ADMINISTRATOR, BUCKETS, Bound
 from antiphon.link import Credentials, Link
 from antiphon.link.setup import bounds_set
 
-from ..rights import API, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, inbox_of, of_pairs
-from .clients import NO_REQUEST, SECONDS, TOKEN, starts_of
+from ..rights import API, SERVER_ENVIRONMENT, SIGNAL, VERBS, Grant, Rights, User, bound_needs, inbox_of, of_pairs
 from .findings import Deployment, Finding
 from .streams import participants_of
 
@@ -34,43 +31,29 @@ ANEW: Final = (
     "have the accounts made anew, by antiphon rights with all participants, clients and operators, and the server "
     "reload them"
 )
+SECONDS: Final = 10.0
+"""How long a server may take to let a user in, and to answer it."""
+TOKEN: Final = "antiphon-doctor"
+"""What stands in a subject for any token: no saga, stream or consumer is called so."""
+NO_REQUEST: Final = b"{antiphon doctor tries a right"
+"""No body that any of the server's requests takes. It begins as JSON does, since a purge takes whatever is none for a
+purge of everything (nats-server 2.15.1)."""
 SHOWN: Final = 5
 """So many subjects are named of one user."""
 
 
-class Role(msgspec.Struct, frozen=True):
-    """A user whose rights are tried.
-
-    Args:
-        user: what it may do, as `antiphon rights` gives it.
-        credentials: how it logs in.
-        grants: what it may do as a client.
-    """
-
-    user: User
-    credentials: Credentials
-    grants: Sequence[Grant] = ()
-
-
 async def rights(found: Deployment) -> list[Finding]:
-    """What the users of a folder that `antiphon rights` made may do."""
+    """What the users of a folder that `antiphon rights` made may do. What coordinators need for clients with a bound is
+    told where these are looked at."""
     if not found.rights_folder:
         said = "what each role may do is not tried without its credentials"
         return [Finding("rights", "unknown", said, "--rights FOLDER, which antiphon rights wrote")]
-    bounds = {(each.client, each.saga_type): each.most for each in await bounds_set(found.link)}
-    known = Rights(
-        await participants_of(found.link),
-        {**_with_a_bound(bounds), **found.clients},
-        found.operators or ("operator",),
-        starts=found.starts,
-        bounds=_types_of(bounds, found.clients),
-        pairs=found.link.pairs.count,
-    )
-    unsaid = known.clients.keys() - found.clients.keys()
-    users = {user.name: user for account in known.accounts() for user in account.users if user.name not in unsaid}
+    known = rights_of(found, await participants_of(found.link))
+    users = {user.name: user for account in known.accounts() for user in account.users}
     needed = (each for user in users.values() for each in user.publish)
     of_clients = {concrete(each) for need in _of_clients(known) for each in of_pairs(need, found.link.pairs)}
-    subjects = {*_changes(found.link.pairs), *map(concrete, needed), *of_clients}
+    of_bounds = {each for bound in await bounds_set(found.link) for each in used_for(bound)}
+    subjects = {*_changes(found.link.pairs), *map(concrete, needed), *of_clients, *of_bounds}
     inboxes = [inbox_of(user) for user in users]
     findings = list[Finding]()
     there = credentials_in(Path(found.rights_folder), found.credentials)
@@ -79,32 +62,33 @@ async def rights(found: Deployment) -> list[Finding]:
             remedy = f"for a client --client {name}=TYPE, for a person --operator {name}, as for antiphon rights"
             findings.append(Finding("rights", "unknown", f"what {name} may do was not said", remedy))
         else:
-            role = Role(user, credentials, found.clients.get(name, ()))
             # Accounts are made before a bound is set: a coordinator may be let store what that client will say.
-            others = subjects - of_clients if name == COORDINATOR else subjects
-            findings += await _tried(found.servers, role, sorted(others), inboxes, bounds)
+            others = subjects - of_clients - of_bounds if name == COORDINATOR else subjects
+            findings += await _tried(found.servers, user, credentials, sorted(others), inboxes)
     for name in sorted({*found.clients, *found.operators} - there.keys()):
         said = f"{found.rights_folder} has no credentials of {name}: what it may do is not tried"
         findings.append(Finding("rights", "warning", said, "name the client or operator as antiphon rights did"))
     return findings
 
 
-def _with_a_bound(bounds: Iterable[tuple[str, str]]) -> dict[str, list[Grant]]:
-    """The clients with a bound, as if they had no more rights than it needs: coordinators serve also those whose rights
-    were not said."""
-    found = defaultdict[str, list[Grant]](list)
-    for client, saga_type in bounds:
-        found[client].append(Grant(saga_type))
-    return found
+def rights_of(found: Deployment, participants: Sequence[str]) -> Rights:
+    """The rights that there should be, but for bounds.
+
+    Args:
+        found: what was said of clients, operators and participants.
+        participants: those that are set up.
+
+    Raises:
+        DefinitionError: there can be no such users.
+    """
+    operators = found.operators or ("operator",)
+    return Rights(participants, found.clients, operators, starts=found.starts, pairs=found.link.pairs.count)
 
 
-def _types_of(bounds: Iterable[tuple[str, str]], said: Mapping[str, Sequence[Grant]]) -> dict[str, list[str]]:
-    """The saga types with a bound, by the client, but for those with which a client has nothing to do, as was said."""
-    types = defaultdict[str, list[str]](list)
-    for client, saga_type in bounds:
-        if client not in said or any(grant.saga_type == saga_type for grant in said[client]):
-            types[client].append(saga_type)
-    return types
+def used_for(bound: Bound) -> list[str]:
+    """Subjects that coordinators publish to for a client with a bound."""
+    needs = bound_needs({bound.client: [bound.saga_type]})
+    return [concrete(need.subject) for need in needs if need.kind != "feed"]
 
 
 def credentials_in(folder: Path, own: Credentials) -> dict[str, Credentials]:
@@ -158,33 +142,37 @@ def _of_clients(known: Rights) -> Iterator[str]:
 
 
 async def _tried(
-    servers: Sequence[str],
-    role: Role,
-    subjects: Iterable[str],
-    inboxes: Iterable[str],
-    bounds: Mapping[tuple[str, str], int],
+    servers: Sequence[str], user: User, credentials: Credentials, subjects: Iterable[str], inboxes: Iterable[str]
 ) -> list[Finding]:
     """Try every subject as one user."""
-    user = role.user
     try:
-        link = await Link.connect(
-            list(servers), name=user.name, credentials=role.credentials, timeout_seconds=SECONDS, patient=False
-        )
+        async with connected_as(user.name, servers, credentials) as link:
+            own = [concrete(each) for each in user.publish]
+            others = [each for each in subjects if not any(matches(mine, each) for mine in user.publish)]
+            theirs = [each for each in (*inboxes, SAGA_FILTER, EVENTS_FILTER) if each not in user.subscribe]
+            refused = await refused_of(link, [*own, *others], theirs)
     except RightsMissing as error:
         return [Finding("rights", "fault", f"{user.name} is not let in: {error}", ANEW)]
     except AntiphonError as error:
         return [Finding("rights", "unknown", f"{user.name} could not connect: {error}")]
+    lacks = sorted(each for each in own if each in refused)
+    excess = sorted(each for each in (*others, *theirs) if each not in refused)
+    return _judged(user.name, len(own), len(others) + len(theirs), lacks, excess)
+
+
+@asynccontextmanager
+async def connected_as(name: str, servers: Sequence[str], credentials: Credentials) -> AsyncGenerator[Link]:
+    """A connection of one user, for the length of the block.
+
+    Raises:
+        RightsMissing: the server does not let it in.
+        PlatformError: the server cannot be reached.
+    """
+    link = await Link.connect(list(servers), name=name, credentials=credentials, timeout_seconds=SECONDS, patient=False)
     try:
-        own = [concrete(each) for each in user.publish]
-        others = [each for each in subjects if not any(matches(mine, each) for mine in user.publish)]
-        theirs = [each for each in (*inboxes, SAGA_FILTER, EVENTS_FILTER) if each not in user.subscribe]
-        refused = await refused_of(link, [*own, *others], theirs)
-        lacks = sorted(each for each in own if each in refused)
-        excess = sorted(each for each in (*others, *theirs) if each not in refused)
-        uncounted = [] if lacks else await starts_of(link, user.name, role.grants, bounds)
+        yield link
     finally:
         await link.close()
-    return uncounted or _judged(user.name, len(own), len(others) + len(theirs), lacks, excess)
 
 
 async def refused_of(link: Link, published: Iterable[str], subscribed: Iterable[str] = ()) -> set[str]:
