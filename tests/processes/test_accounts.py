@@ -33,6 +33,7 @@ from antiphon.link import Credentials, Link
 from tests.support.commands import run_antiphon
 from tests.support.server import Platform, platform
 
+ONE_CLIENT = ("--participant", "inventory", "--client", "shop=order", "--client", "fraud=order:read")
 RIGHTS = ("rights", "--participant", "inventory", "--participant", "billing", "--client", "client=order")
 PUBLIC_NKEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"  # of the NATS documentation
 BCRYPT = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
@@ -151,6 +152,15 @@ def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:
         (("--participant", "billing=refund,*"), "means every saga type"),
         (("--participant", "inventory", "--bound", "shop"), "'shop' is not NAME=TYPE, as in shop=order"),
         (("--participant", "inventory", "--bound", "shop=order"), "Grant that (--client shop=order)"),
+        ((*ONE_CLIENT, "--bound", "shop=order:0"), "give one from 1 to 10000"),
+        ((*ONE_CLIENT, "--bound", "shop=order:many"), "'shop=order:many' is not NAME=TYPE:NUMBER"),
+        ((*ONE_CLIENT, "--bound", "fraud=order"), "it may only read of sagas of that type, and stores nothing"),
+        ((*ONE_CLIENT, "--bound", "inventory=order"), "it is a participant, and only clients have bounds"),
+        ((*ONE_CLIENT, "--bound", "operator=order"), "it is an operator, and only clients have bounds"),
+        (
+            ("--participant", "inventory", "--former-client", "web", "--bound", "web=order"),
+            "name it with --client web=order and no more with --former-client, have the accounts made anew",
+        ),
         (("--participant", "inventory", "--secrets", __file__), f"cannot write secrets to {__file__}"),
     ],
 )
@@ -158,6 +168,17 @@ def test_names_that_cannot_be_users_are_refused(arguments: tuple[str, ...], said
     ran = antiphon("rights", *arguments)
     assert (ran.returncode, ran.stdout) == (1, "")
     assert said in ran.stderr
+
+
+def test_the_number_of_a_bound_is_said_to_be_for_the_set_up() -> None:
+    plain = antiphon("rights", *ONE_CLIENT, "--bound", "shop=order")
+    numbered = antiphon("rights", *ONE_CLIENT, "--bound", "shop=order:1000", "--bound", "shop=order")
+    assert (numbered.returncode, numbered.stdout) == (0, plain.stdout)
+    assert "is for antiphon setup --bound shop=order:1000." in numbered.stderr
+    assert "--bound" not in plain.stderr
+    for verb in ("start", "cancel", "signal.paid"):  # what is stored by any of them goes to streams of its own
+        only = antiphon("rights", "--participant=inventory", f"--client=shop=order:{verb}", "--bound=shop=order")
+        assert (only.returncode, "from.shop" in only.stdout) == (0, True)
 
 
 # --- without a right --------------------------------------------------------------------------------------------------

@@ -157,6 +157,8 @@ class Link:
         self.nc = nc
         self._user = user
         """For sentences about rights; the name of the connection where nobody in particular connects."""
+        self.login = ""
+        """Who has logged in; empty for nobody in particular."""
         self.failure: asyncio.Future[PlatformError] = asyncio.get_running_loop().create_future()
         """Done when the connection is lost for good or a right is missing; its result is the sentence to end with."""
         self._loop = asyncio.get_running_loop()
@@ -216,6 +218,7 @@ class Link:
         events = _Events(len(urls), timeout_seconds, patient)
         nc = await _open(urls, name, who, events)
         link = cls(nc, who.login or name)
+        link.login = who.login
         try:
             _require_version(nc)
             if too_small := link.payload_fault:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from antiphon.contracts import AlreadyStarted, PlatformError, SagaKey, TooManyOpen, UnknownSaga, subjects
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX
-from antiphon.contracts.errors import DefinitionError
+from antiphon.contracts.errors import DefinitionError, StreamMissing, Unanswered
 from antiphon.contracts.stored import NoPlace, NoRoom
 from antiphon.contracts.topology import (
     BOUNDED,
@@ -27,6 +27,7 @@ from antiphon.contracts.topology import (
     bounded_stream_name,
 )
 from antiphon.coordinator.client.client import Antiphon, Handle
+from antiphon.coordinator.client.store_once import store_once
 from antiphon.coordinator.runtime.admission import Admission
 from antiphon.coordinator.runtime.bounded_clients import BoundedClients
 from antiphon.coordinator.runtime.bounded_places import attempted
@@ -408,3 +409,27 @@ def test_a_bound_that_is_none_is_refused(most: int) -> None:
 def test_a_bound_of_sagas_that_a_client_has_nothing_to_do_with_is_refused() -> None:
     with pytest.raises(DefinitionError, match="it may do nothing with sagas of that type"):
         Rights(("hotel",), {SHOP: [Grant("order")]}, bounds={SHOP: ["trip"]})
+
+
+async def test_a_client_whose_bound_was_not_set_yet_is_told_the_set_up_with_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with platform(tmp_path, "accounts", participants=PARTICIPANTS, rights=rights) as up:
+        await up.set_up()
+        async with AsyncExitStack() as stack:
+            there = Company(up, stack)
+            shop, link = await there.client(SHOP), await there.link(SHOP)
+            expected = rf"as administrator: antiphon setup; or .* antiphon setup --bound {SHOP}={TRIP.name}:NUMBER"
+            with pytest.raises(StreamMissing, match=expected):
+                await shop.start(TRIP, ASKED, id="s1")
+            subject = subjects.start_subject(SagaKey.of(TRIP.name, "s1"))
+            with monkeypatch.context() as clustered:
+                clustered.setattr(Link, "may_be_clustered", True)
+                with pytest.raises(Unanswered, match=expected):
+                    await store_once(link, subject, b"{}", 1.0)
+            await (await there.client(OTHER)).start(TRIP, ASKED, id="o1")
+    with platform(tmp_path / "plain", participants=PARTICIPANTS) as up:
+        link = await up.connect("client")
+        with pytest.raises(StreamMissing, match=r"as administrator: antiphon setup$"):
+            await store_once(link, subject, b"{}")
+        await link.close()

@@ -26,7 +26,7 @@ PAUSE_SECONDS: Final = 0.25
 
 ELECTING: Final = (
     " A cluster takes nothing while it chooses a leader, for some seconds. Where it stays so the streams are missing: "
-    "create them once, as administrator: antiphon setup"
+    "create them once, as administrator: "
 )
 """What no stream that answers may mean in a cluster."""
 
@@ -134,10 +134,19 @@ class Attempts:
         is_nobody = isinstance(error, NobodyStores)
         if is_nobody and not self._link.may_be_clustered:
             raise StreamMissing(
-                f"no stream stores {self._subject}. Create the streams once, as administrator: antiphon setup"
+                f"no stream stores {self._subject}. Create the streams once, as administrator: {self._setup()}"
             )
         self._why = "no stream took it" if is_nobody else f"the server gave no certain answer ({error})"
-        self._remedy = ELECTING if is_nobody else ""
+        self._remedy = f"{ELECTING}{self._setup()}" if is_nobody else ""
+
+    def _setup(self) -> str:
+        """The command that makes the stream. What a client with a bound stores has a stream of its own, and the client
+        is not told whether its account has one."""
+        key, login = saga_in(self._subject), self._link.login
+        if key is None or not login:
+            return "antiphon setup"
+        bound = f"antiphon setup --bound {login}={key.type}:NUMBER"
+        return f"antiphon setup; or where the account of {login} was made with antiphon rights --bound: {bound}"
 
     def unanswered(self, timeout_seconds: float) -> Unanswered:
         """The error for a time that is over."""

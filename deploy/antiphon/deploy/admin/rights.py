@@ -229,14 +229,38 @@ class Rights:
             if ANY in types:
                 raise DefinitionError(f"{name} cannot be let start every saga type: name each that its program starts.")
         for name, types in self.bounds.items():
-            granted = {grant.saga_type for grant in self.clients.get(name, ())}
-            if unknown := sorted(set(types) - granted):
-                raise DefinitionError(
-                    f"client {name} cannot have a bound of open {unknown[0]} sagas: it may do nothing with sagas of "
-                    f"that type. Grant that (--client {name}={unknown[0]}), or leave the bound out."
-                )
+            for saga_type in types:
+                self._check_bound(name, saga_type)
         if strangers := sorted(self.nkeys.keys() - set(self.users())):
             raise DefinitionError(f"there is no user {strangers[0]!r} to give an nkey to: {', '.join(self.users())}.")
+
+    def _check_bound(self, name: str, saga_type: str) -> None:
+        """Check that a bound is one of a client that stores something.
+
+        Raises:
+            DefinitionError: it is not.
+        """
+        refused = f"{name} cannot have a bound of open {saga_type} sagas"
+        if name in self.former_clients:
+            raise DefinitionError(
+                f"{refused}: it is a client of an earlier release, which may do everything with all sagas. Once "
+                f"its program runs this release, name it with --client {name}={saga_type} and no more with "
+                "--former-client, have the accounts made anew with its bound, and the server reload them."
+            )
+        if name in (*self.participants, *self.operators):
+            whose = "a participant" if name in self.participants else "an operator"
+            raise DefinitionError(f"{refused}: it is {whose}, and only clients have bounds. Leave the bound out.")
+        granted = {verb for grant in self.clients.get(name, ()) if grant.saga_type == saga_type for verb in grant.verbs}
+        if not granted:
+            raise DefinitionError(
+                f"client {refused}: it may do nothing with sagas of that type. Grant that "
+                f"(--client {name}={saga_type}), or leave the bound out."
+            )
+        if granted == {"read"}:
+            raise DefinitionError(
+                f"client {refused}: it may only read of sagas of that type, and stores nothing that could be counted. "
+                f"Grant it more (--client {name}={saga_type}:start,read), or leave the bound out."
+            )
 
     def accounts(self) -> list[Account]:
         """The platform's account, and one for each participant, for each client and for all operators."""

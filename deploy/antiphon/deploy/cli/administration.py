@@ -78,6 +78,11 @@ def print_rights(
         with _told_if_no_place(folder):
             files = write_secrets(folder, rights.new_passwords(), pairs)
         warn(f"wrote {len(files)} files to {folder}/, readable by you only.")
+    for text in (each for each in bounds if ":" in each):
+        warn(
+            f"--bound {text}: accounts say of which sagas of a client the open ones are counted, and no number; that "
+            f"is for antiphon setup --bound {text}."
+        )
     if not clients and not former_clients:
         warn("no client has an account: whoever starts sagas needs one, --client NAME=TYPE.")
     for name in former_clients:
@@ -146,14 +151,19 @@ def bounded_types(texts: Iterable[str]) -> dict[str, list[str]]:
     """The saga types of which clients have a bound, of `NAME=TYPE` or `NAME=TYPE:NUMBER`; the number is for `setup`.
 
     Raises:
+        BadIdentity: a name or a type cannot be a token.
+        DefinitionError: there can be no such number.
         CannotLoad: a text is none of both.
     """
     found: dict[str, list[str]] = {}
     for text in texts:
+        if ":" in text:
+            bound_of(text)
         name, equals, saga_type = text.partition(":")[0].partition("=")
         if not (name and equals and saga_type):
             raise CannotLoad(f"{text!r} is not NAME=TYPE, as in shop=order.")
-        found.setdefault(name, []).append(saga_type)
+        if saga_type not in (types := found.setdefault(name, [])):
+            types.append(saga_type)
     return found
 
 

@@ -813,9 +813,9 @@ def rights(
         list[str],
         typer.Option(
             "--bound",
-            metavar="CLIENT=TYPE",
+            metavar="CLIENT=TYPE[:NUMBER]",
             help="A client that may have only so many sagas of a type open as antiphon setup --bound says: what it "
-            "stores about them goes to streams of its own.",
+            "stores about them goes to streams of its own. The number is for antiphon setup alone.",
         ),
     ] = [],  # noqa: B006
     former_client: Annotated[
