@@ -42,7 +42,10 @@ USED: Final = (f"$JS.ACK.{{}}.{BOUNDED}.>", "$JS.API.DIRECT.GET.{}", "$JS.API.ST
 """What is used of such a stream beside the pull. A bound may be set for a client that the accounts do not know: a name
 that was mistyped, or accounts that were not made anew. Nobody else may have to wait for that."""
 NAMES: Final = "$JS.API.STREAM.NAMES"
-REMEDY: Final = "make the accounts anew (antiphon rights --bound), and have the server reload them"
+REMEDY: Final = (
+    "make the accounts anew (antiphon rights --bound), and have the server reload them; or where a name is mistyped, "
+    "antiphon setup --forget-bound"
+)
 
 log = structlog.get_logger()
 
