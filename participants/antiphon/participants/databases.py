@@ -76,6 +76,11 @@ class Database(Protocol):
         else has others wait."""
         ...
 
+    @property
+    def lasts(self) -> bool:
+        """Whether what was written is still there for the next process."""
+        ...
+
     async def open(self, tables: MetaData | None = None) -> None:
         """Connect, and create the inbox and the given tables where they are missing."""
         ...

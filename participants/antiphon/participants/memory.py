@@ -102,6 +102,7 @@ class MemoryDatabase:
     """Rows and effects of one process, with the locks of a real database."""
 
     shares = False
+    lasts = False
 
     def __init__(self) -> None:
         self.rows: dict[Key, Row] = {}

@@ -116,6 +116,7 @@ class SqlDatabase:
     """What both databases have in common: an engine, and one transaction for each command."""
 
     shares = False
+    lasts = True
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
