@@ -307,7 +307,7 @@ class Mortal:
 
     def __init__(self, database: Database, stage: Stage) -> None:
         self._database, self._stage = database, stage
-        self.shares, self.lasts = database.shares, database.lasts
+        self.shares, self.lasts, self.number = database.shares, database.lasts, database.number
 
     async def open(self, tables: MetaData | None = None) -> None:
         """It is open."""
