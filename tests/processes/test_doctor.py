@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from antiphon.contracts import subjects
 from antiphon.contracts.readmodel_places import Place, Reader
+from antiphon.contracts.registration import Capabilities
 from antiphon.contracts.topology import SAGA
 from antiphon.deploy.admin.doctor.access import _of_server
 from antiphon.deploy.admin.doctor.clocks import judged
@@ -27,7 +29,9 @@ from antiphon.deploy.admin.doctor.streams import _copies_of, _filled
 from antiphon.deploy.cli.main import app
 from antiphon.deploy.local.server import HOST, Server, free_port
 from antiphon.link import Credentials, Delivery, Link, set_up
+from antiphon.link.registration import registration_of
 from antiphon.link.setup import api
+from antiphon.participants.databases import open_database
 from tests.integration.platform.test_coordinator import Company, company, idle
 from tests.processes.test_doctor_rights import folder_of
 from tests.support.server import until
@@ -89,6 +93,24 @@ async def test_who_does_not_work_and_what_waits_for_whom_is_told(there: Company)
         in told(found, "fault")
     )
     assert "coordinators run and keep up" in told(found, "fine")
+
+
+async def test_processes_of_one_participant_that_use_several_databases_are_told(there: Company, tmp_path: Path) -> None:
+    link = await there.link("hotel")
+    for file in ("one", "one", "two", "three"):
+        database = open_database(f"sqlite:///{tmp_path / file}.db")
+        await database.open()
+        said = registration_of(
+            Capabilities(name="hotel"), f"on-{file}-{secrets.token_hex(3)}", database=database.number
+        )
+        await link.store(said.subject, said.encode())
+        await database.close()
+    faults = told(await findings(there, "participants"), "fault")
+    assert faults.startswith(
+        "participants: processes of hotel use 3 databases, and none knows what the others have done"
+    )
+    assert faults.count("on-one-") == 2
+    assert "-> stop all but those with the right one" in faults
 
 
 async def test_a_worker_that_died_with_a_command_in_hand_is_not_at_work(there: Company) -> None:

@@ -221,8 +221,12 @@ class Storm:
         address = subjects.parse_command(delivery.subject)
         place = (address.saga, address.step)
         row = self.rows.get(place)
-        decision = inbox.on_do(row, address.attempt) if address.direction == "do" else inbox.on_undo(row)
         envelope = decode(delivery.data, delivery.subject)
+        decision = (
+            inbox.on_do(row, address.attempt)
+            if address.direction == "do"
+            else inbox.on_undo(row, is_answered=bool(envelope.answer))
+        )
         is_settlement = envelope.type.rpartition(".v")[0].endswith(".settle")
         fails = self.is_bad and self.chance.random() < 0.2
         kind: AnswerKind = "done"
@@ -251,6 +255,8 @@ class Storm:
                 kind = "superseded"
             case inbox.OtherPayload() | inbox.Wait() | inbox.MayHaveHappened():
                 raise AssertionError("nothing here runs outside a transaction")
+            case inbox.RowIsMissing():
+                raise AssertionError("no row is ever lost here")
         if self.is_bad and self.chance.random() < 0.05:
             return  # it died after its commit
         is_there = self.rows.get(place, Row("void", 0)).state == "done"

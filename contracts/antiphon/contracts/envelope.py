@@ -60,6 +60,8 @@ class Envelope(
     """On an entry that waits for a signal: the signal's type."""
     command: SequenceText = ""
     """On an answer: the stream sequence in SAGA of the command it answers."""
+    answer: SequenceText = ""
+    """On a compensation: the stream sequence in EVENTS of the answer that its command is done, if there is one."""
     reacts: SequenceText = ""
     """On an event that follows from another one without a command: the other's stream sequence in EVENTS."""
     started: datetime | None = None

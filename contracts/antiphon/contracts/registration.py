@@ -25,6 +25,9 @@ and pull from one consumer for each kind of fact; with 3 from one for each parti
 CLOSES_WIRE: Final = 2
 """The first form in which coordinators can read a journal that has closes."""
 
+DATABASE_MAX: Final = 2**31 - 1
+"""The largest number of a database."""
+
 ENTRIES_MAX: Final = 1000
 """The most entries of each list."""
 
@@ -173,6 +176,8 @@ class Registration(Capabilities, frozen=True, kw_only=True):
     """What was left out, and why."""
     wire: Number = 1
     """The form of the wire that it speaks; releases before the second form do not say it."""
+    database: Annotated[int, Meta(ge=0, le=DATABASE_MAX)] = 0
+    """Of a participant: the number of its database, drawn when its inbox was made. 0 where it is not said."""
     archives: bool = False
     """Of a coordinator: whether it writes old sagas to an archive before it purges them."""
 

@@ -49,6 +49,7 @@ async def registered(
     fitness: Fitness | None = None,
     *,
     archives: bool = False,
+    database: int = 0,
 ) -> AsyncGenerator[None]:
     """Keep this process registered for as long as the block lasts and it is ready. A registration that fails is a line
     in the log.
@@ -60,8 +61,9 @@ async def registered(
         instance: the name of this process; made up when left out.
         fitness: says whether it is ready; always, when left out.
         archives: whether it writes old sagas to an archive before it purges them.
+        database: the number of a participant's database.
     """
-    saying = _Saying(link, registration_of(capabilities, instance, archives=archives))
+    saying = _Saying(link, registration_of(capabilities, instance, archives=archives, database=database))
     renewing = asyncio.ensure_future(saying.again_and_again(renew_seconds, fitness))
     try:
         yield
@@ -75,7 +77,9 @@ def new_instance() -> str:
     return f"{token(socket.gethostname())[:HOST_CHARS]}-{secrets.token_hex(6)}"
 
 
-def registration_of(capabilities: Capabilities, instance: str = "", *, archives: bool = False) -> Registration:
+def registration_of(
+    capabilities: Capabilities, instance: str = "", *, archives: bool = False, database: int = 0
+) -> Registration:
     """The registration of this process, under an instance name that no other process has."""
     return Registration(
         name=capabilities.name,
@@ -88,6 +92,7 @@ def registration_of(capabilities: Capabilities, instance: str = "", *, archives:
         version=printable(os.environ.get(VERSION_VARIABLE, "")),
         wire=WIRE,
         archives=archives,
+        database=database,
         library=f"antiphon {importlib.metadata.version('antiphon')}, Python {platform.python_version()}",
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from antiphon.contracts.registration import DATABASE_MAX
 from antiphon.contracts.subjects import CommandAddress
 
 from .engines import FOR_PARTICIPANTS, require_driver
@@ -76,6 +78,16 @@ class Database(Protocol):
         else has others wait."""
         ...
 
+    @property
+    def lasts(self) -> bool:
+        """Whether what was written is still there for the next process."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """What tells this database from another one; 0 until it is open."""
+        ...
+
     async def open(self, tables: MetaData | None = None) -> None:
         """Connect, and create the inbox and the given tables where they are missing."""
         ...
@@ -120,6 +132,11 @@ class Database(Protocol):
     async def close(self) -> None:
         """Let go of every connection."""
         ...
+
+
+def new_number() -> int:
+    """A number for a database that no other one has."""
+    return 1 + secrets.randbelow(DATABASE_MAX)
 
 
 def open_database(url: str, *, connections: int = 16) -> Database:

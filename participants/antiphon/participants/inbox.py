@@ -133,12 +133,16 @@ class MayHaveHappened(msgspec.Struct, frozen=True, gc=False):
     """A run outside was begun, nobody knows its end, and nobody is expected to find out: the row is open."""
 
 
+class RowIsMissing(msgspec.Struct, frozen=True, gc=False):
+    """This participant has answered that the command is done, and this database has never heard of it."""
+
+
 class OtherPayload(msgspec.Struct, frozen=True, gc=False):
     """A run outside was begun with another payload, and nobody knows its end. This one must not run beside it."""
 
 
 OnDo = RunHandler | SendAgain | Superseded | OtherPayload
-OnUndo = RunCompensation | NothingToUndo | AlreadyUndone | Superseded | Wait | MayHaveHappened
+OnUndo = RunCompensation | NothingToUndo | RowIsMissing | AlreadyUndone | Superseded | Wait | MayHaveHappened
 OnSettle = SendAgain | NothingToUndo | AlreadyUndone | Wait | MayHaveHappened
 OnEvent = RunHandler | SendAgain | Superseded | AnotherWas | Wait
 OnUndoingEvent = OnUndo | SendAgain
@@ -175,15 +179,18 @@ def on_do(row: Row | None, attempt: int, digest: str = "") -> OnDo:
             raise ValueError(f"a row that is {row.state} must hold its answer")
 
 
-def on_undo(row: Row | None, attempt: int = 1, now: datetime | None = None) -> OnUndo:
+def on_undo(row: Row | None, attempt: int = 1, now: datetime | None = None, *, is_answered: bool = False) -> OnUndo:
     """What to do with a compensation.
 
     Args:
         row: the row, if there is one.
         attempt: the compensation's. Of two that run outside the later one counts; else it decides nothing.
         now: the time, by which it is known whether the command of a claimed row is still expected.
+        is_answered: whether the participant has answered before that the command is done. Then there was a row.
     """
     match row:
+        case None if is_answered:
+            return RowIsMissing()
         case None:
             return NothingToUndo(attempt=0)
         case Row(state="refused", attempt=seen):
@@ -210,7 +217,7 @@ def on_settle(row: Row | None, now: datetime | None = None) -> OnSettle:
     if row is not None and row.state in ("done", "undoing", "undone") and row.answer is not None:
         return SendAgain(row.answer)
     match on_undo(row, 1, now):
-        case RunCompensation() | Superseded():
+        case RunCompensation() | Superseded() | RowIsMissing():
             raise AssertionError("handled above")
         case no_effect:
             return no_effect

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from antiphon.contracts.subjects import CommandAddress
 
-from .databases import Manner
+from .databases import Manner, new_number
 from .inbox import Row, Spent
 from .transaction import Transaction
 
@@ -102,8 +102,10 @@ class MemoryDatabase:
     """Rows and effects of one process, with the locks of a real database."""
 
     shares = False
+    lasts = False
 
     def __init__(self) -> None:
+        self.number = new_number()
         self.rows: dict[Key, Row] = {}
         self.claims: dict[Key, asyncio.Event | None] = {}
         self.spent: dict[str, Spent] = {}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -38,6 +38,7 @@ from .inbox import (
     NothingToUndo,
     OtherPayload,
     Row,
+    RowIsMissing,
     RowState,
     RunCompensation,
     RunHandler,
@@ -58,6 +59,7 @@ Known = (
     | Superseded
     | OtherPayload
     | NothingToUndo
+    | RowIsMissing
     | AlreadyUndone
     | MayHaveHappened
     | AnotherWas
@@ -69,6 +71,12 @@ Known = (
 """The row says it all."""
 Decision = Run | Known
 RUNS = (RunHandler, RunCompensation)
+
+
+ROW_IS_MISSING: Final = (
+    "its participant has answered that it was done, and the database of this process does not know of it: processes of "
+    "the participant use different databases, or this one is older. Nothing was taken back"
+)
 
 
 class NotYet(OwnWords):
@@ -251,13 +259,17 @@ class UndoProcedure(_Base):
 
     state: RowState = "undoing"
 
-    def __init__(self, handler: CompensationHandler, address: CommandAddress, payload: Any) -> None:
+    def __init__(
+        self, handler: CompensationHandler, address: CommandAddress, payload: Any, *, is_answered: bool = False
+    ) -> None:
         super().__init__(handler.compensation.__contract__, address, payload)
         self._handler, self.is_outside, self.is_slow = handler, handler.is_outside, handler.is_slow
+        self._is_answered = is_answered
 
     def decide(self, row: Row | None) -> Decision:
         """As the table says."""
-        return inbox.on_undo(row, self.mark, datetime.now(UTC) if row is not None and row.due_at else None)
+        now = datetime.now(UTC) if row is not None and row.due_at else None
+        return inbox.on_undo(row, self.mark, now, is_answered=self._is_answered)
 
     async def call(self, decision: Run, given: Any) -> Answer:
         """Call the compensation with what was answered then."""
@@ -280,6 +292,8 @@ class UndoProcedure(_Base):
                 return self._undone(found=found), None
             case Superseded(reason):
                 return self.negative("superseded", reason), None
+            case RowIsMissing():
+                return self.negative("exhausted", ROW_IS_MISSING), None
             case MayHaveHappened():
                 return may_have_happened(self.contract, self.address, row), inbox.given_up(row)
             case Wait(reason):

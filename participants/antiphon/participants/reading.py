@@ -41,10 +41,11 @@ class Reader:
     Args:
         participant: the handlers.
         rested: messages of reactions that killed their worker before and may be called once more.
+        lasts: whether the database outlives the process; one that does not forgets its rows together with the effects.
     """
 
-    def __init__(self, participant: Participant, rested: set[str]) -> None:
-        self._participant, self._rested = participant, rested
+    def __init__(self, participant: Participant, rested: set[str], *, lasts: bool) -> None:
+        self._participant, self._rested, self._lasts = participant, rested, lasts
         self._routing = Routing(participant.name, participant.reactions)
 
     def read(self, job: Job) -> Execution:
@@ -75,7 +76,8 @@ class Reader:
                 data = bytes(envelope.data) if handler.is_outside else b""
                 return DoProcedure(handler, address, payload, envelope.retriable, data)
             case CompensationHandler():
-                return UndoProcedure(handler, address, payload)
+                is_answered = self._lasts and bool(envelope.answer)
+                return UndoProcedure(handler, address, payload, is_answered=is_answered)
             case Settlement():
                 return SettleProcedure(handler, address)
 

@@ -113,7 +113,10 @@ async def serve(
                         log.info("participant.ready", participant=participant.name)
                     probes.ready(link, fitness)
                     abilities = capabilities_of(participant)
-                    async with fitness.watched(), registered(link, abilities, instance=instance, fitness=fitness):
+                    async with (
+                        fitness.watched(),
+                        registered(link, abilities, instance=instance, fitness=fitness, database=database.number),
+                    ):
                         await asyncio.wait((link.failure, ending.told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     probes.ending()

@@ -116,9 +116,10 @@ class SqlDatabase:
     """What both databases have in common: an engine, and one transaction for each command."""
 
     shares = False
+    lasts = True
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._engine, self.number = engine, 0
 
     async def open(self, tables: MetaData | None = None) -> None:
         """Connect, and create the inbox and the given tables where they are missing.
@@ -139,7 +140,7 @@ class SqlDatabase:
         for left in reversed(range(MIGRATE_TRIES)):
             try:
                 async with self._transaction() as connection:
-                    await connection.run_sync(migrate, tables)
+                    self.number = await connection.run_sync(migrate, tables)
             except SQLAlchemyError as error:
                 if trouble_of(error) != "locked" or not left:
                     raise

@@ -97,6 +97,7 @@ class SqliteDatabase(SqlDatabase):
     """
 
     shares = True
+    lasts = True
 
     def __init__(self, url: str, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
         self._lender = Lender(url)

@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from antiphon.contracts.errors import PlatformError
 
+from .databases import new_number
 from .engines import lock_tables
 from .inbox import Spent
 
@@ -42,6 +43,9 @@ VERSION: Final = 2
 """The version of these tables. The kept release has 1, and no table that says so."""
 PART: Final = "inbox"
 """What `antiphon_schema` calls these tables."""
+
+NUMBER: Final = "number"
+"""The row of `antiphon_schema` with the database's number in the place of a version: earlier releases pass over it."""
 
 inbox_tables = MetaData()
 
@@ -146,7 +150,7 @@ def add(insert: Insert) -> Any:
 # --- the version ------------------------------------------------------------------------------------------------------
 
 
-def migrate(connection: Connection, tables: MetaData | None = None) -> None:
+def migrate(connection: Connection, tables: MetaData | None = None) -> int:
     """Bring the inbox's tables to this version, and create the given ones where they are missing.
 
     Workers of the version before go on beside that: columns are added with defaults, and no row is rewritten.
@@ -154,6 +158,9 @@ def migrate(connection: Connection, tables: MetaData | None = None) -> None:
     Args:
         connection: in a transaction that may write.
         tables: the participant's own.
+
+    Returns:
+        The number of this database, by which it is told from another one; drawn where it has none.
 
     Raises:
         PlatformError: the tables are newer than this release.
@@ -176,6 +183,15 @@ def migrate(connection: Connection, tables: MetaData | None = None) -> None:
             connection.execute(insert(schema).values(part=PART, version=VERSION))
     if tables is not None:
         tables.create_all(connection)
+    return _number(connection)
+
+
+def _number(connection: Connection) -> int:
+    found: int | None = connection.scalar(select(schema.c.version).where(schema.c.part == NUMBER))
+    if found is None:
+        found = new_number()
+        connection.execute(insert(schema).values(part=NUMBER, version=found))
+    return found
 
 
 def _version(connection: Connection) -> int:

@@ -306,7 +306,8 @@ class Mortal:
     """A database whose process may die right before or after a commit."""
 
     def __init__(self, database: Database, stage: Stage) -> None:
-        self._database, self._stage, self.shares = database, stage, database.shares
+        self._database, self._stage = database, stage
+        self.shares, self.lasts, self.number = database.shares, database.lasts, database.number
 
     async def open(self, tables: MetaData | None = None) -> None:
         """It is open."""

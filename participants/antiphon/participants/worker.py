@@ -131,7 +131,7 @@ class Worker:
         rested = set[str]()
         self._jobs = Jobs(chance)
         self._tally, self._manners = Tally(database), Manners(name, database.shares)
-        self._reader = Reader(participant, rested)
+        self._reader = Reader(participant, rested, lasts=database.lasts)
         self._performing = Performing(database, Terms(instance, handler_seconds, 3 * ack_wait_seconds))
         self._answering = Answering(participant, link, self._jobs, self.counts)
         self._failing = Failing(

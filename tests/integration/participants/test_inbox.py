@@ -26,6 +26,7 @@ from antiphon.participants.inbox import (
     OnUndo,
     OtherPayload,
     Row,
+    RowIsMissing,
     RowState,
     RunCompensation,
     RunHandler,
@@ -117,6 +118,13 @@ README = Path(__file__).parents[3] / "participants" / "README.md"
 @pytest.mark.parametrize(("row", "question", "when"), [*product(ROWS, QUESTIONS, WHEN)])
 def test_every_row_and_every_question_has_its_decision(row: str, question: Question, when: When) -> None:
     assert DECIDE[question](ROWS[row], ATTEMPTS[when]) == TABLE[row, question][when]
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("row", ROWS)
+def test_what_was_answered_before_has_a_row_or_the_database_is_another_one(row: str, when: When) -> None:
+    decision = on_undo(ROWS[row], ATTEMPTS[when], NOW, is_answered=True)
+    assert decision == (TABLE[row, "undo"][when] if ROWS[row] is not None else RowIsMissing())
 
 
 @pytest.mark.parametrize("question", ["do", "undo"])
@@ -259,7 +267,7 @@ def words(decision: Decision) -> str:
             return "hand back"
         case MayHaveHappened():
             return "may have happened; becomes open"
-        case OtherPayload():
+        case RowIsMissing() | OtherPayload():
             return "exhausted"
 
 

@@ -67,16 +67,16 @@ def owns_by_attempt(row: Row | None, claim: int, state: str) -> bool:
     return row is not None and row.state not in ("void", "undone")
 
 
-def undo_voids(row: Row | None, attempt: int = 1, now: datetime | None = None) -> Any:
+def undo_voids(row: Row | None, attempt: int = 1, now: datetime | None = None, **_known: bool) -> Any:
     return NothingToUndo(0) if row is not None and row.state == "claimed" else on_undo(row, attempt, now)
 
 
-def undo_beside(row: Row | None, attempt: int = 1, now: datetime | None = None) -> Any:
+def undo_beside(row: Row | None, attempt: int = 1, now: datetime | None = None, **_known: bool) -> Any:
     is_beside = row is not None and row.state == "claimed"
     return RunCompensation(MACHINE) if is_beside else on_undo(row, attempt, now)
 
 
-def undos_fight(row: Row | None, attempt: int = 1, now: datetime | None = None) -> Any:
+def undos_fight(row: Row | None, attempt: int = 1, now: datetime | None = None, **_known: bool) -> Any:
     return on_undo(row, 9, now)
 
 

@@ -34,7 +34,7 @@ NO_MESSAGES = (
     "antiphon.deploy.chaos",
 )
 """What these read are a team's own messages and files."""
-SPELLED = {"cause", "command", "reacts", "retry", "within"}
+SPELLED = {"answer", "cause", "command", "reacts", "retry", "within"}
 """The attributes of an envelope in which a number is written as a text."""
 
 

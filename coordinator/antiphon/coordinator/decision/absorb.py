@@ -125,7 +125,7 @@ def _answered(history: History, fact: Answer) -> History:
     definition = history.definition.step(fact.step)
     match fact.kind:
         case "done":
-            return done(history, fact.step, fact.event)
+            return done(with_step(history, fact.step, answer=fact.sequence), fact.step, fact.event)
         case "refused" if not definition.is_retriable:
             return refuse(history, fact.step, f"{fact.step} was refused: {fact.reason}", fact.reason)
         case "refused" | "exhausted" if definition.is_retriable:

@@ -109,9 +109,16 @@ def _command(history: History, send: Send, cause: str, time: datetime, author: A
         retry=retry,
         retriable=step.is_retriable,
         within=_within(step) if send.direction == "do" else "",
+        answer=_answer(history, send) if send.direction == "undo" else "",
         traceparent=traceparent(history.key, send.step, send.direction, send.attempt, sampled),
     )
     return Draft(envelope.id, encode(envelope), cause, send, nanoseconds(time), bytes(payload), keys, sampled)
+
+
+def _answer(history: History, send: Send) -> str:
+    """Where its participant has said that the command is done that is taken back."""
+    place = history.steps[send.step].answer
+    return str(place) if place else ""
 
 
 def _close(history: History, what: SendClose, cause: str, time: datetime, ratio: float) -> Draft:

@@ -60,6 +60,8 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     """Of a step over a list: how many there are. Each has a record of its own."""
     reply: Any = None
     """What it has earned: an event, a tuple of them, or the end of a child."""
+    answer: int = 0
+    """Where in EVENTS its participant's answer stands that it is done; 0 where there is none."""
     reason: str = ""
     sent_ns: int = 0
     """When its last command was written, by its writer's clock."""

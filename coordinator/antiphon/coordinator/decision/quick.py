@@ -75,7 +75,7 @@ def _done(history: History, fact: Answer) -> History | None:
         return None
     if name not in history.definition.steps or fact.sequence in history.named:
         return None  # an element of a list, after which there are others to look at; or said again
-    done = replace(step, phase="done", reply=fact.event, timeout_ns=0, again_ns=0)
+    done = replace(step, phase="done", reply=fact.event, answer=fact.sequence, timeout_ns=0, again_ns=0)
     return replace(
         history,
         steps={**history.steps, name: done},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import msgspec
 from antiphon.contracts.bounds import Number
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.pairs import base_of
+from antiphon.contracts.subjects import REGISTRATIONS_FILTER
 from antiphon.contracts.topology import (
     BUCKETS,
     EVENTS,
@@ -18,6 +20,7 @@ from antiphon.contracts.topology import (
     PARKED,
     PARTICIPANT_ACK_WAIT_SECONDS,
     PLATFORM_CONSUMERS,
+    REGISTRATIONS,
     SAGA,
     Consumer,
     answers_consumer,
@@ -27,6 +30,7 @@ from antiphon.contracts.topology import (
     participant_consumers,
     reactions_consumer_name,
 )
+from antiphon.flow.running import read_running
 from antiphon.link import Link, fitness
 from antiphon.link.setup import bounded_streams, consumer_configs, heard, info_of
 
@@ -162,6 +166,7 @@ async def work(found: Deployment) -> list[Finding]:
     findings = _coordinators([works[each] for each in _named(fixed) if each in works])
     for name, its in theirs.items():
         findings += _workers(name, [works[each] for each in its if each in works])
+    findings += await _databases(found.link)
     if exporting := [works[each] for each in exporters if each in works]:
         findings.append(_exporter(exporting))
     return findings
@@ -210,6 +215,26 @@ def _workers(participant: str, works: list[Work]) -> list[Finding]:
     if (pending := sum(each.num_pending for each in works)) > BEHIND:
         return [Finding("participants", "warning", f"{pending} messages wait for {participant}", "more workers")]
     return [Finding("participants", "fine", f"{participant} runs and keeps up")]
+
+
+async def _databases(link: Link) -> list[Finding]:
+    """Whether the processes of a participant use one database, by what they say of themselves."""
+    stored = [(each.subject, each.data) async for each in link.scan(REGISTRATIONS.name, REGISTRATIONS_FILTER)]
+    uses = defaultdict[str, dict[int, list[str]]](lambda: defaultdict(list))
+    for each in read_running(stored).registrations:
+        if each.database:
+            uses[each.name][each.database].append(each.instance)
+    return [
+        Finding(
+            "participants",
+            "fault",
+            f"processes of {name} use {len(instances)} databases, and none knows what the others have done: "
+            + "; ".join(f"{', '.join(those)} one" for those in instances.values()),
+            "stop all but those with the right one, and start them with its --database; what they did is in the others",
+        )
+        for name, instances in sorted(uses.items())
+        if len(instances) > 1
+    ]
 
 
 def _exporter(works: list[Work]) -> Finding:
