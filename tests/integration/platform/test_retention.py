@@ -16,7 +16,7 @@ from antiphon.contracts import AlreadyStarted, Event, SagaKey, TooLate, subjects
 from antiphon.contracts.bounds import SEQUENCE_MAX
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.readmodel_places import Place
-from antiphon.contracts.stored import NobodyReads
+from antiphon.contracts.stored import NobodyReads, StoredMessage
 from antiphon.contracts.topology import EVENTS, EXPORTER, READMODELS, SAGA, Listener, reactions_consumer_name
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.decision.entries import child_id
@@ -159,8 +159,36 @@ async def test_each_outcome_is_kept_for_its_own_time(scene: Scene, retention: Re
 async def test_what_purging_takes_calls_for_no_rest(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only passing over what is kept does: at any other rate old sagas would come faster than they are purged."""
     await scene.run(*(f"t{number}" for number in range(8)))
+    took, rest = await took_and_rest(scene.ends(keeping=Keeping(per_second=8.0, look_seconds=0.0)), monkeypatch)
+    assert rest < runtime.REST * (took - 8 / 8.0 * 0.8), "a second of it was spent on the rate alone"
+
+
+@pytest.mark.parametrize("what", ["sagas", "ends"])
+async def test_what_finding_those_takes_that_are_purged_calls_for_no_rest_either(
+    what: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the more there are to purge, the longer the rest, and the more there are after it: without bound."""
+    await scene.run(*(f"t{number}" for number in range(8)))
+    keeping = Keeping(per_second=1e4, look_seconds=0.0, ends_seconds=1e-9 if what == "ends" else None)
+    if what == "ends":
+        await scene.ends().look(TRIP.name)
+    page = scene.link.next_page
+    slow_filter = subjects.ends_filter(TRIP.name) if what == "ends" else subjects.starts_filter(TRIP.name)
+
+    async def slow(stream: str, subject_filter: str, *others: int) -> list[StoredMessage]:
+        found = await page(stream, subject_filter, *others)
+        if found and subject_filter == slow_filter:
+            await asyncio.sleep(3.0)
+        return found
+
+    monkeypatch.setattr(scene.link, "next_page", slow)
+    took, rest = await took_and_rest(scene.ends(keeping=keeping), monkeypatch)
+    assert rest < runtime.REST * (took - 3.0 * 8 / 9 * 0.8), "eight of nine were purged"
+
+
+async def took_and_rest(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> tuple[float, float]:
+    """How long a look takes, and for how long there is a rest after it, which is not taken."""
     rests = list[float]()
-    ends = scene.ends(keeping=Keeping(per_second=8.0, look_seconds=0.0))
 
     class Stop(Exception):
         pass
@@ -176,8 +204,7 @@ async def test_what_purging_takes_calls_for_no_rest(scene: Scene, monkeypatch: p
     began = loop.time()
     with pytest.raises(Stop):
         await ends.keep_looking()
-    took = loop.time() - began
-    assert rests[0] < runtime.REST * (took - 8 / 8.0 * 0.8), "a second of it was spent on the rate alone"
+    return loop.time() - began, rests[0]
 
 
 async def test_old_sagas_are_purged_side_by_side(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
