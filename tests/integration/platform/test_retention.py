@@ -310,18 +310,28 @@ async def test_a_saga_stays_while_one_of_several_servers_may_not_know_the_export
     assert await scene.left_of(handle.key) == ONLY_ITS_END
 
 
-async def test_a_saga_stays_until_the_exporter_has_its_trace(scene: Scene) -> None:
+async def test_a_saga_stays_until_the_exporter_has_its_trace(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its journal is not even read: each look comes by it, and while an exporter is away there are ever more."""
     (handle,) = await scene.run("t1")
+    read_journals, read = runtime.read_journals, set[SagaKey]()
+
+    async def noted(link: Link, keys: Sequence[SagaKey]) -> dict[SagaKey, list[StoredMessage]]:
+        read.update(keys)
+        return await read_journals(link, keys)
+
+    monkeypatch.setattr(runtime, "read_journals", noted)
     held: list[Delivery] = []
     exporter = await scene.there.link("exporter" if scene.there.up.form == "accounts" else "coordinator")
     pull = await exporter.pull(SAGA, EXPORTER, 1000, held.append, 3600.0)
     await until(lambda: len(held) >= 8, what="the journals at the exporter")
     await scene.ends().look(TRIP.name)
     assert len(await scene.left_of(handle.key)) > 1
+    assert read == set()
     for delivery in held:
         delivery.ack()
     await exporter.flushed()
     await purged_in_the_end(scene, handle)
+    assert handle.key in read
     await pull.drain()
 
 

@@ -197,11 +197,12 @@ class Ends:
 
     async def _purge_old(self, retention: Retention, page: list[StoredMessage], pair: int) -> int:
         """Purge those sagas of a page that are old; how many are gone, whoever has purged them."""
-        found = await self._old(retention, page)
-        if not found:
+        ended = await self._ended(retention, page)
+        if not ended:
             return 0
         limits = await self._readers.limits(pair)
-        waiting = self._waiting.setdefault(found[0].key.type, Counter())
+        waiting = self._waiting.setdefault(next(iter(ended)).type, Counter())
+        found = await self._exported(page, ended, limits, waiting)
         waits_for = {each.key: self._waits_for(each, limits) for each in found}
         waiting.update(filter(None, waits_for.values()))
         found = [each for each in found if not waits_for[each.key] and each.key != limits.last]
@@ -223,13 +224,24 @@ class Ends:
             await for_each(free, purge, AT_ONCE)
         return len(free) - kept
 
-    async def _old(self, retention: Retention, page: list[StoredMessage]) -> list[Old]:
-        """The sagas of these starts that have ended and were kept for long enough since."""
+    async def _ended(self, retention: Retention, page: list[StoredMessage]) -> dict[SagaKey, StoredMessage]:
+        """The ends of those sagas of these starts that were kept for long enough since."""
+        begun = (key for message in page if (key := _begun(message.subject)) is not None)
+        ends = {_saga_of(each): each for each in await _read(self._link, SAGA, map(subjects.end_subject, begun))}
+        return {key: end for key, end in ends.items() if self._is_old(retention, end)}
+
+    async def _exported(
+        self, page: list[StoredMessage], ended: dict[SagaKey, StoredMessage], limits: Limits, waiting: Counter[str]
+    ) -> list[Old]:
+        """Those of them whose traces the exporter has handed over. No others are read: each look comes by them, and of
+        an exporter that is away there are ever more."""
         starts = {key: message for message in page if (key := _begun(message.subject)) is not None}
-        ends = {_saga_of(each): each for each in await _read(self._link, SAGA, map(subjects.end_subject, starts))}
-        old = [key for key, end in ends.items() if self._is_old(retention, end)]
-        journals = await read_journals(self._link, old)
-        return [Old(key, starts[key], ends[key], journals[key]) for key in old]
+        exported = {key: end for key, end in ended.items() if end.sequence <= limits.exported}
+        if len(exported) < len(ended):
+            self._say("retention.waits", EXPORTER, consumer=EXPORTER, stream=SAGA, remedy=WAITS[EXPORTER])
+            waiting[EXPORTER] += len(ended) - len(exported)
+        journals = await read_journals(self._link, [*exported])
+        return [Old(key, starts[key], end, journals[key]) for key, end in exported.items()]
 
     def _is_old(self, retention: Retention, end: StoredMessage) -> bool:
         try:
@@ -246,10 +258,7 @@ class Ends:
     # --- what has to stay all the same --------------------------------------------------------------------------------
 
     def _waits_for(self, old: Old, limits: Limits) -> str:
-        """Who has not dealt with a saga yet; empty where all have."""
-        if old.end.sequence > limits.exported:
-            self._say("retention.waits", EXPORTER, consumer=EXPORTER, stream=SAGA, remedy=WAITS[EXPORTER])
-            return EXPORTER
+        """Who else has not dealt with a saga yet; empty where all have."""
         last_named = max(named_sequences(old.entries), default=old.start.sequence)
         if last_named > limits.heard:
             self._say("retention.waits", EVENTS, stream=EVENTS, remedy=WAITS[EVENTS])
