@@ -29,6 +29,7 @@ from antiphon.coordinator.runtime import stream_readers
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.retention import Ends, Keeping
 from antiphon.link import Delivery, Link, readmodel_places, set_up, setup
+from antiphon.link.journals import read_journals
 from antiphon.link.purging import delete_all
 from antiphon.link.readmodel_places import forget_reader, readers
 from antiphon.link.setup import api
@@ -313,13 +314,13 @@ async def test_a_saga_stays_while_one_of_several_servers_may_not_know_the_export
 async def test_a_saga_stays_until_the_exporter_has_its_trace(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its journal is not even read: each look comes by it, and while an exporter is away there are ever more."""
     (handle,) = await scene.run("t1")
-    read_journals, read = runtime.read_journals, set[SagaKey]()
+    read = set[SagaKey]()
 
     async def noted(link: Link, keys: Sequence[SagaKey]) -> dict[SagaKey, list[StoredMessage]]:
         read.update(keys)
         return await read_journals(link, keys)
 
-    monkeypatch.setattr(runtime, "read_journals", noted)
+    monkeypatch.setattr("antiphon.coordinator.runtime.retention.read_journals", noted)
     held: list[Delivery] = []
     exporter = await scene.there.link("exporter" if scene.there.up.form == "accounts" else "coordinator")
     pull = await exporter.pull(SAGA, EXPORTER, 1000, held.append, 3600.0)

@@ -225,6 +225,28 @@ async def read_inbox(url: str) -> list[InboxRow]:
     ]
 
 
+async def read_failed(url: str) -> dict[str, int]:
+    """How many attempts at a command have failed, by its subject, as a participant's inbox says; nothing if there is
+    none.
+
+    Args:
+        url: of its database, `sqlite:` or `postgresql:`.
+    """
+    from sqlalchemy import inspect, select
+
+    from antiphon.participants.tables import attempts
+
+    engine = open_engine(url, writes=False)
+    try:
+        async with engine.connect() as connection:
+            if not await connection.run_sync(lambda sync: inspect(sync).has_table(attempts.name)):
+                return {}
+            rows = (await connection.execute(select(attempts.c.message, attempts.c.failed))).all()
+    finally:
+        await engine.dispose()
+    return dict(tuple(row) for row in rows)
+
+
 async def read_ledger(url: str, ledger: Ledger) -> list[Effect]:
     """What a team's own books say."""
     if not isinstance(ledger, str):
