@@ -6,6 +6,7 @@ A slope counts as growth only where it says more than chance and more than one u
   while has not reached its height.
 - Along that half it must rise by more than twice the spread of the samples around it. Memory and files go up and down
   as garbage is collected and blocks are emptied, and a line through that is never quite level.
+- The last quarter of the time must rise as well: what comes to rest late is no leak.
 - An hour must add more than a tolerance, which is given for each saga: it is chosen below the smallest thing that a
   saga could leave behind, so that one thing left behind by each saga is always more.
 """
@@ -51,7 +52,7 @@ class Slope(msgspec.Struct, frozen=True):
         mean: of the second half.
         last: the last sample.
         an_hour: what an hour adds by the second half.
-        of_last_quarter: the same by the last quarter, which tells what still comes to rest from what does not.
+        of_last_quarter: the same by the last quarter, which tells what comes to rest from what does not.
         spread: of the samples around the line of the second half: their standard deviation.
         grows: whether it grows; None where the time was too short to say.
     """
@@ -94,7 +95,8 @@ def slope_of(series: Series, seconds: Sequence[float]) -> Slope:
         value - line.slope * at - line.intercept for at, value in zip(seconds[half:], values[half:], strict=True)
     )
     lasted, an_hour = seconds[-1] - seconds[half], line.slope * HOUR
-    grows = an_hour > series.tolerance and line.slope * lasted > SPREADS * spread
+    of_last_quarter = linear_regression(seconds[quarter:], values[quarter:]).slope * HOUR
+    grows = min(an_hour, of_last_quarter) > series.tolerance and line.slope * lasted > SPREADS * spread
     return Slope(
         name=series.name,
         unit=series.unit,
@@ -103,7 +105,7 @@ def slope_of(series: Series, seconds: Sequence[float]) -> Slope:
         mean=fmean(values[half:]),
         last=values[-1],
         an_hour=an_hour,
-        of_last_quarter=linear_regression(seconds[quarter:], values[quarter:]).slope * HOUR,
+        of_last_quarter=of_last_quarter,
         spread=spread,
         grows=grows if lasted >= JUDGED_SECONDS else None,
     )

@@ -38,6 +38,7 @@ from rich.table import Table
 from antiphon.contracts.identity import OPERATOR
 from antiphon.contracts.topology import EVENTS, EXPORTER, PARKED, READMODEL, SAGA
 from antiphon.coordinator import Antiphon
+from antiphon.coordinator.runtime.cache import SAGAS_MAX
 from antiphon.deploy.chaos.platform import can_export
 from antiphon.deploy.chaos.summary import table as markdown_table
 from antiphon.deploy.local.platform import worker_names
@@ -76,8 +77,8 @@ DISK_OF_A_SAGA: Final = 32
 """Bytes of disk: a stored message of the server has more for its subject alone, and so has a row of an inbox."""
 COUNT_OF_A_SAGA: Final = 0.01
 """Messages and rows: one that one of a hundred sagas leaves behind."""
-MEMORY_MIN: Final = 1.0
-"""MB of memory that an hour may add where sagas are few."""
+MEMORY_MIN: Final = 4.0
+"""MB of memory that an hour may add where sagas are few: what an allocator scatters."""
 DISK_MIN: Final = 4.0
 DESCRIPTORS: Final = 4.0
 """Files and connections that an hour may add: fewer than one of a thousand operations would leave open."""
@@ -503,10 +504,11 @@ def about(soaked: Soaked) -> str:
     """How to read the table."""
     return (
         "An hour adds what the line through the second half says, and the one through the last quarter. A thing grows "
-        "where that is more than it may add, and the line rises by more than twice the spread of the samples about it. "
-        f"Each saga may leave {MEMORY_OF_A_SAGA} bytes of memory and {DISK_OF_A_SAGA} of disk, and a hundred of them "
-        "one message or row, which is less than the smallest thing that a saga could leave behind. A half of less than "
-        f"{JUDGED_SECONDS / 60:g} minutes is not judged."
+        "where both are more than it may add, and the line rises by more than twice the spread of the samples about "
+        f"it. Each saga may leave {MEMORY_OF_A_SAGA} bytes of memory and {DISK_OF_A_SAGA} of disk, and a hundred of "
+        "them one message or row, which is less than the smallest thing that a saga could leave behind. A half of less "
+        f"than {JUDGED_SECONDS / 60:g} minutes is not judged. A coordinator's memory rises until its cache is full, "
+        f"which has {SAGAS_MAX} sagas: a run must be long enough for that."
     )
 
 

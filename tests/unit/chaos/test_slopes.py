@@ -51,9 +51,10 @@ def test_what_falls_is_no_leak() -> None:
     assert not judged([300.0 - at / 36 for at in HOUR]).grows
 
 
-def test_the_last_quarter_tells_what_still_comes_to_rest() -> None:
-    found = judged([60.0 - 0.001 * max(0.0, 2700.0 - at) for at in HOUR])
-    assert found.an_hour > 1.0
+def test_what_comes_to_rest_late_is_no_leak() -> None:
+    found = judged([60.0 - 0.01 * max(0.0, 2700.0 - at) for at in HOUR])
+    assert not found.grows
+    assert found.an_hour > 10.0
     assert found.of_last_quarter == pytest.approx(0.0, abs=0.01)
 
 
