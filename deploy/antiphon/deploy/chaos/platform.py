@@ -217,6 +217,11 @@ class ChaosPlatform:
         return Background()
 
     @property
+    def is_own(self) -> bool:
+        """Whether this test has started it, so that nobody else needs what it holds."""
+        return True
+
+    @property
     def databases(self) -> Mapping[str, str]:
         """The URL of each participant's database, by its name."""
         return self._running.databases

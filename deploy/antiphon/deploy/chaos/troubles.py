@@ -18,7 +18,7 @@ class Troubles:
         """When the last fault began or ended; 0 before any."""
         self._begun: dict[str, Trouble] = {}
 
-    def begin(self, what: str, participant: str = "", *, planned: bool = False) -> None:
+    def begin(self, what: str, participant: str = "", *, planned: bool = False, at_ns: int = 0) -> None:
         """Note that something is harmed from now on; what is harmed already goes on being so.
 
         Args:
@@ -26,8 +26,9 @@ class Troubles:
             participant: whose trouble it is; empty where it may be everybody's.
             planned: whether it is a planned restart, which is to cost nobody an attempt. One of a process that is
                 harmed already is none, and nor is one in which the process is harmed.
+            at_ns: when; now when 0.
         """
-        self.last_ns = time.time_ns()
+        self.last_ns = at_ns or time.time_ns()
         names = frozenset({participant} if participant else ())
         begun = self._begun.setdefault(what, Trouble(names, self.last_ns, 0, what if planned else ""))
         if begun.restarted and not planned:
