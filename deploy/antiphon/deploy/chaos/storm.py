@@ -198,7 +198,7 @@ class Storm:
         Raises:
             PlatformError: others have started it.
         """
-        if not isinstance(self._chaos, ChaosPlatform):
+        if isinstance(self._chaos, RunningPlatform):
             raise PlatformError("others have started this platform, whose processes can be harmed only")
         return self._chaos
 

@@ -12,10 +12,12 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
+from antiphon.contracts.bounds import NUMBER_MAX, Number
 from antiphon.contracts.errors import PlatformError
 
 from ..files import write_private
@@ -25,6 +27,10 @@ CLAIM: Final = "running"
 """The file that is locked for as long as a platform runs in a folder."""
 HAS_HANDLES: Final = hasattr(os, "pidfd_open")
 """Whether this system, Linux, can hold on to a process, whoever gets its number later."""
+
+
+Pid = Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
+"""Of one process: a signal to 0 or less would reach many."""
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -38,8 +44,8 @@ class Process(msgspec.Struct, frozen=True):
     """
 
     owner: str
-    pid: int
-    life: int
+    pid: Pid
+    life: Number
     serves: bool
 
 
@@ -52,9 +58,9 @@ class ServerProcess(msgspec.Struct, frozen=True):
         port: where it listens.
     """
 
-    pid: int
+    pid: Pid
     name: str
-    port: int
+    port: Number
 
 
 class State(msgspec.Struct, frozen=True):
@@ -70,7 +76,7 @@ class State(msgspec.Struct, frozen=True):
         processes: the others, by name.
     """
 
-    pid: int
+    pid: Pid
     url: str
     sagas: Sequence[str]
     participants: Mapping[str, str]
