@@ -536,12 +536,12 @@ def _print(soaked: Soaked) -> None:
     out.print(table)
     out.print(about(soaked), soft_wrap=True)
     for name, value in _facts(soaked):
-        out.print(f"{name}: {value}")
+        out.print(f"{name}: {value}", soft_wrap=True)
     for sentence in soaked.wrong[:TOLD_MAX]:
         out.print(sentence, soft_wrap=True)
     if len(soaked.wrong) > TOLD_MAX:
         out.print(f"and {len(soaked.wrong) - TOLD_MAX} more")
-    out.print(soaked.last_line)
+    out.print(soaked.last_line, soft_wrap=True)
 
 
 if __name__ == "__main__":
