@@ -5,7 +5,7 @@
 #   LONG_WORKERS=number  the same for make test-long
 #   GO=command      another Go than go, for make chart
 #   STYLE=name      the order system of make demo and make chaos: orchestrated, choreographed or hybrid
-#   MINUTES=number  how long make chaos goes on: one minute where nothing is said
+#   MINUTES=number  how long make chaos goes on, and make soak: one minute, and sixty, where nothing is said
 #   SYSTEM=name     the example of make chaos: orders, or trips of the travel agency, which have every shape of a saga
 #   ARGS="…"        passed on to what the target runs, such as make test ARGS="-k timer"
 
@@ -49,7 +49,7 @@ order := $(addprefix --app antiphon.order.,saga loyalty $(addprefix choreographe
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help chaos chart demo test test-long oldest check format bench explore floods retention recovery planted lock locked clean
+.PHONY: help chaos chart demo test test-long oldest check format bench explore floods retention recovery soak planted lock locked clean
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -130,6 +130,9 @@ retention: $(ready) ## Purge ten thousand old sagas while others run and coordin
 
 recovery: $(ready) ## Kill a hundred workers, and measure how long it takes until others have answered; ten minutes.
 	@$(VENV)/bin/python -m tests.chaos.recovery $(ARGS)
+
+soak: $(ready) ## Run orders at a steady rate for an hour, and print what grows: memory, descriptors, disk, rows; MINUTES=20.
+	@$(VENV)/bin/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 planted: $(ready) ## Plant each known bug in a copy, and find the first test that notices it; hours. ARGS="name …" plants some.
 	@$(VENV)/bin/python -m tests.planted $(ARGS)

@@ -105,7 +105,7 @@ def running(
             programs[profiled.role] = _writing(profiled.file, programs[profiled.role])
         client = programs.pop(CLIENT)
         if exporting:
-            programs["exporter"] = _exporter(server.url, stack.enter_context(_sink()))
+            programs["exporter"] = _exporter(server.url, stack.enter_context(sink()))
         watched = {"server": _process_of(server), **stack.enter_context(serving(programs, folder))}
         if database is not None:
             watched["database"] = database
@@ -128,7 +128,7 @@ def _exporter(url: str, endpoint: str) -> Program:
 
 
 @contextmanager
-def _sink() -> Iterator[str]:
+def sink() -> Iterator[str]:
     """A backend for traces as a process of its own, on the same cores: its address."""
     command = [sys.executable, "-m", "tests.bench.sink"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:

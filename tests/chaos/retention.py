@@ -41,7 +41,7 @@ from antiphon.link.setup import api
 from tests.support.processes import Child, supervised
 from tests.support.server import PARTICIPANTS, Platform, platform, until
 
-from .keeping import order_of, plain
+from .keeping import ending_of, order_of, plain
 
 AT_ONCE: Final = 200
 """How many old sagas are under way at once while they are made, and how many are read at once."""
@@ -97,9 +97,7 @@ async def _campaign(chosen: argparse.Namespace, folder: Path) -> Seen:
         async with linked(up) as link:
             children = _children(up, folder, chosen.age)
             with supervised(children):
-                await until(
-                    lambda: all(map(_is_ready, children.values())), seconds=120, what="processes that are ready"
-                )
+                await until(lambda: all(map(is_ready, children.values())), seconds=120, what="processes that are ready")
                 async with Antiphon.connect(up.servers, credentials=up.credentials("client")) as client:
                     outcomes = await _grow_old(client, chosen.sagas // 2, 0)
                     children["readmodel"].stay_away()
@@ -107,7 +105,7 @@ async def _campaign(chosen: argparse.Namespace, folder: Path) -> Seen:
                     await _purge_under_load(link, client, children, outcomes, chosen, seen, folder)
                     await _check_all(client, outcomes, seen)
                 ends = [subjects.end_subject(_key(next(iter(outcomes))))]
-                (end,) = await _insist(partial(link.read_all, SAGA, ends))
+                (end,) = await insist(partial(link.read_all, SAGA, ends))
         await _weigh(folder / "ends", end, chosen.ends)
     say(f"asked: {dict(seen.asked)}; wrong answers: {len(seen.wrong)}; missed by the read model: {seen.missed}")
     for each in seen.wrong[:20]:
@@ -140,8 +138,9 @@ def _children(up: Platform, folder: Path, age: int) -> dict[str, Child]:
     }
 
 
-def _is_ready(child: Child) -> bool:
-    ready = re.compile(r"\b(coordinator|participant|readmodel)\.ready")
+def is_ready(child: Child) -> bool:
+    """Whether a process has ever said that it serves."""
+    ready = re.compile(r"\b(coordinator|participant|readmodel|exporter)\.ready")
     return bool(child.log.exists() and ready.search(child.log.read_text()))
 
 
@@ -171,7 +170,7 @@ async def _left(link: Link, names: Sequence[str]) -> set[str]:
     found = set[str]()
     for first in range(0, len(names), READ_MAX):
         part = [_key(name) for name in names[first : first + READ_MAX]]
-        starts = await _insist(partial(link.read_all, EVENTS, [subjects.start_subject(key) for key in part]))
+        starts = await insist(partial(link.read_all, EVENTS, [subjects.start_subject(key) for key in part]))
         found |= {key.id for each in starts if (key := subjects.saga_in(each.subject)) is not None}
     return found
 
@@ -179,7 +178,7 @@ async def _left(link: Link, names: Sequence[str]) -> set[str]:
 T = TypeVar("T")
 
 
-async def _insist(call: Callable[[], Awaitable[T]]) -> T:
+async def insist(call: Callable[[], Awaitable[T]]) -> T:
     """What a call gives, once the server has answered."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
@@ -204,27 +203,31 @@ class Load:
     taken: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     under_way: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     failed: int = 0
+    wrong: list[str] = field(default_factory=list[str])
+    begun: int = 0
 
     async def come(self) -> None:
         """Begin until cancelled."""
-        began, number = time.monotonic(), 0
+        began = time.monotonic()
         while True:
-            due = began + number / self.rate
+            due = began + self.begun / self.rate
             if (pause := due - time.monotonic()) > 0:
                 await asyncio.sleep(pause)
-            task = asyncio.ensure_future(self._one(number, due))
+            task = asyncio.ensure_future(self._one(self.begun, due))
             self.under_way.add(task)
             task.add_done_callback(self.under_way.discard)
-            number += 1
+            self.begun += 1
 
     async def _one(self, number: int, due: float) -> None:
         name = f"new-{number}"
         try:
             handle = await self.client.start(plain, order_of(number, name), id=name, timeout=PATIENCE_SECONDS)
-            await handle.result(timeout=PATIENCE_SECONDS)
+            told = await handle.result(timeout=PATIENCE_SECONDS)
         except AntiphonError:
             self.failed += 1
             return
+        if told.outcome != ending_of(number):
+            self.wrong.append(f"{name} has ended as {told.outcome}, and must be {ending_of(number)}")
         self.taken.append((time.monotonic(), time.monotonic() - due))
 
     def say(self, what: str, since: float) -> None:
@@ -273,6 +276,7 @@ async def _purge_under_load(
     for task in (coming, asking):
         task.cancel()
     await asyncio.wait(load.under_way or {coming})
+    seen.wrong += load.wrong
     async with opened(f"sqlite:///{folder}/sagas.db") as model:
         rows = {row.id: row for row in await model.find(Query(type=plain.definition.name, limit=10**6))}
     known = [name for name in outcomes if (row := rows.get(name)) is not None and row.definition and row.started_ns]
@@ -341,8 +345,8 @@ async def _weigh(folder: Path, end: StoredMessage, count: int) -> None:
             for first in range(0, count, STORED_AT_ONCE):
                 names = [f"end-{number}" for number in range(first, min(count, first + STORED_AT_ONCE))]
                 wanted = [subjects.end_subject(_key(name)) for name in names]
-                await asyncio.gather(*(_insist(partial(link.store, each, end.data)) for each in wanted))
-            state = (await _insist(partial(api, link, f"STREAM.INFO.{SAGA}")))["state"]
+                await asyncio.gather(*(insist(partial(link.store, each, end.data)) for each in wanted))
+            state = (await insist(partial(api, link, f"STREAM.INFO.{SAGA}")))["state"]
         after = await _memory_mb(up)
     each = (after - before) * 2**20 / count
     say(
@@ -356,7 +360,7 @@ async def _memory_mb(up: Platform) -> float:
     await asyncio.to_thread(up.server.stop)
     await asyncio.to_thread(up.server.start)
     async with linked(up) as link:
-        await _insist(partial(api, link, f"STREAM.INFO.{SAGA}"))
+        await insist(partial(api, link, f"STREAM.INFO.{SAGA}"))
     assert up.server.process is not None
     status = await asyncio.to_thread(Path(f"/proc/{up.server.process.pid}/status").read_text)
     (resident,) = re.findall(r"VmRSS:\s+(\d+) kB", status)

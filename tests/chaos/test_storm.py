@@ -59,6 +59,22 @@ def test_orders_survive_a_storm_and_its_schedule_is_kept(tmp_path: Path) -> None
     assert document[-1] == f"`{said[0]}`"
 
 
+def test_planned_restarts_cost_no_attempt(tmp_path: Path) -> None:
+    """Of coordinators and workers alone: a server that ends takes deliveries with it."""
+    names = ("billing-1", "coordinator-1", "inventory-2", "shipping-1", "billing-2", "inventory-1")
+    faults = [
+        f'[[faults]]\nat = {2.0 + 2 * each}\nkind = "restart"\ntarget = "{name}"' for each, name in enumerate(names)
+    ]
+    (tmp_path / "restarts.toml").write_text("seed = 7\n" + "\n".join(faults))
+    platform = [each for each in SMALL if "workers" not in each]
+    asked = (*platform, "--workers=2", "--schedule", str(tmp_path / "restarts.toml"), "--at-once=30", "--json")
+    with chaos_beside(tmp_path / "storm", *asked, stderr=subprocess.PIPE) as ran:
+        told, said = ran.communicate()
+    assert ran.returncode == 0, told + said
+    score = json.decode(told)
+    assert (score["faults"], score["violations"]) == (len(names), [])
+
+
 KINDS = r"""
 poison client|target = "client"
 poison participant|target = "billing"\nmessage = "oversize"

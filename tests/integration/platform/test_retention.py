@@ -16,7 +16,7 @@ from antiphon.contracts import AlreadyStarted, Event, SagaKey, TooLate, subjects
 from antiphon.contracts.bounds import SEQUENCE_MAX
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.readmodel_places import Place
-from antiphon.contracts.stored import NobodyReads
+from antiphon.contracts.stored import NobodyReads, StoredMessage
 from antiphon.contracts.topology import EVENTS, EXPORTER, READMODELS, SAGA, Listener, reactions_consumer_name
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.decision.entries import child_id
@@ -29,6 +29,7 @@ from antiphon.coordinator.runtime import stream_readers
 from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.retention import Ends, Keeping
 from antiphon.link import Delivery, Link, readmodel_places, set_up, setup
+from antiphon.link.journals import read_journals
 from antiphon.link.purging import delete_all
 from antiphon.link.readmodel_places import forget_reader, readers
 from antiphon.link.setup import api
@@ -159,8 +160,36 @@ async def test_each_outcome_is_kept_for_its_own_time(scene: Scene, retention: Re
 async def test_what_purging_takes_calls_for_no_rest(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only passing over what is kept does: at any other rate old sagas would come faster than they are purged."""
     await scene.run(*(f"t{number}" for number in range(8)))
+    took, rest = await took_and_rest(scene.ends(keeping=Keeping(per_second=8.0, look_seconds=0.0)), monkeypatch)
+    assert rest < runtime.REST * (took - 8 / 8.0 * 0.8), "a second of it was spent on the rate alone"
+
+
+@pytest.mark.parametrize("what", ["sagas", "ends"])
+async def test_what_finding_those_takes_that_are_purged_calls_for_no_rest_either(
+    what: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the more there are to purge, the longer the rest, and the more there are after it: without bound."""
+    await scene.run(*(f"t{number}" for number in range(8)))
+    keeping = Keeping(per_second=1e4, look_seconds=0.0, ends_seconds=1e-9 if what == "ends" else None)
+    if what == "ends":
+        await scene.ends().look(TRIP.name)
+    page = scene.link.next_page
+    slow_filter = subjects.ends_filter(TRIP.name) if what == "ends" else subjects.starts_filter(TRIP.name)
+
+    async def slow(stream: str, subject_filter: str, *others: int) -> list[StoredMessage]:
+        found = await page(stream, subject_filter, *others)
+        if found and subject_filter == slow_filter:
+            await asyncio.sleep(3.0)
+        return found
+
+    monkeypatch.setattr(scene.link, "next_page", slow)
+    took, rest = await took_and_rest(scene.ends(keeping=keeping), monkeypatch)
+    assert rest < runtime.REST * (took - 3.0 * 8 / 9 * 0.8), "eight of nine were purged"
+
+
+async def took_and_rest(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> tuple[float, float]:
+    """How long a look takes, and for how long there is a rest after it, which is not taken."""
     rests = list[float]()
-    ends = scene.ends(keeping=Keeping(per_second=8.0, look_seconds=0.0))
 
     class Stop(Exception):
         pass
@@ -176,8 +205,7 @@ async def test_what_purging_takes_calls_for_no_rest(scene: Scene, monkeypatch: p
     began = loop.time()
     with pytest.raises(Stop):
         await ends.keep_looking()
-    took = loop.time() - began
-    assert rests[0] < runtime.REST * (took - 8 / 8.0 * 0.8), "a second of it was spent on the rate alone"
+    return loop.time() - began, rests[0]
 
 
 async def test_old_sagas_are_purged_side_by_side(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,18 +311,28 @@ async def test_a_saga_stays_while_one_of_several_servers_may_not_know_the_export
     assert await scene.left_of(handle.key) == ONLY_ITS_END
 
 
-async def test_a_saga_stays_until_the_exporter_has_its_trace(scene: Scene) -> None:
+async def test_a_saga_stays_until_the_exporter_has_its_trace(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its journal is not even read: each look comes by it, and while an exporter is away there are ever more."""
     (handle,) = await scene.run("t1")
+    read = set[SagaKey]()
+
+    async def noted(link: Link, keys: Sequence[SagaKey]) -> dict[SagaKey, list[StoredMessage]]:
+        read.update(keys)
+        return await read_journals(link, keys)
+
+    monkeypatch.setattr("antiphon.coordinator.runtime.retention.read_journals", noted)
     held: list[Delivery] = []
     exporter = await scene.there.link("exporter" if scene.there.up.form == "accounts" else "coordinator")
     pull = await exporter.pull(SAGA, EXPORTER, 1000, held.append, 3600.0)
     await until(lambda: len(held) >= 8, what="the journals at the exporter")
     await scene.ends().look(TRIP.name)
     assert len(await scene.left_of(handle.key)) > 1
+    assert read == set()
     for delivery in held:
         delivery.ack()
     await exporter.flushed()
     await purged_in_the_end(scene, handle)
+    assert handle.key in read
     await pull.drain()
 
 

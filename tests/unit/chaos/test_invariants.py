@@ -28,7 +28,15 @@ from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.testing import rehearse
 from antiphon.deploy.chaos.backend import TracingBackend
 from antiphon.deploy.chaos.evidence import ConsumerState, Effect, Evidence, InboxRow, Sample, Trouble
-from antiphon.deploy.chaos.invariants import GROWTH_BYTES_MIN, INVARIANTS, check, folded, report
+from antiphon.deploy.chaos.invariants import (
+    AFTER_HARM_SECONDS,
+    GROWTH_BYTES_MIN,
+    INVARIANTS,
+    check,
+    folded,
+    report,
+)
+from antiphon.deploy.chaos.troubles import Troubles
 from antiphon.order.billing import billing
 from antiphon.order.billing import ledger as billing_ledger
 from antiphon.order.data import load_orders
@@ -111,7 +119,7 @@ def test_a_sound_run_has_all_of_it_and_nothing_is_wrong(evidence: Evidence) -> N
     }
     assert {row.state for rows in evidence.inboxes.values() for row in rows} == {"done", "refused", "undone"}
     assert sorted(effect.direction for effect in evidence.ledgers["billing"]) == ["do", "do", "undo"]
-    assert list(INVARIANTS) == [f"I{number}" for number in range(1, 15)]
+    assert list(INVARIANTS) == [f"I{number}" for number in range(1, 16)]
 
 
 # --- what may be planted ----------------------------------------------------------------------------------------------
@@ -301,7 +309,29 @@ def erased(evidence: Evidence) -> None:
     evidence.erased = 2
 
 
-PLANTED: list[tuple[str, Callable[[Evidence], None], str]] = [
+def restarted(evidence: Evidence) -> int:
+    """A worker of billing is restarted while a charge is under way, which was tried three times; when it was sent."""
+    events = evidence.sagas[COMPLETED].events
+    number = next(number for number, each in enumerate(events) if ".payment-charged." in each.subject)
+    events[number] = rewritten(events[number], tries=3)
+    sent_ns = next(
+        each for each in evidence.sagas[COMPLETED].entries if ".charge_customer.do." in each.subject
+    ).stored_ns
+    evidence.troubles = [
+        Trouble(frozenset({"billing"}), sent_ns - SECOND, sent_ns + SECOND, restarted="billing-1"),
+        Trouble(frozenset({"inventory"}), sent_ns - SECOND, sent_ns + SECOND),
+        Trouble(frozenset({"exporter"}), sent_ns - SECOND, sent_ns + SECOND, restarted="exporter"),
+    ]
+    evidence.last_fault_ns, evidence.traces, evidence.listed = 0, None, None
+    return sent_ns
+
+
+def a_coordinator_restarted(evidence: Evidence) -> None:
+    sent_ns = restarted(evidence)
+    evidence.troubles = [Trouble(frozenset(), sent_ns - SECOND, sent_ns + SECOND, restarted="coordinator-2")]
+
+
+PLANTED: list[tuple[str, Callable[[Evidence], object], str]] = [
     ("I1", without_end, "order/order-0002: it has not ended and is not parked: it is running"),
     ("I1", without_journal, "order/order-0002: it was started, and nobody began it"),
     ("I2", not_paid_back, r"order/po-box: it was compensated, and billing has \+\d+ of it left on account"),
@@ -337,12 +367,14 @@ PLANTED: list[tuple[str, Callable[[Evidence], None], str]] = [
     ("I14", unlisted, "order/order-0002: the read model has no row of it"),
     ("I14", row_behind, "order/order-0002: the read model says of it state 'running', and not 'completed'"),
     ("I14", row_of_nobody, "the read model has rows of sagas that never were: order/nobody"),
+    ("I15", restarted, "order/order-0002: step charge_customer was tried 3 times by billing, .* of billing-1$"),
+    ("I15", a_coordinator_restarted, "order/order-0002: step charge_customer was tried 3 times .* of coordinator-2$"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "plant", "sentence"), PLANTED, ids=lambda each: getattr(each, "__name__", ""))
 def test_what_breaks_it_is_named(
-    number: str, plant: Callable[[Evidence], None], sentence: str, evidence: Evidence
+    number: str, plant: Callable[[Evidence], object], sentence: str, evidence: Evidence
 ) -> None:
     plant(evidence)
     violations = check(evidence)
@@ -368,3 +400,58 @@ def test_a_saga_that_may_be_under_way_is_left_alone(evidence: Evidence) -> None:
     evidence.open, evidence.told_outcomes, evidence.traces = frozenset({str(COMPLETED)}), {}, None
     evidence.listed = None
     assert [str(each) for each in check(evidence)] == []
+
+
+# --- attempts that planned restarts cost ------------------------------------------------------------------------------
+
+
+def lost_attempts(evidence: Evidence) -> list[str]:
+    return [str(each) for each in check(evidence) if each.invariant == "I15"]
+
+
+def test_attempts_that_failed_were_not_lost_to_a_restart(evidence: Evidence) -> None:
+    restarted(evidence)
+    assert len(lost_attempts(evidence)) == 1
+    subject = next(each for each in evidence.sagas[COMPLETED].entries if ".charge_customer.do." in each.subject).subject
+    evidence.failed = {subject: 1}
+    assert "tried 3 times by billing, of which 1 failed" in lost_attempts(evidence)[0]
+    evidence.failed = {subject: 2}
+    assert lost_attempts(evidence) == []
+
+
+def test_without_the_inbox_nobody_knows_which_attempts_failed(evidence: Evidence) -> None:
+    restarted(evidence)
+    evidence.inboxes = {name: rows for name, rows in evidence.inboxes.items() if name != "billing"}
+    assert lost_attempts(evidence) == []
+
+
+def test_a_command_that_met_no_restart_is_left_alone(evidence: Evidence) -> None:
+    restarted(evidence)
+    evidence.troubles = evidence.troubles[1:]
+    assert lost_attempts(evidence) == []
+
+
+@pytest.mark.parametrize("whose", ["billing", ""])
+@pytest.mark.parametrize("where", ["troubles", "hung"])
+@pytest.mark.parametrize(
+    ("before", "is_told"), [(0, False), (AFTER_HARM_SECONDS - 1, False), (AFTER_HARM_SECONDS + 1, True)]
+)
+def test_what_may_have_lost_an_attempt_to_another_trouble_is_left_alone(
+    whose: str, where: str, before: float, is_told: bool, evidence: Evidence
+) -> None:
+    ended_ns = restarted(evidence) - round(before * SECOND)
+    harm = Trouble(frozenset({whose} if whose else ()), ended_ns - SECOND, ended_ns + 1)
+    setattr(evidence, where, [*getattr(evidence, where), harm])
+    assert bool(lost_attempts(evidence)) is is_told
+
+
+def test_a_restart_in_which_a_process_is_killed_is_none_that_was_planned() -> None:
+    troubles = Troubles()
+    troubles.begin("billing-1", "billing", planned=True)
+    troubles.begin("billing-2", "billing", planned=True)
+    troubles.begin("billing-1", "billing")
+    troubles.begin("billing-3", "billing")
+    troubles.begin("billing-3", "billing", planned=True)
+    for number in (1, 2, 3):
+        troubles.end(f"billing-{number}")
+    assert [each.restarted for each in troubles.all()] == ["", "billing-2", ""]

@@ -73,7 +73,7 @@ LOOK_SECONDS: Final = 10.0
 """How often it is looked for sagas that are old enough."""
 REST: Final = 10.0
 """After a look there is a rest of so many times its length, because sagas that are kept are passed over in every look.
-What was spent on purging does not count: that has a rate of its own."""
+What was spent on sagas that are purged does not count: they are come by once, and purging has a rate of its own."""
 SAY_SECONDS: Final = 60.0
 """How far apart lines of the log about one thing are."""
 
@@ -173,10 +173,11 @@ class Ends:
             return
         self._waiting[saga_type] = Counter()
         for pair, stream in enumerate(self._link.pairs.events):
-            after = 0
+            after, since = 0, self._looking_seconds()
             while page := await self._link.next_page(stream, subjects.starts_filter(saga_type), after + 1, PAGE):
                 after = page[-1].sequence
-                await self._purge_old(retention, page, pair)
+                purged = await self._purge_old(retention, page, pair)
+                since = self._leave_out(since, purged / len(page))
                 if self._age_seconds(page[-1]) < shortest:
                     break  # nothing that began later can have ended for longer
         self._show_who_is_waited_for()
@@ -194,36 +195,53 @@ class Ends:
 
     # --- which are old ------------------------------------------------------------------------------------------------
 
-    async def _purge_old(self, retention: Retention, page: list[StoredMessage], pair: int) -> None:
-        found = await self._old(retention, page)
-        if not found:
-            return
+    async def _purge_old(self, retention: Retention, page: list[StoredMessage], pair: int) -> int:
+        """Purge those sagas of a page that are old; how many are gone, whoever has purged them."""
+        ended = await self._ended(retention, page)
+        if not ended:
+            return 0
         limits = await self._readers.limits(pair)
-        waiting = self._waiting.setdefault(found[0].key.type, Counter())
+        waiting = self._waiting.setdefault(next(iter(ended)).type, Counter())
+        found = await self._exported(page, ended, limits, waiting)
         waits_for = {each.key: self._waits_for(each, limits) for each in found}
         waiting.update(filter(None, waits_for.values()))
         found = [each for each in found if not waits_for[each.key] and each.key != limits.last]
         free = await self._without_open_relatives(found)
         waiting[RELATIVES] += len(found) - len(free)
         beside = await self._beside([each.key for each in free])
+        kept = 0
 
         async def purge(old: Old) -> None:
+            nonlocal kept
             await self._in_turn()
             if not await self._is_archived(old):
                 waiting[ARCHIVE] += 1
+                kept += 1
             elif not await self.purge(old, beside[old.key], limits.read.events):
                 self._give_turn_back()
 
         with self._purging():
             await for_each(free, purge, AT_ONCE)
+        return len(free) - kept
 
-    async def _old(self, retention: Retention, page: list[StoredMessage]) -> list[Old]:
-        """The sagas of these starts that have ended and were kept for long enough since."""
+    async def _ended(self, retention: Retention, page: list[StoredMessage]) -> dict[SagaKey, StoredMessage]:
+        """The ends of those sagas of these starts that were kept for long enough since."""
+        begun = (key for message in page if (key := _begun(message.subject)) is not None)
+        ends = {_saga_of(each): each for each in await _read(self._link, SAGA, map(subjects.end_subject, begun))}
+        return {key: end for key, end in ends.items() if self._is_old(retention, end)}
+
+    async def _exported(
+        self, page: list[StoredMessage], ended: dict[SagaKey, StoredMessage], limits: Limits, waiting: Counter[str]
+    ) -> list[Old]:
+        """Those of them whose traces the exporter has handed over. No others are read: each look comes by them, and of
+        an exporter that is away there are ever more."""
         starts = {key: message for message in page if (key := _begun(message.subject)) is not None}
-        ends = {_saga_of(each): each for each in await _read(self._link, SAGA, map(subjects.end_subject, starts))}
-        old = [key for key, end in ends.items() if self._is_old(retention, end)]
-        journals = await read_journals(self._link, old)
-        return [Old(key, starts[key], ends[key], journals[key]) for key in old]
+        exported = {key: end for key, end in ended.items() if end.sequence <= limits.exported}
+        if len(exported) < len(ended):
+            self._say("retention.waits", EXPORTER, consumer=EXPORTER, stream=SAGA, remedy=WAITS[EXPORTER])
+            waiting[EXPORTER] += len(ended) - len(exported)
+        journals = await read_journals(self._link, [*exported])
+        return [Old(key, starts[key], end, journals[key]) for key, end in exported.items()]
 
     def _is_old(self, retention: Retention, end: StoredMessage) -> bool:
         try:
@@ -240,10 +258,7 @@ class Ends:
     # --- what has to stay all the same --------------------------------------------------------------------------------
 
     def _waits_for(self, old: Old, limits: Limits) -> str:
-        """Who has not dealt with a saga yet; empty where all have."""
-        if old.end.sequence > limits.exported:
-            self._say("retention.waits", EXPORTER, consumer=EXPORTER, stream=SAGA, remedy=WAITS[EXPORTER])
-            return EXPORTER
+        """Who else has not dealt with a saga yet; empty where all have."""
         last_named = max(named_sequences(old.entries), default=old.start.sequence)
         if last_named > limits.heard:
             self._say("retention.waits", EVENTS, stream=EVENTS, remedy=WAITS[EVENTS])
@@ -317,6 +332,20 @@ class Ends:
             yield
         finally:
             self._purging_seconds += loop.time() - began
+
+    def _looking_seconds(self) -> float:
+        """The time of a clock that stands still while sagas are purged."""
+        return asyncio.get_running_loop().time() - self._purging_seconds
+
+    def _leave_out(self, since: float, share: float) -> float:
+        """Note that of the time since then a share went into finding sagas that are purged now, which calls for no rest
+        either: they are not there in the next look.
+
+        Returns:
+            The time of the same clock now.
+        """
+        self._purging_seconds += share * (self._looking_seconds() - since)
+        return self._looking_seconds()
 
     async def _in_turn(self) -> None:
         """Wait until another saga may be purged."""
@@ -408,42 +437,49 @@ class Ends:
             await self._look_at_ends_of(pair, saga_type, kept_seconds)
 
     async def _look_at_ends_of(self, pair: int, saga_type: str, kept_seconds: float) -> None:
-        after, stream = 0, self._link.pairs.saga[pair]
+        after, stream, since = 0, self._link.pairs.saga[pair], self._looking_seconds()
         while page := await self._link.next_page(stream, subjects.ends_filter(saga_type), after + 1, PAGE):
             after = page[-1].sequence
             ends = {_saga_of(each): each for each in page if self._age_seconds(each) >= kept_seconds}
             starts = [start for key in ends for start in subjects.start_subjects(key)]
             begun = {_begun(message.subject) for message in await _read(self._link, EVENTS, starts)}
             alone = ends.keys() - begun
+            purged = 0
             if alone:
-                await self._purge_ends(pair, {key: end for key, end in ends.items() if key in alone})
+                purged = await self._purge_ends(pair, {key: end for key, end in ends.items() if key in alone})
+            since = self._leave_out(since, purged / len(page))
             if len(ends) < len(page):
                 break
 
-    async def _purge_ends(self, pair: int, ends: dict[SagaKey, StoredMessage]) -> None:
-        """Purge ends of one pair, but for those that have to stay."""
+    async def _purge_ends(self, pair: int, ends: dict[SagaKey, StoredMessage]) -> int:
+        """Purge ends of one pair, but for those that have to stay; how many were."""
         limits = await self._readers.limits(pair)
+        purged = 0
 
         async def purge(key: SagaKey) -> None:
+            nonlocal purged
             await self._in_turn()
-            await self._purge_end(key, limits.read.events)
+            if await self._purge_end(key, limits.read.events):
+                purged += 1
 
         with self._purging():
             await for_each([key for key, end in ends.items() if not self._is_needed(end, limits)], purge, AT_ONCE)
+        return purged
 
     def _is_needed(self, end: StoredMessage, limits: Limits) -> bool:
         """Whether an end has to stay, because a reader has not read it or knows a stream again by its saga."""
         key = _saga_of(end)
         return self._is_unread(limits.read, end.sequence, 0) or limits.read.keeps(key) or key == limits.last
 
-    async def _purge_end(self, key: SagaKey, read: int) -> None:
+    async def _purge_end(self, key: SagaKey, read: int) -> bool:
         """Purge the end of a saga, and before that what was stored for it since, which without the end would be taken
-        for a new one's."""
+        for a new one's; whether it is gone."""
         if not await self._purge_events(key, [], read):
-            return
+            return False
         reached("retention.end_events_purged")
         left = await self._link.read_all(SAGA, [subjects.whole_saga_filter(key)])
         await delete_all(self._link, self._link.pairs.stream_of(SAGA, key), (each.sequence for each in left))
+        return True
 
     def _say(self, event: str, about: str, **values: object) -> None:
         """Log a thing, and again after a while as long as it is so."""

@@ -84,11 +84,12 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
 
 class Trouble(msgspec.Struct, frozen=True):
     """A time in which a participant stood still, or a source sent whatever it could. With no names it was everybody's
-    trouble, such as a server's."""
+    trouble, such as a server's. Of a planned restart it is said which process was restarted."""
 
     names: frozenset[str]
     from_ns: int
     to_ns: int
+    restarted: str = ""
 
 
 class SagaEvidence:
@@ -168,6 +169,8 @@ class Evidence:
         listed: the rows of the read model as `type/id`; None where none was kept.
         samples: of processes, in order.
         troubles: what participants or sources did that must hold nobody else up.
+        hung: times in which calls of handlers may have hung, and in which this machine stood still.
+        failed: how many attempts at a command have failed, by its subject, as far as inboxes can be read.
         erased: how many messages of EVENTS are gone that nobody purged.
     """
 
@@ -190,6 +193,8 @@ class Evidence:
     listed: Mapping[str, Overview] | None = None
     samples: Sequence[Sample] = ()
     troubles: Sequence[Trouble] = ()
+    hung: Sequence[Trouble] = ()
+    failed: Mapping[str, int] = field(default_factory=dict[str, int])
     erased: int = 0
 
     def take_entry(self, message: StoredMessage) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -56,13 +55,24 @@ class Settling:
         open: sagas that may be under way still, as `type/id`.
         exports: whether an exporter runs.
         readmodel: the URL of the read model; empty where none is kept.
+        since: for each stream the sequence from which on it is looked at; all of it when left out.
+        only: the sagas that are looked at, whatever becomes of others and of consumers; all when left out.
     """
 
-    def __init__(self, link: Link, open: Iterable[str], *, exports: bool = False, readmodel: str = "") -> None:
-        self._link, self._allowed = link, frozenset(open)
+    def __init__(
+        self,
+        link: Link,
+        open: Iterable[str],
+        *,
+        exports: bool = False,
+        readmodel: str = "",
+        since: Mapping[str, int] | None = None,
+        only: Container[SagaKey] | None = None,
+    ) -> None:
+        self._link, self._allowed, self._only = link, frozenset(open), only
         self._exports, self._readmodel = exports, readmodel
         self._open = set[SagaKey]()
-        self._read_to = defaultdict[tuple[str, str], int](lambda: 1)
+        self._since, self._read_to = since or {}, dict[tuple[str, str], int]()
         """Where to read on, by stream and filter."""
 
     async def wait(self, seconds: float) -> None:
@@ -77,7 +87,9 @@ class Settling:
     async def _is_settled(self) -> bool:
         if not await is_replicated(self._link):
             return False  # a direct read may be answered by a replica that is behind
-        if any(each.pending or each.unacked for each in await read_consumers(self._link, exports=self._exports)):
+        if self._only is None and any(
+            each.pending or each.unacked for each in await read_consumers(self._link, exports=self._exports)
+        ):
             return False
         pairs = self._link.pairs
         for stream in pairs.events:
@@ -114,9 +126,12 @@ class Settling:
 
     async def _news(self, stream: str, subject_filter: str) -> set[SagaKey]:
         found = set[SagaKey]()
-        async for message in self._link.scan(stream, subject_filter, self._read_to[stream, subject_filter]):
-            self._read_to[stream, subject_filter] = message.sequence + 1
-            if (key := saga_in(message.subject)) is not None:
+        place = stream, subject_filter
+        async for message in self._link.scan(
+            stream, subject_filter, self._read_to.get(place, self._since.get(stream, 1))
+        ):
+            self._read_to[place] = message.sequence + 1
+            if (key := saga_in(message.subject)) is not None and (self._only is None or key in self._only):
                 found.add(key)
         return found
 
@@ -223,6 +238,28 @@ async def read_inbox(url: str) -> list[InboxRow]:
         InboxRow(SagaKey.of(saga_type, saga_id), step, state, answer_type or "")
         for saga_type, saga_id, step, state, answer_type in rows
     ]
+
+
+async def read_failed(url: str) -> dict[str, int]:
+    """How many attempts at a command have failed, by its subject, as a participant's inbox says; nothing if there is
+    none.
+
+    Args:
+        url: of its database, `sqlite:` or `postgresql:`.
+    """
+    from sqlalchemy import inspect, select
+
+    from antiphon.participants.tables import attempts
+
+    engine = open_engine(url, writes=False)
+    try:
+        async with engine.connect() as connection:
+            if not await connection.run_sync(lambda sync: inspect(sync).has_table(attempts.name)):
+                return {}
+            rows = (await connection.execute(select(attempts.c.message, attempts.c.failed))).all()
+    finally:
+        await engine.dispose()
+    return dict(tuple(row) for row in rows)
 
 
 async def read_ledger(url: str, ledger: Ledger) -> list[Effect]:

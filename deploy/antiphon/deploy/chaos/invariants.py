@@ -16,6 +16,7 @@ from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.reader import Entry, Fact
 from antiphon.contracts.subjects import is_by_itself
+from antiphon.contracts.topology import EXPORTER, READMODEL
 from antiphon.coordinator.decision.absorb import absorb
 from antiphon.coordinator.decision.decide import decide
 from antiphon.coordinator.decision.entries import read_entry
@@ -34,6 +35,8 @@ from .evidence import Evidence, InboxRow, SagaEvidence, Sample, StoredTrace, Tro
 from .waits import Waits
 
 NANO: Final = 1_000_000_000
+WATCHERS: Final = frozenset({EXPORTER, READMODEL})
+"""Processes that look at the sagas, and from which no command has an attempt."""
 TIMELINES_MAX: Final = 5
 """How many timelines a report has."""
 SENTENCES_MAX: Final = 30
@@ -46,6 +49,9 @@ GROWTH_BYTES_MIN: Final = 16 << 20
 """Below this growth it may be caches that fill."""
 DESCRIPTORS_MORE_MAX: Final = 20
 """How many more files and connections it may have open."""
+AFTER_HARM_SECONDS: Final = 15.0
+"""For how long after the end of a trouble a command may still lose an attempt to it: until a way that was cut is
+noticed, and what somebody held has come again, which is a matter of seconds each."""
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -421,7 +427,7 @@ def _tree(spans: tuple[Span, ...]) -> Iterator[str]:
             yield f"the span {span.name!r} does not lie inside its parent {parent.name!r}"
 
 
-# --- I9 to I14: time, and others --------------------------------------------------------------------------------------
+# --- I9 to I15: time, and others --------------------------------------------------------------------------------------
 
 
 def all_end_in_time(evidence: Evidence) -> Sentences:
@@ -512,6 +518,47 @@ def the_read_model_agrees_with_the_journals(evidence: Evidence) -> Sentences:
         yield None, f"the read model has rows of sagas that never were: {', '.join(sorted(strays)[:5])}"
 
 
+def planned_restarts_cost_nothing(evidence: Evidence) -> Sentences:
+    """I15: a planned restart of a coordinator or of a participant's process costs no command an attempt.
+
+    Said only of commands that met one, from where they were sent until they were answered, and no other trouble that
+    could have cost them one: neither their participant's nor everybody's, nor shortly before. Attempts that failed are
+    known by the inbox; where that cannot be read, an attempt that was lost looks like one that failed.
+    """
+    restarts = [each for each in evidence.troubles if each.restarted and each.names.isdisjoint(WATCHERS)]
+    if not restarts:
+        return
+    harm = [each for each in (*evidence.troubles, *evidence.hung) if not each.restarted]
+    for saga in evidence.sagas.values():
+        sent = {entry.command: entry for entry in saga.read.entries if entry.command is not None}
+        for fact in saga.read.facts:
+            entry = sent.get(fact.answers) if fact.answers is not None else None
+            if entry is None or entry.command is None or entry.command.participant not in evidence.inboxes:
+                continue
+            failed = evidence.failed.get(entry.envelope.id, 0)
+            lost = fact.envelope.tries - 1 - failed
+            if lost < 1:
+                continue
+            met = [each.restarted for each in restarts if _meets(each, entry, fact)]
+            if met and not any(_meets(each, entry, fact, AFTER_HARM_SECONDS) for each in harm):
+                yield saga.key, _lost_attempts(entry, fact, failed, met)
+
+
+def _meets(trouble: Trouble, entry: Entry, fact: Fact, after_seconds: float = 0.0) -> bool:
+    """Whether somebody's trouble, or the time after it, fell between a command to him and its answer."""
+    assert entry.command is not None
+    whose = not trouble.names or entry.command.participant in trouble.names
+    return whose and trouble.from_ns < fact.at_ns and entry.at_ns < trouble.to_ns + round(after_seconds * NANO)
+
+
+def _lost_attempts(entry: Entry, fact: Fact, failed: int, met: Iterable[str]) -> str:
+    assert entry.command is not None
+    return (
+        f"step {entry.command.step} was tried {fact.envelope.tries} times by {entry.command.participant}, of which "
+        f"{failed} failed, and met nothing but planned restarts: of {', '.join(dict.fromkeys(met))}"
+    )
+
+
 def folded(saga: SagaEvidence) -> Overview | None:
     """The row of a saga, folded from both streams at once; None of one that has none."""
     row, causes = unread(saga.key), {message.sequence: read_cause(message) for message in saga.events}
@@ -575,4 +622,5 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
     "I12": nothing_grows,
     "I13": nobody_erases_what_others_wrote,
     "I14": the_read_model_agrees_with_the_journals,
+    "I15": planned_restarts_cost_nothing,
 }

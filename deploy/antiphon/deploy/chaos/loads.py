@@ -56,7 +56,12 @@ class Load(ABC):
 
     async def prepare(self, chaos: ChaosPlatform) -> None:
         """Have a platform that serves be ready for so many sagas, and its books be checked afterwards: see
-        `ChaosPlatform.ledger` and `ChaosPlatform.audit`. By default nothing is."""
+        `ChaosPlatform.ledger` and `ChaosPlatform.audit`. By default nothing is.
+
+        Args:
+            chaos: the platform. One that others have started (`--running`) has `databases`, `told`, `ledger` and
+                `audit`, too.
+        """
         return
 
 
@@ -66,14 +71,14 @@ class Payloads(Load):
     Args:
         saga: their definition.
         payloads: what they begin with, in turn.
-        seed: makes their ids, together with a number.
+        ids: what their ids begin with; a number follows.
     """
 
-    def __init__(self, saga: AnySaga, payloads: Sequence[Event], seed: int) -> None:
-        self._saga, self._payloads, self._seed, self._numbers = saga, payloads, seed, count(1)
+    def __init__(self, saga: AnySaga, payloads: Sequence[Event], ids: str) -> None:
+        self._saga, self._payloads, self._ids, self._numbers = saga, payloads, ids, count(1)
 
     def next(self) -> Planned:
         """The next payload under an id that is made up."""
         number = next(self._numbers)
         start = self._payloads[(number - 1) % len(self._payloads)]
-        return Planned(self._saga, start, f"storm-{self._seed}-{number}")
+        return Planned(self._saga, start, f"{self._ids}-{number}")

@@ -31,12 +31,13 @@ class Orders(Load):
     Args:
         style: who decides what comes next.
         seed: of all choices.
+        ids: what the orders' ids begin with; a number follows.
     """
 
-    def __init__(self, style: Style, seed: int) -> None:
+    def __init__(self, style: Style, seed: int, ids: str = "storm") -> None:
         from antiphon.order.data import load_customers, load_orders
 
-        self._style, self._saga = style, load_saga(style.saga)
+        self._style, self._saga, self._ids = style, load_saga(style.saga), ids
         self._choose, self._numbers = random.Random(seed), count(1)
         cards = {each.customer_id: each.card for each in load_customers()}
         self._good = [each for each in load_orders() if cards.get(each.customer_id) == "valid" and _is_reached(each)]
@@ -45,7 +46,7 @@ class Orders(Load):
 
     def next(self) -> Planned:
         """The next order."""
-        placed = replace(self._choose.choice(self._good), order_id=f"storm-{next(self._numbers):06}")
+        placed = replace(self._choose.choice(self._good), order_id=f"{self._ids}-{next(self._numbers):06}")
         if self._choose.random() < FAILING_SHARE:
             placed = self._choose.choice(
                 [
@@ -59,10 +60,16 @@ class Orders(Load):
         return Planned(self._saga, start, placed.order_id)
 
     async def prepare(self, chaos: ChaosPlatform) -> None:
-        """Fill the shelves and raise the limits, and have the ledgers checked line by line and as a whole."""
+        """Fill the shelves and raise the limits, and have the ledgers checked line by line and as a whole. Where others
+        have started the platform nothing is filled, so that orders may lack what they need, and only lines are checked.
+        """
         from antiphon.order.billing import cards
         from antiphon.order.inventory import stock
 
+        for participant in STEPS:
+            chaos.ledger(participant, self._query(participant))
+        if not chaos.is_own:
+            return
         shelves = stock.update().values(initial=stock.c.initial + PLENTY, available=stock.c.available + PLENTY)
         limits = cards.update().values(credit_limit=cards.c.credit_limit + PLENTY)
         for participant, statement in (("inventory", shelves), ("billing", limits)):
@@ -70,8 +77,6 @@ class Orders(Load):
             async with engine.begin() as connection:
                 await connection.execute(statement)
             await engine.dispose()
-        for participant in STEPS:
-            chaos.ledger(participant, self._query(participant))
 
         async def balanced(databases: Mapping[str, str]) -> Sequence[str]:
             from antiphon.order.reconciliation import Ended, reconcile

@@ -6,13 +6,15 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -25,9 +27,10 @@ from antiphon.coordinator.definition.definition import Definition, StepDefinitio
 from antiphon.coordinator.definition.versions import by_type
 from antiphon.coordinator.views.timeline import Timeline, spoken
 from antiphon.link import Link
-from antiphon.link.killpoints import HANGS, RAISED
+from antiphon.link.killpoints import HANGS, RAISED, call_name
 from antiphon.link.setup import api
 from antiphon.participants import Participant
+from antiphon.participants.worker import HANDLER_SECONDS_MAX
 
 from ..local.children import Child
 from ..local.platform import LocalPlatform, worker_names
@@ -40,6 +43,7 @@ from .faults import Faults, points_of, variables
 from .gathering import (
     Ledger,
     Settling,
+    read_failed,
     read_inbox,
     read_ledger,
     read_listed,
@@ -71,6 +75,8 @@ WATCHERS: Final = (EXPORTER, READMODEL)
 READY_SECONDS: Final = 120.0
 LEADER_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.02
+STALL_SECONDS: Final = 1.0
+"""A machine that stands still for longer may have leases run out, of three seconds each."""
 LOG_LINES: Final = 40
 """How much of each log a failed test's report has."""
 
@@ -152,6 +158,8 @@ class ChaosPlatform:
         self.definitions = [load_saga(path).definition for path in self.sagas]
         self.told = Told()
         self.troubles = Troubles()
+        self._hung, self._hang_numbers = Troubles(), count(1)
+        self._beside = set[asyncio.Task[None]]()
         self.notes: list[str] = []
         """What became of the processes, in order."""
         self.environment = dict[str, str]()
@@ -207,6 +215,11 @@ class ChaosPlatform:
     def _background(self) -> Background:
         """What starts all processes, and talks to the servers."""
         return Background()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this test has started it, so that nobody else needs what it holds."""
+        return True
 
     @property
     def databases(self) -> Mapping[str, str]:
@@ -322,7 +335,7 @@ class ChaosPlatform:
         Raises:
             PlatformError: it does not come to.
         """
-        self._begin_trouble(name)
+        self._begin_trouble(name, planned=True)
         await self._background.ask(self._restart(name))
 
     async def lock(self, name: str) -> None:
@@ -424,6 +437,7 @@ class ChaosPlatform:
         if how not in HANGS or (how == "block" and not seconds):
             raise PlatformError(f"a handler hangs in one of the ways {', '.join(HANGS)}, the last for some seconds.")
         self._plan_calls(step, direction, times, f"{how} {seconds:g}")
+        self._background.call(lambda: self._watch_hang(step, direction, how, seconds))
 
     async def poison(self, user: str, message: str = "", times: int = 1, *, sagas: Sequence[SagaKey] = ()) -> None:
         """Publish what a hostile user may, and nobody can use. `assert_invariants` then asks for all of it in PARKED,
@@ -610,6 +624,7 @@ class ChaosPlatform:
                 told_started=frozenset(self.told.started),
                 told_outcomes=dict(self.told.outcomes),
                 troubles=self.troubles.all(),
+                hung=self._hung.all(),
                 last_fault_ns=self.troubles.last_ns,
                 bound_seconds=within_seconds,
                 open=still_open,
@@ -621,6 +636,9 @@ class ChaosPlatform:
             evidence.listed = await read_listed(readmodel, self._planted)
         databases = readable(self.databases)
         evidence.inboxes = {name: await read_inbox(url) for name, url in databases.items()}
+        evidence.failed = {
+            message: count for url in databases.values() for message, count in (await read_failed(url)).items()
+        }
         evidence.ledgers = await self._read_ledgers()
         evidence.books = [sentence for audit in self._audits for sentence in await audit(self.databases)]
         violations = check(evidence)
@@ -703,6 +721,7 @@ class ChaosPlatform:
         )
         await self._platform.start()
         await self._wait_ready(list(self._platform.children))
+        self._keep(self._watch_machine())
 
     @property
     def _sqlite(self) -> dict[str, str]:
@@ -768,9 +787,9 @@ class ChaosPlatform:
             self.troubles.end(name)
 
     def _note(self, name: str, line: str) -> None:
-        """Keep what becomes of the processes; one may die without this platform's doing, at a point."""
+        """Keep what becomes of the processes; one may die without this platform's doing, at a point, or of itself."""
         self.notes.append(f"{name}: {line}")
-        if name in self._owners and "was killed" in line:
+        if name in self._owners and line.startswith(("was killed", "ended with")):
             self._begin_trouble(name)
 
     async def _wait_ready(self, names: Sequence[str]) -> None:
@@ -835,14 +854,16 @@ class ChaosPlatform:
             raise PlatformError(f"there is no way between {one} and {other}: one of them must be a server.")
         return found
 
-    def _begin_trouble(self, name: str) -> None:
+    def _begin_trouble(self, name: str, *, planned: bool = False) -> None:
         """Note that something is done to processes or servers: it is the own trouble of participants, and of those for
-        which no saga waits."""
+        which no saga waits. Only restarts of processes are planned ones: a server that ends takes deliveries with it
+        that are on their way."""
         for each in self._names(name):
             owner = BACKEND if each == BACKEND else self._owners.get(each, "")
             if each == POSTGRES and len(theirs := self._in_postgres) == 1:
                 owner = theirs[0]
-            self.troubles.begin(each, owner if owner in (*self.participants, *WATCHERS, BACKEND) else "")
+            whose = owner if owner in (*self.participants, *WATCHERS, BACKEND) else ""
+            self.troubles.begin(each, whose, planned=planned and each in self._owners)
 
     @property
     def _in_postgres(self) -> list[str]:
@@ -896,6 +917,38 @@ class ChaosPlatform:
 
     def _plan_calls(self, step: str, direction: Direction, times: int, how: str) -> None:
         self._faults_of(self._owner_of(step, direction)).fail(step, direction, times, how)
+
+    def _watch_hang(self, step: str, direction: Direction, how: str, seconds: float) -> None:
+        """Note how long calls may hang: from now on, until none is planned any more and the last one is over, which one
+        that is deaf to its cancellation may never be."""
+        owner, what = self._owner_of(step, direction), call_name(step, direction)
+        number = next(self._hang_numbers)
+
+        async def watch() -> None:
+            self._hung.begin(f"hang {number}", owner)
+            while what in self._faults_of(owner).left:
+                await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(seconds or self._settings.handler_seconds or HANDLER_SECONDS_MAX)
+            if seconds or how != "deaf":
+                self._hung.end(f"hang {number}")
+
+        self._keep(watch())
+
+    async def _watch_machine(self) -> None:
+        """Note when this machine stands still: then leases of what workers hold run out."""
+        before_ns = time.time_ns()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now_ns = time.time_ns()
+            if now_ns - before_ns > STALL_SECONDS * 1e9:
+                self._hung.add(before_ns, now_ns)
+            before_ns = now_ns
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside, in the loop of the platform."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def _owner_of(self, step: str, direction: Direction) -> str:
         """The participant that performs a step."""

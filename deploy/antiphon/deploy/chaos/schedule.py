@@ -137,6 +137,7 @@ class Targets(msgspec.Struct, frozen=True):
         sqlite: whose databases are SQLite's.
         has_postgres: whether there is a PostgreSQL that may be killed.
         disks: the participants whose databases have small disks.
+        kinds: the kinds of faults that can be done there at all.
     """
 
     participants: Mapping[str, Sequence[str]]
@@ -149,6 +150,7 @@ class Targets(msgspec.Struct, frozen=True):
     sqlite: Sequence[str] = ()
     has_postgres: bool = False
     disks: Sequence[str] = ()
+    kinds: Sequence[Kind] = KINDS
 
     @property
     def processes(self) -> list[str]:
@@ -229,7 +231,7 @@ def make(
     known = {kind: [*_sorts(kind, targets)] for kind in KINDS if not kinds or kind in kinds}
     for kind, sorts in known.items():
         if kinds and not sorts:
-            raise PlatformError(f"a fault of the kind {kind} is not possible here: {_why_not(kind)}.")
+            raise PlatformError(f"a fault of the kind {kind} is not possible here: {_why_not(kind, targets)}.")
     every_sort = [sort for sorts in known.values() for sort in sorts]
     taken = Counter[Fault]()
     if count and seconds:
@@ -248,7 +250,7 @@ def make(
 
 def impossible(targets: Targets) -> dict[Kind, str]:
     """The kinds of faults that a platform has nothing for, each with the reason."""
-    return {kind: _why_not(kind) for kind in KINDS if not any(_sorts(kind, targets))}
+    return {kind: _why_not(kind, targets) for kind in KINDS if not any(_sorts(kind, targets))}
 
 
 def _next_sort(every_sort: Sequence[Fault], taken: Counter[Fault], choose: random.Random) -> Fault:
@@ -275,6 +277,8 @@ def _sorts(kind: Kind, targets: Targets) -> Iterator[Fault]:
     """The sorts of faults of a kind, each without a time and still aimed at a class: `participant`, `coordinator`."""
     classes = ["participant"] * bool(targets.participants) + ["coordinator"] * bool(targets.coordinators)
     classes += targets.watchers
+    if kind not in targets.kinds:
+        return
     match kind:
         case "kill" | "stop":
             servers = ["server", *([LEADER] if len(targets.servers) > 1 else [])]
@@ -334,8 +338,10 @@ def _database_of(name: str) -> str:
     return f"database of {name}"
 
 
-def _why_not(kind: str) -> str:
+def _why_not(kind: str, targets: Targets) -> str:
     """Why there is no fault of a kind on a platform."""
+    if kind not in targets.kinds:
+        return f"of a platform that others have started the processes can be harmed only, by {', '.join(targets.kinds)}"
     if kind in OF_DATABASES:
         return f"nobody has {'an SQLite database' if kind == 'lock' else 'a small disk'}"
     if kind == "outage":
@@ -386,6 +392,8 @@ def as_toml(schedule: Schedule) -> str:
 
 def _wrong(fault: Fault, targets: Targets) -> str:
     """Why a fault cannot be, or nothing."""
+    if fault.kind not in targets.kinds:
+        return _why_not(fault.kind, targets)
     if fault.at < 0 or fault.seconds < 0 or fault.delay < 0 or fault.times < 1:
         return "no time is before the beginning, and it happens at least once"
     if fault.kind == "raise" and fault.error not in RAISED:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from itertools import combinations
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import SagaKey
@@ -19,6 +19,7 @@ from .evidence import BOUND_SECONDS
 from .loads import Load, Planned
 from .network import SERVER
 from .platform import ChaosPlatform
+from .running import RunningPlatform
 from .schedule import LEADER, Fault, Schedule, sort_of
 from .score import Ran, Score, Struck, duration_of, kinds_of, leader_kills_of, outcomes_of, rows_of
 
@@ -38,7 +39,7 @@ class Storm:
     """Runs once.
 
     Args:
-        chaos: a platform that serves.
+        chaos: a platform that serves, one of its own or one that others have started.
         schedule: what is done to it.
         load: what runs meanwhile.
         say: told what happens, in lines.
@@ -50,7 +51,7 @@ class Storm:
 
     def __init__(
         self,
-        chaos: ChaosPlatform,
+        chaos: ChaosPlatform | RunningPlatform,
         schedule: Schedule,
         load: Load,
         say: Callable[[str], None],
@@ -71,7 +72,7 @@ class Storm:
 
     async def run(self) -> Score:
         """Run it, wait until all is settled, and check."""
-        await self._load.prepare(self._chaos)
+        await self._load.prepare(cast(ChaosPlatform, self._chaos))  # one that runs already has databases and books, too
         self._began = time.monotonic()
         telling = asyncio.create_task(self._tell_now_and_then())
         async with self._chaos.client() as antiphon:
@@ -170,7 +171,7 @@ class Storm:
             self._say(self._impossible[-1])
 
     async def _strike(self, fault: Fault) -> None:
-        chaos, target, other = self._chaos, await self._named(fault.target), await self._named(fault.other)
+        chaos, target = self._chaos, await self._named(fault.target)
         if fault.kind in ("kill", "stop", "restart", "partition", "slow"):
             await self._serving(target)
         match fault.kind:
@@ -187,6 +188,24 @@ class Storm:
                 chaos.stop(target)
                 await asyncio.sleep(fault.seconds)
                 chaos.go_on(target)
+            case _:
+                await self._strike_own(fault, self._own, target)
+
+    @property
+    def _own(self) -> ChaosPlatform:
+        """The platform, which only its own test harms in every way.
+
+        Raises:
+            PlatformError: others have started it.
+        """
+        if isinstance(self._chaos, RunningPlatform):
+            raise PlatformError("others have started this platform, whose processes can be harmed only")
+        return self._chaos
+
+    async def _strike_own(self, fault: Fault, chaos: ChaosPlatform, target: str) -> None:
+        """Do what is possible on a platform of our own alone."""
+        other = await self._named(fault.other)
+        match fault.kind:
             case "partition":
                 self._note(fault, target)
                 chaos.partition(target, other)
@@ -222,10 +241,12 @@ class Storm:
             case "poison":
                 self._note(fault, target)
                 await chaos.poison(target, fault.message, fault.times, sagas=self._under_way())
+            case _:
+                raise AssertionError(f"{fault.kind} is no fault")
 
     async def _carry_out_outage(self, fault: Fault, struck: Struck) -> None:
         """Have a cluster be without a quorum for a while."""
-        chaos, others = self._chaos, [each for each in self._targets.servers if each != fault.target]
+        chaos, others = self._own, [each for each in self._targets.servers if each != fault.target]
         match fault.how:
             case "kill":
                 for each in others:
@@ -256,11 +277,11 @@ class Storm:
         step, times, direction = fault.step, fault.times, fault.direction
         match fault.kind:
             case "raise":
-                self._chaos.raise_next(step, fault.error, times, direction=direction)
+                self._own.raise_next(step, fault.error, times, direction=direction)
             case "hang":
-                self._chaos.hang_next(step, fault.how, times, seconds=fault.seconds, direction=direction)
+                self._own.hang_next(step, fault.how, times, seconds=fault.seconds, direction=direction)
             case _:
-                self._chaos.fail_next(step, times, direction=direction)
+                self._own.fail_next(step, times, direction=direction)
 
     def _under_way(self) -> list[SagaKey]:
         """The sagas that have begun and not ended."""
@@ -302,7 +323,7 @@ class Storm:
         mine = self._planned[planned]
 
         def has_come() -> bool:
-            left = sum(each.endswith(planned) for each in self._chaos.to_come())
+            left = sum(each.endswith(planned) for each in self._own.to_come())
             return self._planned[planned] - left >= mine
 
         await _until(has_come, COMES_ABOUT_SECONDS, "nothing came by there")

@@ -21,7 +21,7 @@ def as_markdown(score: Score, heading: str, about: Sequence[tuple[str, str]]) ->
     """
     parts = [
         f"# {heading}",
-        "\n".join(_table(("what", "value"), [*about, *_facts(score)])),
+        "\n".join(table(("what", "value"), [*about, *_facts(score)])),
         "## Faults by kind",
         "Seconds since a fault began, p50 / max: until a saga that began after it had ended, until all had ended that "
         "were under way, and until the processes that it ended served again. Faults that overlap share what they cost.",
@@ -29,7 +29,7 @@ def as_markdown(score: Score, heading: str, about: Sequence[tuple[str, str]]) ->
         "## Faults by sort",
         _rows("fault", score.rows),
         "## Sagas by outcome",
-        "\n".join(_table(("outcome", "sagas"), [(name, f"{count}") for name, count in score.outcomes.items()])),
+        "\n".join(table(("outcome", "sagas"), [(name, f"{count}") for name, count in score.outcomes.items()])),
         *_listed("Faults that did not come about", score.impossible),
         *_listed("Violations", score.violations),
         *_timelines(score),
@@ -54,10 +54,11 @@ def _facts(score: Score) -> list[tuple[str, str]]:
 
 def _rows(first: str, rows: Iterable[Row]) -> str:
     cells = [(row.sort, f"{row.faults}", *map(_seconds, (row.next_saga, row.under_way, row.process))) for row in rows]
-    return "\n".join(_table((first, "times", "next saga", "under way", "process"), cells))
+    return "\n".join(table((first, "times", "next saga", "under way", "process"), cells))
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table, with all columns but the first to the right."""
     escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
     rule = ["---", *["---:"] * (len(headings) - 1)]
     return [f"| {' | '.join(row)} |" for row in (headings, rule, *escaped)]

@@ -20,8 +20,9 @@ S = TypeVar("S", bound=Event)
 
 @dataclass
 class Told:
-    """What clients were told: which sagas were started, and how sagas ended."""
+    """What clients were told: which sagas were started, and how sagas ended; and which they wanted to be started."""
 
+    asked: set[SagaKey] = field(default_factory=set[SagaKey])
     started: set[SagaKey] = field(default_factory=set[SagaKey])
     outcomes: defaultdict[SagaKey, set[str]] = field(default_factory=lambda: defaultdict[SagaKey, set[str]](set))
 
@@ -47,6 +48,7 @@ class Witness(Antiphon):
         timeout: float = TIMEOUT_SECONDS,
         version: int | None = None,
     ) -> Handle:
+        self._told.asked.add(SagaKey.of(saga.name, id))
         handle = await super().start(saga, start, id=id, timeout=timeout, version=version)
         self._told.started.add(handle.key)
         return handle

@@ -589,6 +589,14 @@ def chaos(
     folder: Annotated[
         Path | None, typer.Option(help="Streams, databases and logs; a new folder below .antiphon/ by default.")
     ] = None,
+    running: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Harm a platform that runs already, in the place of one of its own: the processes of the `antiphon "
+            "up` with this folder are killed, stopped and restarted, and the sagas that are started here are judged.",
+        ),
+    ] = None,
     summary: Annotated[
         Path | None,
         typer.Option(
@@ -598,7 +606,7 @@ def chaos(
     json: Json = False,
 ) -> None:
     """Run sagas through a platform of its own, kill and stop its processes and servers, cut and slow its network, and
-    check that nothing is lost, doubled or left over.
+    check that nothing is lost, doubled or left over. With --running that is done to one that runs already.
 
     The last line is `chaos: S sagas, F faults, V violations`. Exit code 0 only where nothing is violated, and every
     fault that was asked for came about.
@@ -607,6 +615,11 @@ def chaos(
 
     if servers == 2:
         raise typer.BadParameter("a cluster has 3 servers; give 1 or 3.", param_hint="--servers")
+    if running is not None and (app or participant or database):
+        raise typer.BadParameter(
+            "the platform that runs says itself what it consists of: leave out --app, --participant and --database.",
+            param_hint="--running",
+        )
     asked = Asked(
         app=app,
         participant=participant,
@@ -633,6 +646,7 @@ def chaos(
         at_once=at_once,
         within=within,
         folder=folder,
+        running=running,
         plan=plan,
         summary=summary,
         json=json,

@@ -30,6 +30,7 @@ from ..chaos.disks import why_not
 from ..chaos.loads import Load, Payloads
 from ..chaos.orders import Orders
 from ..chaos.platform import ChaosPlatform, Settings, can_export, can_list
+from ..chaos.running import POSSIBLE, RunningPlatform
 from ..chaos.schedule import KINDS, POSTGRES, Kind, Schedule, Targets, as_toml, impossible, make, read, write
 from ..chaos.score import Score, Spread
 from ..chaos.storm import Storm
@@ -77,6 +78,7 @@ class Asked:
     at_once: int
     within: float
     folder: Path | None
+    running: Path | None
     plan: bool
     summary: Path | None
     json: bool
@@ -91,8 +93,7 @@ def run_storm(asked: Asked) -> int:
     """
     seed = asked.seed or random.SystemRandom().randrange(1, 1 << 31)
     told = Told()
-    with told.heard(), _settings(asked) as settings, _folder(asked) as folder:
-        chaos = ChaosPlatform(folder, settings)
+    with told.heard(), _folder(asked) as folder, _platform(asked, folder) as (chaos, lines):
         try:
             targets = _targets(asked, chaos)
             schedule, missing = _schedule(asked, targets, seed), _missing(asked, targets)
@@ -101,10 +102,17 @@ def run_storm(asked: Asked) -> int:
             if asked.plan:
                 _print_schedule(schedule, json=asked.json)
                 return 0
-            sagas = _load(asked, schedule.seed)
+            sagas = _load(asked, schedule.seed, chaos)
             folder.mkdir(parents=True, exist_ok=True)
             write(schedule, folder / "faults.toml")
-            chaos.environment.update(sagas.environment(folder.resolve()))
+            variables = sagas.environment(folder.resolve())
+            if isinstance(chaos, ChaosPlatform):
+                chaos.environment.update(variables)
+            elif variables:
+                raise CannotLoad(
+                    f"{asked.load} needs processes that know {', '.join(variables)}, and those of a platform that runs "
+                    "already do not: leave out --running."
+                )
             chaos.start()
             for text in asked.ledger:
                 participant, _, query = text.partition("=")
@@ -112,14 +120,10 @@ def run_storm(asked: Asked) -> int:
             tell = warn if asked.json else say
             tell(
                 f"seed {schedule.seed}, {len(schedule.faults)} faults, {len(chaos.processes)} processes, "
-                f"{settings.servers} servers; all of it stays in {folder}"
+                f"{len(targets.servers)} servers; all of it stays in {folder}"
             )
-            for name, runs, extra in (
-                ("exporter", settings.exporter, "otlp"),
-                ("read model", settings.readmodel, "sqlite"),
-            ):
-                if not runs:
-                    tell(f"no {name} runs: it is switched off, or the extra {extra} is not installed")
+            for line in lines:
+                tell(line)
             storm = Storm(
                 chaos,
                 schedule,
@@ -193,6 +197,31 @@ class Told:
 
 
 @contextmanager
+def _platform(asked: Asked, folder: Path) -> Generator[tuple[ChaosPlatform | RunningPlatform, list[str]]]:
+    """The platform that is harmed, which is not started yet, or one that runs already; with what is to be told of it.
+
+    Raises:
+        CannotLoad: sagas or participants are not as they must be, or there is no PostgreSQL.
+        PlatformError: no platform runs there.
+    """
+    if asked.running is not None:
+        lines = [
+            f"the platform in {asked.running} is harmed by {', '.join(POSSIBLE)} alone, and judged by the sagas that "
+            "are started here"
+        ]
+        yield RunningPlatform(asked.running), lines
+        return
+    with _settings(asked) as settings:
+        runs = {("exporter", "otlp"): settings.exporter, ("read model", "sqlite"): settings.readmodel}
+        lines = [
+            f"no {name} runs: it is switched off, or the extra {extra} is not installed"
+            for (name, extra), does in runs.items()
+            if not does
+        ]
+        yield ChaosPlatform(folder, settings), lines
+
+
+@contextmanager
 def _folder(asked: Asked) -> Generator[Path]:
     """Where everything is kept; for a schedule that is only printed, somewhere for a moment."""
     if asked.plan:
@@ -257,8 +286,10 @@ def _settings(asked: Asked) -> Generator[Settings]:
         yield replace(settings, postgres=server)
 
 
-def _targets(asked: Asked, chaos: ChaosPlatform) -> Targets:
+def _targets(asked: Asked, chaos: ChaosPlatform | RunningPlatform) -> Targets:
     """What the sagas that are run come by."""
+    if not isinstance(chaos, ChaosPlatform):
+        return chaos.targets
     return chaos.targets_of([*with_children([_saga(asked).definition])]) if asked.app else chaos.targets
 
 
@@ -272,7 +303,7 @@ def _schedule(asked: Asked, targets: Targets, seed: int) -> Schedule:
 
 def _missing(asked: Asked, targets: Targets) -> list[str]:
     """The kinds of faults that were asked for, since nobody left them out, and are not possible here, in sentences."""
-    if asked.schedule is not None or asked.only:
+    if asked.schedule is not None or asked.only or asked.running is not None:
         return []
     left_out: set[Kind] = {*asked.without}
     left_out |= {"outage"} if asked.servers == 1 else set()
@@ -290,6 +321,7 @@ def _missing(asked: Asked, targets: Targets) -> list[str]:
 def _about(asked: Asked, targets: Targets) -> list[tuple[str, str]]:
     """What was run where, for a document that is kept."""
     what = ", ".join([*asked.app, *asked.participant]) or f"the order system, {asked.style.value}"
+    what = f"what runs in {asked.running}" if asked.running is not None else what
     return [
         ("when it ended", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())),
         ("what was run", f"{what}{f', sagas of type {asked.saga}' if asked.saga else ''}; {asked.at_once} at a time"),
@@ -306,12 +338,19 @@ def _server_version() -> str:
     return told.stdout.strip()
 
 
-def _load(asked: Asked, seed: int) -> Load:
+def _load(asked: Asked, seed: int, chaos: ChaosPlatform | RunningPlatform) -> Load:
     """What is run.
 
     Raises:
         CannotLoad: it is not said with what, or which saga is meant.
     """
+    ids = f"storm-{seed}"
+    if not chaos.is_own:
+        ids = f"{ids}-{time.time_ns() // 10**6:x}"  # others may have had the same storm there
+        style = next((each for each in Style if [each.saga] == chaos.sagas), None)
+        if style is not None and asked.payload is None and not asked.load:
+            return Orders(style, seed, ids)
+        asked = replace(asked, app=chaos.sagas)
     if not asked.app and not asked.participant:
         if asked.payload is not None or asked.load:
             option = "--payload" if asked.payload is not None else "--load"
@@ -328,7 +367,7 @@ def _load(asked: Asked, seed: int) -> Load:
             "--load MODULE:CLASS."
         )
     lines = read_payload(f"@{asked.payload}").decode().splitlines()
-    return Payloads(saga, [read_event(line, saga.start) for line in lines if line.strip()], seed)
+    return Payloads(saga, [read_event(line, saga.start) for line in lines if line.strip()], ids)
 
 
 def _load_of_a_team(path: str, seed: int) -> Load:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TextIO
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ from ..modules import load
 from .children import Child, Say
 from .server import Server, free_port, is_free
 from .server_keeper import SERVER, keep_server
+from .state import CLAIM, STATE, Process, ServerProcess, State, write_state
 
 SERVING_SECONDS: Final = 60.0
 """How long all processes together may take to start; a machine under load needs many times what an idle one does."""
@@ -118,7 +120,9 @@ class LocalPlatform:
         self._workers, self._variables = workers or {}, variables
         self.databases = {name: f"sqlite:///{self.folder / name}.db" for name in participants} | dict(databases or {})
         self._sagas, self._participants = sagas, participants
-        self._echo, self._note = echo, note
+        self._heard_by, self._noted_by = echo, note
+        self._owners, self._serving = dict[str, str](), dict[str, int]()
+        """Whose each process is, and the last of its lives in which it said that it serves."""
         self._coordinators, self._ack_wait_seconds = coordinators, ack_wait_seconds
         self._incompatible = ["--incompatible-contracts"] if incompatible_contracts else []
         self._environment = _looked_at(jaeger) if jaeger else {}
@@ -207,6 +211,8 @@ class LocalPlatform:
                 await child.wait_ended()
         for keeper in self._server_keepers:
             keeper.cancel()
+        if self._claim is not None:
+            (self.folder / STATE).unlink(missing_ok=True)
         await asyncio.gather(*self._server_keepers, return_exceptions=True)
         for server in self.servers:
             server.stop()
@@ -225,7 +231,7 @@ class LocalPlatform:
         Raises:
             PlatformError: another platform runs there.
         """
-        claim = (self.folder / "running").open("a")
+        claim = (self.folder / CLAIM).open("a")
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -267,8 +273,41 @@ class LocalPlatform:
             environment["ANTIPHON_READMODEL"] = self._readmodel
         if self._logins.users:
             environment |= self._logins.environment(user)
+        self._owners[name] = user
         child = self.children[name] = Child(name, command, environment, self.logs, self._echo, self._note)
         await child.start()
+        self._tell()
+
+    def _echo(self, name: str, line: str) -> None:
+        """Hear a line of a process, which may be that it serves."""
+        owner = self._owners[name]
+        if f"{'participant' if owner in self._participants else owner}.ready" in line:
+            self._serving[name] = self.children[name].lives
+            self._tell()
+        self._heard_by(name, line)
+
+    def _note(self, name: str, line: str) -> None:
+        """Hear what becomes of a process or of a server."""
+        self._noted_by(name, line)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say in the folder which processes are this platform's."""
+        servers = {
+            SERVER if len(self.servers) == 1 else f"{SERVER}-{number}": ServerProcess(
+                server.process.pid, server.name, server.port
+            )
+            for number, server in enumerate(self.servers, 1)
+            if server.process is not None
+        }
+        processes = {
+            name: Process(self._owners[name], child.pid, child.lives, self._serving.get(name) == child.lives)
+            for name, child in self.children.items()
+            if child.is_running or child.exits
+        }
+        told = State(os.getpid(), self.url, self._sagas, self._participants, self.databases, servers, processes)
+        with suppress(OSError):  # a full disk is no reason to end
+            write_state(self.folder, told)
 
     def _require_sound(self) -> None:
         """Wait no longer where a process cannot come up, whatever time it has."""
