@@ -532,6 +532,10 @@ def chaos(
     servers: Annotated[
         int, typer.Option(min=1, max=3, help="How many nats-servers: 3, with streams of three replicas, or 1.")
     ] = 3,
+    streams: Annotated[
+        int,
+        typer.Option(min=1, max=PAIRS_MAX, metavar="NUMBER", help="Over how many pairs of streams sagas are spread."),
+    ] = 1,
     coordinators: Annotated[int, typer.Option(min=1, help="How many coordinators.")] = 2,
     workers: Annotated[int, typer.Option(min=1, help="How many processes each participant has.")] = 2,
     database: Annotated[
@@ -616,6 +620,7 @@ def chaos(
         ledger=ledger,
         database=database,
         servers=1 if servers == 1 else 3,
+        streams=streams,
         coordinators=coordinators,
         workers=workers,
         handler_seconds=handler_seconds,
