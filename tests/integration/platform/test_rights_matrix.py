@@ -273,9 +273,9 @@ def sent_as(user: str, stored_at: str) -> str:
             return stored_at
 
 
-def may_send(user: str, asked: str, pairs: Pairs = ONE_PAIR) -> bool:
+def may_send(user: str, sent: str, pairs: Pairs = ONE_PAIR) -> bool:
     """Whether a user may publish to a subject."""
-    subject = in_base(asked)
+    subject = in_base(sent)
     if pairs.count > 1 and _may_by_a_wildcard(user, subject.split(".")):
         return True
     match subject.split("."):
@@ -316,8 +316,8 @@ def may_send(user: str, asked: str, pairs: Pairs = ONE_PAIR) -> bool:
 def _may_by_a_wildcard(user: str, asked: list[str]) -> bool:
     """Whether a `*` stands for the stream, where there are several pairs, and lets a user ask of another stream too."""
     match asked:
-        case ["$JS", "API", "DIRECT", "GET", stream] if user == COORDINATOR:
-            return bool(stream)
+        case ["$JS", "API", "DIRECT", "GET", _] if user == COORDINATOR:
+            return True
         case ["$JS", "API", "STREAM", "MSG", "GET" | "DELETE", _] if user == COORDINATOR:
             return True
         case ["$JS", "API", "CONSUMER", "NAMES", _] if user == COORDINATOR:
