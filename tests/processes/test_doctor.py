@@ -15,6 +15,7 @@ import trustme
 from typer.testing import CliRunner
 
 from antiphon.contracts import SagaKey, subjects
+from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.readmodel_places import Place, Reader
 from antiphon.contracts.topology import SAGA
 from antiphon.deploy.admin.doctor.access import _of_server
@@ -23,7 +24,7 @@ from antiphon.deploy.admin.doctor.examination import CHECKS, examine
 from antiphon.deploy.admin.doctor.findings import Deployment, Finding
 from antiphon.deploy.admin.doctor.monitor import _part
 from antiphon.deploy.admin.doctor.reading import judged as judged_reader
-from antiphon.deploy.admin.doctor.streams import _copies_of, _filled
+from antiphon.deploy.admin.doctor.streams import _copies_of, _filled, _leaders_of
 from antiphon.deploy.cli.main import app
 from antiphon.deploy.local.server import HOST, Server, free_port
 from antiphon.link import Credentials, Delivery, Link, set_up
@@ -69,6 +70,8 @@ async def test_a_platform_at_work_has_no_fault_and_each_check_is_heard_of(there:
     assert {*unknown} == {"servers", "rights", "databases"}, "what nobody has named"
     assert all(remedy.startswith("--") for remedy in unknown.values())
     assert told(found, "warning").startswith("exporter: no exporter runs")
+    for stream in (await there.link("administrator")).pairs.saga:
+        assert f"nats consumer rm {stream} exporter" in told(found, "warning")
     fine = {each.check for each in found if each.grade == "fine"}
     assert {"server", "passwords", "settings", "copies", "room", "clocks", "coordinators", "participants"} <= fine
     assert "nobody gets in without a password" in told(found, "fine")
@@ -277,3 +280,23 @@ async def test_who_may_not_ask_is_told_so_and_the_other_checks_go_on(there: Comp
     found = [each async for each in examine(Deployment(link, (there.up.servers,), there.up.credentials("client")))]
     assert "set NATS_USER and NATS_PASSWORD to the administrator's" in told(found, "unknown")
     assert "nats-server" in told(found, "fine")
+
+
+def test_leaders_of_many_pairs_on_one_server_are_told() -> None:
+    def of(*leaders: str) -> list[Finding]:
+        names = [stream for pair in zip(Pairs(4).saga, Pairs(4).events, strict=True) for stream in pair]
+        everybody = {"a", "b", "c"}
+        return _leaders_of(
+            {
+                stream: {"leader": leader, "replicas": [{"name": each} for each in sorted(everybody - {leader})]}
+                for stream, leader in zip(names, leaders, strict=False)
+            }
+        )
+
+    assert of(*"aaaabbcc") == of(*"aabbccab") == of("a", "b") == of() == []
+    (found,) = of(*"abaaaaac")
+    assert found.grade == "warning"
+    assert found.what == "server a leads 6 of the 8 streams of pairs, and the others do little"
+    assert found.remedy.endswith("nats stream cluster step-down SAGA-0of4")
+    alone = {"SAGA-0of2": {"leader": "only"}, "EVENTS-0of2": {"leader": "only"}}
+    assert _leaders_of(alone) == [], "it has no others"

@@ -126,7 +126,6 @@ LocalStreams = Annotated[
         max=PAIRS_MAX,
         metavar="NUMBER",
         help="Over how many pairs of streams sagas are spread; as many as the folder has, and at first one.",
-        hidden=True,
     ),
 ]
 
@@ -728,8 +727,8 @@ def setup(
             max=PAIRS_MAX,
             metavar="NUMBER",
             help="Over how many pairs of streams sagas are spread, so that each server of a cluster leads some. It "
-            "stays as it was set first; by default (0) as many as there are, and at first one.",
-            hidden=True,
+            "stays as it was set first; by default (0) as many as there are, and at first one. deploy/docs/scaling.md "
+            "says when that helps.",
         ),
     ] = 0,
     bound: Annotated[
@@ -835,7 +834,6 @@ def rights(
             metavar="NUMBER",
             envvar="ANTIPHON_STREAMS",
             help="Over how many pairs of streams sagas are spread, as antiphon setup --streams was given it.",
-            hidden=True,
         ),
     ] = 1,
     secrets: Annotated[
