@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from msgspec.structs import replace
 from rich.console import Console
 
-from . import profiling
+from . import pairs, profiling
 from .databases.compare import Effort
 from .databases.rows import print_postgres, print_sqlite
 from .load import Load
@@ -100,6 +100,10 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="two short rounds, in three minutes")
     options.add_argument("--rounds", type=int, default=9, help="turns of each system (default %(default)s)")
     options.add_argument("--only", choices=PARTS, help="where the effects are")
+    options.add_argument("--streams", type=int, nargs="+", help="with so many pairs of streams, by turns: 1 2 4")
+    options.add_argument(
+        "--servers", type=int, nargs="+", choices=[1, 3], default=[1, 3], help="with --streams: how many servers"
+    )
     options.add_argument("--profile", choices=["coordinator", "worker", "client"], help="where its time goes")
     options.add_argument("--lines", type=int, default=30, help="how much of the profile (default %(default)s lines)")
     arguments = options.parse_args()
@@ -108,6 +112,11 @@ def main() -> None:
     if arguments.profile:
         role = ANTIPHON.workers[0] if arguments.profile == "worker" else arguments.profile
         profile(role, arguments.lines, console)
+        return
+    if arguments.streams:
+        rounds, sagas = (2, 2_000) if arguments.quick else (arguments.rounds, 5_000)
+        for servers in arguments.servers:
+            console.print(pairs.table(pairs.compare(arguments.streams, servers, rounds, sagas)))
         return
     rounds, share = (2, 0.4) if arguments.quick else (arguments.rounds, 1.0)
     parts = [arguments.only] if arguments.only else PARTS

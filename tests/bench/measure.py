@@ -63,9 +63,9 @@ class Running:
 
     def measure(self, load: Load) -> Measured:
         """Put a load on it."""
-        before = {name: _cpu_seconds(process) for name, process in self._watched.items()}
-        seen = _drive(self._client, load)
-        spent = {name: _cpu_seconds(process) - before[name] for name, process in self._watched.items()}
+        before = {name: cpu_seconds(process) for name, process in self._watched.items()}
+        seen = drive(self._client, load)
+        spent = {name: cpu_seconds(process) - before[name] for name, process in self._watched.items()}
         spent[CLIENT] = seen.cpu_seconds
         return Measured(
             system=self.system.name,
@@ -109,7 +109,7 @@ def running(
         watched = {"server": _process_of(server), **stack.enter_context(serving(programs, folder))}
         if database is not None:
             watched["database"] = database
-        _drive(client, warm_up)
+        drive(client, warm_up)
         yield Running(system, client, watched)
 
 
@@ -139,7 +139,8 @@ def sink() -> Iterator[str]:
             process.terminate()
 
 
-def _drive(client: Program, load: Load) -> Seen:
+def drive(client: Program, load: Load) -> Seen:
+    """Have a client put a load on its system, and say what it saw."""
     return msgspec.json.decode(client.run(msgspec.json.encode(load).decode()), type=Seen)
 
 
@@ -148,7 +149,7 @@ def _process_of(server: Server) -> psutil.Process:
     return psutil.Process(server.process.pid)
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
     """What a process and its children have used; a database has a process for each connection."""
     return sum(_own_cpu_seconds(each) for each in (process, *process.children(recursive=True)))
 

@@ -22,6 +22,7 @@ from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.serve import attach
 from antiphon.link import Link
+from antiphon.link.pairs import find_pairs
 from antiphon.order.messages import (
     ChargeCustomer,
     InventoryReserved,
@@ -239,6 +240,7 @@ def require_stored(outcome: links.Outcome) -> None:
 async def serve(role: str, url: str, ready: Callable[[], None]) -> None:
     """Run the coordinator or one participant for ever."""
     link = await Link.connect(url, name=role)
+    await find_pairs(link)
     if role == "coordinator":
         await attach(link, Coordinator(JetStreamStore(link), [saga.definition for saga in SAGAS.values()]))
     else:

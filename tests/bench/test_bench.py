@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from . import profiling
+from . import pairs, profiling
 from .fed import Feeding, calls_a_saga
 from .load import Load
 from .measure import Measured, Profiled, running
@@ -96,6 +96,15 @@ def test_the_exporter_runs_beside_a_load_and_its_cost_is_told() -> None:
         found = [exported.measure(Load(name, 0, sagas=20, in_flight=10)) for name in (ALONE, EXPORTED)]
     assert all("exporter" in each.cpu_us for each in found)
     assert export_table(found).row_count == 2
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_platforms_of_several_pairs_of_streams_run_by_turns_and_come_back_after_a_restart(servers: int) -> None:
+    found = pairs.compare([1, 2], servers, rounds=1, sagas=40)
+    assert [(each.streams, each.sagas) for each in found] == [(1, 40), (2, 40)]
+    assert all(each.restart_seconds > 0 and each.rss_mb > 0 for each in found)
+    assert {*found[1].cpu_us} == {"servers", "coordinator", "worker"}
+    assert pairs.table(found).row_count == 2
 
 
 def test_single_moments_are_timed_one_by_one() -> None:

@@ -17,7 +17,6 @@ from typing import Any, Final, Literal
 import pytest
 
 from antiphon.contracts import PlatformError, TooLate
-from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.client.client import Antiphon, Handle
 from antiphon.coordinator.decision.history import KNOWS_MORE
 from antiphon.order.data import load_orders
@@ -127,7 +126,7 @@ async def take(shop: Shop, running: Fleet, way: Way) -> Callable[[], Awaitable[N
         child.is_away = True
         child.terminate()
         child.wait()
-    backups = [await back_up(server.url, stream) for stream in (SAGA, EVENTS)]
+    backups = [await back_up(server.url, stream) for stream in (*shop.up.pairs.saga, *shop.up.pairs.events)]
     for child in coordinators:
         child.come_back()
 
@@ -139,11 +138,11 @@ async def take(shop: Shop, running: Fleet, way: Way) -> Callable[[], Awaitable[N
     return from_snapshots
 
 
-@pytest.mark.parametrize("way", ["copied", "snapshot"])
+@pytest.mark.parametrize(("way", "pairs"), [("copied", 1), ("snapshot", 1), ("snapshot", 2)])
 async def test_with_the_streams_of_yesterday_every_order_ends_once_or_waits_with_the_reason(
-    way: Way, tmp_path: Path
+    way: Way, pairs: int, tmp_path: Path
 ) -> None:
-    with platform(tmp_path) as up:
+    with platform(tmp_path, pairs=pairs) as up:
         await up.set_up()
         shop = Shop(up, tmp_path)
         with fleet(up, tmp_path, saga="approved") as running:

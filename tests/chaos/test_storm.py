@@ -75,6 +75,18 @@ def test_planned_restarts_cost_no_attempt(tmp_path: Path) -> None:
     assert (score["faults"], score["violations"]) == (len(names), [])
 
 
+def test_a_storm_over_several_pairs_of_streams_kills_the_leader_of_each_in_turn(tmp_path: Path) -> None:
+    kills = [f'[[faults]]\nat = {3 + 6 * number}.0\nkind = "kill"\ntarget = "leader"\n' for number in range(3)]
+    (tmp_path / "mine.toml").write_text("\n".join(kills))
+    asked = ("--streams", "2", "--no-small-disks", "--schedule", str(tmp_path / "mine.toml"))
+    with chaos_beside(tmp_path / "storm", *asked, "--summary", str(tmp_path / "storm.md")) as ran:
+        told, _ = ran.communicate()
+    assert ran.returncode == 0, told
+    assert re.fullmatch(r"chaos: \d+ sagas, 3 faults, 0 violations", told.splitlines()[-1])
+    assert "3 servers, 2 pairs of streams; all of it stays in" in told
+    assert "| servers | 3, 2 pairs of streams |" in (tmp_path / "storm.md").read_text()
+
+
 KINDS = r"""
 poison client|target = "client"
 poison participant|target = "billing"\nmessage = "oversize"

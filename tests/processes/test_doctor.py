@@ -15,7 +15,8 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
-from antiphon.contracts import subjects
+from antiphon.contracts import SagaKey, subjects
+from antiphon.contracts.pairs import Pairs
 from antiphon.contracts.readmodel_places import Place, Reader
 from antiphon.contracts.registration import Capabilities
 from antiphon.contracts.topology import SAGA
@@ -25,7 +26,7 @@ from antiphon.deploy.admin.doctor.examination import CHECKS, examine
 from antiphon.deploy.admin.doctor.findings import Deployment, Finding
 from antiphon.deploy.admin.doctor.monitor import _part
 from antiphon.deploy.admin.doctor.reading import judged as judged_reader
-from antiphon.deploy.admin.doctor.streams import _copies_of, _filled
+from antiphon.deploy.admin.doctor.streams import _copies_of, _filled, _leaders_of
 from antiphon.deploy.cli.main import app
 from antiphon.deploy.local.server import HOST, Server, free_port
 from antiphon.link import Credentials, Delivery, Link, set_up
@@ -47,9 +48,9 @@ def forgotten_sockets() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.fixture
-async def there(tmp_path: Path) -> AsyncIterator[Company]:
-    async with company(tmp_path, "accounts") as everybody:
+@pytest.fixture(params=("accounts", "pairs"))
+async def there(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Company]:
+    async with company(tmp_path, request.param) as everybody:
         yield everybody
 
 
@@ -74,6 +75,8 @@ async def test_a_platform_at_work_has_no_fault_and_each_check_is_heard_of(there:
     assert {*unknown} == {"servers", "rights", "databases"}, "what nobody has named"
     assert all(remedy.startswith("--") for remedy in unknown.values())
     assert told(found, "warning").startswith("exporter: no exporter runs")
+    for stream in (await there.link("administrator")).pairs.saga:
+        assert f"nats consumer rm {stream} exporter" in told(found, "warning")
     fine = {each.check for each in found if each.grade == "fine"}
     assert {"server", "passwords", "settings", "copies", "room", "clocks", "coordinators", "participants"} <= fine
     assert "nobody gets in without a password" in told(found, "fine")
@@ -120,7 +123,7 @@ async def test_a_worker_that_died_with_a_command_in_hand_is_not_at_work(there: C
     await until(lambda: waits(link))
     worker = await there.up.connect("hotel")
     taken: list[Delivery] = []
-    pull = await worker.pull(SAGA, "hotel", 10, taken.append)
+    pull = await worker.pull(worker.pairs.stream_of(SAGA, SagaKey.of("trip", "t1")), "hotel", 10, taken.append)
     await until(lambda: bool(taken))
     pull.close()
     await worker.nc.close()
@@ -129,15 +132,16 @@ async def test_a_worker_that_died_with_a_command_in_hand_is_not_at_work(there: C
 
 
 async def waits(link: Link) -> bool:
-    info = await api(link, f"CONSUMER.INFO.{SAGA}.hotel")
-    return bool(info["num_pending"])
+    infos = [await api(link, f"CONSUMER.INFO.{stream}.hotel") for stream in link.pairs.saga]
+    return any(info["num_pending"] for info in infos)
 
 
 async def test_a_consumer_that_is_gone_and_a_setting_that_differs_are_told(there: Company) -> None:
     link = await there.link("administrator")
-    await api(link, f"CONSUMER.DELETE.{SAGA}.timers")
-    config = (await api(link, f"STREAM.INFO.{SAGA}"))["config"]
-    await api(link, f"STREAM.UPDATE.{SAGA}", config | {"max_age": 3_600_000_000_000})
+    stream = link.pairs.saga[-1]
+    await api(link, f"CONSUMER.DELETE.{stream}.timers")
+    config = (await api(link, f"STREAM.INFO.{stream}"))["config"]
+    await api(link, f"STREAM.UPDATE.{stream}", config | {"max_age": 3_600_000_000_000})
     faults = told(await findings(there, "settings"), "fault")
     assert "timers" in faults
     assert "max_age" in faults
@@ -162,10 +166,13 @@ async def test_a_read_model_that_holds_up_the_purge_is_told(there: Company) -> N
     assert told(said, "fine") == "readmodels: read model lists runs and keeps up -> "
     assert "no old saga is purged -> as administrator: antiphon setup --forget-readmodel odd" in told(said, "fault")
     reader = Reader("lists", Place(saga=7), 1_700_000_000 * 10**9)
-    (behind, away) = (judged_reader(reader, 10**6, silent) for silent in (1.0, 600.0))
+    (behind, away) = (judged_reader(reader, [10**6], silent) for silent in (1.0, 600.0))
     assert (behind.grade, "behind by 999993 messages of SAGA" in behind.what) == ("warning", True)
     assert away.what.startswith("read model lists has said nothing since 2023-11-14T22:13:20Z; 999993 messages of SAGA")
     assert away.remedy.endswith("where it is gone for good: antiphon setup --forget-readmodel lists")
+    further = Reader("lists", Place(saga=7, further=((4, 1), (10**6, 1))), 1_700_000_000 * 10**9)
+    in_pairs = judged_reader(further, [10, 20_000, 10**6], 1.0)
+    assert (in_pairs.grade, "behind by 19999 messages of SAGA" in in_pairs.what) == ("warning", True)
 
 
 async def test_a_server_without_streams_is_a_fault_and_odd_monitoring_pages_end_no_other_check(tmp_path: Path) -> None:
@@ -329,3 +336,23 @@ async def test_a_name_that_is_not_there_is_wrong_usage(
         ran = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", *options])
         assert (ran.exit_code, ran.stdout) == (2, ""), options
         assert said in ran.output, options
+
+
+def test_leaders_of_many_pairs_on_one_server_are_told() -> None:
+    def of(*leaders: str) -> list[Finding]:
+        names = [stream for pair in zip(Pairs(4).saga, Pairs(4).events, strict=True) for stream in pair]
+        everybody = {"a", "b", "c"}
+        return _leaders_of(
+            {
+                stream: {"leader": leader, "replicas": [{"name": each} for each in sorted(everybody - {leader})]}
+                for stream, leader in zip(names, leaders, strict=False)
+            }
+        )
+
+    assert of(*"aaaabbcc") == of(*"aabbccab") == of("a", "b") == of() == []
+    (found,) = of(*"abaaaaac")
+    assert found.grade == "warning"
+    assert found.what == "server a leads 6 of the 8 streams of pairs, and the others do little"
+    assert found.remedy.endswith("nats stream cluster step-down SAGA-0of4")
+    alone = {"SAGA-0of2": {"leader": "only"}, "EVENTS-0of2": {"leader": "only"}}
+    assert _leaders_of(alone) == [], "it has no others"

@@ -83,7 +83,7 @@ async def test_a_bound_whose_streams_are_not_as_they_must_be_is_told(tmp_path: P
         assert f"there is stream {SIGNALS}, and no stream that bounds" in half.what
 
 
-@pytest.mark.parametrize("form", RIGHTS_FORMS)
+@pytest.mark.parametrize("form", [*RIGHTS_FORMS, "pairs"])
 async def test_whether_a_bound_holds_is_tried_and_leaves_no_trace(form: Form, tmp_path: Path) -> None:
     def without_a_bound(given: Rights) -> Rights:
         return replace(three_clients(given), bounds={TWIN: [TRIP.name]})
@@ -104,7 +104,7 @@ async def test_whether_a_bound_holds_is_tried_and_leaves_no_trace(form: Form, tm
                 clients=granted,
             )
             findings = [*await rights(deployment), *await clients(deployment)]
-            for stream in (EVENTS, STREAM, SIGNALS) if most else (EVENTS,):
+            for stream in (*link.pairs.events, *((STREAM, SIGNALS) if most else ())):
                 assert (await api(link, f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
             await link.close()
             return findings

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.pairs import ONE_PAIR
 from antiphon.contracts.subjects import command_subject
-from antiphon.contracts.topology import BUCKETS, EVENTS, SAGA, STREAMS
+from antiphon.contracts.topology import BUCKETS, EVENTS, SAGA
 from antiphon.deploy.admin.doctor.findings import Deployment, Finding
 from antiphon.deploy.admin.doctor.roles import _changes, concrete, refused_of, rights
 from antiphon.deploy.admin.rights import EVERYTHING, Grant, Rights
@@ -54,7 +54,7 @@ def told_of(findings: list[Finding], user: str) -> list[Finding]:
 async def everything(link: Link) -> dict[str, Any]:
     """What is stored, set up, and delivered."""
     found: dict[str, Any] = {"streams": sorted((await api(link, "STREAM.NAMES"))["streams"])}
-    for stream in (*STREAMS, *BUCKETS):
+    for stream in (*link.pairs.streams(), *BUCKETS):
         info = await api(link, f"STREAM.INFO.{stream.name}")
         found[stream.name] = info["config"], {**info["state"], "consumer_count": 0}
     for stream_name, name in await consumer_configs(link):
@@ -71,7 +71,7 @@ async def with_something_of_everybodys(up: Platform, link: Link) -> None:
         await link.store(command_subject(KEY, name, "reserve", "do", 1), b"{}")
 
 
-@pytest.mark.parametrize("form", RIGHTS_FORMS)
+@pytest.mark.parametrize("form", [*RIGHTS_FORMS, "pairs"])
 async def test_each_role_may_do_what_it_must_and_trying_that_leaves_no_trace(form: Form, tmp_path: Path) -> None:
     with platform(tmp_path, form, participants=PARTICIPANTS) as up:
         link = await up.connect("administrator")

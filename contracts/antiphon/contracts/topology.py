@@ -333,7 +333,7 @@ def bounded_consumer(stream: Stream) -> Consumer:
 
 def is_of_platform(consumer: str) -> bool:
     """Whether a consumer of that name belongs to the platform, and `antiphon setup` alone creates it."""
-    fixed = (*FORMER_CONSUMERS, *(each.name for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)))
+    fixed = (*FORMER_CONSUMERS, BOUNDED, *(each.name for each in (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)))
     return consumer in fixed or consumer.startswith(ANSWERS_PREFIX)
 
 

@@ -63,7 +63,7 @@ async def shops(folder: Path, form: Form, most: int = MOST, events_bytes: int = 
             yield Company(up, stack)
 
 
-@pytest.fixture(params=RIGHTS_FORMS)
+@pytest.fixture(params=[*RIGHTS_FORMS, "pairs"])
 async def there(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Company]:
     async with shops(tmp_path, request.param) as everybody:
         yield everybody

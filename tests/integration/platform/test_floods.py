@@ -24,7 +24,7 @@ from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.pressure import STARTS_WAITING, Watch
 from antiphon.coordinator.runtime.request_queue import WAITING_MAX
-from antiphon.coordinator.runtime.schemas import oldest_open
+from antiphon.coordinator.runtime.schemas import begun_before
 from antiphon.coordinator.runtime.serve import attach
 from antiphon.link import Link, set_up
 from antiphon.link.setup import Bounds, Room, api, room_of
@@ -88,7 +88,7 @@ async def test_a_request_that_names_no_inbox_costs_nobody_a_connection(there: Co
 async def bounded(there: Company, most: int) -> Coordinator:
     link = await there.link("coordinator")
     store = JetStreamStore(link)
-    admission = Admission(store, {"trip": most}, await oldest_open(link) - 1)
+    admission = Admission(store, {"trip": most}, await begun_before(link))
     coordinator = Coordinator(store, [TRIP.definition], admission=admission)
     await attach(link, coordinator)
     return coordinator

@@ -19,8 +19,12 @@ from antiphon.contracts.topology import EVENTS, SAGA
 from antiphon.coordinator.client.changes import Position
 from antiphon.coordinator.client.client import Antiphon
 from antiphon.coordinator.reading.sagas import started_last
-from antiphon.coordinator.runtime.admission import require_one_pair
+from antiphon.coordinator.runtime.admission import Admission, require_shares
 from antiphon.coordinator.runtime.cache import Cache
+from antiphon.coordinator.runtime.coordinator import Coordinator
+from antiphon.coordinator.runtime.jetstream import JetStreamStore
+from antiphon.coordinator.runtime.schemas import begun_before
+from antiphon.coordinator.runtime.serve import attach
 from antiphon.deploy.readmodel.model import Query, opened
 from antiphon.deploy.readmodel.projector import Projector
 from antiphon.link import Link, Mark, OtherStream, require_platform, set_up
@@ -29,7 +33,7 @@ from antiphon.link.setup import api
 from antiphon.tracing.export.exporter import Exporter
 from antiphon.tracing.jaeger.sagas import Sagas
 from antiphon.tracing.projection.spans import Span
-from tests.integration.platform.test_coordinator import Company, company
+from tests.integration.platform.test_coordinator import Company, company, idle
 from tests.support.server import PAIRS, until
 from tests.support.trip import ASKED, TRIP
 
@@ -231,11 +235,38 @@ async def followed(reader: Antiphon, after: Mark, most: int) -> tuple[list[tuple
 # --- what cannot be had -----------------------------------------------------------------------------------------------
 
 
-def test_a_bound_of_open_sagas_of_a_type_is_refused() -> None:
-    require_one_pair(Pairs(1), {"order": 5})
-    require_one_pair(Pairs(2), {})
-    with pytest.raises(PlatformError, match="starts in several streams have no order"):
-        require_one_pair(Pairs(2), {"order": 5})
+def test_a_bound_of_open_sagas_of_which_not_every_pair_has_a_share_is_refused() -> None:
+    require_shares(Pairs(1), {"order": 1})
+    require_shares(Pairs(2), {"order": 2})
+    with pytest.raises(PlatformError, match=r"bound of 1 is given for sagas of type 'order'.*Give 2 or more"):
+        require_shares(Pairs(2), {"order": 1})
+
+
+async def test_each_pair_has_its_share_of_a_bound_of_open_sagas(there: Company) -> None:
+    """Whichever of two coordinators judges."""
+    client, link = await there.client(), await there.link("coordinator")
+    for _ in range(2):
+        store = JetStreamStore(link)
+        admission = Admission(store, {"trip": 2 * PAIRS}, await begun_before(link))
+        await attach(link, Coordinator(store, [TRIP.definition], admission=admission))
+        link = await there.link("coordinator")
+    await there.work(idle)
+    handles = [await client.start(TRIP, ASKED, id=f"many-{number}") for number in range(40)]
+    ended = {subjects.end_subject(handle.key) for handle in handles}
+    refused = dict[int, int]()
+    open_in = dict.fromkeys(range(PAIRS), 0)
+    for handle in handles:
+        while not (found := await link.read_all(SAGA, [subjects.journal_filter(handle.key)])):
+            await asyncio.sleep(0.02)
+        pair = link.pairs.pair_of(handle.key)
+        if found[0].subject in ended:
+            refused[pair] = refused.get(pair, 0) + 1
+            reason = (await handle.result(timeout=120)).reason
+            assert f"2 sagas of type trip are open in pair {pair} of {PAIRS}, which is its share" in reason
+        else:
+            open_in[pair] += 1
+    assert open_in == dict.fromkeys(range(PAIRS), 2)
+    assert set(refused) == {*range(PAIRS)}
 
 
 def test_what_is_kept_of_a_saga_is_not_dropped_because_another_stream_has_lower_sequences() -> None:

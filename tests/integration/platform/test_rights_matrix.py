@@ -21,6 +21,7 @@ import pytest
 
 from antiphon.contracts import identity, subjects, topology
 from antiphon.contracts.identity import CLIENT, COORDINATOR, OPERATOR, SagaKey
+from antiphon.contracts.pairs import ONE_PAIR, SPREAD, Pairs, base_of
 from antiphon.contracts.topology import ADVISORIES, EVENTS, EXPORTER, PARKED, READMODEL, READMODELS, REGISTRATIONS, SAGA
 from antiphon.deploy.admin.rights import Grant, Rights
 from antiphon.link import AlreadyStored, Link
@@ -72,6 +73,7 @@ def rights(given: Rights) -> Rights:
         starts={"inventory": ["returns"]},
         former_clients=[FORMER],
         bounds={BOUND.client: [BOUND.saga_type]},
+        pairs=given.pairs,
     )
 
 
@@ -205,6 +207,22 @@ SENT: Final = {each for subject in (*STORED, *requests(STORED)) for each in bent
 ALL: Final = sorted({*SENT, *FILTERS, *requests(FILTERS)}, key=str.lower)
 
 
+def of_pairs(subject: str, pairs: Pairs) -> list[str]:
+    """A request to SAGA or EVENTS, to the stream of each pair; any other subject as it is."""
+    tokens = subject.split(".")
+    places = [place for place, token in enumerate(tokens) if token in SPREAD and tokens[0] == "$JS"]
+    found = [tokens]
+    for place in places[:1]:
+        found = [[*tokens[:place], name, *tokens[place + 1 :]] for name in pairs.names(tokens[place])]
+    return [".".join(each) for each in found]
+
+
+def in_base(subject: str) -> str:
+    """The same request where there is one pair."""
+    tokens = subject.split(".")
+    return ".".join(map(base_of, tokens)) if tokens[0] == "$JS" else subject
+
+
 def test_every_place_where_something_is_stored_is_among_them() -> None:
     """A subject that nobody has thought of here is one that nobody has thought of in `rights.py`."""
     lacking = [each for each in CONSTANTS if not any(subjects.matches(each, subject) for subject in STORED)]
@@ -255,8 +273,11 @@ def sent_as(user: str, stored_at: str) -> str:
             return stored_at
 
 
-def may_send(user: str, subject: str) -> bool:
+def may_send(user: str, sent: str, pairs: Pairs = ONE_PAIR) -> bool:
     """Whether a user may publish to a subject."""
+    subject = in_base(sent)
+    if pairs.count > 1 and _may_by_a_wildcard(user, subject.split(".")):
+        return True
     match subject.split("."):
         case ["evt", _, saga_type, _, "client", "start" | "cancel"] if copies(user, saga_type):
             return True
@@ -288,6 +309,27 @@ def may_send(user: str, subject: str) -> bool:
             return (stream, consumer) in PULLED.get(user, ())
         case ["$JS", "API", *asked]:
             return _may_ask(user, asked)
+        case _:
+            return False
+
+
+def _may_by_a_wildcard(user: str, asked: list[str]) -> bool:
+    """Whether a `*` stands for the stream, where there are several pairs, and lets a user ask of another stream too."""
+    match asked:
+        case ["$JS", "API", "DIRECT", "GET", _] if user == COORDINATOR:
+            return True
+        case ["$JS", "API", "STREAM", "MSG", "GET" | "DELETE", _] if user == COORDINATOR:
+            return True
+        case ["$JS", "API", "CONSUMER", "NAMES", _] if user == COORDINATOR:
+            return True
+        case ["$JS", "ACK", _, consumer, _, *_] | ["$JS", "API", "CONSUMER", "MSG", "NEXT", _, consumer]:
+            return any(consumer == mine for stream, mine in PULLED.get(user, ()) if stream in SPREAD)
+        case ["$JS", "API", "DIRECT", "GET", _, "saga", _, saga_type, _, "c", "end"]:
+            return is_granted(user, saga_type, "read")
+        case ["$JS", "API", "DIRECT", "GET", _, "evt", _, _, _, "client", "start"]:
+            return user == FORMER
+        case ["$JS", "API", "DIRECT", "GET", _, "evt", _, _, _, "client", "signal", _, "1"]:
+            return user == FORMER
         case _:
             return False
 
@@ -446,7 +488,7 @@ async def stored(up: Platform) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     link = await up.connect("administrator")
     try:
         found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-        for stream in STREAMS:
+        for stream in (name for each in STREAMS for name in up.pairs.names(each)):
             if stream != ADVISORIES:
                 read = [message async for message in link.scan(stream, ">")]
                 found[stream] = [(message.subject, json.loads(message.data)) for message in read]
@@ -483,11 +525,12 @@ HEADERS: Final = {
 }
 
 
+FORMS: Final[tuple[Form, ...]] = (*RIGHTS_FORMS, "pairs")
 ERASES: Final = "$JS.API.STREAM.MSG.DELETE."
 """What erases. Coordinators may, since they purge what is old: rights cover subjects, and not what a request names."""
 
 
-@pytest.mark.parametrize("form", RIGHTS_FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("user", USERS)
 async def test_what_a_user_may_not_is_refused_and_seen_and_what_it_may_does_no_harm(
     user: str, form: Form, tmp_path: Path
@@ -505,10 +548,11 @@ async def tries_everything(user: str, form: Form, folder: Path, *, is_encrypted:
     async with stage(folder, form, is_encrypted=is_encrypted) as up, AsyncExitStack() as stack:
         caller = await Caller.connect(up, user)
         stack.push_async_callback(caller.link.close)
-        allowed = [subject for subject in ALL if may_send(user, subject)]
-        refused = sorted({each.lower() for each in ALL} - {each.lower() for each in allowed})
+        every = sorted({each for subject in ALL for each in of_pairs(subject, up.pairs)}, key=str.lower)
+        allowed = [subject for subject in every if may_send(user, subject, up.pairs)]
+        refused = sorted({each.lower() for each in every} - {each.lower() for each in allowed})
         erases = [each for each in allowed if each.startswith(ERASES)]
-        await caller.send(each for each in ALL if each not in erases)
+        await caller.send(each for each in every if each not in erases)
         assert sorted(caller.refused) == refused
 
         if user != COORDINATOR:  # who may write to journals, where headers and replies are its own
@@ -525,7 +569,10 @@ async def tries_everything(user: str, form: Form, folder: Path, *, is_encrypted:
         own = [sent_as(user, each) for each, body in written if body["by"] == user]
         assert [each for each in own if not may_send(user, each)] == []
 
-        assert (len(erases) == 4) is (user == COORDINATOR)
+        if up.pairs.count == 1:
+            assert (len(erases) == 4) is (user == COORDINATOR)
+        else:
+            assert bool(erases) is (user == COORDINATOR)
         seen = {each for each in SECRETS if any(each.encode() in data for data in caller.heard)}
         assert seen == {each for each in SECRETS if may_read(user, each)}
 

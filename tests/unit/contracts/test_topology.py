@@ -7,6 +7,7 @@ import pytest
 from antiphon.contracts import identity
 from antiphon.contracts.errors import BadIdentity
 from antiphon.contracts.topology import (
+    BOUNDED,
     EVENTS,
     EXPORTER_CONSUMER,
     FORMER_CONSUMERS,
@@ -25,7 +26,7 @@ from antiphon.link.connection import missing
 
 OF_THE_PLATFORM = (*PLATFORM_CONSUMERS, EXPORTER_CONSUMER)
 OF_ANSWERS = {"coordinator-answers-", "coordinator-answers-billing", answers_consumer("x-on").name}
-OF_CONSUMERS = {*(consumer.name for consumer in OF_THE_PLATFORM), *FORMER_CONSUMERS, *OF_ANSWERS}
+OF_CONSUMERS = {*(consumer.name for consumer in OF_THE_PLATFORM), *FORMER_CONSUMERS, *OF_ANSWERS, BOUNDED}
 TAKEN = {*identity.RESERVED, *PLATFORM_USERS, *OF_CONSUMERS}
 
 

@@ -4,6 +4,9 @@ A bound is off unless it is set. Where it is, this coordinator knows the oldest 
 be open, by reading the starts in the order of EVENTS and asking which have ended. So a saga begins if fewer than that
 many before it are open, whoever decides, and no state is kept that the streams do not hold.
 
+Starts in several pairs of streams have no order among them. So each pair has its share of the bound, and counts its own
+sagas: never more are open than may be, and a saga can be refused while other pairs have places left.
+
 The server does not tell who stored a start (it strips the account from what a stream stores, nats-server 2.15.1), so
 this bound is for all clients together; `bounded_clients.py` has the one for a single client.
 """
@@ -12,16 +15,15 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import CLIENT, SagaKey
-from antiphon.contracts.pairs import Pairs
+from antiphon.contracts.pairs import Pairs, pair_in
 from antiphon.contracts.stored import StoredMessage
 from antiphon.contracts.subjects import saga_in, saga_source
-from antiphon.contracts.topology import EVENTS
 from antiphon.link.guard import InHand
 
 from ..definition.definition import Definition
@@ -55,31 +57,39 @@ def require_bounds(open_max: Mapping[str, int], definitions: Iterable[Definition
             )
 
 
-def require_one_pair(pairs: Pairs, open_max: Mapping[str, int]) -> None:
-    """Check that starts have an order in which they can be counted.
+def require_shares(pairs: Pairs, open_max: Mapping[str, int]) -> None:
+    """Check that each pair of streams has a share of each bound.
 
     Raises:
-        PlatformError: there are bounds, and several pairs of streams.
+        PlatformError: there are more pairs than sagas of a type that may be open.
     """
-    if open_max and pairs.count > 1:
-        raise PlatformError(
-            f"sagas are spread over {pairs.count} pairs of streams, and no bound of open sagas of a type can be kept: "
-            "starts in several streams have no order. Leave --open-max out, and bound single clients: antiphon setup "
-            "--bound."
-        )
+    for saga_type, most in open_max.items():
+        if most < pairs.count:
+            raise PlatformError(
+                f"a bound of {most} is given for sagas of type {saga_type!r}, and they are spread over {pairs.count} "
+                f"pairs of streams, of which each has an equal share of the bound. Give {pairs.count} or more."
+            )
 
 
 class Admission:
     """What one coordinator knows of the sagas that may begin.
 
     Args:
-        store: the two streams.
+        store: the two streams, of each pair.
         open_max: how many sagas that clients started may be open, by type; a type that is not there has no bound.
-        after: the sequence in EVENTS behind which the oldest start of an open saga is.
+        after: for each pair the sequence in EVENTS behind which the oldest start of an open saga is.
     """
 
-    def __init__(self, store: Store, open_max: Mapping[str, int], after: int = 0) -> None:
-        self._types = {saga_type: OpenSagas(store, saga_type, most, after) for saga_type, most in open_max.items()}
+    def __init__(self, store: Store, open_max: Mapping[str, int], after: Sequence[int] = ()) -> None:
+        self._pairs = store.pairs
+        begun = after or [0] * self._pairs.count
+        self._types = {
+            saga_type: [
+                OpenSagas(store, stream, saga_type, share, first)
+                for stream, share, first in zip(self._pairs.events, self._pairs.shared(most), begun, strict=True)
+            ]
+            for saga_type, most in open_max.items()
+        }
         self.closed = ""
         """Why no saga of a client may begin now; empty if they may."""
         self.allowance = sys.maxsize
@@ -94,27 +104,29 @@ class Admission:
         if self.closed or key.type not in self._types:
             then(self.closed)
         else:
-            self._types[key.type].judge(sequence, then)
+            self._types[key.type][self._pairs.pair_of(key)].judge(sequence, then)
 
     def open(self) -> dict[str, int]:
         """How many sagas of each bounded type are known to be open; at most as many as may be."""
-        return {saga_type: len(found.sequences) for saga_type, found in self._types.items()}
+        return {saga_type: sum(len(each.sequences) for each in found) for saga_type, found in self._types.items()}
 
 
 class OpenSagas:
-    """The oldest open sagas of a type, as many as there may be, and the starts that wait for a verdict.
+    """The oldest open sagas of a type in one pair of streams, as many as there may be, and the starts that wait for a
+    verdict.
 
     Args:
         store: the two streams.
+        stream: the pair's stream of events.
         saga_type: of these sagas.
         most: how many there may be.
         after: the sequence behind which their starts are read.
     """
 
-    def __init__(self, store: Store, saga_type: str, most: int, after: int) -> None:
-        self._store, self._type, self._most = store, saga_type, most
+    def __init__(self, store: Store, stream: str, saga_type: str, most: int, after: int) -> None:
+        self._store, self._stream, self._type, self._most = store, stream, saga_type, most
         self.sequences: list[int] = []
-        """Where EVENTS holds their starts, in order."""
+        """Where the stream holds their starts, in order."""
         self._keys: list[SagaKey] = []
         self._read_up_to = after
         self._looked = 0.0
@@ -140,7 +152,9 @@ class OpenSagas:
             return
         self._is_busy = True
         if len(self.sequences) < self._most:
-            self._store.guard.call(None, self._store.starts, EVENTS, self._type, self._read_up_to, self._on_starts)
+            self._store.guard.call(
+                None, self._store.starts, self._stream, self._type, self._read_up_to, self._on_starts
+            )
         else:
             self._look(0)
 
@@ -151,9 +165,15 @@ class OpenSagas:
         if self._now() - self._looked > LOOK_SECONDS:
             return None
         return (
-            f"refused, with nothing done: {self._most} sagas of type {self._type} are open, and more there may not be. "
-            "Start it under another id once some have ended"
+            f"refused, with nothing done: {self._most} sagas of type {self._type} are open{self._where}, and more "
+            "there may not be. Start it under another id once some have ended"
         )
+
+    @property
+    def _where(self) -> str:
+        """Which of several pairs, for a sentence."""
+        pairs = self._store.pairs
+        return f" in pair {pair_in(self._stream)} of {pairs.count}, which is its share" if pairs.count > 1 else ""
 
     def _now(self) -> float:
         return self._store.now().timestamp()

@@ -502,7 +502,7 @@ WAITS: Final = {
     REGISTRATIONS.name: "another coordinator archives old sagas before it purges them, and this one would not: give "
     "both the same --archive",
     EXPORTER: "old sagas stay until the exporter has handed over their traces; run it, or where there is to be none, "
-    "delete its consumer: nats consumer rm SAGA exporter",
+    "delete its consumer: nats consumer rm SAGA exporter (of several pairs, that of each)",
     EVENTS: "old sagas stay until everybody has heard the events that he reacts to; run these participants, or, of one "
     "that is gone for good: antiphon setup --forget-reactions NAME",
 }

@@ -30,7 +30,7 @@ from antiphon.contracts.headers import FIRST
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.payloads import SCHEMAS_TYPE
 from antiphon.contracts.stored import StoredMessage
-from antiphon.contracts.topology import EVENTS, SAGA, SWEEPER
+from antiphon.contracts.topology import SAGA, SWEEPER
 from antiphon.link import Link
 from antiphon.link.setup import api
 
@@ -194,7 +194,12 @@ async def _open_sagas_of(link: Link, stream: str, definition: Definition) -> Asy
                     yield key, digest
 
 
-async def oldest_open(link: Link, stream: str = EVENTS) -> int:
+async def begun_before(link: Link) -> list[int]:
+    """For each pair the sequence in EVENTS behind which the oldest start of an open saga is."""
+    return [await oldest_open(link, stream) - 1 for stream in link.pairs.events]
+
+
+async def oldest_open(link: Link, stream: str) -> int:
     """Where a stream of events may hold the oldest start of an open saga: the sweeper acks the start of each that has
     ended."""
     answer = await api(link, f"CONSUMER.INFO.{stream}.{SWEEPER}")

@@ -42,7 +42,7 @@ from ..definition.choreography import AnySaga
 from ..definition.definition import Definition
 from ..definition.retention import retentions
 from ..definition.versions import by_type
-from .admission import Admission, require_bounds, require_one_pair
+from .admission import Admission, require_bounds, require_shares
 from .answers import KEPT, AnswerPulls
 from .bounded_clients import BoundedClients
 from .comparing import Comparing
@@ -52,7 +52,7 @@ from .gauges import keep_looking
 from .jetstream import JetStreamStore
 from .pressure import watched
 from .retention import Ends, Keeping
-from .schemas import agree, oldest_open
+from .schemas import agree, begun_before
 from .status_requests import answer_status_requests
 from .sweeper import IDLE_SECONDS
 
@@ -126,7 +126,7 @@ async def serve(
         link = await Link.connect(servers, name=name, credentials=credentials)
         held.push_async_callback(link.close)
         pairs = await find_pairs(link)
-        require_one_pair(pairs, open_max or {})
+        require_shares(pairs, open_max or {})
         await require_platform(link)
         fitness = fitness_of(link, definitions, gauges)
         await fitness.until_ready()
@@ -134,7 +134,7 @@ async def serve(
         await say_who_is_unheard(link, definitions)
         author = partial(Author, error_texts)
         store = JetStreamStore(link)
-        admission = Admission(store, open_max, await oldest_open(link) - 1) if open_max else None
+        admission = Admission(store, open_max, await begun_before(link)) if open_max else None
         coordinator = Coordinator(store, definitions, idle_seconds, author, ratio, admission)
         versions = coordinator.journals.definitions.values()
         every = [definition for each in versions for definition in each.definitions]

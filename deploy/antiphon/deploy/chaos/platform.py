@@ -89,6 +89,7 @@ class Settings:
         apps: sagas and participants as `antiphon up --app` takes them: a package, a module, or `module:attribute`.
         participants: more of them, as `module:attribute`.
         servers: 3 for a cluster; then every stream has three replicas.
+        streams: over how many pairs of streams sagas are spread.
         coordinators: how many processes.
         workers: how many processes a participant has; one where it is not named.
         handler_seconds: how long a handler may run before it is cancelled; as their own settings say when 0.
@@ -110,6 +111,7 @@ class Settings:
     readmodel: bool = False
     postgres: Postgres | None = None
     small_disks: bool = False
+    streams: int = 1
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -180,6 +182,7 @@ class ChaosPlatform:
         self._audits: list[Audit] = []
         self._planted = Planted()
         self._locks, self._postgres_lives = Locks(), 1
+        self._led = count()
         self._postgres_coming: asyncio.Task[None] | None = None
         self._backend = _new_backend() if settings.exporter else None
         self._readmodel = f"sqlite:///{self._folder / READMODEL}.db" if settings.readmodel else ""
@@ -483,7 +486,7 @@ class ChaosPlatform:
         return [f"{name} {what}" for name, faults in self._faults.items() for what in faults.left]
 
     async def leader(self) -> str:
-        """The server that leads stream SAGA now.
+        """The server that leads stream SAGA now; of several pairs of streams each in turn.
 
         Raises:
             PlatformError: none does within half a minute.
@@ -596,16 +599,17 @@ class ChaosPlatform:
         by_name = {server.name: name for name, server in self._network.servers.items()}
         if len(by_name) == 1:
             return next(iter(by_name.values()))
+        stream = self._running.pairs.saga[next(self._led) % self._running.pairs.count]
         with suppress(TimeoutError):
             async with asyncio.timeout(LEADER_SECONDS):
                 while True:
                     with suppress(PlatformError, Ambiguous):
                         async with self._link() as link:
-                            info = await api(link, f"STREAM.INFO.{self._running.pairs.saga[0]}")
+                            info = await api(link, f"STREAM.INFO.{stream}")
                         if found := by_name.get(info.get("cluster", {}).get("leader", "")):
                             return found
                     await asyncio.sleep(LOOK_SECONDS)
-        raise PlatformError(f"no server leads {self._running.pairs.saga[0]} within {LEADER_SECONDS:g} s.")
+        raise PlatformError(f"no server leads {stream} within {LEADER_SECONDS:g} s.")
 
     async def _read_timelines(self) -> list[Timeline]:
         async with asyncio.timeout(TIMELINES_SECONDS), self._link() as link:
@@ -718,6 +722,7 @@ class ChaosPlatform:
             variables=self._variables,
             exporter=self._settings.exporter,
             readmodel=self._readmodel,
+            pairs=self._settings.streams,
         )
         await self._platform.start()
         await self._wait_ready(list(self._platform.children))

@@ -39,8 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         f"{MARK}(*apps, participants=(), servers=1, coordinators=1, workers={{}}, databases={{}}, handler_seconds=0, "
-        "exporter=False, readmodel=False, small_disks=False): what the platform of the fixture `chaos` consists of; "
-        f"without apps and participants what {APPS} and {PARTICIPANTS} say.",
+        "exporter=False, readmodel=False, small_disks=False, streams=1): what the platform of the fixture `chaos` "
+        f"consists of; without apps and participants what {APPS} and {PARTICIPANTS} say.",
     )
 
 

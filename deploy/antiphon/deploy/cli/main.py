@@ -126,7 +126,6 @@ LocalStreams = Annotated[
         max=PAIRS_MAX,
         metavar="NUMBER",
         help="Over how many pairs of streams sagas are spread; as many as the folder has, and at first one.",
-        hidden=True,
     ),
 ]
 
@@ -533,6 +532,10 @@ def chaos(
     servers: Annotated[
         int, typer.Option(min=1, max=3, help="How many nats-servers: 3, with streams of three replicas, or 1.")
     ] = 3,
+    streams: Annotated[
+        int,
+        typer.Option(min=1, max=PAIRS_MAX, metavar="NUMBER", help="Over how many pairs of streams sagas are spread."),
+    ] = 1,
     coordinators: Annotated[int, typer.Option(min=1, help="How many coordinators.")] = 2,
     workers: Annotated[int, typer.Option(min=1, help="How many processes each participant has.")] = 2,
     database: Annotated[
@@ -630,6 +633,7 @@ def chaos(
         ledger=ledger,
         database=database,
         servers=1 if servers == 1 else 3,
+        streams=streams,
         coordinators=coordinators,
         workers=workers,
         handler_seconds=handler_seconds,
@@ -746,8 +750,8 @@ def setup(
             max=PAIRS_MAX,
             metavar="NUMBER",
             help="Over how many pairs of streams sagas are spread, so that each server of a cluster leads some. It "
-            "stays as it was set first; by default (0) as many as there are, and at first one.",
-            hidden=True,
+            "stays as it was set first; by default (0) as many as there are, and at first one. deploy/docs/scaling.md "
+            "says when that helps.",
         ),
     ] = 0,
     bound: Annotated[
@@ -856,7 +860,6 @@ def rights(
             metavar="NUMBER",
             envvar="ANTIPHON_STREAMS",
             help="Over how many pairs of streams sagas are spread, as antiphon setup --streams was given it.",
-            hidden=True,
         ),
     ] = 1,
     secrets: Annotated[

@@ -62,6 +62,7 @@ class Asked:
     ledger: Sequence[str]
     database: Sequence[str]
     servers: Literal[1, 3]
+    streams: int
     coordinators: int
     workers: int
     handler_seconds: float
@@ -120,7 +121,7 @@ def run_storm(asked: Asked) -> int:
             tell = warn if asked.json else say
             tell(
                 f"seed {schedule.seed}, {len(schedule.faults)} faults, {len(chaos.processes)} processes, "
-                f"{len(targets.servers)} servers; all of it stays in {folder}"
+                f"{len(targets.servers)} servers{_pairs(asked)}; all of it stays in {folder}"
             )
             for line in lines:
                 tell(line)
@@ -271,6 +272,7 @@ def _settings(asked: Asked) -> Generator[Settings]:
         exporter=can_export() if asked.exporter is None else asked.exporter,
         readmodel=can_list() if asked.readmodel is None else asked.readmodel,
         small_disks=_can_fill(asked),
+        streams=asked.streams,
     )
     if POSTGRES not in databases.values():
         yield settings
@@ -325,11 +327,16 @@ def _about(asked: Asked, targets: Targets) -> list[tuple[str, str]]:
     return [
         ("when it ended", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())),
         ("what was run", f"{what}{f', sagas of type {asked.saga}' if asked.saga else ''}; {asked.at_once} at a time"),
-        ("servers", f"{len(targets.servers)}"),
+        ("servers", f"{len(targets.servers)}{_pairs(asked)}"),
         ("processes", ", ".join(targets.processes)),
         ("versions", f"Antiphon {version('antiphon')}, Python {platform.python_version()}, {_server_version()}"),
         ("machine", f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"),
     ]
+
+
+def _pairs(asked: Asked) -> str:
+    """How many pairs of streams there are, where that is not one."""
+    return f", {asked.streams} pairs of streams" if asked.streams > 1 else ""
 
 
 def _server_version() -> str:

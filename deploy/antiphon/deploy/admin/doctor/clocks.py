@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.contracts.topology import SAGA
 from antiphon.link.setup import api
 
 from .findings import Deployment, Finding
@@ -23,7 +22,7 @@ FAR_SECONDS: Final = 30.0
 async def clocks(found: Deployment) -> list[Finding]:
     """How far the clock of the server that answers is from that of this machine."""
     before = time.time()
-    answer = await api(found.link, f"STREAM.INFO.{SAGA}")
+    answer = await api(found.link, f"STREAM.INFO.{found.link.pairs.saga[0]}")
     after = time.time()
     theirs = time_in(answer, "ts")
     if theirs is None:

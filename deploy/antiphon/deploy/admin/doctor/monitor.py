@@ -10,7 +10,6 @@ from typing import Any, Final, cast
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from antiphon.contracts.topology import SAGA
 from antiphon.link.setup import info_of
 
 from .clocks import judged, time_in
@@ -47,7 +46,7 @@ async def servers(found: Deployment) -> list[Finding]:
 
 
 async def _copies(found: Deployment) -> int:
-    info = await info_of(found.link, f"STREAM.INFO.{SAGA}") or {}
+    info = await info_of(found.link, f"STREAM.INFO.{found.link.pairs.saga[0]}") or {}
     return int(info.get("config", {}).get("num_replicas", 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from antiphon.contracts import clock
@@ -23,19 +24,21 @@ async def readmodels(found: Deployment) -> list[Finding]:
         known = await readers(found.link)
     except NobodyReads:  # there is no bucket, which is said where settings are looked at
         return []
-    last: int = (await api(found.link, f"STREAM.INFO.{SAGA}")).get("state", {}).get("last_seq", 0)
+    infos = [await api(found.link, f"STREAM.INFO.{stream}") for stream in found.link.pairs.saga]
+    last = [int(info.get("state", {}).get("last_seq", 0)) for info in infos]
     return [judged(reader, last, silent_seconds(reader)) for reader in known]
 
 
-def judged(reader: Reader, last: int, silent: float) -> Finding:
+def judged(reader: Reader, last: Sequence[int], silent: float) -> Finding:
     """What is to be said of a read model.
 
     Args:
         reader: the read model.
-        last: the last sequence of SAGA.
+        last: the last sequence of SAGA, of each pair.
         silent: for how many seconds it has said nothing.
     """
-    name, unread = reader.name, max(0, last - reader.place.saga)
+    name, place = reader.name, reader.place
+    unread = sum(max(0, each - place.of_pair(pair)[0]) for pair, each in enumerate(last))
     stays = "old sagas that it has not read are not purged"
     if reader.fault:
         said = f"what read model {name} says of its place cannot be read ({reader.fault}), so no old saga is purged"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,7 @@ from antiphon.contracts.subjects import REGISTRATIONS_FILTER
 from antiphon.contracts.topology import (
     BUCKETS,
     EVENTS,
+    EXPORTER,
     EXPORTER_CONSUMER,
     PARKED,
     PARTICIPANT_ACK_WAIT_SECONDS,
@@ -42,6 +43,8 @@ FILLING, FULL = 0.75, 0.9
 """Shares of a stream's room. From the second on no saga of a client begins."""
 LAG_MAX: Final = 1000
 """How many messages a copy may be behind."""
+UNEVEN_MAX: Final = 1
+"""How many streams more than its even share a server may lead: the server chooses leaders by chance."""
 MOVES_SECONDS: Final = PARTICIPANT_ACK_WAIT_SECONDS + 1.0
 """How far apart it is looked whether anybody ends what he has in hand."""
 IDLE: Final = frozenset(("sweeper", "timers"))
@@ -75,11 +78,13 @@ async def settings(found: Deployment) -> list[Finding]:
 
 async def copies(found: Deployment) -> list[Finding]:
     """Whether each stream has a leader, and copies that are up to date."""
-    findings = list[Finding]()
+    findings, clusters = list[Finding](), dict[str, dict[str, Any]]()
     ours = [each.name for each in (*found.link.pairs.streams(), *BUCKETS)]
     for stream in (*ours, *await bounded_streams(found.link)):
         if (info := await info_of(found.link, f"STREAM.INFO.{stream}")) is not None:
             findings += _copies_of(stream, info, in_cluster=found.link.may_be_clustered)
+            clusters[stream] = info.get("cluster") or {}
+    findings += _leaders_of({stream: each for stream, each in clusters.items() if base_of(stream) != stream})
     worse = [each for each in findings if each.grade != "fine"]
     return worse or [Finding("copies", "fine", findings[0].what)] if findings else []
 
@@ -108,6 +113,29 @@ def _copies_of(stream: str, info: dict[str, Any], *, in_cluster: bool) -> list[F
         said = f"stream {stream} has one copy, in a cluster: without that one server all stands still"
         findings.append(Finding("copies", "warning", said, "as administrator: antiphon setup --replicas 3"))
     return findings or [Finding("copies", "fine", f"each stream has a leader and {count} of {count} copies")]
+
+
+def _leaders_of(clusters: Mapping[str, dict[str, Any]]) -> list[Finding]:
+    """Whether one server leads many more streams of pairs than the others: then these have not much of the work.
+
+    Args:
+        clusters: who has copies of each stream, as the server tells it.
+    """
+    servers, led = set[str](), defaultdict[str, list[str]](list)
+    for stream, cluster in clusters.items():
+        others: list[dict[str, Any]] = cluster.get("replicas") or []
+        servers |= {str(each.get("name"))[:80] for each in others}
+        if leader := str(cluster.get("leader") or "")[:80]:
+            servers.add(leader)
+            led[leader].append(stream)
+    if len(servers) < 2 or not led:
+        return []
+    leader, streams = max(led.items(), key=lambda each: len(each[1]))
+    if len(streams) <= -(-len(clusters) // len(servers)) + UNEVEN_MAX:
+        return []
+    said = f"server {leader} leads {len(streams)} of the {len(clusters)} streams of pairs, and the others do little"
+    remedy = f"have others lead some: nats stream cluster step-down {streams[0]}"
+    return [Finding("copies", "warning", said, remedy)]
 
 
 async def room(found: Deployment) -> list[Finding]:
@@ -168,7 +196,7 @@ async def work(found: Deployment) -> list[Finding]:
         findings += _workers(name, [works[each] for each in its if each in works])
     findings += await _databases(found.link)
     if exporting := [works[each] for each in exporters if each in works]:
-        findings.append(_exporter(exporting))
+        findings.append(_exporter(exporting, found.link.pairs.saga))
     return findings
 
 
@@ -237,11 +265,12 @@ async def _databases(link: Link) -> list[Finding]:
     ]
 
 
-def _exporter(works: list[Work]) -> Finding:
+def _exporter(works: list[Work], streams: Iterable[str]) -> Finding:
     pending = sum(each.num_pending for each in works)
     if any(each.is_idle for each in works):
         said = f"no exporter runs; {pending} messages of journals wait for one, and old sagas are not purged"
-        remedy = "antiphon exporter; or where there is to be none, delete its consumer: nats consumer rm SAGA exporter"
+        delete = "; ".join(f"nats consumer rm {stream} {EXPORTER}" for stream in streams)
+        remedy = f"antiphon exporter; or where there is to be none, delete its consumer: {delete}"
         return Finding("exporter", "warning", said, remedy)
     if pending > BEHIND:
         remedy = "look at its log: is the tracing backend away?"
