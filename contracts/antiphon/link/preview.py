@@ -52,6 +52,7 @@ from antiphon.contracts.topology import (
 
 from .connection import Link
 from .outcomes import NOT_FOUND
+from .servers import require_servers
 from .setup import bounds_set, insist, set_up_participants, stream_names, unneeded_former_consumers
 
 Info = dict[str, Any]
@@ -198,8 +199,9 @@ async def preview(link: Link, desired: Desired) -> Preview:
 
     Raises:
         BadIdentity: no participant may have such a name.
-        PlatformError: the server cannot tell, a bound is less than what a stream holds, sagas are spread over another
-            number of pairs, or coordinators of an earlier release still need what is to be deleted.
+        PlatformError: the server cannot tell, more copies are asked for than there are servers, a bound is less than
+            what a stream holds, sagas are spread over another number of pairs, or coordinators of an earlier release
+            still need what is to be deleted.
     """
     theirs = desired.consumers()  # names are looked at before the server is asked anything
     pairs = await _pairs(link, desired)
@@ -209,6 +211,8 @@ async def preview(link: Link, desired: Desired) -> Preview:
     infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in wanted}
     before = asked_replicas({name: info["config"] for name, info in infos.items() if info is not None})
     replicas = desired.replicas or max(1, before)
+    if replicas > _copies(infos.values()):
+        await require_servers(link, replicas)
     bounds = {PARKED: desired.parked_bytes, **dict.fromkeys(pairs.events, desired.events_bytes // pairs.count)}
     streams = [
         await _stream(link, each, infos[each.name], replicas, before, bounds.get(each.name, -1))
@@ -236,6 +240,11 @@ async def _pairs(link: Link, desired: Desired) -> Pairs:
             "those that run here end."
         )
     return Pairs(there or desired.pairs or 1)
+
+
+def _copies(infos: Iterable[Info | None]) -> int:
+    """How many copies each stream has at least; 0 where one is not there yet."""
+    return min((info["config"].get("num_replicas", 1) if info is not None else 0 for info in infos), default=0)
 
 
 def _pairs_in_words(count: int) -> str:
