@@ -204,7 +204,7 @@ def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:
 )
 def test_names_that_cannot_be_users_are_refused(arguments: tuple[str, ...], said: str) -> None:
     ran = antiphon("rights", *arguments)
-    assert (ran.returncode, ran.stdout) == (1, "")
+    assert (ran.returncode, ran.stdout) == (1 if "cannot write" in said else 2, "")
     assert said in ran.stderr
 
 

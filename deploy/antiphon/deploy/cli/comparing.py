@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 
 from ..admin.comparison import Comparing, Comparison
-from ..modules import CannotLoad, load_sagas
+from ..modules import WrongValue, load_sagas
 from ..render.plain import warn
 from ..render.terminal import say, say_json
 from .operating import who_asks
@@ -20,7 +20,7 @@ async def compare_inboxes(
     """Print what was found; whether nothing is left to be paused."""
     definitions = [saga.definition for each in apps for saga in load_sagas(each)]
     if not definitions:
-        raise CannotLoad("it is not said which sagas are compared: --app PACKAGE for each.")
+        raise WrongValue("it is not said which sagas are compared: --app PACKAGE for each.")
     tell_left_out(participants_of(capabilities_of(definitions).sagas), databases)
     async with reader(server) as link:
         comparing = Comparing(link, definitions)

@@ -37,7 +37,7 @@ from ..chaos.summary import as_markdown
 from ..local.server import find_binary
 from ..local.styles import Style
 from ..local.up import parts_of
-from ..modules import CannotLoad, load, load_saga
+from ..modules import CannotLoad, WrongValue, load, load_saga
 from ..render.plain import warn
 from ..render.terminal import console, foreign, say, say_document, say_json
 from .payloads import read_event, read_payload
@@ -315,11 +315,11 @@ def _load(asked: Asked, seed: int) -> Load:
     if not asked.app and not asked.participant:
         if asked.payload is not None or asked.load:
             option = "--payload" if asked.payload is not None else "--load"
-            raise CannotLoad(f"{option} is for sagas of your own, which --app names; the order system has its orders.")
+            raise WrongValue(f"{option} is for sagas of your own, which --app names; the order system has its orders.")
         return Orders(asked.style, seed)
     if asked.load:
         if asked.payload is not None:
-            raise CannotLoad("--payload and --load both say what is run; give one of them.")
+            raise WrongValue("--payload and --load both say what is run; give one of them.")
         return _load_of_a_team(asked.load, seed)
     saga = _saga(asked)
     if asked.payload is None:
@@ -355,7 +355,7 @@ def _saga(asked: Asked) -> AnySaga:
     if asked.saga in sagas:
         return sagas[asked.saga]
     if asked.saga or len(sagas) != 1:
-        raise CannotLoad(f"say with --saga which sagas to run: {', '.join(sagas) or 'there is none'}.")
+        raise WrongValue(f"say with --saga which sagas to run: {', '.join(sagas) or 'there is none'}.")
     return next(iter(sagas.values()))
 
 

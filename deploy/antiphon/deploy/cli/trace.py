@@ -38,6 +38,7 @@ from ..render.terminal import console, foreign, say, say_encoded, say_json
 from ..render.waterfall import PLAIN, difference_table, result, waterfall
 from .archives import read_from
 from .sagas import find, reader
+from .values import value_of
 
 Format = Literal["picture", "jaeger", "otlp"]
 
@@ -150,7 +151,8 @@ async def export_again(server: str, since: str, slow_seconds: float) -> None:
     from antiphon.tracing.projection.sampling import ratio_of
 
     ratio = ratio_of(os.environ)
-    since_ns = moment_of(since, time.time_ns())
+    with value_of("--since"):
+        since_ns = moment_of(since, time.time_ns())
     backend = Backend()
     async with reader(server) as link:
         keys = await sagas_since(link, since_ns)
@@ -195,7 +197,7 @@ def moment_of(text: str, now_ns: int) -> int:
                 f"{text!r} is neither a time (2026-11-24T09:00Z) nor how long ago (90m, 2h, 3d, 1w)."
             ) from None
     if at_ns >= now_ns:
-        raise CannotLoad(f"--since {text} is not in the past, so there is nothing to export since then.")
+        raise CannotLoad(f"{text} is not in the past, so there is nothing to export since then.")
     return at_ns
 
 

@@ -19,7 +19,7 @@ from antiphon.link.process import STOP_SIGNALS, told_to_stop
 from antiphon.participants import Participant
 from antiphon.participants.databases import open_database
 
-from ..modules import CannotLoad, found_in, load, load_saga
+from ..modules import CannotLoad, WrongValue, found_in, load, load_saga
 from ..render.terminal import console, parts
 from .children import Say
 from .platform import LocalPlatform
@@ -181,7 +181,7 @@ def databases_of(texts: Sequence[str], participants: Iterable[str]) -> dict[str,
     for text in texts:
         name, equals, url = text.partition("=")
         if not equals or "://" in name or not url:
-            raise CannotLoad("--database is NAME=URL, as in payments=postgresql://shop@localhost/payments.")
+            raise WrongValue("--database is NAME=URL, as in payments=postgresql://shop@localhost/payments.")
         if name not in participants:
             raise CannotLoad(f"there is no participant {name!r} to give a database to: {', '.join(participants)}.")
         open_database(url)
