@@ -147,7 +147,7 @@ def test_a_platform_is_waited_for_until_it_is_ready(up: Platform) -> None:
     for more in (("--app", CLEARED), ("--type", "clearing"), ()):
         ready = antiphon("wait", *more, server=up.servers)
         assert (ready.returncode, ready.stderr) == (0, "")
-        assert ready.stdout == "ready: 1 coordinators of clearing v1, and no participants.\n"
+        assert ready.stdout == "ready: 1 coordinator of clearing v1, and no participants.\n"
     found = json.loads(antiphon("wait", "--json", server=up.servers).stdout)
     assert found == {
         "ready": True,

@@ -228,7 +228,9 @@ def test_setup_bounds_events_as_it_is_told_and_says_so(tmp_path: Path) -> None:
             f"to be changed: stream EVENTS: max_bytes 8388608 → {10**18}",
         )
         assert "the server refused to create stream EVENTS: insufficient storage" in ran.stderr
-        assert_one_sentence(antiphon("setup", "--events-max-bytes", "much"), "--events-max-bytes: 'much' is no size", code=2)
+        assert_one_sentence(
+            antiphon("setup", "--events-max-bytes", "much"), "--events-max-bytes: 'much' is no size", code=2
+        )
 
 
 def test_setup_bounds_a_client_as_it_is_told_and_says_so(tmp_path: Path) -> None:

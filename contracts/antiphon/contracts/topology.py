@@ -284,8 +284,8 @@ class Bound(msgspec.Struct, frozen=True):
         identity.check_token(self.saga_type, "saga type")
         if not 0 < self.most <= BOUND_MAX:
             raise DefinitionError(
-                f"client {self.client} cannot have a bound of {self.most} open sagas of type {self.saga_type}; give one "
-                f"from 1 to {BOUND_MAX}."
+                f"client {self.client} cannot have a bound of {self.most} open sagas of type {self.saga_type}; give "
+                f"one from 1 to {BOUND_MAX}."
             )
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.differences import Config, asked_replicas, filters_in
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.pairs import ONE_PAIR, Pairs, count_in
@@ -235,7 +236,7 @@ async def _pairs(link: Link, desired: Desired) -> Pairs:
     there = count_in([*await stream_names(link, SAGA_FILTER), *await stream_names(link, EVENTS_FILTER)])
     if desired.pairs and there not in (0, desired.pairs):
         raise PlatformError(
-            f"sagas are spread over {_pairs_in_words(there)} of streams, and that stays so: the number says where each "
+            f"sagas are spread over {counted(there, 'pair')} of streams, and that stays so: the number says where each "
             f"saga is. Leave --streams out. For {desired.pairs} set up another server, start new sagas there, and let "
             "those that run here end."
         )
@@ -245,10 +246,6 @@ async def _pairs(link: Link, desired: Desired) -> Pairs:
 def _copies(infos: Iterable[Info | None]) -> int:
     """How many copies each stream has at least; 0 where one is not there yet."""
     return min((info["config"].get("num_replicas", 1) if info is not None else 0 for info in infos), default=0)
-
-
-def _pairs_in_words(count: int) -> str:
-    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 async def _info(link: Link, subject: str, **body: object) -> Info | None:

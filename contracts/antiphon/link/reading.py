@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts.bounds import Number, Sequence
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import Ambiguous
 from antiphon.contracts.stored import NobodyReads, NotRead, StoredMessage, TooManySubjects
 
@@ -69,7 +70,9 @@ class Read:
         # The server cuts a read at its batch size and says so only here.
         self.left = int(_field(headers or b"", b"Nats-Num-Pending") or b"0")
         if self._whole and self.left:
-            return TooManySubjects(f"a direct read was cut short: {self.left} messages more match")
+            return TooManySubjects(
+                f"a direct read was cut short: {counted(self.left, 'message more matches', 'messages more match')}"
+            )
         self._found.sort(key=lambda message: message.sequence)
         return self._found
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.topology import Bound
 from antiphon.participants.participant import Participant
 
@@ -78,7 +79,7 @@ def print_rights(
     if folder is not None:
         with _told_if_no_place(folder):
             files = write_secrets(folder, rights.new_passwords(), pairs)
-        warn(f"wrote {len(files)} files to {folder}/, readable by you only.")
+        warn(f"wrote {counted(len(files), 'file')} to {folder}/, readable by you only.")
     if not clients and not former_clients:
         warn("no client has an account: whoever starts sagas needs one, --client NAME=TYPE.")
     for name in former_clients:
@@ -94,8 +95,8 @@ def _signed(rights: Rights, folder: Path) -> str:
         made = signed(rights, folder)
         files = write_signed(folder, made)
     warn(
-        f"wrote {len(files)} files to {folder}/, readable by you only. Whoever has {folder / KEYS}/ can make users: "
-        "keep it where you keep secrets, and give it to no server."
+        f"wrote {counted(len(files), 'file')} to {folder}/, readable by you only. Whoever has {folder / KEYS}/ can "
+        "make users: keep it where you keep secrets, and give it to no server."
     )
     return made.config
 

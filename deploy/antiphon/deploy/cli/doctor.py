@@ -8,13 +8,14 @@ from typing import Final
 
 import msgspec
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import AntiphonError
 from antiphon.link import Credentials, Link
 from antiphon.link.pairs import find_pairs
 from antiphon.participants.engines import require_driver
 
 from ..admin.doctor.examination import Check, examine
-from ..admin.doctor.findings import Deployment, Finding, Grade
+from ..admin.doctor.findings import Deployment, Finding, Grade, in_two
 from ..admin.rights import Grant
 from ..render.terminal import console, parts, say_json
 
@@ -41,7 +42,7 @@ async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
     try:
         link = await Link.connect(list(servers), name="doctor", credentials=credentials, patient=False)
     except AntiphonError as error:
-        sentence, _, remedy = str(error).partition(". ")
+        sentence, remedy = in_two(str(error))
         found.append(Finding("server", "fault", sentence, remedy))
         _tell(found[0], as_json)
     else:
@@ -58,7 +59,7 @@ async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
         say_json({"findings": found, **{grade: counts[grade] for grade in STYLES}})
     else:
         console().print(
-            f"{_counted(counts['fault'], 'fault')}, {_counted(counts['warning'], 'warning')}, {counts['fine']} fine, "
+            f"{counted(counts['fault'], 'fault')}, {counted(counts['warning'], 'warning')}, {counts['fine']} fine, "
             f"{counts['unknown']} not looked at"
         )
     return not counts["fault"]
@@ -81,7 +82,3 @@ def _tell(finding: Finding, as_json: bool) -> None:
     console().print(parts(grade, f"  {finding.check}: {finding.what}"), soft_wrap=True)
     if finding.remedy:
         console().print(parts(f"{'':<{WIDTH}}  → {finding.remedy}"), soft_wrap=True)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

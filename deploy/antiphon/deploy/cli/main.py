@@ -171,8 +171,8 @@ class Format(enum.Enum):
 
 def main() -> None:
     """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback. A value
-    that an option cannot have is exit code 2; what an operator asked for and nobody has decided yet is exit code 3; that a process cannot run before its author has mended
-    something is exit code 4."""
+    that an option cannot have is exit code 2; what an operator asked for and nobody has decided yet is exit code 3;
+    that a process cannot run before its author has mended something is exit code 4."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
@@ -1321,7 +1321,7 @@ def compare(
     """After streams were restored from a backup, and before coordinators run: name the sagas that could go another way
     than what their participants have done since, and those of which only the participants know. As administrator.
 
-    Exit code 1 while a saga is named that is not paused.
+    Exit code 1 while a saga is named that is not paused, that could not be read, or of which only participants know.
     """
     import asyncio
 

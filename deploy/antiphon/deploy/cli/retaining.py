@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from antiphon.contracts import subjects
-from antiphon.contracts.errors import PlatformError, Unusable
+from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey, is_token
 from antiphon.contracts.topology import EVENTS, SAGA, may_be_participant
 from antiphon.coordinator.client.client import Antiphon

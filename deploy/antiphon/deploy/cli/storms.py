@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 from rich import box
 from rich.table import Table
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import PlatformError
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.versions import with_children
@@ -111,8 +112,9 @@ def run_storm(asked: Asked) -> int:
                 chaos.ledger(participant, query)
             tell = warn if asked.json else say
             tell(
-                f"seed {schedule.seed}, {len(schedule.faults)} faults, {len(chaos.processes)} processes, "
-                f"{settings.servers} servers; all of it stays in {folder}"
+                f"seed {schedule.seed}, {counted(len(schedule.faults), 'fault')}, "
+                f"{counted(len(chaos.processes), 'process', 'processes')}, "
+                f"{counted(settings.servers, 'server')}; all of it stays in {folder}"
             )
             for name, runs, extra in (
                 ("exporter", settings.exporter, "otlp"),

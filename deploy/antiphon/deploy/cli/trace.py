@@ -20,6 +20,7 @@ from rich.text import Text
 
 from antiphon.contracts import subjects
 from antiphon.contracts.clock import nanoseconds
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import AntiphonError, PlatformError, UnknownSaga, Unusable
 from antiphon.contracts.foreign_text import harmless_json
 from antiphon.contracts.identity import SagaKey
@@ -162,12 +163,12 @@ async def export_again(server: str, since: str, slow_seconds: float) -> None:
             why = f": {backend.failure.reason}" if backend.failure else ""
             raise PlatformError(
                 f"the backend at {backend.endpoint} did not take the trace of saga {error.key}{why}. {error.count} of "
-                f"{len(keys)} sagas were exported before. Look whether it takes OTLP there; the variables "
+                f"{counted(len(keys), 'saga')} exported before. Look whether it takes OTLP there; the variables "
                 "OTEL_EXPORTER_OTLP_* say where and how."
             ) from None
         finally:
             backend.close()
-    say(f"exported {count} of {len(keys)} sagas again; the others were not sampled.")
+    say(f"exported {count} of {counted(len(keys), 'saga')} again; the others were not sampled.")
 
 
 async def sagas_since(link: Link, since_ns: int) -> list[SagaKey]:

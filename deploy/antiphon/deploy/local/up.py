@@ -12,6 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
+from antiphon.contracts.counting import counted
 from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
@@ -89,7 +90,11 @@ async def run_platform(
             await starting
             for child in platform.children.values():
                 say(child.name, f"runs as process {child.pid}")
-            say("up", f"ready: {len(platform.children)} processes, logs in {platform.logs}; {_what_next(command)}")
+            say(
+                "up",
+                f"ready: {counted(len(platform.children), 'process', 'processes')}, logs in {platform.logs}; "
+                f"{_what_next(command)}",
+            )
             for line in _unanswered(sagas, by_name):
                 say("up", line)
             if jaeger:
