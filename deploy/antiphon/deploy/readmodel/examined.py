@@ -29,7 +29,7 @@ async def _look(url: str) -> list[Finding]:
                 return [Finding("readmodel", "warning", said, f"look whether it runs: {start}")]
             rows = await connection.scalar(select(func.count()).where(sagas.c.generation == live))
             lacking = await connection.scalar(select(func.count()).where(incomplete.c.generation == live))
-            findings = [Finding("readmodel", "fine", f"{what} can be read, and has {counted(rows, 'saga')}")]
+            findings = [Finding("readmodel", "fine", f"{what} can be read, and has {counted(rows or 0, 'saga')}")]
             if lacking:
                 said = f"of {counted(lacking, 'saga')} the read model's rows lack something"
                 findings.append(Finding("readmodel", "warning", said, "antiphon list --json, which says what and why"))
