@@ -488,7 +488,8 @@ def nothing_grows(evidence: Evidence) -> Sentences:
 def nobody_erases_what_others_wrote(evidence: Evidence) -> Sentences:
     """I13: one client or participant, whatever it sends, erases no evidence. That it delays nobody is said by I11."""
     if evidence.erased:
-        yield None, f"{counted(evidence.erased, 'message')} of EVENTS gone, and nobody has purged that"
+        gone = counted(evidence.erased, "message of EVENTS is gone", "messages of EVENTS are gone")
+        yield None, f"{gone}, and nobody purged that"
 
 
 def the_read_model_agrees_with_the_journals(evidence: Evidence) -> Sentences:

@@ -43,9 +43,8 @@ def judged(reader: Reader, last: int, silent: float) -> Finding:
         return Finding("readmodels", "fault", said, f"as administrator: antiphon setup --forget-readmodel {name}")
     if silent >= SILENT_SECONDS:
         since = clock.rfc3339(reader.heard_ns)[:19] + "Z"
-        said = (
-            f"read model {name} has said nothing since {since}; unread of {SAGA}: {counted(unread, 'message')}; {stays}"
-        )
+        rest = counted(unread, f"message of {SAGA} is", f"messages of {SAGA} are")
+        said = f"read model {name} has said nothing since {since}; {rest} unread, and {stays}"
         remedy = f"start it: antiphon readmodel; where it is gone for good: antiphon setup --forget-readmodel {name}"
         return Finding("readmodels", "warning", said, remedy)
     if unread > BEHIND:
