@@ -335,7 +335,7 @@ async def test_a_handler_that_writes_past_its_transaction_is_found_out(chaos: Ch
     with pytest.raises(AssertionError) as told:
         await chaos.assert_invariants()
     first, sentence, *timeline = str(told.value).splitlines()
-    assert first == "1 violations of what must hold:"
+    assert first == "1 violation of what must hold:"
     assert sentence == "I3 sale/sale-1: till has 2 lines of what step charge has done: line 1, line 2"
     assert any(re.search(r"coordinator .*charge", line) for line in timeline)
 

@@ -107,7 +107,7 @@ def test_a_start_that_another_fact_brings_is_refused_as_well() -> None:
     fleet.deliver_again(subject)
     fleet.run(1)
     assert fleet.sends(second) == []
-    assert "1 sagas of type trip are open" in fleet.history(second).end.reason  # type: ignore[union-attr] # it ended
+    assert "1 saga of type trip is open" in fleet.history(second).end.reason  # type: ignore[union-attr] # it ended
 
 
 def test_a_refused_start_that_comes_again_changes_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -28,12 +29,14 @@ from antiphon.deploy.admin.rights import (
     participant_needs,
     server_environment,
 )
+from antiphon.deploy.files import write_private
 from antiphon.deploy.local.server import Server, find_binary
 from antiphon.link import Credentials, Link
 from tests.support.commands import run_antiphon
-from tests.support.server import Platform, platform
+from tests.support.server import Platform, platform, until
 
 ONE_CLIENT = ("--participant", "inventory", "--client", "shop=order", "--client", "fraud=order:read")
+DEPLOY = Path(__file__).parents[2] / "deploy"
 RIGHTS = ("rights", "--participant", "inventory", "--participant", "billing", "--client", "client=order")
 PUBLIC_NKEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"  # of the NATS documentation
 BCRYPT = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
@@ -61,6 +64,51 @@ async def test_a_server_takes_the_printed_accounts_and_the_written_passwords(tmp
             credentials = Credentials(user=theirs["NATS_USER"], password=theirs["NATS_PASSWORD"])
             link = await Link.connect(server.url, name="test", credentials=credentials)
             await link.close()
+
+
+def lets_in(server: Server, folder: Path, user: str) -> bool:
+    """Whether a user gets in with the password in a folder of secrets."""
+    ran = antiphon("list", NATS_URL=server.url, **variables(folder / f"{user}.env"))
+    return "does not let this user in" not in ran.stderr
+
+
+async def reload_into(server: Server, accounts: str, sign: str) -> None:
+    """Have a server read other accounts, until its log says what became of that."""
+    server.accounts = accounts
+    write_private(server.folder / "nats.conf", server.config())
+    server.send_signal(signal.SIGHUP)
+    await until(lambda: sign in server.log.read_text(), what=sign)
+
+
+async def test_a_new_user_with_a_password_needs_a_restart_as_the_printed_accounts_say(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    first = antiphon(*RIGHTS, "--secrets", str(old)).stdout
+    second = antiphon(*RIGHTS, "--client", "web=order", "--secrets", str(new)).stdout
+    for said in (first, (DEPLOY / "nats.conf.example").read_text()):
+        comment = " ".join(line.strip("# ") for line in said.splitlines() if line.startswith("#"))
+        assert "a reload is refused" in comment
+        assert "restart each server" in comment
+    with Server(tmp_path / "nats", accounts=first, environment=variables(old / "nats-server.env")) as server:
+        await reload_into(server, second, "Failed to reload server configuration")
+        assert "NATS_PASSWORD_WEB" in server.log.read_text()
+        assert lets_in(server, old, "client"), "the old accounts stay"
+        server.kill()
+        line = {"NATS_PASSWORD_WEB": variables(new / "nats-server.env")["NATS_PASSWORD_WEB"]}
+        server.environment = {**server.environment, **line}
+        server.start()
+        assert lets_in(server, old, "client"), "the old passwords stay"
+        assert lets_in(server, new, "web")
+
+
+async def test_a_new_user_with_a_key_and_one_that_goes_need_a_reload_alone(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    first = antiphon(*RIGHTS, "--client", "web=order", "--secrets", str(old)).stdout
+    second = antiphon(*RIGHTS, "--client", "key=order", "--nkey", f"key={PUBLIC_NKEY}").stdout
+    with Server(tmp_path / "nats", accounts=first, environment=variables(old / "nats-server.env")) as server:
+        assert lets_in(server, old, "web")
+        await reload_into(server, second, "Reloaded server configuration")
+        assert lets_in(server, old, "client")
+        assert not lets_in(server, old, "web")
 
 
 def test_secrets_are_for_their_owner_only_and_are_printed_nowhere(tmp_path: Path) -> None:
@@ -166,7 +214,7 @@ def test_a_user_may_have_a_key_instead_of_a_password(tmp_path: Path) -> None:
 )
 def test_names_that_cannot_be_users_are_refused(arguments: tuple[str, ...], said: str) -> None:
     ran = antiphon("rights", *arguments)
-    assert (ran.returncode, ran.stdout) == (1, "")
+    assert (ran.returncode, ran.stdout) == (1 if "cannot write" in said else 2, "")
     assert said in ran.stderr
 
 
@@ -254,8 +302,6 @@ def test_a_stranger_is_told_how_to_say_who_it_is(password: str, up: Platform) ->
 
 
 # --- what is written down ---------------------------------------------------------------------------------------------
-
-DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def rows() -> list[str]:

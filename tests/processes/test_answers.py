@@ -126,12 +126,12 @@ def test_a_list_says_that_there_are_more_sagas_than_it_shows(up: Platform) -> No
 
 def test_what_a_list_is_asked_for_is_checked_before_the_read_model_is_wanted() -> None:
     for option, value, said in (
-        ("--state", "nonsense", "'nonsense' is no state of a saga; they are running, compensating, completed"),
-        ("--older-than", "soon", "'soon' is no time. Give a number with s, m, h or d"),
-        ("--key", "nonsense", "'nonsense' is no key. Give name=value"),
+        ("--state", "nonsense", "--state: 'nonsense' is no state of a saga; they are running, compensating, completed"),
+        ("--older-than", "soon", "--older-than: 'soon' is no time. Give a number with s, m, h or d"),
+        ("--key", "nonsense", "--key: 'nonsense' is no key. Give name=value"),
         ("--state", "running", "--state needs the read model"),
     ):
-        assert_one_sentence(antiphon("list", option, value), said)
+        assert_one_sentence(antiphon("list", option, value), said, code=1 if "needs" in said else 2)
 
 
 def test_a_misspelt_field_is_refused_before_anything_is_sent(up: Platform) -> None:
@@ -147,7 +147,7 @@ def test_a_platform_is_waited_for_until_it_is_ready(up: Platform) -> None:
     for more in (("--app", CLEARED), ("--type", "clearing"), ()):
         ready = antiphon("wait", *more, server=up.servers)
         assert (ready.returncode, ready.stderr) == (0, "")
-        assert ready.stdout == "ready: 1 coordinators of clearing v1, and no participants.\n"
+        assert ready.stdout == "ready: 1 coordinator of clearing v1, and no participants.\n"
     found = json.loads(antiphon("wait", "--json", server=up.servers).stdout)
     assert found == {
         "ready": True,

@@ -228,7 +228,9 @@ def test_setup_bounds_events_as_it_is_told_and_says_so(tmp_path: Path) -> None:
             f"to be changed: stream EVENTS: max_bytes 8388608 → {10**18}",
         )
         assert "the server refused to create stream EVENTS: insufficient storage" in ran.stderr
-        assert_one_sentence(antiphon("setup", "--events-max-bytes", "much"), "'much' is no size; give one such as")
+        assert_one_sentence(
+            antiphon("setup", "--events-max-bytes", "much"), "--events-max-bytes: 'much' is no size", code=2
+        )
 
 
 def test_setup_bounds_a_client_as_it_is_told_and_says_so(tmp_path: Path) -> None:
@@ -237,10 +239,11 @@ def test_setup_bounds_a_client_as_it_is_told_and_says_so(tmp_path: Path) -> None
         assert json.loads(done.stdout)["client_bounds"] == [{"client": "shop", "saga_type": "order", "most": 1000}]
         done = antiphon("setup", server=empty.servers)
         assert "client shop may have 1000 sagas of type order open." in done.stdout
-        assert_one_sentence(antiphon("setup", "--bound", "shop=order"), "'shop=order' is not NAME=TYPE:NUMBER")
-        assert_one_sentence(antiphon("setup", "--bound", "shop=order:0"), "give one from 1 to 10000")
+        assert_one_sentence(antiphon("setup", "--bound", "shop=order"), "--bound: 'shop=order' is not NAME", code=2)
+        said = "--bound: client shop cannot have a bound of 20000 open sagas of type order; give one from 1 to 10000"
+        assert_one_sentence(antiphon("setup", "--bound", "shop=order:20000"), said, code=2)
         twice = antiphon("setup", "--bound", "shop=order:1", "--bound", "shop=order:2")
-        assert_one_sentence(twice, "client shop is given two bounds of order sagas: name one")
+        assert_one_sentence(twice, "--bound: client shop is given two bounds of order sagas: name one", code=2)
         done = antiphon("setup", "--bound", "shop=order:1000", server=empty.servers)
         assert (
             "the bound of shop holds once its account is made with antiphon rights --bound shop=order;" in done.stdout

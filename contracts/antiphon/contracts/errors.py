@@ -378,8 +378,9 @@ class StillRunning(AntiphonError):
 
     def __init__(self, saga_type: str, saga_id: str, timeout_seconds: float) -> None:
         super().__init__(
-            f"saga {saga_type}/{saga_id} has not ended within {timeout_seconds:g} s. It goes on: wait again, or look "
-            f"at `antiphon show {saga_id}`."
+            f"saga {saga_type}/{saga_id} has not ended within {timeout_seconds:g} s. It goes on: wait again, "
+            "and for longer (timeout=, or --timeout). If it never ends: antiphon wait says which process does not run, "
+            f"antiphon parked what waits for a person, and antiphon show {saga_type}/{saga_id} for what it waits."
         )
         self.saga_type, self.saga_id, self.timeout_seconds = saga_type, saga_id, timeout_seconds
 

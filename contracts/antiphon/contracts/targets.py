@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from .bounds import Number
+from .counting import counted
 from .differences import OFF, OFF_FOR_CONSUMERS, SERVER_SETS, Config, filters_in, plain_value, said
 from .subjects import matches
 from .topology import ASKED_REPLICAS, Consumer, Stream
@@ -148,7 +149,7 @@ def stream_reductions(found: Config, target: Config, replicas_before: int, store
     """
     name, replicas = target["name"], target["num_replicas"]
     if replicas < replicas_before:
-        sentence = f"stream {name} would have {_counted(replicas, 'replica')} instead of {replicas_before}"
+        sentence = f"stream {name} would have {counted(replicas, 'replica')} instead of {replicas_before}"
         yield Reduction(Loss.FEWER_REPLICAS, sentence)
     was, becomes = plain_value("max_bytes", found.get("max_bytes")), target.get("max_bytes") or 0
     if 0 < becomes < was:
@@ -179,9 +180,5 @@ def removed_filters(found: Config, target: Config) -> list[str]:
 
 def undelivered(participant: str, waiting: int) -> Reduction:
     """Why a participant would not react to what it was to react to."""
-    sentence = f"{participant} would never react to {_counted(waiting, 'event')} that it has not finished"
+    sentence = f"{participant} would never react to {counted(waiting, 'event')} that it has not finished"
     return Reduction(Loss.LOST_MESSAGES, sentence)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

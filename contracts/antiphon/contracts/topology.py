@@ -283,7 +283,10 @@ class Bound(msgspec.Struct, frozen=True):
         identity.check_token(self.client, "client")
         identity.check_token(self.saga_type, "saga type")
         if not 0 < self.most <= BOUND_MAX:
-            raise DefinitionError(f"a bound of {self.most} open sagas is none; give one from 1 to {BOUND_MAX}.")
+            raise DefinitionError(
+                f"client {self.client} cannot have a bound of {self.most} open sagas of type {self.saga_type}; give "
+                f"one from 1 to {BOUND_MAX}."
+            )
 
     @property
     def streams(self) -> tuple[Stream, Stream]:

@@ -247,12 +247,17 @@ async def _ensure_stream(link: Link, change: Change, found: Preview, shares: dic
 
 
 async def _insist_on_room(link: Link, subject: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Ask for a while where there is no room: what a probe has set aside is given back by other servers in a moment."""
-    left = ROOM_TRIES_MAX
-    while (answer := await insist(link, subject, config)).get("error", {}).get("err_code") in NO_STORAGE and left:
-        left -= 1
+    """Ask for a while where there is no room: what a probe has set aside is given back by other servers in a moment.
+
+    Where the server names no peers, `insist` has asked for as long as that may be about to change.
+    """
+    for _ in range(ROOM_TRIES_MAX):
+        answer = await insist(link, subject, config)
+        error = answer.get("error", {})
+        if error.get("err_code") not in NO_STORAGE or not is_final(error):
+            return answer
         await asyncio.sleep(TURN_LOOK_SECONDS)
-    return answer
+    return await insist(link, subject, config)
 
 
 async def _change_one_by_one(link: Link, stream: str, wanted: dict[str, Any]) -> None:

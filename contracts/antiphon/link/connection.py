@@ -713,7 +713,10 @@ def rights_missing(subject: str, user: str) -> RightsMissing:
     """The sentence for a subject that the server refused."""
     refused = f"the server does not let {user} use {subject}"
     is_of_one_pair = not {*subject.upper().split(".")}.isdisjoint(SPREAD)
-    several = " Where sagas are spread over several pairs of streams, set ANTIPHON_STREAMS to their number."
+    several = (
+        " Or sagas are spread over several pairs of streams, and this user may not ask the server over how many: set "
+        "ANTIPHON_STREAMS to their number then (antiphon setup says it)."
+    )
     return RightsMissing(
         f"{refused}. Give its user that right (deploy/README.md lists what each role needs), or use the credentials of "
         f"the right user.{several if is_of_one_pair else ''}",

@@ -75,7 +75,10 @@ async def find_pairs(link: Link, is_there: Callable[[], Awaitable[bool | None]] 
     if told is None and not (there := await (is_there() if is_there is not None else _answers(link))):
         count = await count_pairs(link)
         if count is None and there is False:  # who may not ask gets a sentence of its own, which has the remedy, too
-            remedy = f"where sagas are spread over several pairs of streams, set {VARIABLE} to their number"
+            remedy = (
+                "this user may not ask the server over how many pairs of streams sagas are spread, so one is taken: "
+                f"where there are several, set {VARIABLE} to their number (antiphon setup says it)"
+            )
             log.warning("pairs.unknown", remedy=remedy)
         told = Pairs(count or 1)
     if told is not None:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.differences import Config, asked_replicas, filters_in
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import COORDINATOR
@@ -60,6 +61,7 @@ from antiphon.contracts.topology import (
 
 from .connection import Link
 from .outcomes import NOT_FOUND
+from .servers import require_servers
 from .setup import bounded_streams, bounds_set, insist, set_up_participants, stream_names, unneeded_former_consumers
 
 Info = dict[str, Any]
@@ -210,9 +212,9 @@ async def preview(link: Link, desired: Desired) -> Preview:
 
     Raises:
         BadIdentity: no participant may have such a name.
-        PlatformError: the server cannot tell, a bound is less than what a stream holds, sagas are spread over another
-            number of pairs, coordinators of an earlier release still need what is to be deleted, a client's bound is of
-            somebody who is no client, or there is none to forget.
+        PlatformError: the server cannot tell, more copies are asked for than there are servers, a bound is less than
+            what a stream holds, sagas are spread over another number of pairs, coordinators of an earlier release still
+            need what is to be deleted, a client's bound is of somebody who is no client, or there is none to forget.
     """
     theirs = desired.consumers()  # names are looked at before the server is asked anything
     pairs = await _pairs(link, desired)
@@ -222,6 +224,8 @@ async def preview(link: Link, desired: Desired) -> Preview:
     infos = {each.name: await _info(link, f"STREAM.INFO.{each.name}") for each in wanted}
     before = asked_replicas({name: info["config"] for name, info in infos.items() if info is not None})
     replicas = desired.replicas or max(1, before)
+    if replicas > _copies(infos.values()):
+        await require_servers(link, replicas)
     bounds = {PARKED: desired.parked_bytes, **dict.fromkeys(pairs.events, desired.events_bytes // pairs.count)}
     streams = [
         await _stream(link, each, infos[each.name], replicas, before, bounds.get(each.name, -1))
@@ -245,15 +249,16 @@ async def _pairs(link: Link, desired: Desired) -> Pairs:
     there = count_in([*await stream_names(link, SAGA_FILTER), *await stream_names(link, EVENTS_FILTER)])
     if desired.pairs and there not in (0, desired.pairs):
         raise PlatformError(
-            f"sagas are spread over {_pairs_in_words(there)} of streams, and that stays so: the number says where each "
+            f"sagas are spread over {counted(there, 'pair')} of streams, and that stays so: the number says where each "
             f"saga is. Leave --streams out. For {desired.pairs} set up another server, start new sagas there, and let "
             "those that run here end."
         )
     return Pairs(there or desired.pairs or 1)
 
 
-def _pairs_in_words(count: int) -> str:
-    return "1 pair" if count == 1 else f"{count} pairs"
+def _copies(infos: Iterable[Info | None]) -> int:
+    """How many copies each stream has at least; 0 where one is not there yet."""
+    return min((info["config"].get("num_replicas", 1) if info is not None else 0 for info in infos), default=0)
 
 
 async def _info(link: Link, subject: str, **body: object) -> Info | None:

@@ -69,7 +69,7 @@ class Read:
         # The server cuts a read at its batch size and says so only here.
         self.left = int(_field(headers or b"", b"Nats-Num-Pending") or b"0")
         if self._whole and self.left:
-            return TooManySubjects(f"a direct read was cut short: {self.left} messages more match")
+            return TooManySubjects(f"a direct read was cut short: messages left to read: {self.left}")
         self._found.sort(key=lambda message: message.sequence)
         return self._found
 

@@ -83,6 +83,6 @@ async def require_gone(link: Link, name: str) -> None:
         raise PlatformError(f"no read model is called {name!r}; known are: {names}.")
     if (seconds := silent_seconds(known[name])) < SILENT_SECONDS:
         raise PlatformError(
-            f"read model {name} said where it is {seconds:.0f} s ago, so it runs, and would be known again at once. "
-            f"End it first; one that has ended is taken to run for {SILENT_SECONDS:.0f} s more."
+            f"read model {name} runs: it told {seconds:.0f} s ago how far it has read. Forgotten now, it would be "
+            f"known again at once. End it first; one that has ended is taken to run for {SILENT_SECONDS:.0f} s more."
         )

@@ -50,6 +50,8 @@ ELECTION_SECONDS: Final = 15.0
 """The same in a cluster, where its leader may be being chosen: after a kill that took up to eight seconds."""
 LOOK_AGAIN_SECONDS: Final = 0.2
 
+NO_CLUSTER: Final = 10074
+"""What a server that is alone says of several replicas, with a status that stands for a passing trouble."""
 UPDATE_FAILED: Final = frozenset({10012, 10052})
 FOR_GOOD: Final = "can not"
 """What the server says, with a status that stands for a passing trouble, of settings that nobody can change."""
@@ -369,7 +371,7 @@ def is_final(error: dict[str, Any]) -> bool:
         return "storage" in error.get("description", "")
     if error.get("err_code") in UPDATE_FAILED and FOR_GOOD in error.get("description", ""):
         return True
-    return error.get("code", 0) < 500 or error.get("err_code") in NO_STORAGE
+    return error.get("code", 0) < 500 or error.get("err_code") in {*NO_STORAGE, NO_CLUSTER}
 
 
 async def api(link: Link, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

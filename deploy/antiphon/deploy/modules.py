@@ -26,6 +26,10 @@ class CannotLoad(AntiphonError):
     """What the command line names cannot be imported, or is something else. The sentence has the remedy."""
 
 
+class WrongValue(CannotLoad):
+    """An option has a value that it cannot have, whatever there is on the server. Nothing was begun."""
+
+
 def load(path: str, kind: type[T]) -> T:
     """The object at `module:attribute`, searched in the current folder first.
 

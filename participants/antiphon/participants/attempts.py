@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from antiphon.contracts.counting import counted
+
 from .databases import Database, Inbox
 from .execution import Execution
 from .inbox import Spent
@@ -39,7 +41,7 @@ async def count_attempt(execution: Execution, inbox: Inbox) -> str:
             spent = spent.plus(Spent(alone=-1))  # this time
         if not execution.procedure.has_attempts:
             if spent.alone >= execution.retry.attempts and not execution.has_rested:
-                raise Resting(f"{spent.alone} attempts took the worker with them")
+                raise Resting(f"{counted(spent.alone, 'attempt')} took the worker with them")
         elif spent.attempts >= execution.retry.attempts:
             return f"no attempt is left: {spent.failed} failed, and {spent.alone} took the worker with them"
         execution.tries, execution.lost = spent.attempts + 1, spent.lost(execution.deliveries)

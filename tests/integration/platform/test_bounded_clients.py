@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from antiphon.contracts import AlreadyStarted, PlatformError, SagaKey, TooManyOpen, UnknownSaga, subjects
 from antiphon.contracts.envelope import MESSAGE_BYTES_MAX
 from antiphon.contracts.errors import DefinitionError, StreamMissing, Unanswered
+from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.stored import NoPlace, NoRoom
 from antiphon.contracts.topology import (
     BOUNDED,
@@ -33,10 +34,11 @@ from antiphon.coordinator.runtime.bounded_clients import BoundedClients
 from antiphon.coordinator.runtime.bounded_places import attempted
 from antiphon.coordinator.runtime.jetstream import JetStreamStore
 from antiphon.coordinator.runtime.pressure import Watch
-from antiphon.deploy.admin.rights import Grant, Rights
+from antiphon.deploy.admin.rights import EVERYTHING, Grant, Rights
 from antiphon.link import Link, set_up
 from antiphon.link.setup import api, bounds_set, room_of
 from antiphon.tracing.telemetry.metrics import Gauges
+from tests.integration.platform.test_answers import reloaded
 from tests.integration.platform.test_coordinator import Company, idle
 from tests.support.raw_worker import start_message
 from tests.support.server import RIGHTS_FORMS, Form, platform, until
@@ -46,6 +48,7 @@ SHOP, TWIN, OTHER = "shop", "twin", "other"
 MOST: Final = 5
 LONGER: Final = msgspec.structs.replace(ASKED, nights=ASKED.nights + 1)
 STREAM: Final = bounded_stream_name(BOUNDED_STARTS, SHOP, TRIP.name)
+GHOSTS: Final = bounded_stream_name(BOUNDED_STARTS, "ghost", TRIP.name)
 SIGNALS: Final = bounded_stream_name(BOUNDED_SIGNALS, SHOP, TRIP.name)
 
 
@@ -398,6 +401,59 @@ async def test_a_coordinator_outlives_every_right_that_it_lacks_of_a_client_with
             assert clients.pulls == {}
             assert not link.failure.done()
             assert await link.answers()
+
+
+async def test_a_stream_that_is_refused_keeps_no_place_of_another_client(tmp_path: Path) -> None:
+    async with shops(tmp_path, "accounts") as there:
+        coordinator = await there.coordinate()
+        await there.work(idle)
+        shop, reader = await there.client(SHOP), await there.link("administrator")
+        handle = await shop.start(TRIP, ASKED, id="t1")
+        await is_seen(handle)
+        there.attached[0].clients.stop_looking()
+        there.attached[0].clients.places._own.clear()
+        await handle.cancel("over")
+        await handle.result(timeout=120)
+        await set_up(reader, PARTICIPANTS, client_bounds=[Bound("ghost", TRIP.name, 1)])
+        await reader.store(*bounded_start("ghost", "g1"))
+        clients = BoundedClients(await there.link("coordinator"), coordinator.journals.admission)
+        with capture_logs() as lines:
+            await clients.look()
+            await clients.places.free_ended([GHOSTS, STREAM])
+            assert await places(reader) == 0
+            assert await places(reader, GHOSTS) == 1
+        assert GHOSTS in refused(lines)
+        clients.stop_looking()
+
+
+def bounded_start(client: str, id: str) -> tuple[str, bytes]:
+    """A start as it is stored for a client with a bound."""
+    subject, data = start_message(SagaKey.of(TRIP.name, id))
+    return subjects.bounded_filter(subject, client), data
+
+
+async def test_accounts_that_lose_a_bound_while_its_sagas_are_open_stop_nobody_and_lose_nothing(tmp_path: Path) -> None:
+    async with shops(tmp_path, "accounts") as there:
+        server, bounded = there.up.server, there.up.server.accounts
+        without = replace(rights(Rights(PARTICIPANTS, {CLIENT: [EVERYTHING]})), bounds={}).config()
+        await there.coordinate()
+        await there.work(idle)
+        shop, other, reader = await there.client(SHOP), await there.client(OTHER), await there.link("administrator")
+        first = await shop.start(TRIP, ASKED, id="t1")
+        await is_seen(first)
+        with capture_logs() as lines:
+            await reloaded(server, without)
+            await reader.store(*bounded_start(SHOP, "t2"))  # stored by the client, and not copied yet
+            await until(lambda: STREAM in refused(lines), what="the refusal of the stream")
+            await is_seen(await other.start(TRIP, ASKED, id="o1"))
+            await first.cancel("over")
+            assert (await first.result(timeout=120)).outcome == "compensated"
+            await is_seen(await shop.start(TRIP, ASKED, id="t3"))  # it has no bound any more
+            assert await places(reader) == 2, "what ended has its place still, and what was not copied is there"
+            await reloaded(server, bounded)
+            await is_seen(shop.handle(TRIP, "t2"))
+            await until_places(reader, 1)
+        assert [line for line in lines if line["event"] == "client.bounded" and line["stream"] == STREAM]
 
 
 @pytest.mark.parametrize("most", [0, -1, 10_001])

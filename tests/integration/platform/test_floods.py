@@ -138,7 +138,7 @@ async def test_a_journal_of_a_refused_saga_is_told_and_drawn_like_any_other(ther
     await refused.result(timeout=120)
     found = await timeline(reader, refused.key)
     assert found.state == "compensated"
-    assert "1 sagas of type trip are open" in found.reason
+    assert "1 saga of type trip is open" in found.reason
     assert (await refused.status()).state == "compensated"
     spans = (await read_projection(reader, refused.key)).spans
     assert len([span for span in spans if not span.parent_id]) == 1

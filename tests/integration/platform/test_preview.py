@@ -333,3 +333,33 @@ async def test_of_two_at_once_the_one_without_replicas_keeps_what_the_other_aske
         assert {each["num_replicas"] for each in (await stream_configs(link)).values()} == {3}
         assert {*names} <= {name for _, name in await consumer_configs(link)}
         await link.close()
+
+
+async def test_copies_for_which_one_server_is_too_few_are_refused_at_once_and_nothing_is_made(tmp_path: Path) -> None:
+    async with administrator(tmp_path) as (up, link):
+        for _ in ("there is nothing yet", "there is all"):
+            before = await everything(link)
+            for arguments in (("--replicas", "3", "--dry-run"), ("--replicas", "3"), ("--replicas", "2", "--json")):
+                done = await setup(up, *arguments)
+                assert done.returncode == 1
+                assert done.stderr.count("this server is alone: it belongs to no cluster. Give --replicas 1") == 1
+                assert done.stderr.count(". ") == 1, "one sentence and its remedy"
+                assert "to be c" not in done.stdout
+                assert await everything(link) == before
+            await set_up(link, ["hotel"])
+
+
+async def test_copies_for_which_a_cluster_has_too_few_servers_are_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    with platform(tmp_path, participants=(), nodes=3) as up:
+        link = await up.connect("administrator")
+        await set_up(link, ["hotel"], replicas=3)
+        before = await everything(link)
+        for more in ((), ("--dry-run",)):
+            done = await setup(up, "--replicas", "5", *more)
+            assert done.returncode == 1
+            assert "5 copies of each stream" in done.stderr
+            assert "of the cluster 3 servers with JetStream answer. Give --replicas 3" in done.stderr
+        assert await everything(link) == before
+        up.nodes[1].kill()  # copies that there are already need no server that is away just now
+        assert (await setup(up, "--replicas", "3", "--dry-run")).returncode == 0
+        await link.close()

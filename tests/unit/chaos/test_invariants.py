@@ -18,6 +18,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import select
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.envelope import decode, encode
 from antiphon.contracts.identity import SagaKey
 from antiphon.contracts.payloads import RECORD_TYPE
@@ -363,7 +364,7 @@ PLANTED: list[tuple[str, Callable[[Evidence], object], str]] = [
     ("I8", span_of_nobody, "the tracing backend has 1 traces of sagas that never were"),
     ("I12", grown, "billing has grown from .* to .* MB"),
     ("I12", leaking, "billing had .* files and connections open, and has"),
-    ("I13", erased, "2 messages of EVENTS are gone, and nobody has purged them"),
+    ("I13", erased, "2 messages of EVENTS are gone, and nobody purged that"),
     ("I14", unlisted, "order/order-0002: the read model has no row of it"),
     ("I14", row_behind, "order/order-0002: the read model says of it state 'running', and not 'completed'"),
     ("I14", row_of_nobody, "the read model has rows of sagas that never were: order/nobody"),
@@ -380,7 +381,7 @@ def test_what_breaks_it_is_named(
     violations = check(evidence)
     told = "\n".join(str(each) for each in violations if each.invariant == number)
     assert re.search(sentence, told), told
-    assert report(evidence, violations).startswith(f"{len(violations)} violations of what must hold:")
+    assert report(evidence, violations).startswith(f"{counted(len(violations), 'violation')} of what must hold:")
 
 
 def test_each_invariant_has_something_that_breaks_it() -> None:

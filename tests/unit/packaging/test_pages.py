@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,23 @@ def test_the_first_page_leads_to_all_others_and_the_readme_to_the_first() -> Non
     assert sorted({page.name for page in PAGES} - linked - {FIRST.name}) == []
     first_link = next(target for target, _ in LINK.findall(README.read_text()))
     assert first_link == str(FIRST.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("list_of_pages", [README, ROOT / "deploy/README.md"], ids=["README", "deploy/README"])
+def test_who_reads_a_list_of_pages_finds_all_of_them(list_of_pages: Path) -> None:
+    linked = {
+        (list_of_pages.parent / target).resolve() for target, _ in LINK.findall(list_of_pages.read_text()) if target
+    }
+    assert sorted(page.name for page in PAGES if page not in linked) == []
+
+
+def test_no_page_says_the_same_twice() -> None:
+    twice = {page.name: said for page in PAGES if (said := {*said_again(page.read_text())})}
+    assert twice == {}
+
+
+def said_again(text: str) -> list[str]:
+    """Every fourteen words, without code, that stand on a page at two places."""
+    words = re.findall(r"[\w-]+", re.sub(r"^```.*?^```|<!--.*?-->", "", text, flags=re.DOTALL | re.MULTILINE))
+    found = Counter(" ".join(words[first : first + 14]) for first in range(len(words) - 13))
+    return [said for said, count in found.items() if count > 1]

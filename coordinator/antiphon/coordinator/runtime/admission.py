@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import CLIENT, SagaKey
 from antiphon.contracts.pairs import Pairs, pair_in
@@ -164,9 +165,10 @@ class OpenSagas:
             return "" if sequence <= self._read_up_to else None
         if self._now() - self._looked > LOOK_SECONDS:
             return None
+        of_type = counted(self._most, f"saga of type {self._type} is", f"sagas of type {self._type} are")
         return (
-            f"refused, with nothing done: {self._most} sagas of type {self._type} are open{self._where}, and more "
-            "there may not be. Start it under another id once some have ended"
+            f"refused, with nothing done: {of_type} open{self._where}, and more there may not be. "
+            "Start it under another id once some have ended"
         )
 
     @property

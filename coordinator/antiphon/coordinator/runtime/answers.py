@@ -39,7 +39,7 @@ KEPT: Final = {"ack_wait_seconds": COORDINATOR_ACK_WAIT_SECONDS, "keep_seconds_m
 REFUSED_SECONDS: Final = 15.0
 """After how long a consumer is tried again from which this user may not pull."""
 
-REMEDY: Final = "make the accounts anew with this participant (antiphon rights), and have the server reload them"
+REMEDY: Final = "make the accounts anew with this participant (antiphon rights), and have each server read them"
 
 log = structlog.get_logger()
 

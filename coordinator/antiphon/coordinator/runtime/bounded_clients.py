@@ -9,6 +9,7 @@ sagas that have begun. Between two looks at that no more is copied than there wa
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -16,6 +17,7 @@ import structlog
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import Forged, RightsMissing
+from antiphon.contracts.identity import CLIENT
 from antiphon.contracts.stored import AlreadyStored, Outcome
 from antiphon.contracts.topology import BOUNDED, BOUNDED_STARTS, parse_bounded_stream
 from antiphon.link import Delivery, Link, Pull
@@ -66,34 +68,32 @@ class BoundedClients:
         """The saga types whose ends are told."""
         self._refused: dict[str, float] = {}
         """When the server last refused something to this user."""
-        self._looking: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
         """Pull from the streams that are there, and keep looking for others until the link is closed."""
         self._link.on_refused[NAMES] = partial(self._refuse, NAMES)
-        self._looking = asyncio.ensure_future(self._keep_looking())
+        self._tasks = [asyncio.ensure_future(self._keep(self.look, LOOK_SECONDS))]
+        self._tasks.append(asyncio.ensure_future(self._keep(self.free_ended, FREE_SECONDS)))
         self._link.on_close.append(self.stop_looking)
 
     def stop_looking(self) -> None:
         """Leave it at the streams that are known, and free no more places."""
-        if self._looking is not None:
-            self._looking.cancel()
+        for task in self._tasks:
+            task.cancel()
         self.places.stop()
 
-    async def _keep_looking(self) -> None:
-        loop, freed = asyncio.get_running_loop(), 0.0
+    async def _keep(self, work: Callable[[], Awaitable[None]], every_seconds: float) -> None:
+        """Do something again and again, apart from everything else: neither may wait for what the other waits for."""
         while not self._link.failure.done():
-            await attempted(self.look())
-            if loop.time() - freed >= FREE_SECONDS:
-                freed = loop.time()
-                await attempted(self.free_ended())
-            await asyncio.sleep(LOOK_SECONDS)
+            await attempted(work())
+            await asyncio.sleep(every_seconds)
 
     async def free_ended(self) -> None:
         """Free the places of all sagas that have ended.
 
         Raises:
-            Ambiguous: the server gave no answer.
+            Ambiguous: the server did not say which sagas have ended.
         """
         await self.places.free_ended([stream for stream in self.pulls if _is_of_starts(stream)])
 
@@ -118,6 +118,9 @@ class BoundedClients:
         pull = Pull(self._link, stream, BOUNDED, HELD_MAX, self.take, **KEPT)
         for subject in (pull.request_subject, *(each.format(stream) for each in USED)):
             self._link.on_refused[subject] = partial(self._refuse, stream)
+        _, _, saga_type = parse_bounded_stream(stream) or ("", "", "")
+        for subject in _copied_to(saga_type):
+            self._link.on_refused[subject] = partial(self._refuse_type, saga_type)
         self.pulls[stream] = pull
         if _is_of_starts(stream):
             await self._hear_ends(stream)
@@ -146,6 +149,13 @@ class BoundedClients:
         if (pull := self.pulls.pop(what, None)) is not None:
             pull.stop()
             self._link.drop_pull(pull)
+        self.places.leave(what)
+
+    def _refuse_type(self, saga_type: str, error: RightsMissing) -> None:
+        """What is copied may be stored no more, as where the accounts were made anew without a bound of that type."""
+        for stream in list(self.pulls):
+            if (parse_bounded_stream(stream) or ("", "", ""))[2] == saga_type:
+                self._refuse(stream, error)
 
     # --- what is copied -----------------------------------------------------------------------------------------------
 
@@ -177,6 +187,12 @@ class BoundedClients:
         delivery.ack()
         if said.is_start and isinstance(outcome, AlreadyStored):
             self.places.look_soon(said.saga)
+
+
+def _copied_to(saga_type: str) -> tuple[str, ...]:
+    """The subjects to which is copied what clients with a bound store about sagas of a type."""
+    starts = subjects.starts_filter(saga_type, source=CLIENT)
+    return starts, subjects.cancels_filter(saga_type), subjects.signals_filter(saga_type)
 
 
 def _is_of_starts(stream: str) -> bool:

@@ -7,7 +7,8 @@ looking.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -47,6 +48,8 @@ class Places:
         self._told: set[SagaKey] = set()
         """Sagas that may have ended: it is about to be looked."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._working: dict[str, set[asyncio.Task[None]]] = {}
+        """What is being asked of a stream, which a refusal ends: an answer will not come."""
 
     def take(self, key: SagaKey, stream: str, sequence: int) -> None:
         """Note where a start is that was copied here."""
@@ -72,14 +75,15 @@ class Places:
     async def free_ended(self, streams: Collection[str]) -> None:
         """Free the places of sagas that have ended, whoever has copied their starts.
 
+        No stream waits for another one: one may be refused to this user, or not answer for now.
+
         Args:
             streams: of clients with a bound.
 
         Raises:
-            Ambiguous: the server gave no answer.
+            Ambiguous: the server did not say which sagas have ended.
         """
-        for stream in streams:
-            await self._read_on(stream)
+        await asyncio.gather(*(self._of(stream, partial(self._read_on, stream)) for stream in streams))
         looked_at = list(islice(self._taken, LOOKED_AT_MAX))
         await self._free(looked_at)
         for key in looked_at:  # to the end of the row
@@ -106,15 +110,55 @@ class Places:
         """Free the places of those that have ended."""
         for first in range(0, len(keys), ENDS_PER_READ):
             by_end = {subjects.end_subject(key): key for key in keys[first : first + ENDS_PER_READ]}
+            ended: dict[str, list[SagaKey]] = {}
             for end in await self._link.read_all(SAGA, list(by_end)):
                 key = by_end[end.subject]
-                for stream, sequence in list(self._taken.get(key, {}).items()):
-                    await self._delete(stream, sequence)
-                self._taken.pop(key, None)
                 self._own.discard(key)
+                for stream in self._taken.get(key, {}):
+                    ended.setdefault(stream, []).append(key)
+            await asyncio.gather(
+                *(self._of(stream, partial(self._free_in, stream, theirs)) for stream, theirs in ended.items())
+            )
+
+    async def _free_in(self, stream: str, keys: list[SagaKey]) -> None:
+        """Free places in one stream."""
+        for key in keys:
+            if (sequence := self._taken.get(key, {}).get(stream)) is not None:
+                await self._delete(stream, sequence)
+                self._forget(key, stream)
+
+    def _forget(self, key: SagaKey, stream: str) -> None:
+        places = self._taken.get(key, {})
+        places.pop(stream, None)
+        if not places:
+            self._taken.pop(key, None)
 
     async def _delete(self, stream: str, sequence: int) -> None:
         await delete(self._link, stream, sequence)
+
+    # --- streams that are refused -------------------------------------------------------------------------------------
+
+    async def _of(self, stream: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something with one stream, until it is done, has failed, or the stream is refused."""
+
+        async def begin() -> None:  # a task that is cancelled before it runs has begun nothing
+            await attempted(work())
+
+        task = asyncio.ensure_future(begin())
+        self._working.setdefault(stream, set()).add(task)
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+            self._working[stream].discard(task)
+
+    def leave(self, stream: str) -> None:
+        """Ask a stream nothing more that was refused; should it be allowed later, it is read from its beginning."""
+        for task in self._working.get(stream, ()):
+            task.cancel()
+        self._read_up_to.pop(stream, None)
+        for key in [key for key, places in self._taken.items() if stream in places]:
+            self._forget(key, stream)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

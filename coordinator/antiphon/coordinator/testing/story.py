@@ -6,6 +6,7 @@ from typing import assert_never
 
 import msgspec
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.payloads import Record
 
 from ..decision.facts import Action, Finish, Send, SendClose
@@ -43,7 +44,7 @@ def recorded(record: Record) -> str:
         (record.skipped, f"skips {record.step}"),
         (record.awaits, f"waits for {record.step}"),
         (record.parked, f"waits for a person: {record.parked}"),
-        (record.elements >= 0, f"makes {record.elements} commands of {record.step}"),
+        (record.elements >= 0, f"makes {counted(record.elements, 'command')} of {record.step}"),
         (record.commands, f"makes commands of {record.step}, from {record.first} on"),
         (record.asks, f"asks for {', '.join(record.asks)}"),
         (record.turned, f"turns: {record.turned}"),

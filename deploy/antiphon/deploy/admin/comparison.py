@@ -57,6 +57,11 @@ class Comparison(msgspec.Struct, frozen=True):
     unknown: dict[str, list[str]]
     unread: dict[str, str]
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left for a person: none is lost or unread, and who could go another way is paused."""
+        return not self.unknown and not self.unread and all(each.is_paused for each in self.overtaken)
+
 
 class Comparing:
     """Compares streams with inboxes.

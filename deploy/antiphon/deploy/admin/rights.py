@@ -313,8 +313,10 @@ class Rights:
 
 
 _HEAD = (
-    "# Made by `antiphon rights`: make it anew when a participant comes or goes, then have the server reload it.",
-    "# Passwords are taken from the server's environment.",
+    "# Made by `antiphon rights`: make it anew when a participant or a client comes or goes, then have each server",
+    "# read it. Passwords are taken from the server's environment, which a reload does not change: where a user with a",
+    "# password is new, a reload is refused; add its variable there and restart each server, one after the other. A",
+    "# user with an nkey (--nkey) needs no restart.",
 )
 
 

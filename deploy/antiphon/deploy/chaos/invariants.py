@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey
 from antiphon.contracts.reader import Entry, Fact
@@ -90,7 +91,7 @@ def check(evidence: Evidence) -> list[Violation]:
 
 def report(evidence: Evidence, violations: list[Violation]) -> str:
     """What is wrong, in sentences, and below them what happened in the first sagas that they are about."""
-    lines = [f"{len(violations)} violations of what must hold:", *map(str, violations[:SENTENCES_MAX])]
+    lines = [f"{counted(len(violations), 'violation')} of what must hold:", *map(str, violations[:SENTENCES_MAX])]
     if len(violations) > SENTENCES_MAX:
         lines.append(f"and {len(violations) - SENTENCES_MAX} more")
     concerned = dict.fromkeys(each.saga for each in violations if each.saga is not None)
@@ -403,9 +404,9 @@ def every_trace_is_whole(evidence: Evidence) -> Sentences:
 
 def _exported(wanted: StoredTrace, stored: StoredTrace) -> Iterator[str]:
     if lacking := wanted.keys() - stored.keys():
-        yield f"the tracing backend lacks {len(lacking)} of its {len(wanted)} spans"
+        yield f"the tracing backend lacks {len(lacking)} of its {counted(len(wanted), 'span')}"
     if more := stored.keys() - wanted.keys():
-        yield f"the tracing backend has {len(more)} spans of nothing that happened"
+        yield f"the tracing backend has {counted(len(more), 'span')} of nothing that happened"
     if any(stored[each] != wanted[each] for each in stored.keys() & wanted.keys()):
         yield "the tracing backend has spans that differ from those of its journal"
 
@@ -493,7 +494,8 @@ def nothing_grows(evidence: Evidence) -> Sentences:
 def nobody_erases_what_others_wrote(evidence: Evidence) -> Sentences:
     """I13: one client or participant, whatever it sends, erases no evidence. That it delays nobody is said by I11."""
     if evidence.erased:
-        yield None, f"{evidence.erased} messages of EVENTS are gone, and nobody has purged them"
+        gone = counted(evidence.erased, "message of EVENTS is gone", "messages of EVENTS are gone")
+        yield None, f"{gone}, and nobody purged that"
 
 
 def the_read_model_agrees_with_the_journals(evidence: Evidence) -> Sentences:

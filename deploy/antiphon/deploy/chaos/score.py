@@ -8,6 +8,8 @@ from statistics import median
 
 import msgspec
 
+from antiphon.contracts.counting import counted
+
 from .schedule import LEADER, Fault
 
 
@@ -115,7 +117,8 @@ class Score(msgspec.Struct, frozen=True):
     @property
     def last_line(self) -> str:
         """The verdict."""
-        return f"chaos: {self.sagas} sagas, {self.faults} faults, {len(self.violations)} violations"
+        counts = ((self.sagas, "saga"), (self.faults, "fault"), (len(self.violations), "violation"))
+        return f"chaos: {', '.join(counted(number, what) for number, what in counts)}"
 
 
 def rows_of(

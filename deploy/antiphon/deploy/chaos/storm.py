@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import combinations
 from typing import Final, TypeVar, cast
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import Ambiguous, PlatformError
 from antiphon.contracts.identity import SagaKey
 from antiphon.coordinator import Antiphon
@@ -142,7 +143,7 @@ class Storm:
         while True:
             await asyncio.sleep(TOLD_SECONDS)
             ended = sum(each.ended is not None for each in self._ran)
-            self._say(f"{ended} sagas have ended, {len(self._ran) - ended} are under way")
+            self._say(f"{counted(ended, 'saga has ended', 'sagas have ended')}, {len(self._ran) - ended} are under way")
 
     # --- faults -------------------------------------------------------------------------------------------------------
 

@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.identity import check_token
 from antiphon.contracts.topology import Bound
 from antiphon.participants.participant import Participant
 
 from ..admin.operator_mode import KEYS, signed, write_signed
 from ..admin.rights import ANY, Grant, Rights, write_secrets
-from ..modules import CannotLoad
+from ..modules import CannotLoad, WrongValue
 from ..render.plain import warn
 from ..render.terminal import say_document
 from .flows import load_parts
+from .values import value_of
 
 NKEY: Final = re.compile("U[A-Z2-7]{55}")
 """A public key of a user as nkeys write it, in base32."""
@@ -55,29 +57,30 @@ def print_rights(
 ) -> None:
     """Print the accounts, and write new passwords or creds files where the administrator wants them."""
     if jwt is not None and (nkeys or folder is not None):
-        raise CannotLoad("with --jwt users have creds files: leave out --nkey and --secrets.")
+        raise WrongValue("with --jwt users have creds files: leave out --nkey and --secrets.")
     starts = {part.name: part.starts for part in (load_parts(apps) if apps else []) if isinstance(part, Participant)}
     if apps and not starts:
         raise CannotLoad(f"there is no participant in {', '.join(apps)}; name the modules that have them.")
-    for name, types in started(participants).items():
-        starts[name] = tuple(dict.fromkeys((*starts.get(name, ()), *types)))
+    with value_of("--participant"):
+        for name, types in started(participants).items():
+            starts[name] = tuple(dict.fromkeys((*starts.get(name, ()), *types)))
     if not starts:
-        raise CannotLoad("name the participants, with --participant NAME or --app MODULE.")
-    rights = Rights(
-        tuple(starts),
-        granted(clients),
-        operators,
-        dict(map(_nkey, nkeys)),
-        starts,
-        former_clients=former_clients,
-        bounds=bounded_types(bounds),
-        pairs=pairs,
-    )
+        raise WrongValue("name the participants, with --participant NAME or --app MODULE.")
+    with value_of("--client"):
+        grants = granted(clients)
+    with value_of("--nkey"):
+        keys = dict(map(_nkey, nkeys))
+    with value_of("--bound"):
+        bounded = bounded_types(bounds)
+    with value_of():
+        rights = Rights(
+            tuple(starts), grants, operators, keys, starts, former_clients=former_clients, bounds=bounded, pairs=pairs
+        )
     config = _signed(rights, jwt) if jwt is not None else rights.config()
     if folder is not None:
         with _told_if_no_place(folder):
             files = write_secrets(folder, rights.new_passwords(), pairs)
-        warn(f"wrote {len(files)} files to {folder}/, readable by you only.")
+        warn(f"wrote {counted(len(files), 'file')} to {folder}/, readable by you only.")
     for text in (each for each in bounds if ":" in each):
         warn(
             f"--bound {text}: accounts say of which sagas of a client the open ones are counted, and no number; that "
@@ -98,8 +101,8 @@ def _signed(rights: Rights, folder: Path) -> str:
         made = signed(rights, folder)
         files = write_signed(folder, made)
     warn(
-        f"wrote {len(files)} files to {folder}/, readable by you only. Whoever has {folder / KEYS}/ can make users: "
-        "keep it where you keep secrets, and give it to no server."
+        f"wrote {counted(len(files), 'file')} to {folder}/, readable by you only. Whoever has {folder / KEYS}/ can "
+        "make users: keep it where you keep secrets, and give it to no server."
     )
     return made.config
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from antiphon.contracts.counting import counted
 from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 
 from ..admin.comparison import Comparing, Comparison
-from ..modules import CannotLoad, load_sagas
+from ..modules import WrongValue, load_sagas
 from ..render.plain import warn
 from ..render.terminal import say, say_json
 from .operating import who_asks
@@ -17,10 +18,10 @@ from .sagas import reader
 async def compare_inboxes(
     server: str, apps: Sequence[str], databases: Mapping[str, str], user: str, pauses: bool, as_json: bool
 ) -> bool:
-    """Print what was found; whether nothing is left to be paused."""
+    """Print what was found; whether nothing is left to be done by hand."""
     definitions = [saga.definition for each in apps for saga in load_sagas(each)]
     if not definitions:
-        raise CannotLoad("it is not said which sagas are compared: --app PACKAGE for each.")
+        raise WrongValue("it is not said which sagas are compared: --app PACKAGE for each.")
     tell_left_out(participants_of(capabilities_of(definitions).sagas), databases)
     async with reader(server) as link:
         comparing = Comparing(link, definitions)
@@ -32,7 +33,7 @@ async def compare_inboxes(
         say_json(found)
     else:
         _tell(found)
-    return all(each.is_paused for each in found.overtaken) and not found.unread
+    return found.is_settled
 
 
 def tell_left_out(participants: Collection[str], databases: Collection[str]) -> None:
@@ -54,8 +55,8 @@ def _tell(found: Comparison) -> None:
     for saga, why in sorted(found.unread.items()):
         warn(f"antiphon: {saga} could not be compared: {why}")
     say(
-        f"{found.open} sagas are open; of {len(found.overtaken)} the participants know more than the journal, and of "
-        f"{len(found.unknown)} only the participants know."
+        f"{counted(found.open, 'saga is open', 'sagas are open')}; of {len(found.overtaken)} the participants know "
+        f"more than the journal, and of {len(found.unknown)} only the participants know."
     )
     if any(not each.is_paused for each in found.overtaken):
         say("Before coordinators run, have them paused: the same command with --pause.")

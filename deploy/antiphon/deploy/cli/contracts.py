@@ -10,6 +10,7 @@ import msgspec
 
 from antiphon.contracts.compat.compatibility import compare_contracts
 from antiphon.contracts.compat.schema import Contracts, schema_of
+from antiphon.contracts.counting import counted
 from antiphon.contracts.foreign_text import harmless_json
 from antiphon.contracts.messages import Message
 from antiphon.flow.asyncapi import NotExported, contracts_in, export, messages_of
@@ -64,7 +65,7 @@ def check_contracts(apps: Sequence[str], against: Path, as_json: bool) -> int:
         say(*(change.sentence for change in changes))
     else:
         added = len({*new.messages} - {*old.messages})
-        say(f"nothing breaks: {len(old.messages)} messages compared, {added} added.")
+        say(f"nothing breaks: {counted(len(old.messages), 'message')} compared, {added} added.")
     return 1 if changes else 0
 
 

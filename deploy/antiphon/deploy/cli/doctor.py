@@ -10,13 +10,14 @@ from typing import Final
 import msgspec
 import typer
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import AntiphonError, BadIdentity, DefinitionError, PlatformError
 from antiphon.link import Credentials, Link
 from antiphon.link.pairs import find_pairs
 from antiphon.participants.engines import require_driver
 
 from ..admin.doctor.examination import USER, Check, examine, is_administrator
-from ..admin.doctor.findings import Deployment, Finding, Grade
+from ..admin.doctor.findings import Deployment, Finding, Grade, in_two
 from ..admin.doctor.roles import credentials_in, rights_of
 from ..admin.doctor.streams import participants_of
 from ..admin.rights import Grant
@@ -50,7 +51,7 @@ async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
     try:
         link = await Link.connect(list(servers), name="doctor", credentials=credentials, patient=False)
     except AntiphonError as error:
-        sentence, _, remedy = str(error).partition(". ")
+        sentence, remedy = in_two(str(error))
         found.append(Finding("server", "fault", sentence, remedy))
         _tell(found[0], as_json)
     else:
@@ -68,7 +69,7 @@ async def diagnose(server: str, asked: Asked, as_json: bool) -> bool:
         say_json({"findings": found, **{grade: counts[grade] for grade in STYLES}})
     else:
         console().print(
-            f"{_counted(counts['fault'], 'fault')}, {_counted(counts['warning'], 'warning')}, {counts['fine']} fine, "
+            f"{counted(counts['fault'], 'fault')}, {counted(counts['warning'], 'warning')}, {counts['fine']} fine, "
             f"{counts['unknown']} not looked at"
         )
     return not counts["fault"] and not any(each.check == USER for each in found)
@@ -130,7 +131,3 @@ def _tell(finding: Finding, as_json: bool) -> None:
     console().print(parts(grade, f"  {finding.check}: {finding.what}"), soft_wrap=True)
     if finding.remedy:
         console().print(parts(f"{'':<{WIDTH}}  → {finding.remedy}"), soft_wrap=True)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

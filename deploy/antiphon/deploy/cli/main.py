@@ -23,10 +23,12 @@ from antiphon.contracts.topology import PARTICIPANT_ACK_WAIT_SECONDS
 
 from .. import exit_codes
 from ..local.styles import Style
+from ..modules import WrongValue
 from ..services.declared import SERVICES
 from .flow_commands import contracts, flow
 from .help import App
 from .service_commands import add_service
+from .values import value_of
 
 if TYPE_CHECKING:
     from antiphon.contracts.identity import SagaKey
@@ -167,9 +169,9 @@ class Format(enum.Enum):
 
 
 def main() -> None:
-    """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback. What an
-    operator asked for and nobody has decided yet is exit code 3; that a process cannot run before its author has mended
-    something is exit code 4."""
+    """Run the command line; what Antiphon noticed is a sentence on stderr and exit code 1, not a traceback. A value
+    that an option cannot have is exit code 2; what an operator asked for and nobody has decided yet is exit code 3;
+    that a process cannot run before its author has mended something is exit code 4."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without an umlaut shall show the rest
@@ -191,6 +193,8 @@ def _run() -> None:
             app()
         finally:
             sys.stdout.flush()  # here, where a full disk can still be told
+    except WrongValue as error:
+        fail(str(error), exit_codes.USAGE)
     except Undecided as error:
         fail(str(error), exit_codes.UNDECIDED)
     except AntiphonError as error:
@@ -319,12 +323,16 @@ def doctor(
     from .administration import granted, started
     from .doctor import Asked, diagnose
 
+    with value_of("--client"):
+        clients = granted(client)
+    with value_of("--participant"):
+        starts = started(participant)
     asked = Asked(
         monitors=tuple(monitor),
         rights_folder=str(rights or ""),
-        clients=granted(client),
+        clients=clients,
         operators=tuple(operator),
-        starts=started(participant),
+        starts=starts,
         databases=_databases(database),
         readmodel=readmodel,
     )
@@ -772,23 +780,31 @@ def setup(
     """
     import asyncio
 
+    from antiphon.contracts.topology import check_participant
     from antiphon.link.preview import Desired
 
     from .administration import bounds_of, bytes_in, forgotten_bounds
     from .setting_up import asked_for, listeners_of, look_first, once, set_up_platform
 
-    bounds = bounds_of(bound)
-
+    with value_of("--events-max-bytes"):
+        events_bytes = bytes_in(events_max_bytes) if events_max_bytes else 0
+    with value_of("--parked-max-bytes"):
+        parked_bytes = bytes_in(parked_max_bytes) if parked_max_bytes else 0
+    with value_of("--bound"):
+        client_bounds = bounds_of(bound)
+    with value_of("--participant"):
+        for name in participant:
+            check_participant(name)
     desired = Desired(
         listeners=listeners_of(app, participant),
         replicas=replicas,
         ack_wait_seconds=ack_wait,
-        events_bytes=bytes_in(events_max_bytes) if events_max_bytes else 0,
-        parked_bytes=bytes_in(parked_max_bytes) if parked_max_bytes else 0,
+        events_bytes=events_bytes,
+        parked_bytes=parked_bytes,
         forget_reactions=once(forget_reactions),
         forget_former=forget_former_coordinators,
-        client_bounds=bounds,
-        forget_bounds=once(forgotten_bounds(forget_bound, bounds)),
+        client_bounds=client_bounds,
+        forget_bounds=once(forgotten_bounds(forget_bound, client_bounds)),
         pairs=streams,
     )
     asked = asked_for(app, desired, allow, json, forget_readmodel)
@@ -973,7 +989,12 @@ def list_(
 
     from .filters import nanoseconds, pair, require_no_filters, state_of
 
-    wanted, older_ns, keys = state_of(state), nanoseconds(older_than) if older_than else 0, [*map(pair, key)]
+    with value_of("--state"):
+        wanted = state_of(state)
+    with value_of("--older-than"):
+        older_ns = nanoseconds(older_than) if older_than else 0
+    with value_of("--key"):
+        keys = [*map(pair, key)]
     by_model = {"state": state, "parked": parked, "older-than": older_than, "key": key, "sort": sort != "started"}
     if archive is not None:
         from .archives import list_archived
@@ -1327,7 +1348,7 @@ def compare(
     """After streams were restored from a backup, and before coordinators run: name the sagas that could go another way
     than what their participants have done since, and those of which only the participants know. As administrator.
 
-    Exit code 1 while a saga is named that is not paused.
+    Exit code 1 while a saga is named that is not paused, that could not be read, or of which only participants know.
     """
     import asyncio
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import Ambiguous, PlatformError, RightsMissing, ServerUnfit, ServerUnreachable
 from antiphon.contracts.identity import COORDINATOR, SagaKey, check_token
 from antiphon.contracts.subjects import JOURNALS_FILTER, REGISTRATIONS_FILTER, saga_events_filter
@@ -65,7 +66,7 @@ async def wait_until_ready(
         say_json(found)
     elif found.ready:
         whom = f"participants {', '.join(found.participants)}" if found.participants else "no participants"
-        say(f"ready: {found.coordinators} coordinators of {', '.join(found.sagas)}, and {whom}.")
+        say(f"ready: {counted(found.coordinators, 'coordinator')} of {', '.join(found.sagas)}, and {whom}.")
     else:
         warn(f"antiphon: not ready within {timeout:g} s. Missing: {'; '.join(found.missing)}.")
     return found.ready

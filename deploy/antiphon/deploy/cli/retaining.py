@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from antiphon.contracts import subjects
-from antiphon.contracts.errors import PlatformError, Unusable
+from antiphon.contracts.errors import Unusable
 from antiphon.contracts.identity import COORDINATOR, SagaKey, is_token
 from antiphon.contracts.topology import EVENTS, SAGA, may_be_participant
 from antiphon.coordinator.client.client import Antiphon
@@ -15,10 +15,12 @@ from antiphon.coordinator.definition.retention import seconds_of
 from antiphon.coordinator.views.timeline import child_ids
 from antiphon.link import Link, StoredMessage
 
+from ..modules import WrongValue
 from ..render.plain import warn
 from ..render.terminal import say, say_json
 from .operating import OF_CLIENTS, who_asks
 from .sagas import find, only_for, reader
+from .values import value_of
 
 
 async def forget_saga(
@@ -29,7 +31,7 @@ async def forget_saga(
     from antiphon.participants.purging import require_inbox
 
     if not reason.strip():
-        raise PlatformError("--reason: say why; it stays, with who had it forgotten.")
+        raise WrongValue("--reason: say why; it stays, with who had it forgotten.")
     for each in databases.values():  # before anything is deleted
         await require_inbox(each)
     name = user or who_asks()
@@ -100,9 +102,10 @@ async def purge_inbox(server: str, database: str, older_than: str, ends_gone: bo
     from antiphon.participants.purging import Over
     from antiphon.participants.purging import purge_inbox as purge_in
 
-    seconds = seconds_of(older_than, "--older-than")
+    with value_of():
+        seconds = seconds_of(older_than, "--older-than")
     if seconds is None:
-        raise PlatformError(f"--older-than: nothing is older than {older_than}. Give a time, such as 30d.")
+        raise WrongValue(f"--older-than: nothing is older than {older_than}. Give a time, such as 30d.")
     before = datetime.now(UTC) - timedelta(seconds=seconds)
     async with reader(server) as link:
 

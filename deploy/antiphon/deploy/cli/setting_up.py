@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.differences import Config, changes
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.targets import UNKNOWN_BOUND, Loss
@@ -205,8 +206,8 @@ async def set_up_platform(server: str, asked: Asked) -> None:
     for name, waiting in left.items():
         warn(
             f"{name} reacts to nothing any more, and its consumer {reactions_consumer_name(name)} is still there, with "
-            f"{waiting} events for reactions of an older program. Let that finish them; then have the consumer "
-            f"deleted: the same command with --forget-reactions {name}."
+            f"{counted(waiting, 'event')} for reactions of an older program. Let that finish them; then have the "
+            f"consumer deleted: the same command with --forget-reactions {name}."
         )
     if former:
         warn(
@@ -262,7 +263,7 @@ def _tell(asked: Asked, found: Preview, done: Done, failed: Sequence[str]) -> No
         return
     whom = f"the consumers of {', '.join(asked.names)}" if asked.names else "no consumers of participants"
     streams = ", ".join(each.name for each in (*found.pairs.streams(), *BUCKETS))
-    say(f"streams {streams} are there, with {found.replicas} replica(s), and {whom}.")
+    say(f"streams {streams} are there, with {counted(found.replicas, 'replica')}, and {whom}.")
     for name, size in (("events", bounds.events), ("parked", bounds.parked)):
         say(f"{name.upper()} may take {size / 1e9:.3g} GB ({size} bytes); --{name}-max-bytes sets another bound.")
     if found.pairs.count > 1:
@@ -270,7 +271,7 @@ def _tell(asked: Asked, found: Preview, done: Done, failed: Sequence[str]) -> No
             f"sagas are spread over {found.pairs.count} pairs of streams, which stays so. Processes that may not ask "
             f"the server need to be told: {VARIABLE}={found.pairs.count}."
         )
-    say(*(f"client {b.client} may have {b.most} sagas of type {b.saga_type} open." for b in done.clients))
+    say(*(f"client {b.client} may have {counted(b.most, 'saga')} of type {b.saga_type} open." for b in done.clients))
     for b in asked.desired.client_bounds:
         named = f"{b.client}={b.saga_type}"
         say(

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 from rich import box
 from rich.table import Table
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import PlatformError
 from antiphon.coordinator.definition.choreography import AnySaga
 from antiphon.coordinator.definition.versions import with_children
@@ -38,7 +39,7 @@ from ..chaos.summary import as_markdown
 from ..local.server import find_binary
 from ..local.styles import Style
 from ..local.up import parts_of
-from ..modules import CannotLoad, load, load_saga
+from ..modules import CannotLoad, WrongValue, load, load_saga
 from ..render.plain import warn
 from ..render.terminal import console, foreign, say, say_document, say_json
 from .payloads import read_event, read_payload
@@ -120,8 +121,9 @@ def run_storm(asked: Asked) -> int:
                 chaos.ledger(participant, query)
             tell = warn if asked.json else say
             tell(
-                f"seed {schedule.seed}, {len(schedule.faults)} faults, {len(chaos.processes)} processes, "
-                f"{len(targets.servers)} servers{_pairs(asked)}; all of it stays in {folder}"
+                f"seed {schedule.seed}, {counted(len(schedule.faults), 'fault')}, "
+                f"{counted(len(chaos.processes), 'process', 'processes')}, "
+                f"{counted(len(targets.servers), 'server')}{_pairs(asked)}; all of it stays in {folder}"
             )
             for line in lines:
                 tell(line)
@@ -361,11 +363,11 @@ def _load(asked: Asked, seed: int, chaos: ChaosPlatform | RunningPlatform) -> Lo
     if not asked.app and not asked.participant:
         if asked.payload is not None or asked.load:
             option = "--payload" if asked.payload is not None else "--load"
-            raise CannotLoad(f"{option} is for sagas of your own, which --app names; the order system has its orders.")
+            raise WrongValue(f"{option} is for sagas of your own, which --app names; the order system has its orders.")
         return Orders(asked.style, seed)
     if asked.load:
         if asked.payload is not None:
-            raise CannotLoad("--payload and --load both say what is run; give one of them.")
+            raise WrongValue("--payload and --load both say what is run; give one of them.")
         return _load_of_a_team(asked.load, seed)
     saga = _saga(asked)
     if asked.payload is None:
@@ -401,7 +403,7 @@ def _saga(asked: Asked) -> AnySaga:
     if asked.saga in sagas:
         return sagas[asked.saga]
     if asked.saga or len(sagas) != 1:
-        raise CannotLoad(f"say with --saga which sagas to run: {', '.join(sagas) or 'there is none'}.")
+        raise WrongValue(f"say with --saga which sagas to run: {', '.join(sagas) or 'there is none'}.")
     return next(iter(sagas.values()))
 
 

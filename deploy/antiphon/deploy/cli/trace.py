@@ -20,6 +20,7 @@ from rich.text import Text
 
 from antiphon.contracts import subjects
 from antiphon.contracts.clock import nanoseconds
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import AntiphonError, PlatformError, UnknownSaga, Unusable
 from antiphon.contracts.foreign_text import harmless_json
 from antiphon.contracts.identity import SagaKey
@@ -38,6 +39,7 @@ from ..render.terminal import console, foreign, say, say_encoded, say_json
 from ..render.waterfall import PLAIN, difference_table, result, waterfall
 from .archives import read_from
 from .sagas import find, reader
+from .values import value_of
 
 Format = Literal["picture", "jaeger", "otlp"]
 
@@ -150,7 +152,8 @@ async def export_again(server: str, since: str, slow_seconds: float) -> None:
     from antiphon.tracing.projection.sampling import ratio_of
 
     ratio = ratio_of(os.environ)
-    since_ns = moment_of(since, time.time_ns())
+    with value_of("--since"):
+        since_ns = moment_of(since, time.time_ns())
     backend = Backend()
     async with reader(server) as link:
         keys = await sagas_since(link, since_ns)
@@ -160,12 +163,12 @@ async def export_again(server: str, since: str, slow_seconds: float) -> None:
             why = f": {backend.failure.reason}" if backend.failure else ""
             raise PlatformError(
                 f"the backend at {backend.endpoint} did not take the trace of saga {error.key}{why}. {error.count} of "
-                f"{len(keys)} sagas were exported before. Look whether it takes OTLP there; the variables "
+                f"{counted(len(keys), 'saga')} exported before. Look whether it takes OTLP there; the variables "
                 "OTEL_EXPORTER_OTLP_* say where and how."
             ) from None
         finally:
             backend.close()
-    say(f"exported {count} of {len(keys)} sagas again; the others were not sampled.")
+    say(f"exported {count} of {counted(len(keys), 'saga')} again; the others were not sampled.")
 
 
 async def sagas_since(link: Link, since_ns: int) -> list[SagaKey]:
@@ -195,7 +198,7 @@ def moment_of(text: str, now_ns: int) -> int:
                 f"{text!r} is neither a time (2026-11-24T09:00Z) nor how long ago (90m, 2h, 3d, 1w)."
             ) from None
     if at_ns >= now_ns:
-        raise CannotLoad(f"--since {text} is not in the past, so there is nothing to export since then.")
+        raise CannotLoad(f"{text} is not in the past, so there is nothing to export since then.")
     return at_ns
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
+from antiphon.contracts.counting import counted
 from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
@@ -19,7 +20,7 @@ from antiphon.link.process import STOP_SIGNALS, told_to_stop
 from antiphon.participants import Participant
 from antiphon.participants.databases import open_database
 
-from ..modules import CannotLoad, found_in, load, load_saga
+from ..modules import CannotLoad, WrongValue, found_in, load, load_saga
 from ..render.terminal import console, parts
 from .children import Say
 from .platform import LocalPlatform
@@ -89,7 +90,11 @@ async def run_platform(
             await starting
             for child in platform.children.values():
                 say(child.name, f"runs as process {child.pid}")
-            say("up", f"ready: {len(platform.children)} processes, logs in {platform.logs}; {_what_next(command)}")
+            say(
+                "up",
+                f"ready: {counted(len(platform.children), 'process', 'processes')}, logs in {platform.logs}; "
+                f"{_what_next(command)}",
+            )
             for line in _unanswered(sagas, by_name):
                 say("up", line)
             if jaeger:
@@ -181,7 +186,7 @@ def databases_of(texts: Sequence[str], participants: Iterable[str]) -> dict[str,
     for text in texts:
         name, equals, url = text.partition("=")
         if not equals or "://" in name or not url:
-            raise CannotLoad("--database is NAME=URL, as in payments=postgresql://shop@localhost/payments.")
+            raise WrongValue("--database is NAME=URL, as in payments=postgresql://shop@localhost/payments.")
         if name not in participants:
             raise CannotLoad(f"there is no participant {name!r} to give a database to: {', '.join(participants)}.")
         open_database(url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import PlatformError
 
 from ..admin.doctor.databases import read_only, settings_of, tables_in
@@ -28,9 +29,9 @@ async def _look(url: str) -> list[Finding]:
                 return [Finding("readmodel", "warning", said, f"look whether it runs: {start}")]
             rows = await connection.scalar(select(func.count()).where(sagas.c.generation == live))
             lacking = await connection.scalar(select(func.count()).where(incomplete.c.generation == live))
-            findings = [Finding("readmodel", "fine", f"{what} can be read, and has {rows} sagas")]
+            findings = [Finding("readmodel", "fine", f"{what} can be read, and has {counted(rows or 0, 'saga')}")]
             if lacking:
-                said = f"of {lacking} sagas the read model's rows lack something"
+                said = f"of {counted(lacking, 'saga')} the read model's rows lack something"
                 findings.append(Finding("readmodel", "warning", said, "antiphon list --json, which says what and why"))
             return [*findings, *await settings_of("readmodel", what, connection)]
     except PlatformError as error:

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.identity import SagaKey
 from antiphon.coordinator.views.parked import Dismissal, Waiting
 from antiphon.coordinator.views.timeline import Line, Summary, Timeline
@@ -77,7 +78,7 @@ def print_timeline(told: Timeline, jaeger: str | None = None) -> None:
     if told.children:
         out.print(foreign(f"started {', '.join(told.children)}", "dim"))
     if told.left_out:
-        out.print(foreign(f"{told.left_out} messages more that were written to it are not shown", "yellow"))
+        out.print(foreign(f"not shown: {counted(told.left_out, 'message')} more that were written to it", "yellow"))
     if told.forgotten:
         out.print(foreign(f"forgotten {told.forgotten}", "yellow"))
     elif told.purged:
@@ -130,7 +131,7 @@ def print_waiting(found: Iterable[Waiting]) -> None:
         if each.kind == "paused":
             what = each.subject
         if each.more:
-            what = f"{each.more:,} messages ({each.kind})"
+            what = f"{each.more:,} message{'' if each.more == 1 else 's'} ({each.kind})"
         why = each.reason if each.kind == "saga" or not each.saga else f"{each.saga}: {each.reason}"
         if each.is_unreadable:
             why += f" ({each.subject}, {each.size_bytes:,} bytes, noticed by {each.noticed_by})"

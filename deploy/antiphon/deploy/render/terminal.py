@@ -35,8 +35,9 @@ def parts(*parts: str | tuple[str, str]) -> Text:
 
 
 def say(*lines: str) -> None:
-    """Write lines, each of them harmless."""
-    typer.echo("\n".join(map(harmless, lines)))
+    """Write lines, each of them harmless; nothing where there are none."""
+    if lines:
+        typer.echo("\n".join(map(harmless, lines)))
 
 
 def say_document(text: str) -> None:

@@ -14,7 +14,7 @@ from antiphon.link import Credentials, Link
 from antiphon.link.addresses import ask_for_tls, place_of
 from antiphon.link.encryption import tls_context, tls_trouble
 
-from .findings import Deployment, Finding, Grade
+from .findings import Deployment, Finding, Grade, in_two
 
 SECONDS: Final = 5.0
 DAY: Final = 86_400.0
@@ -82,7 +82,7 @@ async def _of_server(credentials: Credentials, host: str, port: int) -> Finding:
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
     except ssl.SSLCertVerificationError as error:
-        sentence, _, remedy = tls_trouble(error).partition(". ")
+        sentence, remedy = in_two(tls_trouble(error))
         return Finding("certificates", "fault", f"{what}: {sentence}", remedy)
     except (OSError, TimeoutError, ValueError) as error:
         return Finding(

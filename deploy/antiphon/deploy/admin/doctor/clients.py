@@ -12,6 +12,7 @@ import msgspec
 
 from antiphon.contracts import subjects
 from antiphon.contracts.bounds import Number
+from antiphon.contracts.counting import counted
 from antiphon.contracts.differences import Difference, consumer_differences, stream_differences
 from antiphon.contracts.errors import AntiphonError, PlatformError
 from antiphon.contracts.headers import NO_STREAM
@@ -115,7 +116,9 @@ async def _of(link: Link, bound: Bound, tried: _Tried) -> list[Finding]:
         findings.append(Finding("clients", "fault", said, remedy))
     info = await info_of(link, f"STREAM.INFO.{starts}") or {}
     taken = msgspec.convert(info.get("state", {}), _State).messages
-    said = f"client {bound.client} has {taken} of {bound.most} sagas of type {bound.saga_type} open"
+    said = (
+        f"client {bound.client} has {counted(taken, 'saga')} of type {bound.saga_type} open, and may have {bound.most}"
+    )
     if taken >= bound.most:
         remedy = f"wait until some have ended, or let it have more: antiphon setup --bound {named}:NUMBER"
         findings.append(Finding("clients", "warning", f"{said}: its next start is refused", remedy))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import PlatformError
 from antiphon.participants.engines import FOR_PARTICIPANTS, first_line, open_engine, require_driver
 
@@ -97,7 +98,7 @@ async def _rows(name: str, what: str, connection: AsyncConnection) -> list[Findi
     since = f", the oldest of {oldest:%Y-%m-%d}" if oldest else ""
     grade: Grade = "warning" if rows > ROWS_MAX else "fine"
     remedy = f"antiphon purge-inbox --database {name}=URL --older-than 30d" if grade == "warning" else ""
-    return [*findings, Finding("databases", grade, f"the inbox of {name} has {rows} rows{since}", remedy)]
+    return [*findings, Finding("databases", grade, f"the inbox of {name} has {counted(rows, 'row')}{since}", remedy)]
 
 
 # --- of either --------------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,6 +23,19 @@ class Finding(msgspec.Struct, frozen=True):
     grade: Grade
     what: str
     remedy: str = ""
+
+
+SHIELDED: Final = re.compile(r"'[^']*'|`[^`]*`|\([^()]*\)")
+"""What is quoted or stands in brackets: a full stop in it ends no sentence."""
+SENTENCE_END: Final = re.compile(r"(?<!\b\w)(?<!\betc)(?<!\.\w)\. (?=[A-Z`'])")
+"""A full stop before a capital letter, but for those of abbreviations."""
+
+
+def in_two(text: str) -> tuple[str, str]:
+    """The first sentence of an error, and the others, which say what mends it; these are empty where there is one."""
+    shielded = SHIELDED.sub(lambda found: "x" * len(found[0]), text)
+    end = SENTENCE_END.search(shielded)
+    return (text[: end.start()], text[end.end() :]) if end else (text, "")
 
 
 class Deployment(msgspec.Struct, frozen=True):

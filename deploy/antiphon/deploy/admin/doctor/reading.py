@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from antiphon.contracts import clock
+from antiphon.contracts.counting import counted
 from antiphon.contracts.readmodel_places import Reader
 from antiphon.contracts.stored import NobodyReads
 from antiphon.contracts.topology import SAGA
@@ -45,10 +46,11 @@ def judged(reader: Reader, last: Sequence[int], silent: float) -> Finding:
         return Finding("readmodels", "fault", said, f"as administrator: antiphon setup --forget-readmodel {name}")
     if silent >= SILENT_SECONDS:
         since = clock.rfc3339(reader.heard_ns)[:19] + "Z"
-        said = f"read model {name} has said nothing since {since}; {unread} messages of {SAGA} are unread, and {stays}"
+        rest = counted(unread, f"message of {SAGA} is", f"messages of {SAGA} are")
+        said = f"read model {name} has said nothing since {since}; {rest} unread, and {stays}"
         remedy = f"start it: antiphon readmodel; where it is gone for good: antiphon setup --forget-readmodel {name}"
         return Finding("readmodels", "warning", said, remedy)
     if unread > BEHIND:
-        said = f"read model {name} is behind by {unread} messages of {SAGA}, and {stays}"
+        said = f"read model {name} is behind by {counted(unread, 'message')} of {SAGA}, and {stays}"
         return Finding("readmodels", "warning", said, "wait, and look at its log and its database if that stays so")
     return Finding("readmodels", "fine", f"read model {name} runs and keeps up")

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from antiphon.contracts.bounds import Number
+from antiphon.contracts.counting import counted
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.pairs import base_of
 from antiphon.contracts.subjects import REGISTRATIONS_FILTER
@@ -69,7 +70,7 @@ async def settings(found: Deployment) -> list[Finding]:
     theirs = [each for name in participants for each in participant_consumers(name)]
     differences = await fitness.settings(found.link, fixed, [*theirs, EXPORTER_CONSUMER])()
     if not differences:
-        said = f"streams and consumers are as they must be, for {len(participants)} participants"
+        said = f"streams and consumers are as they must be, for {counted(len(participants), 'participant')}"
         return [Finding("settings", "fine", said)]
     return [
         Finding("settings", "fault" if each.is_grave else "warning", each.sentence, each.remedy) for each in differences
@@ -112,7 +113,9 @@ def _copies_of(stream: str, info: dict[str, Any], *, in_cluster: bool) -> list[F
     if count == 1 and in_cluster:
         said = f"stream {stream} has one copy, in a cluster: without that one server all stands still"
         findings.append(Finding("copies", "warning", said, "as administrator: antiphon setup --replicas 3"))
-    return findings or [Finding("copies", "fine", f"each stream has a leader and {count} of {count} copies")]
+    return findings or [
+        Finding("copies", "fine", f"each stream has a leader and {count} of {counted(count, 'copy', 'copies')}")
+    ]
 
 
 def _leaders_of(clusters: Mapping[str, dict[str, Any]]) -> list[Finding]:
@@ -218,7 +221,12 @@ def _coordinators(works: list[Work]) -> list[Finding]:
         said = f"no coordinator hears {', '.join(idle)}"
         return [Finding("coordinators", "fault", said, "look at the coordinators' logs; start one of this release")]
     return [
-        Finding("coordinators", "warning", f"{each.num_pending} messages wait in {each.name}", "more coordinators")
+        Finding(
+            "coordinators",
+            "warning",
+            f"{counted(each.num_pending, 'message waits', 'messages wait')} in {each.name}",
+            "more coordinators",
+        )
         for each in behind
     ] or [Finding("coordinators", "fine", "coordinators run and keep up")]
 
@@ -241,7 +249,14 @@ def _workers(participant: str, works: list[Work]) -> list[Finding]:
             return [Finding("participants", "fault", more, start)]
         return [Finding("participants", "warning", f"{said}; nothing waits for one", start)]
     if (pending := sum(each.num_pending for each in works)) > BEHIND:
-        return [Finding("participants", "warning", f"{pending} messages wait for {participant}", "more workers")]
+        return [
+            Finding(
+                "participants",
+                "warning",
+                f"{counted(pending, 'message waits', 'messages wait')} for {participant}",
+                "more workers",
+            )
+        ]
     return [Finding("participants", "fine", f"{participant} runs and keeps up")]
 
 
@@ -268,13 +283,17 @@ async def _databases(link: Link) -> list[Finding]:
 def _exporter(works: list[Work], streams: Iterable[str]) -> Finding:
     pending = sum(each.num_pending for each in works)
     if any(each.is_idle for each in works):
-        said = f"no exporter runs; {pending} messages of journals wait for one, and old sagas are not purged"
+        said = (
+            f"no exporter runs; {counted(pending, 'message')} of journals for one to send, and old sagas are not purged"
+        )
         delete = "; ".join(f"nats consumer rm {stream} {EXPORTER}" for stream in streams)
         remedy = f"antiphon exporter; or where there is to be none, delete its consumer: {delete}"
         return Finding("exporter", "warning", said, remedy)
     if pending > BEHIND:
         remedy = "look at its log: is the tracing backend away?"
-        return Finding("exporter", "warning", f"{pending} messages wait for the exporter", remedy)
+        return Finding(
+            "exporter", "warning", f"{counted(pending, 'message waits', 'messages wait')} for the exporter", remedy
+        )
     return Finding("exporter", "fine", "the exporter runs and keeps up")
 
 
