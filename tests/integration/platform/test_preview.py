@@ -215,7 +215,9 @@ async def test_a_bound_is_forgotten_with_its_streams_unless_something_is_left_in
     starts, signals = (each.name for each in bound.streams)
     async with administrator(tmp_path) as (up, link):
         before = await everything(link)
-        with pytest.raises(PlatformError, match=r"client shpo has no bound of open order sagas to forget.*: none"):
+        with pytest.raises(
+            PlatformError, match=r"client shpo has no bound of open sagas of type order to forget.*: none"
+        ):
             await carry_out(link, forgets)
         await set_up(link, [], client_bounds=[bound, Bound("shop", "order", 7)])
         told = json.loads((await setup(up, "--dry-run", "--json", "--forget-bound=shpo=order")).stdout)
@@ -232,7 +234,7 @@ async def test_a_bound_is_forgotten_with_its_streams_unless_something_is_left_in
         done = await setup(up, "--forget-bound=shpo=order", "--forget-bound=shpo=order")
         assert (done.returncode, done.stderr) == (0, "")
         assert f"to be deleted: streams {starts}, {signals}" in done.stdout
-        assert done.stdout.count("client shpo has no bound of open order sagas any more.") == 1
+        assert done.stdout.count("client shpo has no bound of open sagas of type order any more.") == 1
         assert await bounds_set(link) == [Bound("shop", "order", 7)]
         await set_up(link, [], client_bounds=[bound])
         await link.store("from.shpo.0.order.o1.start", b"{}")
@@ -260,7 +262,7 @@ async def test_what_is_stored_while_a_bound_is_forgotten_is_not_lost(
             return found
 
         monkeypatch.setattr(applying, "preview", looked)
-        with pytest.raises(NotChanged, match="1 messages were stored in it meanwhile"):
+        with pytest.raises(NotChanged, match="1 message was stored in it meanwhile"):
             await carry_out(link, Desired(forget_bounds=(("shop", "order"),)))
         starts, _ = bound.streams
         info = await api(link, f"STREAM.INFO.{starts.name}")

@@ -47,6 +47,7 @@ SEVERAL = {  # never one where it is said, or no count at all
     "coordinator/antiphon/coordinator/decision/entries.py": {"len(commands) commands"},
     "coordinator/antiphon/coordinator/decision/planned.py": {"history.entries entries"},
     "deploy/antiphon/deploy/admin/doctor/clients.py": {"most sagas"},
+    "deploy/antiphon/deploy/admin/doctor/streams.py": {"len(clusters) streams"},
     "deploy/antiphon/deploy/admin/doctor/monitor.py": {"copies servers"},
     "deploy/antiphon/deploy/admin/rights.py": {"unknown[0] sagas"},
     "deploy/antiphon/deploy/chaos/invariants.py": {"each.pending messages", "files[0] files"},

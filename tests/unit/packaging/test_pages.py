@@ -107,7 +107,7 @@ def test_no_page_says_the_same_twice() -> None:
 
 
 def said_again(text: str) -> list[str]:
-    """Every fourteen words, without code, that stand on a page at two places."""
-    words = re.findall(r"[\w-]+", re.sub(r"^```.*?^```|<!--.*?-->", "", text, flags=re.DOTALL | re.MULTILINE))
+    """Every fourteen words, without code and tables, that stand on a page at two places."""
+    words = re.findall(r"[\w-]+", re.sub(r"^```.*?^```|<!--.*?-->|^\|[^\n]*", "", text, flags=re.DOTALL | re.MULTILINE))
     found = Counter(" ".join(words[first : first + 14]) for first in range(len(words) - 13))
     return [said for said, count in found.items() if count > 1]

@@ -240,7 +240,7 @@ class Rights:
         Raises:
             DefinitionError: it is not.
         """
-        refused = f"{name} cannot have a bound of open {saga_type} sagas"
+        refused = f"{name} cannot have a bound of open sagas of type {saga_type}"
         if name in self.former_clients:
             raise DefinitionError(
                 f"{refused}: it is a client of an earlier release, which may do everything with all sagas. Once "

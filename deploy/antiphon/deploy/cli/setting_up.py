@@ -279,7 +279,12 @@ def _tell(asked: Asked, found: Preview, done: Done, failed: Sequence[str]) -> No
             f"antiphon doctor --rights FOLDER --client {named} tries that. Whether there is such a client and saga "
             f"type is not known here: --forget-bound {named} undoes it."
         )
-    say(*(f"client {client} has no bound of open {type_} sagas any more." for client, type_ in done.forgotten_bounds))
+    say(
+        *(
+            f"client {client} has no bound of open sagas of type {type_} any more."
+            for client, type_ in done.forgotten_bounds
+        )
+    )
     say(*(f"read model {name} is forgotten: old sagas are kept for it no more." for name in done.forgotten))
     if done.changed:
         say(*done.changed)

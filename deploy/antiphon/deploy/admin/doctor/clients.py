@@ -141,7 +141,7 @@ def _unknown_to_accounts(bound: Bound, tried: _Tried) -> list[Finding]:
     stream = tried.starts.get((bound.client, bound.saga_type), starts)
     said = list[str]()
     if stream != starts:
-        more = f"{bound.client} may have more than {bound.most} sagas of type {bound.saga_type} open"
+        more = f"{bound.client} may have more than {counted(bound.most, 'saga')} of type {bound.saga_type} open"
         said.append(f"{more}: its starts go to {stream or 'no stream'}, where nobody counts them")
     if not {*used_for(bound)}.isdisjoint(tried.refused or ()):
         said.append(f"coordinators may not take what client {bound.client} stores in {starts} and {signals}")
