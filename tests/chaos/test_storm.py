@@ -144,7 +144,7 @@ def test_a_storm_that_is_told_to_end_ends_what_it_started_and_says_how_to_have_i
 def test_a_ledger_line_that_is_there_twice_fails_it_with_the_sagas_timeline(tmp_path: Path) -> None:
     with chaos_beside(tmp_path, *SMALL, "--seed", "3", "--faults", "3") as ran:
         assert ran.stdout is not None
-        assert "seed 3, 3 faults, 4 processes, 1 servers" in ran.stdout.readline(), "its databases are there"
+        assert "seed 3, 3 faults, 4 processes, 1 server;" in ran.stdout.readline(), "its databases are there"
         with sqlite3.connect(tmp_path / "billing.db", timeout=60) as database:
             database.executescript(TWICE)
         told = ran.stdout.read()

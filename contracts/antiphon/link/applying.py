@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import structlog
 
-from antiphon.contracts.differences import said
 from antiphon.contracts.counting import counted
+from antiphon.contracts.differences import said
 from antiphon.contracts.errors import PlatformError
 from antiphon.contracts.pairs import base_of
 from antiphon.contracts.targets import UNKNOWN_BOUND, Loss
@@ -167,8 +167,8 @@ async def _delete_stream(link: Link, change: Change) -> None:
     if left and not change.reductions:
         _require_done(await insist(link, f"STREAM.UPDATE.{change.stream}", change.config), change.what, "change")
         raise NotChanged(
-            f"{change.what} is not deleted: {counted(left, 'message was', 'messages were')} stored in it meanwhile. End the client's program, and "
-            "run the same command again once the stream is empty."
+            f"{change.what} is not deleted: {counted(left, 'message was', 'messages were')} stored in it meanwhile. "
+            "End the client's program, and run the same command again once the stream is empty."
         )
     _require_done(await insist(link, f"STREAM.DELETE.{change.stream}", {}), change.what, "delete")
 

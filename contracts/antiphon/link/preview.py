@@ -492,8 +492,8 @@ async def _no_bound(link: Link, client: str, saga_type: str) -> str:
     parsed = map(parse_bounded_stream, await bounded_streams(link))
     known = sorted({f"{each[1]}={each[2]}" for each in parsed if each is not None})
     return (
-        f"client {client} has no bound of open sagas of type {saga_type} to forget, and nothing was changed. Bounds that are "
-        f"set: {', '.join(known) or 'none'}."
+        f"client {client} has no bound of open sagas of type {saga_type} to forget, and nothing was changed. "
+        f"Bounds that are set: {', '.join(known) or 'none'}."
     )
 
 
