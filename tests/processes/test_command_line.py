@@ -160,7 +160,7 @@ def test_nobody_takes_the_consumer_of_the_exporter(tmp_path: Path) -> None:
         assert antiphon("setup", server=empty.servers).returncode == 0
         before = asyncio.run(filters_of(empty, "SAGA.exporter"))
         ran = antiphon("setup", "--participant", "exporter", server=empty.servers)
-        assert_one_sentence(ran, "'exporter' is a name of the platform; call the participant something else")
+        assert_one_sentence(ran, "'exporter' is a name of the platform; call the participant something else", code=2)
         with pytest.raises(BadIdentity, match="is a name of the platform"):
             asyncio.run(set_up_for(empty, "billing", "exporter"))
         assert asyncio.run(filters_of(empty, "SAGA.exporter")) == before
