@@ -45,6 +45,18 @@ def test_whatever_it_is_called_its_code_is_sound(name: str, tools: list[list[str
     assert [file for file in FILES if re.search(r"\bshop\b", (project / file.replace("shop", name)).read_text())] == []
 
 
+def test_a_handler_that_was_forgotten_is_named_before_any_test_runs(tmp_path: Path) -> None:
+    assert antiphon("new", "shop", folder=tmp_path).returncode == 0
+    billing = tmp_path / "shop/shop/billing.py"
+    billing.write_text(re.sub(r"^@billing\.handles.*\n", "", billing.read_text(), flags=re.MULTILINE))
+    ran = subprocess.run(
+        ["make", "test", f"PYTHON={sys.executable}"], cwd=tmp_path / "shop", capture_output=True, text=True, check=False
+    )
+    assert ran.returncode != 0
+    assert "customer.charge" in ran.stdout + ran.stderr
+    assert "test session starts" not in ran.stdout
+
+
 def test_all_files_of_the_template_are_written() -> None:
     template = ROOT / "deploy/antiphon/deploy/template"  # in the tree, whatever is installed
     assert sorted(FILES) == sorted(str(each.relative_to(template)) for each in files() if each.is_relative_to(template))

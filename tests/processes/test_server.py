@@ -29,6 +29,14 @@ TOO_OLD = os.environ.get("ANTIPHON_TEST_SERVER_TOO_OLD", "")
 """The last nats-server that is refused, where there is one."""
 
 
+@pytest.mark.parametrize("name", ["ein ördner", "Übung 日本", "quote \" and 'quote'", "back\\slash"])
+def test_its_folder_may_be_called_anything(name: str, tmp_path: Path) -> None:
+    with Server(tmp_path / name) as there:
+        assert there.is_running
+    assert (tmp_path / name).is_dir()
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
 async def test_a_killed_server_comes_back_on_its_port_with_what_it_held(tmp_path: Path) -> None:
     with platform(tmp_path) as up:
         await up.set_up()

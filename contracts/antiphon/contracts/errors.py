@@ -374,14 +374,25 @@ class OlderCoordinators(AntiphonError):
 
 
 class StillRunning(AntiphonError):
-    """A saga did not end within the time its caller was willing to wait. It goes on; ask again."""
+    """A saga did not end within the time its caller was willing to wait. It goes on; ask again.
 
-    def __init__(self, saga_type: str, saga_id: str, timeout_seconds: float) -> None:
-        super().__init__(
-            f"saga {saga_type}/{saga_id} has not ended within {timeout_seconds:g} s. It goes on: wait again, "
-            "and for longer (timeout=, or --timeout). If it never ends: antiphon wait says which process does not run, "
-            f"antiphon parked what waits for a person, and antiphon show {saga_type}/{saga_id} for what it waits."
+    Args:
+        saga_type: its type.
+        saga_id: its id.
+        timeout_seconds: how long it was waited for.
+        parked: why it waits for a person; empty where nobody says that it does.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, timeout_seconds: float, parked: str = "") -> None:
+        said = f"saga {saga_type}/{saga_id} has not ended within {timeout_seconds:g} s"
+        more = (
+            "It goes on: wait again, and for longer (timeout=, or --timeout). If it never ends: antiphon wait says "
+            "which process does not run, antiphon parked what waits for a person, and "
+            f"antiphon show {saga_type}/{saga_id} for what it waits."
         )
+        if parked:
+            more = f"It waits for a person: {parked}. Look at it: antiphon show {saga_type}/{saga_id}"
+        super().__init__(f"{said}. {more}")
         self.saga_type, self.saga_id, self.timeout_seconds = saga_type, saga_id, timeout_seconds
 
 

@@ -32,6 +32,8 @@ from ..render.terminal import say, say_json
 from .filters import more_than
 from .payloads import read_event
 
+PARKED_SECONDS: Final = 1.0
+"""How far apart it is looked whether a saga that is waited for waits for a person."""
 LOOK_SECONDS: Final = 0.1
 """How far apart a coordinator is asked whether a signal has arrived."""
 
@@ -45,13 +47,31 @@ async def start_saga(
     event = read_event(payload, saga.start)
     async with Antiphon.connect(server, patient=False) as antiphon:
         handle = await antiphon.start(saga, event, id=id, timeout=timeout, version=version)
-        outcome = await handle.result(timeout=timeout) if waits else await _end_of(antiphon, handle)
+        outcome = await _result(handle, timeout) if waits else await _end_of(antiphon, handle)
     if as_json:
         say_json(_started(handle, outcome, link))
         return
     say(_of_start(handle, saga.definition.version, outcome, waits))
     if link:
         say(link)
+
+
+async def _result(handle: Handle, timeout: float) -> Outcome:
+    """How a saga ends. Where it waits for a person meanwhile, that is said at once."""
+    telling = asyncio.ensure_future(_tell_what_is_parked(handle))
+    try:
+        return await handle.result(timeout=timeout)
+    finally:
+        telling.cancel()
+
+
+async def _tell_what_is_parked(handle: Handle) -> None:
+    while True:
+        await asyncio.sleep(PARKED_SECONDS)
+        with suppress(PlatformError, UnknownSaga):
+            if parked := (await handle.status()).parked:
+                warn(f"saga {handle.key} waits for a person: {parked}. Still waiting for its end; Ctrl-C ends that.")
+                return
 
 
 async def _end_of(antiphon: Antiphon, handle: Handle) -> Outcome | None:

@@ -221,7 +221,7 @@ class Server:
         lines = [f'server_name: "{self.name}"', f'host: "{HOST}"', f"port: {self.port}"]
         if self.jetstream:
             # Both quoted: a bare 2m would be two million.
-            store, interval = json.dumps(str(self.store)), json.dumps(self.sync_interval)
+            store, interval = quoted(str(self.store)), quoted(self.sync_interval)
             most = f", max_file_store: {self.store_bytes}" if self.store_bytes else ""
             lines.append(f"jetstream {{ store_dir: {store}, sync_interval: {interval}{most} }}")
         if self.seat is not None:
@@ -249,6 +249,14 @@ class Server:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         said = "; ".join(line for line in lines[-20:] if "[FTL]" in line or "[ERR]" in line or "nats-server:" in line)
         return f"Its log {self.log} says: {said or 'nothing'}."
+
+
+def quoted(text: str) -> str:
+    """A text as nats.conf takes it: it knows no escape for letters, so they stand for themselves.
+
+    Source: lex.go of nats-server, whose escapes are backslash, quote, newline, return, tab and \\x with two digits.
+    """
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def server_info(port: int) -> dict[str, Any]:
