@@ -188,6 +188,7 @@ def _run() -> None:
 
     try:
         configure(_is_readable(os.environ.get("ANTIPHON_LOG", "")), level_of(os.environ))
+        _tell_unknown_variables()
         try:
             app()
         finally:
@@ -201,6 +202,17 @@ def _run() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries once more, and would complain
         fail(f"the output could not be written: {error.strerror}.")
+
+
+def _tell_unknown_variables() -> None:
+    """Name the variables that nothing reads. `antiphon settings` does so itself, as mistakes."""
+    if sys.argv[1:2] == ["settings"]:
+        return
+    from ..render.plain import warn
+    from ..services.variables import unknown_variables
+
+    for sentence in unknown_variables(os.environ).values():
+        warn(f"antiphon: note: {sentence}")
 
 
 def _is_readable(form: str) -> bool | None:
