@@ -69,6 +69,8 @@ async def test_a_platform_at_work_has_no_fault_and_each_check_is_heard_of(there:
     assert {*unknown} == {"servers", "rights", "databases"}, "what nobody has named"
     assert all(remedy.startswith("--") for remedy in unknown.values())
     assert told(found, "warning").startswith("exporter: no exporter runs")
+    assert "leave it so where nobody looks at traces, as on a laptop. Else: antiphon exporter" in told(found, "warning")
+    assert "pip install 'antiphon[otlp]'" in told(found, "warning")
     fine = {each.check for each in found if each.grade == "fine"}
     assert {"server", "passwords", "settings", "copies", "room", "clocks", "coordinators", "participants"} <= fine
     assert "nobody gets in without a password" in told(found, "fine")

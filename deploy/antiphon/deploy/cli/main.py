@@ -921,7 +921,9 @@ def start(
 
 
 @app.command(
-    "list", epilog="Example: antiphon list --state running --older-than 10m --key customer_id=c-018 --sort age"
+    "list",
+    epilog="Example: antiphon list --type order --limit 20. With a read model: antiphon list --database "
+    "sqlite:///sagas.db --state running --older-than 10m --key customer_id=c-018 --sort age",
 )
 def list_(
     server: Server = DEFAULT_SERVER,
@@ -1000,8 +1002,8 @@ def archive_(
     server: Server = DEFAULT_SERVER,
     json: Json = False,
 ) -> None:
-    """Write each saga that has ended to a file of its own: journal, events and trace. What is there stays as it is, so
-    run it as often as you like. `show` and `trace` read the files with --archive."""
+    """Write each saga that has ended into a folder, to a file of its own: journal, events and trace. What is there
+    stays as it is, so run it as often as you like. `show` and `trace` read the files with --archive."""
     import asyncio
 
     from .archives import archive_sagas

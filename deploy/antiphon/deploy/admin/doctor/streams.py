@@ -216,7 +216,11 @@ def _exporter(works: list[Work]) -> Finding:
     pending = sum(each.num_pending for each in works)
     if any(each.is_idle for each in works):
         said = f"no exporter runs; {pending} messages of journals wait for one, and old sagas are not purged"
-        remedy = "antiphon exporter; or where there is to be none, delete its consumer: nats consumer rm SAGA exporter"
+        remedy = (
+            "leave it so where nobody looks at traces, as on a laptop. Else: antiphon exporter (pip install "
+            "'antiphon[otlp]'). Where old sagas are to be purged and there is never to be one, its consumer goes: nats "
+            "consumer rm SAGA exporter, with NATS's own program"
+        )
         return Finding("exporter", "warning", said, remedy)
     if pending > BEHIND:
         remedy = "look at its log: is the tracing backend away?"
