@@ -189,6 +189,7 @@ def _run() -> None:
 
     try:
         configure(_is_readable(os.environ.get("ANTIPHON_LOG", "")), level_of(os.environ))
+        _tell_unknown_variables()
         try:
             app()
         finally:
@@ -204,6 +205,17 @@ def _run() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries once more, and would complain
         fail(f"the output could not be written: {error.strerror}.")
+
+
+def _tell_unknown_variables() -> None:
+    """Name the variables that nothing reads. `antiphon settings` does so itself, as mistakes."""
+    if sys.argv[1:2] == ["settings"]:
+        return
+    from ..render.plain import warn
+    from ..services.variables import unknown_variables
+
+    for sentence in unknown_variables(os.environ).values():
+        warn(f"antiphon: note: {sentence}")
 
 
 def _is_readable(form: str) -> bool | None:
@@ -954,7 +966,9 @@ def start(
 
 
 @app.command(
-    "list", epilog="Example: antiphon list --state running --older-than 10m --key customer_id=c-018 --sort age"
+    "list",
+    epilog="Example: antiphon list --type order --limit 20. With a read model: antiphon list --database "
+    "sqlite:///sagas.db --state running --older-than 10m --key customer_id=c-018 --sort age",
 )
 def list_(
     server: Server = DEFAULT_SERVER,
@@ -1038,8 +1052,8 @@ def archive_(
     server: Server = DEFAULT_SERVER,
     json: Json = False,
 ) -> None:
-    """Write each saga that has ended to a file of its own: journal, events and trace. What is there stays as it is, so
-    run it as often as you like. `show` and `trace` read the files with --archive."""
+    """Write each saga that has ended into a folder, to a file of its own: journal, events and trace. What is there
+    stays as it is, so run it as often as you like. `show` and `trace` read the files with --archive."""
     import asyncio
 
     from .archives import archive_sagas
