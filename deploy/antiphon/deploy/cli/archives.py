@@ -43,10 +43,12 @@ async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool
     require_folder(folder)
     written = before = purged = 0
     may_be_id = len(folder.parts) == 1 and is_token(folder.name) and not folder.exists()  # noqa: ASYNC240 - once
+    if not may_be_id:
+        require_writable(folder)
     async with reader(server) as link:
         if may_be_id:
             await _require_no_saga(link, folder)
-        require_writable(folder)
+            require_writable(folder)
         async for page in _pages_of_ends(link, saga_type):
             ends = {subjects.parse_entry(end.subject).saga: end for end in page}
             wanted = [key for key, end in ends.items() if not is_archived(folder, key, end)]
