@@ -26,7 +26,7 @@ from ..local.styles import Style
 from ..modules import WrongValue
 from ..services.declared import SERVICES
 from .flow_commands import contracts, flow
-from .help import App
+from .help import App, InPanels
 from .service_commands import add_service
 from .values import value_of
 
@@ -44,6 +44,7 @@ SECONDS_MAX: Final = 1e9
 
 app = App(
     name="antiphon",
+    cls=InPanels,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -1030,7 +1031,7 @@ def list_(
     asyncio.run(list_sagas(server, type, limit, json))
 
 
-@app.command()
+@app.command(epilog="Example: antiphon show order/order-42")
 def show(id: SagaId, server: Server = DEFAULT_SERVER, archive: FromArchive = None, json: Json = False) -> None:
     """Show what happened in a saga, as a timeline of its journal."""
     import asyncio
@@ -1064,7 +1065,9 @@ def archive_(
 @app.command(epilog='Example: antiphon signal order-42 fraud_cleared --app shop.saga:order --payload \'{"by": "Ada"}\'')
 def signal(
     id: SagaId,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The step that waits for the signal.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The message's name with dashes: order-approved for order.approved.")
+    ],
     app: Annotated[str, typer.Option("--app", metavar="MODULE:SAGA", help="The saga's definition.")],
     payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event; @- reads stdin.")] = "{}",
     wait_for_start: Annotated[
@@ -1187,7 +1190,10 @@ def resolve(
     ] = None,
     happened: Annotated[
         bool | None,
-        typer.Option("--happened/--never-happened", help="Whether a pivot, or an awaited event, has happened."),
+        typer.Option(
+            "--happened/--never-happened",
+            help="Of a pivot (the point of no return) or an awaited event: whether it has happened.",
+        ),
     ] = None,
     claim: Annotated[
         int,
@@ -1195,7 +1201,8 @@ def resolve(
             min=0,
             max=NUMBER_MAX,
             metavar="NUMBER",
-            help="The claim after which you looked outside, as `antiphon show` or a rejection names it.",
+            help="Each run of a handler outside=True is a claim with a number, which `antiphon show` and a rejection "
+            "name: give that of the last one after which you looked outside.",
         ),
     ] = 0,
     without_participant: Annotated[
@@ -1223,7 +1230,12 @@ def resolve(
 
 # --- traces -----------------------------------------------------------------------------------------------------------
 
-trace = App(cls=ShowByDefault, no_args_is_help=True, help="Look at the trace of a saga; `show` may be left out.")
+trace = App(
+    cls=ShowByDefault,
+    no_args_is_help=True,
+    help="Look at the trace of a saga; `show` may be left out.",
+    epilog="Example: antiphon trace order/order-42",
+)
 app.add_typer(trace, name="trace")
 
 WithSends = Annotated[bool, typer.Option("--sends", help="Show the sending of commands, too.")]
