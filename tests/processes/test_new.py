@@ -151,6 +151,14 @@ def test_up_ends_as_its_command_does(tmp_path: Path) -> None:
     assert "participant.ready" not in ran.stdout, "what processes write is in their logs only"
 
 
+def test_a_platform_runs_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / 'ein "ördner" \\ 日本'
+    folder.mkdir()
+    ran = antiphon("up", "--port", "0", "--coordinators", "1", "--", sys.executable, "-c", "", folder=folder)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert (folder / ".antiphon/up/nats/store/jetstream").is_dir()
+
+
 def test_a_command_that_is_not_there_is_told_before_anything_is_started(tmp_path: Path) -> None:
     ran = antiphon("up", "--port", "0", "antiphon.order.saga:order", folder=tmp_path)
     assert_one_sentence(ran, "there is no program 'antiphon.order.saga:order'", "--app")
