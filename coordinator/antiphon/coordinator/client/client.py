@@ -104,10 +104,23 @@ class Handle:
                     f"Nothing has started it within {timeout or 0:g} s; a start that comes later is waited for again."
                 )
                 raise UnknownSaga(self.key.type, self.key.id, more) from None
-            raise StillRunning(self.key.type, self.key.id, timeout or 0) from None
+            raise StillRunning(self.key.type, self.key.id, timeout or 0, await self.stands_still_by()) from None
         if self._start is not None and not is_started_with(end, self._start):
             raise AlreadyStarted(self.key.type, self.key.id)
         return end
+
+    async def stands_still_by(self) -> str:
+        """Why the saga does not go on by itself, such as that it waits for a person, in words that follow "since";
+        empty where it goes on, and where its start has not been taken in yet."""
+        try:
+            status = await self._client.status_of(self.key)
+        except UnknownSaga:
+            return ""
+        except PlatformError as error:
+            return str(error).removesuffix(".")
+        if status.parked:
+            return f"it waits for a person ({status.parked})"
+        return f"it is {status.paused}" if status.paused else ""
 
     async def status(self) -> Status:
         """How the saga stands now, from its journal; of one that was purged, how it ended.
