@@ -79,7 +79,7 @@ def test_a_participant_that_runs_elsewhere_is_not_judged(shop: Path) -> None:
 
 async def test_a_process_that_ends_by_an_error_is_told_with_its_last_line_and_each_reason_once(tmp_path: Path) -> None:
     notes: list[str] = []
-    dies = "import os; print('begins'); print(f'cannot: {len(open(\"lives\").read()) // 3}.'); open('lives', 'a').write('x')"
+    dies = "print(f'begins\\ncannot: {len(open(\"lives\").read()) // 3}.'); open('lives', 'a').write('x')"
     (tmp_path / "lives").touch()
     program = f"import os; os.chdir({str(tmp_path)!r}); {dies}; raise SystemExit(1)"
     child = Child(
