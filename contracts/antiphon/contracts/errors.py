@@ -376,24 +376,21 @@ class OlderCoordinators(AntiphonError):
 class StillRunning(AntiphonError):
     """A saga did not end within the time its caller was willing to wait. It goes on; ask again.
 
-    Args:
-        saga_type: its type.
-        saga_id: its id.
-        timeout_seconds: how long it was waited for.
-        parked: why it waits for a person; empty where nobody says that it does.
+    `why` says what it stands still by, where a coordinator knows: a function of its definition that raises, for
+    instance, or a participant that is paused. It goes on once that is mended.
     """
 
-    def __init__(self, saga_type: str, saga_id: str, timeout_seconds: float, parked: str = "") -> None:
-        said = f"saga {saga_type}/{saga_id} has not ended within {timeout_seconds:g} s"
-        more = (
-            "It goes on: wait again, and for longer (timeout=, or --timeout). If it never ends: antiphon wait says "
-            "which process does not run, antiphon parked what waits for a person, and "
-            f"antiphon show {saga_type}/{saga_id} for what it waits."
+    def __init__(self, saga_type: str, saga_id: str, timeout_seconds: float, why: str = "") -> None:
+        saga = f"{saga_type}/{saga_id}"
+        late = f"saga {saga} has not ended within {timeout_seconds:g} s"
+        super().__init__(
+            f"{late}, since {why}. It stands still until that is mended: look at `antiphon show {saga}`."
+            if why
+            else f"{late}. It goes on: wait again, and for longer (timeout=, or --timeout). If it never ends: antiphon "
+            "wait says which process does not run, antiphon parked what waits for a person, and "
+            f"antiphon show {saga} for what it waits."
         )
-        if parked:
-            more = f"It waits for a person: {parked}. Look at it: antiphon show {saga_type}/{saga_id}"
-        super().__init__(f"{said}. {more}")
-        self.saga_type, self.saga_id, self.timeout_seconds = saga_type, saga_id, timeout_seconds
+        self.saga_type, self.saga_id, self.timeout_seconds, self.why = saga_type, saga_id, timeout_seconds, why
 
 
 # --- an operator: the platform ----------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ E = TypeVar("E", bound=Event)
 
 LOOK_SECONDS: Final = 5.0
 """How often a waiting `result` looks for itself, for the case that the word of the end was lost with a connection."""
-WHY_NOT_SECONDS: Final = 2.0
+WHY_SECONDS: Final = 2.0
 """For how long a coordinator is asked why a saga has not ended."""
 LOOK_SOON_SECONDS: Final = 0.01
 """How soon it looks again after that word, which may come before the stream holds the end; twice as long each time."""
@@ -101,16 +101,29 @@ class Handle:
             async with asyncio.timeout(timeout):
                 end = await self._client.end_of(self.key)
         except TimeoutError:
-            parked = await self._client.why_not(self.key)
-            if self._start is None and parked is None:
+            if self._start is None and await self._client.is_unknown(self.key):
                 more = (
                     f"Nothing has started it within {timeout or 0:g} s; a start that comes later is waited for again."
                 )
                 raise UnknownSaga(self.key.type, self.key.id, more) from None
-            raise StillRunning(self.key.type, self.key.id, timeout or 0, parked or "") from None
+            raise StillRunning(self.key.type, self.key.id, timeout or 0, await self.stands_still_by()) from None
         if self._start is not None and not is_started_with(end, self._start):
             raise AlreadyStarted(self.key.type, self.key.id)
         return end
+
+    async def stands_still_by(self) -> str:
+        """Why the saga does not go on by itself, such as that it waits for a person, in words that follow "since";
+        empty where it goes on, and where its start has not been taken in yet."""
+        try:
+            async with asyncio.timeout(WHY_SECONDS):
+                status = await self._client.status_of(self.key)
+        except (UnknownSaga, TimeoutError):
+            return ""
+        except PlatformError as error:
+            return str(error).removesuffix(".")
+        if status.parked:
+            return f"it waits for a person ({status.parked})"
+        return f"it is {status.paused}" if status.paused else ""
 
     async def status(self) -> Status:
         """How the saga stands now, from its journal; of one that was purged, how it ended.
@@ -405,15 +418,14 @@ class Antiphon:
         """
         return await self._read_end(key, subjects.end_subject(key))
 
-    async def why_not(self, key: SagaKey) -> str | None:
-        """Why a saga waits for a person; empty where nobody says so soon, and None where it was never started."""
-        with suppress(PlatformError, TimeoutError):
-            async with asyncio.timeout(WHY_NOT_SECONDS):
-                try:
-                    return (await self.status_of(key)).parked
-                except UnknownSaga:
-                    return None
-        return ""
+    async def is_unknown(self, key: SagaKey) -> bool:
+        """Whether a coordinator says that a saga was never started; false where none answers."""
+        with suppress(PlatformError):
+            try:
+                await self.status_of(key)
+            except UnknownSaga:
+                return True
+        return False
 
     async def ask_to_cancel(
         self,

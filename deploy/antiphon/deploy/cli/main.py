@@ -360,7 +360,7 @@ def up(
         typer.Argument(
             metavar="[-- COMMAND]",
             help="Run this once all processes serve, with NATS_URL set to the server, and end with its exit code. The "
-            "processes' lines are then in their logs only.",
+            "processes' lines are then in their logs; the terminal has why sagas stand still.",
             show_default=False,
         ),
     ] = None,
