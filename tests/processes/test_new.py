@@ -182,7 +182,7 @@ async def test_a_reader_who_follows_the_page_gets_there(programs: Path, tmp_path
     change, test, tests, up, order, kill = others
     reader.edits(text, change)
     reader.edits(text, test)
-    assert re.search(r"\b8 passed", reader.types("\n".join(tests.lines)))
+    assert re.search(r"\b12 passed", reader.types("\n".join(tests.lines)))
     with reader.leaves_running(up) as platform:
         await until(lambda: "ready: 4 processes" in platform.said(), seconds=60, what="the platform")
         assert "order/first" in reader.types("\n".join(order.lines))
