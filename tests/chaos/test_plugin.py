@@ -136,7 +136,7 @@ def test_the_story_of_the_readme_is_true(tmp_path: Path) -> None:
 def test_the_code_of_the_page_passes_in_a_new_project(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "antiphon.deploy", "new", "shop"], cwd=tmp_path, check=True)
     (tmp_path / "shop/tests/test_page.py").write_text(python_of((ROOT / "deploy/docs/chaos.md").read_text()))
-    ran = run_pytest(tmp_path / "shop", "-n", "2", "tests/test_page.py", "tests/test_chaos.py")
+    ran = run_pytest(tmp_path / "shop", "-n", "2", "tests/test_page.py", "tests/test_whole_platform.py")
     assert re.search(r"= 6 passed in ", ran.stdout), ran.stdout + ran.stderr
     asked = ["--app", "shop", "--load", "tests.test_page:Sales", "--servers", "1", "--workers", "1", "--faults", "3"]
     command = [sys.executable, "-m", "antiphon.deploy", "chaos", *asked, "--seed", "7", "--every", "1"]

@@ -29,7 +29,7 @@ async def start(*options: str) -> asyncio.subprocess.Process:
     )
 
 
-async def test_a_soak_of_a_minute_samples_everything_and_keeps_nothing_for_ever(tmp_path: Path) -> None:
+async def test_a_soak_of_a_minute_samples_everything_and_keeps_its_summary(tmp_path: Path) -> None:
     summary = tmp_path / "soak.md"
     process = await start("--minutes", "1", "--measure", "10", "--json", "--summary", f"{summary}")
     out, told = await process.communicate()
@@ -44,8 +44,6 @@ async def test_a_soak_of_a_minute_samples_everything_and_keeps_nothing_for_ever(
     assert {each.verdict for each in soaked.slopes} == {"not judged"}
     assert soaked.capacity > soaked.rate > 0
     assert soaked.sagas > 0
-    # Of each saga are some eight messages and three rows: so some have gone.
-    assert slopes["messages of EVENTS"].last < 4 * soaked.sagas
     assert len(soaked.times) == len(soaked.samples["rows of inventory"])
     assert summary.read_text().endswith(f"`{soaked.last_line}`\n")
     assert "not judged" in summary.read_text()

@@ -77,6 +77,8 @@ async def test_a_platform_at_work_has_no_fault_and_each_check_is_heard_of(there:
     assert told(found, "warning").startswith("exporter: no exporter runs")
     for stream in (await there.link("administrator")).pairs.saga:
         assert f"nats consumer rm {stream} exporter" in told(found, "warning")
+    assert "leave it so where nobody looks at traces, as on a laptop. Else: antiphon exporter" in told(found, "warning")
+    assert "pip install 'antiphon[otlp]'" in told(found, "warning")
     fine = {each.check for each in found if each.grade == "fine"}
     assert {"server", "passwords", "settings", "copies", "room", "clocks", "coordinators", "participants"} <= fine
     assert "nobody gets in without a password" in told(found, "fine")

@@ -45,6 +45,18 @@ def test_whatever_it_is_called_its_code_is_sound(name: str, tools: list[list[str
     assert [file for file in FILES if re.search(r"\bshop\b", (project / file.replace("shop", name)).read_text())] == []
 
 
+def test_a_handler_that_was_forgotten_is_named_before_any_test_runs(tmp_path: Path) -> None:
+    assert antiphon("new", "shop", folder=tmp_path).returncode == 0
+    billing = tmp_path / "shop/shop/billing.py"
+    billing.write_text(re.sub(r"^@billing\.handles.*\n", "", billing.read_text(), flags=re.MULTILINE))
+    ran = subprocess.run(
+        ["make", "test", f"PYTHON={sys.executable}"], cwd=tmp_path / "shop", capture_output=True, text=True, check=False
+    )
+    assert ran.returncode != 0
+    assert "customer.charge" in ran.stdout + ran.stderr
+    assert "test session starts" not in ran.stdout
+
+
 def test_all_files_of_the_template_are_written() -> None:
     template = ROOT / "deploy/antiphon/deploy/template"  # in the tree, whatever is installed
     assert sorted(FILES) == sorted(str(each.relative_to(template)) for each in files() if each.is_relative_to(template))
@@ -139,6 +151,14 @@ def test_up_ends_as_its_command_does(tmp_path: Path) -> None:
     assert "participant.ready" not in ran.stdout, "what processes write is in their logs only"
 
 
+def test_a_platform_runs_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / 'ein "ördner" \\ 日本'
+    folder.mkdir()
+    ran = antiphon("up", "--port", "0", "--coordinators", "1", "--", sys.executable, "-c", "", folder=folder)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert (folder / ".antiphon/up/nats/store/jetstream").is_dir()
+
+
 def test_a_command_that_is_not_there_is_told_before_anything_is_started(tmp_path: Path) -> None:
     ran = antiphon("up", "--port", "0", "antiphon.order.saga:order", folder=tmp_path)
     assert_one_sentence(ran, "there is no program 'antiphon.order.saga:order'", "--app")
@@ -162,7 +182,7 @@ async def test_a_reader_who_follows_the_page_gets_there(programs: Path, tmp_path
     change, test, tests, up, order, kill = others
     reader.edits(text, change)
     reader.edits(text, test)
-    assert re.search(r"\b8 passed", reader.types("\n".join(tests.lines)))
+    assert re.search(r"\b12 passed", reader.types("\n".join(tests.lines)))
     with reader.leaves_running(up) as platform:
         await until(lambda: "ready: 4 processes" in platform.said(), seconds=60, what="the platform")
         assert "order/first" in reader.types("\n".join(order.lines))

@@ -121,3 +121,28 @@ def test_a_misspelt_field_is_refused_with_the_one_that_was_meant(written: str, s
 )
 def test_what_is_written_in_full_is_read(event: Any) -> None:
     assert read_event(msgspec.json.encode(event).decode(), Bought) == event
+
+
+@pytest.mark.parametrize("name", ["order.json", "sub/order", "missing.json", "-"])
+def test_a_file_without_the_sign_is_told_from_json(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for there in ("order.json", "sub/order"):
+        (tmp_path / there).write_text('{"by": "Ada"}')
+    with pytest.raises(CannotLoad) as raised:
+        read_event(name, Bought)
+    assert (
+        str(raised.value) == f"{name} is no JSON. To read it from {'stdin' if name == '-' else 'a file'}, write @{name}"
+    )
+
+
+@pytest.mark.parametrize("payload", ["order", "{'by': 'Ada'}", '{"by" "Ada"}', "[1,,2]"])
+def test_json_that_is_none_says_where_and_an_example(payload: str) -> None:
+    with pytest.raises(CannotLoad, match=r"^what was given is no JSON: .* at line 1, column \d+"):
+        read_event(payload, Bought)
+
+
+def test_json_that_is_none_is_found_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "payload.json").write_text('{\n  "by": "Zoë" "note"\n}')
+    with pytest.raises(CannotLoad, match=r"payload\.json is no JSON: .* at line 2, column 15"):
+        read_event(f"@{tmp_path / 'payload.json'}", Bought)

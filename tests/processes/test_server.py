@@ -19,6 +19,7 @@ import pytest
 from antiphon.contracts.errors import ServerUnfit, ServerUnreachable
 from antiphon.contracts.payloads import PAYLOAD_BYTES_MIN
 from antiphon.contracts.topology import EVENTS, SERVER_VERSION_MIN, STREAMS
+from antiphon.deploy.files import nats_string
 from antiphon.deploy.local import server
 from antiphon.deploy.local.server import Server, find_binary, free_port, server_info
 from antiphon.link import Link
@@ -27,6 +28,14 @@ from tests.support.server import Platform, platform, until
 
 TOO_OLD = os.environ.get("ANTIPHON_TEST_SERVER_TOO_OLD", "")
 """The last nats-server that is refused, where there is one."""
+
+
+@pytest.mark.parametrize("name", ["ein ördner", "Übung 日本", "quote \" and 'quote'", "back\\slash"])
+def test_its_folder_may_be_called_anything(name: str, tmp_path: Path) -> None:
+    with Server(tmp_path / name) as there:
+        assert there.is_running
+    assert (tmp_path / name).is_dir()
+    assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
 async def test_a_killed_server_comes_back_on_its_port_with_what_it_held(tmp_path: Path) -> None:
@@ -80,7 +89,8 @@ async def has_three_copies(link: Link, stream: str) -> bool:
 def test_another_server_on_the_port_is_not_taken_for_this_one(tmp_path: Path) -> None:
     with Server(tmp_path / "one") as first:
         second = Server(tmp_path / "two", port=first.port)
-        with pytest.raises(ServerUnreachable, match=r"ended at its start.*address already in use"):
+        said = rf"ended at its start. Port {first.port} of 127.0.0.1 is in use.*--port {first.port + 1}, or --port 0"
+        with pytest.raises(ServerUnreachable, match=said):
             second.start()
         assert server_info(first.port)["server_name"] == first.name
 
@@ -88,6 +98,22 @@ def test_another_server_on_the_port_is_not_taken_for_this_one(tmp_path: Path) ->
 def test_a_config_that_may_hold_passwords_is_for_its_owner_only(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         assert (server.folder / "nats.conf").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ein ördner", "日本", 'a"quote', "back\\slash", "\\x41", "tab\tnew\nline", "$HOME", "{#}", "\x01\x7f", "\udcff"],
+)
+def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    with Server(tmp_path / name) as server:
+        assert (server.store / "jetstream").is_dir(), "its streams are below the folder that was named"
+
+
+@pytest.mark.parametrize("name", ["jürgen", 'say "hi"', "back\\slash", "\x01"])
+def test_users_of_any_name_are_read_by_the_server(name: str, tmp_path: Path) -> None:
+    accounts = f"accounts {{ A {{ users: [{{ user: {nats_string(name)}, password: x }}] }} }}"
+    with Server(tmp_path, accounts=accounts) as server:
+        assert server.answers
 
 
 def test_the_platform_writes_every_message_through_to_the_disk(tmp_path: Path) -> None:

@@ -374,15 +374,23 @@ class OlderCoordinators(AntiphonError):
 
 
 class StillRunning(AntiphonError):
-    """A saga did not end within the time its caller was willing to wait. It goes on; ask again."""
+    """A saga did not end within the time its caller was willing to wait. It goes on; ask again.
 
-    def __init__(self, saga_type: str, saga_id: str, timeout_seconds: float) -> None:
+    `why` says what it stands still by, where a coordinator knows: a function of its definition that raises, for
+    instance, or a participant that is paused. It goes on once that is mended.
+    """
+
+    def __init__(self, saga_type: str, saga_id: str, timeout_seconds: float, why: str = "") -> None:
+        saga = f"{saga_type}/{saga_id}"
+        late = f"saga {saga} has not ended within {timeout_seconds:g} s"
         super().__init__(
-            f"saga {saga_type}/{saga_id} has not ended within {timeout_seconds:g} s. It goes on: wait again, "
-            "and for longer (timeout=, or --timeout). If it never ends: antiphon wait says which process does not run, "
-            f"antiphon parked what waits for a person, and antiphon show {saga_type}/{saga_id} for what it waits."
+            f"{late}, since {why}. It stands still until that is mended: look at `antiphon show {saga}`."
+            if why
+            else f"{late}. It goes on: wait again, and for longer (timeout=, or --timeout). If it never ends: antiphon "
+            "wait says which process does not run, antiphon parked what waits for a person, and "
+            f"antiphon show {saga} for what it waits."
         )
-        self.saga_type, self.saga_id, self.timeout_seconds = saga_type, saga_id, timeout_seconds
+        self.saga_type, self.saga_id, self.timeout_seconds, self.why = saga_type, saga_id, timeout_seconds, why
 
 
 # --- an operator: the platform ----------------------------------------------------------------------------------------

@@ -259,6 +259,7 @@ def _declare(cls: Any, name: str, version: int, owner: str) -> None:
         cls.__contract__ = _contract(cls, name, version, owner or CLIENT)
     elif issubclass(kind, Command):
         cls.__reply__ = _argument(cls, Command, Event, "Command[InventoryReserved]")
+        _require_owned(cls, cls.__reply__, owner)
         cls.__contract__ = _contract(cls, name, version, _inherited(cls, owner, cls.__reply__))
         _require_own_reply(cls, cls.__reply__, cls.__contract__, ("refused", "exhausted", "superseded", "closed"))
     elif issubclass(kind, Compensation):
@@ -312,6 +313,15 @@ def _require_own_name(cls: type[Compensation[Any]], command: type[Command[Any]])
                 f"{cls.__name__} is called {cls.__contract__.name!r}, which is how Antiphon {means} "
                 f"{command.__name__}. Give the compensation another name."
             )
+
+
+def _require_owned(cls: type, reply: type[Event], owner: str) -> None:
+    """Refuse a command whose answer nobody owns: it is the answer that says which participant does the command."""
+    if reply.__contract__.owner == CLIENT:
+        raise DefinitionError(
+            f"{reply.__name__} answers the command {cls.__name__}, and says no participant that does it. Add the "
+            f"owner: class {reply.__name__}(Event, name={reply.__contract__.name!r}, owner={owner or 'billing'!r})."
+        )
 
 
 def _inherited(cls: type, owner: str, related: type[Message]) -> str:

@@ -6,8 +6,10 @@ import importlib
 import pkgutil
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeVar, cast
@@ -37,7 +39,8 @@ def load(path: str, kind: type[T]) -> T:
         CannotLoad: there is no such module or attribute, it fails to import, or it is of another kind.
         DefinitionError: its module defines something unsound.
     """
-    module_name, colon, attribute = path.partition(":")
+    module_name, colon, attribute = path.rpartition(":")
+    _require_no_file(module_name if colon else path, f":{attribute}" if colon else "")
     if not (module_name and colon and attribute):
         raise CannotLoad(f"{path!r} is not module:attribute, such as antiphon.order.saga:order.")
     module = load_module(module_name)
@@ -105,6 +108,7 @@ def load_module(name: str) -> ModuleType:
         CannotLoad: there is none, or it fails to import.
         DefinitionError: it defines something unsound.
     """
+    _require_no_file(name)
     if not name or name.startswith("."):
         raise CannotLoad(
             f"{name!r} is no module's name, such as antiphon.order.saga: name it as from the folder where it can be "
@@ -115,26 +119,90 @@ def load_module(name: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except AntiphonError:
+    except AntiphonError as error:
+        if error.args and error.args[0] == str(error):
+            error.args = (f"{error} ({_place(error, name)})",)
         raise
     except ModuleNotFoundError as error:
-        remedy = (
-            "Run this where the module can be found (the current folder is searched first), or install it."
-            if error.name and name.startswith(error.name)
-            else f"{name} needs it: install it."
-        )
-        raise CannotLoad(f"cannot import {name}: there is no module {error.name!r}. {remedy}") from None
+        raise CannotLoad(f"cannot import {name}: {_not_there(name, error)}") from None
+    except SyntaxError as error:
+        said = f"{type(error).__name__}: {error.msg}"
+        raise CannotLoad(
+            f"cannot import {name}: {said} ({_shortened(error.filename or name)}, line {error.lineno})."
+        ) from None
     except SystemExit as error:
         said = f"it ends the process, with {error.code!r}, instead of only defining things"
-        raise CannotLoad(f"cannot import {name}: {said} ({_place(error)}).") from None
+        raise CannotLoad(f"cannot import {name}: {said} ({_place(error, name)}).") from None
     except Exception as error:
-        raise CannotLoad(f"cannot import {name}: {type(error).__name__}: {error} ({_place(error)}).") from None
+        raise CannotLoad(f"cannot import {name}: {type(error).__name__}: {error} ({_place(error, name)}).") from None
 
 
-def _place(error: BaseException) -> str:
-    """The file and line that it comes from."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{where.filename}, line {where.lineno}"
+def _require_no_file(name: str, attribute: str = "") -> None:
+    """Refuse the path of a file where the name of a module is meant, with that name."""
+    parts = [part for part in re.split(r"[/\\]", name.removesuffix(".py")) if part not in ("", ".")]
+    is_file = name.endswith(".py") or len(parts) > 1
+    if is_file and all(part.isidentifier() for part in parts) and name[:1] not in "/\\":
+        raise CannotLoad(f"{name + attribute!r} is no module's name; did you mean {'.'.join(parts)}{attribute}?")
+
+
+def _not_there(name: str, error: ModuleNotFoundError) -> str:
+    """Which module is missing, where it is imported, and what may have been meant: a module of the same package has
+    been misspelt or forgotten, and only one of somebody else's is to be installed."""
+    missing = error.name or name
+    is_itself = name == missing or name.startswith(f"{missing}.")
+    said = f"there is no module {missing!r}" + ("" if is_itself else f" ({_place(error, name)})")
+    package, _, last = missing.rpartition(".")
+    near = _near(package or ("" if is_itself else name.rpartition(".")[0]), last)
+    if near:
+        return f"{said}; did you mean {near!r}?"
+    if package and package in sys.modules:
+        return f"{said}. It belongs to {package}: is its file there, and called {last}.py?"
+    if is_itself:
+        return f"{said}. Run this where the module can be found (the current folder is searched first), or install it."
+    return f"{said}. Install it."
+
+
+def _near(package: str, name: str) -> str:
+    """The module of a package whose name is closest to one that is missing; nothing where none is close."""
+    folder = getattr(sys.modules.get(package), "__path__", None) if package else [str(Path.cwd())]
+    names = [each.name for each in pkgutil.iter_modules(folder)] if folder else []
+    near = get_close_matches(name, names, n=1)
+    return f"{package}.{near[0]}".lstrip(".") if near else ""
+
+
+def _place(error: BaseException, name: str) -> str:
+    """The file and line of the author's from which it comes: the last that belongs to the package of the module, or to
+    no installed one; else whichever is last."""
+    frames = [
+        (str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith("<frozen") and frame.f_code.co_filename != __file__
+    ]
+    parts = name.split(".")
+    root = ".".join(parts[: 2 if parts[0] == "antiphon" else 1])
+    own = [each for each in frames if _is_below(each[0], root) or not _is_installed(*each[:2])]
+    if not (own or frames):
+        return name
+    _, file, line = (own or frames)[-1]
+    return f"{_shortened(file)}, line {line}"
+
+
+def _is_below(module: str, root: str) -> bool:
+    return module == root or module.startswith(f"{root}.")
+
+
+def _is_installed(module: str, file: str) -> bool:
+    """Whether it belongs to the library, to another one, or to Python."""
+    paths = (sysconfig.get_path(each) for each in ("stdlib", "purelib", "platlib"))
+    return _is_below(module, "antiphon") or file.startswith("<") or any(file.startswith(path) for path in paths)
+
+
+def _shortened(file: str) -> str:
+    """A file as seen from the current folder, where it lies in that."""
+    try:
+        return str(Path(file).relative_to(Path.cwd()))
+    except ValueError:
+        return file
 
 
 def _instead(module: ModuleType, kind: type[object]) -> str:

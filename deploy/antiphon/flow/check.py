@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -85,6 +85,21 @@ def check(flow: Flow, otherwise: str = IN_SOURCE) -> list[Finding]:
     ]
 
 
+def lacking(flow: Flow, here: Collection[str]) -> list[Finding]:
+    """What sagas need of participants, and these participants do not provide, or provide twice: it would be waited for
+    in vain. Of participants that are not named nothing is known.
+
+    Args:
+        flow: what the sagas and those participants make together.
+        here: the participants whose handlers and reactions are all known.
+    """
+    otherwise = "leave {owner} out here, where another process runs it"
+    return [
+        *_handlers(flow, otherwise, here),
+        *(each for saga in flow.choreographies for each in _without_reaction(flow, saga, otherwise, here)),
+    ]
+
+
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
@@ -115,8 +130,10 @@ def _two_meanings(flow: Flow) -> Iterator[Finding]:
                 )
 
 
-def _handlers(flow: Flow, otherwise: str) -> Iterator[Finding]:
+def _handlers(flow: Flow, otherwise: str, here: Collection[str] | None = None) -> Iterator[Finding]:
     for node in flow.of_kind("command", "compensation"):
+        if here is not None and node.owner not in here:
+            continue
         handlers = [flow.nodes[edge.target].label for edge in flow.after(node.id, "handles")]
         if not handlers:
             by = "handles" if node.kind == "command" else "compensates"
@@ -124,7 +141,7 @@ def _handlers(flow: Flow, otherwise: str) -> Iterator[Finding]:
                 "unhandled",
                 node.label,
                 f"{node.kind} {node.label} has no handler. Let {node.owner} declare one with @{node.owner}.{by}(...), "
-                f"or {otherwise}.",
+                f"or {otherwise.format(owner=node.owner)}.",
             )
         elif len(handlers) > 1:
             yield Finding(
@@ -264,16 +281,19 @@ def _choreography(flow: Flow, saga: str, otherwise: str) -> Iterator[Finding]:
             yield from _uncompensated(flow, saga, node, live)
 
 
-def _without_reaction(flow: Flow, saga: str, otherwise: str) -> Iterator[Finding]:
+def _without_reaction(flow: Flow, saga: str, otherwise: str, here: Collection[str] | None = None) -> Iterator[Finding]:
     """What the saga's own flow says, and nobody does: such a saga is late, and waits for whoever cannot come."""
     for event, participant in flow.choreographies[saga]:
+        if here is not None and participant not in here:
+            continue
         if participant not in _hearers(flow, saga, event):
             label = flow.nodes[event].label
             yield Finding(
                 "no reaction",
                 label,
                 f"the flow of {saga} says that {participant} reacts to {label}, and no reaction there hears it. Let "
-                f"{participant} declare one with @{participant}.reacts_to(..., saga_type={saga!r}), or {otherwise}, or "
+                f"{participant} declare one with @{participant}.reacts_to(..., saga_type={saga!r}), or "
+                f"{otherwise.format(owner=participant)}, or "
                 "correct flow=.",
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from antiphon.coordinator.runtime.retention import Keeping
 from antiphon.coordinator.views.timeline import timeline_of
 from antiphon.deploy.cli.archives import archive_sagas, read_from
 from antiphon.deploy.cli.main import app
+from antiphon.deploy.modules import CannotLoad
 from antiphon.link.registration import registered
 from antiphon.tracing.export.archive import NotArchived, archive, is_archived, path_of, read_archived
 from antiphon.tracing.export.reading import read_projection
@@ -95,6 +97,22 @@ async def test_archiving_by_hand_twice_changes_nothing(
     assert "cannot be read in" in told.stderr
     again = read_archived(folder, SagaKey.of("trip", "t3"))
     assert not archive(folder, again.key, again.entries, again.events)
+
+
+async def test_a_saga_in_the_place_of_the_folder_is_refused_before_anything_is_written(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in scene.there.up.environment("operator").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    await scene.run("t1")
+    before = sorted(os.listdir())
+    for given in ("t1", "trip/t1", "trip/t7"):
+        with pytest.raises(CannotLoad, match=f"^{given} is no folder, and looks like a saga.*antiphon show {given}"):
+            await archive_sagas(scene.there.up.servers, Path(given), "*", True)
+    assert sorted(os.listdir()) == before
+    await archive_sagas(scene.there.up.servers, Path("kept"), "*", True)
+    assert path_of(tmp_path / "kept", SagaKey.of("trip", "t1")).exists()
 
 
 async def test_a_file_of_another_saga_with_the_same_id_or_half_a_file_is_no_archive_of_this_one(

@@ -45,6 +45,7 @@ from antiphon.coordinator.runtime.coordinator import Coordinator
 from antiphon.coordinator.runtime.schemas import agree
 from antiphon.deploy.cli.flows import check_flow
 from antiphon.deploy.cli.payloads import require_known_by_journal
+from antiphon.deploy.cli.sagas import _wait_for
 from antiphon.deploy.modules import CannotLoad
 from antiphon.link import Link, set_up
 from antiphon.link.registration import registration_of
@@ -707,3 +708,21 @@ async def test_what_an_operator_misspells_is_refused_by_the_schemas_with_which_t
         ("book_seat", b"no JSON", False),
     ):
         await require_known_by_journal(reader, handle.key, step, data, is_reply=is_reply)
+
+
+async def test_who_waits_for_a_saga_that_waits_for_a_person_is_told_why(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handle = await stage.parked()
+    why = (await stage.status(handle)).parked
+    assert why
+    with pytest.raises(StillRunning) as told:
+        await handle.result(timeout=0.1)
+    assert str(told.value) == (
+        f"saga trip/t1 has not ended within 0.1 s, since it waits for a person ({why}). It stands still until that is "
+        "mended: look at `antiphon show trip/t1`."
+    )
+    with pytest.raises(StillRunning):
+        await _wait_for(handle, 5.0)
+    said = f"antiphon: saga trip/t1 has not ended, since it waits for a person ({why}). It is waited for, up to 5 s"
+    assert capsys.readouterr().err.count(said) == 1

@@ -288,4 +288,4 @@ def test_a_storm_is_kept_as_a_document_with_its_seed_counts_recovery_by_kind_out
         "    … and 3 lines more",
     ):
         assert line in lines, line
-    assert lines[-1] == "`chaos: 3 sagas, 2 faults, 1 violation`"
+    assert lines[-1] == "`chaos: 3 sagas, 2 faults, 1 violations`"

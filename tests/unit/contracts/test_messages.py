@@ -61,11 +61,17 @@ def test_names_of_the_platform_own_no_event(owner: str) -> None:
             pass
 
 
-def test_a_client_answers_no_command() -> None:
-    with pytest.raises(DefinitionError, match="'client' cannot own messages"):
+@pytest.mark.parametrize("owner", ["", "airline"])
+def test_an_answer_without_an_owner_is_the_class_to_change(owner: str) -> None:
+    with pytest.raises(DefinitionError) as raised:
 
-        class AskClient(Command[TripAsked], name="client.ask"):
+        class AskClient(Command[TripAsked], name="client.ask", owner=owner):
             pass
+
+    assert str(raised.value) == (
+        "TripAsked answers the command AskClient, and says no participant that does it. Add the owner: "
+        f"class TripAsked(Event, name='trip.asked', owner='{owner or 'billing'}')."
+    )
 
 
 def test_a_command_cannot_be_owned_by_another_than_its_reply() -> None:

@@ -13,7 +13,7 @@ from antiphon.coordinator.definition.check import STEPS_MAX
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
 from antiphon.coordinator.definition.steps import State
-from tests.support.journeys import Approved, seat
+from tests.support.journeys import Approved, TrainTaken, seat
 from tests.support.trip import (
     TRIP,
     BookRoom,
@@ -528,3 +528,35 @@ def test_what_is_heard_is_part_of_the_shape() -> None:
         declare(trip)
         shapes.add(trip.definition.shape)
     assert len(shapes) == 4
+
+
+def test_what_is_no_step_is_named_in_after() -> None:
+    trip = saga()
+
+    def declared(after: Any) -> None:
+        trip.step(after=after)(book_room)
+
+    sentence = "step 'book_room' of saga 'trip' is after {}; give after= the step itself, or a list of steps."
+    for after, said in (
+        ("book_seat", "'book_seat'"),
+        (["book_seat"], "'book_seat'"),
+        (free_room, "the function free_room, which is no step"),
+        (7, "7"),
+        (None, "None"),
+    ):
+        with pytest.raises(DefinitionError) as raised:
+            declared(after)
+        assert str(raised.value) == sentence.format(said)
+
+
+def test_another_kind_than_a_saga_is_no_child() -> None:
+    trip: Any = saga()
+    for other in ("trip", TripAsked):
+        with pytest.raises(DefinitionError, match=r"starts .*, which is no saga: give child\(\) the saga itself"):
+            trip.child(other)(ask_others)
+
+
+def test_what_is_no_list_of_events_is_refused_in_unless() -> None:
+    trip: Any = saga()
+    with pytest.raises(DefinitionError, match="hears Event classes, not 'seat-gone'"):
+        trip.awaits(TrainTaken, unless="seat-gone")

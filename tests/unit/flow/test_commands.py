@@ -111,3 +111,58 @@ def test_what_cannot_be_drawn_is_a_sentence(tmp_path: Path) -> None:
         done = antiphon(tmp_path, *arguments)
         assert done.returncode == 1
         assert done.stderr.startswith(f"antiphon: {sentence}"), done.stderr
+
+
+def test_what_an_author_has_written_wrongly_is_said_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    for name, text in (
+        ("__init__.py", ""),
+        ("typed.py", "import json\n\ndef half(\n    pass\n"),
+        ("indented.py", "x = 1\n  y = 2\n"),
+        ("unsound.py", "from antiphon.contracts import Event\n\nclass Gone(Event):\n    at: int\n"),
+        ("indirect.py", "from . import unsound\n"),
+        ("raises.py", "import json\n\njson.loads('{')\n"),
+        ("spelt.py", "from .mesages import Gone\n"),
+        ("messages.py", ""),
+        ("foreign.py", "\nimport there_is_no_such_module\n"),
+        ("helped.py", "\nimport messages\n"),
+    ):
+        (tmp_path / "shop" / name).write_text(text)
+    for name, said in (
+        ("typed", "cannot import shop.typed: SyntaxError: "),
+        ("typed", "(shop/typed.py, line 3)."),
+        ("indented", "cannot import shop.indented: IndentationError: unexpected indent (shop/indented.py, line 2)."),
+        ("unsound", "name='inventory.reserved'). (shop/unsound.py, line 3)"),
+        ("indirect", "name='inventory.reserved'). (shop/unsound.py, line 3)"),
+        ("raises", "(shop/raises.py, line 3)."),
+        (
+            "spelt",
+            "cannot import shop.spelt: there is no module 'shop.mesages' (shop/spelt.py, line 1); did you mean "
+            "'shop.messages'?",
+        ),
+        ("mesages", "cannot import shop.mesages: there is no module 'shop.mesages'; did you mean 'shop.messages'?"),
+        (
+            "foreign",
+            "cannot import shop.foreign: there is no module 'there_is_no_such_module' (shop/foreign.py, line 2). "
+            "Install it.",
+        ),
+        ("helped", "there is no module 'messages' (shop/helped.py, line 2); did you mean 'shop.messages'?"),
+    ):
+        done = antiphon(tmp_path, "flow", "--app", f"shop.{name}")
+        assert done.returncode == 1
+        assert said in done.stderr, done.stderr
+        assert "importlib" not in done.stderr
+
+
+def test_a_file_in_the_place_of_a_module_is_understood(tmp_path: Path) -> None:
+    for given, meant in (
+        ("shop/saga.py:order", "shop.saga:order"),
+        ("./shop/saga.py:order", "shop.saga:order"),
+        ("shop/saga.py", "shop.saga"),
+        ("shop/saga:order", "shop.saga:order"),
+        ("saga.py:order", "saga:order"),
+        ("shop\\saga.py:order", "shop.saga:order"),
+    ):
+        done = antiphon(tmp_path, "flow", "--app", given)
+        assert done.returncode == 1
+        assert f"is no module's name; did you mean {meant}?" in done.stderr, done.stderr

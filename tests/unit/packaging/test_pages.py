@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from antiphon.deploy.cli.main import app
-from tests.unit.packaging.project import ROOT
+from tests.unit.packaging.project import ROOT, files
 from tests.unit.packaging.readme import README, blocks, commands_of
 from tests.unit.packaging.test_readme import run_readme, unknown_commands
 
@@ -111,3 +111,18 @@ def said_again(text: str) -> list[str]:
     words = re.findall(r"[\w-]+", re.sub(r"^```.*?^```|<!--.*?-->|^\|[^\n]*", "", text, flags=re.DOTALL | re.MULTILINE))
     found = Counter(" ".join(words[first : first + 14]) for first in range(len(words) - 13))
     return [said for said, count in found.items() if count > 1]
+
+
+def test_no_line_of_a_page_has_more_than_120_columns() -> None:
+    """But for tables, headings, code, and what is a single word, such as a link."""
+    code = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+    too_long = [
+        f"{page.relative_to(ROOT)}:{number}"
+        for page in files()
+        if page.suffix == ".md" and "node_modules" not in page.parts
+        for number, line in enumerate(
+            code.sub(lambda found: "\n" * found[0].count("\n"), page.read_text()).split("\n"), 1
+        )
+        if len(line) > 120 and not line.lstrip().startswith(("|", "#", "<")) and " " in line.strip().removeprefix("- ")
+    ]
+    assert too_long == []

@@ -58,6 +58,8 @@ E = TypeVar("E", bound=Event)
 
 LOOK_SECONDS: Final = 5.0
 """How often a waiting `result` looks for itself, for the case that the word of the end was lost with a connection."""
+WHY_SECONDS: Final = 2.0
+"""For how long a coordinator is asked why a saga has not ended."""
 LOOK_SOON_SECONDS: Final = 0.01
 """How soon it looks again after that word, which may come before the stream holds the end; twice as long each time."""
 
@@ -104,10 +106,24 @@ class Handle:
                     f"Nothing has started it within {timeout or 0:g} s; a start that comes later is waited for again."
                 )
                 raise UnknownSaga(self.key.type, self.key.id, more) from None
-            raise StillRunning(self.key.type, self.key.id, timeout or 0) from None
+            raise StillRunning(self.key.type, self.key.id, timeout or 0, await self.stands_still_by()) from None
         if self._start is not None and not is_started_with(end, self._start):
             raise AlreadyStarted(self.key.type, self.key.id)
         return end
+
+    async def stands_still_by(self) -> str:
+        """Why the saga does not go on by itself, such as that it waits for a person, in words that follow "since";
+        empty where it goes on, and where its start has not been taken in yet."""
+        try:
+            async with asyncio.timeout(WHY_SECONDS):
+                status = await self._client.status_of(self.key)
+        except (UnknownSaga, TimeoutError):
+            return ""
+        except PlatformError as error:
+            return str(error).removesuffix(".")
+        if status.parked:
+            return f"it waits for a person ({status.parked})"
+        return f"it is {status.paused}" if status.paused else ""
 
     async def status(self) -> Status:
         """How the saga stands now, from its journal; of one that was purged, how it ended.

@@ -165,6 +165,7 @@ def check_step(saga: DeclaredSaga[Any], step: DeclaredStep) -> None:
         if _is_element(other.name, step) or _is_element(step.name, other):
             raise DefinitionError(f"{where} and {other.name!r}: one is called as an element of the other; rename it.")
     for earlier in step.after:
+        _require_step(where, earlier)
         if earlier.saga is not saga:
             raise DefinitionError(
                 f"{where} is after {earlier.name!r}, which belongs to saga {earlier.saga.name!r}. "
@@ -180,6 +181,13 @@ def check_step(saga: DeclaredSaga[Any], step: DeclaredStep) -> None:
     _check_pivot(saga, step, where)
     seconds = step.timeout.total_seconds() if step.timeout is not None else 0.0
     warn_of_haste(hasty_step(saga.name, step.name, step.kind, seconds), frames=3)
+
+
+def _require_step(where: str, found: object) -> None:
+    """Refuse in `after` what is no step, such as the name of one, or a function that was not decorated."""
+    if not isinstance(found, DeclaredStep):
+        said = f"the function {found.__name__}, which is no step" if inspect.isfunction(found) else repr(found)
+        raise DefinitionError(f"{where} is after {said}; give after= the step itself, or a list of steps.")
 
 
 def warn_of_haste(sentence: str, frames: int) -> None:
@@ -365,8 +373,16 @@ def _check_emitted(saga: DeclaredSaga[Any], where: str, event: object) -> None:
         raise DefinitionError(f"{where}: the saga hears {found.__name__} already; a saga does so once for each event.")
 
 
+def _is_saga(found: object) -> bool:
+    return isinstance(found, DeclaredSaga)
+
+
 def check_child(step: DeclaredStep, child: DeclaredSaga[Any], make: Callable[..., Any]) -> None:
     """Refuse a function that does not start the child."""
+    if not _is_saga(child):
+        raise DefinitionError(
+            f"{_where(step)} starts {child!r}, which is no saga: give child() the saga itself, made by Saga(...)."
+        )
     made = made_by(make, Event, _where(step))
     if made is not child.start:
         raise DefinitionError(

@@ -74,4 +74,4 @@ AnySaga = Saga[Any] | Choreography[Any]
 
 def several(events: type[Event] | Sequence[type[Event]]) -> tuple[type[Event], ...]:
     """One event or many, as a tuple."""
-    return (events,) if isinstance(events, type) else tuple(events)
+    return (events,) if isinstance(events, (type, str)) else tuple(events)

@@ -75,7 +75,8 @@ class DeclaredStep:
     ) -> None:
         self.saga, self.name = saga, name
         self.kind: StepKind = kind
-        self.after: tuple[DeclaredStep, ...] = (after,) if isinstance(after, DeclaredStep) else tuple(after)
+        # A string is many, too, and None is no list: whatever is none stays as it is, for the check to name it.
+        self.after: tuple[DeclaredStep, ...] = tuple(after) if isinstance(after, (list, tuple)) else (after,)  # type: ignore[assignment]
         self.make: Callable[[Any], Any] | None = None
         self.when: Callable[[Any], bool] | None = None
         self.command: type[Command[Any]] | None = None

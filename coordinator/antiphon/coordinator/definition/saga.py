@@ -230,7 +230,7 @@ class Saga(DeclaredSaga[S]):
         Raises:
             DefinitionError: the step is unsound; the sentence names it and the remedy.
         """
-        failures = (unless,) if isinstance(unless, type) else tuple(unless)
+        failures = (unless,) if isinstance(unless, (type, str)) else tuple(unless)
         step: Awaited[R] = Awaited(self, "event", check_awaited(self, event, failures), after)
         step.signal, step.unless, step.timeout, step.needs_no_compensation = event, failures, within, True
         return self._declared(step)

@@ -11,7 +11,6 @@ Whoever holds the keys can make any user, so `keys/` is for the administrator al
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any, Final
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import DefinitionError
 
-from ..files import make_private, write_private
+from ..files import make_private, nats_string, write_private
 from .rights import PLATFORM, Account, Export, Need, Rights, User, exports
 from .tokens import Key, creds, kept_key
 
@@ -222,11 +221,11 @@ def _config(keys: _Keys, tokens: Mapping[str, str]) -> str:
     system = keys.account(SYSTEM).public
     operator = keys.operator
     said = operator.sign(operator.public, "antiphon", {"type": "operator", "system_account": system}, SINCE)
-    lines = [f"  {keys.account(name).public}: {json.dumps(token)} # {name}" for name, token in tokens.items()]
+    lines = [f"  {keys.account(name).public}: {nats_string(token)} # {name}" for name, token in tokens.items()]
     return "\n".join(
         [
             *_HEAD,
-            f"operator: {json.dumps(said)}",
+            f"operator: {nats_string(said)}",
             f"system_account: {system}",
             f"max_control_line: {CONTROL_LINE}",
             "resolver: MEMORY",

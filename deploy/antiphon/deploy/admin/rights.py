@@ -14,7 +14,6 @@ The text holds no secrets: passwords come from the server's environment, and an 
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections import Counter, defaultdict
@@ -57,7 +56,7 @@ from antiphon.contracts.topology import (
 from antiphon.contracts.topology import READMODELS as READMODELS_BUCKET
 from antiphon.link.pairs import VARIABLE
 
-from ..files import write_private
+from ..files import nats_string, write_private
 
 PLATFORM: Final = "PLATFORM"
 OPERATORS: Final = "OPERATORS"
@@ -302,7 +301,7 @@ class Rights:
         return {name: f"p{secrets.token_hex(24)}" for name in self.users() if name not in self.nkeys}
 
     def _account(self, account: Account, accounts: list[Account]) -> list[str]:
-        lines = [f"  {_quoted(account.name)} {{", "    users: ["]
+        lines = [f"  {nats_string(account.name)} {{", "    users: ["]
         lines += [f"      {_user_line(user, self.nkeys.get(user.name))}" for user in account.users]
         lines.append("    ]")
         if account.name == PLATFORM:
@@ -630,28 +629,26 @@ def exports(accounts: Iterable[Account]) -> list[Export]:
 def _export_line(export: Export) -> str:
     kind = "stream" if export.is_feed else "service"
     answers = ", response_type: stream" if export.kind == "many" else ""
-    return f"      {{ {kind}: {_quoted(export.subject)}{answers}, accounts: {_listed(export.takers)} }}"
+    return f"      {{ {kind}: {nats_string(export.subject)}{answers}, accounts: {_listed(export.takers)} }}"
 
 
 def _import_line(need: Need) -> str:
     kind = "stream" if need.kind == "feed" else "service"
-    local = f", to: {_quoted(need.local)}" if need.to else ""
-    return f"      {{ {kind}: {{ account: {PLATFORM}, subject: {_quoted(need.exported)} }}{local} }} # to {need.why}"
+    local = f", to: {nats_string(need.local)}" if need.to else ""
+    return (
+        f"      {{ {kind}: {{ account: {PLATFORM}, subject: {nats_string(need.exported)} }}{local} }} # to {need.why}"
+    )
 
 
 def _user_line(user: User, nkey: str | None) -> str:
-    proof = f"nkey: {nkey}" if nkey else f"user: {_quoted(user.name)}, password: ${password_variable(user.name)}"
+    proof = f"nkey: {nkey}" if nkey else f"user: {nats_string(user.name)}, password: ${password_variable(user.name)}"
     rights = f"publish: {{ allow: {_listed(user.publish)} }}, subscribe: {{ allow: {_listed(user.subscribe)} }}"
     answer = ", allow_responses: true" if user.may_answer else ""
     return f"{{ {proof}, permissions: {{ {rights}{answer} }} }}"
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text)
-
-
 def _listed(texts: Iterable[str]) -> str:
-    return f"[{', '.join(map(_quoted, texts))}]"
+    return f"[{', '.join(map(nats_string, texts))}]"
 
 
 # --- the secrets ------------------------------------------------------------------------------------------------------

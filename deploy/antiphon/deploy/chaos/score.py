@@ -8,8 +8,6 @@ from statistics import median
 
 import msgspec
 
-from antiphon.contracts.counting import counted
-
 from .schedule import LEADER, Fault
 
 
@@ -116,9 +114,9 @@ class Score(msgspec.Struct, frozen=True):
 
     @property
     def last_line(self) -> str:
-        """The verdict."""
-        counts = ((self.sagas, "saga"), (self.faults, "fault"), (len(self.violations), "violation"))
-        return f"chaos: {', '.join(counted(number, what) for number, what in counts)}"
+        """The verdict, in one form whatever the numbers are, for programs that read it."""
+        numbers = {"sagas": self.sagas, "faults": self.faults, "violations": len(self.violations)}
+        return f"chaos: {', '.join(f'{number} {what}' for what, number in numbers.items())}"
 
 
 def rows_of(

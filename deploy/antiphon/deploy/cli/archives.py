@@ -8,7 +8,7 @@ from pathlib import Path
 
 from antiphon.contracts import subjects
 from antiphon.contracts.errors import UnknownSaga
-from antiphon.contracts.identity import SagaKey, check_token
+from antiphon.contracts.identity import SagaKey, check_token, is_token
 from antiphon.contracts.reader import is_purged
 from antiphon.contracts.stored import SagaPages, StoredMessage
 from antiphon.coordinator.views.timeline import Summary, timeline_of
@@ -31,7 +31,7 @@ from ..render.plain import warn
 from ..render.tables import print_summaries, print_timeline
 from ..render.terminal import say, say_json
 from .filters import more_than
-from .sagas import reader, with_link
+from .sagas import find, reader, with_link
 
 PAGE = 200
 
@@ -40,9 +40,15 @@ async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool
     """Archive all sagas of a type that have ended, and are neither archived nor purged."""
     if saga_type != "*":
         check_token(saga_type, "saga type")
-    require_writable(folder)
+    require_folder(folder)
     written = before = purged = 0
+    may_be_id = len(folder.parts) == 1 and is_token(folder.name) and not folder.exists()  # noqa: ASYNC240 - once
+    if not may_be_id:
+        require_writable(folder)
     async with reader(server) as link:
+        if may_be_id:
+            await _require_no_saga(link, folder)
+            require_writable(folder)
         async for page in _pages_of_ends(link, saga_type):
             ends = {subjects.parse_entry(end.subject).saga: end for end in page}
             wanted = [key for key, end in ends.items() if not is_archived(folder, key, end)]
@@ -54,6 +60,33 @@ async def archive_sagas(server: str, folder: Path, saga_type: str, as_json: bool
     else:
         gone = f"; of {purged} nothing but the end was left" if purged else ""
         say(f"archived in {folder}: {written}, there before: {before}{gone}.")
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse what looks like `type/id`: the other commands take a saga where this one takes a folder.
+
+    Raises:
+        CannotLoad: it is not there, and neither is the folder that it would be in.
+    """
+    is_saga = len(folder.parts) == 2 and all(map(is_token, folder.parts))
+    if is_saga and not folder.exists() and not folder.parent.exists():
+        raise CannotLoad(_no_folder(folder))
+
+
+async def _require_no_saga(link: Link, folder: Path) -> None:
+    """Refuse the id of a saga that there is."""
+    try:
+        await find(link, folder.name)
+    except UnknownSaga:
+        return
+    raise CannotLoad(_no_folder(folder))
+
+
+def _no_folder(folder: Path) -> str:
+    return (
+        f"{folder} is no folder, and looks like a saga. antiphon archive writes all sagas that have ended into a "
+        f"FOLDER; one of them is seen with antiphon show {folder}. If you mean a new folder: mkdir -p {folder}"
+    )
 
 
 async def _pages_of_ends(link: Link, saga_type: str) -> AsyncIterator[list[StoredMessage]]:

@@ -26,7 +26,7 @@ from ..local.styles import Style
 from ..modules import WrongValue
 from ..services.declared import SERVICES
 from .flow_commands import contracts, flow
-from .help import App
+from .help import App, InPanels
 from .service_commands import add_service
 from .values import value_of
 
@@ -44,6 +44,7 @@ SECONDS_MAX: Final = 1e9
 
 app = App(
     name="antiphon",
+    cls=InPanels,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -189,6 +190,7 @@ def _run() -> None:
 
     try:
         configure(_is_readable(os.environ.get("ANTIPHON_LOG", "")), level_of(os.environ))
+        _tell_unknown_variables()
         try:
             app()
         finally:
@@ -204,6 +206,17 @@ def _run() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries once more, and would complain
         fail(f"the output could not be written: {error.strerror}.")
+
+
+def _tell_unknown_variables() -> None:
+    """Name the variables that nothing reads. `antiphon settings` does so itself, as mistakes."""
+    if sys.argv[1:2] == ["settings"]:
+        return
+    from ..render.plain import warn
+    from ..services.variables import unknown_variables
+
+    for sentence in unknown_variables(os.environ).values():
+        warn(f"antiphon: note: {sentence}")
 
 
 def _is_readable(form: str) -> bool | None:
@@ -347,7 +360,7 @@ def up(
         typer.Argument(
             metavar="[-- COMMAND]",
             help="Run this once all processes serve, with NATS_URL set to the server, and end with its exit code. The "
-            "processes' lines are then in their logs only.",
+            "processes' lines are then in their logs; the terminal has why sagas stand still.",
             show_default=False,
         ),
     ] = None,
@@ -954,7 +967,9 @@ def start(
 
 
 @app.command(
-    "list", epilog="Example: antiphon list --state running --older-than 10m --key customer_id=c-018 --sort age"
+    "list",
+    epilog="Example: antiphon list --type order --limit 20. With a read model: antiphon list --database "
+    "sqlite:///sagas.db --state running --older-than 10m --key customer_id=c-018 --sort age",
 )
 def list_(
     server: Server = DEFAULT_SERVER,
@@ -1016,7 +1031,7 @@ def list_(
     asyncio.run(list_sagas(server, type, limit, json))
 
 
-@app.command()
+@app.command(epilog="Example: antiphon show order/order-42")
 def show(id: SagaId, server: Server = DEFAULT_SERVER, archive: FromArchive = None, json: Json = False) -> None:
     """Show what happened in a saga, as a timeline of its journal."""
     import asyncio
@@ -1038,8 +1053,8 @@ def archive_(
     server: Server = DEFAULT_SERVER,
     json: Json = False,
 ) -> None:
-    """Write each saga that has ended to a file of its own: journal, events and trace. What is there stays as it is, so
-    run it as often as you like. `show` and `trace` read the files with --archive."""
+    """Write each saga that has ended into a folder, to a file of its own: journal, events and trace. What is there
+    stays as it is, so run it as often as you like. `show` and `trace` read the files with --archive."""
     import asyncio
 
     from .archives import archive_sagas
@@ -1050,7 +1065,9 @@ def archive_(
 @app.command(epilog='Example: antiphon signal order-42 fraud_cleared --app shop.saga:order --payload \'{"by": "Ada"}\'')
 def signal(
     id: SagaId,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The step that waits for the signal.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The message's name with dashes: order-approved for order.approved.")
+    ],
     app: Annotated[str, typer.Option("--app", metavar="MODULE:SAGA", help="The saga's definition.")],
     payload: Annotated[str, typer.Option(metavar="JSON|@FILE", help="The event; @- reads stdin.")] = "{}",
     wait_for_start: Annotated[
@@ -1173,7 +1190,10 @@ def resolve(
     ] = None,
     happened: Annotated[
         bool | None,
-        typer.Option("--happened/--never-happened", help="Whether a pivot, or an awaited event, has happened."),
+        typer.Option(
+            "--happened/--never-happened",
+            help="Of a pivot (the point of no return) or an awaited event: whether it has happened.",
+        ),
     ] = None,
     claim: Annotated[
         int,
@@ -1181,7 +1201,8 @@ def resolve(
             min=0,
             max=NUMBER_MAX,
             metavar="NUMBER",
-            help="The claim after which you looked outside, as `antiphon show` or a rejection names it.",
+            help="Each run of a handler outside=True is a claim with a number, which `antiphon show` and a rejection "
+            "name: give that of the last one after which you looked outside.",
         ),
     ] = 0,
     without_participant: Annotated[
@@ -1209,7 +1230,12 @@ def resolve(
 
 # --- traces -----------------------------------------------------------------------------------------------------------
 
-trace = App(cls=ShowByDefault, no_args_is_help=True, help="Look at the trace of a saga; `show` may be left out.")
+trace = App(
+    cls=ShowByDefault,
+    no_args_is_help=True,
+    help="Look at the trace of a saga; `show` may be left out.",
+    epilog="Example: antiphon trace order/order-42",
+)
 app.add_typer(trace, name="trace")
 
 WithSends = Annotated[bool, typer.Option("--sends", help="Show the sending of commands, too.")]

@@ -4,6 +4,7 @@ that nothing would read."""
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import SCHEMAS_TYPE
 from antiphon.contracts.reader import Entry, Journal
 from antiphon.contracts.topology import SAGA
+from antiphon.contracts.values import without_halves
 from antiphon.link import Link
 
 from ..modules import CannotLoad
@@ -36,6 +38,9 @@ MARKS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """How a text begins that says its own encoding. UTF-32 before UTF-16, whose mark begins in the same way."""
+
+MALFORMED: Final = re.compile(r"JSON is malformed: (?P<what>.*) \(byte (?P<byte>\d+)\)")
+"""How msgspec says where a text is no JSON."""
 
 
 def read_event(payload: str, shape: type[E]) -> E:
@@ -52,6 +57,17 @@ def read_event(payload: str, shape: type[E]) -> E:
 
 def read_payload(payload: str) -> bytes:
     """The JSON that a person gives, as UTF-8: as it is, from a file, or from stdin.
+
+    Raises:
+        CannotLoad: there is no such file, it is no text, it is empty, or it is no JSON.
+    """
+    data, where = read_given(payload)
+    _require_json(data, payload, where)
+    return data
+
+
+def read_given(payload: str) -> tuple[bytes, str]:
+    """The text that a person gives, as UTF-8, and where it was found; as `read_payload`, but it may be no JSON.
 
     Raises:
         CannotLoad: there is no such file, it is no text, or it is empty.
@@ -71,7 +87,42 @@ def read_payload(payload: str) -> bytes:
             raise CannotLoad(f"cannot read the payload from {where}: {error.strerror}.") from None
     if not data.strip():
         raise CannotLoad(f"there is no payload in {where}: it is empty. A message without fields is written {{}}.")
-    return data
+    return data, where
+
+
+def _require_json(data: bytes, payload: str, where: str) -> None:
+    """Refuse what is no JSON, with the place; and tell who has named a file without the sign for it."""
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if without_halves(data) is not None:
+            return
+        if _means_file(payload):
+            source = "stdin" if payload == "-" else "a file"
+            raise CannotLoad(f"{payload} is no JSON. To read it from {source}, write @{payload}") from None
+        raise CannotLoad(f"{where} is no JSON: {_said(data, str(error))}. Nothing was sent.") from None
+    except RecursionError:
+        return  # whoever reads it by its contract says so
+
+
+def _means_file(payload: str) -> bool:
+    """Whether what is no JSON is the name of a file, or of stdin."""
+    if payload.startswith("@"):
+        return False
+    try:
+        return payload == "-" or payload.endswith(".json") or Path(payload).is_file()
+    except (OSError, ValueError):
+        return False  # too long for a name, or with a zero in it
+
+
+def _said(data: bytes, sentence: str) -> str:
+    """What a decoder has said, with the line and column in the place of the byte."""
+    found = MALFORMED.fullmatch(sentence)
+    if found is None:
+        return "it ends before it is complete" if "truncated" in sentence else sentence
+    before = data[: int(found["byte"])].decode("utf-8", "replace")
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    return f"{found['what']} at line {line}, column {column}"
 
 
 def as_utf8(data: bytes, where: str) -> bytes:

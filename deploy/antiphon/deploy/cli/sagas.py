@@ -11,7 +11,15 @@ from typing import Final
 import msgspec
 
 from antiphon.contracts import subjects
-from antiphon.contracts.errors import Ambiguous, PlatformError, RightsMissing, Undecided, UnknownSaga, Unusable
+from antiphon.contracts.errors import (
+    Ambiguous,
+    AntiphonError,
+    PlatformError,
+    RightsMissing,
+    Undecided,
+    UnknownSaga,
+    Unusable,
+)
 from antiphon.contracts.identity import SagaKey, check_token
 from antiphon.contracts.messages import Event
 from antiphon.contracts.payloads import Prospect
@@ -32,6 +40,9 @@ from ..render.terminal import say, say_json
 from .filters import more_than
 from .payloads import read_event
 
+HOLD_SECONDS: Final = 1.0
+"""How far apart it is asked what a saga stands still by that is waited for."""
+
 LOOK_SECONDS: Final = 0.1
 """How far apart a coordinator is asked whether a signal has arrived."""
 
@@ -45,13 +56,36 @@ async def start_saga(
     event = read_event(payload, saga.start)
     async with Antiphon.connect(server, patient=False) as antiphon:
         handle = await antiphon.start(saga, event, id=id, timeout=timeout, version=version)
-        outcome = await handle.result(timeout=timeout) if waits else await _end_of(antiphon, handle)
+        outcome = await (_wait_for(handle, timeout) if waits else _end_of(antiphon, handle))
     if as_json:
         say_json(_started(handle, outcome, link))
         return
     say(_of_start(handle, saga.definition.version, outcome, waits))
     if link:
         say(link)
+
+
+async def _wait_for(handle: Handle, timeout: float) -> Outcome:
+    """Wait for a saga's end, and say meanwhile what it stands still by."""
+    telling = asyncio.create_task(_tell_what_holds(handle, timeout))
+    try:
+        return await handle.result(timeout=timeout)
+    finally:
+        telling.cancel()
+
+
+async def _tell_what_holds(handle: Handle, timeout: float) -> None:
+    """Say once of each reason that the saga does not go on by itself."""
+    said = {""}
+    while True:
+        await asyncio.sleep(HOLD_SECONDS)
+        with suppress(AntiphonError):
+            if (why := await handle.stands_still_by()) not in said:
+                said.add(why)
+                warn(
+                    f"antiphon: saga {handle.key} has not ended, since {why}. It is waited for, up to {timeout:g} s "
+                    "in all; Ctrl-C ends the waiting, not the saga."
+                )
 
 
 async def _end_of(antiphon: Antiphon, handle: Handle) -> Outcome | None:

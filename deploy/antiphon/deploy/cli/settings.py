@@ -16,6 +16,7 @@ from ..render.terminal import console, foreign, say, say_json
 from ..services.declared import COMMON, FILE, SERVICES
 from ..services.running import settings_of
 from ..services.settings import DEFAULT, FILE_SUFFIX, Mistaken, Value
+from ..services.variables import unknown_variables
 
 ALL: Final = "all"
 """What stands where a setting is one of every process."""
@@ -30,16 +31,17 @@ def list_settings(names: list[str], path: str, *, json: bool) -> None:
         json: whether for programs.
 
     Raises:
-        SystemExit: some cannot hold.
+        SystemExit: some cannot hold, or variables are set that nothing reads.
     """
     if unknown := sorted({*names} - SERVICES.keys()):
         raise typer.BadParameter(f"there is no process {unknown[0]!r}; there are {', '.join(SERVICES)}.")
+    strange = [*unknown_variables(os.environ).values()]
     rows = list[tuple[str, Value]]()
     for service in [SERVICES[name] for name in names] or SERVICES.values():
         try:
             given = settings_of(service, {FILE.key: path or None}, os.environ, is_complete=False)
         except Mistaken as error:
-            warn(*f"antiphon: {error}".splitlines())
+            warn(*f"antiphon: {error}".splitlines(), *strange)
             raise SystemExit(exit_codes.USAGE) from None
         rows += [(ALL if each.setting in COMMON else service.name, each) for each in given]
     once = {(process, value.setting.key): value for process, value in rows}
@@ -47,6 +49,9 @@ def list_settings(names: list[str], path: str, *, json: bool) -> None:
         say_json([_described(process, value) for (process, _), value in once.items()])
     else:
         _draw([(process, value) for (process, _), value in once.items()])
+    if strange:
+        warn(*(f"antiphon: {sentence}" for sentence in strange))
+        raise SystemExit(exit_codes.USAGE)
 
 
 def _described(process: str, value: Value) -> dict[str, Any]:

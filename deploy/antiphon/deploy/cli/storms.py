@@ -42,7 +42,7 @@ from ..local.up import parts_of
 from ..modules import CannotLoad, WrongValue, load, load_saga
 from ..render.plain import warn
 from ..render.terminal import console, foreign, say, say_document, say_json
-from .payloads import read_event, read_payload
+from .payloads import read_event, read_given
 
 T = TypeVar("T")
 
@@ -375,7 +375,7 @@ def _load(asked: Asked, seed: int, chaos: ChaosPlatform | RunningPlatform) -> Lo
             f"it is not said what sagas of type {saga.name} begin with: --payload FILE, a JSON object in each line, or "
             "--load MODULE:CLASS."
         )
-    lines = read_payload(f"@{asked.payload}").decode().splitlines()
+    lines = read_given(f"@{asked.payload}")[0].decode().splitlines()
     return Payloads(saga, [read_event(line, saga.start) for line in lines if line.strip()], ids)
 
 

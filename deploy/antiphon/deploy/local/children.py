@@ -23,6 +23,8 @@ HEALTHY_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 20.0
 """Longer than a worker's grace, so that a drain is never cut short by us."""
 LINE_BYTES_MAX: Final = 64 * 1024
+REASON_CHARS_MAX: Final = 500
+"""So much is repeated of the line that a process wrote last."""
 
 Say = Callable[[str, str], None]
 """Called with the name of a process and a line from it, or one about it."""
@@ -80,6 +82,8 @@ class Child:
         """How each of its lives ended, by exit codes."""
         self.last_line = ""
         """What it wrote last."""
+        self._told = ""
+        """The reason that was said last."""
         self.is_unsound = False
         """Whether it ended because of what its author must mend: started again, it would end again."""
 
@@ -164,7 +168,7 @@ class Child:
                 if self._stopping.is_set():
                     return
             else:
-                self._note(self.name, f"{how_it_ended(code)}; starting it again in {pause:g} s")
+                self._note(self.name, f"{how_it_ended(code)}{self._why(code)}; starting it again in {pause:g} s")
                 if await self._is_stopped_within(pause):
                     return
             process = self._process = await self._spawn()
@@ -172,8 +176,17 @@ class Child:
             if self._stopping.is_set():  # while it was being started
                 self.send_signal(signal.SIGTERM)
 
+    def _why(self, code: int) -> str:
+        """What it wrote last before it ended by an error, once: the next life may end for the same reason."""
+        reason = self.last_line[:REASON_CHARS_MAX].rstrip(".") if code > 0 else ""
+        if reason in ("", self._told):
+            return ""
+        self._told = reason
+        return f": {reason}"
+
     async def _spawn(self) -> Process:
         self.lives += 1
+        self.last_line = ""
         # In a group of its own, so that Ctrl-C in the terminal reaches only us, and we decide the order of the drain.
         return await asyncio.create_subprocess_exec(
             *self._command,

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from antiphon.contracts.errors import ServerUnreachable
 
-from ..files import write_private
+from ..files import nats_string, write_private
 from .children import end_with_parent
 
 HOST: Final = "127.0.0.1"
@@ -26,6 +26,8 @@ HOST: Final = "127.0.0.1"
 PORTS: Final = range(20_000, 32_000)
 """Below the ports a system hands out by itself (32768 and up on Linux): a client that keeps reconnecting to one of
 those while its server is down is, now and then, connected to itself, and then holds the port against the server."""
+
+PORT_MAX: Final = 65_535
 
 READY_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 10.0
@@ -197,7 +199,7 @@ class Server:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             if not self.is_running:
-                raise ServerUnreachable(f"nats-server ended at its start. {self._last_words()}")
+                raise ServerUnreachable(f"nats-server ended at its start. {self._taken() or self._last_words()}")
             if self.answers:
                 return
             time.sleep(POLL_SECONDS)
@@ -221,7 +223,7 @@ class Server:
         lines = [f'server_name: "{self.name}"', f'host: "{HOST}"', f"port: {self.port}"]
         if self.jetstream:
             # Both quoted: a bare 2m would be two million.
-            store, interval = json.dumps(str(self.store)), json.dumps(self.sync_interval)
+            store, interval = nats_string(str(self.store)), nats_string(self.sync_interval)
             most = f", max_file_store: {self.store_bytes}" if self.store_bytes else ""
             lines.append(f"jetstream {{ store_dir: {store}, sync_interval: {interval}{most} }}")
         if self.seat is not None:
@@ -244,6 +246,16 @@ class Server:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _taken(self) -> str:
+        """That its port is another's, in a sentence; empty where it is free."""
+        if is_free(HOST, self.port):
+            return ""
+        return (
+            f"Port {self.port} of {HOST} is in use: something else listens there. Give another one, such as --port "
+            f"{self.port + 1 if self.port < PORT_MAX else self.port - 1}, or --port 0 for any that is free; or end "
+            f"what listens there. Its log is {self.log}."
+        )
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import shutil
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ from antiphon.contracts.counting import counted
 from antiphon.coordinator.definition.capabilities import capabilities_of, participants_of
 from antiphon.coordinator.definition.choreography import Choreography
 from antiphon.coordinator.definition.saga import Saga
+from antiphon.flow.check import lacking
+from antiphon.flow.graph import Part, build
 from antiphon.link.process import STOP_SIGNALS, told_to_stop
 from antiphon.participants import Participant
 from antiphon.participants.databases import open_database
@@ -25,6 +28,14 @@ from ..render.terminal import console, parts
 from .children import Say
 from .platform import LocalPlatform
 from .styles import Style
+
+STANDS_STILL: Final = re.compile(
+    r"\[(?:warning|error) *\] ((?:saga\.parked|fact\.parked|coordinator\.lacks_definition)\b.*)"
+)
+"""Lines of a log that say why a saga does not go on."""
+
+SAID_MAX: Final = 20
+"""So many of them are said on the terminal."""
 
 COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
@@ -50,7 +61,7 @@ async def run_platform(
         sagas, participants, coordinators, folder, port, jaeger, http, incompatible_contracts, pairs: as of
             `LocalPlatform`.
         command: a program with its arguments, which finds the server by NATS_URL. While there is one, what processes
-            write goes to their logs only.
+            write goes to their logs; the terminal has why sagas stand still.
 
     Returns:
         The exit code: the command's; 128 and the signal's number where one ended it; 0 without a command.
@@ -65,12 +76,13 @@ async def run_platform(
     sagas, found = parts_of(sagas)
     by_name = {**found, **{load(path, Participant).name: path for path in participants}}
     _require_program(command)
+    _require_complete(sagas, by_name)
     say = speaker(console())
     platform = LocalPlatform(
         folder,
         sagas,
         by_name,
-        _nobody if command else say,
+        Warned(say) if command else say,
         say,
         databases=databases_of(databases, by_name),
         coordinators=coordinators,
@@ -111,6 +123,40 @@ async def run_platform(
     return code
 
 
+def _require_complete(sagas: Iterable[str], participants: Mapping[str, str]) -> None:
+    """Refuse sagas for which a participant that is to run here has no handler, or no reaction: they would stand still.
+
+    Raises:
+        CannotLoad: something is missing; a sentence for each.
+    """
+    parts: list[Part] = [*map(load_saga, sagas), *(load(path, Participant) for path in participants.values())]
+    if found := lacking(build(parts), participants):
+        raise CannotLoad(" ".join(["these sagas cannot run:", *(finding.sentence for finding in found)]))
+
+
+class Warned:
+    """Says of what processes write the lines that tell an author why sagas stand still, each reason once.
+
+    Args:
+        say: called with the name of the process, and such a line without its time.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._said = set[str]()
+
+    def __call__(self, name: str, line: str) -> None:
+        found = STANDS_STILL.search(line)
+        if found is None or len(self._said) > SAID_MAX:
+            return
+        reason = re.sub(r" ?\b(saga|trace_id|trace|subject)=\S+", "", found[1])
+        if reason in self._said:
+            return
+        self._said.add(reason)
+        more = len(self._said) > SAID_MAX
+        self._say(name, "more stands still; its log says what" if more else " ".join(found[1].split()))
+
+
 def _unanswered(sagas: Iterable[str], participants: Iterable[str]) -> Iterator[str]:
     """Of each saga whom it needs and who does not run here, in a sentence."""
     here = set(participants)
@@ -147,10 +193,6 @@ async def _run_on(platform: LocalPlatform, command: Sequence[str], told: asyncio
         process.terminate()
     code = await ending
     return code if code >= 0 else 128 - code
-
-
-def _nobody(_: str, __: str) -> None:
-    """Lines that stay in the log."""
 
 
 def parts_of(apps: Sequence[str]) -> tuple[list[str], dict[str, str]]:

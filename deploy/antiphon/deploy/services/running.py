@@ -18,6 +18,7 @@ from .. import exit_codes
 from ..render.plain import warn, warn_fault
 from .declared import FILE, SERVICES, Service, credentials_of
 from .settings import Mistaken, Setting, Values, read_file, resolve
+from .variables import unknown_variables
 
 
 def _import_log() -> None:
@@ -123,6 +124,8 @@ def _run(service: Service, options: Mapping[str, Any]) -> None:
 
     given = settings_of(service, options, os.environ)
     configure({"": None, "text": True, "json": False}[given["log"]], LEVELS[given["log_level"]])
+    for variable, sentence in unknown_variables(os.environ).items():
+        structlog.get_logger().warning("settings.unknown", variable=variable, why=sentence)
     if not uvloop.run(until_told(service.start(given, credentials_of(given)))):
         structlog.get_logger().info("process.ended", process=service.name, why="told to end before it was ready")
 

@@ -287,7 +287,11 @@ def _exporter(works: list[Work], streams: Iterable[str]) -> Finding:
             f"no exporter runs; {counted(pending, 'message')} of journals for one to send, and old sagas are not purged"
         )
         delete = "; ".join(f"nats consumer rm {stream} {EXPORTER}" for stream in streams)
-        remedy = f"antiphon exporter; or where there is to be none, delete its consumer: {delete}"
+        remedy = (
+            "leave it so where nobody looks at traces, as on a laptop. Else: antiphon exporter (pip install "
+            "'antiphon[otlp]'). Where old sagas are to be purged and there is never to be one, its consumer goes: "
+            f"{delete}, with NATS's own program"
+        )
         return Finding("exporter", "warning", said, remedy)
     if pending > BEHIND:
         remedy = "look at its log: is the tracing backend away?"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+from antiphon.contracts import WrongShape
 from antiphon.coordinator.testing import given
 
 from shop.messages import (
@@ -53,3 +55,9 @@ def test_when_nobody_answers_for_a_day_everything_is_taken_back() -> None:
         .has_compensated(charge_customer, reserve_goods)
         .is_compensated("its deadline passed")
     )
+
+
+@pytest.mark.parametrize(("quantity", "amount"), [(0, 9_900), (-3, 9_900), (2, 0), (2, -1)])
+def test_an_order_of_nothing_is_refused_before_anything_is_asked(quantity: int, amount: int) -> None:
+    with pytest.raises(WrongShape, match=r"`int` >= 1"):
+        given(order, OrderPlaced(item="kettle", quantity=quantity, customer="ada", amount=amount))
