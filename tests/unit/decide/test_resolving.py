@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from antiphon.contracts.envelope import pack
+from antiphon.contracts.envelope import decode, pack
 from antiphon.contracts.messages import Close, Closed, Event, Verdict, ends_step
 from antiphon.contracts.payloads import End, Operation, Record
 from antiphon.coordinator.decision.facts import Action, Answer, Finish, Operated, SendClose
@@ -388,3 +388,29 @@ def test_doubt_ends_nothing_and_a_word_that_is_taken_ends_all_but_the_way_back(g
     assert ends_step("done", "done", goes_back) is not goes_back
     assert ends_step("undone", "undone", goes_back) is goes_back
     assert not ends_step("done", "undone", goes_back)
+
+
+def told_of(life: Life, step: str) -> list[str]:
+    """Which answer each of a step's compensations names."""
+    return [decode(each.data, each.subject).answer for each in life.journal if f".{step}.undo." in each.subject]
+
+
+def test_a_compensation_names_the_answer_that_its_command_is_done_in_each_attempt() -> None:
+    life = Stuck(attempts=3)
+    (answered,) = (
+        each.sequence
+        for each in life.facts.values()
+        if isinstance(each, Answer) and each.step == "book_seat" and each.kind == "done"
+    )
+    assert told_of(life, "book_seat") == [str(answered)] * 3
+
+
+def test_what_nobody_has_answered_is_compensated_without_naming_an_answer() -> None:
+    life = Life()
+    life.start()
+    life.answer("book_room")
+    life.answer("book_seat", "exhausted")
+    assert told_of(life, "book_seat") == [""], "nobody knows what became of it"
+    assert told_of(life, "book_room") == []
+    life.undone("book_seat")
+    assert told_of(life, "book_room") == ["2"]
