@@ -319,7 +319,7 @@ def _require_owned(cls: type, reply: type[Event], owner: str) -> None:
     """Refuse a command whose answer nobody owns: it is the answer that says which participant does the command."""
     if reply.__contract__.owner == CLIENT:
         raise DefinitionError(
-            f"{reply.__name__} answers the command {cls.__name__}, and says no participant that does it. Add the "
+            f"{reply.__name__} answers the command {cls.__name__}, and does not say which participant does it. Add the "
             f"owner: class {reply.__name__}(Event, name={reply.__contract__.name!r}, owner={owner or 'billing'!r})."
         )
 

@@ -500,5 +500,5 @@ async def _no_bound(link: Link, client: str, saga_type: str) -> str:
 def _left(stream: str, left: int) -> str:
     """What would be lost with a stream of a client with a bound."""
     kind, client, saga_type = parse_bounded_stream(stream) or ("", "", "")
-    what = "sagas open" if kind == BOUNDED_STARTS else "signals and wishes to cancel that wait"
-    return f"client {client} has {left} {saga_type} {what} in stream {stream}"
+    what = ("open saga",) if kind == BOUNDED_STARTS else ("signal or wish to cancel", "signals and wishes to cancel")
+    return f"client {client} has {counted(left, *what)} of type {saga_type} in stream {stream}"

@@ -227,8 +227,8 @@ async def test_a_bound_is_forgotten_with_its_streams_unless_something_is_left_in
         await link.store("from.shpo.0.order.o1.cancel", b"{}")
         with pytest.raises(LessSafe) as refused:
             await carry_out(link, forgets)
-        assert f"client shpo has 1 order sagas open in stream {starts}" in str(refused.value)
-        assert f"1 order signals and wishes to cancel that wait in stream {signals}" in str(refused.value)
+        assert f"client shpo has 1 open saga of type order in stream {starts}" in str(refused.value)
+        assert f"1 signal or wish to cancel of type order in stream {signals}" in str(refused.value)
         for stream in (starts, signals):
             await api(link, f"STREAM.PURGE.{stream}")
         done = await setup(up, "--forget-bound=shpo=order", "--forget-bound=shpo=order")

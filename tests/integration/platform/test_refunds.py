@@ -19,7 +19,7 @@ from antiphon.coordinator import Saga, State
 from antiphon.coordinator.client.client import Handle
 from antiphon.coordinator.client.operator import SagaVerbs
 from antiphon.participants import Outside, Participant, Transaction, Worker, open_database
-from tests.integration.platform.test_coordinator import company
+from tests.integration.platform.test_coordinator import Company, company
 
 SAGAS = 60
 NEVER = Retry(attempts=1, first_seconds=100_000, factor=1, cap_seconds=100_000)
@@ -51,22 +51,26 @@ class Ship(Command[Shipped], name="till.ship"):
     pass
 
 
-SHOP = Saga(Ordered, name="shop", version=1, deadline=timedelta(days=1), backoff=NEVER, compensation_retry=ONCE)
+def shop(backoff: Retry) -> Saga[Ordered]:
+    """Orders that are charged, cannot be shipped, and so are refunded; with the pauses between refunds that fail."""
+    saga = Saga(Ordered, name="shop", version=1, deadline=timedelta(days=1), backoff=backoff, compensation_retry=ONCE)
+
+    @saga.step()
+    def charge(s: State[Ordered]) -> Charge:
+        return Charge(number=s.start.number)
+
+    @charge.compensation
+    def refund(s: State[Ordered]) -> Refund:
+        return Refund(number=s.start.number)
+
+    @saga.step(after=charge, needs_no_compensation=True)
+    def ship(s: State[Ordered]) -> Ship:
+        return Ship()
+
+    return saga
 
 
-@SHOP.step()
-def charge(s: State[Ordered]) -> Charge:
-    return Charge(number=s.start.number)
-
-
-@charge.compensation
-def refund(s: State[Ordered]) -> Refund:
-    return Refund(number=s.start.number)
-
-
-@SHOP.step(after=charge, needs_no_compensation=True)
-def ship(s: State[Ordered]) -> Ship:
-    return Ship()
+SHOP = shop(NEVER)
 
 
 class Gateway:
@@ -114,6 +118,17 @@ def till(gateway: Gateway, is_outside: bool) -> Participant:
     return participant
 
 
+async def works(there: Company, stack: AsyncExitStack, participant: Participant, file: Path) -> Worker:
+    """A process of the participant, with this file as its database."""
+    database = open_database(f"sqlite:///{file}")
+    await database.open(participant.tables)
+    stack.push_async_callback(database.close)
+    worker = Worker(participant, await there.link(participant.name), database)
+    await worker.start()
+    stack.push_async_callback(worker.drain, 5.0)
+    return worker
+
+
 class Clerk:
     """A person who has refunded by hand and says so, having looked at the gateway where that was asked for."""
 
@@ -137,13 +152,7 @@ async def test_of_sixty_stuck_refunds_none_that_is_resolved_is_paid_by_the_machi
     async with company(tmp_path, "plain", ("till",)) as there, AsyncExitStack() as stack:
         await there.coordinate(sagas=[SHOP])
         await there.coordinate(sagas=[SHOP])
-        participant = till(gateway, is_outside)
-        database = open_database(f"sqlite:///{tmp_path / 'till.db'}")
-        await database.open(participant.tables)
-        stack.push_async_callback(database.close)
-        worker = Worker(participant, await there.link("till"), database)
-        await worker.start()
-        stack.push_async_callback(worker.drain, 5.0)
+        await works(there, stack, till(gateway, is_outside), tmp_path / "till.db")
         client, ada = await there.client(), await there.client("operator")
         handles = [await client.start(SHOP, Ordered(number=n), id=f"order-{n}") for n in range(SAGAS)]
         await asyncio.gather(*(stuck(handle) for handle in handles))

@@ -69,7 +69,7 @@ def test_an_answer_without_an_owner_is_the_class_to_change(owner: str) -> None:
             pass
 
     assert str(raised.value) == (
-        "TripAsked answers the command AskClient, and says no participant that does it. Add the owner: "
+        "TripAsked answers the command AskClient, and does not say which participant does it. Add the owner: "
         f"class TripAsked(Event, name='trip.asked', owner='{owner or 'billing'}')."
     )
 

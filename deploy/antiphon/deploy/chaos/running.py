@@ -85,8 +85,8 @@ class RunningPlatform:
 
     def close(self) -> None:
         """Have whatever stands still go on."""
-        with suppress(PlatformError):  # it has ended
-            for name in [*self._stopped]:
+        for name in [*self._stopped]:
+            with suppress(PlatformError):  # it has ended
                 self.go_on(name)
 
     @property
